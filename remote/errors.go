@@ -1,0 +1,23 @@
+package remote
+
+import "errors"
+
+// Errors that callers decide by. They come wrapped, with the name of the
+// image, manifest or blob at fault.
+var (
+	// ErrNotFound: the source answered, and has no such image or blob.
+	ErrNotFound = errors.New("not found")
+	// ErrUnauthorized: the source wants other credentials, or more rights.
+	ErrUnauthorized = errors.New("unauthorized")
+	// ErrUnavailable: the source could not be asked, or gave no usable
+	// answer; asking again later may help.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrDigest: bytes do not have the digest or the size they should have.
+	ErrDigest = errors.New("digest mismatch")
+	// ErrPlatform: the image exists, but not for the platform asked for.
+	ErrPlatform = errors.New("no such platform")
+	// ErrUnsupported: the image is of a kind that imgfs does not mount.
+	ErrUnsupported = errors.New("unsupported image")
+	// ErrReference: the reference is not well formed.
+	ErrReference = errors.New("invalid reference")
+)

@@ -1,0 +1,175 @@
+package remote
+
+import (
+	"bytes"
+	// digest.Digest.Validate knows an algorithm only if it is linked in.
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// What a manifest, image index or config may measure at most. Registries
+// commonly take 4 MiB of manifest; the largest known index has 0.4 MB.
+const (
+	maxManifestSize = 8 << 20
+	maxConfigSize   = 16 << 20
+)
+
+// A document holds what tells the kinds of manifest apart.
+type document struct {
+	SchemaVersion int             `json:"schemaVersion"`
+	MediaType     string          `json:"mediaType"`
+	Manifests     json.RawMessage `json:"manifests"`
+	Config        json.RawMessage `json:"config"`
+	Layers        json.RawMessage `json:"layers"`
+	FSLayers      json.RawMessage `json:"fsLayers"`
+}
+
+// classify returns what content is and its media type, given the type that
+// its descriptor states. The descriptor may state nothing useful, and old
+// OCI manifests have no mediaType; but when both do, they must mean the same
+// kind, and the content must not be readable as both (CVE-2021-41190).
+func classify(stated string, content []byte) (kind, string, error) {
+	var doc document
+	if err := json.Unmarshal(content, &doc); err != nil {
+		return 0, "", fmt.Errorf("%w: it is not JSON of a manifest: %w", ErrUnsupported, jsonError(err))
+	}
+	stated = bareMediaType(stated)
+	k, mediaType := kindOf(doc.MediaType), doc.MediaType
+	if doc.MediaType == "" {
+		k, mediaType = kindOf(stated), stated
+	}
+	if k == kindUnknown && sayNothing(mediaType) {
+		k, mediaType = doc.guess()
+	}
+	switch {
+	case doc.SchemaVersion == 1, present(doc.FSLayers), k == kindSchema1, kindOf(stated) == kindSchema1:
+		return 0, "", fmt.Errorf("%w: it is a docker schema 1 manifest; push the image again with a current tool", ErrUnsupported)
+	case k == kindUnknown:
+		return 0, "", fmt.Errorf("%w: media type %s is neither an image manifest nor an image index", ErrUnsupported, quote(mediaType))
+	case kindOf(stated) != kindUnknown && kindOf(stated) != k:
+		return 0, "", fmt.Errorf("%w: it is described as %s and calls itself %s", ErrUnsupported, quote(stated), quote(mediaType))
+	case k == kindManifest && present(doc.Manifests):
+		return 0, "", fmt.Errorf("%w: it is an image manifest, yet lists manifests", ErrUnsupported)
+	case k == kindIndex && (present(doc.Layers) || present(doc.Config)):
+		return 0, "", fmt.Errorf("%w: it is an image index, yet has layers or a config", ErrUnsupported)
+	}
+	return k, mediaType, nil
+}
+
+// guess returns what a document is that has no media type.
+func (d *document) guess() (kind, string) {
+	switch {
+	case present(d.Manifests):
+		return kindIndex, ocispec.MediaTypeImageIndex
+	case present(d.Config), present(d.Layers):
+		return kindManifest, ocispec.MediaTypeImageManifest
+	}
+	return kindUnknown, d.MediaType
+}
+
+// jsonError says of a member of the wrong kind which one it is, where
+// encoding/json speaks of Go's types.
+func jsonError(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	if wrong.Field == "" {
+		return fmt.Errorf("it is a JSON %s", wrong.Value)
+	}
+	return fmt.Errorf("its %s cannot be a JSON %s", wrong.Field, wrong.Value)
+}
+
+func present(m json.RawMessage) bool {
+	return len(m) > 0 && !bytes.Equal(m, []byte("null"))
+}
+
+// parseManifest reads an image manifest and checks that each part can be
+// mounted.
+func parseManifest(content []byte) (*ocispec.Manifest, error) {
+	m := new(ocispec.Manifest)
+	if err := json.Unmarshal(content, m); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
+	}
+	if t := m.Config.MediaType; !isImageConfig(t) {
+		return nil, fmt.Errorf("%w: its config has media type %s: %s", ErrUnsupported, quote(t), describeArtifact(t))
+	}
+	if len(m.Layers) == 0 {
+		return nil, fmt.Errorf("%w: the image has no layers", ErrUnsupported)
+	}
+	for i, l := range m.Layers {
+		if err := l.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: layer %d: digest %s: %w", ErrUnsupported, i, quote(l.Digest.String()), err)
+		}
+		if !isLayer(l.MediaType) {
+			return nil, fmt.Errorf("%w: layer %s has media type %s: %s", ErrUnsupported, l.Digest, quote(l.MediaType), describeLayer(l.MediaType))
+		}
+		if l.Size < 0 {
+			return nil, fmt.Errorf("%w: layer %s has size %d", ErrUnsupported, l.Digest, l.Size)
+		}
+	}
+	return m, nil
+}
+
+// A config is what imgfs reads of an image's config.
+//
+// It is OCI's config.md with docker_version, which docker adds.
+type config struct {
+	Created       *time.Time `json:"created"`
+	DockerVersion string     `json:"docker_version"`
+	Architecture  string     `json:"architecture"`
+	OS            string     `json:"os"`
+	OSVersion     string     `json:"os.version"`
+	OSFeatures    []string   `json:"os.features"`
+	Variant       string     `json:"variant"`
+	Config        struct {
+		Env    []string          `json:"Env"`
+		Labels map[string]string `json:"Labels"`
+	} `json:"config"`
+	RootFS struct {
+		Type    string          `json:"type"`
+		DiffIDs []digest.Digest `json:"diff_ids"`
+	} `json:"rootfs"`
+}
+
+// parseConfig reads the config of an image.
+func parseConfig(content []byte) (*config, error) {
+	c := new(config)
+	if err := json.Unmarshal(content, c); err != nil {
+		return nil, fmt.Errorf("%w: it is not JSON of an image's config: %w", ErrUnsupported, jsonError(err))
+	}
+	return c, nil
+}
+
+// check compares c with a manifest of so many layers.
+func (c *config) check(layers int) error {
+	if t := c.RootFS.Type; t != "" && t != "layers" {
+		return fmt.Errorf("%w: rootfs has type %s instead of layers", ErrUnsupported, quote(t))
+	}
+	if n := len(c.RootFS.DiffIDs); n != layers {
+		return fmt.Errorf("%w: %d diff_ids for %d layers", ErrUnsupported, n, layers)
+	}
+	for i, d := range c.RootFS.DiffIDs {
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("%w: diff_id %d: %s: %w", ErrUnsupported, i, quote(d.String()), err)
+		}
+	}
+	return nil
+}
+
+func (c *config) platform() ocispec.Platform {
+	return ocispec.Platform{
+		Architecture: c.Architecture,
+		OS:           c.OS,
+		OSVersion:    c.OSVersion,
+		OSFeatures:   c.OSFeatures,
+		Variant:      c.Variant,
+	}
+}

@@ -1,0 +1,127 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// A Reference names an image in a registry. Exactly one of Tag and Digest is
+// set.
+type Reference struct {
+	// Registry is the registry's name, with the port if one was given:
+	// "docker.io", "quay.io", "localhost:5000".
+	Registry string
+	// Repository is the name within the registry: "library/fedora".
+	Repository string
+	Tag        string
+	Digest     digest.Digest
+}
+
+// String returns the canonical form, which ParseReference takes back
+// unchanged: "docker.io/library/fedora:latest".
+func (r Reference) String() string {
+	if r.Digest != "" {
+		return r.Name() + "@" + r.Digest.String()
+	}
+	return r.Name() + ":" + r.Tag
+}
+
+// Name returns the registry and repository, without tag and digest.
+func (r Reference) Name() string {
+	return r.Registry + "/" + r.Repository
+}
+
+// ParseReference reads a reference as docker does: a name without a registry
+// is in docker.io, one without a namespace in docker.io's library, a name
+// with neither tag nor digest has the tag latest, and one with both loses
+// the tag. Docker Hub's other host names are folded to docker.io. The error
+// is ErrReference, wrapped, and quotes what is wrong.
+func ParseReference(s string) (Reference, error) {
+	text := s
+	// The parser folds index.docker.io itself, but not the host that serves
+	// Docker Hub's images.
+	if rest, ok := strings.CutPrefix(s, "registry-1.docker.io/"); ok {
+		text = "docker.io/" + rest
+	}
+	named, err := reference.ParseDockerRef(text)
+	if err != nil {
+		return Reference{}, fmt.Errorf("%w: %s", ErrReference, referenceFault(s, err))
+	}
+	r := Reference{Registry: reference.Domain(named), Repository: reference.Path(named)}
+	switch n := named.(type) {
+	case reference.Digested:
+		r.Digest = n.Digest()
+	case reference.Tagged:
+		r.Tag = n.Tag()
+	}
+	return r, nil
+}
+
+// referenceFault says in words what is wrong with s, which the parser
+// refused with err. The parser itself mostly says "invalid reference format".
+func referenceFault(s string, err error) string {
+	if strings.TrimSpace(s) == "" {
+		return "the image's name is empty"
+	}
+	if scheme, rest, ok := strings.Cut(s, "://"); ok {
+		return fmt.Sprintf("%s is a URL; leave out %s: %s", quote(s), quote(scheme+"://"), quote(rest))
+	}
+	if i := strings.IndexFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }); i >= 0 {
+		return fmt.Sprintf("%s has a space or control character after %s", quote(s), quote(s[:i]))
+	}
+	name, dgst, hasDigest := strings.Cut(s, "@")
+	if hasDigest && digest.Digest(dgst).Validate() != nil {
+		return fmt.Sprintf("%s is not a digest such as sha256:… with 64 hexadecimal digits (in %s)", quote(dgst), quote(s))
+	}
+	if lower := lowerName(s); lower != s {
+		if _, e := reference.ParseDockerRef(lower); e == nil {
+			return fmt.Sprintf("%s has capitals in the repository's name; try %s", quote(s), quote(lower))
+		}
+	}
+	repository, tag, hasTag := cutTag(name)
+	if hasTag {
+		if _, e := reference.ParseNormalizedNamed(repository); e == nil {
+			return fmt.Sprintf("%s is not a tag: up to 128 letters, digits, _, . and -, the first not . or - (in %s)", quote(tag), quote(s))
+		}
+	}
+	if errors.Is(err, reference.ErrReferenceInvalidFormat) {
+		return fmt.Sprintf("%s is not an image's name such as fedora:latest or quay.io/a/b", quote(s))
+	}
+	return fmt.Sprintf("%s: %v", quote(s), err)
+}
+
+// cutTag splits name at the colon of its tag; that of a port has a slash
+// after it.
+func cutTag(name string) (repository, tag string, found bool) {
+	i := strings.LastIndexByte(name, ':')
+	if i < 0 || strings.Contains(name[i:], "/") {
+		return name, "", false
+	}
+	return name[:i], name[i+1:], true
+}
+
+// lowerName puts all of s in lower case but a tag and digest.
+func lowerName(s string) string {
+	name, rest := s, ""
+	if i := strings.IndexByte(s, '@'); i >= 0 {
+		name, rest = s[:i], s[i:]
+	}
+	if repository, tag, ok := cutTag(name); ok {
+		name, rest = repository, ":"+tag+rest
+	}
+	return strings.ToLower(name) + rest
+}
+
+// quote quotes s for a message, and shortens what no one would read.
+func quote(s string) string {
+	const most = 200
+	if len(s) > most {
+		return fmt.Sprintf("%.*q…", most, s)
+	}
+	return fmt.Sprintf("%q", s)
+}

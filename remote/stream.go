@@ -1,0 +1,244 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+)
+
+// StreamOptions are the settings of NewStream. Nil and zero values mean the
+// defaults.
+type StreamOptions struct {
+	// RangeSize is how many bytes one request asks for. Default 1 MiB.
+	RangeSize int
+	// InFlight is how many requests run at a time. Default 4.
+	InFlight int
+}
+
+const (
+	defaultRangeSize = 1 << 20
+	defaultInFlight  = 4
+)
+
+func (o *StreamOptions) rangeSize() int {
+	if o == nil || o.RangeSize <= 0 {
+		return defaultRangeSize
+	}
+	return o.RangeSize
+}
+
+func (o *StreamOptions) inFlight() int {
+	if o == nil || o.InFlight <= 0 {
+		return defaultInFlight
+	}
+	return o.InFlight
+}
+
+// NewStream reads b from its start to its end. It keeps several ranges in
+// flight, in order, from the moment it is made, and holds one buffer for
+// each: RangeSize times InFlight bytes, or less for a small blob.
+//
+// An error comes after the bytes before it have been read, and stays; a blob
+// that ends early is io.ErrUnexpectedEOF. When ctx ends, Read returns its
+// error at once. Close stops all requests, waits for them, and makes a Read
+// that waits return fs.ErrClosed. The result is also an io.WriterTo, which
+// saves a copy. Read and WriteTo may not be called at the same time; Close
+// may be called at any time, and more than once.
+func NewStream(ctx context.Context, b Blob, opts *StreamOptions) io.ReadCloser {
+	size := int64(opts.rangeSize())
+	if n := b.Size(); n < size {
+		size = max(n, 0)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &stream{
+		ordered: make(chan *segment, opts.inFlight()),
+		free:    make(chan []byte, opts.inFlight()),
+		done:    ctx.Done(),
+		cause: func() error {
+			if err := context.Cause(ctx); err == fs.ErrClosed {
+				return err
+			}
+			return ctx.Err()
+		},
+		cancel: cancel,
+	}
+	s.running.Go(func() { s.request(ctx, b, int(size), opts.inFlight()) })
+	return s
+}
+
+var _ io.WriterTo = (*stream)(nil)
+
+// A stream hands on the segments that request has started, in order.
+type stream struct {
+	// ordered holds the segments in the blob's order; its length bounds, with
+	// free, how many there are. It is closed after the last one.
+	ordered chan *segment
+	// free holds the buffers that have been read.
+	free    chan []byte
+	running sync.WaitGroup
+
+	done   <-chan struct{}
+	cause  func() error
+	cancel context.CancelCauseFunc
+
+	// current is the segment that is read, with rest not yet handed on.
+	current *segment
+	rest    []byte
+	err     error
+}
+
+// A segment is one range of the blob on its way.
+type segment struct {
+	ready chan struct{}
+	buf   []byte
+	// n and err are the result, once ready is closed.
+	n   int
+	err error
+}
+
+// request starts the reads, as many at a time as there are buffers.
+func (s *stream) request(ctx context.Context, b Blob, size, inFlight int) {
+	defer close(s.ordered)
+	total := b.Size()
+	if total < 0 {
+		s.send(&segment{err: fmt.Errorf("blob %s: size %d", b.Digest(), total)})
+		return
+	}
+	made := 0
+	for off := int64(0); off < total; off += int64(size) {
+		var buf []byte
+		if made < inFlight {
+			made++
+			buf = make([]byte, size)
+		} else {
+			select {
+			case buf = <-s.free:
+			case <-ctx.Done():
+				return
+			}
+		}
+		seg := &segment{ready: make(chan struct{}), buf: buf[:min(int64(size), total-off)]}
+		s.running.Go(func() {
+			defer close(seg.ready)
+			seg.read(ctx, b, off)
+		})
+		s.ordered <- seg
+	}
+}
+
+// send hands on a segment that has no bytes.
+func (s *stream) send(seg *segment) {
+	seg.ready = make(chan struct{})
+	close(seg.ready)
+	s.ordered <- seg
+}
+
+// read fills the segment from off of b.
+func (g *segment) read(ctx context.Context, b Blob, off int64) {
+	g.n, g.err = b.ReadAt(ctx, g.buf, off)
+	switch {
+	case g.n == len(g.buf):
+		g.err = nil
+	case g.err == nil, errors.Is(g.err, io.EOF):
+		g.err = fmt.Errorf("blob %s ends at byte %d of %d: %w", b.Digest(), off+int64(g.n), b.Size(), io.ErrUnexpectedEOF)
+	}
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := s.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(p, s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo: it writes the rest of the blob to w, a
+// range at a time.
+func (s *stream) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for {
+		switch err := s.fill(); {
+		case err == io.EOF:
+			return total, nil
+		case err != nil:
+			return total, err
+		}
+		n, err := w.Write(s.rest)
+		total += int64(n)
+		s.rest = s.rest[n:]
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// fill waits until there are bytes in rest, or returns the error that stands
+// in their place.
+func (s *stream) fill() error {
+	// The error of an ended context wins over bytes that are ready.
+	if s.err == nil {
+		select {
+		case <-s.done:
+			s.err = s.cause()
+		default:
+		}
+	}
+	for s.err == nil && len(s.rest) == 0 {
+		s.err = s.next()
+	}
+	return s.err
+}
+
+// next gives back the segment that has been read and waits for the next.
+func (s *stream) next() error {
+	if s.current != nil {
+		if err := s.current.err; err != nil {
+			s.cancel(err)
+			return err
+		}
+		s.free <- s.current.buf[:cap(s.current.buf)]
+		s.current = nil
+	}
+	select {
+	case seg, ok := <-s.ordered:
+		if !ok {
+			return s.end()
+		}
+		s.current = seg
+	case <-s.done:
+		return s.cause()
+	}
+	select {
+	case <-s.current.ready:
+		s.rest = s.current.buf[:s.current.n]
+		return nil
+	case <-s.done:
+		return s.cause()
+	}
+}
+
+// end tells the end of the blob from that of the context, at which request
+// stops too.
+func (s *stream) end() error {
+	select {
+	case <-s.done:
+		return s.cause()
+	default:
+		return io.EOF
+	}
+}
+
+// Close implements io.Closer. It returns nil.
+func (s *stream) Close() error {
+	s.cancel(fs.ErrClosed)
+	s.running.Wait()
+	return nil
+}
