@@ -1,0 +1,117 @@
+// Package localblob is the part that the local sources share: blobs whose
+// content lies in a file or in part of one, as remote.Blob.
+//
+// It opens a file at the first read, compares its size with the descriptor's
+// then, and checks the digest only in Fetch: who reads ranges checks them
+// itself, as remote.Blob says.
+package localblob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+// An Opener finds the content of a digest. The error is remote.ErrNotFound
+// if there is none, wrapped and without the digest in its text. It may be
+// called for each read, at the same time, and should remember.
+type Opener func(d digest.Digest) (content Content, err error)
+
+// Content is the whole of one blob, as io.SectionReader has it.
+type Content interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// New returns the blob that desc describes. Its digest must be valid; source
+// is what errors begin with.
+func New(source string, desc ocispec.Descriptor, open Opener) (*Blob, error) {
+	if err := desc.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("%s: %w: digest %q: %w", source, remote.ErrUnsupported, desc.Digest, err)
+	}
+	return &Blob{source: source, digest: desc.Digest, size: desc.Size, open: open}, nil
+}
+
+// A Blob is a remote.Blob that a local file holds. It is safe for concurrent
+// use.
+type Blob struct {
+	source string
+	digest digest.Digest
+	size   int64
+	open   Opener
+}
+
+var _ remote.Blob = (*Blob)(nil)
+
+// Digest implements remote.Blob.
+func (b *Blob) Digest() digest.Digest { return b.digest }
+
+// Size implements remote.Blob.
+func (b *Blob) Size() int64 { return b.size }
+
+// ReadAt implements remote.Blob. Content that has not the size that the
+// descriptor states is remote.ErrDigest.
+func (b *Blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	content, err := b.content(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if off < 0 {
+		return 0, b.fail(fmt.Errorf("negative offset %d", off))
+	}
+	if off >= b.size {
+		return 0, io.EOF
+	}
+	want := p[:min(int64(len(p)), b.size-off)]
+	n, err := content.ReadAt(want, off)
+	switch {
+	case n == len(p):
+		return n, nil
+	case n == len(want):
+		return n, io.EOF
+	case err == nil, errors.Is(err, io.EOF):
+		return n, b.fail(fmt.Errorf("%w: the file has become shorter: it ends at byte %d of %d", remote.ErrDigest, off+int64(n), b.size))
+	}
+	return n, b.fail(fmt.Errorf("%w: %w", remote.ErrUnavailable, err))
+}
+
+// content opens the blob and compares its size.
+func (b *Blob) content(ctx context.Context) (Content, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	content, err := b.open(b.digest)
+	if err != nil {
+		return nil, b.fail(err)
+	}
+	if got := content.Size(); got != b.size {
+		return nil, b.fail(fmt.Errorf("%w: the file has %d bytes, the manifest says %d", remote.ErrDigest, got, b.size))
+	}
+	return content, nil
+}
+
+// Fetch reads all of the blob and checks the digest.
+func (b *Blob) Fetch(ctx context.Context) ([]byte, error) {
+	// The size is compared before it is allocated.
+	if _, err := b.content(ctx); err != nil {
+		return nil, err
+	}
+	p := make([]byte, b.size)
+	if _, err := b.ReadAt(ctx, p, 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	if got := b.digest.Algorithm().FromBytes(p); got != b.digest {
+		return nil, b.fail(fmt.Errorf("%w: the content has %s", remote.ErrDigest, got))
+	}
+	return p, nil
+}
+
+func (b *Blob) fail(err error) error {
+	return fmt.Errorf("%s: blob %s: %w", b.source, b.digest, err)
+}

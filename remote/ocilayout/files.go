@@ -1,0 +1,166 @@
+package ocilayout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/localblob"
+	"github.com/imgfs/imgfs/remote/internal/tarball"
+)
+
+// A directory holds a layout's files, and keeps those open that were read.
+type directory struct {
+	root string
+
+	mu sync.Mutex
+	// opened is nil once the directory is closed.
+	opened map[string]*file
+}
+
+var _ files = (*directory)(nil)
+
+func newDirectory(root string) *directory {
+	return &directory{root: root, opened: make(map[string]*file)}
+}
+
+// A file is an open file and the size that it had then.
+type file struct {
+	*os.File
+	size int64
+}
+
+// Size implements localblob.Content.
+func (f *file) Size() int64 { return f.size }
+
+func (d *directory) open(name string) (localblob.Content, error) {
+	d.mu.Lock()
+	f, closed := d.opened[name], d.opened == nil
+	d.mu.Unlock()
+	switch {
+	case closed:
+		return nil, sentinel(fs.ErrClosed)
+	case f != nil:
+		return f, nil
+	}
+	f, err := d.openFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The digest, which the caller adds, says it better than the path.
+		return nil, remote.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.keep(name, f)
+}
+
+func (d *directory) reopen(name string) (closableContent, error) {
+	f, err := d.openFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (d *directory) openFile(name string) (*file, error) {
+	f, err := openFile(filepath.Join(d.root, filepath.FromSlash(name)))
+	if err != nil {
+		return nil, sentinel(err)
+	}
+	return f, nil
+}
+
+// keep remembers f, unless someone else has opened the file meanwhile.
+func (d *directory) keep(name string, f *file) (localblob.Content, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opened == nil {
+		f.Close()
+		return nil, sentinel(fs.ErrClosed)
+	}
+	if first := d.opened[name]; first != nil {
+		f.Close()
+		return first, nil
+	}
+	d.opened[name] = f
+	return f, nil
+}
+
+// openFile opens a regular file: opening a fifo would wait for a writer.
+func openFile(path string) (*file, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &file{f, info.Size()}, nil
+}
+
+// Close implements io.Closer.
+func (d *directory) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, f := range d.opened {
+		errs = append(errs, f.Close())
+	}
+	d.opened = nil
+	return errors.Join(errs...)
+}
+
+// An archive holds a layout's files in a tar file.
+type archive struct {
+	*tarball.Archive
+}
+
+var _ files = archive{}
+
+func newArchive(ctx context.Context, name string) (archive, error) {
+	a, err := tarball.Open(ctx, name)
+	switch {
+	case err == nil:
+		return archive{a}, nil
+	case ctx.Err() != nil:
+		return archive{}, ctx.Err()
+	case errors.As(err, new(*fs.PathError)):
+		return archive{}, sentinel(err)
+	}
+	return archive{}, fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+}
+
+func (a archive) open(name string) (localblob.Content, error) {
+	r, err := a.Member(name)
+	if err != nil {
+		return nil, remote.ErrNotFound
+	}
+	return r, nil
+}
+
+func (a archive) reopen(name string) (closableContent, error) {
+	content, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	return member{content}, nil
+}
+
+// A member of an archive needs no closing of its own.
+type member struct{ localblob.Content }
+
+// Close implements io.Closer.
+func (member) Close() error { return nil }
