@@ -1,0 +1,141 @@
+package dockerarchive
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/tarball"
+)
+
+// The media types of a Docker schema 2 manifest.
+const (
+	mediaTypeManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	mediaTypeConfig   = "application/vnd.docker.container.image.v1+json"
+	mediaTypeLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+)
+
+// A manifest is a Docker schema 2 manifest with its members in the order in
+// which skopeo writes them.
+type manifest struct {
+	SchemaVersion int          `json:"schemaVersion"`
+	MediaType     string       `json:"mediaType"`
+	Config        descriptor   `json:"config"`
+	Layers        []descriptor `json:"layers"`
+}
+
+type descriptor struct {
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size"`
+	Digest    digest.Digest `json:"digest"`
+}
+
+// build makes the manifest of img.
+func (s *Source) build(ctx context.Context, img image) error {
+	config, err := s.read(img.Config, maxConfigSize)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	var c struct {
+		RootFS struct {
+			DiffIDs []digest.Digest `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return fmt.Errorf("%w: config %q: %w", remote.ErrUnsupported, img.Config, err)
+	}
+	diffIDs := c.RootFS.DiffIDs
+	if len(diffIDs) != len(img.Layers) {
+		return fmt.Errorf("%w: manifest.json lists %d layers, config %q has %d diff_ids", remote.ErrUnsupported, len(img.Layers), img.Config, len(diffIDs))
+	}
+	sizes, err := s.measure(ctx, img.Layers, diffIDs)
+	if err != nil {
+		return err
+	}
+	m := manifest{SchemaVersion: 2, MediaType: mediaTypeManifest, Config: s.add(mediaTypeConfig, config), Layers: []descriptor{}}
+	for _, d := range diffIDs {
+		m.Layers = append(m.Layers, descriptor{MediaType: mediaTypeLayer, Size: sizes[d], Digest: d})
+	}
+	content, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	top := s.add(mediaTypeManifest, content)
+	s.top = ocispec.Descriptor{MediaType: top.MediaType, Digest: top.Digest, Size: top.Size}
+	return nil
+}
+
+// measure finds the layers' members and returns the size of each layer's
+// tar. A diff_id that occurs again is the same layer again.
+func (s *Source) measure(ctx context.Context, names []string, diffIDs []digest.Digest) (map[digest.Digest]int64, error) {
+	members := make(map[digest.Digest]*io.SectionReader)
+	for i, d := range diffIDs {
+		if members[d] != nil {
+			continue
+		}
+		r, err := s.archive.Member(names[i])
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w: %w", d, remote.ErrNotFound, err)
+		}
+		members[d] = r
+	}
+	var mu sync.Mutex
+	sizes := make(map[digest.Digest]int64)
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(runtime.GOMAXPROCS(0))
+	for d, r := range members {
+		work.Go(func() error {
+			size, packed, err := measureLayer(ctx, r)
+			if err != nil {
+				return fmt.Errorf("layer %s: %w", d, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			sizes[d] = size
+			if packed == nil {
+				s.contents[d] = r
+				return nil
+			}
+			s.packed[d] = *packed
+			s.contents[packed.Digest] = r
+			return nil
+		})
+	}
+	return sizes, work.Wait()
+}
+
+// measureLayer returns the size of a layer's tar and, if the member is
+// compressed, its own descriptor.
+func measureLayer(ctx context.Context, member *io.SectionReader) (int64, *ocispec.Descriptor, error) {
+	hash := digest.Canonical.Digester()
+	// The section is read from its start without moving it: it is a blob too.
+	raw := io.TeeReader(io.NewSectionReader(member, 0, member.Size()), hash.Hash())
+	tar, compressed, err := tarball.Decompress(ctx, raw)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+	}
+	defer tar.Close()
+	if !compressed {
+		return member.Size(), nil, nil
+	}
+	size, err := io.Copy(io.Discard, tar)
+	if ctx.Err() != nil {
+		return 0, nil, ctx.Err()
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: unpacking it: %w", remote.ErrDigest, err)
+	}
+	// What a decompressor leaves unread belongs to the blob as well.
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		return 0, nil, err
+	}
+	return size, &ocispec.Descriptor{MediaType: mediaTypeLayer, Digest: hash.Digest(), Size: member.Size()}, nil
+}

@@ -1,0 +1,203 @@
+// Package dockerarchive reads images from files that docker save writes, and
+// jib, bazel, kaniko and nix: docker-archive:FILE[:REF].
+//
+//	src, err := dockerarchive.Open(ctx, "image.tar", "alpine:3.10")
+//	img, err := remote.Open(ctx, src, "")
+//
+// Such a file has a manifest.json, which lists config and layers by the
+// names of their members, but no manifest as a registry has. The source
+// makes one, byte for byte what skopeo makes, so that the image has the same
+// digest for both: a Docker schema 2 manifest whose layers are the
+// uncompressed tars, with the diff_id as digest and a media type that says
+// gzip nevertheless. Readers of layers go by the first bytes anyway.
+//
+// A layer whose member is compressed is the one case in which a blob is not
+// what the manifest describes. The blob is then the member as it is, with
+// the member's own digest and size, so that who verifies a blob succeeds;
+// the layer's diff_id is that of the manifest. To find digest and size, Open
+// reads such members once.
+package dockerarchive
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/localblob"
+	"github.com/imgfs/imgfs/remote/internal/tarball"
+)
+
+// The largest manifest.json and config that are read.
+const (
+	maxManifestSize = 8 << 20
+	maxConfigSize   = 16 << 20
+)
+
+// A Source is one image of an archive. It is immutable and safe for
+// concurrent use.
+type Source struct {
+	location   remote.Location
+	repository string
+	archive    *tarball.Archive
+	top        ocispec.Descriptor
+	// contents holds manifest, config and layers.
+	contents map[digest.Digest]localblob.Content
+	// packed holds for the diff_id of a compressed layer what its member is.
+	packed map[digest.Digest]ocispec.Descriptor
+}
+
+var _ remote.Source = (*Source)(nil)
+
+// Open opens the archive in file and finds the image that ref names: a
+// reference with a tag as docker writes it ("alpine:3.10"), "@" and the
+// number of an image in manifest.json, or "" for the only one. A compressed
+// file is unpacked to a temporary file without a name; see tarball.Open.
+// Compressed layers are read once.
+//
+// The errors are remote.ErrNotFound, ErrReference, ErrUnavailable,
+// ErrUnsupported and ErrDigest, wrapped.
+func Open(ctx context.Context, file, ref string) (*Source, error) {
+	s := &Source{
+		location: remote.Location{Transport: remote.TransportDockerArchive, Path: file, Image: ref},
+		contents: make(map[digest.Digest]localblob.Content),
+		packed:   make(map[digest.Digest]ocispec.Descriptor),
+	}
+	selected, err := parseSelector(ref)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	s.repository = selected.repository()
+	if s.archive, err = openArchive(ctx, file); err != nil {
+		return nil, s.fail(err)
+	}
+	if err := s.load(ctx, selected); err != nil {
+		s.archive.Close()
+		return nil, s.fail(err)
+	}
+	return s, nil
+}
+
+func openArchive(ctx context.Context, file string) (*tarball.Archive, error) {
+	a, err := tarball.Open(ctx, file)
+	switch {
+	case err == nil:
+		return a, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %w", remote.ErrNotFound, err)
+	case errors.As(err, new(*fs.PathError)):
+		return nil, fmt.Errorf("%w: %w", remote.ErrUnavailable, err)
+	}
+	return nil, fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+}
+
+// load finds the image and makes its manifest.
+func (s *Source) load(ctx context.Context, selected selector) error {
+	content, err := s.read("manifest.json", maxManifestSize)
+	if errors.Is(err, remote.ErrNotFound) {
+		return fmt.Errorf("%w: there is no manifest.json, as docker save writes it%s", remote.ErrUnsupported, s.layoutHint())
+	}
+	if err != nil {
+		return err
+	}
+	var images []image
+	// Keys match in any case: jib writes them in lower case.
+	if err := json.Unmarshal(content, &images); err != nil {
+		return fmt.Errorf("%w: manifest.json: %w", remote.ErrUnsupported, err)
+	}
+	img, err := selected.choose(images)
+	if err != nil {
+		return err
+	}
+	return s.build(ctx, img)
+}
+
+// layoutHint tells an OCI archive from other files without manifest.json.
+func (s *Source) layoutHint() string {
+	if _, err := s.archive.Member(ocispec.ImageIndexFile); err != nil {
+		return ""
+	}
+	return "; it looks like an OCI image layout: try oci-archive:" + s.location.Path
+}
+
+// read returns the content of a small member.
+func (s *Source) read(name string, limit int64) ([]byte, error) {
+	r, err := s.archive.Member(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", remote.ErrNotFound, err)
+	}
+	if r.Size() > limit {
+		return nil, fmt.Errorf("%w: %q has %d bytes; imgfs reads up to %d", remote.ErrUnsupported, name, r.Size(), limit)
+	}
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", remote.ErrUnavailable, name, err)
+	}
+	return content, nil
+}
+
+// add makes content fetchable, and describes it.
+func (s *Source) add(mediaType string, content []byte) descriptor {
+	d := digest.FromBytes(content)
+	s.contents[d] = bytes.NewReader(content)
+	return descriptor{MediaType: mediaType, Size: int64(len(content)), Digest: d}
+}
+
+// Name implements remote.Source: the location as the user writes it.
+func (s *Source) Name() string { return s.location.String() }
+
+// Repository implements remote.Source: as for skopeo that of the reference,
+// if Open was given one.
+func (s *Source) Repository() string { return s.repository }
+
+// Resolve implements remote.Source.
+func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	return s.top, ctx.Err()
+}
+
+// Fetch implements remote.Source.
+func (s *Source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	b, err := localblob.New(s.Name(), desc, s.content)
+	if err != nil {
+		return nil, err
+	}
+	return b.Fetch(ctx)
+}
+
+// Blob implements remote.Source. For a layer whose member is compressed, the
+// blob is the member, with its digest and size.
+func (s *Source) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
+	if packed, ok := s.packed[desc.Digest]; ok {
+		desc = packed
+	}
+	b, err := localblob.New(s.Name(), desc, s.content)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Close closes the archive. Blobs cannot be read any more.
+func (s *Source) Close() error {
+	return s.archive.Close()
+}
+
+func (s *Source) content(d digest.Digest) (localblob.Content, error) {
+	if c, ok := s.contents[d]; ok {
+		return c, nil
+	}
+	return nil, remote.ErrNotFound
+}
+
+func (s *Source) fail(err error) error {
+	return fmt.Errorf("%s: %w", s.Name(), err)
+}
