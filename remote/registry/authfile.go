@@ -1,0 +1,282 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Credential is what a registry knows someone by. The zero Credential is
+// no one in particular.
+type Credential struct {
+	User, Password string
+	// IdentityToken is a refresh token, got at a login elsewhere.
+	IdentityToken string
+	// RegistryToken is sent to the registry as it is.
+	RegistryToken string
+}
+
+// A CredentialFunc looks up the credential for a repository of a registry,
+// "docker.io" and "library/fedora". That there is none is no error. It is
+// asked each time a token is needed, and may be called concurrently.
+type CredentialFunc func(ctx context.Context, registry, repository string) (Credential, error)
+
+// Anonymous has no credentials.
+func Anonymous(context.Context, string, string) (Credential, error) {
+	return Credential{}, nil
+}
+
+// AuthFiles looks up credentials where podman and docker keep them: in
+// auth.json and config.json files, and with the helper programs named there.
+// The files are read anew at each look-up. It is safe for concurrent use.
+type AuthFiles struct {
+	// Path is the only file to look in. Default: $REGISTRY_AUTH_FILE alone,
+	// and if that is not set, in this order: podman's
+	// $XDG_RUNTIME_DIR/containers/auth.json and
+	// $XDG_CONFIG_HOME/containers/auth.json, the content of
+	// $DOCKER_AUTH_CONFIG, and docker's config.json in $DOCKER_CONFIG or
+	// ~/.docker.
+	Path string
+	// HelperTimeout is how long a helper program may run. Default: 10 s.
+	HelperTimeout time.Duration
+	// Logf is told of entries that cannot be used. Default: no one.
+	Logf func(format string, args ...any)
+}
+
+// Credential returns the first match of the files in their order. Within a
+// file, credHelpers come before credsStore and that before auths, and a key
+// that names more of host/namespace/repository before one that names less.
+// docker.io is known by its other names too. An entry that cannot be read
+// spoils only itself; a helper that is not installed is passed over, one that
+// fails is an error.
+func (a *AuthFiles) Credential(ctx context.Context, registry, repository string) (Credential, error) {
+	for _, source := range a.sources() {
+		config, err := source.read()
+		if err != nil {
+			return Credential{}, err
+		}
+		c, err := a.lookUp(ctx, config, authKeys(registry, repository))
+		if err != nil {
+			return Credential{}, fmt.Errorf("%s: %w", source.name, err)
+		}
+		if c != (Credential{}) {
+			return c, nil
+		}
+	}
+	return Credential{}, nil
+}
+
+// An authSource is a file, or the content of one.
+type authSource struct {
+	name     string
+	content  string // if not a file
+	required bool
+}
+
+func (a *AuthFiles) sources() []authSource {
+	for _, path := range []string{a.Path, os.Getenv("REGISTRY_AUTH_FILE")} {
+		if path != "" {
+			return []authSource{{name: path, required: true}}
+		}
+	}
+	runtimeDir := os.Getenv("XDG_RUNTIME_DIR")
+	if runtimeDir == "" {
+		// So podman does for users without a session.
+		runtimeDir = fmt.Sprintf("/run/containers/%d", os.Getuid())
+	} else {
+		runtimeDir = filepath.Join(runtimeDir, "containers")
+	}
+	sources := []authSource{{name: filepath.Join(runtimeDir, "auth.json")}}
+	// Without a home directory there are fewer places to look.
+	home, _ := os.UserHomeDir()
+	inHome := func(env, dir, name string) {
+		if value := os.Getenv(env); value != "" {
+			sources = append(sources, authSource{name: filepath.Join(value, name)})
+		} else if home != "" {
+			sources = append(sources, authSource{name: filepath.Join(home, dir, name)})
+		}
+	}
+	inHome("XDG_CONFIG_HOME", ".config", "containers/auth.json")
+	if content := os.Getenv("DOCKER_AUTH_CONFIG"); content != "" {
+		sources = append(sources, authSource{name: "DOCKER_AUTH_CONFIG", content: content})
+	}
+	inHome("DOCKER_CONFIG", ".docker", "config.json")
+	return sources
+}
+
+// authConfig is what is of use in a config.json or auth.json. Values are
+// decoded one by one, so that none spoils the others.
+type authConfig struct {
+	Auths       map[string]json.RawMessage `json:"auths"`
+	CredsStore  string                     `json:"credsStore"`
+	CredHelpers map[string]json.RawMessage `json:"credHelpers"`
+}
+
+func (s authSource) read() (*authConfig, error) {
+	data := []byte(s.content)
+	if s.content == "" {
+		var err error
+		data, err = readConfig(s.name)
+		if !s.required && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+			return new(authConfig), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	config := new(authConfig)
+	// podman writes an empty file where there are no credentials.
+	if len(bytes.TrimSpace(data)) == 0 {
+		return config, nil
+	}
+	// The decoder's error can quote what it read, which may be a password.
+	if err := json.Unmarshal(data, config); err != nil {
+		return nil, fmt.Errorf("%s: not a JSON file of credentials", s.name)
+	}
+	return config, nil
+}
+
+func readConfig(path string) ([]byte, error) {
+	const most = 16 << 20
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most))
+	if err == nil && len(data) == most {
+		err = fmt.Errorf("%s: %d bytes or more", path, most)
+	}
+	return data, err
+}
+
+func (a *AuthFiles) lookUp(ctx context.Context, config *authConfig, keys []string) (Credential, error) {
+	if _, raw, ok := match(config.CredHelpers, keys); ok {
+		var helper string
+		if json.Unmarshal(raw, &helper) == nil && helper != "" {
+			if c, err := a.helper(ctx, helper, keys); err != nil || c != (Credential{}) {
+				return c, err
+			}
+		}
+	}
+	if config.CredsStore != "" {
+		if c, err := a.helper(ctx, config.CredsStore, keys); err != nil || c != (Credential{}) {
+			return c, err
+		}
+	}
+	// The longest key that has a usable entry: docker leaves empty entries
+	// behind for what is in a store.
+	for _, key := range keys {
+		name, raw, ok := match(config.Auths, []string{key})
+		if !ok {
+			continue
+		}
+		c, err := decodeAuth(raw)
+		if err != nil {
+			a.log("credentials for %s: %v", name, err)
+		}
+		if c != (Credential{}) {
+			return c, nil
+		}
+	}
+	return Credential{}, nil
+}
+
+func (a *AuthFiles) log(format string, args ...any) {
+	if a.Logf != nil {
+		a.Logf(format, args...)
+	}
+}
+
+const dockerHub = "docker.io"
+
+// authKeys returns the keys that fit a repository, the most exact first:
+// "quay.io/a/b", "quay.io/a", "quay.io".
+func authKeys(registry, repository string) []string {
+	key := canonicalKey(registry)
+	keys := []string{key}
+	for part := range strings.SplitSeq(repository, "/") {
+		key += "/" + part
+		keys = append(keys, key)
+	}
+	slices.Reverse(keys)
+	return keys
+}
+
+// match finds the entry of the first of keys that has one. Of several ways to
+// write a key the exact one wins, then the first in order.
+func match(entries map[string]json.RawMessage, keys []string) (string, json.RawMessage, bool) {
+	for _, key := range keys {
+		if raw, ok := entries[key]; ok {
+			return key, raw, true
+		}
+		for _, name := range slices.Sorted(maps.Keys(entries)) {
+			if canonicalKey(name) == key {
+				return name, entries[name], true
+			}
+		}
+	}
+	return "", nil, false
+}
+
+// canonicalKey reduces the ways that a registry is written in files, such as
+// https://index.docker.io/v1/, to one.
+func canonicalKey(key string) string {
+	host, path, _ := strings.Cut(key, "/")
+	if strings.HasSuffix(host, ":") && strings.HasPrefix(path, "/") { // a URL; docker looks at its host alone
+		host, _, _ = strings.Cut(path[1:], "/")
+		path = ""
+	}
+	switch path = strings.Trim(path, "/"); path {
+	case "v1", "v2":
+		path = ""
+	}
+	switch host = strings.ToLower(host); host {
+	case "index.docker.io", "registry-1.docker.io":
+		host = dockerHub
+	}
+	if path == "" {
+		return host
+	}
+	return host + "/" + path
+}
+
+// decodeAuth decodes an entry of auths. Its errors quote nothing of it.
+func decodeAuth(raw json.RawMessage) (Credential, error) {
+	var entry struct {
+		Auth          string `json:"auth"`
+		Username      string `json:"username"`
+		Password      string `json:"password"`
+		IdentityToken string `json:"identitytoken"`
+		RegistryToken string `json:"registrytoken"`
+	}
+	if json.Unmarshal(raw, &entry) != nil {
+		return Credential{}, errors.New("the entry is not of the form expected")
+	}
+	c := Credential{User: entry.Username, Password: entry.Password, IdentityToken: entry.IdentityToken, RegistryToken: entry.RegistryToken}
+	if entry.Auth == "" {
+		return c, nil
+	}
+	text, err := base64.StdEncoding.DecodeString(entry.Auth)
+	if err != nil {
+		text, err = base64.RawStdEncoding.DecodeString(entry.Auth)
+	}
+	user, password, ok := strings.Cut(string(text), ":")
+	if err != nil || !ok {
+		return c, errors.New("auth is not the base64 form of user:password")
+	}
+	// docker once padded passwords with zero bytes.
+	c.User, c.Password = user, strings.TrimRight(password, "\x00")
+	return c, nil
+}

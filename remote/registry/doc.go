@@ -1,0 +1,22 @@
+// Package registry reads images from a registry that speaks the OCI
+// distribution API. It is a remote.Source.
+//
+// Authentication, tags and the resolving of references are oras-go's; the
+// rest is written for reading an image little by little over hours: blobs are
+// read in ranges, an answer that is not the range asked for is refused, a
+// broken one is taken up where it broke, and what a registry says about
+// waiting is obeyed by all readers of a host together.
+//
+//	client := registry.New(&registry.Options{AuthFile: path})
+//	defer client.Close()
+//	ref, err := remote.ParseReference("quay.io/fedora/fedora:latest")
+//	...
+//	image, err := remote.Open(ctx, client.Repository(ref), "")
+//
+// No registry verifies a range, so neither can a reader here: whoever reads
+// blobs checks the bytes against digests of its own (see blobcache). What
+// Fetch returns is checked against its descriptor.
+//
+// The errors are the sentinels of package remote, wrapped; their texts carry
+// no credential and no query of a signed URL.
+package registry

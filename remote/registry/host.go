@@ -1,0 +1,237 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+// maxHosts is how many hosts connections are kept to.
+const maxHosts = 64
+
+// hosts sends each request the way of its host. It is safe for concurrent
+// use.
+type hosts struct {
+	opts *Options
+
+	mu     sync.Mutex
+	byName map[string]*host
+}
+
+func newHosts(o *Options) *hosts {
+	return &hosts{opts: o, byName: make(map[string]*host)}
+}
+
+// RoundTrip sends req within the limits of its host.
+func (s *hosts) RoundTrip(req *http.Request) (*http.Response, error) {
+	h, err := s.host(strings.ToLower(req.URL.Host))
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	return h.RoundTrip(req)
+}
+
+func (s *hosts) host(name string) (*host, error) {
+	s.mu.Lock()
+	h := s.byName[name]
+	s.mu.Unlock()
+	if h != nil {
+		return h, nil
+	}
+	transport, err := newTransport(s.opts, name)
+	if err != nil {
+		return nil, &fault{class: remote.ErrUnavailable, text: "certificates for " + name + ": " + scrub(err.Error())}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.byName[name]; h != nil {
+		return h, nil
+	}
+	// A registry can redirect to ever new names.
+	for old, h := range s.byName {
+		if len(s.byName) < maxHosts {
+			break
+		}
+		if len(h.slots) == 0 {
+			h.transport.CloseIdleConnections()
+			delete(s.byName, old)
+		}
+	}
+	h = &host{name: name, opts: s.opts, transport: transport, slots: make(chan struct{}, s.opts.MaxRequests)}
+	s.byName[name] = h
+	return h, nil
+}
+
+func (s *hosts) closeIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.byName {
+		h.transport.CloseIdleConnections()
+	}
+}
+
+// A host is one server with its connection pool. All requests to it go
+// through here, so that together they keep to its limits. It is safe for
+// concurrent use.
+type host struct {
+	name      string
+	opts      *Options
+	transport *http.Transport
+	slots     chan struct{} // holds one element for every request under way
+
+	mu    sync.Mutex
+	opens time.Time // no request is sent before
+}
+
+// RoundTrip sends one request when the host wants it. The request counts as
+// under way until the body of its answer is closed.
+func (h *host) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := h.enter(req.Context()); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	begun := time.Now()
+	resp, err := h.transport.RoundTrip(req)
+	if err != nil {
+		<-h.slots
+		return nil, err
+	}
+	h.opts.Tracef("%s", traceLine(resp, time.Since(begun)))
+	h.obey(resp)
+	resp.Body = &slotBody{ReadCloser: resp.Body, leave: sync.OnceFunc(func() { <-h.slots })}
+	return resp, nil
+}
+
+// traceLine tells of a request and the head of its answer. A query is left
+// out: it can hold a signature.
+func traceLine(resp *http.Response, took time.Duration) string {
+	req := resp.Request
+	line := fmt.Sprintf("%s %s://%s%s", req.Method, req.URL.Scheme, req.URL.Host, scrub(req.URL.Path))
+	if r := req.Header.Get("Range"); r != "" {
+		line += " " + r
+	}
+	return fmt.Sprintf("%s: %d in %.3f s", line, resp.StatusCode, took.Seconds())
+}
+
+// enter waits until a request may be sent, and takes a slot for it.
+func (h *host) enter(ctx context.Context) error {
+	for {
+		if err := h.waitOpen(ctx); err != nil {
+			return err
+		}
+		select {
+		case h.slots <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if h.closedFor() <= 0 {
+			return nil
+		}
+		<-h.slots
+	}
+}
+
+// waitOpen waits until the host wants requests again; not if the attempt
+// would be given up before that.
+func (h *host) waitOpen(ctx context.Context) error {
+	wait := h.closedFor()
+	if wait <= 0 {
+		return nil
+	}
+	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() && time.Now().Add(wait).After(deadline) {
+		return &fault{class: remote.ErrUnavailable,
+			text: fmt.Sprintf("%s wants no requests for another %s", h.name, wait.Round(time.Second))}
+	}
+	// All who wait would otherwise come back in the same instant.
+	return sleep(ctx, wait+rand.N(h.opts.MinBackoff))
+}
+
+func (h *host) closedFor() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Until(h.opens)
+}
+
+// obey closes the host for as long as resp asks for. If that is longer than a
+// read waits it is for half of what one waits: a mistaken answer must not
+// lock a mount for days, and the next read must find out.
+func (h *host) obey(resp *http.Response) {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return
+	}
+	after, ok := retryAfter(resp.Header, time.Now())
+	if !ok || after <= 0 {
+		return
+	}
+	h.opts.Logf("%s answers %d and wants no requests for %s", h.name, resp.StatusCode, after.Round(time.Millisecond))
+	most := h.opts.ReadTimeout
+	if most < 0 {
+		most = time.Minute
+	}
+	if after > most {
+		after = most / 2
+	}
+	until := time.Now().Add(after)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if until.After(h.opens) {
+		h.opens = until
+	}
+}
+
+// retryAfter reads Retry-After, in seconds or as a date, which is compared
+// with the server's own clock. RFC 9110, 10.2.3.
+func retryAfter(header http.Header, now time.Time) (time.Duration, bool) {
+	value := header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil {
+		const most = 365 * 24 * 3600
+		return time.Duration(min(seconds, most)) * time.Second, true
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0, false
+	}
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date
+	}
+	return at.Sub(now), true
+}
+
+// A slotBody is a body whose Close ends the request for the host's count.
+type slotBody struct {
+	io.ReadCloser
+	leave func()
+}
+
+func (b *slotBody) Close() error {
+	defer b.leave()
+	return b.ReadCloser.Close()
+}
+
+// closeBody does what a RoundTripper must do that does not send req.
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+}
+
+// sleep waits for d. It returns why ctx ended if that comes first.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

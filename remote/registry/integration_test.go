@@ -1,0 +1,183 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/remote/sourcetest"
+)
+
+// TestDockerRegistry reads an image from Debian's docker-registry that
+// Debian's skopeo pushed there.
+func TestDockerRegistry(t *testing.T) {
+	for _, program := range []string{"docker-registry", "skopeo"} {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatalf("%s is not installed", program)
+			}
+			t.Skipf("%s is not installed", program)
+		}
+	}
+	store := sourcetest.NewStore()
+	layer := noise(1, 3<<20)
+	top := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}})
+	layout := writeLayout(t, store, top)
+
+	// The bcrypt hash of "pass:word".
+	const user, password = "someone", "pass:word"
+	const htpasswd = "someone:$2b$05$JrExSVRVeaeLtPiMBvsASe5dTwRvlp7B.ZK3esVpfg.nGP7SYHI36\n"
+	for _, basic := range []bool{false, true} {
+		t.Run(fmt.Sprintf("basic auth %t", basic), func(t *testing.T) {
+			conf, args := "", []string{"copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"}
+			opts := fast()
+			if basic {
+				path := filepath.Join(t.TempDir(), "htpasswd")
+				if err := os.WriteFile(path, []byte(htpasswd), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				conf = fmt.Sprintf("auth: {htpasswd: {realm: r, path: %s}}\n", path)
+				args = append(args, "--dest-creds", user+":"+password)
+				opts.Credential = func(context.Context, string, string) (registry.Credential, error) {
+					return registry.Credential{User: user, Password: password}, nil
+				}
+			}
+			host := startDockerRegistry(t, conf)
+			for _, tag := range []string{"latest", "other"} {
+				if out, err := exec.Command("skopeo", append(args, "oci:"+layout, "docker://"+host+"/a/b:"+tag)...).CombinedOutput(); err != nil {
+					t.Fatalf("skopeo: %v\n%s", err, out)
+				}
+			}
+			client := registry.New(opts)
+			defer client.Close()
+			r := client.Repository(remote.Reference{Registry: host, Repository: "a/b", Tag: "latest"})
+			img, err := remote.Open(t.Context(), r, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if img.Top.Digest != top.Digest || digest.FromBytes(img.Raw) != top.Digest {
+				t.Errorf("got manifest %s, want %s", img.Top.Digest, top.Digest)
+			}
+			if tags, err := r.Tags(t.Context()); err != nil || !slices.Equal(tags, []string{"latest", "other"}) {
+				t.Errorf("got tags %q and error %v", tags, err)
+			}
+			readers(t, 20, func(i int) error { return check(t.Context(), img.Layers[0], layer, i*100_000, 70_000) })
+			if err := check(t.Context(), img.Layers[0], layer, 0, len(layer)); err != nil {
+				t.Error(err)
+			}
+			for _, absent := range []remote.Reference{
+				{Registry: host, Repository: "a/b", Tag: "absent"}, {Registry: host, Repository: "absent", Tag: "latest"},
+			} {
+				if _, err := client.Repository(absent).Resolve(t.Context()); !errors.Is(err, remote.ErrNotFound) {
+					t.Errorf("Resolve of %s: got error %v, want %v", absent, err, remote.ErrNotFound)
+				}
+			}
+			if basic {
+				anonymous := registry.New(fast())
+				defer anonymous.Close()
+				if _, err := anonymous.Repository(remote.Reference{Registry: host, Repository: "a/b", Tag: "latest"}).Resolve(t.Context()); !errors.Is(err, remote.ErrUnauthorized) {
+					t.Errorf("without a credential: got error %v, want %v", err, remote.ErrUnauthorized)
+				}
+			}
+		})
+	}
+}
+
+func TestPushLayout(t *testing.T) {
+	store := sourcetest.NewStore()
+	layer := noise(1, blobSize)
+	image := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}})
+	top := store.AddIndex(image)
+	s := registrytest.New(t, nil)
+	if err := s.PushLayout(writeLayout(t, store, top), "app"); err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Open(t.Context(), open(t, s, fast()), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img.Top.Digest != top.Digest || img.Descriptor.Digest != image.Digest {
+		t.Errorf("got %s and %s, want %s and %s", img.Top.Digest, img.Descriptor.Digest, top.Digest, image.Digest)
+	}
+	if err := check(t.Context(), img.Layers[0], layer, 0, len(layer)); err != nil {
+		t.Error(err)
+	}
+}
+
+// writeLayout writes an OCI layout with one image.
+func writeLayout(t *testing.T, store *sourcetest.Store, top ocispec.Descriptor) string {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name string, content []byte) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	write("index.json", fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d,"annotations":{"org.opencontainers.image.ref.name":"latest"}}]}`, top.MediaType, top.Digest, top.Size))
+	for _, d := range store.Digests() {
+		content, _ := store.Get(d)
+		write("blobs/sha256/"+d.Encoded(), content)
+	}
+	return dir
+}
+
+// startDockerRegistry runs docker-registry until the end of the test, with
+// what conf adds to its configuration, and returns its host.
+func startDockerRegistry(t *testing.T, conf string) string {
+	t.Helper()
+	dir := t.TempDir()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := l.Addr().String()
+	l.Close()
+	conf = fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", filepath.Join(dir, "data"), host) + conf
+	path := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(path, []byte(conf), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := exec.Command("docker-registry", "serve", path)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended by itself
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("docker-registry printed:\n%s", out.Bytes())
+		}
+	})
+	for range 200 {
+		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
+			resp.Body.Close()
+			return host
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("docker-registry does not answer")
+	return ""
+}

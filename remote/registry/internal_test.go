@@ -1,0 +1,231 @@
+package registry
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCheckRange(t *testing.T) {
+	for _, tc := range []struct {
+		value        string
+		length       int64
+		off, n, want int64 // want -1: refused
+	}{
+		{"bytes 10-19/100", 10, 10, 10, 10},
+		{"bytes 10-19/100", -1, 10, 10, 10},
+		{"bytes 10-19/*", 10, 10, 10, 10},
+		{"bytes 10-14/100", 5, 10, 10, 5},
+		{"bytes 10-99/100", 90, 10, 10, 10},
+		{"bytes 10-100/100", 91, 10, 10, -1},
+		{"bytes 11-20/100", 10, 10, 10, -1},
+		{"bytes 9-19/100", 11, 10, 10, -1},
+		{"bytes 10-9/100", 0, 10, 10, -1},
+		{"bytes 10-19/101", 10, 10, 10, -1},
+		{"bytes 10-19/100", 11, 10, 10, -1},
+		{"bytes 10-19/100", 0, 10, 10, -1},
+		{"bytes */100", -1, 10, 10, -1},
+		{"bytes 10-19", 10, 10, 10, -1},
+		{"bytes=10-19/100", 10, 10, 10, -1},
+		{"bytes -10-19/100", 10, 10, 10, -1},
+		{"bytes 10-99999999999999999999/100", 10, 10, 10, -1},
+		{"", 10, 10, 10, -1},
+	} {
+		got, err := checkRange(http.Header{"Content-Range": {tc.value}}, tc.length, tc.off, tc.n, 100)
+		if err != nil {
+			got = -1
+		}
+		if got != tc.want {
+			t.Errorf("%q in a body of %d for %d bytes from %d: got %d (%v), want %d", tc.value, tc.length, tc.n, tc.off, got, err, tc.want)
+		}
+	}
+}
+
+func TestRetryAfterHeader(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }
+	for _, tc := range []struct {
+		value, date string
+		want        time.Duration // -1: no use
+	}{
+		{"0", "", 0},
+		{"7", "", 7 * time.Second},
+		{"999999999999999999", "", 365 * 24 * time.Hour},
+		{"99999999999999999999999", "", -1},
+		{"-5", "", -1},
+		{"soon", "", -1},
+		{"", "", -1},
+		{at(9 * time.Second), "", 9 * time.Second},
+		{at(9 * time.Second), at(4 * time.Second), 5 * time.Second},
+		{at(time.Hour + 9*time.Second), at(time.Hour), 9 * time.Second},
+	} {
+		got, ok := retryAfter(http.Header{"Retry-After": {tc.value}, "Date": {tc.date}}, now)
+		if !ok {
+			got = -1
+		}
+		if got != tc.want {
+			t.Errorf("Retry-After %q, Date %q: got %s, want %s", tc.value, tc.date, got, tc.want)
+		}
+	}
+}
+
+// 16 and 18: where a redirect may lead, and for how long.
+func TestRedirect(t *testing.T) {
+	opts := (&Options{}).withDefaults()
+	now := time.Now().UTC()
+	stamp := func(d time.Duration) string { return now.Add(d).Format("20060102T150405Z") }
+	const life, margin = 60 * time.Second, 5 * time.Second
+	for _, tc := range []struct {
+		from, location, want string // want "": refused
+		home                 bool
+		life                 time.Duration
+	}{
+		{"https://r.example/v2/a", "https://cdn.example/b", "https://cdn.example/b", false, life},
+		{"https://r.example/v2/a", "/b", "https://r.example/b", true, life},
+		{"https://r.example/v2/a", "b?c=d#e", "https://r.example/v2/b?c=d", true, life},
+		{"https://r.example/v2/a", "https://r.example:443/b", "https://r.example:443/b", true, life},
+		{"https://r.example/v2/a", "https://R.example/b", "https://R.example/b", true, life},
+		{"https://r.example/v2/a", "https://r.example:444/b", "https://r.example:444/b", false, life},
+		{"https://r.example/v2/a", "https://user:password@r.example/b", "https://r.example/b", true, life},
+		{"https://r.example/v2/a", "//cdn.example/b", "https://cdn.example/b", false, life},
+		{"https://r.example/v2/a", "http://cdn.example/b", "", false, 0},
+		{"https://r.example/v2/a", "http://r.example/b", "", false, 0},
+		{"http://localhost/v2/a", "http://localhost:80/b", "http://localhost:80/b", true, life},
+		{"http://localhost/v2/a", "https://localhost/b", "https://localhost/b", false, life},
+		{"http://localhost/v2/a", "http://127.0.0.1/b", "http://127.0.0.1/b", false, life},
+		{"https://r.example/v2/a", "https://localhost/b", "", false, 0},
+		{"https://r.example/v2/a", "https://x.localhost./b", "", false, 0},
+		{"https://r.example/v2/a", "https://127.1.2.3/b", "", false, 0},
+		{"https://r.example/v2/a", "https://[::1]/b", "", false, 0},
+		{"https://r.example/v2/a", "https://[::ffff:127.0.0.1]/b", "", false, 0},
+		{"https://r.example/v2/a", "https://169.254.169.254/b", "", false, 0},
+		{"https://r.example/v2/a", "https://[fe80::1%25eth0]/b", "", false, 0},
+		{"https://r.example/v2/a", "https://0.0.0.0/b", "", false, 0},
+		{"https://r.example/v2/a", "https://10.0.0.1/b", "https://10.0.0.1/b", false, life},
+		{"https://r.example/v2/a", "ftp://cdn.example/b", "", false, 0},
+		{"https://r.example/v2/a", "https:///b", "", false, 0},
+		{"https://r.example/v2/a", "", "", false, 0},
+		{"https://r.example/v2/a", "https://c.example/?X-Amz-Date=" + stamp(0) + "&X-Amz-Expires=300", "=", false, 300 * time.Second},
+		{"https://r.example/v2/a", "https://c.example/?X-Goog-Date=" + stamp(-time.Minute) + "&X-Goog-Expires=300", "=", false, 240 * time.Second},
+		{"https://r.example/v2/a", "https://c.example/?Expires=" + fmt.Sprint(now.Add(100*time.Second).Unix()), "=", false, 100 * time.Second},
+		{"https://r.example/v2/a", "https://c.example/?se=" + now.Add(100*time.Second).Format(time.RFC3339), "=", false, 100 * time.Second},
+		{"https://r.example/v2/a", "https://c.example/?X-Amz-Date=junk&X-Amz-Expires=300", "=", false, life},
+		{"https://r.example/v2/a", "https://c.example/?Expires=-1&X-Amz-Date=" + stamp(0), "=", false, -time.Duration(now.Unix()+1) * time.Second},
+	} {
+		u, err := url.Parse(tc.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp := &http.Response{Header: http.Header{"Location": {tc.location}, "Date": {now.Format(http.TimeFormat)}}}
+		next, err := (&location{url: u, home: true}).redirect(resp, opts)
+		if tc.want == "=" {
+			tc.want = tc.location
+		}
+		if tc.want == "" || err != nil {
+			if tc.want != "" || err == nil {
+				t.Errorf("%s to %q: got %v and error %v, want %q", tc.from, tc.location, next, err, tc.want)
+			}
+			continue
+		}
+		if next.url.String() != tc.want || next.home != tc.home {
+			t.Errorf("%s to %q: got %s, home %t, want %s, home %t", tc.from, tc.location, next.url, next.home, tc.want, tc.home)
+		}
+		if got := next.expires.Sub(now); got < tc.life-margin-time.Second || got > tc.life-margin+time.Second {
+			t.Errorf("%s to %q: usable for %s, want %s", tc.from, tc.location, got, tc.life-margin)
+		}
+	}
+}
+
+func TestScrub(t *testing.T) {
+	for text, want := range map[string]string{
+		`Get "https://h.example/a?sig=x&y": EOF`:        `Get "https://h.example/a": EOF`,
+		`http://user:pass@h.example:80/a/b?x failed`:    `http://h.example:80/a/b failed`,
+		`parse "/a/b?sig=x": bad, and why?`:             `parse "/a/b": bad, and why?`,
+		"one\nline\x1b[31m":                             "one line [31m",
+		`HTTPS://h.example/a?sig=x`:                     `HTTPS://h.example/a`,
+		"dial tcp 127.0.0.1:80: connection refused":     "dial tcp 127.0.0.1:80: connection refused",
+		"of " + strings.Repeat("é", 300):                "of " + strings.Repeat("é", 198) + "…",
+		`https://a.example/?x=1 https://b.example/?y=2`: `https://a.example/ https://b.example/`,
+	} {
+		if got := scrub(text); got != want {
+			t.Errorf("scrub(%q): got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestCanonicalKey(t *testing.T) {
+	for key, want := range map[string]string{
+		"quay.io":                     "quay.io",
+		"quay.io/":                    "quay.io",
+		"Quay.IO/Ns":                  "quay.io/Ns",
+		"https://quay.io":             "quay.io",
+		"https://quay.io/v2/":         "quay.io",
+		"http://localhost:5000/v1":    "localhost:5000",
+		"localhost:5000/a":            "localhost:5000/a",
+		"https://index.docker.io/v1/": "docker.io",
+		"registry-1.docker.io/me":     "docker.io/me",
+		"":                            "",
+		"https:":                      "https:",
+		"https://":                    "",
+	} {
+		if got := canonicalKey(key); got != want {
+			t.Errorf("canonicalKey(%q): got %q, want %q", key, got, want)
+		}
+	}
+}
+
+func TestIsLocal(t *testing.T) {
+	for host, want := range map[string][2]bool{ // loopback, local
+		"localhost": {true, true}, "LOCALHOST:5000": {true, true}, "a.localhost": {true, true}, "127.0.0.1:1": {true, true},
+		"127.9.9.9": {true, true}, "[::1]:5000": {true, true}, "[::1]": {true, true}, "169.254.1.1": {false, true},
+		"localhost.example": {false, false}, "10.0.0.1": {false, false}, "128.0.0.1": {false, false}, "": {false, false},
+	} {
+		if got := [2]bool{isLoopback(host), isLocal(host)}; got != want {
+			t.Errorf("%q: got %v, want %v", host, got, want)
+		}
+	}
+}
+
+func TestPatience(t *testing.T) {
+	count := func(p *patience, v verdict) int {
+		n := 1
+		for n < 100 {
+			if _, again := p.next(v); !again {
+				return n
+			}
+			n++
+		}
+		return n
+	}
+	opts := (&Options{MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}).withDefaults()
+	for _, tc := range []struct {
+		name    string
+		long    bool
+		verdict verdict
+		want    int
+	}{
+		{"final", true, final, 1}, {"busy", true, busy, 6}, {"odd", true, odd, 3},
+		{"outage", false, outage, 3}, {"outage of a reader", true, outage, 100},
+	} {
+		p := newPatience(opts, tc.long)
+		if got := count(p, tc.verdict); got != tc.want {
+			t.Errorf("%s: %d tries, want %d", tc.name, got, tc.want)
+		}
+		p.progress(1)
+		if got := count(p, tc.verdict); got != 1 && tc.want < 100 {
+			t.Errorf("%s after a byte: %d more tries, want 1", tc.name, got)
+		}
+		p.progress(1 << 20)
+		if got := count(p, tc.verdict); got != tc.want {
+			t.Errorf("%s after many bytes: %d tries, want %d", tc.name, got, tc.want)
+		}
+	}
+	p := newPatience(opts, true)
+	p.since = time.Now().Add(-opts.ReadTimeout)
+	if _, again := p.next(outage); again {
+		t.Error("a read goes on after its time")
+	}
+}

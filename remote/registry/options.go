@@ -1,0 +1,121 @@
+package registry
+
+import (
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+)
+
+// Options are the settings of a Client. The zero value of each field means
+// its default.
+type Options struct {
+	// AuthFile is the only file that credentials are looked up in. Default:
+	// the files of podman and docker; see AuthFiles.
+	AuthFile string
+	// Credential looks up credentials instead of AuthFile. Default: an
+	// AuthFiles with AuthFile as its path.
+	Credential CredentialFunc
+	// TLSVerify says how a registry is reached. Default (nil): https with a
+	// verified certificate, but a registry on loopback may answer plain
+	// http. True: verified https, on loopback too. False: any certificate
+	// will do, and plain http where https is not spoken.
+	TLSVerify *bool
+	// CertDirs are the directories with one directory of certificates a
+	// registry, called host or host:port: *.crt are authorities to trust
+	// besides the system's, NAME.cert with NAME.key is shown to the registry.
+	// The first that has the registry's directory is used. Default:
+	// ~/.config/containers/certs.d, /etc/containers/certs.d and
+	// /etc/docker/certs.d.
+	CertDirs []string
+	// SpoolDir is where a blob is put whole if its registry does not serve
+	// ranges. Default: the directory for temporary files.
+	SpoolDir string
+	// UserAgent names the program to registries. Default: imgfs.
+	UserAgent string
+	// Logf gets a line for everything out of the ordinary. Default: none.
+	Logf func(format string, args ...any)
+	// Tracef gets a line for every request that was answered: method, URL
+	// without its query, range, status and time. Default: none.
+	Tracef func(format string, args ...any)
+	// Proxy chooses the proxy of a request. Default: HTTP_PROXY,
+	// HTTPS_PROXY and NO_PROXY decide.
+	Proxy func(*http.Request) (*url.URL, error)
+
+	// DialTimeout bounds connecting, and again the TLS handshake. Default:
+	// 10 s.
+	DialTimeout time.Duration
+	// HeaderTimeout bounds the wait for the head of an answer. Default: 15 s.
+	HeaderTimeout time.Duration
+	// StallTimeout is how long the body of an answer may bring nothing
+	// before the request is given up and sent again. Default: 10 s.
+	StallTimeout time.Duration
+	// ReadTimeout is how long a read or request goes on trying without
+	// progress before it fails. Default: 60 s. Negative: for ever.
+	ReadTimeout time.Duration
+	// Tries is how often in a row a server may fail to answer before a read
+	// fails. A server that cannot be reached at all does not count when a
+	// blob is read: only ReadTimeout ends that. Default: 6.
+	Tries int
+	// MinBackoff is about how long to wait before the second try; each
+	// further wait is twice as long, up to MaxBackoff. Defaults: 100 ms and
+	// 5 s.
+	MinBackoff, MaxBackoff time.Duration
+	// MaxRequests is the most requests that one host has at a time. Default:
+	// 16.
+	MaxRequests int
+	// LocationLife is how long a redirect that does not say when it expires
+	// is used. Default: 60 s.
+	LocationLife time.Duration
+	// LocationMargin is how long before it expires a redirect is no longer
+	// used. Default: 5 s.
+	LocationMargin time.Duration
+}
+
+// withDefaults returns a copy of o in which every field is set.
+func (o *Options) withDefaults() *Options {
+	var d Options
+	if o != nil {
+		d = *o
+	}
+	if d.Logf == nil {
+		d.Logf = func(string, ...any) {}
+	}
+	if d.Tracef == nil {
+		d.Tracef = func(string, ...any) {}
+	}
+	if d.Credential == nil {
+		d.Credential = (&AuthFiles{Path: d.AuthFile, Logf: d.Logf}).Credential
+	}
+	if d.CertDirs == nil {
+		d.CertDirs = defaultCertDirs()
+	}
+	if d.SpoolDir == "" {
+		d.SpoolDir = os.TempDir()
+	}
+	if d.UserAgent == "" {
+		d.UserAgent = "imgfs"
+	}
+	if d.Proxy == nil {
+		d.Proxy = http.ProxyFromEnvironment
+	}
+	setDefault(&d.DialTimeout, 10*time.Second)
+	setDefault(&d.HeaderTimeout, 15*time.Second)
+	setDefault(&d.StallTimeout, 10*time.Second)
+	if d.ReadTimeout == 0 {
+		d.ReadTimeout = 60 * time.Second
+	}
+	setDefault(&d.Tries, 6)
+	setDefault(&d.MinBackoff, 100*time.Millisecond)
+	setDefault(&d.MaxBackoff, 5*time.Second)
+	setDefault(&d.MaxRequests, 16)
+	setDefault(&d.LocationLife, 60*time.Second)
+	setDefault(&d.LocationMargin, 5*time.Second)
+	return &d
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field <= 0 {
+		*field = value
+	}
+}

@@ -1,0 +1,218 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// maxRedirects is how many redirects in a row are followed.
+const maxRedirects = 5
+
+// A location is an address that a request can be sent to.
+type location struct {
+	url     *url.URL
+	home    bool      // it is the registry's, which gets the credential
+	expires time.Time // when not to use it any more; zero: never
+}
+
+// redirect returns where resp, an answer of l, sends us.
+func (l *location) redirect(resp *http.Response, o *Options) (*location, error) {
+	next, err := l.url.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.Header.Get("Location") == "" || next.Host == "" {
+		return nil, oddf("%s answers with a redirect to nowhere", l.url.Host)
+	}
+	next.User, next.Fragment = nil, ""
+	switch {
+	case next.Scheme != "https" && (next.Scheme != "http" || l.url.Scheme == "https"):
+		return nil, oddf("%s redirects from %s to %s", l.url.Host, l.url.Scheme, scrub(next.Scheme))
+	case isLocal(next.Host) && !isLocal(l.url.Host):
+		return nil, oddf("%s redirects to %s, which is local", l.url.Host, scrub(next.Host))
+	}
+	now := time.Now()
+	serverNow := now
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		serverNow = date
+	}
+	life := o.LocationLife
+	if end, ok := expiry(next.Query()); ok {
+		life = end.Sub(serverNow)
+	}
+	expires := now.Add(life - o.LocationMargin)
+	if !l.expires.IsZero() && l.expires.Before(expires) {
+		expires = l.expires
+	}
+	return &location{url: next, home: l.home && sameOrigin(l.url, next), expires: expires}, nil
+}
+
+// expiry reads from the query of a signed URL when it expires, by the clock
+// of who signed it: S3 and GCS; CloudFront and the older signatures of both;
+// Azure.
+func expiry(query url.Values) (time.Time, bool) {
+	for _, prefix := range []string{"X-Amz-", "X-Goog-"} {
+		signed, err := time.Parse("20060102T150405Z", query.Get(prefix+"Date"))
+		seconds, err2 := strconv.ParseUint(query.Get(prefix+"Expires"), 10, 31)
+		if err == nil && err2 == nil {
+			return signed.Add(time.Duration(seconds) * time.Second), true
+		}
+	}
+	if at, err := strconv.ParseInt(query.Get("Expires"), 10, 40); err == nil {
+		return time.Unix(at, 0), true
+	}
+	at, err := time.Parse(time.RFC3339, query.Get("se"))
+	return at, err == nil
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && hostname(a.Host) == hostname(b.Host) && port(a) == port(b)
+}
+
+func port(u *url.URL) string {
+	switch p := u.Port(); {
+	case p != "":
+		return p
+	case u.Scheme == "https":
+		return "443"
+	}
+	return "80"
+}
+
+// location returns the address of one of the repository's resources.
+func (r *Repository) location(ctx context.Context, path string) (*location, error) {
+	scheme, err := r.client.scheme(ctx, r.host)
+	if err != nil {
+		return nil, err
+	}
+	return &location{url: &url.URL{Scheme: scheme, Host: r.host, Path: "/v2/" + r.ref.Repository + "/" + path}, home: true}, nil
+}
+
+var errStalled = errors.New("nothing came for too long")
+
+// ask sends a request, following redirects, and returns the answer and where
+// it came from. Its Body is a *liveBody: it ends if ctx does, and when it
+// brings nothing for the time that Options allow.
+func (r *Repository) ask(ctx context.Context, method string, from *location, header http.Header) (*http.Response, *location, error) {
+	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: r.ref.Registry, Repository: r.ref.Repository}, auth.ActionPull)
+	live, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	wait := time.Duration(math.MaxInt64)
+	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() {
+		wait = time.Until(deadline)
+	}
+	body := &liveBody{stall: r.client.opts.StallTimeout, cancel: cancel, unlink: unlink, cause: func() error { return context.Cause(live) }}
+	body.watch = time.AfterFunc(wait, func() { cancel(errStalled) })
+	resp, at, err := r.follow(live, method, from, header)
+	body.watch.Stop()
+	if err != nil {
+		err = body.explain(err)
+		body.end()
+		return nil, nil, err
+	}
+	body.body, resp.Body = resp.Body, body
+	return resp, at, nil
+}
+
+// follow sends a request and follows redirects. The registry's credential
+// goes to the registry alone, and not any more once a redirect has left it.
+func (r *Repository) follow(ctx context.Context, method string, at *location, header http.Header) (*http.Response, *location, error) {
+	for hop := 0; ; hop++ {
+		resp, err := r.send(ctx, method, at, header)
+		if err != nil {
+			return nil, nil, err
+		}
+		switch resp.StatusCode {
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		default:
+			return resp, at, nil
+		}
+		drain(resp.Body)
+		if hop == maxRedirects {
+			return nil, nil, oddf("%s redirects more than %d times", r.host, maxRedirects)
+		}
+		if at, err = at.redirect(resp, r.client.opts); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// send sends one request to one place.
+func (r *Repository) send(ctx context.Context, method string, at *location, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, at.url.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header = header.Clone()
+	if !at.home {
+		req.Header.Set("User-Agent", r.client.opts.UserAgent)
+		return r.client.hosts.RoundTrip(req)
+	}
+	resp, err := r.auth.Do(req)
+	if err != nil || resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusForbidden {
+		return resp, err
+	}
+	// ECR answers 403 and ECR Public 400 when a token has expired.
+	if !r.tokens.forget(ctx) {
+		return resp, nil
+	}
+	drain(resp.Body)
+	return r.auth.Do(req)
+}
+
+// drain reads what little is left of a body, so that the connection can be
+// used again, and closes it. It does not wait for what has no use.
+func drain(body io.ReadCloser) {
+	const most, wait = 8 << 10, 250 * time.Millisecond
+	timer := time.AfterFunc(wait, func() { body.Close() })
+	// What cannot be read is closed all the same.
+	_, _ = io.CopyN(io.Discard, body, most)
+	timer.Stop()
+	body.Close()
+}
+
+// A liveBody is the body of an answer with a watch on its progress.
+type liveBody struct {
+	body   io.ReadCloser
+	stall  time.Duration
+	watch  *time.Timer
+	cancel context.CancelCauseFunc
+	unlink func() bool // makes it independent of the context it was asked with
+	cause  func() error
+}
+
+func (b *liveBody) Read(p []byte) (int, error) {
+	b.watch.Reset(b.stall)
+	n, err := b.body.Read(p)
+	b.watch.Stop()
+	if err != nil && err != io.EOF {
+		err = b.explain(err)
+	}
+	return n, err
+}
+
+// explain returns why the request was ended, if we ended it.
+func (b *liveBody) explain(err error) error {
+	if cause := b.cause(); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func (b *liveBody) Close() error {
+	err := b.body.Close()
+	b.end()
+	return err
+}
+
+func (b *liveBody) end() {
+	b.watch.Stop()
+	b.unlink()
+	b.cancel(context.Canceled)
+}
