@@ -1,0 +1,247 @@
+package blobcache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// docs/cache-format.md, "Blob files".
+const (
+	footerMagic = "imgfsblb"
+	footerSize  = 64
+	epochOff    = 24 // in the footer
+	wordSize    = 4
+	blockSize   = 4096
+
+	maxChunk = 16 << 20
+)
+
+// A layout says where the parts of a blob file lie.
+type layout struct {
+	size, chunk int64 // of the blob, and of its chunks
+}
+
+func (l layout) valid() bool {
+	// The bound on size leaves room for what stands behind the data.
+	return l.chunk > 0 && l.chunk <= maxChunk && l.chunk%blockSize == 0 && l.size >= 0 && l.size < 1<<60
+}
+
+// chunks returns the number of chunks.
+func (l layout) chunks() int64 { return (l.size + l.chunk - 1) / l.chunk }
+
+// bounds returns where chunk k begins and ends in the blob.
+func (l layout) bounds(k int64) (off, end int64) {
+	return k * l.chunk, min((k+1)*l.chunk, l.size)
+}
+
+// word returns the offset of chunk k's state word.
+func (l layout) word(k int64) int64 {
+	return (l.size+blockSize-1)/blockSize*blockSize + wordSize*k
+}
+
+func (l layout) footer() int64 { return l.word(l.chunks()) }
+
+func (l layout) fileSize() int64 { return l.footer() + footerSize }
+
+func (l layout) encodeFooter(epoch uint64) []byte {
+	p := make([]byte, footerSize)
+	copy(p, footerMagic)
+	binary.LittleEndian.PutUint32(p[8:], version)
+	binary.LittleEndian.PutUint32(p[12:], uint32(l.chunk))
+	binary.LittleEndian.PutUint64(p[16:], uint64(l.size))
+	binary.LittleEndian.PutUint64(p[epochOff:], epoch)
+	return p
+}
+
+// readFooter returns what f says of itself; false if it is not a blob file.
+func readFooter(f *os.File) (l layout, epoch uint64, ok bool) {
+	st, err := f.Stat()
+	if err != nil || st.Size() < footerSize {
+		return layout{}, 0, false
+	}
+	var p [footerSize]byte
+	if _, err := f.ReadAt(p[:], st.Size()-footerSize); err != nil {
+		return layout{}, 0, false
+	}
+	l.chunk = int64(binary.LittleEndian.Uint32(p[12:]))
+	l.size = int64(binary.LittleEndian.Uint64(p[16:]))
+	epoch = binary.LittleEndian.Uint64(p[epochOff:])
+	ok = string(p[:8]) == footerMagic && binary.LittleEndian.Uint32(p[8:]) == version &&
+		l.valid() && l.fileSize() == st.Size()
+	return l, epoch, ok
+}
+
+// newEpoch returns the epoch of a new file: not 0, and none that another file
+// in its place has had.
+func newEpoch() uint64 { return uint64(time.Now().UnixNano()) }
+
+// stamp is the state word of a chunk that is used now.
+func stamp() uint32 { return max(uint32(time.Now().Unix()), 1) }
+
+// A blobFile is an open blob file at one epoch: as long as the file has this
+// epoch, nothing has gone that was in it. It is safe for concurrent use.
+//
+// It is not closed when it is replaced, since readers may be using it: the
+// runtime closes it when the last one is through.
+type blobFile struct {
+	layout
+	f     *os.File
+	epoch uint64
+	// sound has a bit for each chunk whose bytes in the file this process
+	// has checked, or written, in this epoch.
+	sound []atomic.Uint32
+}
+
+// errNoFile: there is no blob file, and none is to be made.
+var errNoFile = errors.New("no blob file")
+
+// openBlobFile opens the file of a blob. If there is none, or one that does
+// not fit, it makes an empty one, or returns errNoFile if create is false.
+func openBlobFile(path string, l layout, create bool) (*blobFile, error) {
+	flags := os.O_RDWR
+	if create {
+		flags |= os.O_CREATE
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	// Each turn but the last means that another process replaced the file
+	// at that moment, or that one that did not fit was removed.
+	for range 100 {
+		f, err := os.OpenFile(path, flags, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errNoFile
+		}
+		if err != nil {
+			return nil, err
+		}
+		epoch, err := prepare(f, path, l, create)
+		if epoch != 0 {
+			words := (l.chunks() + 31) / 32
+			return &blobFile{layout: l, f: f, epoch: epoch, sound: make([]atomic.Uint32, words)}, nil
+		}
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s is replaced all the time", path)
+}
+
+// prepare makes sure, under the file's lock, that f is the blob file at path
+// and fits l, and returns its epoch. It returns 0 if the path must be opened
+// again, or given up because of err.
+func prepare(f *os.File, path string, l layout, create bool) (uint64, error) {
+	if err := flock(f, unix.LOCK_EX); err != nil {
+		return 0, &fs.PathError{Op: "flock", Path: path, Err: err}
+	}
+	defer flock(f, unix.LOCK_UN)
+	if !isAt(f, path) {
+		return 0, nil
+	}
+	have, epoch, ok := readFooter(f)
+	if !ok || have != l || epoch == 0 {
+		st, err := f.Stat()
+		if err == nil && st.Size() == 0 && create {
+			return initFile(f, l)
+		}
+		retire(f)
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, err
+		}
+		return 0, nil
+	}
+	return epoch, nil
+}
+
+// initFile makes an empty file a blob file without chunks.
+func initFile(f *os.File, l layout) (uint64, error) {
+	epoch := newEpoch()
+	if _, err := f.WriteAt(l.encodeFooter(epoch), l.footer()); err != nil {
+		// An empty file is what the next one to open it can deal with.
+		f.Truncate(0)
+		return 0, err
+	}
+	return epoch, nil
+}
+
+func writeEpoch(f *os.File, l layout, epoch uint64) error {
+	_, err := f.WriteAt(binary.LittleEndian.AppendUint64(nil, epoch), l.footer()+epochOff)
+	return err
+}
+
+// retire tells all who have the file open that it is no longer the blob's.
+func retire(f *os.File) {
+	if l, _, ok := readFooter(f); ok {
+		// If this fails they go on with a file that has lost its name.
+		_ = writeEpoch(f, l, 0)
+	}
+}
+
+// current reports whether the file still has the epoch it was opened at. If
+// so, bytes read from sound chunks before are what was checked.
+func (b *blobFile) current() bool {
+	var p [8]byte
+	_, err := b.f.ReadAt(p[:], b.footer()+epochOff)
+	return err == nil && binary.LittleEndian.Uint64(p[:]) == b.epoch
+}
+
+// present returns the state words of the chunks from first to end; 0 for a
+// chunk that is not there.
+func (b *blobFile) present(first, end int64) []uint32 {
+	words := make([]uint32, end-first)
+	p := make([]byte, wordSize*len(words))
+	n, _ := b.f.ReadAt(p, b.word(first))
+	for i := range n / wordSize {
+		words[i] = binary.LittleEndian.Uint32(p[wordSize*i:])
+	}
+	return words
+}
+
+func (b *blobFile) setWord(k int64, w uint32) error {
+	_, err := b.f.WriteAt(binary.LittleEndian.AppendUint32(nil, w), b.word(k))
+	return err
+}
+
+// write stores chunk k, which must have been checked. The data goes first:
+// who is killed in between leaves a chunk that is not there.
+func (b *blobFile) write(k int64, data []byte) error {
+	if _, err := b.f.WriteAt(data, k*b.chunk); err != nil {
+		return err
+	}
+	if err := b.setWord(k, stamp()); err != nil {
+		return err
+	}
+	b.setSound(k)
+	return nil
+}
+
+func (b *blobFile) setSound(k int64)     { b.sound[k/32].Or(1 << (k % 32)) }
+func (b *blobFile) clearSound(k int64)   { b.sound[k/32].And(^uint32(1 << (k % 32))) }
+func (b *blobFile) isSound(k int64) bool { return b.sound[k/32].Load()&(1<<(k%32)) != 0 }
+
+// readSound reads p from off, if all chunks from first to end are sound. The
+// range must lie in these chunks.
+func (b *blobFile) readSound(p []byte, off, first, end int64) bool {
+	for k := first; k < end; k++ {
+		if !b.isSound(k) {
+			return false
+		}
+	}
+	if _, err := b.f.ReadAt(p, off); err != nil {
+		for k := first; k < end; k++ {
+			b.clearSound(k)
+		}
+		return false
+	}
+	// Only now: chunks may have been removed while they were read.
+	return b.current()
+}

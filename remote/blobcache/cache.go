@@ -1,0 +1,191 @@
+// Package blobcache keeps on disk what a source of images gave: chunks of
+// blobs, each checked against its SHA-256 before it is stored or handed on,
+// and manifests and configs, checked against their digest.
+//
+// The idea: bytes are believed because they have the digest that they should
+// have, never because of where they lie. What the disk says about itself
+// (which chunks are there) is a hint that saves work, so that nothing needs
+// to be in order after a process was killed, and any number of processes can
+// share one directory without talking to each other. docs/cache-format.md
+// specifies the files.
+//
+//	c, err := blobcache.Open(dir, nil)
+//	b, err := c.Blob(layer.Blob, blobcache.Chunks{Size: index.ChunkSize, Sums: index.ChunkSums})
+//	n, err := b.ReadAt(ctx, p, off) // from disk; what is missing from layer.Blob
+//
+// A disk that is full, or fails, costs speed and one warning, never a read.
+// Nothing limits the size of the directory.
+package blobcache
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	defaultMaxRequest = 4 << 20
+	// retryWrites is how long the disk is left alone after it refused a
+	// write.
+	retryWrites = 30 * time.Second
+)
+
+// Options configures a Cache. Nil and the zero value mean the defaults.
+type Options struct {
+	// MaxRequest bounds the bytes asked of a source at once, where
+	// neighbouring chunks are missing; one chunk is always allowed. The
+	// default is 4 MiB.
+	MaxRequest int64
+	// Warnf gets one sentence when the disk first fails to take or give
+	// bytes. The default drops it. It may be called by any goroutine.
+	Warnf func(format string, args ...any)
+}
+
+// A Cache is a cache directory. It is safe for concurrent use, and so is the
+// directory for any number of Caches in any number of processes.
+type Cache struct {
+	dir        string
+	maxRequest int64
+	warnf      func(format string, args ...any)
+	count      counters
+
+	warned      atomic.Bool
+	retryWrites time.Duration
+	noWrites    atomic.Int64 // until this time, Unix nanoseconds
+
+	flying sync.WaitGroup // the goroutines of flights
+	mu     sync.Mutex
+	stores map[storeKey]*store
+	closed bool
+}
+
+// Open opens the cache directory dir and creates it, readable by its owner
+// alone, if there is none. It removes what killed processes left unfinished.
+//
+// It fails, and names the path at fault, if dir is not a directory, if a
+// part of it is not writable, or if a newer format is in it.
+func Open(dir string, opts *Options) (*Cache, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cache directory %s: %w", dir, err)
+	}
+	if err := makeTree(dir); err != nil {
+		return nil, err
+	}
+	sweep(filepath.Join(dir, tmpDir))
+	c := &Cache{
+		dir:         dir,
+		maxRequest:  opts.MaxRequest,
+		warnf:       opts.Warnf,
+		retryWrites: retryWrites,
+		stores:      map[storeKey]*store{},
+	}
+	if c.maxRequest <= 0 {
+		c.maxRequest = defaultMaxRequest
+	}
+	if c.warnf == nil {
+		c.warnf = func(string, ...any) {}
+	}
+	return c, nil
+}
+
+// DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
+// or ~/.cache/imgfs if XDG_CACHE_HOME is not set to an absolute path.
+func DefaultDir() (string, error) {
+	if base := os.Getenv("XDG_CACHE_HOME"); filepath.IsAbs(base) {
+		return filepath.Join(base, "imgfs"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache directory: %w", err)
+	}
+	return filepath.Join(home, ".cache", "imgfs"), nil
+}
+
+// Dir returns the absolute path of the cache directory.
+func (c *Cache) Dir() string { return c.dir }
+
+// Close ends all fetches, waits for them and closes the files. Reads of the
+// cache's blobs fail from then on with an error that wraps fs.ErrClosed.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	stores := c.stores
+	c.stores = nil
+	c.mu.Unlock()
+	for _, s := range stores {
+		s.shut()
+	}
+	c.flying.Wait()
+	for _, s := range stores {
+		s.closeFile()
+	}
+	return nil
+}
+
+// path returns where the content of digest d lies in one of the directories
+// by digest. d must be valid: it becomes a part of the path.
+func (c *Cache) path(dir string, d digest.Digest) string {
+	return filepath.Join(c.dir, dir, d.Algorithm().String(), d.Encoded())
+}
+
+// tmp is where files are written before they get their name.
+func (c *Cache) tmp() string { return filepath.Join(c.dir, tmpDir) }
+
+// mayWrite reports whether the disk is worth trying.
+func (c *Cache) mayWrite() bool { return time.Now().UnixNano() >= c.noWrites.Load() }
+
+// diskFailed notes that the disk refused something: nothing is written for a
+// while, and the first time says so.
+func (c *Cache) diskFailed(err error) {
+	c.noWrites.Store(time.Now().Add(c.retryWrites).UnixNano())
+	if c.warned.CompareAndSwap(false, true) {
+		c.warnf("cache directory %s: %v; what cannot be stored is fetched each time it is read", c.dir, err)
+	}
+}
+
+// Stats are the counters of one Cache since it was opened.
+type Stats struct {
+	// Requests counts reads of blobs at the source for chunks, Fetched the
+	// bytes that they gave.
+	Requests, Fetched int64
+	// Recorded counts the bytes that recordings took.
+	Recorded int64
+	// HitBytes counts the bytes handed to readers that came from disk.
+	HitBytes int64
+	// BadFetched counts chunks from the source, and BadStored chunks, manifests
+	// and configs from disk, that had not the digest they should have.
+	BadFetched, BadStored int64
+	// MetaRequests counts what the source was asked to resolve and to
+	// fetch, MetaFetched the bytes of manifests and configs it gave.
+	MetaRequests, MetaFetched int64
+}
+
+type counters struct {
+	requests, fetched, recorded, hitBytes atomic.Int64
+	badFetched, badStored                 atomic.Int64
+	metaRequests, metaFetched             atomic.Int64
+}
+
+// Stats returns the counters as they are now.
+func (c *Cache) Stats() Stats {
+	n := &c.count
+	return Stats{
+		Requests:     n.requests.Load(),
+		Fetched:      n.fetched.Load(),
+		Recorded:     n.recorded.Load(),
+		HitBytes:     n.hitBytes.Load(),
+		BadFetched:   n.badFetched.Load(),
+		BadStored:    n.badStored.Load(),
+		MetaRequests: n.metaRequests.Load(),
+		MetaFetched:  n.metaFetched.Load(),
+	}
+}

@@ -1,0 +1,186 @@
+package blobcache
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+)
+
+// smallDisk returns a directory on a file system of n bytes.
+func smallDisk(t *testing.T, n int) string {
+	t.Helper()
+	needRoot(t, "mount a small file system")
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", n)); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("mount a tmpfs: %v", err)
+		}
+		t.Skipf("cannot mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return filepath.Join(dir, "cache")
+}
+
+// warnings notes what is warned of.
+type warnings struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (w *warnings) warnf(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, fmt.Sprintf(format, args...))
+}
+
+func (w *warnings) check(t *testing.T, parts ...string) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.all) != 1 {
+		t.Fatalf("warned %d times, want once: %q", len(w.all), w.all)
+	}
+	for _, p := range parts {
+		if !strings.Contains(w.all[0], p) {
+			t.Errorf("warning %q does not say %q", w.all[0], p)
+		}
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	dir := smallDisk(t, 1<<20)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	c.retryWrites = 0 // so that every write is tried
+	src := &fakeBlob{t: t, data: randomBytes(3<<20, 40)}
+	other := &fakeBlob{t: t, data: randomBytes(2<<20, 41)}
+	b, b2 := cached(t, c, src), cached(t, c, other)
+	for range 2 {
+		for off := int64(0); off < src.Size(); off += 100_000 {
+			checkRead(t, b, src, off, min(100_000, src.Size()-off))
+		}
+		checkRead(t, b2, other, 0, other.Size())
+	}
+	w.check(t, dir, "no space left on device")
+	if got := c.Stats().HitBytes; got < 500_000 {
+		t.Errorf("%d bytes from a disk that has room for some 1,000,000", got)
+	}
+
+	// A disk that has room again is used again.
+	if err := os.Remove(blobPath(dir, src)); err != nil {
+		t.Fatal(err)
+	}
+	small := &fakeBlob{t: t, data: randomBytes(10*testChunk, 42)}
+	b = cached(t, c, small)
+	c.noWrites.Store(0)
+	c.mu.Lock()
+	for _, s := range c.stores {
+		if s.digest == src.Digest() {
+			s.closeFile() // gives its blocks back
+		}
+	}
+	c.mu.Unlock()
+	checkRead(t, b, small, 0, small.Size())
+	checkRead(t, b, small, 0, small.Size())
+	if got := len(small.asked()); got != 1 {
+		t.Errorf("%d requests on a disk with room again, want 1", got)
+	}
+}
+
+func TestDiskFullAtRecording(t *testing.T) {
+	dir := smallDisk(t, 1<<20)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	src := &fakeBlob{t: t, data: randomBytes(2<<20, 43)}
+	for range 2 {
+		r, err := c.Record(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for off := 0; off < len(src.data); off += 64 << 10 {
+			if n, err := r.Write(src.data[off : off+64<<10]); n != 64<<10 || err != nil {
+				t.Fatalf("Write() = %d, %v", n, err)
+			}
+		}
+		if err := r.Commit(chunksOf(src.data, testChunk)); err != nil || r.Recorded() {
+			t.Errorf("Commit() = %v, Recorded() = %v", err, r.Recorded())
+		}
+		checkTmp(t, dir)
+	}
+	w.check(t, dir, "no space left on device")
+	checkRead(t, cached(t, c, src), src, 0, src.Size())
+}
+
+func TestDiskFullOfMetadata(t *testing.T) {
+	dir := smallDisk(t, 256<<10)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	src := newFakeSource(t, "example.com/a:1", string(randomBytes(300<<10, 44)))
+	s := c.Source(src, nil)
+	for range 2 {
+		desc, err := s.Resolve(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Fetch(t.Context(), desc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkTmp(t, dir)
+	w.check(t, dir, "no space left on device")
+}
+
+// A directory that stops being writable while it is in use.
+func TestDirectoryRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src := &fakeBlob{t: t, data: randomBytes(2*testChunk, 45)}
+	for range 2 {
+		checkRead(t, cached(t, c, src), src, 0, src.Size())
+	}
+	r, err := c.Record(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Write(src.data)
+	if err := r.Commit(chunksOf(src.data, testChunk)); err != nil || r.Recorded() {
+		t.Errorf("Commit() = %v, Recorded() = %v", err, r.Recorded())
+	}
+	if _, err := c.Source(newFakeSource(t, "a", "{}"), nil).Fetch(t.Context(), ocispec.DescriptorEmptyJSON); err != nil {
+		t.Errorf("Fetch() = %v", err)
+	}
+	w.check(t, dir, "not a directory")
+}
+
+func TestRetryWrites(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	if !c.mayWrite() {
+		t.Error("a new cache does not write")
+	}
+	c.diskFailed(unix.ENOSPC)
+	if c.mayWrite() {
+		t.Error("writes again at once")
+	}
+	c.noWrites.Store(time.Now().UnixNano())
+	if !c.mayWrite() {
+		t.Error("does not write again later")
+	}
+}

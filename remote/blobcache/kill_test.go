@@ -1,0 +1,179 @@
+package blobcache
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+const (
+	hammerSize  = 24*testChunk + 99
+	killRounds  = 100
+	hammerBlobs = 2
+)
+
+// A plainBlob is a source that only gives.
+type plainBlob struct{ *fakeBlob }
+
+func (b plainBlob) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return copy(p, b.data[off:]), nil
+}
+
+func hammerBlob(i int) plainBlob {
+	return plainBlob{&fakeBlob{data: randomBytes(hammerSize, uint64(30+i))}}
+}
+
+// hammer does everything that a process does in a cache directory, over and
+// over, until it is killed. It says so when it begins, and what went wrong.
+func hammer(dir string) {
+	fail := func(format string, args ...any) {
+		fmt.Printf("wrong: "+format+"\n", args...)
+		os.Exit(1)
+	}
+	c, err := Open(dir, &Options{MaxRequest: 3 * testChunk})
+	if err != nil {
+		fail("%v", err)
+	}
+	fmt.Println("ready")
+	for i := 0; ; i++ {
+		src := hammerBlob(i % hammerBlobs)
+		chunks := chunksOf(src.data, testChunk)
+		b, err := c.Blob(src, chunks)
+		if err != nil {
+			fail("%v", err)
+		}
+		if err := randomRead(b, src); err != nil {
+			fail("%v", err)
+		}
+		switch rand.IntN(12) {
+		case 0:
+			r, _ := c.Record(src)
+			r.Write(src.data[:hammerSize/2])
+			r.Write(src.data[hammerSize/2:])
+			r.Commit(chunks)
+		case 1:
+			evict(c.path(blobsDir, src.Digest()), []int64{rand.Int64N(25), rand.Int64N(25)}, nil)
+		case 2:
+			os.Remove(c.path(blobsDir, src.Digest()))
+		case 3:
+			c.keepMeta(src.Digest(), src.data)
+			if data, ok := c.keptMeta(src.Digest()); ok && !bytes.Equal(data, src.data) {
+				fail("metadata")
+			}
+		case 4:
+			if c, err = Open(dir, nil); err != nil {
+				fail("%v", err)
+			}
+		}
+	}
+}
+
+func randomRead(b *Blob, src remote.Blob) error {
+	off := rand.Int64N(src.Size() - 1)
+	p := make([]byte, min(1+rand.Int64N(6*testChunk), src.Size()-off))
+	want := make([]byte, len(p))
+	src.ReadAt(context.Background(), want, off)
+	if _, err := b.ReadAt(context.Background(), p, off); err != nil {
+		return fmt.Errorf("read of %d bytes at %d: %w", len(p), off, err)
+	}
+	if !bytes.Equal(p, want) {
+		return fmt.Errorf("read of %d bytes at %d gave wrong bytes", len(p), off)
+	}
+	return nil
+}
+
+// A process is killed at a random moment while it and others read and write:
+// nobody ever reads anything wrong, and nothing unfinished stays.
+func TestKill(t *testing.T) {
+	dir := t.TempDir()
+	c := openCache(t, dir, &Options{Warnf: t.Errorf})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range hammerBlobs {
+		src := hammerBlob(i)
+		b, err := c.Blob(src, chunksOf(src.data, testChunk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+				}
+				if err := randomRead(b, src); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	rounds := killRounds
+	if testing.Short() {
+		rounds = 10
+	}
+	// Two at a time, so that the one that lives on meets what the other left.
+	for range rounds / 2 {
+		if !killTwo(t, dir) {
+			break
+		}
+	}
+	close(done)
+	wg.Wait()
+	checkAfterKill(t, dir)
+}
+
+func killTwo(t *testing.T, dir string) bool {
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			cmd := child(t, "hammer", dir)
+			var out strings.Builder
+			cmd.Stderr = &out
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := cmd.Start(); err != nil {
+				t.Error(err)
+				return
+			}
+			p := make([]byte, 6)
+			n, _ := stdout.Read(p)
+			time.Sleep(time.Duration(rand.IntN(20_000)) * time.Microsecond)
+			cmd.Process.Kill()
+			var rest bytes.Buffer
+			rest.ReadFrom(stdout)
+			cmd.Wait()
+			if string(p[:n]) != "ready\n" || rest.Len() > 0 || out.Len() > 0 {
+				t.Errorf("child said %q %q %q", p[:n], rest.String(), out.String())
+			}
+		})
+	}
+	wg.Wait()
+	return !t.Failed()
+}
+
+func checkAfterKill(t *testing.T, dir string) {
+	c := openCache(t, dir, nil)
+	checkTmp(t, dir)
+	for i := range hammerBlobs {
+		src := hammerBlob(i)
+		b, err := c.Blob(src, chunksOf(src.data, testChunk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkRead(t, b, src.fakeBlob, 0, hammerSize)
+		checkRead(t, b, src.fakeBlob, 0, hammerSize)
+	}
+}
