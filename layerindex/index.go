@@ -1,0 +1,178 @@
+package layerindex
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"sort"
+	"sync"
+
+	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/opencontainers/go-digest"
+)
+
+// A Codec is how a layer's tar is compressed.
+type Codec uint8
+
+// The codecs, by their number in the index file.
+const (
+	Plain Codec = iota
+	Gzip
+	Zstd
+)
+
+// String returns the codec's usual name.
+func (c Codec) String() string {
+	switch c {
+	case Plain:
+		return "tar"
+	case Gzip:
+		return "gzip"
+	case Zstd:
+		return "zstd"
+	}
+	return fmt.Sprintf("codec(%d)", uint8(c))
+}
+
+// An Index is everything needed to list a layer and to read any byte of it.
+// It is immutable and safe for concurrent use. Its parts are read from the
+// index file when they are first needed; a part that does not have its
+// checksum is an error wrapping ErrIndex, then and every time.
+type Index struct {
+	head header
+	src  io.ReaderAt
+	size int64
+	file io.Closer // nil unless the index was loaded from a file of its own
+
+	spans   func() (*spanTable, error)
+	windows func() ([]byte, error)
+}
+
+// A spanTable is the decoded section of checkpoints, without windows.
+type spanTable struct {
+	points  []codec.Checkpoint
+	batches []batch
+}
+
+// A batch is a run of checkpoints whose windows are compressed together.
+type batch struct {
+	first, n  int   // checkpoints
+	off, size int64 // in the windows section, as stored
+	raw       int64 // decoded
+}
+
+// ReadIndex returns the index that is stored in the first size bytes of src,
+// which must stay readable as long as the index is used. It reads and checks
+// the header only.
+func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
+	h, err := readHeader(src, size)
+	if err != nil {
+		return nil, err
+	}
+	x := &Index{head: *h, src: src, size: size}
+	x.spans = sync.OnceValues(x.readSpans)
+	x.windows = sync.OnceValues(func() ([]byte, error) { return x.section(sectionWindows) })
+	return x, nil
+}
+
+// Close closes the index file, if the index came from a Store. Nothing may be
+// read from the index any more.
+func (x *Index) Close() error {
+	if x.file == nil {
+		return nil
+	}
+	return x.file.Close()
+}
+
+// Digest returns the digest of the layer's blob.
+func (x *Index) Digest() digest.Digest { return sha256Digest(x.head.blob[:]) }
+
+// DiffID returns the digest of the layer's uncompressed tar.
+func (x *Index) DiffID() digest.Digest { return sha256Digest(x.head.diffID[:]) }
+
+// BlobSize returns the size of the layer's blob in bytes.
+func (x *Index) BlobSize() int64 { return x.head.blobSize }
+
+// Size returns the size of the uncompressed layer in bytes.
+func (x *Index) Size() int64 { return x.head.tarSize }
+
+// Codec returns how the layer is compressed.
+func (x *Index) Codec() Codec { return x.head.codec }
+
+// NumEntries returns the number of tar entries.
+func (x *Index) NumEntries() int { return int(x.head.entries) }
+
+// NumSpans returns the number of pieces that the compressed stream can be
+// decoded in on their own; a plain tar has one.
+func (x *Index) NumSpans() int { return max(1, int(x.head.checkpoints)) }
+
+// EncodedSize returns the size of the index file in bytes.
+func (x *Index) EncodedSize() int64 { return x.size }
+
+// ChunkSize returns the size in bytes of the pieces of the blob that
+// ChunkSums is about.
+func (x *Index) ChunkSize() int64 { return int64(x.head.chunkSize) }
+
+// ChunkSums returns the SHA-256 of every chunk of the blob, 32 bytes each in
+// order.
+func (x *Index) ChunkSums() ([]byte, error) {
+	sums, err := x.section(sectionChunks)
+	if err != nil {
+		return nil, err
+	}
+	if want := chunkCount(x.head.blobSize, x.ChunkSize()) * 32; int64(len(sums)) != want {
+		return nil, fmt.Errorf("%w: %d bytes of chunk sums, want %d", ErrIndex, len(sums), want)
+	}
+	return sums, nil
+}
+
+// Entries returns the layer's entries. All of them are checked before the
+// first is handed out. The sequence can be ranged over more than once and by
+// several goroutines.
+func (x *Index) Entries() (Entries, error) {
+	cols, err := x.section(sectionEntries)
+	if err != nil {
+		return nil, err
+	}
+	var digests []byte
+	if x.head.has(sectionDigests) {
+		if digests, err = x.section(sectionDigests); err != nil {
+			return nil, err
+		}
+	}
+	d, err := newColumns(cols, digests, int(x.head.entries))
+	if err != nil {
+		return nil, err
+	}
+	if err := d.walk(x.head.tarSize, false, func(*Entry) bool { return true }); err != nil {
+		return nil, err
+	}
+	return func(yield func(*Entry) bool) {
+		// The same walk has just been through without an error.
+		_ = d.walk(x.head.tarSize, true, yield)
+	}, nil
+}
+
+// spanAt returns the number of the span that holds byte out.
+func (t *spanTable) spanAt(out int64) int {
+	return sort.Search(len(t.points), func(i int) bool { return t.points[i].Out > out }) - 1
+}
+
+// end returns the out and in offsets at which span i ends.
+func (x *Index) spanEnd(t *spanTable, i int) (out, in int64) {
+	if i+1 == len(t.points) {
+		return x.head.tarSize, x.head.blobSize
+	}
+	next := &t.points[i+1]
+	in = next.In
+	if next.Bit != 0 || next.Symbol != 0 {
+		in += (int64(next.Bit) + next.Symbol + 7) / 8
+	}
+	return next.Out, min(in, x.head.blobSize)
+}
+
+func sha256Digest(sum []byte) digest.Digest {
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum))
+}
+
+func chunkCount(size, chunk int64) int64 { return (size + chunk - 1) / chunk }

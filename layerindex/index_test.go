@@ -1,0 +1,242 @@
+package layerindex
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// oddEntries have every field at its limits.
+var oddEntries = []Entry{
+	{Name: "", Type: TypeDir},
+	{Name: "a\xff\n/b", Type: TypeReg, Mode: 0o7777, UID: math.MaxUint32, GID: math.MaxUint32, ModSec: math.MinInt64, ModNsec: 999_999_999},
+	{Name: "a\xff\n/bcd", Type: TypeReg, Size: 513, ModSec: math.MaxInt64, Off: 1024, HasDigest: true, Digest: [32]byte{1, 2, 3}},
+	{Name: "a", Type: TypeSymlink, Linkname: "../x\x80"},
+	{Name: "a", Type: TypeLink, Linkname: "a\xff\n/b"},
+	{Name: "sparse", Type: TypeReg, Size: 1 << 50, Off: 4096, Sparse: []Extent{{0, 10}, {1 << 40, 20}, {1<<50 - 1, 1}}},
+	{Name: "hole", Type: TypeReg, Size: 1 << 60, Off: 5120, Sparse: []Extent{}},
+	{Name: "dev", Type: TypeChar, Major: math.MaxUint32, Minor: math.MaxUint32},
+	{Name: "blk", Type: TypeBlock, Major: 1, Minor: 2, Xattrs: []Xattr{{"user.a", ""}, {"user.b", "\x00\x01"}}},
+	{Name: "fifo", Type: TypeFifo, Xattrs: []Xattr{{"user.a", ""}, {"user.b", "\x00\x01"}}},
+	{Name: "many", Type: TypeFifo, Xattrs: func() (xs []Xattr) {
+		for i := range 40 {
+			xs = append(xs, Xattr{string(rune('a' + i)), "v"})
+		}
+		return xs
+	}()},
+}
+
+// draftOf returns an index of entries, with a tar of 1 MiB that is not there.
+func draftOf(t testing.TB, entries []Entry, digests bool) *Index {
+	t.Helper()
+	d := &draft{chunks: make([]byte, 32*4)}
+	d.head.chunkSize, d.head.blobSize, d.head.tarSize = defaultChunkSize, 1<<20, 1<<20
+	for i := range entries {
+		if err := d.cols.add(&entries[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x, err := d.finish(digests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func TestEntriesRoundTrip(t *testing.T) {
+	for _, digests := range []bool{true, false} {
+		entries, err := draftOf(t, oddEntries, digests).Entries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // a sequence can be had more than once
+			i := 0
+			for e := range entries {
+				want := oddEntries[i]
+				if !digests {
+					want.HasDigest, want.Digest = false, [32]byte{}
+				}
+				if !reflect.DeepEqual(*e, want) {
+					t.Errorf("digests %v, entry %d: %+v, want %+v", digests, i, *e, want)
+				}
+				i++
+			}
+			if i != len(oddEntries) {
+				t.Errorf("%d entries, want %d", i, len(oddEntries))
+			}
+		}
+	}
+}
+
+func encoded(t testing.TB, x *Index) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	if n, err := x.WriteTo(&buf); err != nil || n != x.EncodedSize() {
+		t.Fatalf("WriteTo = %d, %v; size %d", n, err, x.EncodedSize())
+	}
+	return buf.Bytes()
+}
+
+// readEverything reads all parts of an index file.
+func readEverything(b []byte) error {
+	x, err := ReadIndex(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return err
+	}
+	entries, err := x.Entries()
+	if err != nil {
+		return err
+	}
+	for range entries {
+	}
+	if _, err := x.ChunkSums(); err != nil {
+		return err
+	}
+	if x.Codec() == Plain {
+		return nil
+	}
+	if _, err := x.windows(); err != nil {
+		return err
+	}
+	spans, err := x.spans()
+	if err != nil {
+		return err
+	}
+	for i := range spans.points {
+		if _, err := x.checkpoint(spans, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestIndexDamage cuts an index file at every byte and flips a bit of every
+// byte: each is noticed by the time that all parts have been read.
+func TestIndexDamage(t *testing.T) {
+	tarBytes := testTar(t, 20_000)
+	good := encoded(t, mustBuild(t, gzipped(t, tarBytes), tarBytes, &BuildOptions{SpanSize: 4096}))
+	if err := readEverything(good); err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		if err := readEverything(good[:i]); !errors.Is(err, ErrIndex) {
+			t.Errorf("cut at byte %d: %v", i, err)
+		}
+		// Content digests are read with the entries, so nothing is left out.
+		if err := readEverything(flip(good, i)); !errors.Is(err, ErrIndex) {
+			t.Errorf("flipped bit in byte %d: %v", i, err)
+		}
+	}
+}
+
+func TestStore(t *testing.T) {
+	tarBytes := testTar(t, 20_000)
+	blob := gzipped(t, tarBytes)
+	dir := t.TempDir()
+	store, err := OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := claim(blob, tarBytes)
+	if _, err := store.Load(l); !errors.Is(err, ErrNoIndex) {
+		t.Errorf("Load from an empty store = %v", err)
+	}
+	x := mustBuild(t, blob, tarBytes, nil)
+	if err := store.Save(x); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := store.Load(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loaded.Close()
+	if !bytes.Equal(encoded(t, loaded), encoded(t, x)) {
+		t.Error("another index came back")
+	}
+	other := l
+	other.DiffID = digest.FromString("x")
+	if _, err := store.Load(other); !errors.Is(err, ErrDiffID) {
+		t.Errorf("Load with another diff_id = %v", err)
+	}
+	path := filepath.Join(dir, "sha256", l.Digest.Encoded())
+	if err := os.WriteFile(path, encoded(t, x)[:100], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Load(l); !errors.Is(err, ErrNoIndex) || !errors.Is(err, ErrIndex) {
+		t.Errorf("Load of a damaged file = %v", err)
+	}
+	if err := store.Remove(l.Digest); err != nil {
+		t.Error(err)
+	}
+	if err := store.Remove(l.Digest); err != nil {
+		t.Errorf("Remove of what is not there = %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "sha256")); err != nil || len(left) != 0 {
+		t.Errorf("files left: %v, %v", left, err)
+	}
+	for _, bad := range []digest.Digest{"", "sha256:../../etc/passwd", digest.Digest("sha512:" + strings.Repeat("0", 128))} {
+		if _, err := store.Load(Layer{Digest: bad}); err == nil || errors.Is(err, ErrNoIndex) {
+			t.Errorf("Load(%q) = %v", bad, err)
+		}
+	}
+}
+
+// FuzzReadIndex reads any bytes as an index whose checksums hold: it ends, and
+// never with anything but an index or ErrIndex.
+func FuzzReadIndex(f *testing.F) {
+	tarBytes := testTar(f, 3000)
+	x := mustBuild(f, gzipped(f, tarBytes), tarBytes, &BuildOptions{SpanSize: 1000})
+	for _, kind := range []sectionKind{sectionEntries, sectionSpans} {
+		b, err := x.section(kind)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(kind), b, int64(x.NumEntries()), int64(x.NumSpans()))
+	}
+	odd, err := draftOf(f, oddEntries, true).section(sectionEntries)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint8(sectionEntries), odd, int64(len(oddEntries)), int64(1))
+	f.Fuzz(func(t *testing.T, kind uint8, section []byte, entries, points int64) {
+		if kind == uint8(sectionEntries) {
+			d, err := newColumns(section, nil, int(entries))
+			if err == nil {
+				err = d.walk(x.head.tarSize, true, func(*Entry) bool { return true })
+			}
+			if err != nil && !errors.Is(err, ErrIndex) {
+				t.Errorf("entries: %v", err)
+			}
+			return
+		}
+		y := &Index{head: x.head, src: bytes.NewReader(section), size: int64(len(section))}
+		y.head.checkpoints = points
+		y.head.sections = []sectionInfo{rawSection(sectionSpans, section)}
+		if _, err := y.readSpans(); err != nil && !errors.Is(err, ErrIndex) {
+			t.Errorf("checkpoints: %v", err)
+		}
+	})
+}
+
+func TestWriteToFails(t *testing.T) {
+	x := draftOf(t, oddEntries, true)
+	r, w := io.Pipe()
+	r.Close()
+	if _, err := x.WriteTo(w); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("WriteTo = %v", err)
+	}
+}
+
+// rawSection is the table row of a section that is alone in its file.
+func rawSection(kind sectionKind, b []byte) sectionInfo {
+	return sectionInfo{kind: kind, stored: int64(len(b)), raw: int64(len(b)), sum: sha256.Sum256(b)}
+}

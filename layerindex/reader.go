@@ -1,0 +1,230 @@
+package layerindex
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/imgfs/imgfs/layerindex/internal/spool"
+)
+
+// A Blob is the compressed layer that a Reader decodes. What it returns must
+// have been checked: nothing behind it looks at a digest again.
+type Blob interface {
+	// ReadAt is like io.ReaderAt with a context.
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	// Size returns the length of the blob in bytes.
+	Size() int64
+}
+
+// A Reader reads any part of a layer's uncompressed tar. It decodes only the
+// spans that it needs, each once for all readers that wait for it. It is safe
+// for concurrent use.
+type Reader struct {
+	x    *Index
+	blob Blob
+	opts ReaderOptions
+
+	mu     sync.Mutex
+	spools map[int]*spool.Spool // by span, of those too long for memory
+}
+
+// ReaderOptions are the choices of NewReader.
+type ReaderOptions struct {
+	// Cache keeps decoded spans; readers of several layers may share one.
+	// Default: one of 16 MiB for this reader.
+	Cache *SpanCache
+	// SpoolDir is the directory of the temporary files that spans too long
+	// for memory are decoded into. Default: os.TempDir().
+	SpoolDir string
+}
+
+// NewReader returns a reader of the layer that x is the index of.
+func NewReader(x *Index, blob Blob, opts *ReaderOptions) *Reader {
+	r := &Reader{x: x, blob: blob}
+	if opts != nil {
+		r.opts = *opts
+	}
+	if r.opts.Cache == nil {
+		r.opts.Cache = NewSpanCache(16 << 20)
+	}
+	return r
+}
+
+// Size returns the length of the uncompressed tar in bytes.
+func (r *Reader) Size() int64 { return r.x.head.tarSize }
+
+// ReadAt reads len(p) bytes from byte off of the uncompressed tar, like
+// io.ReaderAt. When ctx ends it returns ctx.Err(); what it has begun goes on
+// for other readers that wait for the same span, and else is stopped.
+func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("negative offset %d", off)
+	}
+	size := r.x.head.tarSize
+	if off >= size {
+		return 0, io.EOF
+	}
+	want := p[:min(int64(len(p)), size-off)]
+	n, err := r.read(ctx, want, off)
+	if err == nil && len(want) < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// read is ReadAt inside the bounds of the tar.
+func (r *Reader) read(ctx context.Context, p []byte, off int64) (int, error) {
+	if r.x.head.codec == Plain {
+		return r.blob.ReadAt(ctx, p, off)
+	}
+	t, err := r.x.spans()
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for i := t.spanAt(off); n < len(p); i++ {
+		end, _ := r.x.spanEnd(t, i)
+		at := off + int64(n) - t.points[i].Out
+		part := p[n:min(int64(len(p)), end-off)]
+		if end-t.points[i].Out > maxSpanMemory {
+			if _, err := r.spool(t, i).ReadAt(ctx, part, at); err != nil && err != io.EOF {
+				return n, err
+			}
+		} else {
+			s := r.opts.Cache.get(spanKey{r, i}, func() *span { return r.newSpan(t, i) })
+			if err := s.read(ctx, part, at); err != nil {
+				return n, err
+			}
+		}
+		n += len(part)
+	}
+	return n, nil
+}
+
+// Close stops decoding into files and gives their space back. Reads that wait
+// for those fail.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var err error
+	for _, s := range r.spools {
+		err = errors.Join(err, s.Close())
+	}
+	return err
+}
+
+// spool returns the file that span i is decoded into.
+func (r *Reader) spool(t *spanTable, i int) *spool.Spool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s, ok := r.spools[i]; ok {
+		return s
+	}
+	sp := r.newSpan(t, i)
+	s := spool.New(r.opts.SpoolDir, sp.size, sp.writeTo)
+	if r.spools == nil {
+		r.spools = map[int]*spool.Spool{}
+	}
+	r.spools[i] = s
+	return s
+}
+
+// newSpan returns span i, nothing of it decoded.
+func (r *Reader) newSpan(t *spanTable, i int) *span {
+	out, in := r.x.spanEnd(t, i)
+	return &span{
+		size:  out - t.points[i].Out,
+		ratio: float64(in-t.points[i].In) / float64(out-t.points[i].Out),
+		open: func(ctx context.Context) (*decoding, error) {
+			p, err := r.x.checkpoint(t, i)
+			if err != nil {
+				return nil, err
+			}
+			src := &blobStream{blob: r.blob, off: p.In, end: in, ctx: ctx}
+			dec, err := resume(r.x.head.codec, src, p)
+			if err != nil {
+				return nil, err
+			}
+			return &decoding{Decoder: dec, src: src}, nil
+		},
+		begun: func() *decoding {
+			d := r.opts.Cache.resume(spanKey{r, i})
+			if d != nil {
+				d.src.end = in
+			}
+			return d
+		},
+		finished: func(d *decoding) {
+			if i+1 < len(t.points) {
+				r.opts.Cache.suspend(spanKey{r, i + 1}, d)
+			}
+		},
+	}
+}
+
+// A blobStream reads a blob from some offset on, for a decoder. It asks for
+// as much at once as is expected to be needed.
+type blobStream struct {
+	blob Blob
+	off  int64
+	end  int64 // where the span's input ends: more is read only if asked for
+	// ctx and hint are set for one stretch of decoding at a time: a Decoder
+	// reads through io.Reader, which has no room for them.
+	ctx  context.Context
+	hint int64 // bytes still expected to be needed
+
+	buf []byte // read and not yet handed on
+}
+
+const streamPiece = 64 << 10
+
+var _ io.ReadSeeker = (*blobStream)(nil)
+
+func (s *blobStream) Read(p []byte) (int, error) {
+	if len(s.buf) == 0 {
+		if err := s.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, s.buf)
+	s.buf = s.buf[n:]
+	return n, nil
+}
+
+// Seek goes forward without reading: a decoder that enters a DEFLATE block in
+// its middle reads the block's header and then leaves out what is between.
+func (s *blobStream) Seek(n int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || n < 0 {
+		return 0, fmt.Errorf("seek by %d from %d", n, whence)
+	}
+	held := min(n, int64(len(s.buf)))
+	s.buf = s.buf[held:]
+	s.off += n - held
+	return s.off - int64(len(s.buf)), nil
+}
+
+// fill reads the next piece of the blob.
+func (s *blobStream) fill() error {
+	n := max(s.hint, streamPiece)
+	if left := s.end - s.off; left > 0 {
+		n = min(n, left)
+	} else {
+		n = streamPiece
+	}
+	n = min(n, s.blob.Size()-s.off)
+	if n <= 0 {
+		return io.EOF
+	}
+	buf := make([]byte, min(n, maxSpanMemory))
+	k, err := s.blob.ReadAt(s.ctx, buf, s.off)
+	if k == 0 && err != nil {
+		return err
+	}
+	s.off += int64(k)
+	s.hint -= int64(k)
+	s.buf = buf[:k]
+	return nil
+}

@@ -1,0 +1,292 @@
+package layerindex
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+)
+
+// ErrTar: a layer is not a tar that can be shown in full. It comes wrapped in
+// a *FormatError.
+var ErrTar = errors.New("invalid tar")
+
+// A FormatError says where a layer's tar is at fault. Err wraps ErrTar and,
+// where the tar ends too early, io.ErrUnexpectedEOF.
+type FormatError struct {
+	Entry string // the name of the entry at fault as far as it is known; may be empty
+	Off   int64  // of the header block or record at fault, or the end, in the uncompressed layer
+	Err   error
+}
+
+// Error names the entry and the offset.
+func (e *FormatError) Error() string {
+	if e.Entry == "" {
+		return fmt.Sprintf("at offset %d: %v", e.Off, e.Err)
+	}
+	return fmt.Sprintf("entry %q at offset %d: %v", e.Entry, e.Off, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *FormatError) Unwrap() error { return e.Err }
+
+// ScanOptions are the options of NewScanner. Nil and the zero value mean the
+// defaults.
+type ScanOptions struct {
+	// NoDigests leaves out Entry.Digest, and with it nearly all of the work.
+	NoDigests bool
+}
+
+// A Scanner reads the tar that is written to it, in pieces of any size, and
+// hands on its entries, each once the last byte of its content has passed. It
+// works on the raw blocks: the offsets and sparse maps that it reports are
+// those of the tar, which archive/tar does not tell.
+//
+// It reads the formats v7, ustar, star, GNU and pax with the sparse files of
+// GNU's four formats. Where readers differ it follows archive/tar, which the
+// container runtimes unpack with. As these do, it refuses entries that no
+// layer has: GNU's dump directories (typeflag D), continued files (M), volume
+// labels (V) and old long names (N), Solaris' ACLs (A), star's inodes (I), and
+// typeflags that nobody defined, as nothing says what their body is. It
+// differs from archive/tar in that
+//
+//   - a file whose name ends in a slash is a directory if it has no content,
+//     also with the typeflags of plain and contiguous files, as for GNU tar;
+//   - Solaris' extended headers (X) are read as pax headers;
+//   - global headers are checked and otherwise ignored, never handed on;
+//   - an xattr may have an empty value;
+//   - sparse files whose map does not fit or has an unknown format are refused,
+//     whether their content is read or not;
+//   - owners and device numbers outside uint32, names over 4,096 bytes or with
+//     a part over 255, and link targets over 4,095, none of which a Linux file
+//     system can hold, are refused.
+//
+// A Scanner is for one goroutine. Whatever the tar claims, it keeps no more of
+// it than two extended headers and two long names of at most 1 MiB each and a
+// sparse map of at most 1<<20 extents.
+type Scanner struct {
+	emit func(*Entry) error
+	err  error // of Write, to stay
+
+	state scanState
+	off   int64 // of the next byte of the tar
+	at    int64 // of the header block in hand
+	label string
+	left  int64    // bytes to come of what state is about
+	pad   int64    // bytes to come after that, up to the end of a block
+	part  rawBlock // the first have bytes of a block
+	have  int
+
+	meta               *[]byte // where the body of a meta entry goes
+	pax                paxHeader
+	global             paxHeader
+	hasPax             bool
+	longName, longLink []byte // GNU's, for the next entry
+
+	entry   Entry
+	sparse  sparseMap
+	bodyMap bodyMap
+	text    stringPool
+	joined  []byte
+
+	digests bool
+	hash    hash.Hash // of the content so far
+	hashed  bool      // hash has been written to for this entry
+}
+
+type scanState byte
+
+const (
+	atHeader    scanState = iota
+	afterZero             // one block of zeros, which another must follow
+	inMeta                // body of an extended header or long name
+	inExtension           // more of an old GNU sparse map
+	inMap                 // sparse map at the start of the body
+	inContent
+	inPadding
+	atEnd // nothing that follows is looked at
+	isClosed
+)
+
+var _ io.WriteCloser = (*Scanner)(nil)
+
+// NewScanner returns a Scanner that calls emit with each entry, in the order
+// of the tar. The Entry and its slices are valid until emit returns, its
+// strings for good; xattrs are sorted by name. An error of emit ends the scan.
+func NewScanner(emit func(*Entry) error, opts *ScanOptions) *Scanner {
+	s := &Scanner{emit: emit, digests: opts == nil || !opts.NoDigests}
+	if s.digests {
+		s.hash = sha256.New()
+	}
+	return s
+}
+
+// Write takes the next piece of the tar and keeps no reference to it. The
+// error is a *FormatError or what emit returned; it stays.
+func (s *Scanner) Write(p []byte) (int, error) {
+	n := 0
+	for n < len(p) && s.err == nil {
+		var used int
+		used, s.err = s.step(p[n:])
+		n += used
+	}
+	return n, s.err
+}
+
+// Close says that the tar has ended. It fails where Write has failed, and if
+// an entry is not whole. The blocks of zeros at the end and the padding of the
+// last content may be missing, as for archive/tar.
+func (s *Scanner) Close() error {
+	if s.state == isClosed || s.err != nil {
+		return s.err
+	}
+	whole := s.have == 0
+	switch s.state {
+	case inMeta, inExtension, inMap, inContent:
+		whole = false
+	}
+	if !whole {
+		s.err = &FormatError{s.label, s.off, fmt.Errorf("%w: %w", ErrTar, io.ErrUnexpectedEOF)}
+		return s.err
+	}
+	s.state = isClosed
+	return nil
+}
+
+// step takes bytes off p, at least one, and returns how many.
+func (s *Scanner) step(p []byte) (int, error) {
+	switch s.state {
+	case atHeader, afterZero, inExtension, inMap:
+		b, n := s.gather(p)
+		s.off += int64(n)
+		if b == nil {
+			return n, nil
+		}
+		return n, s.takeBlock(b)
+	case inMeta, inContent, inPadding:
+		p = p[:min(int64(len(p)), s.left)]
+		s.off += int64(len(p))
+		s.left -= int64(len(p))
+		return len(p), s.takeBytes(p)
+	case isClosed:
+		return 0, errors.New("write after the tar was closed")
+	}
+	s.off += int64(len(p))
+	return len(p), nil
+}
+
+// gather returns the next block, once all of it is there, and how much of p it
+// took. The block is valid until p changes or gather is called again.
+func (s *Scanner) gather(p []byte) (*rawBlock, int) {
+	if s.have == 0 && len(p) >= blockSize {
+		return (*rawBlock)(p), blockSize
+	}
+	n := copy(s.part[s.have:], p)
+	s.have += n
+	if s.have < blockSize {
+		return nil, n
+	}
+	s.have = 0
+	return &s.part, n
+}
+
+func (s *Scanner) takeBlock(b *rawBlock) error {
+	switch s.state {
+	case inExtension:
+		return s.takeExtension(b)
+	case inMap:
+		return s.takeMapBlock(b)
+	}
+	s.at, s.label = s.off-blockSize, ""
+	switch zero := b.isZero(); {
+	case zero && s.state == afterZero:
+		s.state = atEnd
+		return nil
+	case zero:
+		s.state = afterZero
+		return nil
+	case s.state == afterZero:
+		return s.refuse(errors.New("data after a lone block of zeros"))
+	}
+	return s.takeHeader(b)
+}
+
+// takeBytes takes the next of the s.left bytes that the state is about.
+func (s *Scanner) takeBytes(p []byte) error {
+	switch s.state {
+	case inMeta:
+		*s.meta = append(*s.meta, p...)
+	case inContent:
+		s.hashContent(p)
+	}
+	if s.left > 0 {
+		return nil
+	}
+	return s.bodyDone()
+}
+
+// bodyDone is called after the last byte of a body or its padding.
+func (s *Scanner) bodyDone() error {
+	state := s.state
+	s.state, s.left, s.pad = atHeader, s.pad, 0
+	if s.left > 0 {
+		s.state = inPadding
+	}
+	switch state {
+	case inMeta:
+		return s.metaDone()
+	case inContent:
+		return s.finish()
+	}
+	return nil
+}
+
+// begin starts a state that is about n bytes and the padding after them.
+func (s *Scanner) begin(state scanState, n int64) error {
+	if n < 0 || n > 1<<63-1-blockSize-s.off {
+		return s.refuse(fmt.Errorf("size %d is out of range", n))
+	}
+	s.state, s.left, s.pad = state, n, -n&(blockSize-1)
+	if n == 0 {
+		return s.bodyDone()
+	}
+	return nil
+}
+
+// refuse blames the header block in hand.
+func (s *Scanner) refuse(err error) error { return s.refuseAt(s.at, err) }
+
+func (s *Scanner) refuseAt(off int64, err error) error {
+	return &FormatError{s.label, off, fmt.Errorf("%w: %w", ErrTar, err)}
+}
+
+func (s *Scanner) hashContent(p []byte) {
+	if !s.digests || s.entry.Sparse != nil {
+		return
+	}
+	if s.left == 0 && !s.hashed {
+		s.entry.Digest = sha256.Sum256(p)
+		return
+	}
+	s.hash.Write(p)
+	s.hashed = true
+}
+
+// finish hands on the entry, whose content has passed.
+func (s *Scanner) finish() error {
+	e := &s.entry
+	if s.digests && e.Type == TypeReg && e.Sparse == nil {
+		switch {
+		case s.hashed:
+			s.hash.Sum(e.Digest[:0])
+			s.hash.Reset()
+			s.hashed = false
+		case e.Size == 0:
+			e.Digest = sha256.Sum256(nil)
+		}
+		e.HasDigest = true
+	}
+	s.label = ""
+	return s.emit(e)
+}

@@ -1,0 +1,240 @@
+package layerindex
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/imgfs/imgfs/layerindex/internal/codec"
+)
+
+// A span is a piece of the tar that is decoded from one checkpoint, as far as
+// somebody wanted it. One goroutine at a time decodes; all readers wait for
+// it to get as far as they need.
+type span struct {
+	size  int64   // of the whole span, in bytes of output
+	ratio float64 // bytes of the blob for a byte of output
+	// open starts a decoder at the span's beginning. begun, if not nil, is
+	// tried first: one that has come here from the span before.
+	open  func(context.Context) (*decoding, error)
+	begun func() *decoding
+	// finished takes the decoder when it has come to the span's end.
+	finished func(*decoding)
+
+	mu      sync.Mutex
+	buf     []byte        // what is decoded; only appended to
+	goal    int64         // how far the waiting readers need it
+	waiting int           // readers
+	changed chan struct{} // closed when buf has grown or decoding stopped; nil while nobody decodes
+	err     error         // why the last try to decode stopped, for its waiters
+	cancel  context.CancelFunc
+
+	// dec is the decoder between tries: it goes on where it was. Owned by
+	// the goroutine that decodes.
+	dec *decoding
+}
+
+// A decoding is a decoder with its input.
+type decoding struct {
+	codec.Decoder
+	src *blobStream
+	// over is output that belongs to the next span.
+	over []byte
+}
+
+// next decodes one more piece, when about need bytes of input are expected to
+// be of use.
+func (d *decoding) next(ctx context.Context, need int64) ([]byte, error) {
+	if d.over != nil {
+		out := d.over
+		d.over = nil
+		return out, nil
+	}
+	d.src.ctx, d.src.hint = ctx, need
+	return d.Next()
+}
+
+// read copies len(p) bytes from byte at of the span.
+func (s *span) read(ctx context.Context, p []byte, at int64) error {
+	need := at + int64(len(p))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if int64(len(s.buf)) < need {
+		if err := s.wait(ctx, need); err != nil {
+			return err
+		}
+	}
+	copy(p, s.buf[at:])
+	return nil
+}
+
+// wait has the span decoded up to need. It is called and returns with mu held.
+func (s *span) wait(ctx context.Context, need int64) error {
+	s.waiting++
+	defer s.leave()
+	for int64(len(s.buf)) < need {
+		if s.goal = max(s.goal, need); s.changed == nil {
+			s.start(ctx)
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if s.changed == nil && s.err != nil && int64(len(s.buf)) < need {
+			return s.err
+		}
+	}
+	return nil
+}
+
+// leave counts a reader out; the last one stops the decoding that nobody
+// waits for.
+func (s *span) leave() {
+	if s.waiting--; s.waiting == 0 {
+		s.goal = 0
+		if s.cancel != nil {
+			s.cancel()
+		}
+	}
+}
+
+// start begins a try to decode up to goal.
+func (s *span) start(ctx context.Context) {
+	// What is decoded here serves other readers too, so it does not end with
+	// the one that came first.
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.changed = make(chan struct{})
+	s.err = nil
+	go s.decode(ctx)
+}
+
+// decode runs one try and tells the waiting readers how it ended. The next
+// try goes on with the same decoder, after a failure with a new one.
+func (s *span) decode(ctx context.Context) {
+	err := s.decodeToGoal(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.dec = nil
+	case int64(len(s.buf)) >= s.size:
+		if s.dec != nil {
+			s.finished(s.dec)
+		}
+		s.dec = nil
+	}
+	if ctx.Err() == nil {
+		s.err = err // else nobody waited: whoever came since tries again
+	}
+	s.cancel()
+	s.cancel = nil
+	close(s.changed)
+	s.changed = nil
+}
+
+// decodeToGoal decodes as far as readers want it, which may become further
+// meanwhile.
+func (s *span) decodeToGoal(ctx context.Context) error {
+	if err := s.ensureDecoder(ctx); err != nil {
+		return err
+	}
+	for {
+		s.mu.Lock()
+		have, goal := int64(len(s.buf)), s.goal
+		s.mu.Unlock()
+		if have >= goal {
+			return nil
+		}
+		out, err := s.dec.next(ctx, s.input(goal-have))
+		if err == io.EOF {
+			return s.shortError(s.size - have)
+		}
+		if err != nil {
+			return err
+		}
+		s.publish(out)
+	}
+}
+
+// input is about how much of the blob n bytes of output take.
+func (s *span) input(n int64) int64 { return int64(float64(n)*s.ratio) + streamPiece/2 }
+
+func (s *span) shortError(missing int64) error {
+	return fmt.Errorf("%w: layer ends %d bytes before the end of a span", ErrIndex, missing)
+}
+
+// ensureDecoder gets a decoder, if there is none, and brings it to where an
+// earlier one has stopped.
+func (s *span) ensureDecoder(ctx context.Context) (err error) {
+	if s.dec != nil {
+		return nil
+	}
+	skip := int64(len(s.buf))
+	if s.begun != nil && skip == 0 {
+		s.dec = s.begun()
+	}
+	if s.dec != nil {
+		return nil
+	}
+	if s.dec, err = s.open(ctx); err != nil {
+		return err
+	}
+	for skip > 0 {
+		out, err := s.dec.next(ctx, s.input(skip))
+		if err != nil {
+			return err
+		}
+		if n := int64(len(out)); n > skip {
+			s.publish(out[skip:])
+		}
+		skip -= int64(len(out))
+	}
+	return nil
+}
+
+// publish appends decoded bytes, up to the span's end, and wakes the readers.
+func (s *span) publish(out []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.buf == nil {
+		s.buf = make([]byte, 0, s.size) // at most maxSpanMemory
+	}
+	n := min(int64(len(out)), s.size-int64(len(s.buf)))
+	s.buf = append(s.buf, out[:n]...)
+	if n < int64(len(out)) {
+		s.dec.over = slices.Clone(out[n:])
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// writeTo decodes the whole span into w. It keeps nothing of it.
+func (s *span) writeTo(ctx context.Context, w io.Writer) error {
+	dec, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	for left := s.size; left > 0; {
+		out, err := dec.next(ctx, min(s.input(left), 4<<20))
+		if err == io.EOF {
+			return s.shortError(left)
+		}
+		if err != nil {
+			return err
+		}
+		out = out[:min(int64(len(out)), left)]
+		if _, err := w.Write(out); err != nil {
+			return err
+		}
+		left -= int64(len(out))
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package layerindex
+
+import "strings"
+
+const (
+	textChunk   = 4096
+	maxShared   = 256
+	sharedBytes = 128
+)
+
+// A stringPool makes strings out of bytes, many in one allocation: layers have names
+// by the hundred thousand. A string keeps the chunk it lies in.
+type stringPool struct {
+	chunk strings.Builder
+	known map[string]string
+}
+
+// own returns b as a string.
+func (t *stringPool) own(b []byte) string {
+	if len(b) > textChunk/8 {
+		return string(b)
+	}
+	if t.chunk.Cap()-t.chunk.Len() < len(b) {
+		t.chunk.Reset()
+		t.chunk.Grow(textChunk)
+	}
+	start := t.chunk.Len()
+	t.chunk.Write(b)
+	return t.chunk.String()[start:]
+}
+
+// shared is own for strings that come again and again, such as labels.
+func (t *stringPool) shared(b []byte) string {
+	if s, ok := t.known[string(b)]; ok {
+		return s
+	}
+	s := t.own(b)
+	if len(t.known) < maxShared && len(b) <= sharedBytes {
+		if t.known == nil {
+			t.known = make(map[string]string)
+		}
+		t.known[s] = s
+	}
+	return s
+}
