@@ -1,0 +1,131 @@
+package fs
+
+import (
+	"iter"
+	"syscall"
+
+	"github.com/imgfs/imgfs/layerindex"
+)
+
+// A Node is one inode of a tree. The zero Node is not valid. Nodes of the
+// same tree are comparable: hard links give equal Nodes.
+type Node struct {
+	t  *Tree
+	id uint32
+}
+
+// Attr is what stat(2) shows of an inode.
+type Attr struct {
+	Mode         uint32 // st_mode: S_IFMT and 07777
+	UID, GID     uint32
+	Nlink        uint32 // of directories: 2 and one for each subdirectory
+	Size         int64  // of a symlink the length of its target, of a directory 4096
+	ModSec       int64
+	ModNsec      uint32
+	Major, Minor uint32
+}
+
+// dirSize is the size that directories show, as most file systems do.
+const dirSize = 4096
+
+func (n Node) inode() *inode { return &n.t.inodes[n.id] }
+
+// Ino returns the inode number: stable over mounts of the same image.
+func (n Node) Ino() uint64 { return uint64(n.id) + 1 }
+
+// Attr returns the inode's attributes.
+func (n Node) Attr() Attr {
+	in := n.inode()
+	a := Attr{
+		Mode:    uint32(in.mode),
+		UID:     in.uid,
+		GID:     in.gid,
+		Nlink:   in.nlink,
+		Size:    in.size,
+		ModSec:  in.modSec,
+		ModNsec: in.modNsec,
+	}
+	if t := in.format(); t == syscall.S_IFCHR || t == syscall.S_IFBLK {
+		a.Major, a.Minor = uint32(in.off>>32), uint32(in.off)
+	}
+	return a
+}
+
+// Mode returns Attr().Mode alone.
+func (n Node) Mode() uint32 { return uint32(n.inode().mode) }
+
+// format returns the S_IFMT part of the mode.
+func (in *inode) format() uint32 { return uint32(in.mode) & syscall.S_IFMT }
+
+func (in *inode) isDir() bool { return in.format() == syscall.S_IFDIR }
+
+// dir returns the directory's record; other inodes are empty directories.
+func (n Node) dir() dir {
+	if in := n.inode(); in.isDir() {
+		return n.t.dirs[in.off]
+	}
+	return dir{}
+}
+
+// Parent returns the directory that holds a directory; the root's is itself.
+// Other inodes can have several and give the root.
+func (n Node) Parent() Node { return Node{n.t, n.dir().parent} }
+
+// Child finds a name in a directory. Inodes that are no directories have no
+// children.
+func (n Node) Child(name string) (Node, bool) {
+	d := n.dir()
+	lo, hi := d.first, d.first+d.count
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		switch s := n.t.name(mid); {
+		case s == name:
+			return Node{n.t, n.t.names[mid].id}, true
+		case s < name:
+			lo = mid + 1
+		default:
+			hi = mid
+		}
+	}
+	return Node{}, false
+}
+
+// name returns the name of a dirent.
+func (t *Tree) name(i uint32) string {
+	return t.text[t.names[i].text:t.names[i+1].text]
+}
+
+// NumChildren returns the number of names in a directory, without . and ...
+func (n Node) NumChildren() int { return int(n.dir().count) }
+
+// ChildAt returns the name at position i, 0 to NumChildren()-1; names are in byte order.
+func (n Node) ChildAt(i int) (string, Node) {
+	at := n.dir().first + uint32(i)
+	return n.t.name(at), Node{n.t, n.t.names[at].id}
+}
+
+// Children iterates over a directory in the order of ChildAt.
+func (n Node) Children() iter.Seq2[string, Node] {
+	return func(yield func(string, Node) bool) {
+		for i := range n.NumChildren() {
+			if !yield(n.ChildAt(i)) {
+				return
+			}
+		}
+	}
+}
+
+// Target returns what a symlink holds, "" of other inodes.
+func (n Node) Target() string {
+	in := n.inode()
+	if in.format() != syscall.S_IFLNK {
+		return ""
+	}
+	return n.t.targets[in.off : in.off+in.size]
+}
+
+// Xattrs returns the extended attributes, sorted by name. The slice is the
+// caller's.
+func (n Node) Xattrs() []layerindex.Xattr {
+	return decodeXattrs(n.t.xattrs, n.t.extras[n.inode().extra].xattrs)
+}

@@ -1,0 +1,76 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"syscall"
+)
+
+// ReadAt reads from a regular file, like io.ReaderAt: it returns fewer than
+// len(p) bytes only with an error, which is io.EOF at the end of the file.
+// Reading a directory is EISDIR, anything else that is no regular file EINVAL.
+// If ctx ends first the error wraps ctx.Err().
+func (n Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	in := n.inode()
+	switch {
+	case in.isDir():
+		return 0, syscall.EISDIR
+	case in.format() != syscall.S_IFREG || off < 0:
+		return 0, syscall.EINVAL
+	case len(p) == 0:
+		return 0, nil
+	case off >= in.size:
+		return 0, io.EOF
+	}
+	var eof error
+	if int64(len(p)) > in.size-off {
+		p, eof = p[:in.size-off], io.EOF
+	}
+	src := &n.t.sources[in.layer]
+	got, err := 0, error(nil)
+	if x := n.t.extras[in.extra]; x.sparse {
+		got, err = readSparse(ctx, src, n.t.extents[x.first:x.first+x.count], p, off)
+	} else {
+		got, err = src.readAt(ctx, p, in.off+off)
+	}
+	if err != nil {
+		return got, err
+	}
+	return got, eof
+}
+
+// readAt fills p from the layer: whatever ends early is an error.
+func (s *source) readAt(ctx context.Context, p []byte, out int64) (int, error) {
+	if s.content == nil {
+		return 0, fmt.Errorf("layer %s: no content", s.name)
+	}
+	n, err := s.content.ReadAt(ctx, p, out)
+	if n == len(p) {
+		return n, nil
+	}
+	// An index that points past the end of its layer is wrong; an EOF from
+	// here would look like the end of the file.
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, fmt.Errorf("layer %s: %w", s.name, err)
+}
+
+// readSparse fills p from off of a file that holds extents and zeros.
+func readSparse(ctx context.Context, src *source, extents []extent, p []byte, off int64) (int, error) {
+	clear(p)
+	end := off + int64(len(p))
+	i := sort.Search(len(extents), func(i int) bool { return extents[i].off+extents[i].size > off })
+	for ; i < len(extents) && extents[i].off < end; i++ {
+		x := extents[i]
+		from, to := max(x.off, off), min(x.off+x.size, end)
+		n, err := src.readAt(ctx, p[from-off:to-off], x.out+from-x.off)
+		if err != nil {
+			return int(from-off) + n, err
+		}
+	}
+	return len(p), nil
+}

@@ -1,0 +1,111 @@
+package fs
+
+import (
+	"context"
+
+	"github.com/imgfs/imgfs/layerindex"
+)
+
+// Content is the uncompressed stream of one layer.
+type Content interface {
+	// ReadAt is like io.ReaderAt with a context.
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+}
+
+// A Layer is one layer to merge.
+type Layer struct {
+	// Name is what messages call the layer: its digest.
+	Name string
+	// Entries are the entries of its tar, in their order. Merge ranges over
+	// them twice.
+	Entries layerindex.Entries
+	// Content is what regular files' offsets refer to. The tree keeps it.
+	Content Content
+}
+
+// A Tree is the merged, read-only view of an image's layers. It is immutable
+// and safe for concurrent use.
+//
+// Everything lies in a few flat arrays; a Node is a position in them.
+type Tree struct {
+	inodes  []inode // inode number n is at n-1
+	dirs    []dir
+	names   []dirent // of all directories, and one more at the end
+	text    string   // the names, in the order of names
+	targets string
+	extras  []extra
+	xattrs  string // lists of xattrs as xattrTable writes them
+	extents []extent
+	sources []source
+
+	layers []*OpenLayer // what Close closes; nil for a tree made by Merge
+}
+
+// An inode is what the tree holds of every inode. There are many: it has no
+// pointers, and what few inodes have is in Tree.extras.
+type inode struct {
+	size   int64 // as Attr.Size
+	off    int64 // by type, see below
+	modSec int64
+
+	modNsec  uint32
+	uid, gid uint32
+	nlink    uint32
+	extra    uint32 // position in extras, 0 for none
+	mode     uint16 // all of st_mode
+	layer    uint16 // position in sources, of a regular file
+}
+
+// What inode.off holds:
+//
+//	regular file  offset of the content in the uncompressed layer
+//	directory     position in Tree.dirs (in a builder the parent's inode)
+//	symlink       offset of the target in Tree.targets (in a builder the
+//	              position in builder.targets)
+//	device        major<<32 | minor
+
+// A dir says where the names of a directory are.
+type dir struct {
+	first, count uint32 // in Tree.names
+	parent       uint32 // position of the inode
+}
+
+// A dirent is one name. Its bytes end where those of the next dirent begin.
+type dirent struct {
+	text uint32 // offset in Tree.text
+	id   uint32 // position of the inode
+}
+
+// An extra is what few inodes have.
+type extra struct {
+	xattrs uint32 // offset in Tree.xattrs
+	sparse bool
+	first  uint32 // in Tree.extents, if sparse
+	count  uint32
+}
+
+// An extent is a run of data in a sparse file.
+type extent struct {
+	off, size int64 // in the file
+	out       int64 // where its data is, in the uncompressed layer
+}
+
+// A source is where the content of a layer's files comes from.
+type source struct {
+	name    string
+	content Content
+}
+
+// Root returns the root directory; its Ino is 1.
+func (t *Tree) Root() Node { return Node{t, 0} }
+
+// Len returns the number of inodes. They are numbered 1 to Len.
+func (t *Tree) Len() int { return len(t.inodes) }
+
+// Node returns the inode with a number.
+func (t *Tree) Node(ino uint64) (Node, bool) {
+	if ino == 0 || ino > uint64(len(t.inodes)) {
+		return Node{}, false
+	}
+	return Node{t, uint32(ino - 1)}, true
+}
