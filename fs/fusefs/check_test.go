@@ -1,0 +1,229 @@
+package fusefs
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// checkRole tells what Check finds.
+func checkRole(k task) error {
+	err := Check(k.Dir, &Options{AllowOther: k.AllowOther})
+	if errors.Is(err, ErrPermission) {
+		say("no permission")
+	}
+	return err
+}
+
+func TestCheckDirectory(t *testing.T) {
+	needFUSE(t)
+	dir := t.TempDir()
+	name := filepath.Join(dir, "file")
+	loop := filepath.Join(dir, "loop")
+	if err := errors.Join(os.WriteFile(name, nil, 0o644), os.Symlink(loop, loop)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		dir  string
+		want error
+		hint string
+	}{
+		{filepath.Join(dir, "none"), ErrNoDir, "mkdir " + filepath.Join(dir, "none")},
+		{filepath.Join(dir, "none", "two"), ErrNoDir, "mkdir " + filepath.Join(dir, "none", "two")},
+		{name, ErrNotDir, ""},
+		{filepath.Join(name, "x"), ErrNotDir, ""},
+		{"/proc", ErrMounted, "choose another directory"},
+		{"/", ErrMounted, "choose another directory"},
+	} {
+		err := Check(c.dir, nil)
+		if e := new(Error); !errors.Is(err, c.want) || !errors.As(err, &e) || e.Op != "mount" || e.Dir != c.dir || e.Hint != c.hint {
+			t.Errorf("Check(%s) = %v, want %v with hint %q", c.dir, err, c.want, c.hint)
+		}
+		if _, err := Mount(c.dir, treeNamed(t, "plain"), nil); !errors.Is(err, c.want) {
+			t.Errorf("Mount(%s) = %v, want %v", c.dir, err, c.want)
+		}
+	}
+	if err := Check(loop, nil); err == nil {
+		t.Errorf("Check of a symlink loop succeeds")
+	}
+	if err := Check(dir, nil); isRoot() && err != nil {
+		t.Errorf("Check of an empty directory: %v", err)
+	}
+}
+
+func TestCheckMounted(t *testing.T) {
+	w := mounters(t)[0]
+	_, dir := serve(t, w, task{Tree: "plain", Name: "fedora:latest"})
+	err := Check(dir, nil)
+	if !errors.Is(err, ErrMounted) || !strings.Contains(err.Error(), "fedora:latest of type fuse.imgfs") {
+		t.Errorf("Check: %v, want %v and what is mounted", err, ErrMounted)
+	}
+	if e := new(Error); !errors.As(err, &e) || e.Hint != "imgfs umount '"+dir+"'" {
+		t.Errorf("Check: %v, want a hint to unmount it", err)
+	}
+}
+
+func TestCheckHost(t *testing.T) {
+	dir := t.TempDir()
+	device := filepath.Join(dir, "fuse") // any file that can be opened
+	closed := filepath.Join(dir, "closed")
+	allows := filepath.Join(dir, "allows.conf")
+	forbids := filepath.Join(dir, "forbids.conf")
+	if err := errors.Join(os.WriteFile(device, nil, 0o600), os.Mkdir(closed, 0),
+		os.WriteFile(allows, []byte("mount_max = 1000\n user_allow_other # yes\n"), 0o644),
+		os.WriteFile(forbids, []byte("#user_allow_other\nuser_allow_other_not\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	has := func(names ...string) func(string) (string, error) {
+		return func(file string) (string, error) {
+			if slices.Contains(names, file) {
+				return file, nil
+			}
+			return "", exec.ErrNotFound
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		host   host
+		opts   Options
+		want   error
+		helper string
+	}{
+		{"root", host{root: true, device: device, lookPath: has()}, Options{Suid: true, Dev: true, AllowOther: true}, nil, ""},
+		{"root, no device", host{root: true, device: closed + "-none"}, Options{}, ErrNoDevice, ""},
+		{"device cannot be opened", host{root: true, device: closed}, Options{}, ErrDevice, ""},
+		{"root through a helper", host{root: true, device: device, lookPath: has("fusermount3")}, Options{useHelper: true}, nil, "fusermount3"},
+		{"user", host{device: device, lookPath: has("fusermount3", "fusermount")}, Options{}, nil, "fusermount3"},
+		{"user of FUSE 2", host{device: device, lookPath: has("/bin/fusermount")}, Options{}, nil, "/bin/fusermount"},
+		{"no PATH", host{device: device, lookPath: has("/usr/bin/fusermount3")}, Options{}, nil, "/usr/bin/fusermount3"},
+		{"no helper", host{device: device, lookPath: has()}, Options{}, ErrNoHelper, ""},
+		{"suid", host{device: device, lookPath: has("fusermount3")}, Options{Suid: true}, ErrNeedsRoot, ""},
+		{"dev", host{device: device, lookPath: has("fusermount3")}, Options{Dev: true}, ErrNeedsRoot, ""},
+		{"allow_other", host{device: device, conf: allows, lookPath: has("fusermount3")}, Options{AllowOther: true}, nil, "fusermount3"},
+		{"allow_other not allowed", host{device: device, conf: forbids, lookPath: has("fusermount3")}, Options{AllowOther: true}, ErrAllowOther, ""},
+		{"allow_other, no file", host{device: device, conf: closed + "-none", lookPath: has("fusermount3")}, Options{AllowOther: true}, ErrAllowOther, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := c.host.check(dir, &c.opts)
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+				t.Fatalf("%v, want %v", err, c.want)
+			}
+			if err == nil && got.helper != c.helper {
+				t.Errorf("the helper is %q, want %q", got.helper, c.helper)
+			}
+			if err != nil && c.want != ErrNeedsRoot && hint("mount", dir, err) == "" {
+				t.Errorf("%v has no hint", err)
+			}
+		})
+	}
+}
+
+// An ordinary user is told before anything is fetched.
+func TestCheckPermission(t *testing.T) {
+	needFUSE(t)
+	needHelper(t)
+	needRoot(t)
+	sticky := mountDir(t, 0)
+	if err := os.Chmod(sticky, os.ModeSticky|0o777); err != nil {
+		t.Fatal(err)
+	}
+	closed := mountDir(t, 0)
+	if err := errors.Join(os.Mkdir(filepath.Join(closed, "in"), 0o755), os.Chmod(closed, 0)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(filepath.Join(closed, "in")) })
+	for _, dir := range []string{mountDir(t, 0), sticky, filepath.Join(closed, "in")} {
+		c := start(t, nobody, task{Role: "check", Dir: dir})
+		c.expect("no permission")
+		if got := c.next(); !strings.HasPrefix(got, "error: mount "+dir+": "+ErrPermission.Error()+": ") {
+			t.Errorf("the user is told %q, want the reason", got)
+		}
+		_ = c.cmd.Wait()
+	}
+}
+
+func TestShellWord(t *testing.T) {
+	for _, c := range []struct{ path, want string }{
+		{"/mnt/fedora-44_x.y", "/mnt/fedora-44_x.y"},
+		{"/mnt/a b", "'/mnt/a b'"},
+		{"/mnt/it's", `'/mnt/it'\''s'`},
+	} {
+		if got := shellWord(c.path); got != c.want {
+			t.Errorf("shellWord(%s) = %s, want %s", c.path, got, c.want)
+		}
+	}
+}
+
+// Root in a container often has no right to mount.
+func TestMountWithoutCapability(t *testing.T) {
+	needFUSE(t)
+	needRoot(t)
+	k, err := json.Marshal(task{Role: "serve", Dir: mountDir(t, 0), Tree: "plain"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("setpriv", "--bounding-set", "-sys_admin", self)
+	cmd.Env = append(os.Environ(), taskEnv+"="+string(k))
+	if out, err := cmd.Output(); err == nil || !strings.Contains(string(out), ErrCapability.Error()) {
+		t.Errorf("mounting: %v, %s, want %v", err, out, ErrCapability)
+	}
+}
+
+func TestHelpersWords(t *testing.T) {
+	for _, c := range []struct {
+		script, want string
+		is           error
+	}{
+		{"exit 0", "", nil},
+		{"echo fusermount3: a warning >&2", "", nil},
+		{"exit 3", "sh: exit status 3", nil},
+		{"echo fusermount3: unknown option >&2; exit 1", "fusermount3: unknown option", nil},
+		{"echo fusermount3: user has no write access to mountpoint /x >&2; exit 1",
+			ErrPermission.Error() + ": fusermount3: user has no write access to mountpoint /x", ErrPermission},
+	} {
+		_, err := runHelper(exec.Command("sh", "-c", c.script))
+		if (err == nil) != (c.want == "") || err != nil && err.Error() != c.want || c.is != nil && !errors.Is(err, c.is) {
+			t.Errorf("after %q: %v, want %q", c.script, err, c.want)
+		}
+	}
+}
+
+// A helper that succeeds without sending a descriptor must not hang or pass.
+func TestSilentHelper(t *testing.T) {
+	helper := filepath.Join(t.TempDir(), "fusermount3")
+	if err := os.WriteFile(helper, []byte("#!/bin/sh\necho fusermount3: odd >&2\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var logs []string
+	_, err := attach(target{dir: t.TempDir(), helper: helper}, &Options{Logf: func(f string, a ...any) { logs = append(logs, f) }})
+	if err == nil || !strings.Contains(err.Error(), "sent no descriptor") || len(logs) != 1 {
+		t.Errorf("%v, log %q, want an error and the helper's words in the log", err, logs)
+	}
+}
+
+func TestParseMountinfo(t *testing.T) {
+	const text = `24 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
+33 24 0:40 / /mnt/a\040b\134c\012d ro,nosuid,nodev shared:7 master:2 - fuse.imgfs oci:\043x,\011y ro,user_id=0
+too short - x y
+34 24 0:41 / /no/optional ro - fuse.imgfs fedora:latest ro
+35 24 0:42 / /mnt/odd\9 rw - tmpfs none
+`
+	want := []mountEntry{
+		{"24", "254:0", "/", "ext4", "/dev/root"},
+		{"33", "0:40", "/mnt/a b\\c\nd", "fuse.imgfs", "oci:#x,\ty"},
+		{"34", "0:41", "/no/optional", "fuse.imgfs", "fedora:latest"},
+		{"35", "0:42", `/mnt/odd\9`, "tmpfs", "none"},
+	}
+	if got := parseMountinfo(text); !slices.Equal(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}

@@ -1,0 +1,43 @@
+// Package fusefs serves an [fs.Tree] to the kernel through FUSE: it mounts,
+// answers requests, decides errno values and unmounts. It is the only package
+// that knows go-fuse, and it knows nothing of layers or the network.
+//
+// # Serving
+//
+// An image never changes and all its metadata is in memory, so everything the
+// kernel can keep, it keeps for ever: names (missing ones as well),
+// attributes, directories, symlinks and pages. The protocol's node identifier
+// is the inode number, which is the position in the tree; there are no objects
+// for inodes, nothing to forget, and no locks between a request and its reply.
+// OPEN and OPENDIR are answered with ENOSYS where the kernel then stops
+// sending them: an open costs no round trip at all.
+//
+// Access is checked by the kernel from mode, owner and POSIX ACLs
+// (default_permissions). A mount made by an ordinary user therefore shows that
+// user what an unpacked tree owned by root would: files of mode 0600 stay
+// closed.
+//
+// Mounts are read-only, and nosuid and nodev unless [Options] says otherwise:
+// setuid bits, file capabilities and device nodes are shown but have no
+// effect, as on every mount that fusermount3 makes.
+//
+// # Errors
+//
+// A failed read is EIO for that read alone and leaves one line in the log
+// with its cause; the next read tries again. A read whose caller was
+// interrupted returns EINTR. The kernel reads ahead for a process, and such
+// reads are nobody's: they go on when the process is killed, and end when the
+// file system is unmounted.
+//
+// # Mounting
+//
+// Root mounts directly, everybody else through the setuid helper fusermount3.
+// A process must not use the files of its own mount: both sides of a request
+// need a thread, and there may not be one left.
+//
+//	server, err := fusefs.Mount("/mnt/fedora", tree, &fusefs.Options{Name: "fedora:latest"})
+//	if err != nil {
+//		return err
+//	}
+//	server.Wait() // until somebody unmounts it
+package fusefs

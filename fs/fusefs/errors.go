@@ -1,0 +1,89 @@
+package fusefs
+
+import (
+	"errors"
+	"strings"
+)
+
+// Reasons why a directory cannot be mounted on or unmounted. They are wrapped
+// in an *[Error].
+var (
+	ErrNoDir      = errors.New("mountpoint does not exist")
+	ErrNotDir     = errors.New("mountpoint is not a directory")
+	ErrMounted    = errors.New("already a mount point")
+	ErrDead       = errors.New("the file system mounted there is dead: transport endpoint is not connected")
+	ErrPermission = errors.New("no permission")
+	ErrCapability = errors.New("this root may not mount: it has no CAP_SYS_ADMIN")
+	ErrNoDevice   = errors.New("/dev/fuse is missing")
+	ErrDevice     = errors.New("/dev/fuse cannot be opened")
+	ErrNoHelper   = errors.New("fusermount3 is not installed")
+	ErrAllowOther = errors.New("allow_other is not allowed by /etc/fuse.conf")
+	ErrNeedsRoot  = errors.New("suid and dev need root")
+	ErrNotMounted = errors.New("not an imgfs mount")
+	ErrBusy       = errors.New("in use")
+)
+
+// An Error is a failure to mount on or to unmount a directory.
+type Error struct {
+	Op  string // "mount" or "unmount"
+	Dir string // as the caller gave it
+	Err error
+	// Hint is what the user may do about it, one line, or "".
+	Hint string
+}
+
+// Error returns the operation, the directory and the reason; not the hint.
+func (e *Error) Error() string { return e.Op + " " + e.Dir + ": " + e.Err.Error() }
+
+// Unwrap returns e.Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// A hinted error brings a hint of its own.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// mountError wraps err, if it is not nil, and adds the hint that goes with it.
+func mountError(op, dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var h hinted
+	if !errors.As(err, &h) && (op == "mount" || !errors.Is(err, ErrNoDir)) {
+		h.hint = hint(op, dir, err)
+	}
+	return &Error{Op: op, Dir: dir, Err: err, Hint: h.hint}
+}
+
+func hint(op, dir string, err error) string {
+	switch {
+	case errors.Is(err, ErrNoDir) && op == "mount":
+		return "mkdir " + shellWord(dir)
+	case errors.Is(err, ErrPermission) && op == "mount":
+		return "choose a directory of your own"
+	case errors.Is(err, ErrCapability):
+		return "a container needs --cap-add SYS_ADMIN and --device /dev/fuse"
+	case errors.Is(err, ErrNoDevice):
+		return "modprobe fuse, as root; a container needs --device /dev/fuse"
+	case errors.Is(err, ErrDevice):
+		return "chmod 0666 /dev/fuse, as root; a container needs --device /dev/fuse"
+	case errors.Is(err, ErrNoHelper):
+		return "install the package fuse3"
+	case errors.Is(err, ErrAllowOther):
+		return "add the line user_allow_other to /etc/fuse.conf, as root"
+	case errors.Is(err, ErrBusy):
+		return "end what uses it, or unmount it lazily"
+	}
+	return ""
+}
+
+// shellWord quotes a path for a command line that somebody copies.
+func shellWord(s string) string {
+	if !strings.ContainsAny(s, " \t\n!\"#$&'()*;<>?[\\]^`{|}~") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,217 @@
+package fusefs
+
+import (
+	"errors"
+	"io"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/fs"
+)
+
+const (
+	// forever is the lifetime of everything the kernel keeps, in seconds: a
+	// hundred years.
+	forever = 100 * 365 * 24 * 3600
+
+	nameMax   = 255
+	targetMax = 4095 // what the kernel takes in a reply to READLINK
+	blockSize = 4096
+)
+
+// A rawFS answers the kernel's requests from a tree.
+type rawFS struct {
+	fuse.RawFileSystem
+	tree     *fs.Tree
+	contents summary
+	failures failureLog
+
+	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
+	// life of the mount. keepOpens forbids it. All are set before the first
+	// request but INIT.
+	keepOpens, noOpen, noOpendir bool
+}
+
+var _ fuse.RawFileSystem = (*rawFS)(nil)
+
+func newRawFS(t *fs.Tree, logf func(string, ...any)) *rawFS {
+	return &rawFS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		tree:          t,
+		contents:      summarize(t),
+		failures:      failureLog{tree: t, logf: logf},
+	}
+}
+
+func (r *rawFS) String() string { return fsType }
+
+// Init learns what the kernel can do.
+func (r *rawFS) Init(s *fuse.Server) {
+	if r.keepOpens {
+		return
+	}
+	can := s.KernelSettings().Flags64()
+	r.noOpen = can&fuse.CAP_NO_OPEN_SUPPORT != 0
+	r.noOpendir = can&fuse.CAP_NO_OPENDIR_SUPPORT != 0
+}
+
+// Lookup answers a missing name with node 0, which the kernel keeps as well.
+func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	dir, ok := r.tree.Node(h.NodeId)
+	if !ok {
+		return fuse.Status(unix.ESTALE)
+	}
+	if !isDir(dir) {
+		return fuse.ENOTDIR
+	}
+	if len(name) > nameMax {
+		return fuse.Status(unix.ENAMETOOLONG)
+	}
+	if n, ok := dir.Child(name); ok {
+		fillEntry(n, out)
+	} else {
+		out.EntryValid = forever
+	}
+	return fuse.OK
+}
+
+func (r *rawFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, ok := r.tree.Node(in.NodeId)
+	if !ok {
+		return fuse.Status(unix.ESTALE)
+	}
+	fillAttr(n, &out.Attr)
+	out.AttrValid = forever
+	return fuse.OK
+}
+
+func (r *rawFS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	n, ok := r.tree.Node(h.NodeId)
+	if !ok {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	if n.Mode()&unix.S_IFMT != unix.S_IFLNK {
+		return nil, fuse.EINVAL
+	}
+	target := n.Target()
+	if len(target) > targetMax {
+		return nil, fuse.Status(unix.ENAMETOOLONG)
+	}
+	return []byte(target), fuse.OK
+}
+
+func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return fuse.EROFS
+	}
+	if r.noOpen {
+		return fuse.ENOSYS
+	}
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	return fuse.OK
+}
+
+func (r *rawFS) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if r.noOpendir {
+		return fuse.ENOSYS
+	}
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
+	return fuse.OK
+}
+
+// Flush has nothing to do: after ENOSYS the kernel asks no more.
+func (r *rawFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
+// Read reads from a regular file. A short reply would tell the kernel that
+// the file ends there, so there is none but at the end.
+//
+// The context ends when the reader gets a signal. That may be no more than the
+// Go runtime's of a program that reads, so it must not end work that others
+// wait for as well.
+func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, ok := r.tree.Node(in.NodeId)
+	if !ok {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	a := n.Attr()
+	if a.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fuse.EINVAL
+	}
+	off := int64(in.Offset)
+	if off < 0 || off >= a.Size {
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	buf = buf[:min(int64(len(buf)), a.Size-off)]
+	ctx := &fuse.Context{Caller: in.Caller, Cancel: cancel}
+	got, err := n.ReadAt(ctx, buf, off)
+	if errors.Is(err, io.EOF) && got == len(buf) {
+		err = nil
+	}
+	if err == nil && got < len(buf) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, r.failures.status(ctx, "read", n, err)
+	}
+	return fuse.ReadResultData(buf), fuse.OK
+}
+
+// Lseek leaves SEEK_DATA and SEEK_HOLE to the kernel, which then takes a file
+// for data to its end.
+func (r *rawFS) Lseek(<-chan struct{}, *fuse.LseekIn, *fuse.LseekOut) fuse.Status {
+	return fuse.ENOSYS
+}
+
+// Ioctl is ENOTTY: ENOSYS reaches the caller on older kernels.
+func (r *rawFS) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
+	return fuse.Status(unix.ENOTTY)
+}
+
+// StatFs shows a full file system of the size of all regular files.
+func (r *rawFS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	out.Blocks = r.contents.blocks
+	out.Files = uint64(r.tree.Len())
+	out.Bsize = blockSize
+	out.Frsize = blockSize
+	out.NameLen = nameMax
+	return fuse.OK
+}
+
+func fillEntry(n fs.Node, out *fuse.EntryOut) {
+	out.NodeId = n.Ino()
+	out.EntryValid = forever
+	out.AttrValid = forever
+	fillAttr(n, &out.Attr)
+}
+
+func fillAttr(n fs.Node, out *fuse.Attr) {
+	a := n.Attr()
+	out.Ino = n.Ino()
+	out.Size = uint64(a.Size)
+	out.Blocks = blocks512(a)
+	// A time before 1970 travels as the two's complement.
+	sec := uint64(a.ModSec)
+	out.Atime, out.Mtime, out.Ctime = sec, sec, sec
+	out.Atimensec, out.Mtimensec, out.Ctimensec = a.ModNsec, a.ModNsec, a.ModNsec
+	out.Mode = a.Mode
+	out.Nlink = a.Nlink
+	out.Uid, out.Gid = a.UID, a.GID
+	out.Rdev = rdev(a.Major, a.Minor)
+	out.Blksize = blockSize
+}
+
+// blocks512 returns st_blocks: what du and "ls -l" add up. Holes count.
+func blocks512(a fs.Attr) uint64 {
+	switch a.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR:
+		return (uint64(a.Size) + 511) / 512
+	}
+	return 0
+}
+
+// rdev returns a device number as the protocol has it: the kernel's 12 bits
+// of major and 20 of minor.
+func rdev(major, minor uint32) uint32 {
+	return minor&0xff | major&0xfff<<8 | minor&0xfff00<<12
+}
