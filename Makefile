@@ -1,0 +1,48 @@
+# make check test: what CI runs. make demo: the main job, without a network.
+# make bench: figures beside peers. make nightly: the long checks.
+
+GO ?= go
+# ./... leaves out testdata, which holds Go packages too.
+PACKAGES = ./... ./testdata/labimage ./testdata/demo
+FUZZTIME ?= 60s
+
+.PHONY: all build check test nightly fuzz bench demo setup clean
+
+all: build
+
+build:
+	$(GO) build -o bin/imgfs ./cmd/imgfs
+
+check:
+	@out="$$(gofmt -l cmd fs layerindex remote testdata)"; if [ -n "$$out" ]; then echo "gofmt -w is due for:"; echo "$$out"; exit 1; fi
+	$(GO) vet $(PACKAGES)
+	$(GO) tool staticcheck $(PACKAGES)
+	$(GO) test -count=1 -run '^TestLayering$$' ./cmd/imgfs
+
+test: setup
+	$(GO) test -race -timeout 15m $(PACKAGES)
+
+nightly: setup
+	IMGFS_STACKS=20000 $(GO) test -count=1 -timeout 60m $(PACKAGES)
+	GOMAXPROCS=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
+	$(MAKE) fuzz
+
+# Every fuzz target of every package, one after the other.
+fuzz:
+	@set -e; for p in $$($(GO) list $(PACKAGES)); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+bench: setup
+	$(GO) test -run '^$$' -bench . -timeout 60m $(PACKAGES)
+
+demo: build
+	@.ci/setup fuse3
+	$(GO) run ./testdata/demo bin/imgfs
+
+setup:
+	@.ci/setup
+
+clean:
+	rm -rf bin

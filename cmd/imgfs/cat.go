@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+const catUsage = `usage: imgfs cat IMAGE PATH...
+
+Prints files of the image one after the other. Symlinks are followed within the
+image.
+
+example:
+  imgfs cat fedora:latest /etc/os-release
+`
+
+func catCommand() command {
+	return command{catUsage, func(*pflag.FlagSet) action {
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) < 2 {
+				return usageError("cat: an image and at least one path are needed")
+			}
+			return cat(ctx, e, args[0], args[1:])
+		}
+	}}
+}
+
+func cat(ctx context.Context, e *env, image string, paths []string) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	img, t, err := e.tree(ctx, image, cache)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	return e.each(paths, func(p string) error {
+		if err := catFile(ctx, e.stdout, t, p); err != nil {
+			return pathError(img.Source.Name(), p, err)
+		}
+		return nil
+	})
+}
+
+// catFile writes the content of a file to w.
+func catFile(ctx context.Context, w io.Writer, t *fs.Tree, name string) error {
+	n, err := t.Lookup(name, true)
+	if err != nil {
+		return err
+	}
+	switch n.Mode() & unix.S_IFMT {
+	case unix.S_IFREG:
+	case unix.S_IFDIR:
+		return unix.EISDIR
+	default:
+		return errors.New("not a regular file")
+	}
+	buf := make([]byte, min(n.Attr().Size+1, 1<<20))
+	for off := int64(0); ; {
+		k, err := n.ReadAt(ctx, buf, off)
+		if _, werr := w.Write(buf[:k]); werr != nil {
+			return werr
+		}
+		off += int64(k)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+)
+
+func TestBadReferences(t *testing.T) {
+	home := alone(t)
+	file := writeFile(t, filepath.Join(home, "file"), "no archive\n")
+	cache := filepath.Join(home, "cache")
+	for _, c := range []struct {
+		image string
+		says  string
+	}{
+		{"", `"" names no image`},
+		{" ", "the image's name is empty"},
+		{"a b", `"a b" has a space or control character`},
+		{"Fedora", `"Fedora" has capitals in the repository's name; try "fedora"`},
+		{"https://example.com/app", `"https://example.com/app" is a URL`},
+		{"fedora@sha256:12", `"sha256:12" is not a digest`},
+		{"fedora:-", `"-" is not a tag`},
+		{"fedora:x:y", `"fedora:x:y"`},
+		{"/abs", `"/abs"`},
+		{"fedora\x1b[2J", `"fedora\x1b[2J"`},
+		{"dir:/x", "imgfs does not read dir:"},
+		{"docker-daemon:app", "imgfs does not read docker-daemon:"},
+		{"oci:", `"oci:" names no directory`},
+		{"oci:" + home, "oci:" + home + ": not an OCI image layout"},
+		{"oci:" + home + "/nothing:tag", "oci:" + home + "/nothing:tag: not an OCI image layout"},
+		{"oci-archive:" + file, "oci-archive:" + file + ": unsupported image"},
+		{"oci-archive:" + home + "/nothing", "oci-archive:" + home + "/nothing: not found"},
+		{"docker-archive:" + file, "docker-archive:" + file + ": unsupported image"},
+		{"docker-archive:" + home + "/nothing:app:latest", "docker-archive:" + home + "/nothing:app:latest: not found"},
+	} {
+		t.Run(c.image, func(t *testing.T) {
+			for _, command := range []string{"ls", "index", "inspect"} {
+				checkRefusal(t, invoke(t, command, "--cache-dir", cache, c.image), exitError, []string{c.says}, "")
+			}
+			checkCache(t, cache)
+		})
+	}
+}
+
+func TestRefusedLogin(t *testing.T) {
+	alone(t)
+	const user, password = "someone", "hush-hush-4711"
+	for name, login := range map[string]registrytest.Login{"basic": registrytest.Basic, "bearer": registrytest.Bearer} {
+		t.Run(name, func(t *testing.T) {
+			reg := registrytest.New(t, &registrytest.Options{Login: login, User: user, Password: password})
+			image, _ := publish(t, reg, small)
+			cache := t.TempDir()
+			hint := "podman login " + reg.Host() + " "
+			for _, flags := range [][]string{
+				nil,
+				{credentials(t, reg.Host(), user, "wrong-secret")},
+				{credentials(t, reg.Host(), "nobody", password)},
+				{credentials(t, "elsewhere.example", user, password)},
+			} {
+				args := append(flags, "--cache-dir", cache, "ls", image)
+				checkRefusal(t, invoke(t, args...), exitError, []string{image + ": unauthorized"}, hint)
+			}
+			garbage := writeFile(t, filepath.Join(t.TempDir(), "auth.json"), `{"auths": `+password)
+			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage, image), exitError, []string{image, garbage}, "")
+			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage+"x", image), exitError, []string{"--authfile", garbage + "x: no such file"}, "")
+			checkCache(t, cache)
+			succeed(t, "ls", "--cache-dir", cache, credentials(t, reg.Host(), user, password), image)
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	for _, k := range []registrytest.Kind{registrytest.Ping, registrytest.Manifest, registrytest.Blob, registrytest.Tags} {
+		reg.Inject(k, registrytest.Always(registrytest.Page()))
+	}
+	cache := t.TempDir()
+	for _, c := range []struct{ image, says string }{
+		{"127.0.0.1:1/app", "127.0.0.1:1/app:latest: unavailable: dial tcp 127.0.0.1:1: connection refused"},
+		{"registry.invalid/app:v1", "registry.invalid/app:v1: unavailable: "},
+		{image, image + ": unavailable: the answer, a text/html, is not a manifest"},
+	} {
+		t.Run(c.image, func(t *testing.T) {
+			t.Parallel()
+			for _, command := range []string{"ls", "inspect"} {
+				checkRefusal(t, invoke(t, "--cache-dir", cache, command, c.image), exitError, []string{c.says}, "")
+			}
+		})
+	}
+	t.Cleanup(func() { checkCache(t, cache) })
+}
+
+// TestTLSVerify has registries with plain http and with a certificate that
+// nobody trusts, both on loopback.
+func TestTLSVerify(t *testing.T) {
+	home := alone(t)
+	plain, self := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{TLS: true})
+	plainImage, _ := publish(t, plain, small)
+	selfImage, _ := publish(t, self, small)
+	for _, c := range []struct {
+		flag, image string
+		hint        string // of the refusal, "" if there is none
+	}{
+		{"", plainImage, ""},
+		{"--tls-verify", plainImage, "--tls-verify=false"},
+		{"--tls-verify=true", plainImage, "--tls-verify=false"},
+		{"--tls-verify=false", plainImage, ""},
+		{"", selfImage, "/etc/containers/certs.d/" + self.Host()},
+		{"--tls-verify=true", selfImage, "--tls-verify=false"},
+		{"--tls-verify=false", selfImage, ""},
+	} {
+		args := []string{"--cache-dir", t.TempDir(), "ls", c.image, "/etc"}
+		if c.flag != "" {
+			args = append([]string{c.flag}, args...)
+		}
+		r := invoke(t, args...)
+		if c.hint != "" {
+			checkRefusal(t, r, exitError, []string{c.image + ": unavailable: no secure connection"}, c.hint)
+		} else if want := "os-release\n"; r.stdout != want || r.code != 0 {
+			t.Errorf("%s on %s: got %q and exit code %d, want %q\n%s", c.flag, c.image, r.stdout, r.code, want, r.stderr)
+		}
+	}
+	// A certificate that is put where the hint says, but in the user's own
+	// directory.
+	writeFile(t, filepath.Join(home, ".config/containers/certs.d", self.Host(), "ca.crt"), pemOf(self.Certificate()))
+	succeed(t, "--tls-verify=true", "--cache-dir", t.TempDir(), "ls", selfImage)
+}
+
+func TestBadCache(t *testing.T) {
+	home := alone(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	file := writeFile(t, filepath.Join(home, "file"), "a file\n")
+	newer := filepath.Join(home, "newer")
+	writeFile(t, filepath.Join(newer, "version"), "imgfs cache 99\n")
+	for _, command := range []string{"ls", "index", "inspect"} {
+		for _, c := range []struct{ dir, says string }{
+			{file, "cache directory " + file + ": not a directory"},
+			{file + "/below", "cache directory " + file + ": not a directory"},
+			{newer, "cache directory " + newer + " has format 99"},
+			{"/proc/imgfs", "cache directory /proc/imgfs: no such file or directory"},
+		} {
+			checkRefusal(t, invoke(t, command, "--cache-dir", c.dir, image), exitError, []string{c.says}, "--cache-dir DIR")
+		}
+	}
+	t.Setenv("HOME", "")
+	checkRefusal(t, invoke(t, "ls", image), exitError, []string{"no cache directory"}, "--cache-dir DIR")
+	if n := reg.Count(); n > 0 {
+		t.Errorf("the registry got %d requests before the cache was looked at", n)
+	}
+}
+
+// TestCacheNotWritable needs a user to whom permissions apply.
+func TestCacheNotWritable(t *testing.T) {
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s := newSandbox(t)
+	if os.Geteuid() == 0 {
+		s = sandboxOf(t, otherUser(t))
+	}
+	dir := s.mountpoint()
+	if err := os.Chmod(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	mnt := s.mountpoint()
+	for _, args := range [][]string{{"ls", image}, {"mount", image, mnt}} {
+		r := s.run(append([]string{"--cache-dir", dir}, args...)...)
+		checkRefusal(t, r, exitError, []string{"cache directory " + dir, "not writable"}, "--cache-dir DIR or IMGFS_CACHE_DIR")
+	}
+	if mounted(mnt) {
+		t.Errorf("%s is mounted", mnt)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	alone(t)
+	for _, c := range []struct {
+		args       []string
+		says, help string
+	}{
+		{nil, "no command", ""},
+		{[]string{""}, "no command", ""},
+		{[]string{"frobnicate"}, `unknown command "frobnicate"`, ""},
+		{[]string{"--frob"}, "unknown flag: --frob", ""},
+		{[]string{"--frob", "ls"}, "unknown flag: --frob", ""},
+		{[]string{"help", "frob"}, `unknown command "frob"`, ""},
+		{[]string{"help", "ls", "cat"}, "one command", ""},
+		{[]string{"--cache-dir"}, "flag needs an argument: --cache-dir", ""},
+		{[]string{"--tls-verify=perhaps", "version"}, `"perhaps" is neither true nor false`, ""},
+		{[]string{"--quiet=perhaps", "version"}, `"perhaps"`, ""},
+		{[]string{"ls"}, "ls: no image named", "ls"},
+		{[]string{"ls", "--frob", "x"}, "unknown flag: --frob", "ls"},
+		{[]string{"ls", "-X", "x"}, "'X' in -X", "ls"},
+		{[]string{"ls", "x", "--platform"}, "flag needs an argument: --platform", "ls"},
+		{[]string{"ls", "--json", "x"}, "unknown flag: --json", "ls"},
+		{[]string{"cat", "x"}, "cat: an image and at least one path", "cat"},
+		{[]string{"index"}, "index: one image", "index"},
+		{[]string{"index", "x", "y"}, "index: one image", "index"},
+		{[]string{"inspect"}, "inspect: one image", "inspect"},
+		{[]string{"inspect", "--raw", "--config", "x"}, "--raw and --config", "inspect"},
+		{[]string{"mount", "x"}, "mount: an image and a directory", "mount"},
+		{[]string{"mount", "x", "y", "z"}, "mount: an image and a directory", "mount"},
+		{[]string{"umount"}, "umount: no directory named", "umount"},
+		{[]string{"version", "x"}, "version takes no arguments", "version"},
+	} {
+		t.Run(fmt.Sprint(c.args), func(t *testing.T) {
+			hint := "imgfs help"
+			if c.help != "" {
+				hint += " " + c.help
+			}
+			checkRefusal(t, invoke(t, c.args...), exitUsage, []string{c.says}, hint+"\n")
+		})
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+// imgfs mount starts itself again for the process that stays. That one does
+// all the work, in a session of its own, with a socket to the one that the
+// shell waits for: on it the child says that the tree is ready, and sees it
+// end when its parent is gone.
+const (
+	detachedFlag = "detached"
+	parentFD     = 3
+)
+
+// detach runs the mount in a child and returns when it is ready, or failed.
+func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *pflag.FlagSet) error {
+	name, err := absLocation(name)
+	if err != nil {
+		return err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "child"), os.NewFile(uintptr(pair[1]), "parent")
+	defer ours.Close()
+	child := exec.Command(exe, append(childArgs(flags), "--", name, dir)...)
+	child.Dir = "/" // not to keep busy where the user happens to be
+	child.Env = childEnv()
+	child.Stdout, child.Stderr = e.stdout, e.stderr
+	child.ExtraFiles = []*os.File{theirs}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = child.Start()
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	return awaitReady(ctx, e, child, ours)
+}
+
+// awaitReady waits for the child's word. A signal goes on to the child, which
+// cleans up and ends.
+func awaitReady(ctx context.Context, e *env, child *exec.Cmd, from io.Reader) error {
+	stop := context.AfterFunc(ctx, func() { child.Process.Signal(os.Interrupt) })
+	defer stop()
+	line, err := bufio.NewReader(from).ReadString('\n')
+	if err == nil {
+		if !e.quiet {
+			fmt.Fprint(e.stdout, line)
+		}
+		return child.Process.Release()
+	}
+	err = child.Wait()
+	var status *exec.ExitError
+	if errors.As(err, &status) && status.ExitCode() > 0 {
+		return &exitCode{status.ExitCode()} // it has said why
+	}
+	return fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
+}
+
+// childArgs gives the child the flags that were given. Paths in them become
+// absolute.
+func childArgs(flags *pflag.FlagSet) []string {
+	args := []string{"mount", "--" + detachedFlag}
+	flags.VisitAll(func(f *pflag.Flag) { // Visit misses those before the command
+		if !f.Changed {
+			return
+		}
+		value := f.Value.String()
+		if f.Name == "cache-dir" || f.Name == "authfile" {
+			if abs, err := filepath.Abs(value); err == nil {
+				value = abs
+			}
+		}
+		args = append(args, "--"+f.Name+"="+value)
+	})
+	return args
+}
+
+// childEnv gives the child this process's environment, with the paths that
+// imgfs reads in it made absolute.
+func childEnv() []string {
+	vars := os.Environ()
+	for _, name := range []string{"IMGFS_CACHE_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "TMPDIR"} {
+		value := os.Getenv(name)
+		if abs, err := filepath.Abs(value); err == nil && value != "" {
+			vars = append(vars, name+"="+abs)
+		}
+	}
+	return vars
+}
+
+// A parent is the process that the shell waits for, seen from its child.
+type parent struct {
+	socket *os.File
+	ready  atomic.Bool
+}
+
+// newParent returns the parent, and ctx until the parent is gone: a mount
+// that was not ready by then nobody wants.
+func newParent(ctx context.Context) (*parent, context.Context) {
+	p := &parent{socket: os.NewFile(parentFD, "parent")}
+	syscall.CloseOnExec(parentFD)
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		p.socket.Read(make([]byte, 1)) // ends when the parent does: it says nothing
+		if !p.ready.Load() {
+			cancel(errors.New("the command that began the mount is gone"))
+		}
+	}()
+	return p, ctx
+}
+
+// release tells the parent that the tree is ready and lets go of what came
+// from it: the terminal, or the pipe that somebody reads to its end.
+func (p *parent) release(line string) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p.ready.Store(true)
+	if _, err := io.WriteString(p.socket, line+"\n"); err != nil {
+		return fmt.Errorf("the command that began the mount is gone: %w", err)
+	}
+	for fd := range 3 {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return err
+		}
+	}
+	return p.socket.Close()
+}

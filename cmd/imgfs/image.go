@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/dockerarchive"
+	"github.com/imgfs/imgfs/remote/ocilayout"
+	"github.com/imgfs/imgfs/remote/registry"
+)
+
+// openCache opens the cache directory.
+func (e *env) openCache() (*blobcache.Cache, error) {
+	dir := e.cacheDir
+	if dir == "" {
+		var err error
+		if dir, err = blobcache.DefaultDir(); err != nil {
+			return nil, &hinted{err, "name a cache directory with --cache-dir DIR"}
+		}
+	}
+	cache, err := blobcache.Open(dir, &blobcache.Options{Warnf: e.warnf})
+	if err != nil {
+		return nil, &hinted{err, "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"}
+	}
+	return cache, nil
+}
+
+// source finds out what kind of place an image's name means. Nothing is asked
+// of a registry yet. Archives stay open until the process ends.
+func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (remote.Source, error) {
+	loc, err := remote.ParseLocation(name)
+	if err != nil {
+		return nil, err
+	}
+	switch loc.Transport {
+	case remote.TransportOCI:
+		return ocilayout.Open(loc.Path, loc.Image)
+	case remote.TransportOCIArchive:
+		return ocilayout.OpenArchive(ctx, loc.Path, loc.Image)
+	case remote.TransportDockerArchive:
+		return dockerarchive.Open(ctx, loc.Path, loc.Image)
+	}
+	ref, err := remote.ParseReference(loc.Path)
+	if err != nil {
+		return nil, err
+	}
+	return e.repository(ref, cache)
+}
+
+// repository returns an image in a registry.
+func (e *env) repository(ref remote.Reference, cache *blobcache.Cache) (remote.Source, error) {
+	opts := &registry.Options{
+		AuthFile:  e.authfile,
+		SpoolDir:  filepath.Join(cache.Dir(), "tmp"),
+		UserAgent: "imgfs/" + version(),
+		Logf:      e.debugf,
+		Tracef:    e.debugf,
+	}
+	if e.tlsVerify.set {
+		opts.TLSVerify = &e.tlsVerify.value
+	}
+	if e.authfile != "" {
+		// A file that is not there would be noticed only by a registry that
+		// wants a login.
+		if _, err := os.Stat(e.authfile); err != nil {
+			return nil, fmt.Errorf("--authfile: %w", err)
+		}
+	}
+	return registry.New(opts).Repository(ref), nil
+}
+
+// open resolves an image. What a registry's manifests say is kept in the cache.
+func (e *env) open(ctx context.Context, src remote.Source, cache *blobcache.Cache) (*remote.Image, error) {
+	if _, ok := src.(*registry.Repository); ok {
+		src = cache.Source(src, &blobcache.SourceOptions{Warnf: e.warnf})
+	}
+	img, err := remote.Open(ctx, src, e.platform)
+	if err != nil {
+		return nil, advise(src, err)
+	}
+	return img, nil
+}
+
+// advise adds to an error what to type, if it depends on the registry.
+func advise(src remote.Source, err error) error {
+	host, _, _ := strings.Cut(src.Repository(), "/")
+	switch {
+	case errors.Is(err, registry.ErrTLS):
+		return &hinted{err, "put the certificate to trust into /etc/containers/certs.d/" + host + "/ca.crt, or do without: --tls-verify=false"}
+	case errors.Is(err, remote.ErrUnauthorized):
+		return &hinted{err, "podman login " + host + " (or docker login), or --authfile FILE; registries say so of images that do not exist, too"}
+	}
+	return err
+}
+
+// image finds and resolves an image.
+func (e *env) image(ctx context.Context, name string, cache *blobcache.Cache) (*remote.Image, error) {
+	src, err := e.source(ctx, name, cache)
+	if err != nil {
+		return nil, err
+	}
+	return e.open(ctx, src, cache)
+}
+
+// layers opens an image and all of its layers.
+func (e *env) layers(ctx context.Context, name string, cache *blobcache.Cache) (*remote.Image, []*fs.OpenLayer, error) {
+	img, err := e.image(ctx, name, cache)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := e.newProgress(img)
+	layers, err := fs.OpenLayers(ctx, img, &fs.Options{Cache: cache, Progress: p.update, Warnf: e.warnf})
+	p.finish()
+	if err != nil {
+		return nil, nil, advise(img.Source, fmt.Errorf("%s: %w", img.Source.Name(), err))
+	}
+	return img, layers, nil
+}
+
+// tree opens an image as one tree.
+func (e *env) tree(ctx context.Context, name string, cache *blobcache.Cache) (*remote.Image, *fs.Tree, error) {
+	img, layers, err := e.layers(ctx, name, cache)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := fs.MergeLayers(layers)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", img.Source.Name(), err)
+	}
+	return img, t, nil
+}
+
+// absLocation makes the path in an image's name absolute, for a process with
+// another working directory.
+func absLocation(name string) (string, error) {
+	loc, err := remote.ParseLocation(name)
+	if err != nil || loc.Transport == remote.TransportDocker {
+		return name, err
+	}
+	if loc.Path, err = filepath.Abs(loc.Path); err != nil {
+		return "", err
+	}
+	return loc.String(), nil
+}

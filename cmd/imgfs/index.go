@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/pflag"
+)
+
+const indexUsage = `usage: imgfs index [--json] IMAGE
+
+Reads the image's layers once, as far as that has not been done, and keeps what
+mounting needs. Prints a row for each layer, the base first.
+
+      --json  an array of objects instead of a table
+
+example:
+  imgfs index fedora:latest
+`
+
+func indexCommand() command {
+	return command{indexUsage, func(f *pflag.FlagSet) action {
+		asJSON := f.Bool("json", false, "")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) != 1 {
+				return usageError("index: one image is needed")
+			}
+			return index(ctx, e, args[0], *asJSON)
+		}
+	}}
+}
+
+// An indexRow is what imgfs index says of one layer.
+type indexRow struct {
+	Digest     digest.Digest `json:"digest"`
+	DiffID     digest.Digest `json:"diffID"`
+	Codec      string        `json:"codec"`
+	Size       int64         `json:"size"`       // of the blob
+	TarSize    int64         `json:"tarSize"`    // uncompressed
+	Entries    int           `json:"entries"`    // of the tar
+	Spans      int           `json:"spans"`      // pieces that decode on their own
+	IndexBytes int64         `json:"indexBytes"` // of the index file
+	Obtained   string        `json:"obtained"`   // "built" or "loaded"
+}
+
+func newIndexRow(l *fs.OpenLayer) indexRow {
+	row := indexRow{
+		Digest: l.Digest(), DiffID: l.DiffID, Codec: l.Index.Codec().String(), Size: l.Size(), TarSize: l.Index.Size(),
+		Entries: l.Index.NumEntries(), Spans: l.Index.NumSpans(), IndexBytes: l.Index.EncodedSize(), Obtained: "loaded",
+	}
+	if l.Built {
+		row.Obtained = "built"
+	}
+	return row
+}
+
+func index(ctx context.Context, e *env, name string, asJSON bool) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	_, layers, err := e.layers(ctx, name, cache)
+	if err != nil {
+		return err
+	}
+	rows := make([]indexRow, len(layers))
+	for i, l := range layers {
+		rows[i] = newIndexRow(l)
+	}
+	if asJSON {
+		return e.printJSON(rows)
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "LAYER\tSIZE\tTAR\tENTRIES\tSPANS\tINDEX\tOBTAINED")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Digest, r.Size, r.TarSize, r.Entries, r.Spans, r.IndexBytes, r.Obtained)
+	}
+	return w.Flush()
+}

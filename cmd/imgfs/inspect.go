@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/spf13/pflag"
+)
+
+const inspectUsage = `usage: imgfs inspect [--raw | --config] IMAGE
+
+Prints what skopeo inspect prints, and ImageID, the digest of the config, and
+DiffIDs, the digests of the uncompressed layers.
+
+      --raw     print the manifest or image index that IMAGE names, byte for byte
+      --config  print the config, byte for byte
+
+example:
+  imgfs inspect --raw fedora:latest | sha256sum
+`
+
+func inspectCommand() command {
+	return command{inspectUsage, func(f *pflag.FlagSet) action {
+		raw := f.Bool("raw", false, "")
+		config := f.Bool("config", false, "")
+		return func(ctx context.Context, e *env, args []string) error {
+			switch {
+			case len(args) != 1:
+				return usageError("inspect: one image is needed")
+			case *raw && *config:
+				return usageError("inspect: --raw and --config exclude each other")
+			}
+			return inspect(ctx, e, args[0], *raw, *config)
+		}
+	}}
+}
+
+func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	src, err := e.source(ctx, name, cache)
+	if err != nil {
+		return err
+	}
+	img, err := e.open(ctx, src, cache)
+	if err != nil {
+		return err
+	}
+	switch {
+	case raw:
+		_, err = e.stdout.Write(img.Raw)
+		return err
+	case config:
+		_, err = e.stdout.Write(img.Config)
+		return err
+	}
+	out := remote.Inspect(img)
+	if out.RepoTags, err = repoTags(ctx, src); err != nil {
+		e.warnf("RepoTags is empty: %s", describe(err))
+	}
+	return e.printJSON(out)
+}
+
+// A tagger is a source that can list the tags beside the image's own.
+type tagger interface {
+	Tags(ctx context.Context) ([]string, error)
+}
+
+// repoTags lists the tags of an image's repository. An empty list is not
+// null, as in skopeo.
+func repoTags(ctx context.Context, src remote.Source) ([]string, error) {
+	if t, ok := src.(tagger); ok {
+		tags, err := t.Tags(ctx)
+		return append([]string{}, tags...), err
+	}
+	return []string{}, nil
+}
+
+func (e *env) printJSON(v any) error {
+	enc := json.NewEncoder(e.stdout)
+	enc.SetIndent("", "    ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+const versionUsage = `usage: imgfs version
+
+Prints the version of imgfs.
+
+example:
+  imgfs version
+`
+
+func versionCommand() command {
+	return command{versionUsage, func(*pflag.FlagSet) action {
+		return func(_ context.Context, e *env, args []string) error {
+			if len(args) != 0 {
+				return usageError("version takes no arguments")
+			}
+			_, err := fmt.Fprintf(e.stdout, "imgfs %s\n", version())
+			return err
+		}
+	}}
+}
+
+// version is the module's version, or the revision it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// module is the prefix of our own packages in the tables below.
+const module = "github.com/imgfs/imgfs"
+
+// layering says what each package may import besides the standard library: a
+// line a package, its own packages by their place in the module, others by
+// the module's name. docs/architecture.md says why. Tests are not held to it.
+const layering = `
+cmd/imgfs: fs fs/fusefs layerindex remote remote/blobcache remote/dockerarchive remote/ocilayout remote/registry go-digest pflag mpb x/sys x/term
+fs: layerindex remote remote/blobcache go-digest x/sync
+fs/fusefs: fs go-fuse x/sys
+
+layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/spool layerindex/internal/zstd go-digest compress
+layerindex/internal/codec:
+layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
+layerindex/internal/inflate: layerindex/internal/codec
+layerindex/internal/inflate/inflatetest:
+layerindex/internal/spool: x/sys
+layerindex/internal/zstd: layerindex/internal/codec compress
+
+remote: go-digest image-spec reference platforms
+remote/blobcache: remote go-digest image-spec x/sys
+remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
+remote/internal/localblob: remote go-digest image-spec
+remote/internal/tarball: compress
+remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
+remote/registry: remote go-digest image-spec oras-go
+remote/registry/registrytest: go-digest image-spec
+remote/sourcetest: remote go-digest image-spec platforms
+testdata/demo: remote/registry/registrytest testdata/labimage
+testdata/labimage: go-digest image-spec compress
+`
+
+// strangers says what of the standard library is none of a package's business.
+var strangers = map[string][]string{
+	"cmd/imgfs":        {"net/http", "archive/tar", "compress/gzip"},
+	"fs":               {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"fs/fusefs":        {"net/http", "archive/tar"},
+	"layerindex":       {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
+	"remote":           {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"remote/blobcache": {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/registry":  {"archive/tar", "compress/gzip"},
+}
+
+// modules are the short names of the modules that we depend on.
+var modules = map[string]string{
+	"go-fuse":    "github.com/hanwen/go-fuse/v2",
+	"go-digest":  "github.com/opencontainers/go-digest",
+	"image-spec": "github.com/opencontainers/image-spec",
+	"reference":  "github.com/distribution/reference",
+	"platforms":  "github.com/containerd/platforms",
+	"oras-go":    "oras.land/oras-go/v2",
+	"compress":   "github.com/klauspost/compress",
+	"pflag":      "github.com/spf13/pflag",
+	"mpb":        "github.com/vbauerster/mpb/v8",
+	"x/sync":     "golang.org/x/sync",
+	"x/sys":      "golang.org/x/sys",
+	"x/term":     "golang.org/x/term",
+}
+
+// A listed package is what go list says of one.
+type listed struct {
+	ImportPath, Dir string
+	Imports         []string
+}
+
+func listPackages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); err == io.EOF {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func allowedImports(t *testing.T) map[string][]string {
+	t.Helper()
+	allowed := map[string][]string{}
+	for line := range strings.Lines(layering) {
+		if name, list, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			allowed[name] = strings.Fields(list)
+		}
+	}
+	return allowed
+}
+
+// TestLayering holds the walls between the packages: who may import whom.
+func TestLayering(t *testing.T) {
+	allowed := allowedImports(t)
+	packages := listPackages(t)
+	if len(packages) != len(allowed) {
+		t.Errorf("%d packages, %d lines in the table", len(packages), len(allowed))
+	}
+	used := map[string]bool{}
+	for _, p := range packages {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		list, ok := allowed[name]
+		if !ok {
+			t.Errorf("package %s is not in the table", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			what := shortName(imported)
+			used[name+" "+what] = true
+			if what != "" && !slices.Contains(list, what) {
+				t.Errorf("%s imports %s, which the table does not allow", name, imported)
+			}
+			if slices.Contains(strangers[name], imported) {
+				t.Errorf("%s imports %s, which is none of its business", name, imported)
+			}
+		}
+		for _, what := range list {
+			if !used[name+" "+what] {
+				t.Errorf("the table lets %s import %s, which it does not", name, what)
+			}
+		}
+	}
+}
+
+// shortName is how the table calls an import: "" for the standard library.
+func shortName(imported string) string {
+	if own, ok := strings.CutPrefix(imported, module+"/"); ok {
+		return own
+	}
+	for short, prefix := range modules {
+		if imported == prefix || strings.HasPrefix(imported, prefix+"/") {
+			return short
+		}
+	}
+	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
+		return ""
+	}
+	return imported
+}
+
+// TestModules: no direct dependency without its line in docs/dependencies.md.
+func TestModules(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Main .Indirect)}}{{.Path}}{{end}}", "all").Output()
+	if err != nil {
+		t.Fatalf("go list -m: %v", err)
+	}
+	doc := readDoc(t, "docs/dependencies.md")
+	for _, m := range strings.Fields(string(out)) {
+		if !strings.Contains(doc, "`"+m+"`") {
+			t.Errorf("docs/dependencies.md has no reason for %s", path.Clean(m))
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// maxLog is when a log file is put aside and a new one begun.
+const maxLog = 1 << 20
+
+// A mountLog takes what a mount has to say while it serves: on stderr in the
+// foreground, in the file imgfs.log of the cache directory else. The mounts
+// of a user share that file, so each line names its mount.
+type mountLog struct {
+	dir  string // of the mount
+	path string // of the file
+
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func newMountLog(e *env, dir, cache string) *mountLog {
+	return &mountLog{dir: dir, path: filepath.Join(cache, "imgfs.log"), w: e.stderr}
+}
+
+// toFile sends what follows to the file. Where that cannot be written the
+// lines are lost: there is nobody left to tell.
+func (l *mountLog) toFile() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.w = io.Discard
+	if st, err := os.Stat(l.path); err == nil && st.Size() > maxLog {
+		os.Rename(l.path, l.path+".old")
+	}
+	if f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err == nil {
+		l.w = f // open as long as the process
+	}
+}
+
+// printf writes one line.
+func (l *mountLog) printf(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.w, "%s imgfs: %s: %s\n", time.Now().Format(time.RFC3339), l.dir, fmt.Sprintf(format, args...))
+}

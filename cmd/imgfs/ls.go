@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"slices"
+	"strings"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+const lsUsage = `usage: imgfs ls [-a | -A] [-l] [-R] IMAGE [PATH...]
+
+Lists directories and files of the image as ls does; without PATH its root.
+Names that begin with a dot are not shown unless asked for.
+
+  -a, --all         names that begin with a dot as well, . and .. too
+  -A, --almost-all  names that begin with a dot as well, but not . and ..
+  -l, --long        mode, links, owner, group, size, time (UTC) and name, as ls -ln does
+  -R, --recursive   the directories below as well
+
+example:
+  imgfs ls -l fedora:latest /etc/os-release
+`
+
+func lsCommand() command {
+	return command{lsUsage, func(f *pflag.FlagSet) action {
+		l := lister{}
+		f.BoolVarP(&l.all, "all", "a", false, "")
+		f.BoolVarP(&l.almostAll, "almost-all", "A", false, "")
+		f.BoolVarP(&l.long, "long", "l", false, "")
+		f.BoolVarP(&l.recursive, "recursive", "R", false, "")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) == 0 {
+				return usageError("ls: no image named")
+			}
+			return l.run(ctx, e, args[0], args[1:])
+		}
+	}}
+}
+
+// A lister prints files as ls does, names byte for byte.
+type lister struct {
+	all, almostAll  bool
+	long, recursive bool
+	headings        bool
+	printed         bool // something, so far
+	terminal        bool // names must not do anything to it
+	w               *bufio.Writer
+}
+
+// A row is a file to be printed.
+type row struct {
+	name string
+	node fs.Node
+}
+
+func (l *lister) run(ctx context.Context, e *env, image string, paths []string) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	img, t, err := e.tree(ctx, image, cache)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	if len(paths) == 0 {
+		paths = []string{"/"}
+	}
+	l.w = bufio.NewWriter(e.stdout)
+	_, l.terminal = terminal(e.stdout)
+	l.headings = len(paths) > 1 || l.recursive
+	var files, dirs []row
+	missing := e.each(paths, func(p string) error {
+		n, err := l.lookup(t, p)
+		switch {
+		case err != nil:
+			return pathError(img.Source.Name(), p, err)
+		case isDir(n):
+			dirs = append(dirs, row{p, n})
+		default:
+			files = append(files, row{p, n})
+		}
+		return nil
+	})
+	if err := l.arguments(ctx, files, dirs); err != nil {
+		return err
+	}
+	if err := l.w.Flush(); err != nil {
+		return err
+	}
+	return missing
+}
+
+// pathError says in which image a path is at fault.
+func pathError(image, path string, err error) error {
+	var looked *iofs.PathError
+	if errors.As(err, &looked) {
+		err = looked.Err
+	}
+	return fmt.Errorf("%s: %s: %w", image, path, err)
+}
+
+// lookup finds what an argument names. A symlink stands for the directory that
+// it leads to, if it does and there is no -l.
+func (l *lister) lookup(t *fs.Tree, name string) (fs.Node, error) {
+	n, err := t.Lookup(name, false)
+	if err != nil || l.long {
+		return n, err
+	}
+	if to, err := t.Lookup(name, true); err == nil && isDir(to) {
+		return to, nil
+	}
+	return n, nil
+}
+
+func isDir(n fs.Node) bool { return n.Mode()&unix.S_IFMT == unix.S_IFDIR }
+
+// arguments prints what was named, files first and sorted, as ls does.
+func (l *lister) arguments(ctx context.Context, files, dirs []row) error {
+	slices.SortStableFunc(files, byName)
+	slices.SortStableFunc(dirs, byName)
+	l.print(files)
+	for _, d := range dirs {
+		if err := l.dir(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dir prints what a directory holds, and with -R the directories below.
+func (l *lister) dir(ctx context.Context, d row) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if l.headings {
+		if l.printed {
+			l.w.WriteByte('\n')
+		}
+		fmt.Fprintf(l.w, "%s:\n", l.shown(d.name))
+		l.printed = true
+	}
+	rows := l.children(d.node)
+	l.print(rows)
+	for _, c := range rows {
+		if !l.recursive || !isDir(c.node) || c.name == "." || c.name == ".." {
+			continue
+		}
+		if err := l.dir(ctx, row{strings.TrimSuffix(d.name, "/") + "/" + c.name, c.node}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// children returns what is shown of a directory, in byte order.
+func (l *lister) children(n fs.Node) []row {
+	var rows []row
+	for name, c := range n.Children() {
+		if l.all || l.almostAll || !strings.HasPrefix(name, ".") {
+			rows = append(rows, row{name, c})
+		}
+	}
+	if l.all && !l.almostAll {
+		rows = append(rows, row{".", n}, row{"..", n.Parent()})
+		slices.SortFunc(rows, byName)
+	}
+	return rows
+}
+
+func byName(a, b row) int { return cmp.Compare(a.name, b.name) }
+
+// print prints a line a row. Failure to write shows at the end, in Flush.
+func (l *lister) print(rows []row) {
+	l.printed = l.printed || len(rows) > 0
+	if l.long {
+		l.printLong(rows)
+		return
+	}
+	for _, r := range rows {
+		fmt.Fprintf(l.w, "%s\n", l.shown(r.name))
+	}
+}
+
+// shown is a name as it is printed: on a terminal, like ls -q, with ? in place
+// of what is not to be seen, such as the beginning of a command to it.
+func (l *lister) shown(name string) string {
+	if !l.terminal {
+		return name
+	}
+	return printable(name)
+}

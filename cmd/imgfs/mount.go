@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/spf13/pflag"
+)
+
+const mountUsage = `usage: imgfs mount [-f] [--allow-other] IMAGE DIR
+
+Mounts the merged tree of an image on a directory, read-only. Returns when the
+tree can be used; a process in the background serves it until it is unmounted
+(imgfs umount DIR, fusermount3 -u DIR or umount DIR).
+
+  -f, --foreground   serve in this process, until Ctrl-C or unmounting
+      --allow-other  let other users in (needs root, or user_allow_other in /etc/fuse.conf)
+
+example:
+  imgfs mount fedora:latest /mnt/fedora
+`
+
+// A mounter is imgfs mount.
+type mounter struct {
+	foreground bool
+	allowOther bool
+	detached   bool // this is the process in the background
+}
+
+func mountCommand() command {
+	return command{mountUsage, func(f *pflag.FlagSet) action {
+		m := mounter{}
+		f.BoolVarP(&m.foreground, "foreground", "f", false, "")
+		f.BoolVar(&m.allowOther, "allow-other", false, "")
+		f.BoolVar(&m.detached, detachedFlag, false, "")
+		f.Lookup(detachedFlag).Hidden = true
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) != 2 {
+				return usageError("mount: an image and a directory are needed")
+			}
+			if m.foreground || m.detached {
+				return m.serve(ctx, e, args[0], args[1])
+			}
+			return m.detach(ctx, e, args[0], args[1], f)
+		}
+	}}
+}
+
+func (m *mounter) options(img string) *fusefs.Options {
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther}
+}
+
+// serve mounts the image and serves it until it is unmounted.
+func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
+	begun := time.Now()
+	var shell *parent
+	if m.detached {
+		shell, ctx = newParent(ctx)
+	}
+	opts := m.options(name)
+	if err := fusefs.Check(dir, opts); err != nil {
+		return err
+	}
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	if err := outside(dir, cache.Dir()); err != nil {
+		return err
+	}
+	img, t, err := e.tree(ctx, name, cache)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	log := newMountLog(e, dir, cache.Dir())
+	opts.Name, opts.Logf = img.Source.Name(), log.printf
+	srv, err := fusefs.Mount(dir, t, opts)
+	if err != nil {
+		return err
+	}
+	line := summary(img, t, dir, cache.Stats(), time.Since(begun))
+	if shell != nil {
+		log.toFile()
+		e.sayTo(func(line string) { log.printf("%s", line) })
+		err = shell.release(line)
+	} else if !e.quiet {
+		_, err = fmt.Fprintln(e.stdout, line)
+	}
+	if err != nil {
+		return errors.Join(err, srv.Unmount())
+	}
+	return untilUnmounted(ctx, srv)
+}
+
+// untilUnmounted serves until somebody unmounts, or ctx ends.
+func untilUnmounted(ctx context.Context, srv *fusefs.Server) error {
+	done := make(chan struct{})
+	go func() {
+		srv.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	if err := srv.Unmount(); err != nil {
+		return err
+	}
+	<-done
+	return nil
+}
+
+// outside refuses a mountpoint that the mount would have to be read through
+// to serve it.
+func outside(dir, cache string) error {
+	for _, p := range []*string{&dir, &cache} {
+		abs, err := filepath.EvalSymlinks(*p)
+		if err == nil {
+			abs, err = filepath.Abs(abs)
+		}
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	if cache == dir || strings.HasPrefix(cache, strings.TrimSuffix(dir, "/")+"/") {
+		return fmt.Errorf("%s holds the cache directory %s, which a mount there would hide", dir, cache)
+	}
+	return nil
+}
+
+// summary is the line that says what was mounted.
+func summary(img *remote.Image, t *fs.Tree, dir string, s blobcache.Stats, took time.Duration) string {
+	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
+		img.Source.Name(), dir, img.Top.Digest, t.Len(), bytesText(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
+}
+
+const umountUsage = `usage: imgfs umount [-l] DIR...
+
+Unmounts what imgfs mount has mounted.
+
+  -l, --lazy  also if it is in use: gone from its place now, ended when unused
+
+example:
+  imgfs umount /mnt/fedora
+`
+
+func umountCommand() command {
+	return command{umountUsage, func(f *pflag.FlagSet) action {
+		lazy := f.BoolP("lazy", "l", false, "")
+		return func(_ context.Context, e *env, args []string) error {
+			if len(args) == 0 {
+				return usageError("umount: no directory named")
+			}
+			unmount := fusefs.Unmount
+			if *lazy {
+				unmount = fusefs.UnmountLazy
+			}
+			return e.each(args, unmount)
+		}
+	}}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/labimage"
+)
+
+// readmeImage has what the README's commands look for.
+func readmeImage(a *labimage.Archive) error {
+	for _, f := range []struct {
+		name, content string
+		mode          int64
+	}{
+		{"etc/debian_version", "12.5\n", 0o644},
+		{"etc/os-release", "NAME=test\n", 0o644},
+		{"usr/bin/chfn", "#!/bin/sh\n", 0o4755},
+	} {
+		if err := a.File(f.name, f.content, labimage.Mode(f.mode)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// consoleCommands returns the commands of a document's console blocks.
+func consoleCommands(doc string) []string {
+	var commands []string
+	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(doc, -1) {
+		for line := range strings.Lines(block[1]) {
+			if c, ok := strings.CutPrefix(line, "$ "); ok {
+				commands = append(commands, strings.TrimSpace(c))
+			}
+		}
+	}
+	return commands
+}
+
+// TestReadme runs every command that the README shows, in their order, with
+// another image and other mountpoints.
+func TestReadme(t *testing.T) {
+	need(t, "fusermount3", "find")
+	layout := filepath.Join(t.TempDir(), "layout")
+	if _, err := labimage.Write(layout, readmeImage); err != nil {
+		t.Fatal(err)
+	}
+	registry := registrytest.New(t, nil)
+	if err := registry.PushLayout(layout, "test"); err != nil {
+		t.Fatal(err)
+	}
+	s := newSandbox(t)
+	image := regexp.MustCompile(`\b(quay\.io/\S+|localhost:5000/\S+|(?:golang|node|debian|alpine):[0-9.]+|fedora\b)`)
+	mountpoint := regexp.MustCompile(`/mnt/\w+`)
+	mounts := map[string]string{}
+	commands := consoleCommands(readDoc(t, "README.md"))
+	if len(commands) < 8 {
+		t.Fatalf("only %d commands found", len(commands))
+	}
+	for _, c := range commands {
+		c = mountpoint.ReplaceAllStringFunc(c, func(m string) string {
+			if mounts[m] == "" {
+				mounts[m] = s.mountpoint()
+			}
+			return mounts[m]
+		})
+		if strings.HasPrefix(c, "imgfs ") {
+			c = image.ReplaceAllString(c, registry.Host()+"/test:"+labimage.Tag)
+			if r := s.run(strings.Fields(c)[1:]...); r.code != 0 {
+				t.Errorf("%s: exit code %d\n%s%s", c, r.code, r.stdout, r.stderr)
+			}
+			continue
+		}
+		if out, err := exec.Command("sh", "-c", c).CombinedOutput(); err != nil || len(out) == 0 {
+			t.Errorf("%s: %v\n%s", c, err, out)
+		}
+	}
+	for m, dir := range mounts {
+		if mounted(dir) {
+			s.umount(dir)
+		}
+		t.Logf("%s was %s", m, dir)
+	}
+}
+
+// TestReadmeTargets: what README says of make exists.
+func TestReadmeTargets(t *testing.T) {
+	makefile := readDoc(t, "Makefile")
+	found := 0
+	for _, m := range regexp.MustCompile("(?m)^    make (.*)$|`make (\\w+)`").FindAllStringSubmatch(readDoc(t, "README.md"), -1) {
+		for target := range strings.FieldsSeq(m[1] + m[2]) {
+			found++
+			if !strings.Contains(makefile, "\n"+target+":") {
+				t.Errorf("README has make %s, the Makefile has no such target", target)
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("only %d targets found", found)
+	}
+	if run := readDoc(t, ".ci/run"); !strings.Contains(run, "make check test") {
+		t.Errorf(".ci/run does not run make check test, as README says: %s", run)
+	}
+}
+
+// TestDemo runs what make demo runs.
+func TestDemo(t *testing.T) {
+	need(t, "fusermount3", "find", "grep")
+	cmd := exec.Command("go", "run", "./testdata/demo", imgfsBinary(t))
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"compress/flate/inflate.go", "fetched", "requests for blobs"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the demo does not print %q:\n%s", want, out)
+		}
+	}
+}
