@@ -34,7 +34,12 @@ fuzz:
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
 	  done; done
 
+# The table of docs/performance.md, with the lab's images if CORPORA says where
+# they are, and then the packages' own benchmarks. BENCHFLAGS=-pull compares
+# with podman pull too, which takes minutes.
 bench: setup
+	@.ci/setup gcc libdeflate-tools isal zlib1g-dev
+	$(GO) run ./layerindex/internal/indexbench $(BENCHFLAGS)
 	$(GO) test -run '^$$' -bench . -timeout 60m $(PACKAGES)
 
 demo: build

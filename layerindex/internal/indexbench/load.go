@@ -1,0 +1,230 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	imagefs "github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"golang.org/x/sys/unix"
+)
+
+// loadCommand makes this program load an image and tell what that took:
+// indexbench load CACHE LAYERS.json. It is run so in a process of its own.
+const loadCommand = "load"
+
+// loaded is what loading an image took.
+type loaded struct {
+	Seconds float64 `json:"seconds"`
+	Heap    int64   `json:"heap"` // bytes in use because of it, after a collection
+	Inodes  int     `json:"inodes"`
+}
+
+// The image of a million entries.
+const (
+	millionLayers = 10
+	layerEntries  = 100_000
+)
+
+// load measures loading the lab's node image, and one of a million entries.
+func (b *bench) load() error {
+	if b.node == nil {
+		b.add(figure{Name: "node: time", Unit: "ms", Missing: "CORPORA is not set", WantMost: 120})
+		b.add(figure{Name: "node: heap", Unit: "MB", Missing: "CORPORA is not set", WantMost: 25})
+	} else if err := b.loadImage("node", b.node, 120, 25); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	var million []layerFile
+	for i := range millionLayers {
+		b.logf("making layer %d of an image of a million entries", i+1)
+		l, _, err := writeLayer(filepath.Join(b.dir, fmt.Sprintf("million%d.tar.gz", i)), fastGzip, func(w *tar.Writer) error { return manyFiles(w, i, layerEntries) })
+		if err != nil {
+			return err
+		}
+		million = append(million, l)
+	}
+	if err := b.loadImage("a million entries", million, 1000, 150); err != nil {
+		return fmt.Errorf("a million entries: %w", err)
+	}
+	return nil
+}
+
+// loadImage makes the indexes of an image, and measures loading them.
+func (b *bench) loadImage(name string, layers []layerFile, wantMs, wantMB float64) error {
+	dir := filepath.Join(b.dir, "load")
+	defer os.RemoveAll(dir)
+	list := filepath.Join(dir, "layers.json")
+	data, err := json.Marshal(layers)
+	if err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(list, data, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	cache := filepath.Join(dir, "cache")
+	b.logf("indexing %s", name)
+	entries, err := indexInto(b.ctx, cache, layers)
+	if err != nil {
+		return err
+	}
+	var results []loaded
+	for range b.runs {
+		r, err := b.loadCold(cache, list)
+		if err != nil {
+			return err
+		}
+		results = append(results, r)
+	}
+	label := fmt.Sprintf("%s (%d entries, %d inodes)", name, entries, results[0].Inodes)
+	b.add(figure{Name: label + ": time", Unit: "ms", Ours: median(results, func(r loaded) float64 { return r.Seconds * 1e3 }), WantMost: wantMs})
+	b.add(figure{Name: label + ": heap", Unit: "MB", Ours: median(results, func(r loaded) float64 { return float64(r.Heap) / 1e6 }), WantMost: wantMB})
+	return nil
+}
+
+// loadCold loads an image in a new process, when its indexes have left the
+// page cache (except where the file system has no other place for them).
+func (b *bench) loadCold(cache, list string) (loaded, error) {
+	var r loaded
+	if err := dropPages(filepath.Join(cache, "indexes")); err != nil {
+		return r, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return r, err
+	}
+	cmd := exec.CommandContext(b.ctx, program, loadCommand, cache, list)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return r, fmt.Errorf("indexbench load: %w", err)
+	}
+	return r, json.Unmarshal(out, &r)
+}
+
+// dropPages has the kernel forget the content of all files below dir.
+func dropPages(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	})
+}
+
+// indexInto fills a cache directory with the indexes of layers, and returns
+// how many entries those have.
+func indexInto(ctx context.Context, dir string, layers []layerFile) (int, error) {
+	cache, err := blobcache.Open(dir, nil)
+	if err != nil {
+		return 0, err
+	}
+	entries := 0
+	err = withImage(layers, func(img *remote.Image) error {
+		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: cache})
+		for _, l := range opened {
+			entries += l.Index.NumEntries()
+			err = errors.Join(err, l.Index.Close())
+		}
+		return err
+	})
+	return entries, errors.Join(err, cache.Close())
+}
+
+// withImage makes an image of layers in files, and closes them afterwards.
+func withImage(layers []layerFile, do func(*remote.Image) error) error {
+	img := &remote.Image{}
+	for i := range layers {
+		blob, err := layers[i].open()
+		if err != nil {
+			return err
+		}
+		defer blob.Close()
+		img.Layers = append(img.Layers, remote.Layer{Blob: blob, DiffID: layers[i].DiffID})
+	}
+	return do(img)
+}
+
+// runLoad is loadCommand.
+func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) != 2 {
+		fmt.Fprintln(stderr, "usage: indexbench load CACHE LAYERS.json")
+		return 2
+	}
+	r, err := loadOnce(ctx, args[0], args[1])
+	if err == nil {
+		err = json.NewEncoder(stdout).Encode(r)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "indexbench load:", err)
+		return 1
+	}
+	return 0
+}
+
+// loadOnce loads and merges an image whose layers have been indexed.
+func loadOnce(ctx context.Context, dir, list string) (loaded, error) {
+	var r loaded
+	data, err := os.ReadFile(list)
+	if err != nil {
+		return r, err
+	}
+	var layers []layerFile
+	if err := json.Unmarshal(data, &layers); err != nil {
+		return r, err
+	}
+	cache, err := blobcache.Open(dir, nil)
+	if err != nil {
+		return r, err
+	}
+	err = withImage(layers, func(img *remote.Image) error {
+		before, begun := heapInUse(), time.Now()
+		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: cache})
+		if err != nil {
+			return err
+		}
+		tree, err := imagefs.MergeLayers(opened)
+		if err != nil {
+			return err
+		}
+		r.Seconds = time.Since(begun).Seconds()
+		r.Heap = heapInUse() - before
+		r.Inodes = tree.Len()
+		runtime.KeepAlive(tree)
+		for _, l := range opened {
+			if l.Built {
+				return fmt.Errorf("%w: it was made again", layerindex.ErrNoIndex)
+			}
+			err = errors.Join(err, l.Index.Close())
+		}
+		return err
+	})
+	return r, errors.Join(err, cache.Close())
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
