@@ -26,6 +26,16 @@ func newLinkTable() linkTable {
 	return linkTable{slots: make([]uint32, 1<<10), seed: maphash.MakeSeed()}
 }
 
+// reserve makes room for n links in a table that has none.
+func (t *linkTable) reserve(n int) {
+	t.all = slices.Grow(t.all, n)
+	size := len(t.slots)
+	for 3*size < 4*n {
+		size *= 2
+	}
+	t.slots = make([]uint32, size)
+}
+
 // hash has a seed, for names come from strangers.
 func (t *linkTable) hash(set uint32, name string) uint32 {
 	// The multiplier spreads the sets, which are small numbers.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -21,6 +22,12 @@ func Merge(layers []Layer) (*Tree, error) {
 		return nil, fmt.Errorf("%w: %d layers", ErrTooLarge, len(layers))
 	}
 	b := newBuilder()
+	count := 0
+	for _, l := range layers {
+		count += l.Count
+	}
+	b.inodes = slices.Grow(b.inodes, count)
+	b.links.reserve(count)
 	for i, l := range layers {
 		b.layer = uint16(i)
 		b.sources = append(b.sources, source{l.Name, l.Content})
@@ -74,7 +81,11 @@ func newBuilder() *builder {
 // act on their own layer, wherever they stand in it.
 func (b *builder) apply(l Layer) error {
 	if b.layer > 0 {
-		for e := range l.Entries {
+		marked := l.Marked
+		if marked == nil {
+			marked = l.Entries
+		}
+		for e := range marked {
 			if !strings.Contains(e.Name, whiteoutPrefix) {
 				continue
 			}

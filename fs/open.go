@@ -75,13 +75,20 @@ func New(ctx context.Context, img *remote.Image, opts *Options) (*Tree, error) {
 // them when it fails.
 func MergeLayers(layers []*OpenLayer) (*Tree, error) {
 	parts := make([]Layer, len(layers))
+	var group errgroup.Group
 	for i, l := range layers {
-		entries, err := l.Index.Entries()
-		if err != nil {
-			closeLayers(layers)
-			return nil, layerError(l.Digest(), err)
-		}
-		parts[i] = Layer{Name: l.Digest().String(), Entries: entries, Content: l.reader}
+		group.Go(func() error {
+			entries, marked, err := l.Index.EntriesAnd(whiteoutPrefix)
+			if err != nil {
+				return layerError(l.Digest(), err)
+			}
+			parts[i] = Layer{Name: l.Digest().String(), Entries: entries, Marked: marked, Count: l.Index.NumEntries(), Content: l.reader}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		closeLayers(layers)
+		return nil, err
 	}
 	t, err := Merge(parts)
 	if err != nil {

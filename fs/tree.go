@@ -19,6 +19,11 @@ type Layer struct {
 	// Entries are the entries of its tar, in their order. Merge ranges over
 	// them twice.
 	Entries layerindex.Entries
+	// Marked, if not nil, are those of Entries whose name contains ".wh.".
+	// Merge looks for them itself if it is not told.
+	Marked layerindex.Entries
+	// Count is how many entries there are, if that is known.
+	Count int
 	// Content is what regular files' offsets refer to. The tree keeps it.
 	Content Content
 }

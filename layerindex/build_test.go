@@ -196,7 +196,7 @@ func checkChunks(t *testing.T, x *Index, blob []byte) {
 // latter through a Reader.
 func checkEntries(t *testing.T, x *Index, blob, tarBytes []byte) {
 	t.Helper()
-	entries, err := x.Entries()
+	entries, err := x.EntriesWithDigests()
 	if err != nil {
 		t.Fatal(err)
 	}

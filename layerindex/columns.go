@@ -1,6 +1,7 @@
 package layerindex
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -185,8 +186,9 @@ func (w *columnWriter) bytes() []byte {
 type columns struct {
 	cols    [numColumns][]byte // colTables begins with the sparse maps
 	sets    [][]Xattr
-	digests []byte // nil if the index has none
+	digests []byte // nil if they are left out
 	n       int
+	tarSize int64 // bounds every offset
 }
 
 var errShort = errors.New("ends too early")
@@ -248,8 +250,8 @@ func (c *cursor) bytes(n int) []byte {
 }
 
 // newColumns splits a decoded entries section into its columns.
-func newColumns(b, digests []byte, n int) (*columns, error) {
-	d := &columns{digests: digests, n: n}
+func newColumns(b, digests []byte, n int, tarSize int64) (*columns, error) {
+	d := &columns{digests: digests, n: n, tarSize: tarSize}
 	c := cursor{b: b}
 	var lens [numColumns]int
 	for i := range lens {
@@ -281,24 +283,43 @@ type walker struct {
 	cur     [numColumns]cursor
 	digests []byte
 	name    []byte
+	link    []byte
 	sec     int64
 	end     int64
 	limit   int64 // of offsets in the tar
-	strings bool
 }
 
-// walk hands out the entries until yield returns false. Without strings it
-// leaves names and targets empty, which is cheap: for checking. tarSize bounds
-// every offset.
-func (d *columns) walk(tarSize int64, strings bool, yield func(*Entry) bool) error {
-	w := walker{digests: d.digests, limit: tarSize, strings: strings}
+// What a walk makes of names and targets.
+const (
+	withStrings = true
+	noStrings   = false // they are left empty, which is cheap: for checking
+)
+
+// entries returns the entries whose name contains a word. They must have been
+// walked without an error before.
+func (d *columns) entries(word string) Entries {
+	return func(yield func(*Entry) bool) { _ = d.walk(withStrings, word, yield) }
+}
+
+// walk hands out the entries whose name contains a word, until yield returns
+// false.
+func (d *columns) walk(strings bool, word string, yield func(*Entry) bool) error {
+	w := walker{digests: d.digests, limit: d.tarSize}
 	for i := range w.cur {
 		w.cur[i].b = d.cols[i]
 	}
 	var e Entry
+	var pool stringPool
+	contains := []byte(word)
 	for i := range d.n {
 		if err := w.next(d, &e); err != nil {
 			return fmt.Errorf("%w: entry %d: %w", ErrIndex, i, err)
+		}
+		if word != "" && !bytes.Contains(w.name, contains) {
+			continue
+		}
+		if strings {
+			e.Name, e.Linkname = pool.own(w.name), pool.own(w.link)
 		}
 		if !yield(&e) {
 			return nil
@@ -319,13 +340,9 @@ func (w *walker) next(d *columns, e *Entry) error {
 
 	shared := int(c[colShared].small(uint64(len(w.name))))
 	w.name = append(w.name[:shared], c[colRest].bytes(c[colRestLen].intValue())...)
-	if w.strings {
-		e.Name = string(w.name)
-	}
+	w.link = nil
 	if e.Type == TypeLink || e.Type == TypeSymlink {
-		if target := c[colLink].bytes(c[colLinkLen].intValue()); w.strings {
-			e.Linkname = string(target)
-		}
+		w.link = c[colLink].bytes(c[colLinkLen].intValue())
 	}
 	e.Mode = uint32(c[colMode].small(0o7777))
 	e.UID = uint32(c[colUID].small(math.MaxUint32))

@@ -26,7 +26,7 @@ const (
 	// million entries. What is allocated follows the bytes that are there.
 	maxSection = 2 << 30
 	// windowBatch is how many windows are compressed together.
-	windowBatch = 32
+	windowBatch = 8
 	// padding is how many zero bytes behind a tar its diff_id may cover.
 	padding = 10240
 )
@@ -231,7 +231,7 @@ func (x *Index) section(kind sectionKind) ([]byte, error) {
 	if s.encoding == encodingRaw {
 		return stored, nil
 	}
-	raw, err := unpack(stored, s.raw)
+	raw, err := unpackOnce(stored, s.raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, kind, err)
 	}
@@ -250,20 +250,55 @@ func (p *packer) pack(b []byte) []byte { return p.w.EncodeAll(b, nil) }
 
 func (p *packer) close() { p.w.Close() }
 
-// unpack decodes one zstd frame of a known decoded length. Its memory follows
-// what really comes out, not the claim.
-func unpack(b []byte, size int64) ([]byte, error) {
+// newUnpacker returns a decoder for unpack, which any number of goroutines may
+// use, in turn. It remembers what it decoded last.
+func newUnpacker() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxSection))
+}
+
+// unpackOnce is unpack with a decoder of its own, which leaves nothing.
+func unpackOnce(b []byte, size int64) ([]byte, error) {
+	dec, err := newUnpacker()
+	if err != nil {
+		return nil, err
+	}
+	defer dec.Close()
+	return unpack(dec, b, size)
+}
+
+// unpack decodes one zstd frame of a known decoded length.
+func unpack(dec *zstd.Decoder, b []byte, size int64) ([]byte, error) {
+	// What claims to be longer than this is decoded piece by piece, so that
+	// memory follows what really comes out.
+	if credible := int64(len(b))*256 + 1<<20; size > credible {
+		return unpackSlowly(b, size)
+	}
+	var h zstd.Header
+	if err := h.Decode(b); err != nil {
+		return nil, err
+	}
+	if h.HasFCS && h.FrameContentSize != uint64(size) {
+		return nil, errLength(size)
+	}
+	out, err := dec.DecodeAll(b, make([]byte, 0, size))
+	if err == nil && int64(len(out)) != size {
+		err = errLength(size)
+	}
+	return out, err
+}
+
+func errLength(size int64) error { return fmt.Errorf("decodes to another length than %d", size) }
+
+// unpackSlowly is unpack for a length that is hard to believe.
+func unpackSlowly(b []byte, size int64) ([]byte, error) {
 	r, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	out := bytes.NewBuffer(make([]byte, 0, min(size, int64(len(b))*8)+bytes.MinRead))
-	if _, err := io.Copy(out, io.LimitReader(r, size+1)); err != nil {
-		return nil, err
+	out, err := io.ReadAll(io.LimitReader(r, size+1))
+	if err == nil && int64(len(out)) != size {
+		err = errLength(size)
 	}
-	if int64(out.Len()) != size {
-		return nil, fmt.Errorf("decodes to another length than %d", size)
-	}
-	return out.Bytes(), nil
+	return out, err
 }

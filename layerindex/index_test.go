@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,7 +55,7 @@ func draftOf(t testing.TB, entries []Entry, digests bool) *Index {
 
 func TestEntriesRoundTrip(t *testing.T) {
 	for _, digests := range []bool{true, false} {
-		entries, err := draftOf(t, oddEntries, digests).Entries()
+		entries, err := draftOf(t, oddEntries, digests).EntriesWithDigests()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,6 +78,30 @@ func TestEntriesRoundTrip(t *testing.T) {
 	}
 }
 
+func TestEntriesAnd(t *testing.T) {
+	all, some, err := draftOf(t, oddEntries, true).EntriesAnd("/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for e := range some {
+		names = append(names, e.Name)
+	}
+	if want := []string{"a\xff\n/b", "a\xff\n/bcd"}; !slices.Equal(names, want) {
+		t.Errorf("containing: %q, want %q", names, want)
+	}
+	n := 0
+	for e := range all {
+		if e.Name != oddEntries[n].Name || e.HasDigest {
+			t.Errorf("entry %d: %+v", n, e)
+		}
+		n++
+	}
+	if n != len(oddEntries) {
+		t.Errorf("%d entries, want %d", n, len(oddEntries))
+	}
+}
+
 func encoded(t testing.TB, x *Index) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -92,7 +117,7 @@ func readEverything(b []byte) error {
 	if err != nil {
 		return err
 	}
-	entries, err := x.Entries()
+	entries, err := x.EntriesWithDigests()
 	if err != nil {
 		return err
 	}
@@ -209,9 +234,9 @@ func FuzzReadIndex(f *testing.F) {
 	f.Add(uint8(sectionEntries), odd, int64(len(oddEntries)), int64(1))
 	f.Fuzz(func(t *testing.T, kind uint8, section []byte, entries, points int64) {
 		if kind == uint8(sectionEntries) {
-			d, err := newColumns(section, nil, int(entries))
+			d, err := newColumns(section, nil, int(entries), x.head.tarSize)
 			if err == nil {
-				err = d.walk(x.head.tarSize, true, func(*Entry) bool { return true })
+				err = d.walk(withStrings, "", func(*Entry) bool { return true })
 			}
 			if err != nil && !errors.Is(err, ErrIndex) {
 				t.Errorf("entries: %v", err)

@@ -149,7 +149,11 @@ func (x *Index) window(b batch, i int) (codec.Window, error) {
 	if b.off > int64(len(all)) || b.size > int64(len(all))-b.off {
 		return w, errShort
 	}
-	raw, err := unpack(all[b.off:b.off+b.size], b.raw)
+	dec, err := x.zstd()
+	if err != nil {
+		return w, err
+	}
+	raw, err := unpack(dec, all[b.off:b.off+b.size], b.raw)
 	if err != nil {
 		return w, err
 	}

@@ -176,7 +176,7 @@ func (r *plainResult) compare(in *input, x *layerindex.Index) error {
 	if x.NumEntries() != len(r.files) {
 		return fmt.Errorf("%d entries, the plain pass has %d", x.NumEntries(), len(r.files))
 	}
-	entries, err := x.Entries()
+	entries, err := x.EntriesWithDigests()
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (b *bench) sizeOne(in *input) error {
 func percent(n int64, in *input) float64 { return 100 * float64(n) / float64(in.Size) }
 
 func regularFiles(x *layerindex.Index) (int, error) {
-	entries, err := x.Entries()
+	entries, err := x.EntriesWithDigests()
 	if err != nil {
 		return 0, err
 	}
