@@ -21,10 +21,14 @@ func openIndexer(c Codec, src io.Reader, span int64) codec.Indexer {
 	return &plain{src: src, buf: make([]byte, 256<<10)}
 }
 
-// resume starts a decoder at a checkpoint; src begins with the byte there.
-func resume(c Codec, src io.Reader, p codec.Checkpoint) (codec.Decoder, error) {
+// resume starts a decoder at a checkpoint; src begins with the byte there. It
+// uses the memory of spare, if that is not nil and of the same kind.
+func resume(c Codec, src io.Reader, p codec.Checkpoint, spare codec.Decoder) (codec.Decoder, error) {
 	switch c {
 	case Gzip:
+		if d, ok := spare.(*gzip.Decoder); ok {
+			return d, d.Reset(src, p)
+		}
 		return gzip.Resume(src, p)
 	case Zstd:
 		return zstd.Resume(src, p)

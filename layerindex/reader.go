@@ -136,32 +136,9 @@ func (r *Reader) spool(t *spanTable, i int) *spool.Spool {
 func (r *Reader) newSpan(t *spanTable, i int) *span {
 	out, in := r.x.spanEnd(t, i)
 	return &span{
+		r: r, t: t, i: i, in: in,
 		size:  out - t.points[i].Out,
 		ratio: float64(in-t.points[i].In) / float64(out-t.points[i].Out),
-		open: func(ctx context.Context) (*decoding, error) {
-			p, err := r.x.checkpoint(t, i)
-			if err != nil {
-				return nil, err
-			}
-			src := &blobStream{blob: r.blob, off: p.In, end: in, ctx: ctx}
-			dec, err := resume(r.x.head.codec, src, p)
-			if err != nil {
-				return nil, err
-			}
-			return &decoding{Decoder: dec, src: src}, nil
-		},
-		begun: func() *decoding {
-			d := r.opts.Cache.resume(spanKey{r, i})
-			if d != nil {
-				d.src.end = in
-			}
-			return d
-		},
-		finished: func(d *decoding) {
-			if i+1 < len(t.points) {
-				r.opts.Cache.suspend(spanKey{r, i + 1}, d)
-			}
-		},
 	}
 }
 

@@ -14,14 +14,12 @@ import (
 // somebody wanted it. One goroutine at a time decodes; all readers wait for
 // it to get as far as they need.
 type span struct {
+	r     *Reader
+	t     *spanTable
+	i     int
+	in    int64   // where its input ends
 	size  int64   // of the whole span, in bytes of output
 	ratio float64 // bytes of the blob for a byte of output
-	// open starts a decoder at the span's beginning. begun, if not nil, is
-	// tried first: one that has come here from the span before.
-	open  func(context.Context) (*decoding, error)
-	begun func() *decoding
-	// finished takes the decoder when it has come to the span's end.
-	finished func(*decoding)
 
 	mu      sync.Mutex
 	buf     []byte        // what is decoded; only appended to
@@ -31,8 +29,8 @@ type span struct {
 	err     error         // why the last try to decode stopped, for its waiters
 	cancel  context.CancelFunc
 
-	// dec is the decoder between tries: it goes on where it was. Owned by
-	// the goroutine that decodes.
+	// dec is the decoder while one is at work, of the goroutine that decodes.
+	// Between tries it is with the cache.
 	dec *decoding
 }
 
@@ -116,21 +114,16 @@ func (s *span) start(ctx context.Context) {
 	go s.decode(ctx)
 }
 
-// decode runs one try and tells the waiting readers how it ended. The next
-// try goes on with the same decoder, after a failure with a new one.
+// decode runs one try and tells the waiting readers how it ended. A decoder
+// that did not fail is kept for who goes on from there.
 func (s *span) decode(ctx context.Context) {
 	err := s.decodeToGoal(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case err != nil:
-		s.dec = nil
-	case int64(len(s.buf)) >= s.size:
-		if s.dec != nil {
-			s.finished(s.dec)
-		}
-		s.dec = nil
+	if err == nil && s.dec != nil {
+		s.r.opts.Cache.suspend(s.r, s.out(), s.dec)
 	}
+	s.dec = nil
 	if ctx.Err() == nil {
 		s.err = err // else nobody waited: whoever came since tries again
 	}
@@ -139,6 +132,9 @@ func (s *span) decode(ctx context.Context) {
 	close(s.changed)
 	s.changed = nil
 }
+
+// out is where in the tar the next byte goes that is decoded.
+func (s *span) out() int64 { return s.t.points[s.i].Out + int64(len(s.buf)) }
 
 // decodeToGoal decodes as far as readers want it, which may become further
 // meanwhile.
@@ -171,23 +167,17 @@ func (s *span) shortError(missing int64) error {
 	return fmt.Errorf("%w: layer ends %d bytes before the end of a span", ErrIndex, missing)
 }
 
-// ensureDecoder gets a decoder, if there is none, and brings it to where an
-// earlier one has stopped.
+// ensureDecoder gets a decoder that goes on where the last one has stopped:
+// that one, or a new one from the checkpoint.
 func (s *span) ensureDecoder(ctx context.Context) (err error) {
-	if s.dec != nil {
-		return nil
-	}
-	skip := int64(len(s.buf))
-	if s.begun != nil && skip == 0 {
-		s.dec = s.begun()
-	}
-	if s.dec != nil {
+	if s.dec = s.r.opts.Cache.resume(s.r, s.out()); s.dec != nil {
+		s.dec.src.end = s.in
 		return nil
 	}
 	if s.dec, err = s.open(ctx); err != nil {
 		return err
 	}
-	for skip > 0 {
+	for skip := int64(len(s.buf)); skip > 0; {
 		out, err := s.dec.next(ctx, s.input(skip))
 		if err != nil {
 			return err
@@ -200,12 +190,31 @@ func (s *span) ensureDecoder(ctx context.Context) (err error) {
 	return nil
 }
 
+// open starts a decoder at the span's checkpoint.
+func (s *span) open(ctx context.Context) (*decoding, error) {
+	p, err := s.r.x.checkpoint(s.t, s.i)
+	if err != nil {
+		return nil, err
+	}
+	src := &blobStream{blob: s.r.blob, off: p.In, end: s.in, ctx: ctx}
+	dec, err := resume(s.r.x.head.codec, src, p, s.r.opts.Cache.spare())
+	if err != nil {
+		return nil, err
+	}
+	return &decoding{Decoder: dec, src: src}, nil
+}
+
 // publish appends decoded bytes, up to the span's end, and wakes the readers.
 func (s *span) publish(out []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.buf == nil {
-		s.buf = make([]byte, 0, s.size) // at most maxSpanMemory
+	if len(s.buf)+len(out) > cap(s.buf) {
+		// Room for what is wanted, or for all: at most maxSpanMemory.
+		room := s.goal + int64(len(out))
+		if room > s.size/2 {
+			room = s.size
+		}
+		s.buf = append(make([]byte, 0, max(room, int64(len(s.buf)+len(out)))), s.buf...)
 	}
 	n := min(int64(len(out)), s.size-int64(len(s.buf)))
 	s.buf = append(s.buf, out[:n]...)

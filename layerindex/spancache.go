@@ -4,15 +4,21 @@ import (
 	"container/list"
 	"slices"
 	"sync"
+
+	"github.com/imgfs/imgfs/layerindex/internal/codec"
 )
 
 // maxSpanMemory is the longest span that is decoded into memory. Longer ones
 // (a zstd frame can be a whole layer) are decoded into a file.
 const maxSpanMemory = 8 << 20
 
-// maxSuspended is how many decoders wait for a sequential reader to go on: one
-// takes a good half MiB.
-const maxSuspended = 8
+const (
+	// maxSuspended is how many decoders wait for their reader to go on: one
+	// takes a good half MiB.
+	maxSuspended = 8
+	// maxIdle is how many decoders are kept for their memory alone.
+	maxIdle = 2
+)
 
 // A SpanCache keeps decoded spans in memory, the least recently used leaving
 // first. It is safe for concurrent use and may serve many readers.
@@ -22,12 +28,15 @@ type SpanCache struct {
 	used  int64 // bytes that the spans may come to take
 	lru   *list.List
 	spans map[spanKey]*list.Element
-	// suspended are decoders at the beginning of a span, the newest last.
+	// suspended are decoders in the middle of a layer, the newest last.
 	suspended []suspended
+	idle      []codec.Decoder
 }
 
+// A suspended decoder goes on at byte out of r's tar.
 type suspended struct {
-	key spanKey
+	r   *Reader
+	out int64
 	dec *decoding
 }
 
@@ -67,28 +76,40 @@ func (c *SpanCache) get(key spanKey, newSpan func() *span) *span {
 	return s
 }
 
-// suspend keeps a decoder that has come to the beginning of a span.
-func (c *SpanCache) suspend(key spanKey, d *decoding) {
+// suspend keeps a decoder that has come to byte out of a tar.
+func (c *SpanCache) suspend(r *Reader, out int64, d *decoding) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.spans[key]; ok {
-		return // decoded already, or about to be
-	}
 	if len(c.suspended) == maxSuspended {
+		if len(c.idle) < maxIdle {
+			c.idle = append(c.idle, c.suspended[0].dec.Decoder)
+		}
 		c.suspended = slices.Delete(c.suspended, 0, 1)
 	}
-	c.suspended = append(c.suspended, suspended{key, d})
+	c.suspended = append(c.suspended, suspended{r, out, d})
 }
 
-// resume takes back the decoder at the beginning of a span, if there is one.
-func (c *SpanCache) resume(key spanKey) *decoding {
+// resume takes back the decoder at byte out of a tar, if there is one.
+func (c *SpanCache) resume(r *Reader, out int64) *decoding {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, s := range c.suspended {
-		if s.key == key {
+		if s.r == r && s.out == out {
 			c.suspended = slices.Delete(c.suspended, i, i+1)
 			return s.dec
 		}
 	}
 	return nil
+}
+
+// spare takes a decoder that is of no more use, if there is one.
+func (c *SpanCache) spare() codec.Decoder {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.idle) == 0 {
+		return nil
+	}
+	d := c.idle[len(c.idle)-1]
+	c.idle = c.idle[:len(c.idle)-1]
+	return d
 }

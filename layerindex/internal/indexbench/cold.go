@@ -77,11 +77,14 @@ func randomOffsets(size int64, n int) []int64 {
 	return offsets
 }
 
-// readEach reads at each offset with a new reader, and compares.
+// readEach reads at each offset with a new reader, which has nothing decoded,
+// and compares. The cache, and with it the decoders' memory, is one, as it is
+// for all layers of a mount.
 func readEach(ctx context.Context, x *layerindex.Index, blob layerindex.Blob, offsets []int64, want [][]byte) error {
 	p := make([]byte, coldReadSize)
+	opts := &layerindex.ReaderOptions{Cache: layerindex.NewSpanCache(16 << 20)}
 	for i, off := range offsets {
-		r := layerindex.NewReader(x, blob, nil)
+		r := layerindex.NewReader(x, blob, opts)
 		n, err := r.ReadAt(ctx, p, off)
 		if err != nil && err != io.EOF {
 			return err
