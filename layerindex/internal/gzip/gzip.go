@@ -128,6 +128,9 @@ func (s *stream) take() []byte {
 // sum updates the checksum with what is pending of the member.
 func (s *stream) sum() {
 	p := s.inf.Pending()[s.summed:]
+	if !s.whole {
+		return // nothing to compare it with
+	}
 	s.crc = crc32.Update(s.crc, crc32.IEEETable, p)
 	s.size += uint32(len(p))
 	s.summed += len(p)
