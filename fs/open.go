@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -155,7 +156,7 @@ func (o *opener) all(ctx context.Context, layers []remote.Layer) ([]*OpenLayer, 
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return int(min(1, max(-1, layers[b].Size()-layers[a].Size()))) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(layers[b].Size(), layers[a].Size()) })
 	var once sync.Map // digest and diff_id → func() (*OpenLayer, error)
 	opened := make([]*OpenLayer, len(layers))
 	group, ctx := errgroup.WithContext(ctx)
