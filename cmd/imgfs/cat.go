@@ -31,16 +31,11 @@ func catCommand() command {
 }
 
 func cat(ctx context.Context, e *env, image string, paths []string) error {
-	cache, err := e.openCache()
+	img, t, done, err := e.openTree(ctx, image)
 	if err != nil {
 		return err
 	}
-	defer cache.Close()
-	img, t, err := e.tree(ctx, image, cache)
-	if err != nil {
-		return err
-	}
-	defer t.Close()
+	defer done()
 	return e.each(paths, func(p string) error {
 		if err := catFile(ctx, e.stdout, t, p); err != nil {
 			return pathError(img.Source.Name(), p, err)

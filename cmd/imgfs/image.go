@@ -137,6 +137,19 @@ func (e *env) tree(ctx context.Context, name string, cache *blobcache.Cache) (*r
 	return img, t, nil
 }
 
+// openTree opens an image as one tree with the user's cache. done closes both.
+func (e *env) openTree(ctx context.Context, name string) (img *remote.Image, t *fs.Tree, done func(), err error) {
+	cache, err := e.openCache()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if img, t, err = e.tree(ctx, name, cache); err != nil {
+		cache.Close()
+		return nil, nil, nil, err
+	}
+	return img, t, func() { t.Close(); cache.Close() }, nil
+}
+
 // absLocation makes the path in an image's name absolute, for a process with
 // another working directory.
 func absLocation(name string) (string, error) {

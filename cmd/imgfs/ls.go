@@ -62,16 +62,11 @@ type row struct {
 }
 
 func (l *lister) run(ctx context.Context, e *env, image string, paths []string) error {
-	cache, err := e.openCache()
+	img, t, done, err := e.openTree(ctx, image)
 	if err != nil {
 		return err
 	}
-	defer cache.Close()
-	img, t, err := e.tree(ctx, image, cache)
-	if err != nil {
-		return err
-	}
-	defer t.Close()
+	defer done()
 	if len(paths) == 0 {
 		paths = []string{"/"}
 	}
