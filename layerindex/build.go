@@ -4,13 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
+	"slices"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/layerindex/internal/nestedsum"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -35,7 +35,7 @@ type Layer struct {
 // BuildOptions are the choices of Build. Nil and zero mean the defaults.
 type BuildOptions struct {
 	// ChunkSize is the size in bytes of the pieces of the blob that get a
-	// checksum each: a multiple of 4,096. Default: 256 KiB.
+	// checksum each: a multiple of 4,096. Default: 64 KiB.
 	ChunkSize int64
 	// SpanSize is how many bytes of output lie between checkpoints, about.
 	// Default: 1 MiB.
@@ -48,9 +48,12 @@ type BuildOptions struct {
 }
 
 const (
-	defaultChunkSize = 256 << 10
+	defaultChunkSize = 64 << 10
+	// pieceSize is how much the stages of the pipeline hand on at a time,
+	// about.
+	pieceSize = 256 << 10
 	// piecesInFlight bounds the memory of a stage of the pipeline.
-	piecesInFlight = 4
+	piecesInFlight = 8
 	// maxEntries caps the entries of one layer: a layer of more is an attack
 	// on memory, not an image.
 	maxEntries = 1 << 24
@@ -63,8 +66,8 @@ const (
 // or what src returned. A blob that is not what the manifest says is reported
 // as that, whatever else is wrong with it.
 //
-// The stages (both hashes, decoding, reading the tar) run side by side; when
-// Build returns all have ended.
+// The stages (fetching, hashing the blob, decoding, hashing and reading the
+// tar) run side by side; when Build returns all have ended.
 func Build(ctx context.Context, l Layer, src io.Reader, opts *BuildOptions) (*Index, error) {
 	if opts == nil {
 		opts = &BuildOptions{}
@@ -91,23 +94,24 @@ type pass struct {
 	opts  BuildOptions
 	draft draft
 
-	blobHash hash.Hash // the stage of the blob
-	in       int64
+	blobSum *nestedsum.Hash // the stage of the blob
+	in      int64
 
 	decodeErr error // the stage of decoding
 	tarSize   int64
 
-	tarHash hash.Hash // the stage of the diff_id
-
-	scanErr error // the stage of the tar
+	tarSum  *nestedsum.Hash // the stage of the tar
+	scanErr error
 }
 
 func (p *pass) run(ctx context.Context, src io.Reader) (*Index, error) {
-	p.blobHash, p.tarHash = sha256.New(), sha256.New()
-	// A small blob is one piece, with room for the byte too many.
-	blob := newFan(int(min(p.opts.ChunkSize, max(p.layer.Size, 0)+1)), 2)
-	tar := newFan(256<<10, 2)
-	done := make(chan struct{}, 4)
+	p.blobSum = nestedsum.New()
+	// A piece is a number of whole chunks. A small blob is one piece, with
+	// room for the byte too many.
+	piece := max(1, pieceSize/p.opts.ChunkSize) * p.opts.ChunkSize
+	blob := newFan(int(min(piece, max(p.layer.Size, 0)+1)), 2)
+	tar := newFan(pieceSize, 1)
+	done := make(chan struct{}, 3)
 	stage := func(run func()) {
 		go func() {
 			defer func() { done <- struct{}{} }()
@@ -115,8 +119,7 @@ func (p *pass) run(ctx context.Context, src io.Reader) (*Index, error) {
 		}()
 	}
 	stage(func() { blob.each(0, p.hashBlob) })
-	stage(func() { p.decode(blob.reader(1), tar); tar.close() })
-	stage(func() { tar.each(0, func(b []byte) { p.tarHash.Write(b) }) })
+	stage(func() { p.decode(ctx, blob.reader(1), tar); tar.close() })
 	stage(func() { p.scan(tar) })
 
 	err := p.fetch(ctx, src, blob)
@@ -135,7 +138,7 @@ func (p *pass) run(ctx context.Context, src io.Reader) (*Index, error) {
 	return p.draft.finish(!p.opts.NoDigests)
 }
 
-// fetch reads src to its end, a chunk at a time. It reads one byte more than
+// fetch reads src to its end, a piece at a time. It reads one byte more than
 // the blob should have, to notice one that is too long.
 func (p *pass) fetch(ctx context.Context, src io.Reader, to *fan) error {
 	src = io.LimitReader(src, p.layer.Size+1)
@@ -159,15 +162,18 @@ func (p *pass) fetch(ctx context.Context, src io.Reader, to *fan) error {
 	}
 }
 
-func (p *pass) hashBlob(chunk []byte) {
-	p.blobHash.Write(chunk)
-	sum := sha256.Sum256(chunk)
-	p.draft.chunks = append(p.draft.chunks, sum[:]...)
+func (p *pass) hashBlob(piece []byte) {
+	for chunk := range slices.Chunk(piece, int(p.opts.ChunkSize)) {
+		p.blobSum.Begin()
+		p.blobSum.WritePart(chunk)
+		sum := p.blobSum.SumPart()
+		p.draft.chunks = append(p.draft.chunks, sum[:]...)
+	}
 }
 
 // decode decodes the blob into pieces of the tar. When it fails it leaves the
 // rest of the blob to be hashed only.
-func (p *pass) decode(src io.Reader, to *fan) {
+func (p *pass) decode(ctx context.Context, src io.Reader, to *fan) {
 	defer io.Copy(io.Discard, src)
 	dec, c, err := newIndexer(src, p.opts.SpanSize)
 	if err != nil {
@@ -176,6 +182,10 @@ func (p *pass) decode(src io.Reader, to *fan) {
 	}
 	p.draft.head.codec = c
 	for {
+		// A little input can decode to very much.
+		if p.decodeErr = ctx.Err(); p.decodeErr != nil {
+			return
+		}
 		out, err := dec.Next()
 		p.draft.points = append(p.draft.points, dec.Checkpoints()...)
 		if err == io.EOF {
@@ -203,7 +213,8 @@ func (p *pass) scan(from *fan) {
 		}
 		return p.draft.cols.add(e)
 	}, &ScanOptions{NoDigests: p.opts.NoDigests})
-	from.each(1, func(b []byte) {
+	p.tarSum = s.sums
+	from.each(0, func(b []byte) {
 		if p.scanErr == nil {
 			_, p.scanErr = s.Write(b)
 		}
@@ -216,12 +227,15 @@ func (p *pass) scan(from *fan) {
 // verify compares what was read with what the layer should be.
 func (p *pass) verify() error {
 	h := &p.draft.head
-	p.blobHash.Sum(h.blob[:0])
+	h.blob = p.blobSum.Sum()
 	switch got := sha256Digest(h.blob[:]); {
 	case p.in > p.layer.Size:
 		return fmt.Errorf("%w: it has more than %d bytes", ErrDigest, p.layer.Size)
 	case p.in < p.layer.Size:
 		return fmt.Errorf("%w: it ends after %d of %d bytes", ErrDigest, p.in, p.layer.Size)
+	case got != p.layer.Digest && p.decodeErr != nil:
+		// Not wrapped: what is wrong is the blob, and this says where.
+		return fmt.Errorf("%w: its digest is %s; %v", ErrDigest, got, p.decodeErr)
 	case got != p.layer.Digest:
 		return fmt.Errorf("%w: its digest is %s", ErrDigest, got)
 	case p.decodeErr != nil:
@@ -236,15 +250,15 @@ func (p *pass) verify() error {
 // docs/index-format.md.
 func (p *pass) verifyDiffID() error {
 	h := &p.draft.head
-	got := p.tarHash.Sum(h.diffID[:0])
-	first := sha256Digest(got)
+	h.diffID = p.tarSum.Sum()
+	first := sha256Digest(h.diffID[:])
 	zeros := make([]byte, tarBlock)
 	for pad := 0; sha256Digest(h.diffID[:]) != p.layer.DiffID; pad += tarBlock {
 		if pad == padding {
 			return fmt.Errorf("%w: its digest is %s, not %s", ErrDiffID, first, p.layer.DiffID)
 		}
-		p.tarHash.Write(zeros)
-		p.tarHash.Sum(h.diffID[:0])
+		p.tarSum.Write(zeros)
+		h.diffID = p.tarSum.Sum()
 	}
 	return nil
 }

@@ -1,11 +1,11 @@
 package layerindex
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
+
+	"github.com/imgfs/imgfs/layerindex/internal/nestedsum"
 )
 
 // ErrTar: a layer is not a tar that can be shown in full. It comes wrapped in
@@ -34,7 +34,7 @@ func (e *FormatError) Unwrap() error { return e.Err }
 // ScanOptions are the options of NewScanner. Nil and the zero value mean the
 // defaults.
 type ScanOptions struct {
-	// NoDigests leaves out Entry.Digest, and with it nearly all of the work.
+	// NoDigests leaves out Entry.Digest.
 	NoDigests bool
 }
 
@@ -91,8 +91,7 @@ type Scanner struct {
 	joined  []byte
 
 	digests bool
-	hash    hash.Hash // of the content so far
-	hashed  bool      // hash has been written to for this entry
+	sums    *nestedsum.Hash // of the tar and of the content so far
 }
 
 type scanState byte
@@ -115,11 +114,7 @@ var _ io.WriteCloser = (*Scanner)(nil)
 // of the tar. The Entry and its slices are valid until emit returns, its
 // strings for good; xattrs are sorted by name. An error of emit ends the scan.
 func NewScanner(emit func(*Entry) error, opts *ScanOptions) *Scanner {
-	s := &Scanner{emit: emit, digests: opts == nil || !opts.NoDigests}
-	if s.digests {
-		s.hash = sha256.New()
-	}
-	return s
+	return &Scanner{emit: emit, digests: opts == nil || !opts.NoDigests, sums: nestedsum.New()}
 }
 
 // Write takes the next piece of the tar and keeps no reference to it. The
@@ -133,6 +128,10 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	}
 	return n, s.err
 }
+
+// Sum returns the SHA-256 of all that was written. It is of no use after an
+// error.
+func (s *Scanner) Sum() [nestedsum.Size]byte { return s.sums.Sum() }
 
 // Close says that the tar has ended. It fails where Write has failed, and if
 // an entry is not whole. The blocks of zeros at the end and the padding of the
@@ -160,6 +159,7 @@ func (s *Scanner) step(p []byte) (int, error) {
 	case atHeader, afterZero, inExtension, inMap:
 		b, n := s.gather(p)
 		s.off += int64(n)
+		s.sums.Write(p[:n])
 		if b == nil {
 			return n, nil
 		}
@@ -173,6 +173,7 @@ func (s *Scanner) step(p []byte) (int, error) {
 		return 0, errors.New("write after the tar was closed")
 	}
 	s.off += int64(len(p))
+	s.sums.Write(p)
 	return len(p), nil
 }
 
@@ -214,11 +215,13 @@ func (s *Scanner) takeBlock(b *rawBlock) error {
 
 // takeBytes takes the next of the s.left bytes that the state is about.
 func (s *Scanner) takeBytes(p []byte) error {
-	switch s.state {
-	case inMeta:
+	if s.state == inMeta {
 		*s.meta = append(*s.meta, p...)
-	case inContent:
-		s.hashContent(p)
+	}
+	if s.state == inContent && s.digests {
+		s.sums.WritePart(p)
+	} else {
+		s.sums.Write(p)
 	}
 	if s.left > 0 {
 		return nil
@@ -248,6 +251,9 @@ func (s *Scanner) begin(state scanState, n int64) error {
 		return s.refuse(fmt.Errorf("size %d is out of range", n))
 	}
 	s.state, s.left, s.pad = state, n, -n&(blockSize-1)
+	if state == inContent && s.digests {
+		s.sums.Begin()
+	}
 	if n == 0 {
 		return s.bodyDone()
 	}
@@ -261,31 +267,11 @@ func (s *Scanner) refuseAt(off int64, err error) error {
 	return &FormatError{s.label, off, fmt.Errorf("%w: %w", ErrTar, err)}
 }
 
-func (s *Scanner) hashContent(p []byte) {
-	if !s.digests || s.entry.Sparse != nil {
-		return
-	}
-	if s.left == 0 && !s.hashed {
-		s.entry.Digest = sha256.Sum256(p)
-		return
-	}
-	s.hash.Write(p)
-	s.hashed = true
-}
-
 // finish hands on the entry, whose content has passed.
 func (s *Scanner) finish() error {
 	e := &s.entry
 	if s.digests && e.Type == TypeReg && e.Sparse == nil {
-		switch {
-		case s.hashed:
-			s.hash.Sum(e.Digest[:0])
-			s.hash.Reset()
-			s.hashed = false
-		case e.Size == 0:
-			e.Digest = sha256.Sum256(nil)
-		}
-		e.HasDigest = true
+		e.Digest, e.HasDigest = s.sums.SumPart(), true
 	}
 	s.label = ""
 	return s.emit(e)

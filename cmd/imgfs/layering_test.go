@@ -21,12 +21,13 @@ cmd/imgfs: fs fs/fusefs layerindex remote remote/blobcache remote/dockerarchive 
 fs: layerindex remote remote/blobcache go-digest x/sync
 fs/fusefs: fs go-fuse x/sys
 
-layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/spool layerindex/internal/zstd go-digest compress
+layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd go-digest compress
 layerindex/internal/codec:
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
 layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/blobcache remote/ocilayout remote/registry/registrytest go-digest compress x/sync x/sys
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/inflate/inflatetest:
+layerindex/internal/nestedsum:
 layerindex/internal/spool: x/sys
 layerindex/internal/zstd: layerindex/internal/codec compress
 

@@ -60,7 +60,7 @@ type plainResult struct {
 }
 
 // chunkSize is that of layerindex.BuildOptions by default.
-const chunkSize = 256 << 10
+const chunkSize = 64 << 10
 
 func plainPassFile(path string) (*plainResult, error) {
 	f, err := os.Open(path)
