@@ -14,7 +14,8 @@ import (
 func openIndexer(c Codec, src io.Reader, span int64) codec.Indexer {
 	switch c {
 	case Gzip:
-		return gzip.NewIndexer(src, &gzip.Options{SpanOut: span})
+		// The other distances keep their proportions to it.
+		return gzip.NewIndexer(src, &gzip.Options{SpanOut: span, SpanIn: span / 8, SpanMax: 4 * span})
 	case Zstd:
 		return zstd.NewIndexer(src, &zstd.Options{SpanOut: span})
 	}

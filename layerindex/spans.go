@@ -71,7 +71,7 @@ func (x *Index) readSpans() (*spanTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.head.checkpoints > int64(len(b)) {
+	if x.head.checkpoints < 0 || x.head.checkpoints > int64(len(b)) {
 		return nil, fmt.Errorf("%w: %d checkpoints in %d bytes", ErrIndex, x.head.checkpoints, len(b))
 	}
 	t := &spanTable{points: make([]codec.Checkpoint, x.head.checkpoints)}
@@ -86,7 +86,7 @@ func (x *Index) readSpans() (*spanTable, error) {
 		in += int64(cols[0].small(uint64(x.head.blobSize - in)))
 		out += int64(cols[1].small(uint64(x.head.tarSize - out)))
 		flags := cols[2].bytes(1)
-		p.Symbol = int64(cols[3].small(math.MaxInt32))
+		p.Symbol = int64(cols[3].small(uint64(x.head.blobSize-in) * 8))
 		if cols[0].err != nil || cols[1].err != nil || cols[2].err != nil || cols[3].err != nil ||
 			(i == 0) != (out == 0) || (i > 0 && out <= t.points[i-1].Out) || flags[0]&^(spanBits|spanStart) != 0 {
 			return nil, fmt.Errorf("%w: checkpoint %d", ErrIndex, i)

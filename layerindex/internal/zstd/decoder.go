@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -36,7 +37,7 @@ const outSize = 256 << 10
 type Decoder struct {
 	in     input
 	body   body          // what zstd reads
-	zstd   *zstd.Decoder // nil until needed
+	zstd   *zstd.Decoder // nil until needed; the large one while hold is not nil
 	window uint64        // the largest allowed
 	out    []byte
 	pos    int64 // in the output: what Next has returned
@@ -45,9 +46,13 @@ type Decoder struct {
 	any    bool // a frame was seen, if only a skippable one
 	inside bool // zstd is inside a frame, which body hands to it
 	// The frame that is being decoded:
-	start  int64 // where it begins in the stream
-	first  int   // where it begins in out, 0 if before out
-	silent bool  // it has given no output so far
+	start   int64 // where it begins in the stream
+	first   int   // where it begins in out, 0 if before out
+	silent  bool  // it has given no output so far
+	hold    *hold
+	dropped runtime.Cleanup
+	// eager says to wait for the large decoder at a frame's beginning.
+	eager bool
 	// mark, if not nil, is called with the places in the stream and in the
 	// output where a frame begins, once the frame is known to have output.
 	mark func(in, out int64)
@@ -83,7 +88,9 @@ func (d *Decoder) Next() ([]byte, error) {
 	}
 	n, err := d.fill()
 	d.pos += int64(n)
-	d.err = err
+	if d.err = err; err != nil {
+		d.release()
+	}
 	if n == 0 {
 		return nil, err
 	}
@@ -94,10 +101,8 @@ func (d *Decoder) Next() ([]byte, error) {
 // for a frame that is to be decoded in one piece. It returns how much there
 // is, 0 only with an error.
 func (d *Decoder) fill() (n int, err error) {
-	if d.zstd == nil {
-		if err := d.open(); err != nil {
-			return 0, err
-		}
+	if d.out == nil {
+		d.out = make([]byte, outSize)
 	}
 	d.first = 0
 	for n < len(d.out) && err == nil {
@@ -116,21 +121,36 @@ func (d *Decoder) fill() (n int, err error) {
 		if f.whole {
 			n, err = d.decode(f, n)
 		} else {
-			d.inside = true
-			d.body.enter(f.header)
-			err = d.zstd.Reset(&d.body)
+			err = d.enter(f.header)
 		}
 	}
 	return n, err
 }
 
+// open makes a decoder if there is none.
 func (d *Decoder) open() (err error) {
-	d.out = make([]byte, outSize)
-	d.zstd, err = zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(1), // no goroutines
-		zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(d.window),
-		zstd.WithDecodeAllCapLimit(true))
+	if d.zstd == nil {
+		d.zstd, err = newDecoder()
+	}
+	return err
+}
+
+// enter begins with a frame that is decoded piece by piece.
+func (d *Decoder) enter(h header) error {
+	d.inside = true
+	most := uint64(smallWindow)
+	if d.eager {
+		most = MaxWindow
+	}
+	var err error
+	if d.body.enter(h, most); d.body.need > smallWindow && d.eager {
+		err = d.acquire()
+	} else {
+		err = d.open()
+	}
+	if err == nil {
+		err = d.zstd.Reset(&d.body)
+	}
 	return err
 }
 
@@ -139,6 +159,9 @@ func (d *Decoder) decode(f frame, n int) (int, error) {
 	b, err := d.in.peek(f.size)
 	if err != nil {
 		return n, d.fault(cut(err))
+	}
+	if err := d.open(); err != nil {
+		return n, err
 	}
 	p, err := d.zstd.DecodeAll(b[:f.size], d.out[n:n])
 	if err != nil {
@@ -155,15 +178,24 @@ func (d *Decoder) decode(f frame, n int) (int, error) {
 // output ends. It takes back what it can of a frame that turns out wrong.
 func (d *Decoder) stream(n int) (int, error) {
 	k, err := d.zstd.Read(d.out[n:])
+	d.body.given += int64(k)
 	d.note(n, n+k)
 	n += k
+	if err != nil && d.body.err == errGrow {
+		if err = d.grow(); err == nil {
+			return n, nil
+		}
+	}
 	switch {
 	case err == nil:
 		return n, nil
+	case d.body.err == errKept:
+		return d.first, d.fault(fmt.Errorf("%w: %v", codec.ErrFormat, errKept))
 	case d.body.err != nil:
 		return n, d.fault(d.body.err)
 	case err == io.EOF && d.body.ended():
 		d.inside = false
+		d.release()
 		return n, nil
 	}
 	return d.first, d.fault(fmt.Errorf("%w: %v", codec.ErrFormat, err))

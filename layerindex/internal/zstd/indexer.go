@@ -40,6 +40,7 @@ func NewIndexer(src io.Reader, opts *Options) *Indexer {
 	x := &Indexer{span: 1 << 20, ready: []codec.Checkpoint{start}}
 	x.init(src, start)
 	x.mark = x.add
+	x.eager = true
 	if opts != nil && opts.SpanOut > 0 {
 		x.span = opts.SpanOut
 	}

@@ -1,6 +1,9 @@
 package zstd
 
-import "io"
+import (
+	"bytes"
+	"io"
+)
 
 // inSize is how much of the stream is held: any block of at most 128 KiB with
 // all that can be around it in a frame of one block fits.
@@ -77,23 +80,76 @@ func cut(err error) error {
 // A body reads one frame from the input, to its end and no further.
 type body struct {
 	in       *input
-	left     int64 // of the piece that is being read: header, block, or checksum
+	left     int64 // of the piece that is being read: block or checksum
 	last     bool  // no block follows
 	checksum bool  // a checksum follows
 	window   uint64
-	err      error // why the input ended inside the frame
+	need     uint64 // window, or the frame's length if that is less
+	err      error  // why the input ended inside the frame
+
+	head  []byte // what is left of the header to hand on
+	given int64  // output of the frame so far
+	// limit, if not 0, is how much output there may be before the frame has
+	// to be begun again, for which kept has all that was read.
+	limit    int64
+	kept     [][]byte
+	keptSize int
 }
 
-// enter starts on the frame that begins here.
-func (f *body) enter(h header) {
-	*f = body{in: f.in, left: int64(h.size), checksum: h.checksum, window: h.window}
+// enter starts on the frame that begins here, of which the input holds the
+// header. The frame is handed on with a window of at most most bytes, and ends
+// with errGrow where that is not enough.
+func (f *body) enter(h header, most uint64) {
+	*f = body{in: f.in, checksum: h.checksum, window: h.window, need: h.window}
+	raw, _ := f.in.peek(h.size) // look has seen it
+	raw = bytes.Clone(raw[:h.size])
+	f.in.take(h.size)
+	if h.sized {
+		f.need = min(f.need, h.content)
+	}
+	f.head, _ = h.lessen(raw, min(f.need, most))
+	if f.need > most {
+		f.limit = int64(most)
+		f.keep(raw)
+	}
 }
 
 // ended reports whether all of the frame was read.
-func (f *body) ended() bool { return f.left == 0 && f.last && !f.checksum }
+func (f *body) ended() bool { return len(f.head) == 0 && f.left == 0 && f.last && !f.checksum }
+
+// keep keeps a copy of p.
+func (f *body) keep(p []byte) {
+	const piece = 64 << 10
+	f.keptSize += len(p)
+	for len(p) > 0 {
+		i := len(f.kept) - 1
+		if i < 0 || len(f.kept[i]) == cap(f.kept[i]) {
+			f.kept = append(f.kept, make([]byte, 0, piece))
+			continue
+		}
+		n := min(len(p), cap(f.kept[i])-len(f.kept[i]))
+		f.kept[i] = append(f.kept[i], p[:n]...)
+		p = p[n:]
+	}
+}
+
+// again returns the whole frame, as it is, from its beginning.
+func (f *body) again() io.Reader {
+	parts := make([]io.Reader, 0, len(f.kept)+1)
+	for _, p := range f.kept {
+		parts = append(parts, bytes.NewReader(p))
+	}
+	f.limit, f.kept, f.err = 0, nil, nil
+	return io.MultiReader(append(parts, f)...)
+}
 
 // Read implements io.Reader.
 func (f *body) Read(p []byte) (int, error) {
+	if len(f.head) > 0 {
+		n := copy(p, f.head)
+		f.head = f.head[n:]
+		return n, nil
+	}
 	if f.ended() {
 		return 0, io.EOF
 	}
@@ -108,12 +164,16 @@ func (f *body) Read(p []byte) (int, error) {
 		return 0, f.err
 	}
 	n := copy(p, b[:min(f.left, int64(len(b)))])
+	if f.limit > 0 {
+		f.keep(p[:n])
+	}
 	f.in.take(n)
 	f.left -= int64(n)
 	return n, nil
 }
 
-// next goes to the piece that begins here.
+// next goes to the piece that begins here. What the blocks before it gave has
+// all been handed on: the decoder takes one block at a time.
 func (f *body) next() error {
 	if f.last {
 		f.left, f.checksum = checksumSize, false
@@ -124,6 +184,14 @@ func (f *body) next() error {
 		return cut(err)
 	}
 	blk := parseBlock(b, f.window)
+	if f.limit > 0 {
+		switch {
+		case f.given+int64(blk.bound) > f.limit:
+			return errGrow
+		case f.keptSize > maxKept:
+			return errKept
+		}
+	}
 	f.left, f.last = int64(blk.size), blk.last
 	return nil
 }
