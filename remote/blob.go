@@ -42,7 +42,10 @@ type Source interface {
 	// wrapped.
 	Resolve(ctx context.Context) (ocispec.Descriptor, error)
 	// Fetch returns the content of a manifest, image index or config. It
-	// has desc's size and digest; anything else is ErrDigest, wrapped.
+	// has desc's digest; anything else is ErrDigest, wrapped. A size that is
+	// not desc's is so too where content comes over a network, while a
+	// local source may go by the digest alone, as containerd's and skopeo's
+	// imports do.
 	Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)
 	// Blob returns the content that desc describes. It asks the source for
 	// nothing; a blob that does not exist is noticed at the first read.

@@ -183,8 +183,7 @@ func (o *opener) document(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 }
 
 // fetch returns the content of desc, which is at most limit long. It checks
-// size and digest although the source has done so: everything else rests on
-// them.
+// the digest although the source has done so: everything else rests on it.
 func (o *opener) fetch(ctx context.Context, part string, desc ocispec.Descriptor, limit int64) ([]byte, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, o.fail(part, fmt.Errorf("%w: digest %s: %w", ErrUnsupported, quote(desc.Digest.String()), err))
@@ -197,8 +196,8 @@ func (o *opener) fetch(ctx context.Context, part string, desc ocispec.Descriptor
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(content)) != desc.Size {
-		return nil, o.fail(part, fmt.Errorf("%w: %d bytes instead of %d", ErrDigest, len(content), desc.Size))
+	if n := int64(len(content)); n > limit {
+		return nil, o.fail(part, fmt.Errorf("%w: %d bytes; imgfs reads up to %d", ErrUnsupported, n, limit))
 	}
 	if got := desc.Digest.Algorithm().FromBytes(content); got != desc.Digest {
 		return nil, o.fail(part, fmt.Errorf("%w: the content has %s", ErrDigest, got))

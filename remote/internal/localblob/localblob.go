@@ -1,9 +1,9 @@
 // Package localblob is the part that the local sources share: blobs whose
 // content lies in a file or in part of one, as remote.Blob.
 //
-// It opens a file at the first read, compares its size with the descriptor's
-// then, and checks the digest only in Fetch: who reads ranges checks them
-// itself, as remote.Blob says.
+// It opens a file at the first read and compares its size with the descriptor's
+// then. The digest is checked only in Fetch, which does not ask for the size:
+// who reads ranges checks them itself, as remote.Blob says.
 package localblob
 
 import (
@@ -47,13 +47,16 @@ type Blob struct {
 	open   Opener
 }
 
-var _ remote.Blob = (*Blob)(nil)
+var _ remote.LocalBlob = (*Blob)(nil)
 
 // Digest implements remote.Blob.
 func (b *Blob) Digest() digest.Digest { return b.digest }
 
 // Size implements remote.Blob.
 func (b *Blob) Size() int64 { return b.size }
+
+// Local implements remote.LocalBlob.
+func (b *Blob) Local() bool { return true }
 
 // ReadAt implements remote.Blob. Content that has not the size that the
 // descriptor states is remote.ErrDigest.
@@ -96,15 +99,26 @@ func (b *Blob) content(ctx context.Context) (Content, error) {
 	return content, nil
 }
 
-// Fetch reads all of the blob and checks the digest.
+// maxFetch is the largest document that Fetch reads.
+const maxFetch = 16 << 20
+
+// Fetch reads all of the content and checks the digest, which says all: there
+// are layouts whose descriptors have a wrong size.
 func (b *Blob) Fetch(ctx context.Context) ([]byte, error) {
-	// The size is compared before it is allocated.
-	if _, err := b.content(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := make([]byte, b.size)
-	if _, err := b.ReadAt(ctx, p, 0); err != nil && err != io.EOF {
-		return nil, err
+	content, err := b.open(b.digest)
+	if err != nil {
+		return nil, b.fail(err)
+	}
+	size := content.Size()
+	if size > maxFetch {
+		return nil, b.fail(fmt.Errorf("%w: %d bytes; imgfs reads up to %d", remote.ErrUnsupported, size, maxFetch))
+	}
+	p := make([]byte, size)
+	if n, err := content.ReadAt(p, 0); n < len(p) {
+		return nil, b.fail(fmt.Errorf("%w: %w", remote.ErrUnavailable, err))
 	}
 	if got := b.digest.Algorithm().FromBytes(p); got != b.digest {
 		return nil, b.fail(fmt.Errorf("%w: the content has %s", remote.ErrDigest, got))
