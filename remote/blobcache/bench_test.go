@@ -1,7 +1,10 @@
 package blobcache
 
 import (
+	"strconv"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 func BenchmarkHit(b *testing.B) {
@@ -116,4 +119,87 @@ func BenchmarkRecord(b *testing.B) {
 			b.Fatalf("Commit() = %v, Recorded() = %v", err, r.Recorded())
 		}
 	}
+}
+
+// What the budget costs a process that stores chunks: 64 MiB of blobs, over
+// and over, beside 300 blobs that are there already.
+func BenchmarkStore(b *testing.B) {
+	data := randomBytes(DefaultChunkSize, 63)
+	l := layout{size: 16 << 20, chunk: DefaultChunkSize}
+	for _, bb := range []struct {
+		name   string
+		budget int64
+	}{{"none", 0}, {"roomy", 10 << 30}, {"full", 48 << 20}} {
+		b.Run(bb.name, func(b *testing.B) {
+			dir := b.TempDir()
+			c := openCache(b, dir, &Options{Budget: bb.budget, Warnf: b.Errorf})
+			for i := range 300 {
+				f, err := openBlobFile(c.path(blobsDir, digest.FromString(strconv.Itoa(i))), l, true)
+				if err != nil {
+					b.Fatal(err)
+				}
+				f.f.Close()
+			}
+			b.SetBytes(DefaultChunkSize)
+			var f *blobFile
+			n, refused := int64(0), 0
+			for b.Loop() {
+				k := n % l.chunks()
+				if f == nil || k == 0 || !f.current() {
+					blob := digest.FromString("blob " + strconv.FormatInt(n/l.chunks()%4, 10))
+					if f != nil {
+						f.f.Close()
+					}
+					var err error
+					if f, err = openBlobFile(c.path(blobsDir, blob), l, true); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if !c.put(DefaultChunkSize, func() error { return f.writeRun(k, k+1, data) }) {
+					refused++
+				}
+				n++
+			}
+			f.f.Close()
+			if refused > 0 {
+				b.Errorf("%d of %d chunks refused", refused, n)
+			}
+		})
+	}
+}
+
+// What it takes to look at a directory of 2,000 files, and of 10 GiB in chunks.
+func BenchmarkWalk(b *testing.B) {
+	dir := b.TempDir()
+	c := openCache(b, dir, nil)
+	for i := range 1000 {
+		d := digest.FromString(strconv.Itoa(i))
+		c.keepMeta(d, []byte("{}"))
+		f, err := openBlobFile(c.path(blobsDir, d), layout{size: 10 << 20, chunk: DefaultChunkSize}, true)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for k := range f.layout.chunks() {
+			if err := f.setWord(k, stamp()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		f.f.Close()
+	}
+	b.Run("usage", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := c.Usage(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("words", func(b *testing.B) {
+		for b.Loop() {
+			inv, err := walk(dir)
+			if err != nil {
+				b.Fatal(err)
+			}
+			(&eviction{inv: inv}).chunks()
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,7 +15,11 @@ import (
 )
 
 // DefaultChunkSize is the size of chunks that suits most blobs.
-const DefaultChunkSize = 256 << 10
+const DefaultChunkSize = 64 << 10
+
+// maxParts is how many requests of one read are under way at a time. It
+// bounds the memory that a read takes, too.
+const maxParts = 4
 
 // Chunks says how a blob is cut into chunks and what each must be.
 type Chunks struct {
@@ -55,9 +60,12 @@ type Blob struct {
 var _ remote.Blob = (*Blob)(nil)
 
 // Blob returns b as seen through the cache. The chunks must come from a
-// trustworthy source: what has their sums is taken for the blob's content.
-// Blobs of the same digest and chunks share what they fetch. Sums must not
-// be changed afterwards.
+// trustworthy source: what has their sums is taken for the blob's content,
+// until all of it is there and has another digest. Blobs of the same digest
+// and chunks share what they fetch. Sums must not be changed afterwards.
+//
+// A blob that is local (remote.IsLocal) is read and checked each time, and
+// not stored.
 func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
@@ -67,7 +75,7 @@ func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.store(d, l, chunks)
+	s, err := c.store(d, l, chunks, remote.IsLocal(b))
 	if err != nil {
 		return nil, err
 	}
@@ -81,11 +89,13 @@ func (b *Blob) Digest() digest.Digest { return b.s.digest }
 func (b *Blob) Size() int64 { return b.s.size }
 
 // ReadAt reads len(p) bytes of the blob from off, like io.ReaderAt. What is
-// not on disk it fetches by whole chunks, neighbours in one request; a fetch
-// has any number of readers, and goes on while there is one.
+// not on disk it fetches by whole chunks, neighbours in one request of at most
+// Options.MaxRequest, and a few of these at a time. A fetch has any number of
+// readers, and goes on while there is one.
 //
 // The error wraps remote.ErrDigest if a chunk that the source gave was wrong
-// twice, else it is ctx.Err() or the source's.
+// twice, or if the whole blob turned out not to have its digest; else it is
+// ctx.Err() or the source's.
 func (b *Blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("blob %s: read at negative offset %d: %w", b.s.digest, off, fs.ErrInvalid)
@@ -100,58 +110,137 @@ func (b *Blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if rest := b.s.size - off; int64(len(p)) > rest {
 		p, atEnd = p[:rest], io.EOF
 	}
-	for n := 0; n < len(p); {
-		// A request begins and ends with a chunk.
-		at := off + int64(n)
-		end := (at/b.s.chunk + b.s.perRequest) * b.s.chunk
-		part := p[n:]
-		if int64(len(part)) > end-at {
-			part = part[:end-at]
-		}
-		if err := b.readPart(ctx, part, at); err != nil {
-			return n, err
-		}
-		n += len(part)
+	b.s.count.asked.Add(int64(len(p)))
+	n, err := b.read(ctx, p, off)
+	if err == nil {
+		return n, atEnd
 	}
-	return len(p), atEnd
+	if ctx.Err() == nil {
+		b.s.count.errors.Add(1)
+	}
+	return n, err
 }
 
-// readPart reads at most what one request may ask for.
-func (b *Blob) readPart(ctx context.Context, p []byte, off int64) error {
+// read is ReadAt inside the blob.
+func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
-	first, end := off/b.s.chunk, (off+int64(len(p))-1)/b.s.chunk+1
-	if f := b.s.file.Load(); f != nil && f.readSound(p, off, first, end) {
-		b.s.c.count.hitBytes.Add(int64(len(p)))
-		return nil
+	if err := b.s.lie(); err != nil {
+		return 0, err
 	}
+	whole := part{p: p, off: off}
+	if b.s.have(ctx, whole) {
+		return len(p), nil
+	}
+	b.s.c.fetch.enter()
+	defer b.s.c.fetch.leave()
+	return b.readParts(ctx, whole)
+}
+
+// readParts reads all, of which something may have to be fetched.
+func (b *Blob) readParts(ctx context.Context, all part) (int, error) {
+	var parts []part // on their way, in order
+	defer func() {
+		for _, p := range parts {
+			b.s.leave(p.flights)
+		}
+	}()
+	n := 0
+	for rest := all; n < len(all.p); {
+		for len(rest.p) > 0 && len(parts) < maxParts {
+			var p part
+			if p, rest = b.s.split(rest); !b.s.have(ctx, p) {
+				if err := p.board(ctx, b); err != nil {
+					return n, err
+				}
+			}
+			parts = append(parts, p)
+		}
+		if err := parts[0].finish(ctx, b); err != nil {
+			return n, err
+		}
+		b.s.leave(parts[0].flights)
+		n += len(parts[0].p)
+		parts = parts[1:]
+	}
+	return n, nil
+}
+
+// A part is a piece of a read that one request may ask for.
+type part struct {
+	p   []byte
+	off int64 // of p in the blob
+	// flights bring what p lacks.
+	flights []*flight
+}
+
+// span returns the chunks that a part lies in.
+func (s *store) span(p part) (first, end int64) {
+	return p.off / s.chunk, (p.off+int64(len(p.p))-1)/s.chunk + 1
+}
+
+// split cuts a part off the beginning of p.
+func (s *store) split(p part) (first, rest part) {
+	// A request begins and ends with a chunk.
+	n := min(int64(len(p.p)), (p.off/s.chunk+s.perRequest)*s.chunk-p.off)
+	return part{p: p.p[:n], off: p.off}, part{p: p.p[n:], off: p.off + n}
+}
+
+// have fills p if that takes no waiting.
+func (s *store) have(ctx context.Context, p part) bool {
+	first, end := s.span(p)
+	f := s.file.Load()
+	if !(f != nil && f.readSound(p.p, p.off, first, end)) && !s.c.fetch.recent.read(s, p, first, end) {
+		return false
+	}
+	s.used(ctx, first, end)
+	s.hit(int64(len(p.p)))
+	return true
+}
+
+// board gets the flights that bring the part.
+func (p *part) board(ctx context.Context, b *Blob) (err error) {
+	first, end := b.s.span(*p)
+	p.flights, err = b.s.board(ctx, b, first, end, forReader)
+	return err
+}
+
+// finish waits until the part is there.
+func (p *part) finish(ctx context.Context, b *Blob) error {
 	for {
-		flights, err := b.s.board(ctx, b, first, end)
-		if err != nil {
+		again, err := p.gather(ctx, b)
+		if !again {
 			return err
 		}
-		again, err := b.gather(ctx, flights, p, off)
-		b.s.leave(flights)
-		if !again {
+		b.s.leave(p.flights)
+		p.flights = nil
+		if err := p.board(ctx, b); err != nil {
 			return err
 		}
 	}
 }
 
 // gather waits for flights and copies to p what they brought. It returns true
-// if one failed that asked on behalf of another Blob: its source may be
-// unable to give what this one's can.
-func (b *Blob) gather(ctx context.Context, flights []*flight, p []byte, off int64) (again bool, err error) {
-	for _, f := range flights {
-		select {
-		case <-f.done:
-		case <-ctx.Done():
+// if one failed that asked on behalf of another Blob, or before somebody was
+// there to wait for it: that source may be unable to give what this one's
+// can, and that failure may be long ago.
+func (p *part) gather(ctx context.Context, b *Blob) (again bool, err error) {
+	first, end := b.s.span(*p)
+	for _, f := range p.flights {
+		err := f.await(ctx, first, end)
+		if err != nil && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		if err := f.copyTo(p, off); err != nil {
-			return f.owner != b, err
+		if err != nil {
+			return f.owner != b || f.why != forReader, err
 		}
+		f.copyTo(ctx, p.p, p.off)
 	}
 	return false, nil
+}
+
+// isEnd reports whether err says that the content ends, and not a connection.
+func isEnd(err error) bool {
+	return (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && !errors.Is(err, remote.ErrUnavailable)
 }

@@ -143,7 +143,7 @@ func TestWrongBytesFromSource(t *testing.T) {
 				return 2*c - 1, io.ErrUnexpectedEOF
 			}
 			return len(p), nil
-		}, nil, "", 4, []int64{0, 1, 2, 3}},
+		}, nil, "", 2, []int64{0, 1, 2, 3}},
 		{"ends early always", func(_ context.Context, i int, p []byte) (int, error) {
 			return len(p) - 1, io.EOF
 		}, remote.ErrDigest, "chunk 3 (bytes 12288 to 16383)", 2, []int64{0, 1, 2}},

@@ -22,6 +22,11 @@ const (
 	blockSize   = 4096
 
 	maxChunk = 16 << 20
+
+	// noteAfter is how old, in seconds, a chunk's state word gets before its
+	// use is noted again. What it costs is one small write a chunk in that
+	// time; the order in which chunks are removed is as exact as it.
+	noteAfter = 10
 )
 
 // A layout says where the parts of a blob file lie.
@@ -95,8 +100,8 @@ type blobFile struct {
 	layout
 	f     *os.File
 	epoch uint64
-	// sound has a bit for each chunk whose bytes in the file this process
-	// has checked, or written, in this epoch.
+	// sound is not 0 for each chunk whose bytes in the file this process has
+	// checked, or written, in this epoch: it is the state word that it knows.
 	sound []atomic.Uint32
 }
 
@@ -125,8 +130,7 @@ func openBlobFile(path string, l layout, create bool) (*blobFile, error) {
 		}
 		epoch, err := prepare(f, path, l, create)
 		if epoch != 0 {
-			words := (l.chunks() + 31) / 32
-			return &blobFile{layout: l, f: f, epoch: epoch, sound: make([]atomic.Uint32, words)}, nil
+			return &blobFile{layout: l, f: f, epoch: epoch, sound: make([]atomic.Uint32, l.chunks())}, nil
 		}
 		f.Close()
 		if err != nil {
@@ -211,22 +215,36 @@ func (b *blobFile) setWord(k int64, w uint32) error {
 	return err
 }
 
-// write stores chunk k, which must have been checked. The data goes first:
-// who is killed in between leaves a chunk that is not there.
-func (b *blobFile) write(k int64, data []byte) error {
-	if _, err := b.f.WriteAt(data, k*b.chunk); err != nil {
-		return err
+// setSound says that chunk k has been checked, and is being used.
+func (b *blobFile) setSound(k int64) {
+	if b.sound[k].CompareAndSwap(0, b.present(k, k+1)[0]) {
+		b.touch(k, k+1)
 	}
-	if err := b.setWord(k, stamp()); err != nil {
-		return err
-	}
-	b.setSound(k)
-	return nil
 }
 
-func (b *blobFile) setSound(k int64)     { b.sound[k/32].Or(1 << (k % 32)) }
-func (b *blobFile) clearSound(k int64)   { b.sound[k/32].And(^uint32(1 << (k % 32))) }
-func (b *blobFile) isSound(k int64) bool { return b.sound[k/32].Load()&(1<<(k%32)) != 0 }
+func (b *blobFile) clearSound(k int64)   { b.sound[k].Store(0) }
+func (b *blobFile) isSound(k int64) bool { return b.sound[k].Load() != 0 }
+
+// touch notes that the sound chunks from first to end are being used, if the
+// last note is old.
+func (b *blobFile) touch(first, end int64) {
+	now := stamp()
+	for k := first; k < end; k++ {
+		// Also a word of the future is set right.
+		word := b.sound[k].Load()
+		if word != 0 && now-word >= noteAfter && b.sound[k].CompareAndSwap(word, now) {
+			_ = b.setWord(k, now) // it only says what to remove first
+		}
+	}
+}
+
+// hollow reports whether there is nothing at all where chunk k should be: its
+// state word was written while the chunk was removed, which is no damage.
+func (b *blobFile) hollow(k int64) bool {
+	off, end := b.bounds(k)
+	at, err := unix.Seek(int(b.f.Fd()), off, unix.SEEK_DATA)
+	return errors.Is(err, unix.ENXIO) || err == nil && at >= blocks(end)
+}
 
 // readSound reads p from off, if all chunks from first to end are sound. The
 // range must lie in these chunks.
@@ -243,5 +261,9 @@ func (b *blobFile) readSound(p []byte, off, first, end int64) bool {
 		return false
 	}
 	// Only now: chunks may have been removed while they were read.
-	return b.current()
+	if !b.current() {
+		return false
+	}
+	b.touch(first, end)
+	return true
 }

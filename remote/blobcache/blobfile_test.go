@@ -177,7 +177,7 @@ func TestStateWord(t *testing.T) {
 	dir := t.TempDir()
 	checkRead(t, cached(t, openCache(t, dir, nil), src), src, 0, 2*testChunk)
 	l := layout{size: src.Size(), chunk: testChunk}
-	old, recent := stamp()-2*touchAfter, stamp()-touchAfter/2
+	old, recent := stamp()-2*noteAfter, stamp()-noteAfter/2
 	damage(t, blobPath(dir, src), func(file *os.File) error {
 		f := &blobFile{layout: l, f: file}
 		if err := f.setWord(0, old); err != nil {

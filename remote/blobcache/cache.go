@@ -14,7 +14,10 @@
 //	n, err := b.ReadAt(ctx, p, off) // from disk; what is missing from layer.Blob
 //
 // A disk that is full, or fails, costs speed and one warning, never a read.
-// Nothing limits the size of the directory.
+//
+// Options.Budget bounds what the directory takes on disk. Whoever writes makes
+// room first, by removing chunks that were used least recently; who still
+// wants them fetches them again.
 package blobcache
 
 import (
@@ -41,6 +44,10 @@ type Options struct {
 	// neighbouring chunks are missing; one chunk is always allowed. The
 	// default is 4 MiB.
 	MaxRequest int64
+	// Budget bounds the bytes that everything below the directory takes on
+	// disk, as du counts them, by what this Cache writes. What does not fit
+	// is not stored. Zero means no bound. See DefaultBudget.
+	Budget int64
 	// Warnf gets one sentence when the disk first fails to take or give
 	// bytes. The default drops it. It may be called by any goroutine.
 	Warnf func(format string, args ...any)
@@ -53,11 +60,13 @@ type Cache struct {
 	maxRequest int64
 	warnf      func(format string, args ...any)
 	count      counters
+	budget     *budget
 
 	warned      atomic.Bool
 	retryWrites time.Duration
 	noWrites    atomic.Int64 // until this time, Unix nanoseconds
 
+	fetch  fetcher
 	flying sync.WaitGroup // the goroutines of flights
 	mu     sync.Mutex
 	stores map[storeKey]*store
@@ -88,6 +97,7 @@ func Open(dir string, opts *Options) (*Cache, error) {
 		retryWrites: retryWrites,
 		stores:      map[storeKey]*store{},
 	}
+	c.budget = newBudget(c, opts.Budget)
 	if c.maxRequest <= 0 {
 		c.maxRequest = defaultMaxRequest
 	}
@@ -128,6 +138,7 @@ func (c *Cache) Close() error {
 	for _, s := range stores {
 		s.closeFile()
 	}
+	c.budget.close()
 	return nil
 }
 

@@ -18,10 +18,13 @@ const (
 	versionPrefix = "imgfs cache "
 	version       = 1
 
-	blobsDir = "blobs"
-	metaDir  = "meta"
-	refsDir  = "refs"
-	tmpDir   = "tmp"
+	blobsDir   = "blobs"
+	metaDir    = "meta"
+	refsDir    = "refs"
+	indexesDir = "indexes" // of package layerindex
+	imagesDir  = "images"
+	claimsDir  = "claims"
+	tmpDir     = "tmp"
 )
 
 // makeTree creates what is missing of a cache directory and checks the rest.
@@ -155,15 +158,15 @@ func sweep(tmp string) {
 	}
 }
 
-func sweepFile(path string) {
+// sweepFile removes a file if nobody has its lock, and reports whether it did.
+func sweepFile(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
-		return
+		return false
 	}
 	defer f.Close()
-	if flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil {
-		os.Remove(path)
-	}
+	// The name may have become that of another file, which has an owner.
+	return flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(f, path) && os.Remove(path) == nil
 }
 
 // flock locks an open file. Closing it gives the lock back.

@@ -180,13 +180,3 @@ func evict(path string, chunks []int64, stop func(step int) bool) error {
 	}
 	return nil
 }
-
-// punch makes a hole, or writes zeros where the file system has no holes.
-func punch(f *os.File, off, n int64) error {
-	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	if unix.Fallocate(int(f.Fd()), mode, off, n) == nil {
-		return nil
-	}
-	_, err := f.WriteAt(make([]byte, n), off)
-	return err
-}

@@ -3,6 +3,7 @@ package blobcache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,8 +17,11 @@ import (
 
 const (
 	hammerSize  = 24*testChunk + 99
-	killRounds  = 100
+	killRounds  = 200
 	hammerBlobs = 2
+	// hammerBudget has room for the directories and one of the blobs, so
+	// that room is made all the time.
+	hammerBudget = 200 << 10
 )
 
 // A plainBlob is a source that only gives.
@@ -38,7 +42,8 @@ func hammer(dir string) {
 		fmt.Printf("wrong: "+format+"\n", args...)
 		os.Exit(1)
 	}
-	c, err := Open(dir, &Options{MaxRequest: 3 * testChunk})
+	opts := &Options{MaxRequest: 3 * testChunk, Budget: hammerBudget}
+	c, err := Open(dir, opts)
 	if err != nil {
 		fail("%v", err)
 	}
@@ -53,7 +58,7 @@ func hammer(dir string) {
 		if err := randomRead(b, src); err != nil {
 			fail("%v", err)
 		}
-		switch rand.IntN(12) {
+		switch rand.IntN(14) {
 		case 0:
 			r, _ := c.Record(src)
 			r.Write(src.data[:hammerSize/2])
@@ -69,9 +74,18 @@ func hammer(dir string) {
 				fail("metadata")
 			}
 		case 4:
-			if c, err = Open(dir, nil); err != nil {
+			if i%2 == 0 {
+				c.Close()
+			}
+			if c, err = Open(dir, opts); err != nil {
 				fail("%v", err)
 			}
+		case 5:
+			if _, err := c.Prune(PruneOptions{To: hammerBudget / 2}); err != nil && !errors.Is(err, errBusy) {
+				fail("%v", err)
+			}
+		case 6:
+			c.NoteImage(Image{Name: "a", Manifest: src.Digest()})
 		}
 	}
 }
@@ -90,11 +104,12 @@ func randomRead(b *Blob, src remote.Blob) error {
 	return nil
 }
 
-// A process is killed at a random moment while it and others read and write:
-// nobody ever reads anything wrong, and nothing unfinished stays.
+// A process is killed at a random moment while it and others read, write and
+// remove: nobody ever reads anything wrong, nothing unfinished stays, and what
+// the dead had leased is found again.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
-	c := openCache(t, dir, &Options{Warnf: t.Errorf})
+	c := openCache(t, dir, &Options{Warnf: t.Errorf, Budget: hammerBudget})
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range hammerBlobs {
@@ -129,6 +144,7 @@ func TestKill(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+	c.Close()
 	checkAfterKill(t, dir)
 }
 
@@ -165,7 +181,7 @@ func killTwo(t *testing.T, dir string) bool {
 }
 
 func checkAfterKill(t *testing.T, dir string) {
-	c := openCache(t, dir, nil)
+	c := openCache(t, dir, &Options{Budget: hammerBudget})
 	checkTmp(t, dir)
 	for i := range hammerBlobs {
 		src := hammerBlob(i)
@@ -176,4 +192,6 @@ func checkAfterKill(t *testing.T, dir string) {
 		checkRead(t, b, src.fakeBlob, 0, hammerSize)
 		checkRead(t, b, src.fakeBlob, 0, hammerSize)
 	}
+	c.Close()
+	checkSpace(t, dir)
 }

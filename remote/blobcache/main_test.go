@@ -21,6 +21,10 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "hammer":
 		hammer(os.Args[1])
+	case "crowd":
+		crowd(os.Args[1])
+	case "claim":
+		claimer(os.Args[1])
 	case "open":
 		if _, err := Open(os.Args[1], nil); err != nil {
 			fmt.Println(err)

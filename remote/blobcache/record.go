@@ -21,29 +21,41 @@ type Recording struct {
 	c      *Cache
 	digest digest.Digest
 	size   int64
-	f      *os.File // nil once it is over, or the disk failed
+	f      *os.File // nil once it is over, or there is no room, or the disk failed
 	n      int64
 	done   bool
 }
 
 // Record begins a recording of b. It must be ended by Commit or Abort; that of
-// a process that was killed is removed by a later Open. Where the disk fails
-// the recording comes to nothing, without an error; see Recorded.
+// a process that was killed is removed by a later Open. Where the disk fails,
+// or the budget has no room for the blob, the recording comes to nothing,
+// without an error; see Recorded. It takes at most half of the budget, and
+// room from blobs last used before the recordings that it is one of: those of
+// one image, which do not remove each other's.
 func (c *Cache) Record(b remote.Blob) (*Recording, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}
 	r := &Recording{c: c, digest: d, size: b.Size()}
-	if !c.mayWrite() {
+	if !c.mayWrite() || c.budget.limit > 0 && r.size > c.budget.limit/2 {
 		return r, nil
 	}
-	f, err := createOwned(c.tmp())
+	c.budget.beginRecording()
+	stored, err := c.within(fileRoom(0), c.budget.recordingRule(), func() (err error) {
+		r.f, err = createOwned(c.tmp())
+		return err
+	})
 	if err != nil {
 		c.diskFailed(err)
+	}
+	if !stored {
+		c.budget.endRecording("")
 		return r, nil
 	}
-	r.f = f
+	// Some file systems set room aside behind the end of a file that grows.
+	// It does not matter if this fails.
+	_ = r.f.Truncate(r.size)
 	return r, nil
 }
 
@@ -54,23 +66,38 @@ func (r *Recording) Write(p []byte) (int, error) {
 		r.Abort()
 		return 0, fmt.Errorf("blob %s: more than its %d bytes: %w", r.digest, r.size, remote.ErrDigest)
 	}
+	off := r.n
 	r.n += int64(len(p))
 	if r.f == nil {
 		return len(p), nil
 	}
-	if _, err := r.f.Write(p); err != nil {
-		r.c.diskFailed(err)
-		r.Abort()
-		return len(p), nil
+	stored := r.store(blocks(r.n)-blocks(off), func() error {
+		_, err := r.f.WriteAt(p, off)
+		return err
+	})
+	if stored {
+		r.c.count.recorded.Add(int64(len(p)))
 	}
-	r.c.count.recorded.Add(int64(len(p)))
 	return len(p), nil
+}
+
+// store writes what takes n more bytes on disk. If that cannot be, the
+// recording is over.
+func (r *Recording) store(n int64, write func() error) bool {
+	stored, err := r.c.within(n, r.c.budget.recordingRule(), write)
+	if err != nil {
+		r.c.diskFailed(err)
+	}
+	if !stored {
+		r.Abort()
+	}
+	return stored
 }
 
 // Commit makes what was written the blob's data, with all chunks there. The
 // caller has checked that it has the blob's digest. The error says that the
 // count of bytes, or of chunks, is not right; then, too, the recording is
-// over. Where the disk failed Commit does nothing.
+// over. Where the disk failed, or there was no room, Commit does nothing.
 func (r *Recording) Commit(chunks Chunks) error {
 	defer r.Abort()
 	if r.n != r.size {
@@ -80,17 +107,14 @@ func (r *Recording) Commit(chunks Chunks) error {
 	if err != nil || r.f == nil {
 		return err
 	}
-	if err := r.publish(l); err != nil {
-		r.c.diskFailed(err)
-		return nil
-	}
-	r.done = true
+	end := l.encodeEnd()
+	r.done = r.store(fileRoom(int64(len(end))), func() error { return r.publish(l, end) })
 	return nil
 }
 
 // publish completes the file and gives it its name.
-func (r *Recording) publish(l layout) error {
-	if _, err := r.f.WriteAt(l.encodeEnd(), l.word(0)); err != nil {
+func (r *Recording) publish(l layout, end []byte) error {
+	if _, err := r.f.WriteAt(end, l.word(0)); err != nil {
 		return err
 	}
 	path := r.c.path(blobsDir, r.digest)
@@ -123,11 +147,15 @@ func (r *Recording) Abort() {
 	if r.f == nil {
 		return
 	}
-	if !r.done {
+	var brought digest.Digest
+	if r.done {
+		brought = r.digest
+	} else {
 		os.Remove(r.f.Name())
 	}
 	r.f.Close()
 	r.f = nil
+	r.c.budget.endRecording(brought)
 }
 
 // Recorded reports whether Commit has put the blob into the cache.

@@ -46,15 +46,9 @@ func (c *Cache) keptRef(name string) (ref, bool) {
 }
 
 func (c *Cache) keepRef(name string, desc ocispec.Descriptor) {
-	if !c.mayWrite() {
-		return
-	}
 	data, err := json.Marshal(ref{name, desc, time.Now().UTC().Truncate(time.Second)})
 	if err == nil {
-		err = writeFile(c.tmp(), c.refPath(name), append(data, '\n'))
-	}
-	if err != nil {
-		c.diskFailed(err)
+		c.keepFile(c.refPath(name), append(data, '\n'))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,7 +44,7 @@ var _ remote.Source = (*source)(nil)
 // and remembers the answer; if src is unavailable it returns what it remembers,
 // with a warning. Blob is that of src: see Cache.Blob. Offline, or for a pinned
 // reference that is known, src is not asked; what would need it is
-// remote.ErrUnavailable, wrapped.
+// remote.ErrUnavailable, wrapped. Blobs on a local disk are read offline too.
 func (c *Cache) Source(src remote.Source, opts *SourceOptions) remote.Source {
 	s := &source{Source: src, c: c}
 	if opts != nil {
@@ -118,10 +119,11 @@ func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 }
 
 func (s *source) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
-	if s.opts.Offline {
+	b, err := s.Source.Blob(desc)
+	if s.opts.Offline && !(err == nil && remote.IsLocal(b)) {
 		return offlineBlob{desc}, nil
 	}
-	return s.Source.Blob(desc)
+	return b, err
 }
 
 // An offlineBlob is one that nobody may be asked for.
@@ -152,6 +154,9 @@ func (c *Cache) keptMeta(d digest.Digest) ([]byte, bool) {
 	if st.Size() <= maxMeta {
 		data, err := os.ReadFile(path)
 		if err == nil && d.Algorithm().FromBytes(data) == d {
+			if now := time.Now(); now.Sub(st.ModTime()) > time.Hour {
+				_ = os.Chtimes(path, now, now) // its last use: what to remove first
+			}
 			return data, true
 		}
 	}
@@ -161,10 +166,7 @@ func (c *Cache) keptMeta(d digest.Digest) ([]byte, bool) {
 }
 
 func (c *Cache) keepMeta(d digest.Digest, data []byte) {
-	if !c.mayWrite() || len(data) > maxMeta {
-		return
-	}
-	if err := writeFile(c.tmp(), c.path(metaDir, d), data); err != nil {
-		c.diskFailed(err)
+	if len(data) <= maxMeta {
+		c.keepFile(c.path(metaDir, d), data)
 	}
 }

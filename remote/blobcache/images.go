@@ -1,0 +1,115 @@
+package blobcache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// imageTime is how long an image is remembered of which nothing is left.
+const imageTime = 30 * 24 * time.Hour
+
+// An Image is what the cache knows of an image that was opened through it.
+type Image struct {
+	// Name is the name that the user gave, as remote.Source.Name has it.
+	Name string `json:"name"`
+	// Manifest is the digest of the platform's manifest.
+	Manifest digest.Digest `json:"manifest"`
+	Platform string        `json:"platform"`
+	Used     time.Time     `json:"used"`   // NoteImage sets it
+	Layers   []ImageLayer  `json:"layers"` // the base first
+}
+
+// An ImageLayer is a layer of an Image.
+type ImageLayer struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"` // of the blob
+	DiffID digest.Digest `json:"diffID"`
+}
+
+// NoteImage remembers that an image is being used now. What is recorded from
+// now on may take the room of images that were opened before.
+func (c *Cache) NoteImage(img Image) {
+	c.budget.newImage()
+	img.Used = time.Now().UTC().Truncate(time.Second)
+	data, err := json.Marshal(img)
+	if err != nil {
+		return
+	}
+	sum := sha256.Sum256([]byte(img.Name + "\n" + img.Manifest.String() + "\n" + img.Platform + "\n"))
+	c.keepFile(filepath.Join(c.dir, imagesDir, hex.EncodeToString(sum[:])+".json"), append(data, '\n'))
+}
+
+// Images returns the images that were noted, the one used last first. What
+// cannot be read is left out.
+func (c *Cache) Images() ([]Image, error) {
+	dir := filepath.Join(c.dir, imagesDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	var images []Image
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".json") {
+			if img, ok := readImage(filepath.Join(dir, e.Name())); ok {
+				images = append(images, img)
+			}
+		}
+	}
+	slices.SortFunc(images, func(a, b Image) int {
+		if n := b.Used.Compare(a.Used); n != 0 {
+			return n
+		}
+		return strings.Compare(a.Name+a.Platform, b.Name+b.Platform)
+	})
+	return images, nil
+}
+
+// readImage reads an image record.
+func readImage(path string) (img Image, ok bool) {
+	if st, err := os.Stat(path); err != nil || st.Size() > maxMeta {
+		return Image{}, false
+	}
+	data, err := os.ReadFile(path)
+	if err != nil || json.Unmarshal(data, &img) != nil || img.Manifest.Validate() != nil {
+		return Image{}, false
+	}
+	for _, l := range img.Layers {
+		if l.Digest.Validate() != nil || l.DiffID.Validate() != nil || l.Size < 0 {
+			return Image{}, false
+		}
+	}
+	return img, true
+}
+
+// images removes the records of images of which nothing has been left for
+// long.
+func (e *eviction) images() {
+	for _, f := range e.inv.files {
+		if f.kind == kindImage && e.now.Sub(f.mtime) > imageTime && !e.anyLeft(f.path) {
+			e.remove(f)
+		}
+	}
+}
+
+// anyLeft reports whether the directory has something of an image.
+func (e *eviction) anyLeft(record string) bool {
+	img, _ := readImage(record)
+	return slices.ContainsFunc(img.Layers, func(l ImageLayer) bool {
+		alg, hex := l.Digest.Algorithm().String(), l.Digest.Encoded()
+		return exists(filepath.Join(e.inv.dir, blobsDir, alg, hex)) || exists(filepath.Join(e.inv.dir, indexesDir, alg, hex))
+	})
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -1,0 +1,243 @@
+package blobcache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// docs/cache-format.md, "The budget".
+const (
+	spaceName   = "space"
+	spaceMagic  = "imgfsspc"
+	spaceHeader = 64
+	leaseSize   = 16
+	maxLeases   = 1024
+
+	// spaceWait is how long the space lock is worth waiting for. Whoever
+	// stores something has a reader behind them.
+	spaceWait = 2 * time.Second
+)
+
+// maxSpace bounds numbers in the file: sums of them do not overflow.
+const maxSpace = 1 << 50
+
+// errBusy: another process has the space lock for too long.
+var errBusy = errors.New("the cache directory is busy")
+
+// A spaceFile is the open file that says how much the directory takes, with
+// the lease of its owner. It is not safe for concurrent use.
+type spaceFile struct {
+	path  string
+	wait  time.Duration // for the lock
+	f     *os.File
+	lease int // the owner's; -1 if there is none
+}
+
+// A spaceRecord is what the file says.
+type spaceRecord struct {
+	used   int64 // no less than what du says and all leases
+	walked int64 // what used was after the last walk
+	leases int64 // of the living, but for the owner of the spaceFile
+	// known says that used and walked mean something.
+	known bool
+}
+
+// lock takes the space lock, and makes the file if there is none. It is
+// errBusy if that takes too long.
+func (s *spaceFile) lock() error {
+	deadline := time.Now().Add(s.wait)
+	for {
+		if s.f == nil {
+			f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
+			if err != nil {
+				return err
+			}
+			s.f, s.lease = f, -1
+		}
+		if err := lockBytes(s.f, 0, spaceHeader, deadline); err != nil {
+			return err
+		}
+		if isAt(s.f, s.path) {
+			return nil
+		}
+		s.close() // the directory was cleared by hand
+	}
+}
+
+// unlock gives the space lock back.
+func (s *spaceFile) unlock() {
+	if s.f != nil {
+		_ = setLock(s.f, unix.F_UNLCK, 0, spaceHeader)
+	}
+}
+
+// close gives up everything.
+func (s *spaceFile) close() {
+	if s.f != nil {
+		s.f.Close()
+	}
+	s.f, s.lease = nil, -1
+}
+
+// read returns what the file says. The space lock must be held.
+func (s *spaceFile) read(boot [16]byte) (spaceRecord, error) {
+	p := make([]byte, spaceHeader+maxLeases*leaseSize)
+	n, err := s.f.ReadAt(p, 0)
+	if err != nil && err != io.EOF {
+		return spaceRecord{}, err
+	}
+	if n < spaceHeader {
+		// So that a walk finds the file as big as it will be.
+		if _, err := s.f.WriteAt(make([]byte, spaceHeader), 0); err != nil {
+			return spaceRecord{}, err
+		}
+	}
+	r, leases := decodeSpace(p[:n], boot)
+	for i, lease := range leases {
+		if lease > 0 && i != s.lease && s.alive(i) {
+			r.leases += lease
+		}
+	}
+	return r, nil
+}
+
+// decodeSpace returns what the bytes of the file say, and all leases.
+func decodeSpace(p []byte, boot [16]byte) (r spaceRecord, leases []int64) {
+	if len(p) < spaceHeader {
+		return spaceRecord{}, nil
+	}
+	r.used = int64(binary.LittleEndian.Uint64(p[32:]))
+	r.walked = int64(binary.LittleEndian.Uint64(p[40:]))
+	r.known = bytes.Equal(p[:16], encodeSpace(boot, 0, 0)[:16]) && bytes.Equal(p[16:32], boot[:]) &&
+		r.used >= 0 && r.used < maxSpace && r.walked >= 0 && r.walked <= r.used
+	for p = p[spaceHeader:]; len(p) >= leaseSize; p = p[leaseSize:] {
+		lease := int64(binary.LittleEndian.Uint64(p))
+		if lease < 0 || lease >= maxSpace {
+			lease = 0
+		}
+		leases = append(leases, lease)
+	}
+	return r, leases
+}
+
+func encodeSpace(boot [16]byte, used, walked int64) []byte {
+	p := make([]byte, spaceHeader)
+	copy(p, spaceMagic)
+	binary.LittleEndian.PutUint32(p[8:], version)
+	copy(p[16:], boot[:])
+	binary.LittleEndian.PutUint64(p[32:], uint64(used))
+	binary.LittleEndian.PutUint64(p[40:], uint64(walked))
+	return p
+}
+
+// write says how much is used, and then how big the owner's lease is: who is
+// killed in between leaves a number that is too big. The space lock must be
+// held.
+func (s *spaceFile) write(boot [16]byte, used, walked, lease int64) error {
+	if s.lease < 0 && lease > 0 {
+		if err := s.takeLease(); err != nil {
+			return err
+		}
+	}
+	if _, err := s.f.WriteAt(encodeSpace(boot, max(used, 0), min(max(walked, 0), max(used, 0))), 0); err != nil {
+		return err
+	}
+	if s.lease < 0 {
+		return nil
+	}
+	p := make([]byte, leaseSize)
+	binary.LittleEndian.PutUint64(p, uint64(lease))
+	_, err := s.f.WriteAt(p, spaceHeader+leaseSize*int64(s.lease))
+	return err
+}
+
+// takeLease finds a lease that nobody living has.
+func (s *spaceFile) takeLease() error {
+	for i := range maxLeases {
+		err := setLock(s.f, unix.F_WRLCK, spaceHeader+leaseSize*int64(i), leaseSize)
+		if err == nil {
+			s.lease = i
+			return nil
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+	}
+	return errBusy
+}
+
+// alive reports whether somebody has lease i.
+func (s *spaceFile) alive(i int) bool {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: spaceHeader + leaseSize*int64(i), Len: leaseSize}
+	err := unix.FcntlFlock(s.f.Fd(), unix.F_OFD_GETLK, &l)
+	return err != nil || l.Type != unix.F_UNLCK
+}
+
+// setLock takes or gives back a lock on some bytes of an open file, without
+// waiting.
+func setLock(f *os.File, how int16, off, n int64) error {
+	l := unix.Flock_t{Type: how, Whence: io.SeekStart, Start: off, Len: n}
+	for {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+		}
+	}
+}
+
+// lockBytes takes a lock, and waits for it until the deadline. It asks again
+// and again, since a wait in the kernel has no end if the owner is stopped.
+func lockBytes(f *os.File, off, n int64, deadline time.Time) error {
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		err := setLock(f, unix.F_WRLCK, off, n)
+		if err == nil || !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errBusy
+		}
+		time.Sleep(pause)
+	}
+}
+
+// bootID returns what tells this run of the machine from others: after a
+// crash the file may be older than what it speaks of.
+func bootID() (id [16]byte) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return id
+	}
+	digits := strings.ReplaceAll(strings.TrimSpace(string(text)), "-", "")
+	if len(digits) == 2*len(id) {
+		_, _ = hex.Decode(id[:], []byte(digits))
+	}
+	return id
+}
+
+// knownUse returns what the directory takes as far as its space file says.
+func knownUse(dir string) (int64, bool) {
+	p := make([]byte, spaceHeader)
+	f, err := os.Open(filepath.Join(dir, spaceName))
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	if _, err := io.ReadFull(f, p); err != nil {
+		return 0, false
+	}
+	r, _ := decodeSpace(p, bootID())
+	return r.used, r.known
+}
