@@ -167,6 +167,44 @@ func (x *Index) EntriesWithDigests() (Entries, error) {
 	return d.entries(""), nil
 }
 
+// Verify reads every part of the index, compares it with its checksum and
+// decodes it. What is wrong is an error that wraps ErrIndex.
+func (x *Index) Verify() error {
+	// A part that was read before is read again: it may be wrong by now.
+	x, err := ReadIndex(x.src, x.size)
+	if err != nil {
+		return err
+	}
+	for _, s := range x.head.sections {
+		if _, err := x.section(s.kind); err != nil {
+			return err
+		}
+	}
+	entries, err := x.EntriesWithDigests()
+	if err != nil {
+		return err
+	}
+	for range entries {
+	}
+	if _, err := x.ChunkSums(); err != nil {
+		return err
+	}
+	if x.Codec() == Plain {
+		return nil
+	}
+	spans, err := x.spans()
+	if err != nil {
+		return err
+	}
+	for _, b := range spans.batches {
+		// The last window of a batch cannot be read without the others.
+		if _, err := x.window(b, b.n-1); err != nil {
+			return fmt.Errorf("%w: window %d: %w", ErrIndex, b.first+b.n-1, err)
+		}
+	}
+	return nil
+}
+
 // columns reads the section of entries and checks it.
 func (x *Index) columns(digests []byte) (*columns, error) {
 	section, err := x.section(sectionEntries)

@@ -22,10 +22,16 @@ type Blob interface {
 // A Reader reads any part of a layer's uncompressed tar. It decodes only the
 // spans that it needs, each once for all readers that wait for it. It is safe
 // for concurrent use.
+//
+// Ahead of reads that follow each other it has the blob's bytes brought, if
+// the blob is a Prefetcher, and, where there is more than one processor,
+// spans decoded. What is done ahead grows with what was read in order, and
+// reads in no order cause none of it.
 type Reader struct {
-	x    *Index
-	blob Blob
-	opts ReaderOptions
+	x     *Index
+	blob  Blob
+	opts  ReaderOptions
+	ahead readahead
 
 	mu     sync.Mutex
 	spools map[int]*spool.Spool // by span, of those too long for memory
@@ -60,6 +66,13 @@ func (r *Reader) Size() int64 { return r.x.head.tarSize }
 // io.ReaderAt. When ctx ends it returns ctx.Err(); what it has begun goes on
 // for other readers that wait for the same span, and else is stopped.
 func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return r.ReadFileAt(ctx, p, off, r.x.head.tarSize)
+}
+
+// ReadFileAt is ReadAt, of a file whose content ends at byte end of the tar.
+// Nothing behind that is brought ahead, unless the reader goes from file to
+// file in the order of the tar. The read itself may go further.
+func (r *Reader) ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("negative offset %d", off)
 	}
@@ -68,21 +81,26 @@ func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	want := p[:min(int64(len(p)), size-off)]
-	n, err := r.read(ctx, want, off)
+	n, err := r.read(ctx, want, off, end)
 	if err == nil && len(want) < len(p) {
 		err = io.EOF
 	}
 	return n, err
 }
 
-// read is ReadAt inside the bounds of the tar.
-func (r *Reader) read(ctx context.Context, p []byte, off int64) (int, error) {
+// read is ReadFileAt inside the bounds of the tar.
+func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, error) {
+	now := fileRead{off, off + int64(len(p)), fileEnd}
 	if r.x.head.codec == Plain {
+		r.readAhead(ctx, blobMap{x: r.x}, now)
 		return r.blob.ReadAt(ctx, p, off)
 	}
 	t, err := r.x.spans()
 	if err != nil {
 		return 0, err
+	}
+	if len(p) > 0 {
+		r.readAhead(ctx, blobMap{r.x, t}, now)
 	}
 	n := 0
 	for i := t.spanAt(off); n < len(p); i++ {
@@ -104,9 +122,10 @@ func (r *Reader) read(ctx context.Context, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Close stops decoding into files and gives their space back. Reads that wait
-// for those fail.
+// Close stops what is decoded ahead of readers, and decoding into files, whose
+// space it gives back. Reads that wait for those fail.
 func (r *Reader) Close() error {
+	r.stopAhead()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var err error
@@ -154,6 +173,10 @@ type blobStream struct {
 	hint int64 // bytes still expected to be needed
 
 	buf []byte // read and not yet handed on
+	mem []byte // what buf is a part of
+	// failed: the decoder has been given an error, which it may keep for
+	// after what it puts out first.
+	failed bool
 }
 
 const streamPiece = 64 << 10
@@ -195,9 +218,14 @@ func (s *blobStream) fill() error {
 	if n <= 0 {
 		return io.EOF
 	}
-	buf := make([]byte, min(n, maxSpanMemory))
+	n = min(n, maxSpanMemory)
+	if int64(cap(s.mem)) < n || int64(cap(s.mem)) > 4*n {
+		s.mem = make([]byte, n)
+	}
+	buf := s.mem[:n]
 	k, err := s.blob.ReadAt(s.ctx, buf, s.off)
 	if k == 0 && err != nil {
+		s.failed = true
 		return err
 	}
 	s.off += int64(k)

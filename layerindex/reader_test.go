@@ -68,7 +68,7 @@ func TestReaderSpools(t *testing.T) {
 func TestReaderParallel(t *testing.T) {
 	tarBytes := testTar(t, 2<<20)
 	blob := gzipped(t, tarBytes)
-	x := mustBuild(t, blob, tarBytes, &BuildOptions{SpanSize: 128 << 10})
+	x := mustBuild(t, blob, tarBytes, &BuildOptions{SpanSize: 512 << 10})
 	counted := &countingBlob{memBlob: blob}
 	r := NewReader(x, counted, nil)
 	var wg sync.WaitGroup

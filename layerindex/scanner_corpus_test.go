@@ -17,47 +17,80 @@ import (
 )
 
 // sharedCorpus returns the folder of archives that other projects made.
-func sharedCorpus(t *testing.T) string {
+func sharedCorpus() (string, error) {
 	shared := os.Getenv("IMGFS_SHARED")
 	if shared == "" {
 		shared = filepath.Join("..", "..", "shared")
 	}
 	dir := filepath.Join(shared, "corpora")
-	if _, err := os.Stat(filepath.Join(dir, "tar", "INDEX.tsv")); err != nil {
-		t.Skipf("no archives of other projects: %v", err)
-	}
-	return dir
+	_, err := os.Stat(filepath.Join(dir, "tar", "INDEX.tsv"))
+	return dir, err
 }
 
-// TestScannerCorpus: the archives of five other projects give the entries and
-// contents that archive/tar and GNU tar read, and as many as bsdtar lists.
-// testdata/scanner-corpus.golden says where not, and why.
-func TestScannerCorpus(t *testing.T) {
-	dir := sharedCorpus(t)
+// An archive is a tar of others.
+type archive struct {
+	name, path string
+	row        []string // of INDEX.tsv, if it is there
+}
+
+// goArchives are those that archive/tar is tested with.
+func goArchives(t *testing.T) []archive {
+	var list []archive
+	for _, path := range goVectors(t) {
+		list = append(list, archive{name: "go/" + filepath.Base(path), path: path})
+	}
+	return list
+}
+
+// corpusArchives are those of five other projects and, of the images that
+// others made, the single layers.
+func corpusArchives(t *testing.T, dir string) []archive {
 	index, err := os.ReadFile(filepath.Join(dir, "tar", "INDEX.tsv"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	gnu := gnuTar()
-	if gnu == "" {
-		t.Log("no GNU tar to compare with")
-	}
-	g := openGolden(t, "scanner-corpus.golden")
-	known := map[[32]byte][]string{} // many archives are there twice
-	skipped := gnu == ""
+	var list []archive
 	for line := range strings.Lines(string(index)) {
 		row := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		if strings.HasSuffix(row[0], ".json") { // node-tar's expectations
-			continue
-		}
 		path := filepath.Join(dir, filepath.FromSlash(row[0]))
 		if _, err := os.Stat(path); os.IsNotExist(err) {
 			t.Logf("%s: missing", row[0])
-			continue
+		} else if !strings.HasSuffix(row[0], ".json") { // node-tar's expectations
+			list = append(list, archive{row[0], path, row})
 		}
-		data, ok := decoded(t, path)
+	}
+	for _, pattern := range []string{"claircore/*/*.tar", "claircore/*/*.layer", "claircore/tarfs/known/*.tar", "fanal/opq*.tar", "grootfs/hacked.tar", "jib/extraction/*compressed.*"} {
+		paths, _ := filepath.Glob(filepath.Join(dir, "images", filepath.FromSlash(pattern)))
+		for _, path := range paths {
+			name, _ := filepath.Rel(dir, path)
+			list = append(list, archive{name: filepath.ToSlash(name), path: path})
+		}
+	}
+	return list
+}
+
+// TestScannerCorpus: the archives that archive/tar is tested with and those of
+// other projects give the entries and contents that archive/tar, GNU tar and
+// bsdtar read. testdata/scanner-corpus.golden says where not, and why.
+func TestScannerCorpus(t *testing.T) {
+	gnu, bsd := gnuTar(), bsdTar()
+	if gnu == "" || !bsd {
+		t.Logf("to compare with: GNU tar %q, bsdtar %v", gnu, bsd)
+	}
+	skipped := gnu == "" || !bsd
+	archives := goArchives(t)
+	if dir, err := sharedCorpus(); err == nil {
+		archives = append(archives, corpusArchives(t, dir)...)
+	} else {
+		t.Logf("no archives of other projects: %v", err)
+		skipped = true
+	}
+	g := openGolden(t, "scanner-corpus.golden")
+	known := map[[32]byte][]string{} // many archives are there twice
+	for _, a := range archives {
+		data, ok := decoded(t, a.path)
 		if !ok {
-			t.Logf("%s: nothing to decompress it with", row[0])
+			t.Logf("%s: nothing to decompress it with", a.name)
 			skipped = true
 			continue
 		}
@@ -68,17 +101,22 @@ func TestScannerCorpus(t *testing.T) {
 			if gnu != "" {
 				diffs = append(diffs, ours.gnuDifferences(t, gnu)...)
 			}
+			if bsd {
+				diffs = append(diffs, ours.bsdDifferences()...)
+			}
 			known[sha256.Sum256(data)] = slices.Clip(diffs)
 		}
-		diffs = append(diffs, ours.bsdDifferences(row)...)
-		g.check(t, row[0], diffs)
+		if a.row != nil {
+			diffs = append(diffs, ours.bsdCount(a.row)...)
+		}
+		g.check(t, a.name, diffs)
 	}
 	g.finish(t, skipped)
 }
 
-// bsdDifferences compares the number of entries with what INDEX.tsv has of
-// bsdtar, where that had nothing to say.
-func (s *scannedTar) bsdDifferences(row []string) []string {
+// bsdCount compares the number of entries with what INDEX.tsv has of bsdtar,
+// where that had nothing to say.
+func (s *scannedTar) bsdCount(row []string) []string {
 	verdict, _ := strings.CutPrefix(row[len(row)-1], "bsd: ")
 	n, message, _ := strings.Cut(verdict, " ")
 	if s.err != nil || message != "" || n == strconv.Itoa(len(s.entries)) {
@@ -97,9 +135,15 @@ func gnuTar() string {
 	return ""
 }
 
+// runTar runs a tar command on data. Arguments before the first that begins
+// with a dash are added to its environment.
 func runTar(command string, data []byte, stdout io.Writer, args ...string) error {
+	env := append(os.Environ(), "LC_ALL=C", "TZ=UTC")
+	for !strings.HasPrefix(args[0], "-") {
+		env, args = append(env, args[0]), args[1:]
+	}
 	cmd := exec.Command(command, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
+	cmd.Env = env
 	cmd.Stdin, cmd.Stdout = bytes.NewReader(data), stdout
 	return cmd.Run()
 }

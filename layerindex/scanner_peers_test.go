@@ -323,14 +323,3 @@ func goVectors(t testing.TB) []string {
 	}
 	return files
 }
-
-// TestScannerGoVectors: each archive that archive/tar is tested with gives the
-// same entries and contents; testdata/scanner-go.golden says where not, and why.
-func TestScannerGoVectors(t *testing.T) {
-	g := openGolden(t, "scanner-go.golden")
-	for _, path := range goVectors(t) {
-		data, _ := decoded(t, path)
-		g.check(t, filepath.Base(path), scanned(data).goDifferences())
-	}
-	g.finish(t, false)
-}

@@ -20,9 +20,15 @@ func TestScannerBigSparse(t *testing.T) {
 	if gnu == "" {
 		t.Skip("no GNU tar to compare with")
 	}
-	dir := filepath.Join(sharedCorpus(t), "tar")
+	shared, err := sharedCorpus()
+	if err != nil {
+		t.Logf("no archives of other projects: %v", err)
+	}
+	dir := filepath.Join(shared, "tar")
 	archives, _ := filepath.Glob(filepath.Join(dir, "libarchive", "test_read_format_gtar_sparse_1_*.tar"))
-	archives = append(archives, filepath.Join(dir, "tar-rs", "sparse-large.tar"))
+	if err == nil {
+		archives = append(archives, filepath.Join(dir, "tar-rs", "sparse-large.tar"))
+	}
 	for _, path := range goVectors(t) {
 		if strings.Contains(path, "-sparse-big") {
 			archives = append(archives, path)

@@ -24,9 +24,11 @@ type span struct {
 	mu      sync.Mutex
 	buf     []byte        // what is decoded; only appended to
 	goal    int64         // how far the waiting readers need it
-	waiting int           // readers
+	ahead   int64         // how far it is wanted beyond that, before it is needed
+	waiting int           // readers, and jobs that decode ahead
 	changed chan struct{} // closed when buf has grown or decoding stopped; nil while nobody decodes
 	err     error         // why the last try to decode stopped, for its waiters
+	early   bool          // err is of a read for what nobody waited for yet
 	cancel  context.CancelFunc
 
 	// dec is the decoder while one is at work, of the goroutine that decodes.
@@ -73,17 +75,42 @@ func (s *span) wait(ctx context.Context, need int64) error {
 	s.waiting++
 	defer s.leave()
 	for int64(len(s.buf)) < need {
-		if s.goal = max(s.goal, need); s.changed == nil {
-			s.start(ctx)
+		s.goal = max(s.goal, need)
+		if err := s.sleep(ctx); err != nil {
+			return err
 		}
+		// What failed for what was not needed yet may work for what is.
+		if s.changed == nil && s.err != nil && !s.early && int64(len(s.buf)) < need {
+			return s.err
+		}
+	}
+	return nil
+}
+
+// decodeAhead has the span decoded up to need, for readers that are expected.
+// What those ask for meanwhile comes first. It returns when nobody decodes
+// for it any more.
+func (s *span) decodeAhead(ctx context.Context, need int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.waitAhead(ctx, need)
+	for s.changed != nil && int64(len(s.buf)) >= max(s.goal, s.ahead) {
 		changed := s.changed
 		s.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
+		<-changed
 		s.mu.Lock()
-		if err := ctx.Err(); err != nil {
+	}
+	return err
+}
+
+// waitAhead is called and returns with mu held.
+func (s *span) waitAhead(ctx context.Context, need int64) error {
+	s.waiting++
+	defer s.leave()
+	for int64(len(s.buf)) < need {
+		s.ahead = max(s.ahead, need)
+		if err := s.sleep(ctx); err != nil {
+			s.ahead = 0 // another job, if there is one, sets its own
 			return err
 		}
 		if s.changed == nil && s.err != nil && int64(len(s.buf)) < need {
@@ -93,11 +120,27 @@ func (s *span) wait(ctx context.Context, need int64) error {
 	return nil
 }
 
+// sleep waits until something has changed, with mu released, and has the span
+// decoded meanwhile.
+func (s *span) sleep(ctx context.Context) error {
+	if s.changed == nil {
+		s.start(ctx)
+	}
+	changed := s.changed
+	s.mu.Unlock()
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	return ctx.Err()
+}
+
 // leave counts a reader out; the last one stops the decoding that nobody
 // waits for.
 func (s *span) leave() {
 	if s.waiting--; s.waiting == 0 {
-		s.goal = 0
+		s.goal, s.ahead = 0, 0
 		if s.cancel != nil {
 			s.cancel()
 		}
@@ -110,7 +153,8 @@ func (s *span) start(ctx context.Context) {
 	// the one that came first.
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.changed = make(chan struct{})
-	s.err = nil
+	s.err, s.early = nil, s.goal <= int64(len(s.buf))
+	s.r.opts.Cache.countDecoding(1)
 	go s.decode(ctx)
 }
 
@@ -120,9 +164,10 @@ func (s *span) decode(ctx context.Context) {
 	err := s.decodeToGoal(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && s.dec != nil {
-		s.r.opts.Cache.suspend(s.r, s.out(), s.dec)
+	if err == nil && s.dec != nil && !s.dec.src.failed {
+		s.r.opts.Cache.suspend(s.r, s.out(), s.dec, s.followed())
 	}
+	s.r.opts.Cache.countDecoding(-1)
 	s.dec = nil
 	if ctx.Err() == nil {
 		s.err = err // else nobody waited: whoever came since tries again
@@ -131,6 +176,15 @@ func (s *span) decode(ctx context.Context) {
 	s.cancel = nil
 	close(s.changed)
 	s.changed = nil
+}
+
+// followed returns the key of the span behind this one if there is nothing
+// left of this one to decode. The caller holds mu.
+func (s *span) followed() *spanKey {
+	if int64(len(s.buf)) < s.size {
+		return nil
+	}
+	return &spanKey{s.r, s.i + 1}
 }
 
 // out is where in the tar the next byte goes that is decoded.
@@ -144,12 +198,18 @@ func (s *span) decodeToGoal(ctx context.Context) error {
 	}
 	for {
 		s.mu.Lock()
-		have, goal := int64(len(s.buf)), s.goal
+		have, goal, ahead := int64(len(s.buf)), s.goal, s.ahead
+		s.early = have >= goal || s.dec.src.failed
 		s.mu.Unlock()
-		if have >= goal {
+		if have >= max(goal, ahead) {
 			return nil
 		}
-		out, err := s.dec.next(ctx, s.input(goal-have))
+		// In small steps where nobody waits, as somebody may come.
+		need := min(s.input(ahead-have), aheadPiece)
+		if have < goal {
+			need = s.input(goal - have)
+		}
+		out, err := s.dec.next(ctx, need)
 		if err == io.EOF {
 			return s.shortError(s.size - have)
 		}
@@ -160,8 +220,16 @@ func (s *span) decodeToGoal(ctx context.Context) error {
 	}
 }
 
-// input is about how much of the blob n bytes of output take.
-func (s *span) input(n int64) int64 { return int64(float64(n)*s.ratio) + streamPiece/2 }
+// aheadPiece is how much of the blob is read at once for what is decoded before
+// it is needed.
+const aheadPiece = 128 << 10
+
+// input is about how much of the blob n bytes of output take, with those that a
+// decoder puts out beyond them before it hands on any.
+func (s *span) input(n int64) int64 {
+	const beyond, spare = 64 << 10, 16 << 10
+	return int64(float64(n+beyond)*s.ratio) + spare
+}
 
 func (s *span) shortError(missing int64) error {
 	return fmt.Errorf("%w: layer ends %d bytes before the end of a span", ErrIndex, missing)
@@ -174,7 +242,10 @@ func (s *span) ensureDecoder(ctx context.Context) (err error) {
 		s.dec.src.end = s.in
 		return nil
 	}
-	if s.dec, err = s.open(ctx); err != nil {
+	s.mu.Lock()
+	need := s.goal
+	s.mu.Unlock()
+	if s.dec, err = s.open(ctx, s.input(need)); err != nil {
 		return err
 	}
 	for skip := int64(len(s.buf)); skip > 0; {
@@ -190,13 +261,17 @@ func (s *span) ensureDecoder(ctx context.Context) (err error) {
 	return nil
 }
 
-// open starts a decoder at the span's checkpoint.
-func (s *span) open(ctx context.Context) (*decoding, error) {
+// open starts a decoder at the span's checkpoint, when about need bytes of input
+// are expected to be of use.
+func (s *span) open(ctx context.Context, need int64) (*decoding, error) {
 	p, err := s.r.x.checkpoint(s.t, s.i)
 	if err != nil {
 		return nil, err
 	}
-	src := &blobStream{blob: s.r.blob, off: p.In, end: s.in, ctx: ctx}
+	src := &blobStream{blob: s.r.blob, off: p.In, end: s.in, ctx: ctx, hint: need}
+	if p.Symbol > 0 {
+		src.hint = 0 // only the header of the block, and then from another place
+	}
 	dec, err := resume(s.r.x.head.codec, src, p, s.r.opts.Cache.spare())
 	if err != nil {
 		return nil, err
@@ -209,12 +284,7 @@ func (s *span) publish(out []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.buf)+len(out) > cap(s.buf) {
-		// Room for what is wanted, or for all: at most maxSpanMemory.
-		room := s.goal + int64(len(out))
-		if room > s.size/2 {
-			room = s.size
-		}
-		s.buf = append(make([]byte, 0, max(room, int64(len(s.buf)+len(out)))), s.buf...)
+		s.grow(max(s.goal, s.ahead) + int64(len(out)))
 	}
 	n := min(int64(len(out)), s.size-int64(len(s.buf)))
 	s.buf = append(s.buf, out[:n]...)
@@ -225,14 +295,43 @@ func (s *span) publish(out []byte) {
 	s.changed = make(chan struct{})
 }
 
+// grow makes room for n bytes, or for all: at most maxSpanMemory. The caller
+// holds mu.
+func (s *span) grow(n int64) {
+	if n > s.size/2 || len(s.buf) > 0 {
+		s.buf = append(s.r.opts.Cache.buffer(s.size), s.buf...)
+		return
+	}
+	s.buf = make([]byte, 0, n)
+}
+
+// retire gives back the memory of a span that has left the cache, nil if
+// somebody is at it. Who comes still has it decoded again, alone.
+func (s *span) retire() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting > 0 || s.changed != nil {
+		return nil
+	}
+	buf := s.buf
+	s.buf = nil
+	return buf
+}
+
 // writeTo decodes the whole span into w. It keeps nothing of it.
 func (s *span) writeTo(ctx context.Context, w io.Writer) error {
-	dec, err := s.open(ctx)
+	asked := s.t.points[s.i].In
+	dec, err := s.open(ctx, maxAsk)
 	if err != nil {
 		return err
 	}
+	// zstd's decoders share the memory for their largest windows.
+	if c, ok := dec.Decoder.(io.Closer); ok {
+		defer c.Close()
+	}
 	for left := s.size; left > 0; {
-		out, err := dec.next(ctx, min(s.input(left), 4<<20))
+		s.runAhead(dec.src.off, &asked)
+		out, err := dec.next(ctx, min(s.input(left), maxAsk))
 		if err == io.EOF {
 			return s.shortError(left)
 		}
@@ -246,4 +345,13 @@ func (s *span) writeTo(ctx context.Context, w io.Writer) error {
 		left -= int64(len(out))
 	}
 	return nil
+}
+
+// runAhead has the blob brought ahead of a decoder that is at byte in of it and
+// goes on to the span's end. It was asked for up to asked.
+func (s *span) runAhead(in int64, asked *int64) {
+	if to := min(in+maxWindow, s.in); to-*asked >= maxAsk || to == s.in {
+		s.r.prefetch(*asked, to)
+		*asked = max(*asked, to)
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -20,13 +22,28 @@ type Store struct {
 	dir string
 }
 
-// OpenStore returns the store in a directory, which it makes if need be.
+const (
+	// unfinished begins the names of files that are being written.
+	unfinished = ".new-"
+	// abandoned is how old such a file gets before it counts as left behind
+	// by a process that was killed.
+	abandoned = time.Hour
+	// touchAfter is how old the time of a file's last use may get before it
+	// is noted again.
+	touchAfter = time.Hour
+)
+
+// OpenStore returns the store in a directory, which it makes if need be. That
+// the disk is full, or may not be written, is left for Save to say.
 func OpenStore(dir string) (*Store, error) {
 	dir = filepath.Join(dir, digest.SHA256.String())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+	err := os.MkdirAll(dir, 0o700)
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS} {
+		if errors.Is(err, full) {
+			err = nil
+		}
 	}
-	return &Store{dir: dir}, nil
+	return &Store{dir: dir}, err
 }
 
 func (s *Store) path(d digest.Digest) (string, error) {
@@ -40,40 +57,69 @@ func (s *Store) path(d digest.Digest) (string, error) {
 // none; one that is damaged, or by another version of imgfs, counts as none
 // and the error says why. An index whose diff_id is not the layer's is
 // ErrDiffID. The caller closes the index.
+//
+// The time of the file's modification says, give or take an hour, when it was
+// last loaded.
 func (s *Store) Load(l Layer) (*Index, error) {
-	path, err := s.path(l.Digest)
+	x, f, err := s.open(l.Digest)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w of %s", ErrNoIndex, l.Digest)
+	if x.BlobSize() != l.Size {
+		x.Close()
+		return nil, fmt.Errorf("%w: %s is of a blob of %d bytes, not %d", ErrNoIndex, f.Name(), x.BlobSize(), l.Size)
 	}
-	if err != nil {
-		return nil, err
+	if x.DiffID() != l.DiffID {
+		x.Close()
+		return nil, fmt.Errorf("%w: its digest is %s, not %s", ErrDiffID, x.DiffID(), l.DiffID)
 	}
-	x, err := readFile(f, l)
-	if err != nil {
-		f.Close()
-		return nil, err
+	if st, err := f.Stat(); err == nil && time.Since(st.ModTime()) > touchAfter {
+		// A directory that cannot be written can still be read.
+		_ = os.Chtimes(f.Name(), time.Time{}, time.Now())
 	}
 	return x, nil
 }
 
-// readFile reads an index from its file and compares it with the layer.
-func readFile(f *os.File, l Layer) (*Index, error) {
+// Open is Load for a layer of which only the blob's digest is known. It does
+// not count as a use.
+func (s *Store) Open(d digest.Digest) (*Index, error) {
+	x, _, err := s.open(d)
+	return x, err
+}
+
+// open opens the index file of a layer and compares it with the digest.
+func (s *Store) open(d digest.Digest) (*Index, *os.File, error) {
+	path, err := s.path(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("%w of %s", ErrNoIndex, d)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := readFile(f)
+	if err == nil && x.Digest() != d {
+		err = fmt.Errorf("%w: %s is of another layer", ErrNoIndex, f.Name())
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return x, f, nil
+}
+
+// readFile reads an index from its file.
+func readFile(f *os.File) (*Index, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	x, err := ReadIndex(f, st.Size())
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNoIndex, f.Name(), err)
-	case x.Digest() != l.Digest || x.BlobSize() != l.Size:
-		return nil, fmt.Errorf("%w: %s is of another layer", ErrNoIndex, f.Name())
-	case x.DiffID() != l.DiffID:
-		return nil, fmt.Errorf("%w: its digest is %s, not %s", ErrDiffID, x.DiffID(), l.DiffID)
 	}
 	x.file = f
 	return x, nil
@@ -85,7 +131,11 @@ func (s *Store) Save(x *Index) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(s.dir, ".new-*")
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	s.sweep()
+	tmp, err := os.CreateTemp(s.dir, unfinished+"*")
 	if err != nil {
 		return err
 	}
@@ -103,6 +153,45 @@ func (s *Store) Save(x *Index) error {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)
+}
+
+// sweep removes what killed processes have left.
+func (s *Store) sweep() {
+	left, err := filepath.Glob(filepath.Join(s.dir, unfinished+"*"))
+	if err != nil {
+		return // the pattern is right: the directory has an odd name
+	}
+	for _, name := range left {
+		if st, err := os.Lstat(name); err == nil && time.Since(st.ModTime()) > abandoned {
+			os.Remove(name)
+		}
+	}
+}
+
+// A Stored is an index file of a Store.
+type Stored struct {
+	Digest digest.Digest // of the layer's blob
+	Size   int64         // of the file, in bytes
+	Used   time.Time     // last, give or take an hour
+}
+
+// List returns the index files that the store has, in the order of their
+// digests. It looks at none of them.
+func (s *Store) List() ([]Stored, error) {
+	names, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var list []Stored
+	for _, e := range names {
+		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		st, statErr := e.Info()
+		if d.Validate() != nil || statErr != nil || !st.Mode().IsRegular() {
+			continue // not an index, or removed meanwhile
+		}
+		list = append(list, Stored{Digest: d, Size: st.Size(), Used: st.ModTime()})
+	}
+	return list, err
 }
 
 // Remove drops the index of a layer, if there is one.
