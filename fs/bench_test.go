@@ -2,7 +2,9 @@ package fs_test
 
 import (
 	"fmt"
+	"io"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/imgfs/imgfs/fs"
@@ -84,6 +86,33 @@ func BenchmarkLookup(b *testing.B) {
 	for b.Loop() {
 		if _, err := tree.Lookup("usr/lib/node_modules/group07/package-3-047/dist/esm/module-05.js", true); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkReadAt reads pieces of a file that are decoded and in memory, with
+// the counting that trees of opened layers do, and without.
+func BenchmarkReadAt(b *testing.B) {
+	o := newOpened(b, gzipLayer(b, "a", strings.Repeat("0123456789abcdef", 64<<10/16)))
+	counted, err := o.open(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, tree := range map[string]*fs.Tree{"counted": counted, "uncounted": fs.Uncounted(counted)} {
+		for _, size := range []int{1, 4 << 10, 64 << 10} {
+			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
+				n, err := tree.Lookup("a", false)
+				if err != nil {
+					b.Fatal(err)
+				}
+				p := make([]byte, size)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := n.ReadAt(b.Context(), p, 0); err != nil && err != io.EOF {
+						b.Fatal(err)
+					}
+				}
+			})
 		}
 	}
 }

@@ -6,6 +6,12 @@
 // flat arrays, some 75 bytes an inode; a Node is a position in them and costs
 // nothing. Inode numbers are the same whenever the same layers are merged.
 //
+// New does all of it for an image: it loads the index of every layer from the
+// cache, or makes it by reading the layer once, and merges what they list. Such
+// a tree reads through the cache, counts what it reads (Tree.Stats), knows
+// where each file comes from (Node.Provenance) and can be brought into the
+// cache whole (Tree.Fill).
+//
 //	tree, err := fs.Merge(layers)
 //	n, err := tree.Lookup("/etc/os-release", true)
 //	_, err = n.ReadAt(ctx, buf, 0)
@@ -49,4 +55,7 @@
 // A tree has at most 65,535 layers, 2^31 names and 4 GiB of names; Merge
 // refuses more. Contents are read through Layer.Content, whose business it is
 // to verify them.
+//
+// A full disk fails nothing: indexes that cannot be kept are held in memory, and
+// made again by the next process.
 package fs

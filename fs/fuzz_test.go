@@ -2,14 +2,17 @@ package fs_test
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
 )
 
 // FuzzMerge merges stacks that the generator makes of the input. Whatever is
 // not refused must be a sound tree, the same each time, and stay what it is
-// when its export is merged.
+// when its export is merged, as entries and as one tar.
 func FuzzMerge(f *testing.F) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -41,5 +44,87 @@ func FuzzMerge(f *testing.F) {
 		if err := checkExport(t, tree); err != nil {
 			t.Errorf("%v\nwith\n%s", err, stackString(stack))
 		}
+		checkOneTar(t, tree, stack)
 	})
+}
+
+// TestOneTar: the tree of every case, written as the tar of one layer, is the
+// same tree when that layer is read and merged.
+func TestOneTar(t *testing.T) {
+	checked := 0
+	for _, c := range allCases() {
+		if tree, err := fs.Merge(layersOf(c.stack...)); err == nil {
+			checkOneTar(t, tree, c.stack)
+			checked++
+		}
+	}
+	if checked < 90 {
+		t.Errorf("%d trees, want nearly all cases", checked)
+	}
+}
+
+// checkOneTar writes a tree as one tar, if that is possible, and reads and
+// merges it.
+func checkOneTar(t *testing.T, tree *fs.Tree, stack [][]member) {
+	t.Helper()
+	members, ok := exportOne(t, tree)
+	if !ok {
+		return
+	}
+	again, err := fs.Merge([]fs.Layer{layerOfTar(t, tarOf(members))})
+	if err != nil {
+		t.Errorf("merging the tar of the tree: %v\nwith\n%s", err, stackString(stack))
+		return
+	}
+	if got, want := dump(t, again), dump(t, tree); got != want {
+		t.Errorf("the tar of the tree merges to\n%swant\n%swith\n%s", got, want, stackString(stack))
+	}
+}
+
+// exportOne writes a tree as one layer. It reports false if no layer makes such
+// a tree: nothing but a whiteout of what was in it leaves a directory called
+// .wh.x empty.
+func exportOne(t testing.TB, tree *fs.Tree) ([]member, bool) {
+	t.Helper()
+	members, ok := []member{exported(t, ".", tree.Root())}, true
+	first := make(map[uint64]string)
+	pathsOf(tree.Root(), "", func(path string, n fs.Node) {
+		if strings.HasPrefix(path[strings.LastIndexByte(path, '/')+1:], ".wh.") {
+			ok = ok && n.NumChildren() > 0
+			return
+		}
+		m := exported(t, path, n)
+		if target, seen := first[n.Ino()]; seen {
+			m.Type, m.Linkname, m.Size, m.data = layerindex.TypeLink, target, 0, ""
+		} else if !isDir(n) {
+			first[n.Ino()] = path
+		}
+		members = append(members, m)
+	})
+	return members, ok
+}
+
+// layerOfTar is a layer as its tar says.
+func layerOfTar(t testing.TB, tar []byte) fs.Layer {
+	t.Helper()
+	var entries []layerindex.Entry
+	s := layerindex.NewScanner(func(e *layerindex.Entry) error {
+		c := *e
+		c.Xattrs, c.Sparse = slices.Clone(e.Xattrs), slices.Clone(e.Sparse)
+		entries = append(entries, c)
+		return nil
+	}, nil)
+	if _, err := s.Write(tar); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return fs.Layer{Name: "tar", Content: memContent(tar), Entries: func(yield func(*layerindex.Entry) bool) {
+		for i := range entries {
+			if !yield(&entries[i]) {
+				return
+			}
+		}
+	}}
 }

@@ -125,6 +125,11 @@ func TestRefused(t *testing.T) {
 			what:  "path too long through a symlink",
 			stack: stack(layer(symlink("l", long), file("l/"+long+"x", ""))), err: fs.ErrNameTooLong, errAt: "l/" + long + "x",
 		},
+		{what: "path of 4,097 bytes", stack: stack(layer(file(path4096+"x", ""))), err: fs.ErrNameTooLong, errAt: path4096 + "x"},
+		{what: "link to a lower file that the same layer hides", stack: stack(layer(file("a", "")), layer(whiteout("a"), link("b", "a"))), err: fs.ErrLinkTarget, errAt: "b"},
+		{what: "the same, the whiteout last", stack: stack(layer(file("a", "")), layer(link("b", "a"), whiteout("a"))), err: fs.ErrLinkTarget, errAt: "b"},
+		{what: "link to a lower file below a directory that the same layer hides",
+			stack: stack(layer(dir("d/"), file("d/a", "")), layer(opaque("d"), link("b", "d/a"))), err: fs.ErrLinkTarget, errAt: "b"},
 		{what: "directory name of 256 bytes", stack: stack(layer(file(strings.Repeat("d", 256)+"/x", ""))), err: fs.ErrNameTooLong, errAt: strings.Repeat("d", 256) + "/x"},
 	}
 	for _, c := range cases {
@@ -185,6 +190,9 @@ func TestAccepted(t *testing.T) {
 		{what: "forty symlinks", stack: stack(symlinkChain(40)), want: chainList(40)},
 		{what: "hard link in place of a link to the same inode",
 			stack: stack(layer(file("a", "1"), link("b", "a"), link("b", "a"))), want: "a=1 b=1", attrs: map[string]string{"a": "0644 0:0 100 x2"}},
+		{what: "link to a file that the same layer hides and has again",
+			stack: stack(layer(file("a", "1")), layer(whiteout("a"), file("a", "2"), link("b", "a"))), want: "a=2 b=2"},
+		{what: "path of 4,096 bytes", stack: stack(layer(file(path4096, "1"))), want: listOfPath(path4096) + "=1"},
 		{what: "link in place of a directory", stack: stack(layer(file("a", "1"), dir("d/"), file("d/x", ""), link("d", "a"))), want: "a=1 d=1"},
 	}
 	for _, c := range cases {
@@ -204,6 +212,20 @@ func TestAccepted(t *testing.T) {
 	c := mergeCase{what: "41 symlinks", err: fs.ErrLoop, errAt: "s00/x"}
 	_, err := fs.Merge(layersOf(symlinkChain(41)))
 	checkRefused(t, c, err)
+}
+
+// path4096 is as long as a path may be.
+var path4096 = strings.Repeat(strings.Repeat("p", 255)+"/", 15) + strings.Repeat("p", 254) + "/q"
+
+// listOfPath is how list shows the directories on the way to a path, and it.
+func listOfPath(p string) string {
+	var words []string
+	for i, c := range p {
+		if c == '/' {
+			words = append(words, p[:i+1])
+		}
+	}
+	return strings.Join(append(words, p), " ")
 }
 
 // symlinkChain is n symlinks, the last to a directory, and a file below the

@@ -50,9 +50,13 @@ func TestPlaceOf(t *testing.T) {
 	}
 }
 
-// FuzzPlaceOf holds clean against path.Clean, and placeOf against clean.
+// FuzzPlaceOf holds clean against path.Clean, and placeOf against the rules
+// written down once more.
 func FuzzPlaceOf(f *testing.F) {
-	for _, s := range []string{"", ".", "..", "a/../../b", "./a//b/", "a/.wh.b", ".wh..wh..opq", "x/.wh..wh.y/z", ".wh...", "\xff/\n"} {
+	for _, s := range []string{
+		"", ".", "..", "a/../../b", "./a//b/", "a/.wh.b", ".wh..wh..opq", "x/.wh..wh.y/z", ".wh...", "\xff/\n",
+		".wh.a/b", "a/.wh..wh..opq/", ".wh..wh..opq/.wh.x", "/.wh./..", ".wh.wh.x", "a/.wh..wh.", ".wh..wh..opqx", "..wh.x", ".WH.x", ".wh.", "a/.wh../", ".wh..wh.x/.wh..wh..opq",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
@@ -64,17 +68,46 @@ func FuzzPlaceOf(f *testing.F) {
 		if want := rel == ".." || strings.HasPrefix(rel, "../"); escapes != want {
 			t.Errorf("clean(%q): escapes %v, want %v", name, escapes, want)
 		}
-		again, _ := clean(got)
 		p, err := placeOf(name)
+		if want, wantErr := placeByRules(name, got, escapes); p != want || err != wantErr {
+			t.Errorf("placeOf(%q): got %+v, %v, want %+v, %v", name, p, err, want, wantErr)
+		}
+		again, _ := clean(got)
 		q, errAgain := placeOf("./" + got + "/")
 		if again != got || !escapes && name != "" && (p != q || err != errAgain) {
 			t.Errorf("placeOf(%q): %+v, %v, of the cleaned %q: %+v, %v", name, p, err, got, q, errAgain)
 		}
-		if p.kind == kindEntry && (strings.HasPrefix(p.base, whiteoutPrefix) || isReserved(p.dir) || p.base == "") {
-			t.Errorf("placeOf(%q): an entry %+v", name, p)
-		}
-		if p.kind == kindWhiteout && (p.base == "" || p.base == "." || p.base == "..") {
-			t.Errorf("placeOf(%q): a whiteout of %q", name, p.base)
-		}
 	})
+}
+
+// placeByRules is what docs/semantics.md says of a name, component by component.
+func placeByRules(name, cleaned string, escapes bool) (place, error) {
+	switch {
+	case name == "":
+		return place{kind: kindNone}, nil
+	case escapes:
+		return place{}, ErrEscape
+	case cleaned == "":
+		return place{kind: kindRoot}, nil
+	}
+	parts := strings.Split(cleaned, "/")
+	dir, base := strings.Join(parts[:len(parts)-1], "/"), parts[len(parts)-1]
+	switch base {
+	case ".wh.", ".wh..", ".wh...":
+		return place{}, ErrWhiteoutName
+	}
+	for _, c := range parts[:len(parts)-1] {
+		if strings.HasPrefix(c, ".wh..wh.") {
+			return place{kind: kindReserved, dir: cleaned}, nil
+		}
+	}
+	switch {
+	case base == ".wh..wh..opq":
+		return place{kind: kindOpaque, dir: dir}, nil
+	case strings.HasPrefix(base, ".wh..wh."):
+		return place{kind: kindReserved, dir: cleaned}, nil
+	case strings.HasPrefix(base, ".wh."):
+		return place{kindWhiteout, dir, base[len(".wh."):]}, nil
+	}
+	return place{kindEntry, dir, base}, nil
 }

@@ -3,13 +3,12 @@ package fs
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
@@ -26,7 +25,7 @@ type Options struct {
 	// long as the tree is used.
 	Cache *blobcache.Cache
 	// SpanMemory bounds the memory in bytes that decoded pieces of layers
-	// take. Default: 64 MiB.
+	// take. Default: 32 MiB.
 	SpanMemory int64
 	// BuildMemory is about how many bytes the layers that are indexed side
 	// by side may take: it decides how many at a time. Default: 64 MiB.
@@ -35,7 +34,8 @@ type Options struct {
 	// come from several goroutines, but one at a time for each layer.
 	Progress func(Progress)
 	// Warnf, if not nil, is told what was not as it should be and did no
-	// harm: a damaged index file that is made again.
+	// harm: a damaged index file that is made again, a disk without room for
+	// an index. Calls may come from several goroutines.
 	Warnf func(format string, args ...any)
 }
 
@@ -57,13 +57,27 @@ type OpenLayer struct {
 	// Built says that the index was made by this call, and not loaded.
 	Built bool
 
+	cache  *blobcache.Cache
+	blob   *blobcache.Blob
 	reader *layerindex.Reader
+}
+
+// verified says how the layer's bytes are checked.
+func (l *OpenLayer) verified() blobcache.Verification {
+	v := l.cache.Verification(l.Digest())
+	if v == blobcache.VerifiedWrong {
+		return v
+	}
+	// An index of our own format was made from the whole blob, if nobody
+	// remembers where: all that is read is checked against it.
+	return max(v, blobcache.VerifiedByChunk)
 }
 
 // New opens an image: it loads the layer indexes that the cache has, makes
 // the others by reading those layers once, all side by side, and merges the
 // layers. A layer that is not what manifest and config say fails it, and
-// leaves nothing in the cache.
+// leaves nothing in the cache. A disk that takes nothing does not: what could
+// not be kept is made again the next time.
 func New(ctx context.Context, img *remote.Image, opts *Options) (*Tree, error) {
 	layers, err := OpenLayers(ctx, img, opts)
 	if err != nil {
@@ -96,7 +110,8 @@ func MergeLayers(layers []*OpenLayer) (*Tree, error) {
 		closeLayers(layers)
 		return nil, err
 	}
-	t.layers = layers
+	t.layers, t.digests = layers, &digestTables{limit: maxDigestMemory}
+	t.counts = &counters{layers: make([]layerCounter, len(layers))}
 	return t, nil
 }
 
@@ -108,11 +123,14 @@ func (t *Tree) Close() error {
 }
 
 // OpenLayers loads or makes the index of every layer of an image, without
-// merging them. A layer that the image has more than once is opened once.
+// merging them, and notes in the cache that the image is used. A layer that the
+// image has more than once is opened once. Of several processes that open the
+// same new image at the same time one reads each layer, and the others wait
+// for its index.
 func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenLayer, error) {
 	o := opener{opts: *opts}
 	if o.opts.SpanMemory == 0 {
-		o.opts.SpanMemory = 64 << 20
+		o.opts.SpanMemory = 32 << 20
 	}
 	if o.opts.BuildMemory == 0 {
 		o.opts.BuildMemory = 64 << 20
@@ -125,7 +143,24 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenL
 	o.store = store
 	o.spool = filepath.Join(o.opts.Cache.Dir(), "tmp")
 	o.spans = layerindex.NewSpanCache(o.opts.SpanMemory)
-	return o.all(ctx, img.Layers)
+	layers, err := o.all(ctx, img.Layers)
+	if err != nil {
+		return nil, err
+	}
+	if img.Source != nil { // else it has no name
+		o.opts.Cache.NoteImage(noteOf(img))
+	}
+	return layers, nil
+}
+
+// noteOf is what the cache remembers of an image.
+func noteOf(img *remote.Image) blobcache.Image {
+	note := blobcache.Image{Name: img.Source.Name(), Manifest: img.Descriptor.Digest, Used: time.Now()}
+	note.Platform = path.Join(img.Platform.OS, img.Platform.Architecture, img.Platform.Variant)
+	for _, l := range img.Layers {
+		note.Layers = append(note.Layers, blobcache.ImageLayer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID})
+	}
+	return note
 }
 
 type opener struct {
@@ -135,19 +170,8 @@ type opener struct {
 	spool string
 	// memory is shared by the layers that are being indexed.
 	memory *semaphore.Weighted
-}
-
-// buildMemory is about how many bytes indexing a layer takes: the ranges of it
-// in flight, the pipeline's pieces, and what its decoder remembers.
-func (o *opener) buildMemory(l remote.Layer) int64 {
-	const pipeline, gzipDecoder, zstdDecoder = 2 << 20, 1 << 20, 16 << 20
-	n := min(l.Size(), 4<<20) + pipeline
-	if strings.HasSuffix(l.MediaType, "zstd") {
-		n += zstdDecoder
-	} else {
-		n += gzipDecoder
-	}
-	return min(n, o.opts.BuildMemory)
+	// full lets only the first index that cannot be kept be told of.
+	full sync.Once
 }
 
 // all opens the layers, big ones first: they take longest.
@@ -194,105 +218,14 @@ func closeLayers(layers []*OpenLayer) {
 
 func layerError(d digest.Digest, err error) error { return fmt.Errorf("layer %s: %w", d, err) }
 
+func (o *opener) warnf(format string, args ...any) {
+	if o.opts.Warnf != nil {
+		o.opts.Warnf(format, args...)
+	}
+}
+
 func (o *opener) progress(p Progress) {
 	if o.opts.Progress != nil {
 		o.opts.Progress(p)
 	}
-}
-
-// open loads the index of one layer, or makes it.
-func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, error) {
-	claim := layerindex.Layer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID}
-	open := &OpenLayer{Layer: l}
-	x, err := o.store.Load(claim)
-	if errors.Is(err, layerindex.ErrNoIndex) {
-		if errors.Is(err, layerindex.ErrIndex) && o.opts.Warnf != nil {
-			o.opts.Warnf("%v; making it again", err)
-		}
-		if x, err = o.build(ctx, i, l, claim); err != nil {
-			return nil, err
-		}
-		open.Built = true
-	}
-	if err != nil {
-		return nil, err
-	}
-	open.Index = x
-	if open.reader, err = o.reader(x, l); err != nil {
-		x.Close()
-		return nil, err
-	}
-	return open, nil
-}
-
-// build makes the index of a layer: of the bytes in the cache, if all of them
-// are there, and else by reading the layer once, which puts them there.
-// Nothing stays of a layer that fails.
-func (o *opener) build(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer) (*layerindex.Index, error) {
-	need := o.buildMemory(l)
-	if err := o.memory.Acquire(ctx, need); err != nil {
-		return nil, err
-	}
-	defer o.memory.Release(need)
-	if kept, ok := o.opts.Cache.Stored(l.Digest(), l.Size()); ok {
-		x, err := o.pass(ctx, i, l, kept, claim, io.Discard)
-		kept.Close()
-		if !errors.Is(err, layerindex.ErrDigest) {
-			return x, err
-		}
-	}
-	rec, err := o.opts.Cache.Record(l.Blob)
-	if err != nil {
-		return nil, err
-	}
-	defer rec.Abort() // does nothing after Commit
-	x, err := o.pass(ctx, i, l, l.Blob, claim, rec)
-	if err != nil {
-		return nil, err
-	}
-	chunks, err := chunksOf(x)
-	if err == nil {
-		err = rec.Commit(chunks)
-	}
-	if err != nil {
-		x.Close()
-		return nil, err
-	}
-	return x, nil
-}
-
-// pass reads a blob once, with a copy of its bytes to another place, and keeps
-// its index.
-func (o *opener) pass(ctx context.Context, i int, l remote.Layer, from remote.Blob, claim layerindex.Layer, to io.Writer) (*layerindex.Index, error) {
-	blob := remote.NewStream(ctx, from, nil)
-	defer blob.Close()
-	x, err := layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
-		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: l.Size(), Read: in}) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := o.store.Save(x); err != nil {
-		return nil, fmt.Errorf("keeping its index: %w", err)
-	}
-	// From the file, so that the memory of the one just made is free.
-	return o.store.Load(claim)
-}
-
-func chunksOf(x *layerindex.Index) (blobcache.Chunks, error) {
-	sums, err := x.ChunkSums()
-	return blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
-}
-
-// reader puts the cache between a layer and its source.
-func (o *opener) reader(x *layerindex.Index, l remote.Layer) (*layerindex.Reader, error) {
-	chunks, err := chunksOf(x)
-	if err != nil {
-		return nil, err
-	}
-	blob, err := o.opts.Cache.Blob(l.Blob, chunks)
-	if err != nil {
-		return nil, err
-	}
-	return layerindex.NewReader(x, blob, &layerindex.ReaderOptions{Cache: o.spans, SpoolDir: o.spool}), nil
 }

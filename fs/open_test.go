@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -27,7 +28,7 @@ import (
 )
 
 // gzipLayer is a gzip layer of files: name and content in turn.
-func gzipLayer(t *testing.T, files ...string) sourcetest.Layer {
+func gzipLayer(t testing.TB, files ...string) sourcetest.Layer {
 	t.Helper()
 	var tarBytes, blob bytes.Buffer
 	tw, gw := tar.NewWriter(&tarBytes), gzip.NewWriter(&blob)
@@ -72,14 +73,17 @@ func (b countedBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 
 // An opened is an image with a cache to open it with.
 type opened struct {
-	t     *testing.T
+	t     testing.TB
 	store *sourcetest.Store
 	src   *countedSource
 	dir   string
-	warns []string
+
+	budget int64 // of the cache
+	mu     sync.Mutex
+	warns  []string
 }
 
-func newOpened(t *testing.T, layers ...sourcetest.Layer) *opened {
+func newOpened(t testing.TB, layers ...sourcetest.Layer) *opened {
 	t.Helper()
 	store := sourcetest.NewStore()
 	top := store.AddImage(sourcetest.Image{Layers: layers})
@@ -93,12 +97,14 @@ func (o *opened) open(ctx context.Context, progress func(fs.Progress)) (*fs.Tree
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	cache, err := blobcache.Open(o.dir, nil)
+	cache, err := blobcache.Open(o.dir, &blobcache.Options{Budget: o.budget})
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	o.t.Cleanup(func() { cache.Close() })
 	t, err := fs.New(ctx, img, &fs.Options{Cache: cache, Progress: progress, Warnf: func(format string, args ...any) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		o.warns = append(o.warns, fmt.Sprintf(format, args...))
 	}})
 	if err == nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
 )
 
 // TestStacks merges random stacks and extracts them for real: 500, or as many
@@ -23,13 +24,7 @@ import (
 // left out. A stack that fails is printed as small as it can be, in the dialect:
 // it belongs into TestAccepted or TestRefused.
 func TestStacks(t *testing.T) {
-	stacks := uint64(500)
-	if s := os.Getenv("IMGFS_STACKS"); s != "" {
-		var err error
-		if stacks, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("IMGFS_STACKS: %v", err)
-		}
-	}
+	stacks := stackCount(t, 500)
 	dir := scratch(t)
 	able := abilities(t, dir)
 	dir = filepath.Join(dir, "stack")
@@ -42,7 +37,10 @@ func TestStacks(t *testing.T) {
 		for {
 			at, err := compareStack(t, dir, stack, able)
 			if err != nil {
-				stack = shrink(t, dir, stack, able)
+				stack = shrink(stack, func(less [][]member) bool {
+					_, err := compareStack(t, dir, less, able)
+					return err != nil
+				})
 				_, err = compareStack(t, dir, stack, able)
 				t.Fatalf("seed %d: %v\nwith\n%s", seed, err, stackString(stack))
 			}
@@ -60,6 +58,21 @@ func TestStacks(t *testing.T) {
 	t.Logf("%d stacks merged, entries refused: %v", merged, refused)
 }
 
+// stackCount is how many random stacks a test takes: few, or what IMGFS_STACKS
+// says.
+func stackCount(t *testing.T, few uint64) uint64 {
+	t.Helper()
+	s := os.Getenv("IMGFS_STACKS")
+	if s == "" {
+		return few
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("IMGFS_STACKS: %v", err)
+	}
+	return n
+}
+
 // scratch makes a directory to extract in: in memory if that can hold xattrs,
 // which is ten times as fast as a disk.
 func scratch(t *testing.T) string {
@@ -68,7 +81,11 @@ func scratch(t *testing.T) string {
 	if err != nil {
 		return t.TempDir()
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	if unix.Lsetxattr(dir, "user.a", nil, 0) != nil {
 		return t.TempDir()
 	}
@@ -112,14 +129,21 @@ func compareStack(t *testing.T, dir string, stack [][]member, able generator) (*
 	if mergeErr != nil {
 		return nil, fmt.Errorf("Merge: got error %w, want none", mergeErr)
 	}
-	got, want := treeRows(t, tree, able.owners), realRows(t, n.root, able.owners)
-	for _, p := range slices.Sorted(maps.Keys(joined(got, want))) {
-		if got[p] != want[p] {
-			return nil, fmt.Errorf("%q:\n got %s\nwant %s", p, got[p], want[p])
-		}
+	if err := compareRows(treeRows(t, tree, able.owners), realRows(t, n.root, able.owners, linksOfInode)); err != nil {
+		return nil, err
 	}
 	checkTree(t, tree)
 	return nil, checkExport(t, tree)
+}
+
+// compareRows says where two trees differ first.
+func compareRows(got, want map[string]string) error {
+	for _, p := range slices.Sorted(maps.Keys(joined(got, want))) {
+		if got[p] != want[p] {
+			return fmt.Errorf("%q:\n got %s\nwant %s", p, got[p], want[p])
+		}
+	}
+	return nil
 }
 
 func joined(a, b map[string]string) map[string]string {
@@ -142,14 +166,14 @@ func checkExport(t testing.TB, tree *fs.Tree) error {
 }
 
 // shrink leaves out members as long as the stack still fails.
-func shrink(t *testing.T, dir string, stack [][]member, able generator) [][]member {
+func shrink(stack [][]member, fails func([][]member) bool) [][]member {
 	for again := true; again; {
 		again = false
 		for i := range stack {
 			for j := len(stack[i]) - 1; j >= 0; j-- {
 				less := slices.Clone(stack)
 				less[i] = slices.Delete(slices.Clone(stack[i]), j, j+1)
-				if _, err := compareStack(t, dir, less, able); err != nil {
+				if fails(less) {
 					stack, again = less, true
 				}
 			}
@@ -184,55 +208,80 @@ func treeRows(t *testing.T, tree *fs.Tree, owners bool) map[string]string {
 	return rows
 }
 
+// A linkCount says where the number of links of an inode is taken from.
+type linkCount bool
+
+const (
+	linksOfInode linkCount = false // as the file system has it
+	linksShown   linkCount = true  // the names that are in the tree
+)
+
+// A realFile is a path of a real directory.
+type realFile struct {
+	path, target, content string
+	stat                  unix.Stat_t
+	dirs                  uint32 // directories in it
+	xattrs                []layerindex.Xattr
+}
+
 // realRows is treeRows of a real directory.
-func realRows(t *testing.T, root string, owners bool) map[string]string {
-	rows, first := make(map[string]string), make(map[uint64]string)
-	var walk func(path string)
-	walk = func(path string) {
-		real := filepath.Join(root, path)
-		var st unix.Stat_t
-		if err := unix.Lstat(real, &st); err != nil {
-			t.Fatal(err)
-		}
+func realRows(t *testing.T, root string, owners bool, links linkCount) map[string]string {
+	t.Helper()
+	rows, first, names := make(map[string]string), make(map[uint64]string), make(map[uint64]uint32)
+	files := realFiles(t, root, "")
+	for _, f := range files {
+		names[f.stat.Ino]++
+	}
+	for _, f := range files {
+		st := &f.stat
 		if _, ok := first[st.Ino]; !ok {
-			first[st.Ino] = path
+			first[st.Ino] = f.path
 		}
 		a := fs.Attr{
 			Mode: st.Mode, UID: st.Uid, GID: st.Gid, Nlink: uint32(st.Nlink), Size: st.Size,
 			ModSec: st.Mtim.Sec, ModNsec: uint32(st.Mtim.Nsec), Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev),
 		}
-		var target, content string
-		var below []os.DirEntry
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFDIR:
-			var err error
-			if below, err = os.ReadDir(real); err != nil {
-				t.Fatal(err)
-			}
-			// File systems differ in both.
-			a.Size, a.Nlink = 4096, 2
-			for _, e := range below {
-				if e.IsDir() {
-					a.Nlink++
-				}
-			}
-		case unix.S_IFLNK:
-			var err error
-			if target, err = os.Readlink(real); err != nil {
-				t.Fatal(err)
-			}
-		case unix.S_IFREG:
-			b, err := os.ReadFile(real)
-			if err != nil {
-				t.Fatal(err)
-			}
-			content = strings.TrimRight(string(b), "\x00")
+		switch {
+		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+			a.Size, a.Nlink = 4096, 2+f.dirs // file systems differ in both
+		case links == linksShown:
+			a.Nlink = names[st.Ino]
 		}
-		rows[path] = row(a, target, first[st.Ino], content, realXattrs(real), owners)
-		for _, e := range below {
-			walk(strings.TrimPrefix(path+"/"+e.Name(), "/"))
-		}
+		rows[f.path] = row(a, f.target, first[st.Ino], f.content, f.xattrs, owners)
 	}
-	walk("")
 	return rows
+}
+
+// realFiles walks a real directory, in the order of names.
+func realFiles(t *testing.T, root, path string) []realFile {
+	t.Helper()
+	f := realFile{path: path}
+	real := filepath.Join(root, path)
+	if err := unix.Lstat(real, &f.stat); err != nil {
+		t.Fatalf("%s: %v", real, err)
+	}
+	var err error
+	var below []os.DirEntry
+	switch f.stat.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		below, err = os.ReadDir(real)
+	case unix.S_IFLNK:
+		f.target, err = os.Readlink(real)
+	case unix.S_IFREG:
+		var b []byte
+		b, err = os.ReadFile(real)
+		f.content = strings.TrimRight(string(b), "\x00")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.xattrs = realXattrs(real)
+	files := []realFile{f}
+	for _, e := range below {
+		if e.IsDir() {
+			files[0].dirs++
+		}
+		files = append(files, realFiles(t, root, strings.TrimPrefix(path+"/"+e.Name(), "/"))...)
+	}
+	return files
 }

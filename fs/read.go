@@ -9,11 +9,8 @@ import (
 	"syscall"
 )
 
-// ReadAt reads from a regular file, like io.ReaderAt: it returns fewer than
-// len(p) bytes only with an error, which is io.EOF at the end of the file.
-// Reading a directory is EISDIR, anything else that is no regular file EINVAL.
-// If ctx ends first the error wraps ctx.Err().
-func (n Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+// readAt is ReadAt, not counted.
+func (n Node) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	in := n.inode()
 	switch {
 	case in.isDir():
@@ -34,7 +31,7 @@ func (n Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if x := n.t.extras[in.extra]; x.sparse {
 		got, err = readSparse(ctx, src, n.t.extents[x.first:x.first+x.count], p, off)
 	} else {
-		got, err = src.readAt(ctx, p, in.off+off)
+		got, err = src.readAt(ctx, p, in.off+off, in.off+in.size)
 	}
 	if err != nil {
 		return got, err
@@ -42,12 +39,17 @@ func (n Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return got, eof
 }
 
-// readAt fills p from the layer: whatever ends early is an error.
-func (s *source) readAt(ctx context.Context, p []byte, out int64) (int, error) {
-	if s.content == nil {
+// readAt fills p from the layer, of a file whose content ends at outEnd:
+// whatever ends early is an error.
+func (s *source) readAt(ctx context.Context, p []byte, out, outEnd int64) (n int, err error) {
+	switch content := s.content.(type) {
+	case nil:
 		return 0, fmt.Errorf("layer %s: no content", s.name)
+	case FileContent:
+		n, err = content.ReadFileAt(ctx, p, out, outEnd)
+	default:
+		n, err = content.ReadAt(ctx, p, out)
 	}
-	n, err := s.content.ReadAt(ctx, p, out)
 	if n == len(p) {
 		return n, nil
 	}
@@ -65,9 +67,9 @@ func readSparse(ctx context.Context, src *source, extents []extent, p []byte, of
 	end := off + int64(len(p))
 	i := sort.Search(len(extents), func(i int) bool { return extents[i].off+extents[i].size > off })
 	for ; i < len(extents) && extents[i].off < end; i++ {
-		x := extents[i]
+		x, last := extents[i], extents[len(extents)-1] // in the layer too
 		from, to := max(x.off, off), min(x.off+x.size, end)
-		n, err := src.readAt(ctx, p[from-off:to-off], x.out+from-x.off)
+		n, err := src.readAt(ctx, p[from-off:to-off], x.out+from-x.off, last.out+last.size)
 		if err != nil {
 			return int(from-off) + n, err
 		}

@@ -12,6 +12,17 @@ type Content interface {
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 }
 
+// A FileContent is a Content that makes use of knowing where the content of
+// the file that is read ends, as a layerindex.Reader does.
+type FileContent interface {
+	Content
+	// ReadFileAt is ReadAt, of a file whose content ends at byte end of the
+	// stream.
+	ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error)
+}
+
+var _ FileContent = (*layerindex.Reader)(nil)
+
 // A Layer is one layer to merge.
 type Layer struct {
 	// Name is what messages call the layer: its digest.
@@ -28,8 +39,8 @@ type Layer struct {
 	Content Content
 }
 
-// A Tree is the merged, read-only view of an image's layers. It is immutable
-// and safe for concurrent use.
+// A Tree is the merged, read-only view of an image's layers. But for what it
+// counts it is immutable, and it is safe for concurrent use.
 //
 // Everything lies in a few flat arrays; a Node is a position in them.
 type Tree struct {
@@ -43,7 +54,10 @@ type Tree struct {
 	extents []extent
 	sources []source
 
-	layers []*OpenLayer // what Close closes; nil for a tree made by Merge
+	// Of a tree that New or MergeLayers made:
+	layers  []*OpenLayer // as sources; what Close closes
+	counts  *counters
+	digests *digestTables
 }
 
 // An inode is what the tree holds of every inode. There are many: it has no

@@ -110,3 +110,15 @@ func BenchmarkSequential(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// BenchmarkXattrMiss asks for an attribute that is not there, as "ls -l" does of
+// each file, in a tree without any.
+func BenchmarkXattrMiss(b *testing.B) {
+	_, dir := benchMount(b, "plain", false)
+	path, buf := filepath.Join(dir, "srv/index"), make([]byte, 256)
+	for b.Loop() {
+		if _, err := unix.Getxattr(path, "security.selinux", buf); err == nil {
+			b.Fatal("there is one")
+		}
+	}
+}

@@ -32,6 +32,9 @@ type task struct {
 	Name string
 
 	UseHelper, KeepOpens, AllowOther bool
+
+	Provenance, Control bool
+	Cache               string // directory, for the tree "opened"
 }
 
 func TestMain(m *testing.M) {
@@ -59,22 +62,23 @@ func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 // serveRole mounts, tells of it, and obeys the lines on its standard input.
 // At the end of that it unmounts, so it does not outlive the test.
 func serveRole(k task) error {
-	layers := trees[k.Tree]()
 	broken := &faulty{released: make(chan struct{}), event: func(s string) { say("%s", s) }}
-	if k.Tree == "faulty" {
-		layers[1] = faultyLayer(broken)
-	}
-	tree, err := fs.Merge(layers)
+	tree, err := k.tree(broken)
 	if err != nil {
 		return err
 	}
-	s, err := Mount(k.Dir, tree, &Options{
+	opts := &Options{
 		Name:       k.Name,
 		AllowOther: k.AllowOther,
+		Provenance: k.Provenance,
 		Logf:       func(format string, args ...any) { say("log: "+format, args...) },
 		useHelper:  k.UseHelper,
 		keepOpens:  k.KeepOpens,
-	})
+	}
+	if k.Control {
+		opts.Control = control(tree)
+	}
+	s, err := Mount(k.Dir, tree, opts)
 	if err != nil {
 		return err
 	}
@@ -103,6 +107,18 @@ func serveRole(k task) error {
 	s.Wait()
 	say("ended")
 	return nil
+}
+
+// tree makes the tree that the daemon serves.
+func (k task) tree(broken *faulty) (*fs.Tree, error) {
+	if k.Tree == "opened" {
+		return openedTree(k.Cache)
+	}
+	layers := trees[k.Tree]()
+	if k.Tree == "faulty" {
+		layers[1] = faultyLayer(broken)
+	}
+	return fs.Merge(layers)
 }
 
 // A who is a way to mount.

@@ -21,6 +21,19 @@
 // setuid bits, file capabilities and device nodes are shown but have no
 // effect, as on every mount that fusermount3 makes.
 //
+// # Extended attributes
+//
+// Beside those of the image there are a few of the mount's own, whose names begin
+// with "user.imgfs.": of regular files where they come from (layer, digest,
+// offset; see [Options].Provenance), and of the root what [Options].Control
+// gives, for example counters. Who asks for them by name gets them; lists do not
+// show them, so that copies of the tree do not carry them along. An attribute of
+// the image by the same name is hidden.
+//
+// Attributes that mean something to the system (security.*, system.*) are not
+// supported, EOPNOTSUPP, if no inode of the tree has one by that name: programs
+// that look at every file, such as ls, then look once.
+//
 // # Errors
 //
 // A failed read is EIO for that read alone and leaves one line in the log

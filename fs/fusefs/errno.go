@@ -23,6 +23,7 @@ const repeat = time.Second
 type failureLog struct {
 	tree *fs.Tree
 	logf func(format string, args ...any)
+	told func(err error) bool // nil: the user knows nothing
 
 	mu   sync.Mutex
 	seen map[failure]time.Time
@@ -44,6 +45,9 @@ func (l *failureLog) status(ctx context.Context, op string, n fs.Node, err error
 		return fuse.EINTR
 	case errors.Is(err, iofs.ErrNotExist):
 		return fuse.ENOENT
+	}
+	if l.told != nil && l.told(err) {
+		return fuse.EIO
 	}
 	if l.first(failure{n.Ino(), err.Error()}, time.Now()) {
 		l.logf("%s %q: %v", op, pathOf(l.tree, n.Ino()), err)

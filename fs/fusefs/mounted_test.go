@@ -337,20 +337,6 @@ func getxattr(path, name string, size int) error {
 	return err
 }
 
-func TestNoXattrs(t *testing.T) {
-	w := mounters(t)[0]
-	_, dir := serve(t, w, task{Tree: "plain"})
-	path := filepath.Join(dir, "srv/index")
-	for range 2 {
-		if err := getxattr(path, "user.x", 10); !errors.Is(err, unix.EOPNOTSUPP) {
-			t.Errorf("getxattr: %v, want %v", err, unix.EOPNOTSUPP)
-		}
-		if n, err := unix.Listxattr(path, nil); n != 0 || err != nil {
-			t.Errorf("listxattr: %d, %v, want an empty list", n, err)
-		}
-	}
-}
-
 func TestStatfs(t *testing.T) {
 	w := mounters(t)[0]
 	tree := treeNamed(t, "sample")

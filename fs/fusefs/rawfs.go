@@ -18,6 +18,7 @@ const (
 	nameMax   = 255
 	targetMax = 4095 // what the kernel takes in a reply to READLINK
 	blockSize = 4096
+	xattrMax  = 64 << 10 // XATTR_SIZE_MAX
 )
 
 // A rawFS answers the kernel's requests from a tree.
@@ -27,6 +28,9 @@ type rawFS struct {
 	contents summary
 	failures failureLog
 
+	provenance bool // as Options have it
+	control    func(name string) ([]byte, bool)
+
 	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
 	// life of the mount. keepOpens forbids it. All are set before the first
 	// request but INIT.
@@ -35,12 +39,15 @@ type rawFS struct {
 
 var _ fuse.RawFileSystem = (*rawFS)(nil)
 
-func newRawFS(t *fs.Tree, logf func(string, ...any)) *rawFS {
+func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 	return &rawFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		tree:          t,
 		contents:      summarize(t),
-		failures:      failureLog{tree: t, logf: logf},
+		failures:      failureLog{tree: t, logf: opts.logf, told: opts.Told},
+		provenance:    opts.Provenance,
+		control:       opts.Control,
+		keepOpens:     opts.keepOpens,
 	}
 }
 

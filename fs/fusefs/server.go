@@ -38,8 +38,25 @@ type Options struct {
 	// Suid lets setuid bits and file capabilities take effect, Dev device
 	// nodes. Both are for root only.
 	Suid, Dev bool
+	// Provenance lists the extended attributes that say where the content of a
+	// regular file comes from: "user.imgfs.layer", the layer's digest,
+	// "user.imgfs.digest", the SHA-256 of the content if the layer's index has
+	// it, and "user.imgfs.offset", where in the uncompressed layer it begins.
+	// Without it they are there for who asks by name, but copies of the tree
+	// do not carry them along.
+	Provenance bool
+	// Control, if not nil, gives the root's extended attributes that are about
+	// the mount and not the image. It is asked for every name that begins with
+	// "user.imgfs.", such as "user.imgfs.stats", from several goroutines at
+	// once, and twice by who asks for the length first. Values have at most
+	// 64 KiB. They are not listed.
+	Control func(name string) (value []byte, ok bool)
 	// Debug logs every request and reply.
 	Debug bool
+	// Told reports whether the user knows already why a read failed, such as
+	// that a server is down: then the failure is not logged. It is called
+	// from several goroutines at once. Default: every failure is.
+	Told func(err error) bool
 	// Logf logs a line, without a newline at its end; from several goroutines
 	// at once. Default: lines are dropped.
 	Logf func(format string, args ...any)
@@ -89,8 +106,7 @@ func mount(dir string, t *fs.Tree, opts *Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw := newRawFS(t, opts.logf)
-	raw.keepOpens = opts.keepOpens
+	raw := newRawFS(t, opts)
 	fd, err := attach(to, opts)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,31 @@
+package fs
+
+import (
+	"context"
+
+	"github.com/imgfs/imgfs/remote/blobcache"
+)
+
+// Fill brings into the cache what is missing of the layers of a tree that New
+// or MergeLayers made, while nobody reads: see FillLayers.
+func (t *Tree) Fill(ctx context.Context, progress func(have, all int64)) error {
+	if len(t.layers) == 0 {
+		return nil
+	}
+	return FillLayers(ctx, t.layers[0].cache, t.layers, progress)
+}
+
+// FillLayers brings into the cache what is missing of opened layers, each once
+// and the base first, while nobody reads. It is Cache.Fill, which says how it
+// ends. What is there already is not fetched again, so it can be ended at any
+// time and begun anew. Layers that are on this machine have no place in the
+// cache and are left out.
+//
+// progress, if not nil, is called with how many bytes of all are there.
+func FillLayers(ctx context.Context, cache *blobcache.Cache, layers []*OpenLayer, progress func(have, all int64)) error {
+	blobs := make([]*blobcache.Blob, len(layers))
+	for i, l := range layers {
+		blobs[i] = l.blob
+	}
+	return cache.Fill(ctx, blobs, progress)
+}

@@ -1,0 +1,200 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+)
+
+// errNoRoom is why the cache does not take an index.
+var errNoRoom = errors.New("the cache has no room for it")
+
+// buildMemory is about how many bytes indexing a layer takes: the ranges of it
+// in flight, the pipeline's pieces, and what its decoder remembers.
+func (o *opener) buildMemory(l remote.Layer) int64 {
+	const pipeline, gzipDecoder, zstdDecoder = 4 << 20, 1 << 20, 16 << 20
+	n := min(l.Size(), 4<<20) + pipeline
+	if strings.HasSuffix(l.MediaType, "zstd") {
+		n += zstdDecoder
+	} else {
+		n += gzipDecoder
+	}
+	return min(n, o.opts.BuildMemory)
+}
+
+// open loads the index of one layer, or makes it.
+func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, error) {
+	claim := layerindex.Layer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID}
+	open := &OpenLayer{Layer: l, cache: o.opts.Cache}
+	x, err := o.store.Load(claim)
+	if errors.Is(err, layerindex.ErrNoIndex) {
+		x, open.Built, err = o.make(ctx, i, l, claim)
+	}
+	if err != nil {
+		return nil, err
+	}
+	open.Index = x
+	if err := o.connect(open); err != nil {
+		x.Close()
+		return nil, err
+	}
+	return open, nil
+}
+
+// make makes the index of a layer that has none, unless another process, or
+// another mount of this one, does so first.
+func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer) (x *layerindex.Index, built bool, err error) {
+	// The claim comes before the memory: who has memory waits for nobody, so
+	// two processes cannot wait for each other.
+	release, err := o.opts.Cache.Claim(ctx, l.Digest())
+	if err != nil {
+		return nil, false, err
+	}
+	defer release()
+	x, err = o.store.Load(claim)
+	if !errors.Is(err, layerindex.ErrNoIndex) {
+		return x, false, err
+	}
+	if errors.Is(err, layerindex.ErrIndex) {
+		o.warnf("%v; making it again", err)
+	}
+	need := o.buildMemory(l)
+	if err := o.memory.Acquire(ctx, need); err != nil {
+		return nil, false, err
+	}
+	defer o.memory.Release(need)
+	if x, err = o.build(ctx, i, l, claim); err != nil {
+		return nil, false, err
+	}
+	o.opts.Cache.SetVerification(l.Digest(), blobcache.VerifiedWhole)
+	return o.keep(x, claim), true, nil
+}
+
+// build makes the index of a layer: of the bytes in the cache, if all of them
+// are there, and else by reading the layer once, which puts them there.
+// Nothing stays of a layer that fails.
+func (o *opener) build(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer) (*layerindex.Index, error) {
+	if remote.IsLocal(l.Blob) {
+		// There it is found again: recording it would only take room.
+		return o.pass(ctx, i, l.Blob, claim, io.Discard)
+	}
+	if kept, ok := o.opts.Cache.Stored(l.Digest(), l.Size()); ok {
+		x, err := o.pass(ctx, i, kept, claim, io.Discard)
+		kept.Close()
+		if err == nil || ctx.Err() != nil || isContentError(err) {
+			return x, err
+		}
+	}
+	x, err := o.fetch(ctx, i, l.Blob, claim)
+	if blob, ok := l.Blob.(remote.ElsewhereBlob); ok && errors.Is(err, layerindex.ErrDigest) && ctx.Err() == nil {
+		// A mirror may be wrong, or a cache on the way.
+		if from := (elsewhere{blob}); from.avoidLast(ctx) == nil {
+			wrong := err
+			if x, err = o.fetch(ctx, i, from, claim); err == nil {
+				o.warnf("layer %s: %v; the second time it was right", l.Digest(), wrong)
+			}
+		}
+	}
+	return x, err
+}
+
+// elsewhere is a blob as another place than the first has it.
+type elsewhere struct{ remote.ElsewhereBlob }
+
+func (b elsewhere) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return b.ReadElsewhere(ctx, p, off)
+}
+
+// avoidLast has the place avoided that the end of the blob was read from last.
+func (b elsewhere) avoidLast(ctx context.Context) error {
+	if b.Size() == 0 {
+		return nil
+	}
+	_, err := b.ReadElsewhere(ctx, make([]byte, 1), b.Size()-1)
+	return err
+}
+
+// fetch makes the index of a layer while it is read into the cache.
+func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer) (*layerindex.Index, error) {
+	rec, err := o.opts.Cache.Record(from)
+	if err != nil {
+		return nil, err
+	}
+	defer rec.Abort() // does nothing after Commit
+	x, err := o.pass(ctx, i, from, claim, rec)
+	if errors.Is(err, remote.ErrUnavailable) {
+		return nil, fmt.Errorf("it is not in the cache: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	chunks, err := chunksOf(x)
+	if err == nil {
+		err = rec.Commit(chunks)
+	}
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// isContentError reports whether a pass failed for what the right bytes mean,
+// and would with those of another place.
+func isContentError(err error) bool {
+	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar)
+}
+
+// pass reads a blob once, with a copy of its bytes to another place, and makes
+// its index, in memory.
+func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer, to io.Writer) (*layerindex.Index, error) {
+	blob := remote.NewStream(ctx, from, nil)
+	defer blob.Close()
+	return layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
+		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: in}) },
+	})
+}
+
+// keep puts an index that was just made on disk, and returns it as it is read
+// from there, so that its memory is free. Where the disk does not take it, the
+// one in memory does as well for as long as this process lives.
+func (o *opener) keep(x *layerindex.Index, claim layerindex.Layer) *layerindex.Index {
+	err := errNoRoom
+	if o.opts.Cache.MakeRoom(x.EncodedSize()) {
+		err = o.store.Save(x)
+	}
+	if err == nil {
+		var kept *layerindex.Index
+		if kept, err = o.store.Load(claim); err == nil {
+			return kept
+		}
+	}
+	o.full.Do(func() {
+		o.warnf("layer %s: its index is not kept: %v; layers whose index is missing are read whole the next time, too", claim.Digest, err)
+	})
+	return x
+}
+
+func chunksOf(x *layerindex.Index) (blobcache.Chunks, error) {
+	sums, err := x.ChunkSums()
+	return blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
+}
+
+// connect puts the cache between a layer and its source.
+func (o *opener) connect(l *OpenLayer) error {
+	chunks, err := chunksOf(l.Index)
+	if err != nil {
+		return err
+	}
+	if l.blob, err = o.opts.Cache.Blob(l.Layer.Blob, chunks); err != nil {
+		return err
+	}
+	l.reader = layerindex.NewReader(l.Index, l.blob, &layerindex.ReaderOptions{Cache: o.spans, SpoolDir: o.spool})
+	return nil
+}

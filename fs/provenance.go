@@ -1,0 +1,138 @@
+package fs
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/layerindex"
+)
+
+// Provenance says where the content of a regular file lies: the layer's name,
+// which is its digest, and the offset in its uncompressed tar. A sparse file
+// has its data there, and not its holes. ok is false of other inodes.
+func (n Node) Provenance() (layer digest.Digest, off int64, ok bool) {
+	in := n.inode()
+	if in.format() != syscall.S_IFREG {
+		return "", 0, false
+	}
+	return digest.Digest(n.t.sources[in.layer].name), in.off, true
+}
+
+// ContentDigest returns the SHA-256 of a regular file's content if the layer's
+// index has it: it has none of sparse files. Trees that Merge made have no
+// indexes. The first call for a layer reads its index, and later ones, if
+// many other layers were asked about since.
+func (n Node) ContentDigest() (d digest.Digest, ok bool, err error) {
+	in := n.inode()
+	if in.format() != syscall.S_IFREG || n.t.digests == nil {
+		return "", false, nil
+	}
+	l := n.t.layers[in.layer]
+	table, err := n.t.digests.of(l)
+	if err != nil {
+		return "", false, layerError(l.Digest(), err)
+	}
+	sum, ok := table.find(in.off, in.size)
+	if !ok || n.t.extras[in.extra].sparse {
+		return "", false, nil
+	}
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum)), true, nil
+}
+
+// A digestTable has the digests of a layer's contents. Where several entries
+// begin at one offset all but the last are empty.
+type digestTable struct {
+	offs []int64 // in the tar, rising
+	sums []byte  // 32 bytes for each
+	any  bool    // whether the index has digests at all
+}
+
+func newDigestTable(x *layerindex.Index) (*digestTable, error) {
+	entries, err := x.EntriesWithDigests()
+	if err != nil {
+		return nil, err
+	}
+	t := &digestTable{}
+	for e := range entries {
+		if !e.HasDigest {
+			continue
+		}
+		t.any = true
+		if e.Size > 0 {
+			t.offs = append(t.offs, e.Off)
+			t.sums = append(t.sums, e.Digest[:]...)
+		}
+	}
+	t.offs, t.sums = trim(t.offs), trim(t.sums)
+	return t, nil
+}
+
+// find returns the digest of the content of some size at an offset.
+func (t *digestTable) find(off, size int64) ([]byte, bool) {
+	if size == 0 {
+		sum := sha256.Sum256(nil)
+		return sum[:], t.any
+	}
+	i, ok := slices.BinarySearch(t.offs, off)
+	if !ok {
+		return nil, false
+	}
+	return t.sums[i*sha256.Size : (i+1)*sha256.Size], true
+}
+
+func (t *digestTable) memory() int64 { return int64(cap(t.offs))*8 + int64(cap(t.sums)) }
+
+// maxDigestMemory is how many bytes the tables of digests may take, 40 for a
+// file.
+const maxDigestMemory = 16 << 20
+
+// digestTables are the tables of a tree's layers that were used last.
+type digestTables struct {
+	mu    sync.Mutex
+	limit int64        // of memory, in bytes; the table used last may have more
+	lru   []*lazyTable // the one used last is the last
+}
+
+type lazyTable struct {
+	layer *OpenLayer
+	load  func() (*digestTable, error) // once
+	size  int64                        // 0 before it is loaded; guarded by digestTables.mu
+}
+
+// of returns the table of a layer.
+func (d *digestTables) of(l *OpenLayer) (*digestTable, error) {
+	d.mu.Lock()
+	i := slices.IndexFunc(d.lru, func(t *lazyTable) bool { return t.layer == l })
+	var lazy *lazyTable
+	if i >= 0 {
+		lazy = d.lru[i]
+		d.lru = slices.Delete(d.lru, i, i+1)
+	} else {
+		lazy = &lazyTable{layer: l, load: sync.OnceValues(func() (*digestTable, error) { return newDigestTable(l.Index) })}
+	}
+	d.lru = append(d.lru, lazy)
+	d.mu.Unlock()
+
+	table, err := lazy.load()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		// The next one tries again.
+		d.lru = slices.DeleteFunc(d.lru, func(t *lazyTable) bool { return t == lazy })
+		return nil, err
+	}
+	lazy.size = table.memory()
+	used := int64(0)
+	for i := len(d.lru) - 1; i >= 0; i-- {
+		if used += d.lru[i].size; used > d.limit && i < len(d.lru)-1 {
+			d.lru = slices.Delete(d.lru, 0, i+1)
+			break
+		}
+	}
+	return table, nil
+}

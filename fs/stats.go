@@ -1,0 +1,123 @@
+package fs
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/remote/blobcache"
+)
+
+// Stats are the counters of a tree that New or MergeLayers made, since then.
+type Stats struct {
+	Reads  int64 `json:"reads"`  // calls of Node.ReadAt for bytes that a file has
+	Asked  int64 `json:"asked"`  // bytes that they asked for
+	Errors int64 `json:"errors"` // reads that failed, but for ended contexts
+	// Waits counts the reads that took longer than WaitFloor, and WaitP50 and
+	// WaitP99 are how long half, and all but a hundredth, of them took at most;
+	// both are rounded up by at most an eighth. In JSON they are nanoseconds.
+	Waits   int64         `json:"waits"`
+	WaitP50 time.Duration `json:"waitP50"`
+	WaitP99 time.Duration `json:"waitP99"`
+	// Layers are in the image's order, the base first; one that the image has
+	// more than once is there once.
+	Layers []LayerStats `json:"layers"`
+	// Files are those that had the most bytes fetched for them, at most 20.
+	// Only the first 65,536 files for which something is fetched are counted
+	// each for itself. What is fetched ahead counts for who reads it first.
+	Files []FileCost `json:"files"`
+}
+
+// LayerStats are the counters of one layer.
+type LayerStats struct {
+	Digest   digest.Digest          `json:"digest"`
+	Size     int64                  `json:"size"`  // of the blob
+	Asked    int64                  `json:"asked"` // bytes of files that Node.ReadAt was asked for
+	Verified blobcache.Verification `json:"verified"`
+	Blob     blobcache.BlobStats    `json:"blob"`
+}
+
+// A FileCost is what reading one file took, since something was first fetched
+// for it.
+type FileCost struct {
+	Path    string `json:"path"` // one of its names
+	Asked   int64  `json:"asked"`
+	Fetched int64  `json:"fetched"`
+}
+
+// maxCostly is how many files Stats names.
+const maxCostly = 20
+
+// Stats returns the counters as they are now; those of a tree that Merge made
+// are zero. It walks through the names of the tree and is not for every moment.
+func (t *Tree) Stats() Stats {
+	c := t.counts
+	if c == nil {
+		return Stats{}
+	}
+	s := Stats{Errors: c.errors.Load(), Layers: []LayerStats{}, Files: t.costly(maxCostly)}
+	s.Waits, s.WaitP50, s.WaitP99 = c.waits.summary()
+	at := map[*OpenLayer]int{}
+	for i, l := range t.layers {
+		asked := c.layers[i].asked.Load()
+		s.Reads += c.layers[i].reads.Load()
+		s.Asked += asked
+		k, again := at[l]
+		if !again {
+			k = len(s.Layers)
+			at[l] = k
+			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Blob: l.blob.Stats()})
+		}
+		s.Layers[k].Asked += asked
+	}
+	return s
+}
+
+// costly returns the n files for which most was fetched.
+func (t *Tree) costly(n int) []FileCost {
+	f := &t.counts.files
+	type row struct {
+		id             uint32
+		asked, fetched int64
+	}
+	f.mu.RLock()
+	rows := make([]row, 0, len(f.m))
+	for id, c := range f.m {
+		rows = append(rows, row{id, c.asked.Load(), c.fetched.Load()})
+	}
+	f.mu.RUnlock()
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(b.fetched, a.fetched), cmp.Compare(a.id, b.id))
+	})
+	rows = rows[:min(n, len(rows))]
+	names := make(map[uint32]string, len(rows))
+	for _, r := range rows {
+		names[r.id] = ""
+	}
+	t.nameOf(names)
+	costs := make([]FileCost, len(rows))
+	for i, r := range rows {
+		costs[i] = FileCost{names[r.id], r.asked, r.fetched}
+	}
+	return costs
+}
+
+// nameOf sets for each key, a Node.id of no directory, one of its paths.
+func (t *Tree) nameOf(paths map[uint32]string) {
+	missing := len(paths)
+	for dirs := []pathNode{{"", t.Root()}}; len(dirs) > 0 && missing > 0; {
+		d := dirs[len(dirs)-1]
+		dirs = dirs[:len(dirs)-1]
+		for name, n := range d.node.Children() {
+			if p, ok := paths[n.id]; ok && p == "" {
+				paths[n.id] = d.path + "/" + name
+				missing--
+			}
+			if n.inode().isDir() {
+				dirs = append(dirs, pathNode{d.path + "/" + name, n})
+			}
+		}
+	}
+}
