@@ -37,7 +37,7 @@ remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball g
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/tarball: compress
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
-remote/registry: remote go-digest image-spec oras-go
+remote/registry: remote go-digest image-spec oras-go toml
 remote/registry/registrytest: go-digest image-spec
 remote/sourcetest: remote go-digest image-spec platforms
 testdata/demo: remote/registry/registrytest testdata/labimage
@@ -65,6 +65,7 @@ var modules = map[string]string{
 	"oras-go":    "oras.land/oras-go/v2",
 	"compress":   "github.com/klauspost/compress",
 	"pflag":      "github.com/spf13/pflag",
+	"toml":       "github.com/BurntSushi/toml",
 	"mpb":        "github.com/vbauerster/mpb/v8",
 	"x/sync":     "golang.org/x/sync",
 	"x/sys":      "golang.org/x/sys",

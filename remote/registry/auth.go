@@ -17,18 +17,18 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// newAuthClient returns what answers the challenges of one repository.
-// Credentials can differ between repositories of a registry, so nothing of it
-// is shared.
-func newAuthClient(r *Repository) *auth.Client {
+// newAuthClient returns what answers the challenges of one repository at one
+// server. Credentials can differ between repositories of a registry, so
+// nothing of it is shared.
+func newAuthClient(e *endpoint) *auth.Client {
 	c := &auth.Client{
-		Client:     &http.Client{Transport: r.client.hosts, CheckRedirect: checkRedirect},
-		Header:     http.Header{"User-Agent": {r.client.opts.UserAgent}},
-		Credential: r.credential,
-		Cache:      r.tokens,
+		Client:     &http.Client{Transport: e, CheckRedirect: checkRedirect},
+		Header:     http.Header{"User-Agent": {e.client.opts.UserAgent}},
+		Credential: e.credential,
+		Cache:      e.tokens,
 		ClientID:   "imgfs",
 	}
-	if isLoopback(r.host) {
+	if isLoopback(e.host) {
 		// oras-go refuses token servers on this machine unless they have
 		// the registry's name. A registry here may well have its token
 		// server here under another.
@@ -52,14 +52,18 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 }
 
 // credential is asked whenever a token is needed, so that a credential that
-// has expired is replaced by what its helper says now.
-func (r *Repository) credential(ctx context.Context, _ string) (auth.Credential, error) {
-	c, err := r.client.opts.Credential(ctx, r.ref.Registry, r.ref.Repository)
+// has expired is replaced by what its helper says now. It is that of the
+// server, not of the registry that the server stands in for.
+func (e *endpoint) credential(ctx context.Context, _ string) (auth.Credential, error) {
+	c, err := e.client.opts.Credential(ctx, e.ref.Registry, e.ref.Repository)
 	if err != nil {
 		if ctx.Err() != nil {
 			return auth.EmptyCredential, context.Cause(ctx)
 		}
 		return auth.EmptyCredential, &fault{class: remote.ErrUnauthorized, text: scrub(err.Error())}
+	}
+	if c != (Credential{}) {
+		e.keepSecure()
 	}
 	return auth.Credential{Username: c.User, Password: c.Password, RefreshToken: c.IdentityToken, AccessToken: c.RegistryToken}, nil
 }

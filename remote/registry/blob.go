@@ -14,15 +14,15 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
 )
 
-// A blob reads a blob of a repository range by range. It knows where the
-// registry sent the last reader, so that the next one asks there at once.
-type blob struct {
-	repo   *Repository
+// A blobCopy reads a blob range by range at one endpoint. It knows where the
+// endpoint sent the last reader, so that the next one asks there at once.
+type blobCopy struct {
+	at     *endpoint
+	name   string
 	digest digest.Digest
 	size   int64
 
@@ -35,72 +35,17 @@ type blob struct {
 	spool *spool    // nil: the blob was not sent whole
 }
 
-var _ remote.Blob = (*blob)(nil)
-
-func newBlob(r *Repository, desc ocispec.Descriptor) *blob {
-	return &blob{repo: r, digest: desc.Digest, size: desc.Size, turn: newTurn()}
-}
-
-func (b *blob) Digest() digest.Digest { return b.digest }
-
-func (b *blob) Size() int64 { return b.size }
-
-// ReadAt reads from the registry, or from the spool if the registry sent the
-// blob whole. What it returns is not verified.
-func (b *blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	switch {
-	case off < 0:
-		return 0, fmt.Errorf("%s: read at negative offset %d", b.name(), off)
-	case ctx.Err() != nil:
-		return 0, ctx.Err()
-	case len(p) == 0:
-		return 0, nil
-	case off >= b.size:
-		return 0, io.EOF
-	}
-	want := p[:min(int64(len(p)), b.size-off)]
-	n, err := b.readFull(ctx, want, off)
-	if err != nil {
-		return n, wrap(b.name(), err)
-	}
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (b *blob) name() string {
-	return fmt.Sprintf("blob %s of %s", b.digest, b.repo.Repository())
-}
-
-// readFull fills p, with as many requests as that takes.
-func (b *blob) readFull(ctx context.Context, p []byte, off int64) (n int, err error) {
-	patience := newPatience(b.repo.client.opts, true)
-	err = patience.retry(ctx, b.name(), func(ctx context.Context) error {
-		for n < len(p) {
-			m, err := b.read(ctx, patience, p[n:], off+int64(n))
-			n += m
-			patience.progress(m)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return n, err
-}
-
 // read makes one request for p and reads what the answer has of it, which is
 // something unless it returns an error.
-func (b *blob) read(ctx context.Context, patience *patience, p []byte, off int64) (int, error) {
-	a, err := b.open(ctx, off, int64(len(p)))
+func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (int, error) {
+	a, err := b.open(ctx, off, int64(len(p)), how.fresh)
 	if err != nil {
 		return 0, err
 	}
 	if a.spool != nil {
-		return a.spool.read(ctx, patience, p, off)
+		return a.spool.read(ctx, attemptOf(ctx).patience, p, off)
 	}
-	n, err := io.ReadFull(a.body, p[:a.n])
+	n, err := io.ReadFull(how.body(a.body), p[:a.n])
 	if err != nil {
 		// The connection is no good any more, perhaps the server neither.
 		a.body.Close()
@@ -123,14 +68,19 @@ type answer struct {
 
 // open asks for n bytes from off where the blob is known to be, and else at
 // the registry.
-func (b *blob) open(ctx context.Context, off, n int64) (answer, error) {
+func (b *blobCopy) open(ctx context.Context, off, n int64, fresh bool) (answer, error) {
+	if fresh {
+		b.mu.Lock()
+		b.place = nil
+		b.mu.Unlock()
+	}
 	for again := false; ; again = true {
 		place, s := b.known()
-		if s != nil && s.serves(off+n) {
+		if s != nil && !fresh && s.serves(off+n) {
 			return answer{spool: s}, nil
 		}
 		if place != nil {
-			a, err := b.ask(ctx, place, off, n)
+			a, err := b.ask(ctx, place, off, n, fresh)
 			if err == nil || !b.forget(place, err) || again {
 				return a, err
 			}
@@ -144,15 +94,15 @@ func (b *blob) open(ctx context.Context, off, n int64) (answer, error) {
 			continue
 		}
 		defer b.turn.pass()
-		home, err := b.repo.location(ctx, "blobs/"+b.digest.String())
+		home, err := b.at.location(ctx, "blobs/"+b.digest.String())
 		if err != nil {
 			return answer{}, err
 		}
-		return b.ask(ctx, home, off, n)
+		return b.ask(ctx, home, off, n, fresh)
 	}
 }
 
-func (b *blob) known() (*location, *spool) {
+func (b *blobCopy) known() (*location, *spool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.place != nil && !b.place.expires.IsZero() && time.Now().After(b.place.expires) {
@@ -163,7 +113,7 @@ func (b *blob) known() (*location, *spool) {
 
 // forget drops a place that is not the registry's own after it failed: a
 // signed URL ends when it likes. It tells whether to ask the registry at once.
-func (b *blob) forget(place *location, err error) bool {
+func (b *blobCopy) forget(place *location, err error) bool {
 	f := classify(err)
 	if place.home || f.verdict == busy && f.status != 0 {
 		return false
@@ -186,11 +136,15 @@ func denied(status int) bool {
 
 // ask sends one request for n bytes from off to a place, and notes where the
 // answer came from.
-func (b *blob) ask(ctx context.Context, from *location, off, n int64) (answer, error) {
-	resp, at, err := b.repo.ask(ctx, http.MethodGet, from, http.Header{
+func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, fresh bool) (answer, error) {
+	header := http.Header{
 		"Range":           {fmt.Sprintf("bytes=%d-%d", off, off+n-1)},
 		"Accept-Encoding": {"identity"},
-	})
+	}
+	if fresh {
+		header.Set("Cache-Control", "no-cache")
+	}
+	resp, at, err := b.at.ask(ctx, http.MethodGet, from, header)
 	if err != nil {
 		return answer{}, err
 	}
@@ -219,7 +173,7 @@ func (b *blob) ask(ctx context.Context, from *location, off, n int64) (answer, e
 }
 
 // accept checks that an answer is the range asked for.
-func (b *blob) accept(resp *http.Response, off, n int64) (answer, error) {
+func (b *blobCopy) accept(resp *http.Response, off, n int64) (answer, error) {
 	header := resp.Header
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
 		return answer{}, responseFault(resp)

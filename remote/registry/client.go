@@ -1,10 +1,7 @@
 package registry
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
-	"net/http"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -16,12 +13,14 @@ import (
 // repositories share connections, and the limits that hosts have. It is safe
 // for concurrent use.
 type Client struct {
-	opts    *Options
-	hosts   *hosts
-	probing turn // of finding out a scheme
+	opts  *Options
+	hosts *hosts
+	rests rests
+	conf  func() (*Configuration, error)
 
 	mu      sync.Mutex
-	schemes map[string]string // of hosts that plain http is allowed for
+	schemes map[string]string // of endpoints that plain http is allowed for
+	known   map[string]bool   // hosts that a credential may have been sent to by https
 	spools  map[*spool]struct{}
 	closed  bool
 	fillers sync.WaitGroup // of spools
@@ -34,22 +33,18 @@ func New(opts *Options) *Client {
 	return &Client{
 		opts:    o,
 		hosts:   newHosts(o),
-		probing: newTurn(),
+		rests:   rests{opts: o, byPlace: make(map[string]*rest)},
+		conf:    sync.OnceValues(o.configuration),
 		schemes: make(map[string]string),
+		known:   make(map[string]bool),
 		spools:  make(map[*spool]struct{}),
 	}
 }
 
 // Repository returns the image that ref names. It asks no one for anything.
 func (c *Client) Repository(ref remote.Reference) *Repository {
-	r := &Repository{
-		client: c,
-		ref:    ref,
-		host:   apiHost(ref.Registry),
-		tokens: newTokenCache(c.opts.HeaderTimeout + c.opts.StallTimeout),
-		blobs:  make(map[digest.Digest]*blob),
-	}
-	r.auth = newAuthClient(r)
+	r := &Repository{client: c, ref: ref, blobs: make(map[digest.Digest]*blob)}
+	r.endpoints = sync.OnceValues(r.findEndpoints)
 	return r
 }
 
@@ -81,66 +76,4 @@ func apiHost(registry string) string {
 		return "registry-1.docker.io"
 	}
 	return registry
-}
-
-// scheme returns how host is spoken to. It is found out once, before any
-// credential is sent, and does not change afterwards: what was https never
-// becomes http.
-func (c *Client) scheme(ctx context.Context, host string) (string, error) {
-	if verify := c.opts.TLSVerify; verify == nil && !isLoopback(host) || verify != nil && *verify {
-		return "https", nil
-	}
-	if err := c.probing.take(ctx); err != nil {
-		return "", err
-	}
-	defer c.probing.pass()
-	c.mu.Lock()
-	scheme := c.schemes[host]
-	c.mu.Unlock()
-	if scheme != "" {
-		return scheme, nil
-	}
-	scheme, err := c.probe(ctx, host)
-	if err != nil {
-		return "", err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.schemes[host] = scheme
-	return scheme, nil
-}
-
-// probe asks host, which may speak plain http, whether it does.
-func (c *Client) probe(ctx context.Context, host string) (string, error) {
-	err := c.ping(ctx, "https", host)
-	if err == nil {
-		return "https", nil
-	}
-	var cert *tls.CertificateVerificationError
-	if ctx.Err() != nil || errors.As(err, &cert) {
-		return "", err
-	}
-	if c.ping(ctx, "http", host) == nil {
-		c.opts.Logf("%s speaks plain http", host)
-		return "http", nil
-	}
-	return "", err
-}
-
-func (c *Client) ping(ctx context.Context, scheme, host string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+"/v2/", nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("User-Agent", c.opts.UserAgent)
-	resp, err := c.hosts.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	drain(resp.Body)
-	if scheme == "http" && resp.StatusCode == http.StatusBadRequest {
-		// So answer servers of https.
-		return oddf("%s answers %d to plain http", host, resp.StatusCode)
-	}
-	return nil
 }

@@ -13,6 +13,11 @@
 //	...
 //	image, err := remote.Open(ctx, client.Repository(ref), "")
 //
+// Who else has an image is configuration's to say: containerd's hosts.toml and
+// containers' registries.conf. Mirrors are asked in order, one that fails is
+// left alone for some minutes, and none is sent another's credential.
+// docs/registries.md has the rules.
+//
 // No registry verifies a range, so neither can a reader here: whoever reads
 // blobs checks the bytes against digests of its own (see blobcache). What
 // Fetch returns is checked against its descriptor.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,8 @@ type faultCase struct {
 	want   error // nil: the right bytes
 	most   int   // requests for the blob, of both servers
 	tokens int   // requests for tokens
+	sums   bool  // only the sums of chunks tell right bytes from wrong ones
+	all    bool  // who reads something else may fail too
 }
 
 func inject(next func(int) registrytest.Fault) func(*registrytest.Server) func(int) registrytest.Fault {
@@ -93,7 +96,7 @@ func faultCases() []faultCase {
 		{name: "14 token server answers junk", server: bearer, kind: registrytest.Token, fault: inject(times(2, registrytest.Page())),
 			before: (*registrytest.Server).RevokeTokens, most: 6, tokens: 3},
 		{name: "14 token server says no", server: bearer, kind: registrytest.Token, fault: inject(always(registrytest.Status(401))),
-			before: (*registrytest.Server).RevokeTokens, most: 2, tokens: 1, want: remote.ErrUnauthorized},
+			before: (*registrytest.Server).RevokeTokens, most: 2, tokens: 1, want: remote.ErrUnauthorized, all: true},
 		{name: "14 token server away, address known", server: registrytest.Options{Login: registrytest.Bearer, CDN: true}, kind: registrytest.Token,
 			fault: inject(always(registrytest.Status(503))), before: (*registrytest.Server).RevokeTokens, most: 1},
 		{name: "16 redirect", server: cdn, fault: inject(nil), most: 1},
@@ -105,7 +108,7 @@ func faultCases() []faultCase {
 		{name: "18 redirect loop", fault: inject(always(registrytest.Redirect("?again"))), most: 18, want: unavailable},
 		{name: "18 no Location", fault: inject(always(registrytest.Redirect(""))), most: 3, want: unavailable},
 		{name: "18 other scheme", fault: inject(always(registrytest.Redirect("file:///etc/passwd"))), most: 3, want: unavailable},
-		{name: "19 Retry-After absurd", fault: inject(always(registrytest.Status(429, "Retry-After", "99999999999999999"))), most: 2, want: unavailable},
+		{name: "19 Retry-After absurd", fault: inject(always(registrytest.Status(429, "Retry-After", "99999999999999999"))), most: 2, want: unavailable, all: true},
 		{name: "19 Retry-After junk", fault: inject(once(registrytest.Status(429, "Retry-After", "soon"))), most: 2},
 		{name: "19 no Retry-After", fault: inject(times(3, registrytest.Status(503))), most: 4},
 		{name: "20 500 twice", fault: inject(times(2, registrytest.Status(500))), most: 3},
@@ -121,14 +124,32 @@ func faultCases() []faultCase {
 	}
 }
 
-func TestFaults(t *testing.T) {
-	for _, tc := range faultCases() {
+// testFaults runs the cases whose names begin with a number of docs/faults.md,
+// or another word: each with one reader of the blob, and with several readers
+// by way of a cache.
+func testFaults(t *testing.T, number string) {
+	t.Parallel()
+	found := false
+	for _, tc := range slices.Concat(faultCases(), moreFaultCases()) {
+		if !strings.HasPrefix(tc.name, number+" ") && tc.name != number {
+			continue
+		}
+		found = true
 		for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
-			t.Run(tc.name+"/"+proto, func(t *testing.T) {
+			if !tc.sums {
+				t.Run(tc.name+"/"+proto, func(t *testing.T) {
+					t.Parallel()
+					testFault(t, tc, proto)
+				})
+			}
+			t.Run(tc.name+"/cached/"+proto, func(t *testing.T) {
 				t.Parallel()
-				testFault(t, tc, proto)
+				testCachedFault(t, tc, proto)
 			})
 		}
+	}
+	if !found {
+		t.Errorf("there is no case of %s", number)
 	}
 }
 
@@ -190,7 +211,7 @@ func testFault(t *testing.T, tc faultCase, proto string) {
 }
 
 // A host that says when to come back is left alone until then, by all.
-func TestRetryAfter(t *testing.T) {
+func TestFault19RetryAfter(t *testing.T) {
 	for name, value := range map[string]string{
 		"seconds": "1",
 		"date":    time.Now().Add(3 * time.Second).UTC().Format(http.TimeFormat),
@@ -219,7 +240,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-func TestRetryAfterHoldsAll(t *testing.T) {
+func TestFault19HoldsAll(t *testing.T) {
 	t.Parallel()
 	s := registrytest.New(t, nil)
 	content := noise(1, blobSize)
@@ -247,7 +268,7 @@ func readers(t *testing.T, n int, f func(i int) error) {
 }
 
 // 10: the server is away, and comes back.
-func TestOutage(t *testing.T) {
+func TestFault10Outage(t *testing.T) {
 	t.Parallel()
 	content := noise(1, blobSize)
 	s := registrytest.New(t, nil)
@@ -284,7 +305,7 @@ func TestOutage(t *testing.T) {
 	wg.Wait()
 }
 
-func TestOutageEnds(t *testing.T) {
+func TestFault10OutageEnds(t *testing.T) {
 	t.Parallel()
 	s := registrytest.New(t, nil)
 	desc := s.PutBlob(ocispec.MediaTypeImageLayer, noise(1, 100))
@@ -303,7 +324,7 @@ func TestOutageEnds(t *testing.T) {
 
 // All readers of a registry that never answers give up in their time, also
 // those who wait for another to find out where the blob is.
-func TestSilence(t *testing.T) {
+func TestFault09Silence(t *testing.T) {
 	t.Parallel()
 	s := registrytest.New(t, nil)
 	opts := fast()
@@ -327,7 +348,7 @@ func TestSilence(t *testing.T) {
 }
 
 // Who has the bytes asked for does not wait for others.
-func TestSurplusStalls(t *testing.T) {
+func TestFault04SurplusStalls(t *testing.T) {
 	t.Parallel()
 	s := registrytest.New(t, nil)
 	content := noise(1, blobSize)

@@ -23,6 +23,7 @@ import (
 func fast() *registry.Options {
 	return &registry.Options{
 		Credential:    registry.Anonymous,
+		Configuration: noFiles(),
 		CertDirs:      []string{},
 		DialTimeout:   5 * time.Second,
 		HeaderTimeout: 5 * time.Second,
@@ -31,6 +32,15 @@ func fast() *registry.Options {
 		MinBackoff:    time.Millisecond,
 		MaxBackoff:    5 * time.Millisecond,
 	}
+}
+
+// noFiles is the configuration of a machine without configuration files.
+func noFiles() *registry.Configuration {
+	conf, err := (&registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}}).Load()
+	if err != nil {
+		panic(err)
+	}
+	return conf
 }
 
 // open returns the image app:latest of a server.

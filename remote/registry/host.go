@@ -30,31 +30,22 @@ func newHosts(o *Options) *hosts {
 	return &hosts{opts: o, byName: make(map[string]*host)}
 }
 
-// RoundTrip sends req within the limits of its host.
-func (s *hosts) RoundTrip(req *http.Request) (*http.Response, error) {
-	h, err := s.host(strings.ToLower(req.URL.Host))
+// roundTrip sends req within the limits of its host, by the wire w.
+func (s *hosts) roundTrip(req *http.Request, w *wire) (*http.Response, error) {
+	h := s.host(strings.ToLower(req.URL.Host))
+	transport, err := h.transport(w)
 	if err != nil {
 		closeBody(req)
-		return nil, err
+		return nil, &fault{class: remote.ErrUnavailable, text: "certificates for " + h.name + ": " + scrub(err.Error())}
 	}
-	return h.RoundTrip(req)
+	return h.send(req, transport)
 }
 
-func (s *hosts) host(name string) (*host, error) {
-	s.mu.Lock()
-	h := s.byName[name]
-	s.mu.Unlock()
-	if h != nil {
-		return h, nil
-	}
-	transport, err := newTransport(s.opts, name)
-	if err != nil {
-		return nil, &fault{class: remote.ErrUnavailable, text: "certificates for " + name + ": " + scrub(err.Error())}
-	}
+func (s *hosts) host(name string) *host {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.byName[name]; h != nil {
-		return h, nil
+		return h
 	}
 	// A registry can redirect to ever new names.
 	for old, h := range s.byName {
@@ -62,20 +53,21 @@ func (s *hosts) host(name string) (*host, error) {
 			break
 		}
 		if len(h.slots) == 0 {
-			h.transport.CloseIdleConnections()
+			h.closeIdle()
 			delete(s.byName, old)
 		}
 	}
-	h = &host{name: name, opts: s.opts, transport: transport, slots: make(chan struct{}, s.opts.MaxRequests)}
+	h := &host{name: name, opts: s.opts, transports: make(map[string]*http.Transport),
+		slots: make(chan struct{}, s.opts.MaxRequests), health: newHealth(s.opts, name)}
 	s.byName[name] = h
-	return h, nil
+	return h
 }
 
 func (s *hosts) closeIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.byName {
-		h.transport.CloseIdleConnections()
+		h.closeIdle()
 	}
 }
 
@@ -83,31 +75,56 @@ func (s *hosts) closeIdle() {
 // through here, so that together they keep to its limits. It is safe for
 // concurrent use.
 type host struct {
-	name      string
-	opts      *Options
-	transport *http.Transport
-	slots     chan struct{} // holds one element for every request under way
+	name   string
+	opts   *Options
+	slots  chan struct{} // holds one element for every request under way
+	health *health
 
-	mu    sync.Mutex
-	opens time.Time // no request is sent before
+	mu         sync.Mutex
+	transports map[string]*http.Transport // by the key of the wire; mostly one
+	opens      time.Time                  // no request is sent before
 }
 
-// RoundTrip sends one request when the host wants it. The request counts as
-// under way until the body of its answer is closed.
-func (h *host) RoundTrip(req *http.Request) (*http.Response, error) {
+// transport returns the connection pool for a wire.
+func (h *host) transport(w *wire) (*http.Transport, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.transports[w.key]
+	if t == nil {
+		var err error
+		if t, err = newTransport(h.opts, h.name, w); err != nil {
+			return nil, err
+		}
+		h.transports[w.key] = t
+	}
+	return t, nil
+}
+
+func (h *host) closeIdle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.transports {
+		t.CloseIdleConnections()
+	}
+}
+
+// send sends one request when the host wants it. The request counts as under
+// way until the body of its answer is closed.
+func (h *host) send(req *http.Request, transport *http.Transport) (*http.Response, error) {
 	if err := h.enter(req.Context()); err != nil {
 		closeBody(req)
 		return nil, err
 	}
 	begun := time.Now()
-	resp, err := h.transport.RoundTrip(req)
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
+		h.health.unanswered(req, begun, err)
 		<-h.slots
 		return nil, err
 	}
 	h.opts.Tracef("%s", traceLine(resp, time.Since(begun)))
 	h.obey(resp)
-	resp.Body = &slotBody{ReadCloser: resp.Body, leave: sync.OnceFunc(func() { <-h.slots })}
+	resp.Body = &slotBody{ReadCloser: h.health.watch(resp, begun), leave: sync.OnceFunc(func() { <-h.slots })}
 	return resp, nil
 }
 
@@ -148,7 +165,7 @@ func (h *host) waitOpen(ctx context.Context) error {
 		return nil
 	}
 	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() && time.Now().Add(wait).After(deadline) {
-		return &fault{class: remote.ErrUnavailable,
+		return &fault{class: remote.ErrUnavailable, held: true,
 			text: fmt.Sprintf("%s wants no requests for another %s", h.name, wait.Round(time.Second))}
 	}
 	// All who wait would otherwise come back in the same instant.

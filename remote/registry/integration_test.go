@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,14 +26,7 @@ import (
 // TestDockerRegistry reads an image from Debian's docker-registry that
 // Debian's skopeo pushed there.
 func TestDockerRegistry(t *testing.T) {
-	for _, program := range []string{"docker-registry", "skopeo"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatalf("%s is not installed", program)
-			}
-			t.Skipf("%s is not installed", program)
-		}
-	}
+	needPrograms(t, "docker-registry", "skopeo")
 	store := sourcetest.NewStore()
 	layer := noise(1, 3<<20)
 	top := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}})
@@ -142,42 +135,84 @@ func writeLayout(t *testing.T, store *sourcetest.Store, top ocispec.Descriptor) 
 	return dir
 }
 
+// needPrograms skips the test without the programs, but not where all are to
+// be there.
+func needPrograms(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatalf("%s is not installed", program)
+			}
+			t.Skipf("%s is not installed", program)
+		}
+	}
+}
+
 // startDockerRegistry runs docker-registry until the end of the test, with
 // what conf adds to its configuration, and returns its host.
 func startDockerRegistry(t *testing.T, conf string) string {
 	t.Helper()
+	host, _ := startDockerRegistryAt(t, freeAddress(t), conf)
+	return host
+}
+
+// startDockerRegistryAt is startDockerRegistry at an address. stop ends it
+// before the end of the test.
+func startDockerRegistryAt(t *testing.T, host, conf string) (_ string, stop func()) {
+	t.Helper()
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := l.Addr().String()
-	l.Close()
 	conf = fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", filepath.Join(dir, "data"), host) + conf
 	path := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(path, []byte(conf), 0o666); err != nil {
 		t.Fatal(err)
 	}
+	stop = startServer(t, exec.Command("docker-registry", "serve", path))
+	waitForServer(t, host)
+	return host, stop
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// startServer runs a program until stop or the end of the test.
+func startServer(t *testing.T, cmd *exec.Cmd) (stop func()) {
+	t.Helper()
 	var out bytes.Buffer
-	cmd := exec.Command("docker-registry", "serve", path)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill() // it may have ended by itself
 		_ = cmd.Wait()
+	})
+	t.Cleanup(func() {
+		stop()
 		if t.Failed() {
-			t.Logf("docker-registry printed:\n%s", out.Bytes())
+			const most = 4 << 10
+			t.Logf("%s printed at last:\n%s", cmd.Path, out.Bytes()[max(0, out.Len()-most):])
 		}
 	})
+	return stop
+}
+
+// waitForServer waits until somebody listens.
+func waitForServer(t *testing.T, host string) {
+	t.Helper()
 	for range 200 {
-		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
-			resp.Body.Close()
-			return host
+		if conn, err := net.Dial("tcp", host); err == nil {
+			conn.Close()
+			return
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Fatal("docker-registry does not answer")
-	return ""
+	t.Fatalf("nobody listens on %s", host)
 }

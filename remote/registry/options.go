@@ -22,12 +22,16 @@ type Options struct {
 	// will do, and plain http where https is not spoken.
 	TLSVerify *bool
 	// CertDirs are the directories with one directory of certificates a
-	// registry, called host or host:port: *.crt are authorities to trust
-	// besides the system's, NAME.cert with NAME.key is shown to the registry.
-	// The first that has the registry's directory is used. Default:
-	// ~/.config/containers/certs.d, /etc/containers/certs.d and
-	// /etc/docker/certs.d.
+	// registry, called host, host:port or host_port_, and perhaps one called
+	// _default for all others: *.crt are authorities to trust besides the
+	// system's, NAME.cert with NAME.key is shown to the registry. The first
+	// that is the registry's is used. Default: the certs.d of containers, of
+	// docker and of containerd; see docs/registries.md.
 	CertDirs []string
+	// Configuration says where images are to be had besides where their
+	// names say. Default: what the ConfigFiles of this machine say, which are
+	// read when something is asked for.
+	Configuration *Configuration
 	// SpoolDir is where a blob is put whole if its registry does not serve
 	// ranges. Default: the directory for temporary files.
 	SpoolDir string
@@ -38,6 +42,10 @@ type Options struct {
 	// Tracef gets a line for every request that was answered: method, URL
 	// without its query, range, status and time. Default: none.
 	Tracef func(format string, args ...any)
+	// StateChanged is told when a server that is asked stops answering, and
+	// why, and when it answers again; see HostState. It must return soon, and
+	// not use the Client. Default: no one.
+	StateChanged func(host string, up bool, reason string)
 	// Proxy chooses the proxy of a request. Default: HTTP_PROXY,
 	// HTTPS_PROXY and NO_PROXY decide.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -67,6 +75,12 @@ type Options struct {
 	// LocationLife is how long a redirect that does not say when it expires
 	// is used. Default: 60 s.
 	LocationLife time.Duration
+	// MirrorTimeout is how long a mirror may take to begin an answer while
+	// there is another place to ask. Default: 5 s.
+	MirrorTimeout time.Duration
+	// MirrorRest is how long a mirror that failed is not asked again, as long
+	// as another place answers. Default: 5 min.
+	MirrorRest time.Duration
 	// LocationMargin is how long before it expires a redirect is no longer
 	// used. Default: 5 s.
 	LocationMargin time.Duration
@@ -83,6 +97,9 @@ func (o *Options) withDefaults() *Options {
 	}
 	if d.Tracef == nil {
 		d.Tracef = func(string, ...any) {}
+	}
+	if d.StateChanged == nil {
+		d.StateChanged = func(string, bool, string) {}
 	}
 	if d.Credential == nil {
 		d.Credential = (&AuthFiles{Path: d.AuthFile, Logf: d.Logf}).Credential
@@ -110,8 +127,18 @@ func (o *Options) withDefaults() *Options {
 	setDefault(&d.MaxBackoff, 5*time.Second)
 	setDefault(&d.MaxRequests, 16)
 	setDefault(&d.LocationLife, 60*time.Second)
+	setDefault(&d.MirrorTimeout, 5*time.Second)
+	setDefault(&d.MirrorRest, 5*time.Minute)
 	setDefault(&d.LocationMargin, 5*time.Second)
 	return &d
+}
+
+// configuration returns the configuration set, or that of this machine.
+func (o *Options) configuration() (*Configuration, error) {
+	if o.Configuration != nil {
+		return o.Configuration, nil
+	}
+	return (&ConfigFiles{Logf: o.Logf}).Load()
 }
 
 func setDefault[T int | time.Duration](field *T, value T) {

@@ -85,31 +85,22 @@ func port(u *url.URL) string {
 	return "80"
 }
 
-// location returns the address of one of the repository's resources.
-func (r *Repository) location(ctx context.Context, path string) (*location, error) {
-	scheme, err := r.client.scheme(ctx, r.host)
-	if err != nil {
-		return nil, err
-	}
-	return &location{url: &url.URL{Scheme: scheme, Host: r.host, Path: "/v2/" + r.ref.Repository + "/" + path}, home: true}, nil
-}
-
 var errStalled = errors.New("nothing came for too long")
 
 // ask sends a request, following redirects, and returns the answer and where
 // it came from. Its Body is a *liveBody: it ends if ctx does, and when it
 // brings nothing for the time that Options allow.
-func (r *Repository) ask(ctx context.Context, method string, from *location, header http.Header) (*http.Response, *location, error) {
-	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: r.ref.Registry, Repository: r.ref.Repository}, auth.ActionPull)
+func (e *endpoint) ask(ctx context.Context, method string, from *location, header http.Header) (*http.Response, *location, error) {
+	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: e.host, Repository: e.ref.Repository}, auth.ActionPull)
 	live, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	wait := time.Duration(math.MaxInt64)
 	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() {
 		wait = time.Until(deadline)
 	}
-	body := &liveBody{stall: r.client.opts.StallTimeout, cancel: cancel, unlink: unlink, cause: func() error { return context.Cause(live) }}
+	body := &liveBody{stall: e.client.opts.StallTimeout, cancel: cancel, unlink: unlink, cause: func() error { return context.Cause(live) }}
 	body.watch = time.AfterFunc(wait, func() { cancel(errStalled) })
-	resp, at, err := r.follow(live, method, from, header)
+	resp, at, err := e.follow(live, method, from, header)
 	body.watch.Stop()
 	if err != nil {
 		err = body.explain(err)
@@ -122,9 +113,9 @@ func (r *Repository) ask(ctx context.Context, method string, from *location, hea
 
 // follow sends a request and follows redirects. The registry's credential
 // goes to the registry alone, and not any more once a redirect has left it.
-func (r *Repository) follow(ctx context.Context, method string, at *location, header http.Header) (*http.Response, *location, error) {
+func (e *endpoint) follow(ctx context.Context, method string, at *location, header http.Header) (*http.Response, *location, error) {
 	for hop := 0; ; hop++ {
-		resp, err := r.send(ctx, method, at, header)
+		resp, err := e.send(ctx, method, at, header)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -135,35 +126,38 @@ func (r *Repository) follow(ctx context.Context, method string, at *location, he
 		}
 		drain(resp.Body)
 		if hop == maxRedirects {
-			return nil, nil, oddf("%s redirects more than %d times", r.host, maxRedirects)
+			return nil, nil, oddf("%s redirects more than %d times", e.host, maxRedirects)
 		}
-		if at, err = at.redirect(resp, r.client.opts); err != nil {
+		if at, err = at.redirect(resp, e.client.opts); err != nil {
 			return nil, nil, err
 		}
 	}
 }
 
 // send sends one request to one place.
-func (r *Repository) send(ctx context.Context, method string, at *location, header http.Header) (*http.Response, error) {
+func (e *endpoint) send(ctx context.Context, method string, at *location, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, at.url.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header = header.Clone()
 	if !at.home {
-		req.Header.Set("User-Agent", r.client.opts.UserAgent)
-		return r.client.hosts.RoundTrip(req)
+		req.Header.Set("User-Agent", e.client.opts.UserAgent)
+		return e.RoundTrip(req)
 	}
-	resp, err := r.auth.Do(req)
+	for name, values := range e.header {
+		req.Header[name] = values
+	}
+	resp, err := e.auth.Do(req)
 	if err != nil || resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusForbidden {
 		return resp, err
 	}
 	// ECR answers 403 and ECR Public 400 when a token has expired.
-	if !r.tokens.forget(ctx) {
+	if !e.tokens.forget(ctx) {
 		return resp, nil
 	}
 	drain(resp.Body)
-	return r.auth.Do(req)
+	return e.auth.Do(req)
 }
 
 // drain reads what little is left of a body, so that the connection can be

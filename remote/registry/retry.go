@@ -48,8 +48,9 @@ const (
 // and oras-go say may hold a signed URL, and is kept as scrubbed text.
 type fault struct {
 	verdict verdict
-	class   error // an error value of package remote
+	class   error // an error value of this package or of remote
 	status  int   // of the answer, 0 if there was none
+	held    bool  // nobody was asked, because the server wants no requests
 	text    string
 }
 
@@ -137,7 +138,10 @@ func responseFault(resp *http.Response) *fault {
 // to one goroutine.
 type patience struct {
 	opts               *Options
-	long               bool // outlast outages
+	long               bool          // outlast outages
+	time               time.Duration // without progress; negative: any
+	tries              int           // of each kind
+	parent             *patience     // of the reader, if this is that with a mirror
 	since              time.Time
 	got                int // bytes since the last fault
 	busy, odd, outages int
@@ -145,15 +149,15 @@ type patience struct {
 }
 
 func newPatience(o *Options, long bool) *patience {
-	return &patience{opts: o, long: long, since: time.Now(), backoff: o.MinBackoff}
+	return &patience{opts: o, long: long, time: o.ReadTimeout, tries: o.Tries, since: time.Now(), backoff: o.MinBackoff}
 }
 
 // deadline is when to give up if nothing more comes; zero means never.
 func (p *patience) deadline() time.Time {
-	if p.opts.ReadTimeout < 0 {
+	if p.time < 0 {
 		return time.Time{}
 	}
-	return p.since.Add(p.opts.ReadTimeout)
+	return p.since.Add(p.time)
 }
 
 // progress notes that n bytes came. A server that breaks after every few of
@@ -162,6 +166,9 @@ func (p *patience) progress(n int) {
 	const mended = 4 << 10
 	if n == 0 {
 		return
+	}
+	if p.parent != nil {
+		p.parent.progress(n)
 	}
 	p.since = time.Now()
 	if p.got += n; p.got >= mended {
@@ -176,13 +183,13 @@ func (p *patience) next(v verdict) (time.Duration, bool) {
 	switch v {
 	case busy:
 		p.busy++
-		again = p.busy < p.opts.Tries
+		again = p.busy < p.tries
 	case odd:
 		p.odd++
-		again = p.odd < oddTries
+		again = p.parent == nil && p.odd < min(oddTries, p.tries)
 	case outage:
 		p.outages++
-		again = p.long || p.outages < outageTries
+		again = p.long || p.parent == nil && p.outages < min(outageTries, p.tries)
 	}
 	wait := p.backoff/2 + rand.N(p.backoff)
 	p.backoff = min(2*p.backoff, p.opts.MaxBackoff)

@@ -33,7 +33,7 @@ type spool struct {
 
 // spoolInto has body, the whole blob, put into the blob's spool, unless an
 // earlier one is being put there. It takes body over if it succeeds.
-func (b *blob) spoolInto(body *liveBody) (*spool, error) {
+func (b *blobCopy) spoolInto(body *liveBody) (*spool, error) {
 	_, s := b.known()
 	if s == nil {
 		made, err := newSpool(b)
@@ -50,16 +50,16 @@ func (b *blob) spoolInto(body *liveBody) (*spool, error) {
 			made.file.Close()
 		}
 	}
-	started, err := b.repo.client.fill(s, body)
+	started, err := b.at.client.fill(s, body)
 	if err == nil && !started {
 		body.Close()
 	}
 	return s, err
 }
 
-func newSpool(b *blob) (*spool, error) {
-	opts := b.repo.client.opts
-	opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name(), b.repo.host, b.size)
+func newSpool(b *blobCopy) (*spool, error) {
+	opts := b.at.client.opts
+	opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, b.at.host, b.size)
 	file, err := os.CreateTemp(opts.SpoolDir, "imgfs-spool-")
 	if err == nil {
 		if err = os.Remove(file.Name()); err != nil {

@@ -1,31 +1,35 @@
 package registry
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
+	"net/url"
 	"strings"
 	"time"
 )
 
 // newTransport returns the connection pool for one host, "name" or
-// "name:port".
-func newTransport(o *Options, host string) (*http.Transport, error) {
-	conf, err := tlsConfig(o, host)
+// "name:port", on behalf of a site with the wire w.
+func newTransport(o *Options, host string, w *wire) (*http.Transport, error) {
+	conf, err := tlsConfig(o, host, w)
 	if err != nil {
 		return nil, err
 	}
-	dialer := &net.Dialer{Timeout: o.DialTimeout}
+	proxy, dialTimeout := o.Proxy, o.DialTimeout
+	if w.proxy != nil {
+		proxy = http.ProxyURL(w.proxy)
+	}
+	if w.dialTimeout > 0 {
+		dialTimeout = w.dialTimeout
+	}
+	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &http.Transport{
-		Proxy:                 o.Proxy,
+		Proxy:                 proxy,
 		DialContext:           dialer.DialContext,
 		TLSClientConfig:       conf,
-		TLSHandshakeTimeout:   o.DialTimeout,
+		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: o.HeaderTimeout,
 		// The default of 2 makes every further reader dial anew.
 		MaxIdleConnsPerHost: 2 * o.MaxRequests,
@@ -38,68 +42,31 @@ func newTransport(o *Options, host string) (*http.Transport, error) {
 	}, nil
 }
 
-// tlsConfig returns the TLS settings for host with what CertDirs has for it.
-func tlsConfig(o *Options, host string) (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.TLSVerify != nil && !*o.TLSVerify {
-		conf.InsecureSkipVerify = true
-	}
-	for _, dir := range o.CertDirs {
-		if !filepath.IsLocal(host) || host == "." {
-			break // the name comes from a redirect
-		}
-		dir = filepath.Join(dir, host)
-		entries, err := os.ReadDir(dir)
-		if os.IsNotExist(err) || os.IsPermission(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			if err := addCertificate(conf, filepath.Join(dir, e.Name())); err != nil {
-				return nil, err
-			}
-		}
-		break
-	}
-	return conf, nil
+// A wire says how connections are made on behalf of a site: its own, and
+// those to its token server and its storage, which trust the same
+// authorities, as with docker, podman and containerd. Client certificates are
+// shown to its own host only. The zero wire says nothing.
+type wire struct {
+	authorities []string // files to trust besides the system's
+	pairs       [][2]string
+	skipVerify  bool
+	dialTimeout time.Duration // 0: as Options say
+	proxy       *url.URL      // nil: as Options say
+
+	home string // the site's host
+	key  string // sites with the same key share connections
 }
 
-// addCertificate adds one file of a certs.d directory to conf. Files that
-// have no meaning there are ignored.
-func addCertificate(conf *tls.Config, path string) error {
-	switch filepath.Ext(path) {
-	case ".crt":
-		pem, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if conf.RootCAs == nil {
-			if conf.RootCAs, err = x509.SystemCertPool(); err != nil {
-				conf.RootCAs = x509.NewCertPool()
-			}
-		}
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s: no certificate in it", path)
-		}
-	case ".cert":
-		pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		conf.Certificates = append(conf.Certificates, pair)
-	}
-	return nil
-}
+// tls tells whether the wire says something of TLS.
+func (w *wire) tls() bool { return len(w.authorities)+len(w.pairs) > 0 || w.skipVerify }
 
-// defaultCertDirs returns where podman and docker keep certificates.
-func defaultCertDirs() []string {
-	dirs := []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
-	if home, err := os.UserHomeDir(); err == nil {
-		dirs = append([]string{filepath.Join(home, ".config/containers/certs.d")}, dirs...)
+// at returns the wire of a site whose host is home, completed.
+func (w wire) at(o *Options, home string) *wire {
+	if w.tls() || w.dialTimeout > 0 || w.proxy != nil || certDir(o, home) != "" {
+		w.key = fmt.Sprint(home, w.authorities, w.pairs, w.skipVerify, w.dialTimeout, w.proxy)
 	}
-	return dirs
+	w.home = home
+	return &w
 }
 
 // isLoopback tells whether host, with or without a port, is this machine.

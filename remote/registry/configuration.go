@@ -1,0 +1,216 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+var (
+	// ErrConfiguration: a configuration file cannot be read, or not be made
+	// sense of. The text names the file, and the line where it is known.
+	ErrConfiguration = errors.New("bad configuration")
+	// ErrBlocked: registries.conf forbids to pull the image.
+	ErrBlocked = errors.New("blocked")
+)
+
+// ConfigFiles are the files that say where an image is to be had besides
+// where its name says, and what names without a registry mean. nil and the
+// zero value stand for the files of podman and of containerd on this machine.
+// docs/registries.md says what is honoured.
+type ConfigFiles struct {
+	// Registries are files in the form of containers-registries.conf(5), of
+	// which a later one overrides an earlier one. Those that do not exist are
+	// passed over. Default: what podman reads.
+	Registries []string
+	// HostDirs are trees in the form of containerd's certs.d: a directory a
+	// registry, with a hosts.toml. The first that has the registry's is used.
+	// Default: ~/.config/containerd/certs.d and /etc/containerd/certs.d.
+	HostDirs []string
+	// Logf is told of what is passed over. Default: no one.
+	Logf func(format string, args ...any)
+}
+
+// A Configuration is what ConfigFiles say. It is safe for concurrent use.
+type Configuration struct {
+	registries map[string]*registryEntry // by prefix
+	aliases    map[string]alias
+	search     []string // registries that a short name may be in
+	searchFile string
+	hostDirs   []string
+	logf       func(format string, args ...any)
+}
+
+// Load reads the files. A registries.conf that is malformed is an error: what
+// it blocks must not be pulled because of a typing mistake elsewhere in it. A
+// hosts.toml is read when its registry is asked for the first time, and
+// concerns no other. The error is ErrConfiguration, wrapped.
+func (f *ConfigFiles) Load() (*Configuration, error) {
+	var files ConfigFiles
+	if f != nil {
+		files = *f
+	}
+	if files.Logf == nil {
+		files.Logf = func(string, ...any) {}
+	}
+	if files.Registries == nil {
+		var err error
+		if files.Registries, err = defaultRegistriesConf(); err != nil {
+			return nil, err
+		}
+	}
+	if files.HostDirs == nil {
+		files.HostDirs = defaultHostDirs()
+	}
+	c := &Configuration{
+		registries: make(map[string]*registryEntry),
+		aliases:    make(map[string]alias),
+		hostDirs:   files.HostDirs,
+		logf:       files.Logf,
+	}
+	for _, path := range files.Registries {
+		if err := c.addRegistriesConf(path); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// configFault says what is wrong with a file. The reasons of the TOML parser
+// name the line.
+func configFault(path string, err error) *fault {
+	text := strings.TrimPrefix(err.Error(), "toml: ")
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		text = at.Err.Error()
+	}
+	return &fault{class: ErrConfiguration, text: path + ": " + scrub(text)}
+}
+
+// readOptional reads a file that need not be there: then it returns nil.
+func readOptional(path string) ([]byte, error) {
+	data, err := readConfig(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, configFault(path, err)
+	}
+	return data, nil
+}
+
+// A site is a server that may have an image, as configuration describes it.
+type site struct {
+	scheme string // "" leaves it to Options, and to what the server speaks
+	host   string // with the port
+	path   string // of the API, with no slash at the end
+	// ref is what the image is called there. Credentials are looked up by it,
+	// so that none is sent to another registry than its own.
+	ref       remote.Reference
+	original  string // the repository's name as the user knows it
+	namespace string // sent as ns: the registry that the server stands in for
+	resolve   bool   // it may say what a tag is
+	pull      bool   // it may be asked for content by digest
+	insecure  bool   // plain http and any certificate will do
+	header    http.Header
+	wire      wire
+}
+
+// canonicalSite is the registry that an image's name says.
+func canonicalSite(ref remote.Reference) *site {
+	return &site{host: apiHost(ref.Registry), path: "/v2", ref: ref, original: ref.Name(), resolve: true, pull: true}
+}
+
+// sites returns the servers to ask for an image, in order; the last one has
+// the last word. A hosts.toml of the registry itself goes before a [[registry]]
+// that fits the image, and that before a hosts.toml for all registries; but
+// what is blocked is blocked.
+func (c *Configuration) sites(ref remote.Reference) ([]*site, error) {
+	entry, rest := c.entryFor(ref)
+	if entry != nil && entry.Blocked {
+		return nil, &fault{class: ErrBlocked, text: fmt.Sprintf("%s forbids to pull %s", entry.file, entry.prefix)}
+	}
+	sites, err := c.hostSites(ref, hostDirNames(ref.Registry))
+	if err != nil || sites != nil {
+		return sites, err
+	}
+	if entry != nil {
+		return entry.sites(ref, rest)
+	}
+	sites, err = c.hostSites(ref, []string{"_default"})
+	if err != nil || sites != nil {
+		return sites, err
+	}
+	return []*site{canonicalSite(ref)}, nil
+}
+
+// An alias is what a short name means.
+type alias struct{ target, file string }
+
+// ShortName returns what a name that a user gave means, with the registry if
+// it has none: the target of its alias, or the name in the only one of
+// unqualified-search-registries. It never asks, neither the user nor a
+// registry: with several candidates the error, which is remote.ErrReference,
+// names them all. Without aliases and search registries, and if it has a
+// registry, the name is returned as it is, which remote.ParseReference takes
+// to be in docker.io, as docker does. Whether the name is well formed is not
+// looked at.
+func (c *Configuration) ShortName(name string) (string, error) {
+	if !isShort(name) {
+		return name, nil
+	}
+	repository, rest := cutVersion(name)
+	if a, ok := c.aliases[repository]; ok {
+		if isShort(a.target) {
+			return "", configFault(a.file, fmt.Errorf("the alias %q has the target %q, which names no registry", repository, a.target))
+		}
+		return a.target + rest, nil
+	}
+	switch len(c.search) {
+	case 0:
+		return name, nil
+	case 1:
+		return c.search[0] + "/" + name, nil
+	}
+	var candidates []string
+	for _, registry := range c.search {
+		candidates = append(candidates, registry+"/"+name)
+	}
+	return "", fmt.Errorf("%w: %q names no registry, and %s has several to search; write one of %s",
+		remote.ErrReference, scrub(name), c.searchFile, strings.Join(candidates, ", "))
+}
+
+// isShort tells whether a name has no registry before its first slash, by
+// docker's rule.
+func isShort(name string) bool {
+	first, _, found := strings.Cut(name, "/")
+	return !found || !strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first
+}
+
+// cutVersion splits a name before its tag or digest.
+func cutVersion(name string) (repository, rest string) {
+	end := len(name)
+	if i := strings.IndexByte(name, '@'); i >= 0 {
+		end = i
+	}
+	if i := strings.LastIndexByte(name[:end], ':'); i > strings.LastIndexByte(name[:end], '/') {
+		end = i
+	}
+	return name[:end], name[end:]
+}
+
+// defaultHostDirs returns where containerd's clients look for hosts.toml.
+func defaultHostDirs() []string {
+	dirs := []string{"/etc/containerd/certs.d"}
+	if home, err := os.UserHomeDir(); err == nil {
+		dirs = slices.Insert(dirs, 0, filepath.Join(home, ".config/containerd/certs.d"))
+	}
+	return dirs
+}

@@ -1,0 +1,223 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"oras.land/oras-go/v2/registry"
+	orasremote "oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+// An endpoint is a site that has a repository, with the tokens got there. It
+// is safe for concurrent use.
+type endpoint struct {
+	*site
+	client  *Client
+	wire    *wire
+	auth    *auth.Client
+	tokens  *tokenCache
+	probing turn // of finding out the scheme
+}
+
+// findEndpoints returns the servers to ask for the repository, in order. The
+// last one is no mirror: it has the last word.
+func (r *Repository) findEndpoints() ([]*endpoint, error) {
+	conf, err := r.client.conf()
+	if err != nil {
+		return nil, err
+	}
+	sites, err := conf.sites(r.ref)
+	if err != nil {
+		return nil, err
+	}
+	opts := r.client.opts
+	var endpoints []*endpoint
+	for _, s := range sites {
+		e := &endpoint{site: s, client: r.client, wire: s.wire.at(opts, s.host), probing: newTurn(),
+			tokens: newTokenCache(opts.HeaderTimeout + opts.StallTimeout)}
+		e.auth = newAuthClient(e)
+		endpoints = append(endpoints, e)
+	}
+	return endpoints, nil
+}
+
+// RoundTrip sends a request on behalf of the endpoint, to it or elsewhere.
+func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
+	return e.client.hosts.roundTrip(req, e.wire)
+}
+
+// location returns the address of one of the repository's resources.
+func (e *endpoint) location(ctx context.Context, path string) (*location, error) {
+	scheme, err := e.findScheme(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u := &url.URL{Scheme: scheme, Host: e.host, Path: e.path + "/" + e.ref.Repository + "/" + path}
+	if e.namespace != "" {
+		u.RawQuery = url.Values{"ns": {e.namespace}}.Encode()
+	}
+	return &location{url: u, home: true}, nil
+}
+
+// findScheme returns how the endpoint is spoken to. It is found out once,
+// before any credential is sent, and does not change afterwards: what was
+// https never becomes http.
+func (e *endpoint) findScheme(ctx context.Context) (string, error) {
+	verify := e.client.opts.TLSVerify
+	plain := e.insecure || isLoopback(e.host)
+	if verify != nil {
+		plain = !*verify
+	}
+	switch {
+	case e.scheme == "https", e.scheme == "" && !plain:
+		return "https", nil
+	case e.scheme == "http" && verify != nil && *verify:
+		return "", &fault{class: ErrTLS, text: e.host + " is configured for plain http"}
+	case e.scheme == "http":
+		return e.allowPlain()
+	}
+	if err := e.probing.take(ctx); err != nil {
+		return "", err
+	}
+	defer e.probing.pass()
+	key := e.host + " " + e.wire.key
+	e.client.mu.Lock()
+	scheme := e.client.schemes[key]
+	e.client.mu.Unlock()
+	if scheme == "" {
+		var err error
+		if scheme, err = e.probe(ctx); err != nil {
+			return "", err
+		}
+		e.client.mu.Lock()
+		e.client.schemes[key] = scheme
+		e.client.mu.Unlock()
+	}
+	if scheme == "http" {
+		return e.allowPlain()
+	}
+	return scheme, nil
+}
+
+// keepSecure notes that the endpoint gets a credential. The same server may
+// be another endpoint elsewhere, where configuration allows plain http.
+func (e *endpoint) keepSecure() {
+	e.client.mu.Lock()
+	defer e.client.mu.Unlock()
+	if e.scheme == "http" || e.client.schemes[e.host+" "+e.wire.key] == "http" {
+		return
+	}
+	e.client.known[e.host] = true
+}
+
+// allowPlain is the scheme http, unless a credential was sent there by https.
+func (e *endpoint) allowPlain() (string, error) {
+	e.client.mu.Lock()
+	defer e.client.mu.Unlock()
+	if e.client.known[e.host] {
+		return "", &fault{class: ErrTLS, text: e.host + " was sent a credential by https, and is not spoken to by plain http any more"}
+	}
+	return "http", nil
+}
+
+// probe asks a server that may speak plain http whether it does.
+func (e *endpoint) probe(ctx context.Context) (string, error) {
+	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, deadline, errStalled)
+		defer cancel()
+	}
+	err := e.ping(ctx, "https")
+	if err == nil {
+		return "https", nil
+	}
+	var cert *tls.CertificateVerificationError
+	if ctx.Err() == nil && !errors.As(err, &cert) && e.ping(ctx, "http") == nil {
+		e.client.opts.Logf("%s speaks plain http", e.host)
+		return "http", nil
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	return "", err
+}
+
+func (e *endpoint) ping(ctx context.Context, scheme string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+e.host+e.path+"/", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", e.client.opts.UserAgent)
+	resp, err := e.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	drain(resp.Body)
+	if scheme == "http" && resp.StatusCode == http.StatusBadRequest {
+		// So answer servers of https.
+		return oddf("%s answers %d to plain http", e.host, resp.StatusCode)
+	}
+	return nil
+}
+
+// oras returns oras-go's view of the repository, for what it does well.
+func (e *endpoint) oras(ctx context.Context) (*orasremote.Repository, error) {
+	at, err := e.location(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return &orasremote.Repository{
+		Client:             orasClient{e},
+		Reference:          registry.Reference{Registry: e.host, Repository: e.ref.Repository},
+		PlainHTTP:          at.url.Scheme == "http",
+		ManifestMediaTypes: manifestTypes(),
+		TagListMaxPages:    maxTagPages,
+	}, nil
+}
+
+// An orasClient sends oras-go's requests the way of all others.
+type orasClient struct{ e *endpoint }
+
+// Do is like http.Client's; its error is a *fault. oras-go believes all APIs
+// to be at /v2, and knows of no ns.
+func (c orasClient) Do(req *http.Request) (*http.Response, error) {
+	path, ok := strings.CutPrefix(req.URL.Path, c.e.path+"/"+c.e.ref.Repository+"/")
+	if !ok {
+		path = strings.TrimPrefix(req.URL.Path, "/v2/"+c.e.ref.Repository+"/")
+	}
+	at, err := c.e.location(req.Context(), path)
+	if err != nil {
+		return nil, classify(err)
+	}
+	query := at.url.Query()
+	for name, values := range req.URL.Query() {
+		query[name] = values
+	}
+	at.url.RawQuery = query.Encode()
+	resp, _, err := c.e.ask(req.Context(), req.Method, at, req.Header)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return resp, nil
+}
+
+// reference is what the endpoint is asked for.
+func (e *endpoint) reference() string {
+	if e.ref.Digest != "" {
+		return e.ref.Digest.String()
+	}
+	return e.ref.Tag
+}
+
+var _ http.RoundTripper = (*endpoint)(nil)
+
+var errNoResolver = &fault{class: ErrConfiguration, text: "of the servers configured none may say what a tag is"}
+
+var errNoServer = &fault{class: remote.ErrUnavailable, text: "of the servers configured none may be asked for content"}

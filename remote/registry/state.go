@@ -1,0 +1,176 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// downAfter is how many requests in a row must fail before a server counts as
+// down, unless Options.Tries is less: who has a broken connection or two still
+// gets an answer.
+const downAfter = 3
+
+// A HostState tells whether a server answers: a registry, a mirror, or one
+// that a registry sends its readers to.
+type HostState struct {
+	// Host is "name" or "name:port".
+	Host string
+	// Down is set when several requests in a row were not answered, or with
+	// 429 or an error of the server's own, or broke off. One good answer ends
+	// it. Nobody is asked for the sake of it: while there are no requests the
+	// state stays as it is.
+	Down bool
+	// Since is when the first of these requests failed, or the first one of
+	// the others was answered.
+	Since time.Time
+	// Reason is why the last request failed; "" if the server is not down.
+	Reason string
+}
+
+// Health returns what is known of the servers that were asked something, by
+// their names. It asks no one.
+func (c *Client) Health() []HostState {
+	c.hosts.mu.Lock()
+	defer c.hosts.mu.Unlock()
+	var states []HostState
+	for _, h := range c.hosts.byName {
+		if s := h.health.state(); !s.Since.IsZero() {
+			states = append(states, s)
+		}
+	}
+	slices.SortFunc(states, func(a, b HostState) int { return cmp.Compare(a.Host, b.Host) })
+	return states
+}
+
+// NoAnswer tells whether a read or request failed because its server did not
+// answer, or not without an error of its own, or wanted to be left alone. That
+// is what HostState and Options.StateChanged tell of, too; other failures are
+// about what was asked for.
+func NoAnswer(err error) bool {
+	var f *fault
+	return errors.As(err, &f) && (f.verdict == busy || f.verdict == outage || f.held)
+}
+
+// A health finds out whether a server is down. It is safe for concurrent use.
+type health struct {
+	host    string
+	most    int // failures in a row before it is down
+	changed func(host string, up bool, reason string)
+
+	// mu is held while a change is told, so that changes are told in their
+	// order.
+	mu       sync.Mutex
+	failures int
+	first    time.Time // when the first of failures was noted
+	last     time.Time // and the last
+	now      HostState
+}
+
+func newHealth(o *Options, host string) *health {
+	return &health{host: host, most: min(downAfter, o.Tries), changed: o.StateChanged}
+}
+
+func (h *health) state() HostState {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now
+}
+
+// failed notes that a request that was sent at a time failed. Requests that
+// were under way together fail for one reason, so they count as one.
+func (h *health) failed(sent time.Time, reason string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.now.Down {
+		h.now.Reason = reason
+	}
+	if sent.Before(h.last) {
+		return
+	}
+	h.last = time.Now()
+	if h.failures++; h.failures == 1 {
+		h.first = h.last
+	}
+	if h.failures >= h.most && !h.now.Down {
+		h.now = HostState{Host: h.host, Down: true, Since: h.first, Reason: reason}
+		h.changed(h.host, false, reason)
+	}
+}
+
+// answered notes that a request got an answer and all of it that was wanted.
+func (h *health) answered() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failures = 0
+	if !h.now.Down && !h.now.Since.IsZero() {
+		return
+	}
+	was := h.now.Down
+	h.now = HostState{Host: h.host, Since: time.Now()}
+	if was {
+		h.changed(h.host, true, "")
+	}
+}
+
+// unanswered notes a request that err ended before the head of an answer.
+func (h *health) unanswered(req *http.Request, sent time.Time, err error) {
+	if !givenUp(req.Context()) {
+		h.failed(sent, classify(err).text)
+	}
+}
+
+// givenUp tells whether a request was ended by who wanted it.
+func givenUp(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return cause != nil && !errors.Is(cause, errStalled)
+}
+
+// watch returns the body of an answer, which decides what the answer was
+// worth: a server that says 200 and then nothing is as good as none.
+func (h *health) watch(resp *http.Response, sent time.Time) io.ReadCloser {
+	if s := resp.StatusCode; s == http.StatusTooManyRequests || s >= 500 && s != http.StatusNotImplemented {
+		h.failed(sent, fmt.Sprintf("it answers %d %s", s, http.StatusText(s)))
+		return resp.Body
+	}
+	return &healthBody{ReadCloser: resp.Body, health: h, ctx: resp.Request.Context(), sent: sent}
+}
+
+// A healthBody notes whether reading a body to its end, or as far as somebody
+// wants it, works.
+type healthBody struct {
+	io.ReadCloser
+	health *health
+	ctx    context.Context // of the request
+	sent   time.Time
+	done   atomic.Bool
+}
+
+func (b *healthBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !b.done.Swap(true) && !givenUp(b.ctx) {
+		reason := classify(err).text
+		switch {
+		case errors.Is(context.Cause(b.ctx), errStalled):
+			reason = errStalled.Error()
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			reason = "its answers end too early"
+		}
+		b.health.failed(b.sent, reason)
+	}
+	return n, err
+}
+
+func (b *healthBody) Close() error {
+	if !b.done.Swap(true) && !givenUp(b.ctx) {
+		b.health.answered()
+	}
+	return b.ReadCloser.Close()
+}
