@@ -20,7 +20,7 @@ example:
 `
 
 func catCommand() command {
-	return command{catUsage, func(*pflag.FlagSet) action {
+	return command{usage: catUsage, setup: func(*pflag.FlagSet) action {
 		return func(ctx context.Context, e *env, args []string) error {
 			if len(args) < 2 {
 				return usageError("cat: an image and at least one path are needed")

@@ -14,21 +14,26 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// usages returns the help text of imgfs and of each command.
-func usages() map[string]string {
-	all := map[string]string{"": usage}
+// allCommands returns imgfs itself, as "", and all commands by their words.
+func allCommands() map[string]command {
+	all := map[string]command{"": {usage: usage, second: commands()}}
 	for name, c := range commands() {
-		all[name] = c.usage
+		all[name] = c
+		for second, c := range c.second {
+			all[name+" "+second] = c
+		}
 	}
 	return all
 }
 
 func TestHelp(t *testing.T) {
 	alone(t)
-	for name, want := range usages() {
-		ways := [][]string{{"help", name}, {name, "--help"}, {name, "-h"}, {"--quiet", name, "--help"}, {name, "x", "--help", "y", "z"}}
-		if name == "" {
-			ways = [][]string{{"help"}, {"--help"}, {"-h"}, {"--verbose", "--help"}}
+	for name, c := range allCommands() {
+		want, words := c.usage, strings.Fields(name)
+		ways := [][]string{slices.Concat([]string{"help"}, words), slices.Concat(words, []string{"--help"}), slices.Concat(words, []string{"-h"}),
+			slices.Concat([]string{"--quiet"}, words, []string{"--help"})}
+		if c.second == nil {
+			ways = append(ways, slices.Concat(words, []string{"x", "--help", "y", "z"}))
 		}
 		for _, args := range ways {
 			r := invoke(t, args...)
@@ -45,7 +50,7 @@ func TestHelp(t *testing.T) {
 				t.Errorf("the help of %q has a line of %d columns: %q", name, n, line)
 			}
 		}
-		if name != "" && name != "unmount" && !strings.Contains(usage, "\n  imgfs "+name+" ") {
+		if name != "unmount" && !regexp.MustCompile(`(?m)^  imgfs .*\b`+name+`\b`).MatchString(usage) {
 			t.Errorf("the help of imgfs does not mention %s", name)
 		}
 	}
@@ -56,15 +61,17 @@ var flagLine = regexp.MustCompile(`(?m)^ +(?:(-\w), )?--([a-z-]+)`)
 // TestHelpNamesFlags checks that help has every flag of a command, and no
 // other.
 func TestHelpNamesFlags(t *testing.T) {
-	for name, c := range commands() {
+	for name, c := range allCommands() {
 		flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
-		c.setup(flags)
-		if got, want := flagsIn(c.usage), flagsOf(flags); !slices.Equal(got, want) {
-			t.Errorf("the help of %s has the flags %q, the command has %q", name, got, want)
+		switch {
+		case name == "":
+			flags = newEnv(nil, nil).globalFlags()
+		case c.setup != nil:
+			c.setup(flags)
 		}
-	}
-	if got, want := flagsIn(usage), flagsOf(newEnv(nil, nil).globalFlags()); !slices.Equal(got, want) {
-		t.Errorf("the help of imgfs has the flags %q, it takes %q", got, want)
+		if got, want := flagsIn(c.usage), flagsOf(flags); !slices.Equal(got, want) {
+			t.Errorf("the help of imgfs %s has the flags %q, it takes %q", name, got, want)
+		}
 	}
 }
 
@@ -116,9 +123,13 @@ func TestHelpExamples(t *testing.T) {
 	dir := s.mountpoint()
 	here := strings.NewReplacer("fedora:latest", image, "/mnt/fedora", dir)
 	path := "PATH=" + filepath.Dir(imgfsBinary(t)) + ":" + os.Getenv("PATH")
-	all := usages()
-	for _, name := range []string{"", "version", "index", "inspect", "ls", "cat", "mount", "umount"} {
-		for _, example := range examplesIn(t, all[name]) {
+	all := allCommands()
+	order := []string{"", "version", "index", "inspect", "ls", "cat", "cache", "cache ls", "cache verify", "mount", "stats", "umount", "cache prune"}
+	if len(order) != len(all)-len([]string{"unmount"}) {
+		t.Errorf("%d commands, the examples of %d of them are tried", len(all), len(order))
+	}
+	for _, name := range order {
+		for _, example := range examplesIn(t, all[name].usage) {
 			cmd := s.program("sh", "-ec", here.Replace(example))
 			cmd.Env = append(cmd.Env, path)
 			if r := s.finish(cmd); r.code != 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -171,5 +172,39 @@ func TestProgressLines(t *testing.T) {
 	}
 	if r = invoke(t, "ls", "-q", "--cache-dir", t.TempDir(), image); r.stderr != "" || r.code != 0 {
 		t.Errorf("with --quiet: got %q and exit code %d, want nothing and 0", r.stderr, r.code)
+	}
+}
+
+// TestGauges looks at the bars of what has one bar for all layers.
+func TestGauges(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	dir := t.TempDir()
+	succeed(t, "index", "-q", "--cache-dir", dir, image)
+	if err := os.RemoveAll(filepath.Join(dir, "blobs")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		label string
+		args  []string
+	}{{"fetching", []string{"index", "--fetch", image}}, {"verifying", []string{"cache", "verify"}}} {
+		args := append(c.args, "--cache-dir", dir)
+		screen := onTerminal(t, func(tty *os.File) int { return run(t.Context(), args, io.Discard, tty) })
+		last := ""
+		for line := range strings.SplitSeq(escapes.ReplaceAllString(screen, ""), "\n") {
+			if line = strings.Trim(line, "\r"); strings.HasPrefix(line, c.label+" ") {
+				last = line
+			} else if line != "" && !strings.HasPrefix(line, "imgfs: ") {
+				t.Errorf("imgfs %q: a line that is neither the bar nor a message: %q", args, line)
+			}
+		}
+		if counts := regexp.MustCompile(`([0-9.]+ \w+) / ([0-9.]+ \w+)$`).FindStringSubmatch(last); counts == nil || counts[1] != counts[2] || strings.Contains(last, "-]") {
+			t.Errorf("imgfs %q: the last state is %q, want a whole bar", args, last)
+		}
+		quiet := onTerminal(t, func(tty *os.File) int { return run(t.Context(), append(args, "-q"), io.Discard, tty) })
+		if quiet != "" {
+			t.Errorf("imgfs %q -q: got %q, want nothing", args, quiet)
+		}
 	}
 }

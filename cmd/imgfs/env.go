@@ -15,11 +15,14 @@ type env struct {
 	stdout, stderr io.Writer
 
 	cacheDir  string
+	cacheSize boundFlag
+	offline   bool
 	platform  string
 	tlsVerify tristate
 	authfile  string
 	quiet     bool
 	verbose   bool
+	network   network
 
 	mu   sync.Mutex
 	sink func(line string) // where lines for the user go
@@ -35,6 +38,8 @@ func (e *env) globalFlags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("imgfs", pflag.ContinueOnError)
 	f.Usage = func() {}
 	f.StringVar(&e.cacheDir, "cache-dir", os.Getenv("IMGFS_CACHE_DIR"), "")
+	f.Var(&e.cacheSize, "cache-size", "")
+	f.BoolVar(&e.offline, "offline", false, "")
 	f.StringVar(&e.platform, "platform", "", "")
 	f.Var(&e.tlsVerify, "tls-verify", "")
 	f.Lookup("tls-verify").NoOptDefVal = "true"

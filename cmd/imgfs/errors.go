@@ -11,6 +11,7 @@ import (
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/spf13/pflag"
 )
 
@@ -97,6 +98,8 @@ func hintFor(err error) string {
 		return own.hint
 	case errors.As(err, &mount):
 		return mount.Hint
+	case errors.Is(err, blobcache.ErrFull):
+		return "give the cache more room, on the disk or with --cache-size SIZE"
 	case errors.Is(err, remote.ErrPlatform):
 		return "choose one with --platform OS/ARCH[/VARIANT]"
 	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):

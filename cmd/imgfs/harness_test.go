@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,6 +42,12 @@ func testMain(m *testing.M) (code int) {
 	}
 	runDir = dir
 	os.Setenv("TMPDIR", dir)
+	// Those that run at the same time wait for servers and timeouts.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	defer os.RemoveAll(dir)
 	code = m.Run()
 	left := leftovers()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
@@ -14,6 +15,8 @@ import (
 	"github.com/imgfs/imgfs/remote/dockerarchive"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // openCache opens the cache directory.
@@ -25,11 +28,29 @@ func (e *env) openCache() (*blobcache.Cache, error) {
 			return nil, &hinted{err, "name a cache directory with --cache-dir DIR"}
 		}
 	}
-	cache, err := blobcache.Open(dir, &blobcache.Options{Warnf: e.warnf})
+	budget, err := e.budget(dir)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := blobcache.Open(dir, &blobcache.Options{Budget: budget, Warnf: e.warnf})
 	if err != nil {
 		return nil, &hinted{err, "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"}
 	}
 	return cache, nil
+}
+
+// budget returns how many bytes the cache directory may take, 0 for any.
+func (e *env) budget(dir string) (int64, error) {
+	size := e.cacheSize
+	if text := os.Getenv("IMGFS_CACHE_SIZE"); !size.set && text != "" {
+		if err := size.Set(text); err != nil {
+			return 0, usageErrorf("the variable IMGFS_CACHE_SIZE: %v", err)
+		}
+	}
+	if size.set {
+		return size.bytes, nil
+	}
+	return blobcache.DefaultBudget(dir), nil
 }
 
 // source finds out what kind of place an image's name means. Nothing is asked
@@ -47,22 +68,35 @@ func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (
 	case remote.TransportDockerArchive:
 		return dockerarchive.Open(ctx, loc.Path, loc.Image)
 	}
-	ref, err := remote.ParseReference(loc.Path)
+	conf, err := (&registry.ConfigFiles{Logf: e.debugf}).Load()
 	if err != nil {
 		return nil, err
 	}
-	return e.repository(ref, cache)
+	full := loc.Path
+	if !strings.HasPrefix(name, "docker://") {
+		// As for podman and skopeo the transport says that it is no short name.
+		if full, err = conf.ShortName(loc.Path); err != nil {
+			return nil, err
+		}
+	}
+	ref, err := remote.ParseReference(full)
+	if err != nil {
+		return nil, err
+	}
+	return e.repository(ref, conf, cache)
 }
 
 // repository returns an image in a registry.
-func (e *env) repository(ref remote.Reference, cache *blobcache.Cache) (remote.Source, error) {
+func (e *env) repository(ref remote.Reference, conf *registry.Configuration, cache *blobcache.Cache) (remote.Source, error) {
 	opts := &registry.Options{
-		AuthFile:  e.authfile,
-		SpoolDir:  filepath.Join(cache.Dir(), "tmp"),
-		UserAgent: "imgfs/" + version(),
-		Logf:      e.debugf,
-		Tracef:    e.debugf,
+		AuthFile:      e.authfile,
+		Configuration: conf,
+		SpoolDir:      filepath.Join(cache.Dir(), "tmp"),
+		UserAgent:     "imgfs/" + version(),
+		Logf:          e.debugf,
+		Tracef:        e.debugf,
 	}
+	e.network.configure(opts)
 	if e.tlsVerify.set {
 		opts.TLSVerify = &e.tlsVerify.value
 	}
@@ -73,25 +107,29 @@ func (e *env) repository(ref remote.Reference, cache *blobcache.Cache) (remote.S
 			return nil, fmt.Errorf("--authfile: %w", err)
 		}
 	}
-	return registry.New(opts).Repository(ref), nil
+	client := registry.New(opts)
+	e.network.health = client.Health
+	return client.Repository(ref), nil
 }
 
 // open resolves an image. What a registry's manifests say is kept in the cache.
 func (e *env) open(ctx context.Context, src remote.Source, cache *blobcache.Cache) (*remote.Image, error) {
 	if _, ok := src.(*registry.Repository); ok {
-		src = cache.Source(src, &blobcache.SourceOptions{Warnf: e.warnf})
+		src = cache.Source(src, &blobcache.SourceOptions{Offline: e.offline, Warnf: e.warnf})
 	}
 	img, err := remote.Open(ctx, src, e.platform)
 	if err != nil {
-		return nil, advise(src, err)
+		return nil, e.advise(src, err)
 	}
 	return img, nil
 }
 
 // advise adds to an error what to type, if it depends on the registry.
-func advise(src remote.Source, err error) error {
+func (e *env) advise(src remote.Source, err error) error {
 	host, _, _ := strings.Cut(src.Repository(), "/")
 	switch {
+	case e.offline && errors.Is(err, remote.ErrUnavailable):
+		return &hinted{err, "imgfs index --fetch " + src.Name() + ", without --offline, brings all of it into the cache"}
 	case errors.Is(err, registry.ErrTLS):
 		return &hinted{err, "put the certificate to trust into /etc/containers/certs.d/" + host + "/ca.crt, or do without: --tls-verify=false"}
 	case errors.Is(err, remote.ErrUnauthorized):
@@ -119,9 +157,36 @@ func (e *env) layers(ctx context.Context, name string, cache *blobcache.Cache) (
 	layers, err := fs.OpenLayers(ctx, img, &fs.Options{Cache: cache, Progress: p.update, Warnf: e.warnf})
 	p.finish()
 	if err != nil {
-		return nil, nil, advise(img.Source, fmt.Errorf("%s: %w", img.Source.Name(), err))
+		return nil, nil, e.advise(img.Source, fmt.Errorf("%s: %w", img.Source.Name(), err))
 	}
 	return img, layers, nil
+}
+
+// usedUntilNow notes that an image, which is noted already, was used to the
+// last.
+func usedUntilNow(img *remote.Image, cache *blobcache.Cache) {
+	images, err := cache.Images()
+	if err != nil {
+		return
+	}
+	for _, note := range images {
+		if note.Manifest == img.Descriptor.Digest && note.Name == img.Source.Name() {
+			note.Used = time.Now()
+			cache.NoteImage(note)
+		}
+	}
+}
+
+// platformText writes a platform as --platform takes it.
+func platformText(p ocispec.Platform) string {
+	return strings.TrimSuffix(strings.Join([]string{p.OS, p.Architecture, p.Variant}, "/"), "/")
+}
+
+// isLocal reports whether an image lies on this machine as a file or
+// directory, so that there is nothing to fetch.
+func isLocal(name string) bool {
+	loc, err := remote.ParseLocation(name)
+	return err == nil && loc.Transport != remote.TransportDocker
 }
 
 // tree opens an image as one tree.
@@ -130,6 +195,7 @@ func (e *env) tree(ctx context.Context, name string, cache *blobcache.Cache) (*r
 	if err != nil {
 		return nil, nil, err
 	}
+	limitMemory(layers)
 	t, err := fs.MergeLayers(layers)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", img.Source.Name(), err)
@@ -161,4 +227,10 @@ func absLocation(name string) (string, error) {
 		return "", err
 	}
 	return loc.String(), nil
+}
+
+// shortDigest is a digest as docker shows it.
+func shortDigest(d digest.Digest) string {
+	_, hex, _ := strings.Cut(d.String(), ":")
+	return hex[:min(len(hex), 12)]
 }

@@ -10,25 +10,31 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const indexUsage = `usage: imgfs index [--json] IMAGE
+const indexUsage = `usage: imgfs index [--fetch] [--json] IMAGE
 
 Reads the image's layers once, as far as that has not been done, and keeps what
 mounting needs. Prints a row for each layer, the base first.
 
-      --json  an array of objects instead of a table
+      --fetch  bring all of the image into the cache, as far as it is not there, for
+               use with --offline; it can be interrupted and goes on the next time
+      --json   an array of objects instead of a table; docs/json.md names their members
 
 example:
   imgfs index fedora:latest
 `
 
 func indexCommand() command {
-	return command{indexUsage, func(f *pflag.FlagSet) action {
+	return command{usage: indexUsage, setup: func(f *pflag.FlagSet) action {
+		fetch := f.Bool("fetch", false, "")
 		asJSON := f.Bool("json", false, "")
 		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) != 1 {
+			switch {
+			case len(args) != 1:
 				return usageError("index: one image is needed")
+			case *fetch && e.offline:
+				return usageError("index: --fetch and --offline exclude each other")
 			}
-			return index(ctx, e, args[0], *asJSON)
+			return index(ctx, e, args[0], *fetch, *asJSON)
 		}
 	}}
 }
@@ -57,15 +63,20 @@ func newIndexRow(l *fs.OpenLayer) indexRow {
 	return row
 }
 
-func index(ctx context.Context, e *env, name string, asJSON bool) error {
+func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 	cache, err := e.openCache()
 	if err != nil {
 		return err
 	}
 	defer cache.Close()
-	_, layers, err := e.layers(ctx, name, cache)
+	img, layers, err := e.layers(ctx, name, cache)
 	if err != nil {
 		return err
+	}
+	if fetch {
+		if err := e.fetch(ctx, img, layers, cache); err != nil {
+			return err
+		}
 	}
 	rows := make([]indexRow, len(layers))
 	for i, l := range layers {

@@ -23,7 +23,7 @@ example:
 `
 
 func inspectCommand() command {
-	return command{inspectUsage, func(f *pflag.FlagSet) action {
+	return command{usage: inspectUsage, setup: func(f *pflag.FlagSet) action {
 		raw := f.Bool("raw", false, "")
 		config := f.Bool("config", false, "")
 		return func(ctx context.Context, e *env, args []string) error {
@@ -61,7 +61,9 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 		return err
 	}
 	out := remote.Inspect(img)
-	if out.RepoTags, err = repoTags(ctx, src); err != nil {
+	if e.offline && !isLocal(name) {
+		out.RepoTags = []string{} // what the registry has nobody can say
+	} else if out.RepoTags, err = repoTags(ctx, src); err != nil {
 		e.warnf("RepoTags is empty: %s", describe(err))
 	}
 	return e.printJSON(out)
@@ -98,7 +100,7 @@ example:
 `
 
 func versionCommand() command {
-	return command{versionUsage, func(*pflag.FlagSet) action {
+	return command{usage: versionUsage, setup: func(*pflag.FlagSet) action {
 		return func(_ context.Context, e *env, args []string) error {
 			if len(args) != 0 {
 				return usageError("version takes no arguments")

@@ -30,7 +30,7 @@ example:
 `
 
 func lsCommand() command {
-	return command{lsUsage, func(f *pflag.FlagSet) action {
+	return command{usage: lsUsage, setup: func(f *pflag.FlagSet) action {
 		l := lister{}
 		f.BoolVarP(&l.all, "all", "a", false, "")
 		f.BoolVarP(&l.almostAll, "almost-all", "A", false, "")

@@ -8,12 +8,15 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
 )
 
 func main() {
+	limitMemory(nil)
+	noCoreFiles()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -28,38 +31,41 @@ const (
 )
 
 const usage = `imgfs shows what is in a container image, without pulling it
-
   imgfs mount IMAGE DIR      mount the image's tree on DIR, read-only
   imgfs umount DIR...        unmount it again
+  imgfs stats DIR            print what a mount has read, fetched and waited for
   imgfs ls IMAGE [PATH...]   list files of the image
   imgfs cat IMAGE PATH...    print files of the image
   imgfs inspect IMAGE        print what the image says of itself, as JSON
   imgfs index IMAGE          read and index the image's layers ahead of time
-  imgfs version              print the version of imgfs
-  imgfs help COMMAND         say more of a command, and what flags it has
+  imgfs cache ls             list what is kept of images; also: cache prune, cache verify
+  imgfs help [COMMAND]       say more of a command, and what flags it has; also: imgfs version
 
-IMAGE is a reference as docker writes it (fedora, quay.io/a/b:v1, host:5000/x@sha256:...)
-or oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF].
+IMAGE: a reference as for docker, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF]
 
 Every command takes:
       --cache-dir DIR    where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)
+      --cache-size SIZE  how much to keep (IMGFS_CACHE_SIZE; default 10G or 1/10 of the free disk)
+      --offline          use only what is in the cache, and never the network
       --platform P       os/arch[/variant] of the image (default: this machine's)
       --tls-verify=BOOL  true: only https with a certificate to trust; false: any, and plain http
       --authfile FILE    credentials (default: where podman and docker look)
   -q, --quiet            say nothing but errors
   -v, --verbose          say what is asked of the registry
-
 example: imgfs mount fedora:latest /mnt/fedora && ls /mnt/fedora && imgfs umount /mnt/fedora
 `
 
 // An action does what a command is for. args is what is left without flags.
 type action func(ctx context.Context, e *env, args []string) error
 
-// A command is one word after imgfs.
+// A command is one word after imgfs, or two.
 type command struct {
 	usage string
 	// setup declares the command's own flags.
 	setup func(*pflag.FlagSet) action
+	// second are the commands by their second word, for a command that needs
+	// one; then there is no setup.
+	second map[string]command
 }
 
 func commands() map[string]command {
@@ -71,6 +77,8 @@ func commands() map[string]command {
 		"cat":     catCommand(),
 		"inspect": inspectCommand(),
 		"index":   indexCommand(),
+		"cache":   cacheCommand(),
+		"stats":   statsCommand(),
 		"version": versionCommand(),
 	}
 }
@@ -86,27 +94,31 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func (e *env) dispatch(ctx context.Context, args []string) error {
 	global := e.globalFlags()
 	global.SetInterspersed(false)
-	err := global.Parse(args)
-	name := global.Arg(0)
-	switch {
-	case errors.Is(err, pflag.ErrHelp):
-		return e.print(usage)
-	case err != nil:
-		return withHelp(err, "")
-	case name == "help":
-		return e.help(global.Args()[1:])
-	case name == "":
-		return withHelp(usageError("no command"), "")
-	}
-	cmd, ok := commands()[name]
-	if !ok {
-		return withHelp(usageErrorf("unknown command %q", name), "")
+	all := command{usage: usage, second: commands()}
+	cmd, name := all, ""
+	for cmd.second != nil {
+		err := global.Parse(args)
+		switch {
+		case errors.Is(err, pflag.ErrHelp):
+			return e.print(cmd.usage)
+		case err != nil:
+			return withHelp(err, name)
+		case global.Arg(0) == "":
+			return withHelp(missingCommand(name), name)
+		case name == "" && global.Arg(0) == "help":
+			return e.help(all, global.Args()[1:])
+		}
+		if cmd, name, err = cmd.find(name, global.Arg(0)); err != nil {
+			return err
+		}
+		args = global.Args()[1:]
 	}
 	own := pflag.NewFlagSet("imgfs "+name, pflag.ContinueOnError)
 	own.Usage = func() {}
 	do := cmd.setup(own)
 	own.AddFlagSet(global)
-	if err = own.Parse(global.Args()[1:]); err == nil {
+	err := own.Parse(args)
+	if err == nil {
 		err = do(ctx, e, own.Args())
 	}
 	if errors.Is(err, pflag.ErrHelp) {
@@ -115,17 +127,35 @@ func (e *env) dispatch(ctx context.Context, args []string) error {
 	return withHelp(err, name)
 }
 
-// help prints the usage of all, or of the command named.
-func (e *env) help(args []string) error {
-	if len(args) == 0 {
-		return e.print(usage)
+// find returns the command that a word means behind the words before it, and
+// all of these words.
+func (c command) find(before, word string) (command, string, error) {
+	name := strings.TrimSpace(before + " " + word)
+	next, ok := c.second[word]
+	if !ok {
+		return next, "", withHelp(usageErrorf("unknown command %q", name), before)
 	}
-	cmd, ok := commands()[args[0]]
-	switch {
-	case len(args) > 1:
-		return withHelp(usageError("help: one command at a time"), "")
-	case !ok:
-		return withHelp(usageErrorf("unknown command %q", args[0]), "")
+	return next, name, nil
+}
+
+func missingCommand(name string) error {
+	if name == "" {
+		return usageError("no command")
+	}
+	return usageErrorf("%s needs another word", name)
+}
+
+// help prints the usage of all, or of the command named.
+func (e *env) help(cmd command, words []string) error {
+	name := ""
+	for _, word := range words {
+		if cmd.second == nil {
+			return withHelp(usageError("help: one command at a time"), "")
+		}
+		var err error
+		if cmd, name, err = cmd.find(name, word); err != nil {
+			return err
+		}
 	}
 	return e.print(cmd.usage)
 }

@@ -15,14 +15,25 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const mountUsage = `usage: imgfs mount [-f] [--allow-other] IMAGE DIR
+const mountUsage = `usage: imgfs mount [FLAGS] IMAGE DIR
 
 Mounts the merged tree of an image on a directory, read-only. Returns when the
 tree can be used; a process in the background serves it until it is unmounted
 (imgfs umount DIR, fusermount3 -u DIR or umount DIR).
 
-  -f, --foreground   serve in this process, until Ctrl-C or unmounting
-      --allow-other  let other users in (needs root, or user_allow_other in /etc/fuse.conf)
+With --offline an image mounts of which the indexes are in the cache; what is not
+there cannot be read. Without, an image that a registry cannot be asked about is
+mounted as it was last seen, with a warning.
+
+  -f, --foreground       serve in this process, until Ctrl-C or unmounting
+      --allow-other      let other users in (needs root, or user_allow_other in /etc/fuse.conf)
+      --prefetch         bring all of the image into the cache, while nobody reads
+      --read-timeout T   how long a read waits if nothing comes (default 60s) before it fails with
+                         EIO; the next one tries anew. 0: until it is killed
+      --retries N        how often in a row a failed request is sent again (default 5)
+      --max-requests N   how many requests a server has at a time (default 16)
+      --provenance       list the attributes user.imgfs.layer, .digest and .offset, which say where
+                         a file comes from; without it they are there for who asks by name
 
 example:
   imgfs mount fedora:latest /mnt/fedora
@@ -32,21 +43,31 @@ example:
 type mounter struct {
 	foreground bool
 	allowOther bool
+	prefetch   bool
+	provenance bool
 	detached   bool // this is the process in the background
 }
 
 func mountCommand() command {
-	return command{mountUsage, func(f *pflag.FlagSet) action {
+	return command{usage: mountUsage, setup: func(f *pflag.FlagSet) action {
 		m := mounter{}
 		f.BoolVarP(&m.foreground, "foreground", "f", false, "")
 		f.BoolVar(&m.allowOther, "allow-other", false, "")
+		f.BoolVar(&m.prefetch, "prefetch", false, "")
+		f.BoolVar(&m.provenance, "provenance", false, "")
 		f.BoolVar(&m.detached, detachedFlag, false, "")
+		set := networkFlags(f)
 		f.Lookup(detachedFlag).Hidden = true
 		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) != 2 {
-				return usageError("mount: an image and a directory are needed")
+			if err := set(e); err != nil {
+				return err
 			}
-			if m.foreground || m.detached {
+			switch {
+			case len(args) != 2:
+				return usageError("mount: an image and a directory are needed")
+			case m.prefetch && e.offline:
+				return usageError("mount: --prefetch and --offline exclude each other")
+			case m.foreground || m.detached:
 				return m.serve(ctx, e, args[0], args[1])
 			}
 			return m.detach(ctx, e, args[0], args[1], f)
@@ -55,7 +76,7 @@ func mountCommand() command {
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
-	return &fusefs.Options{Name: img, AllowOther: m.allowOther}
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther, Provenance: m.provenance}
 }
 
 // serve mounts the image and serves it until it is unmounted.
@@ -82,8 +103,16 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		return err
 	}
 	defer t.Close()
-	log := newMountLog(e, dir, cache.Dir())
-	opts.Name, opts.Logf = img.Source.Name(), log.printf
+	defer usedUntilNow(img, cache)
+	if m.prefetch && isLocal(name) {
+		e.warnf("%s is on this machine: there is nothing to fetch", img.Source.Name())
+		m.prefetch = false
+	}
+	if dir, err = realPath(dir); err != nil {
+		return err
+	}
+	log, tell := newMountLog(e, dir, cache.Dir()), newTeller(e, img, t, dir, cache)
+	opts.Name, opts.Logf, opts.Control, opts.Told = img.Source.Name(), log.printf, tell.control, e.network.told
 	srv, err := fusefs.Mount(dir, t, opts)
 	if err != nil {
 		return err
@@ -98,6 +127,10 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	}
 	if err != nil {
 		return errors.Join(err, srv.Unmount())
+	}
+	e.network.tellTo(log.printf)
+	if m.prefetch {
+		defer tell.beginPrefetch(ctx, e)()
 	}
 	return untilUnmounted(ctx, srv)
 }
@@ -157,7 +190,7 @@ example:
 `
 
 func umountCommand() command {
-	return command{umountUsage, func(f *pflag.FlagSet) action {
+	return command{usage: umountUsage, setup: func(f *pflag.FlagSet) action {
 		lazy := f.BoolP("lazy", "l", false, "")
 		return func(_ context.Context, e *env, args []string) error {
 			if len(args) == 0 {

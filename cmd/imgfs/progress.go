@@ -64,9 +64,7 @@ func (p *progress) begin(u fs.Progress) *reading {
 	if p.bars != nil {
 		r.bar = p.bars.AddBar(u.Size, mpb.BarPriority(u.Layer),
 			mpb.PrependDecorators(decor.Name(p.label(u)+" ")),
-			mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string {
-				return bytesText(s.Current) + " / " + bytesText(s.Total)
-			})))
+			byteCounts())
 		r.bar.SetCurrent(u.Read)
 	}
 	return r
@@ -99,6 +97,55 @@ func (p *progress) finish() {
 	p.mu.Unlock()
 	p.e.sayTo(nil)
 	p.bars.Wait()
+}
+
+// A gauge shows how much of a number of bytes is done: a bar on a terminal,
+// nothing elsewhere and with --quiet. Its calls come one at a time.
+type gauge struct {
+	e    *env
+	bars *mpb.Progress // nil where nothing is shown
+	bar  *mpb.Bar
+	full bool
+}
+
+func (e *env) newGauge(label string) *gauge {
+	g := &gauge{e: e}
+	if f, ok := terminal(e.stderr); ok && !e.quiet {
+		g.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
+		e.sayTo(func(line string) { fmt.Fprintf(g.bars, "imgfs: %s\n", line) }) // above it
+		g.bar = g.bars.AddBar(0, mpb.PrependDecorators(decor.Name(label+" ")), byteCounts())
+	}
+	return g
+}
+
+// update says how many bytes of all are done.
+func (g *gauge) update(done, all int64) {
+	if g.bar != nil {
+		g.bar.SetTotal(all, false)
+		g.bar.SetCurrent(done)
+		g.full = done >= all
+	}
+}
+
+// finish waits for the last drawing.
+func (g *gauge) finish() {
+	if g.bars == nil {
+		return
+	}
+	if g.full {
+		g.bar.SetTotal(-1, true)
+	} else {
+		g.bar.Abort(false)
+	}
+	g.e.sayTo(nil)
+	g.bars.Wait()
+}
+
+// byteCounts draws the bytes done and all of them behind a bar.
+func byteCounts() mpb.BarOption {
+	return mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string {
+		return bytesText(s.Current) + " / " + bytesText(s.Total)
+	}))
 }
 
 // bytesText writes a number of bytes for people.

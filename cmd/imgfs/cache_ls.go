@@ -1,0 +1,245 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/pflag"
+)
+
+const cacheLsUsage = `usage: imgfs cache ls [--json]
+
+Lists the images that were used with this cache directory, the one used last
+first: name, digest of the manifest, layers, bytes of their indexes, bytes of the
+layers that are kept and what share of the image that is, when it was used last,
+how its layers were verified (see imgfs help stats), and where it is mounted.
+
+A layer that several images have counts for each of them. The last line says what
+the directory takes on disk, and what it may take (--cache-size).
+
+      --json  an object with the details of each layer; docs/json.md names its members
+
+example:
+  imgfs cache ls
+`
+
+func cacheLsCommand() command {
+	return command{usage: cacheLsUsage, setup: func(f *pflag.FlagSet) action {
+		asJSON := f.Bool("json", false, "")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) > 0 {
+				return usageErrorf("cache ls: %q is not a flag", args[0])
+			}
+			return cacheLs(ctx, e, *asJSON)
+		}
+	}}
+}
+
+// A cacheList is what imgfs cache ls --json prints. Sizes are in bytes.
+type cacheList struct {
+	Dir    string        `json:"dir"`
+	Usage  int64         `json:"usage"`  // of all that is in it, on disk
+	Budget int64         `json:"budget"` // what it may take; 0: no limit
+	Images []cachedImage `json:"images"` // the one used last first
+	// Other are the blobs that no image of the list has.
+	Other []cachedLayer `json:"other"`
+}
+
+// A cachedImage is an image of which the cache knows.
+type cachedImage struct {
+	Name     string        `json:"name"`
+	Manifest digest.Digest `json:"manifest"`
+	Platform string        `json:"platform"`
+	Used     time.Time     `json:"used"`
+	Mounts   []string      `json:"mounts"` // directories, now
+	Size     int64         `json:"size"`   // of the layers, compressed
+	Cached   int64         `json:"cached"` // of that on disk
+	Index    int64         `json:"index"`  // of the index files
+	Verified string        `json:"verified"`
+	Layers   []cachedLayer `json:"layers"` // the base first
+}
+
+// A cachedLayer is a layer, or a blob of an image that is not known.
+type cachedLayer struct {
+	Digest   digest.Digest `json:"digest"`
+	DiffID   digest.Digest `json:"diffID,omitempty"`
+	Size     int64         `json:"size"`   // compressed; 0 if that is not known
+	Cached   int64         `json:"cached"` // of that on disk
+	Index    int64         `json:"index"`  // of the index file
+	Used     time.Time     `json:"used,omitzero"`
+	Verified string        `json:"verified"` // as blobcache.Verification has it
+}
+
+func newCachedLayer(h blobcache.Holding) cachedLayer {
+	return cachedLayer{Digest: h.Digest, Size: h.Size, Cached: h.Cached, Index: h.Index, Used: h.Used, Verified: h.Verified.String()}
+}
+
+func cacheLs(ctx context.Context, e *env, asJSON bool) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	list, err := e.listCache(ctx, cache)
+	switch {
+	case err != nil:
+		return err
+	case asJSON:
+		return e.printJSON(list)
+	}
+	return e.printCache(list)
+}
+
+// listCache finds out what a cache directory has.
+func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList, error) {
+	budget, err := e.budget(cache.Dir())
+	if err != nil {
+		return nil, err
+	}
+	list := &cacheList{Dir: cache.Dir(), Budget: budget, Images: []cachedImage{}, Other: []cachedLayer{}}
+	if list.Usage, err = cache.Usage(); err != nil {
+		return nil, err
+	}
+	holdings, err := cache.Holdings()
+	if err != nil {
+		return nil, err
+	}
+	images, err := cache.Images()
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[digest.Digest]blobcache.Holding)
+	for _, h := range holdings {
+		held[h.Digest] = h
+	}
+	listed := make(map[digest.Digest]bool)
+	mounts := mountsOf(ctx, cache.Dir())
+	for _, img := range images {
+		row := newCachedImage(img, held)
+		row.Mounts = mounts.of(img)
+		list.Images = append(list.Images, row)
+		for _, l := range img.Layers {
+			listed[l.Digest] = true
+		}
+	}
+	for _, h := range holdings {
+		if !listed[h.Digest] {
+			list.Other = append(list.Other, newCachedLayer(h))
+		}
+	}
+	slices.SortFunc(list.Other, func(a, b cachedLayer) int { return cmp.Compare(a.Digest, b.Digest) })
+	return list, nil
+}
+
+// newCachedImage adds up what is held of an image. A layer that it has twice
+// counts once.
+func newCachedImage(img blobcache.Image, held map[digest.Digest]blobcache.Holding) cachedImage {
+	row := cachedImage{Name: img.Name, Manifest: img.Manifest, Platform: img.Platform, Used: img.Used, Mounts: []string{}, Layers: []cachedLayer{}}
+	least := blobcache.VerifiedWhole
+	seen := make(map[digest.Digest]bool)
+	for _, l := range img.Layers {
+		h := held[l.Digest]
+		h.Digest, h.Size = l.Digest, l.Size
+		layer := newCachedLayer(h)
+		layer.DiffID = l.DiffID
+		row.Layers = append(row.Layers, layer)
+		least = min(least, h.Verified)
+		if !seen[l.Digest] {
+			seen[l.Digest] = true
+			row.Size += h.Size
+			row.Cached += h.Cached
+			row.Index += h.Index
+		}
+	}
+	row.Verified = least.String()
+	return row
+}
+
+// printCache prints the list for people.
+func (e *env) printCache(list *cacheList) error {
+	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "IMAGE\tMANIFEST\tLAYERS\tINDEX\tCACHED\tSHARE\tUSED\tVERIFIED\tMOUNTED ON")
+	for _, r := range list.Images {
+		used := r.Used.Local().Format("2006-01-02 15:04")
+		on := "-"
+		if len(r.Mounts) > 0 {
+			used, on = "now", strings.Join(r.Mounts, ", ")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(r.Name), shortDigest(r.Manifest), len(r.Layers), bytesText(r.Index),
+			bytesText(r.Cached), share(r.Cached, r.Size), used, verifiedText(r.Verified), e.shown(on))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	limit := "without a limit"
+	if list.Budget > 0 {
+		limit = "of at most " + bytesText(list.Budget)
+	}
+	other := ""
+	if n := len(list.Other); n > 0 {
+		sum := int64(0)
+		for _, l := range list.Other {
+			sum += l.Cached + l.Index
+		}
+		other = fmt.Sprintf("; %s of %s belong to no image above", bytesText(sum), count(n, "layer"))
+	}
+	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", e.shown(list.Dir), bytesText(list.Usage), limit, other)
+	return err
+}
+
+// share writes what part of a whole there is. It is 100 % only of all.
+func share(part, whole int64) string {
+	switch {
+	case part >= whole:
+		return "100%"
+	case part <= 0:
+		return "0%"
+	}
+	return fmt.Sprintf("%d%%", min(99, max(1, int64(float64(part)/float64(whole)*100+0.5))))
+}
+
+// liveMounts are the mounts that use a cache directory.
+type liveMounts []mountStats
+
+// mountsOf asks all mounts that this user may ask whether they use a cache
+// directory. One that does not answer at once is left out.
+func mountsOf(ctx context.Context, cacheDir string) liveMounts {
+	points, err := fusefs.Mounts()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	answers := make([]mountStats, len(points))
+	var asked sync.WaitGroup
+	for i, p := range points {
+		asked.Go(func() {
+			if s, err := askStats(ctx, p.Dir); err == nil && sameDir(s.CacheDir, cacheDir) {
+				s.Dir = p.Dir // as this process sees it
+				answers[i] = s
+			}
+		})
+	}
+	asked.Wait()
+	return slices.DeleteFunc(answers, func(s mountStats) bool { return s.Dir == "" })
+}
+
+// of returns where an image is mounted.
+func (m liveMounts) of(img blobcache.Image) []string {
+	dirs := []string{}
+	for _, s := range m {
+		if s.Image == img.Name && s.Manifest == img.Manifest {
+			dirs = append(dirs, s.Dir)
+		}
+	}
+	return dirs
+}

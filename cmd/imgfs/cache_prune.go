@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/spf13/pflag"
+)
+
+const cachePruneUsage = `usage: imgfs cache prune [--json] --all | [--older-than D] [--to SIZE]
+
+Removes from the cache, and says how much. Mounts that use what is removed go on
+and fetch it again. Without a flag that says what, nothing is removed.
+
+      --all           everything that no running process needs
+      --older-than D  what was not used for so long: 36h, 7d, 2w, ...
+      --to SIZE       what was used longest ago, until SIZE is left on disk
+      --json          before, after and freed (bytes on disk), blobs and indexes removed
+
+example:
+  imgfs cache prune --older-than 30d
+`
+
+// A pruner is imgfs cache prune.
+type pruner struct {
+	all       bool
+	olderThan ageFlag
+	to        sizeFlag
+	json      bool
+}
+
+func cachePruneCommand() command {
+	return command{usage: cachePruneUsage, setup: func(f *pflag.FlagSet) action {
+		p := pruner{}
+		f.BoolVar(&p.all, "all", false, "")
+		f.Var(&p.olderThan, "older-than", "")
+		f.Var(&p.to, "to", "")
+		f.BoolVar(&p.json, "json", false, "")
+		return func(_ context.Context, e *env, args []string) error {
+			some := p.olderThan.age > 0 || p.to.set
+			switch {
+			case len(args) > 0:
+				return usageErrorf("cache prune: %q is not a flag", args[0])
+			case p.all && some:
+				return usageError("cache prune: --all leaves nothing for --older-than and --to")
+			case !p.all && !some:
+				return usageError("cache prune: say what to remove: --all, --older-than D or --to SIZE")
+			}
+			return p.run(e)
+		}
+	}}
+}
+
+// A pruneResult is what imgfs cache prune prints. Sizes are bytes on disk.
+type pruneResult struct {
+	Before  int64 `json:"before"`
+	After   int64 `json:"after"`
+	Freed   int64 `json:"freed"`
+	Blobs   int   `json:"blobs"`   // of which nothing is left
+	Indexes int   `json:"indexes"` // removed
+}
+
+func (p *pruner) run(e *env) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	opts := blobcache.PruneOptions{All: p.all, OlderThan: p.olderThan.age, To: -1}
+	if p.to.set {
+		opts.To = p.to.bytes
+	}
+	done, err := cache.Prune(opts)
+	if err != nil {
+		return err
+	}
+	// Others may write meanwhile.
+	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes}
+	if p.json {
+		return e.printJSON(r)
+	}
+	_, err = fmt.Fprintf(e.stdout, "freed %s: %s and %s removed, %s left\n",
+		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Indexes, "index"), bytesText(r.After))
+	return err
+}
+
+// count writes a number of things for people.
+func count(n int, what string) string {
+	plural := what + "s"
+	if what == "index" {
+		plural = "indexes"
+	}
+	if n == 1 {
+		plural = what
+	}
+	return fmt.Sprintf("%d %s", n, plural)
+}

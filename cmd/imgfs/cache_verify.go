@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/pflag"
+)
+
+const cacheVerifyUsage = `usage: imgfs cache verify [--json]
+
+Reads everything in the cache and compares it with its digest: the pieces of
+layers with the sums in their index, or the whole layer if there is no index, the
+indexes with the sums in them, manifests and configs. What is wrong is removed and
+named, and the exit code is 1. Mounts that use it fetch it again.
+
+A layer of which there are only some pieces and no index cannot be compared with
+anything. It stays and is counted as unknown: nothing is read from it without an
+index.
+
+      --json  an object with what was found; docs/json.md names its members
+
+example:
+  imgfs cache verify
+`
+
+func cacheVerifyCommand() command {
+	return command{usage: cacheVerifyUsage, setup: func(f *pflag.FlagSet) action {
+		asJSON := f.Bool("json", false, "")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) > 0 {
+				return usageErrorf("cache verify: %q is not a flag", args[0])
+			}
+			return cacheVerify(ctx, e, *asJSON)
+		}
+	}}
+}
+
+// A verifyReport is what imgfs cache verify --json prints.
+type verifyReport struct {
+	Blobs   int          `json:"blobs"`   // that there are
+	Bytes   int64        `json:"bytes"`   // of blobs that were read
+	Indexes int          `json:"indexes"` // that there are
+	Meta    int          `json:"meta"`    // manifests, configs and references
+	Wrong   []wrongThing `json:"wrong"`   // what was wrong, and has been removed
+	// Unknown are the blobs that there is nothing to compare with.
+	Unknown []digest.Digest `json:"unknown"`
+}
+
+// A wrongThing is something in the cache that was not what it should be.
+type wrongThing struct {
+	Kind   string        `json:"kind"`             // "blob", "index" or "meta"
+	Digest digest.Digest `json:"digest,omitempty"` // of the blob
+	File   string        `json:"file,omitempty"`   // of meta
+	Chunks int64         `json:"chunks,omitempty"` // that are wrong, of a blob with an index
+	Bytes  int64         `json:"bytes,omitempty"`  // that they had
+	Why    string        `json:"why"`
+}
+
+func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	store, err := layerindex.OpenStore(filepath.Join(cache.Dir(), "indexes"))
+	if err != nil {
+		return err
+	}
+	v := verifier{cache: cache, store: store, report: verifyReport{Wrong: []wrongThing{}, Unknown: []digest.Digest{}}}
+	if err := v.all(ctx, e); err != nil {
+		return err
+	}
+	if asJSON {
+		err = e.printJSON(v.report)
+	} else {
+		err = e.printReport(&v.report)
+	}
+	if err == nil && len(v.report.Wrong) > 0 {
+		return &exitCode{exitError}
+	}
+	return err
+}
+
+// A verifier is imgfs cache verify at work.
+type verifier struct {
+	cache  *blobcache.Cache
+	store  *layerindex.Store
+	report verifyReport
+}
+
+func (v *verifier) wrong(w wrongThing) { v.report.Wrong = append(v.report.Wrong, w) }
+
+// all verifies indexes first: blobs are compared with them.
+func (v *verifier) all(ctx context.Context, e *env) error {
+	if err := v.indexes(ctx); err != nil {
+		return err
+	}
+	holdings, err := v.cache.Holdings()
+	if err != nil {
+		return err
+	}
+	total, done := int64(0), int64(0)
+	for _, h := range holdings {
+		total += h.Cached
+	}
+	g := e.newGauge("verifying")
+	defer g.finish()
+	g.update(0, total)
+	for _, h := range holdings {
+		if h.Cached == 0 {
+			continue
+		}
+		if err := v.blob(ctx, h); err != nil {
+			return fmt.Errorf("blob %s: %w", h.Digest, err)
+		}
+		v.report.Blobs++
+		done += h.Cached
+		g.update(done, total)
+	}
+	checked, removed, err := v.cache.VerifyMeta(ctx)
+	v.report.Meta = checked
+	for _, file := range removed {
+		v.wrong(wrongThing{Kind: "meta", File: file, Why: "it has another digest, or cannot be understood"})
+	}
+	return err
+}
+
+// indexes verifies the index files.
+func (v *verifier) indexes(ctx context.Context) error {
+	list, err := v.store.List()
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		v.report.Indexes++
+		x, err := v.store.Open(s.Digest)
+		if err == nil {
+			err = x.Verify()
+			x.Close()
+		}
+		if err == nil {
+			continue
+		}
+		if !isDamage(err) {
+			return err
+		}
+		if err := v.store.Remove(s.Digest); err != nil {
+			return err
+		}
+		v.wrong(wrongThing{Kind: "index", Digest: s.Digest, Bytes: s.Size, Why: describe(err)})
+	}
+	return nil
+}
+
+// blob verifies what there is of a blob.
+func (v *verifier) blob(ctx context.Context, h blobcache.Holding) error {
+	x, err := v.store.Open(h.Digest)
+	if err != nil {
+		return v.withoutIndex(ctx, h)
+	}
+	defer x.Close()
+	sums, err := x.ChunkSums()
+	if err != nil {
+		return err
+	}
+	check, err := v.cache.VerifyBlob(ctx, h.Digest, x.BlobSize(), blobcache.Chunks{Size: x.ChunkSize(), Sums: sums})
+	if err != nil {
+		return err
+	}
+	v.report.Bytes += h.Cached
+	if check.Bad > 0 {
+		v.wrong(wrongThing{Kind: "blob", Digest: h.Digest, Chunks: check.Bad, Bytes: check.BadBytes,
+			Why: fmt.Sprintf("%d of %d chunks are not what the index says", check.Bad, check.Checked)})
+	}
+	return nil
+}
+
+// withoutIndex verifies a blob that has no index: by its digest, if all of it
+// is there.
+func (v *verifier) withoutIndex(ctx context.Context, h blobcache.Holding) error {
+	stored, ok := v.cache.Stored(h.Digest, h.Size)
+	if !ok {
+		v.report.Unknown = append(v.report.Unknown, h.Digest)
+		return nil
+	}
+	defer stored.Close()
+	got, err := digestOf(ctx, stored)
+	if err != nil {
+		return err
+	}
+	v.report.Bytes += h.Size
+	if got == h.Digest {
+		return nil
+	}
+	v.cache.RemoveBlob(h.Digest)
+	v.wrong(wrongThing{Kind: "blob", Digest: h.Digest, Bytes: h.Size, Why: "its digest is " + got.String()})
+	return nil
+}
+
+// isDamage tells whether an error says that an index file is of no use, and
+// not that it could not be read.
+func isDamage(err error) bool {
+	return errors.Is(err, layerindex.ErrIndex) || errors.Is(err, layerindex.ErrNoIndex)
+}
+
+// digestOf reads a blob and returns the digest that it has.
+func digestOf(ctx context.Context, b remote.Blob) (digest.Digest, error) {
+	h := b.Digest().Algorithm().Digester()
+	buf := make([]byte, 1<<20)
+	for off := int64(0); off < b.Size(); {
+		n, err := b.ReadAt(ctx, buf[:min(int64(len(buf)), b.Size()-off)], off)
+		h.Hash().Write(buf[:n])
+		if off += int64(n); err != nil && off < b.Size() {
+			return "", err
+		}
+	}
+	return h.Digest(), nil
+}
+
+// printReport prints what was found for people.
+func (e *env) printReport(r *verifyReport) error {
+	for _, w := range r.Wrong {
+		what := w.Kind + " " + w.Digest.String()
+		switch w.Kind {
+		case "index":
+			what = "index of " + w.Digest.String()
+		case "meta":
+			what = w.File
+		}
+		if _, err := fmt.Fprintf(e.stdout, "removed: %s: %s\n", what, w.Why); err != nil {
+			return err
+		}
+	}
+	for _, d := range r.Unknown {
+		if _, err := fmt.Fprintf(e.stdout, "unknown: blob %s: there are only some of its chunks, and no index\n", d); err != nil {
+			return err
+		}
+	}
+	verdict := "all are as they should be"
+	if n := len(r.Wrong); n > 0 {
+		verdict = fmt.Sprintf("%d wrong, and removed", n)
+	}
+	if n := len(r.Unknown); n > 0 {
+		verdict += fmt.Sprintf(", %d unknown", n)
+	}
+	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %d manifests, configs and references: %s\n",
+		count(r.Blobs, "layer"), bytesText(r.Bytes), count(r.Indexes, "index"), r.Meta, verdict)
+	return err
+}

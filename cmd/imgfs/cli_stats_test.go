@@ -1,0 +1,188 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/labimage"
+	"golang.org/x/sys/unix"
+)
+
+func eventuallyMounted(dir string) bool {
+	return eventually(20*time.Second, func() bool { return mounted(dir) })
+}
+
+// stats asks a mount for its stats, through imgfs.
+func (s *sandbox) stats(path string) (m mountStats) {
+	s.t.Helper()
+	if err := json.Unmarshal([]byte(s.ok("stats", "--json", path).stdout), &m); err != nil {
+		s.t.Fatal(err)
+	}
+	return m
+}
+
+// TestStats looks at what a mount tells, and to whom.
+func TestStats(t *testing.T) {
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	forEachMounter(t, func(t *testing.T, who account) {
+		s := sandboxOf(t, who)
+		dir := s.mount(image)
+		got := s.stats(dir)
+		if got.Image != image || got.Dir != dir || got.CacheDir != s.cache || got.PID != s.daemon(dir) || got.Offline || got.Prefetch.State != "off" ||
+			len(got.Layers) != 3 || got.Platform == "" || time.Since(got.Since) > time.Minute || got.Manifest.Validate() != nil {
+			t.Errorf("got %+v", got)
+		}
+		for i, l := range got.Layers {
+			if l.Verified != "whole" || l.Size == 0 || l.Cached != l.Size {
+				t.Errorf("layer %d: got %+v, want it verified whole, and all of it cached", i, l)
+			}
+		}
+		for _, path := range []string{dir + "/", dir + "/etc", dir + "/etc/os-release", filepath.Base(dir), filepath.Base(dir) + "/empty"} {
+			if got := s.stats(path); got.Dir != dir {
+				t.Errorf("stats of %s: got those of %s, want %s", path, got.Dir, dir)
+			}
+		}
+		text := s.ok("stats", dir).stdout
+		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nLAYER ", " whole\n", shortDigest(got.Layers[1].Digest)} {
+			if !strings.Contains(text, words) {
+				t.Errorf("there is no %q in\n%s", words, text)
+			}
+		}
+		if who.uid == os.Geteuid() {
+			list := make([]byte, 4096)
+			if n, err := unix.Listxattr(dir, list); err != nil || strings.Contains(string(list[:n]), "imgfs") {
+				t.Errorf("the attributes of the root are %q, error %v; want none of imgfs", list[:max(n, 0)], err)
+			}
+			value := make([]byte, maxStats)
+			if n, err := unix.Getxattr(filepath.Join(dir, "etc"), statsAttr, value); err == nil {
+				t.Errorf("a directory has stats: %q", value[:n])
+			}
+		}
+		s.umount(dir)
+	})
+}
+
+// TestStatsRefuses asks what has no stats.
+func TestStatsRefuses(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s := newSandbox(t)
+	plain := s.mountpoint()
+	checkRefusal(t, s.run("stats", plain), exitError, []string{"stats " + plain + ": not an imgfs mount"}, "imgfs cache ls")
+	checkRefusal(t, s.run("stats", "/proc"), exitError, []string{"stats /proc: not an imgfs mount"}, "imgfs cache ls")
+	checkRefusal(t, s.run("stats", plain+"/no"), exitError, []string{"stats " + plain + "/no: "}, "")
+
+	dir := s.mount(image)
+	pid := s.daemon(dir)
+	list := func() cacheList {
+		t.Helper()
+		var l cacheList
+		if err := json.Unmarshal([]byte(s.ok("cache", "ls", "--json").stdout), &l); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	if got := list().Images[0].Mounts; !slices.Equal(got, []string{dir}) {
+		t.Errorf("mounted on %q, want %s", got, dir)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil || !eventually(10*time.Second, func() bool { return stopped(pid) }) {
+		t.Fatalf("process %d does not stop: %v", pid, err)
+	}
+	if got := list().Images[0].Mounts; len(got) != 0 {
+		t.Errorf("a process that does not answer: mounted on %q", got)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.waitGone(dir)
+	checkRefusal(t, s.run("stats", dir), exitError, []string{"stats " + dir + ": ", "is dead"}, "imgfs umount "+dir)
+	checkRefusal(t, s.run("stats", dir+"/etc"), exitError, []string{"stats " + dir + "/etc: ", "is dead"}, "imgfs umount "+dir)
+	if got := list().Images[0].Mounts; len(got) != 0 {
+		t.Errorf("a dead mount: mounted on %q", got)
+	}
+	s.umount(dir)
+}
+
+// stopped tells whether all threads of a process are stopped.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range threads {
+		text, err := os.ReadFile(name)
+		if _, state, ok := strings.Cut(string(text), ") "); err != nil || !ok || state[0] != 'T' {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
+}
+
+// TestCacheListMounts mounts an image twice, and another one with another
+// cache.
+func TestCacheListMounts(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s, other := newSandbox(t), newSandbox(t)
+	dirs := []string{s.mount(image), s.mount(image)}
+	other.mount(image)
+	text := s.ok("cache", "ls").stdout
+	if !strings.Contains(text, " now ") || !strings.Contains(text, strings.Join(dirs, ", ")+"\n") {
+		t.Errorf("got\n%swant now, and %q", text, dirs)
+	}
+	s.umount(dirs[0])
+	s.umount(dirs[1])
+	if text = s.ok("cache", "ls").stdout; strings.Contains(text, " now ") {
+		t.Errorf("unmounted: got\n%s", text)
+	}
+}
+
+// TestPruneUnderMount takes everything away from a mount in use.
+func TestPruneUnderMount(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	s := newSandbox(t)
+	dir := s.mount(image)
+	f, err := os.Open(filepath.Join(dir, "noise"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s.ok("cache", "prune", "--all")
+	if text, err := os.ReadFile(f.Name()); err != nil || string(text) != noiseText(3<<20) {
+		t.Errorf("after cache prune --all: error %v, or other content", err)
+	}
+	f.Close()
+	s.umount(dir)
+}
+
+// TestProvenance looks at the attributes that say where a file comes from.
+func TestProvenance(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small, func(a *labimage.Archive) error { return a.File("last", "last\n") })
+	s := newSandbox(t)
+	for _, flags := range [][]string{nil, {"--provenance"}} {
+		dir := s.mount(image, flags...)
+		layer := s.stats(dir).Layers[1].Digest
+		value := make([]byte, 4096)
+		n, err := unix.Getxattr(filepath.Join(dir, "last"), "user.imgfs.layer", value)
+		if err != nil || string(value[:n]) != layer.String() {
+			t.Errorf("%q: user.imgfs.layer is %q, error %v, want %s", flags, value[:max(n, 0)], err, layer)
+		}
+		n, err = unix.Listxattr(filepath.Join(dir, "last"), value)
+		if listed := strings.Contains(string(value[:max(n, 0)]), "user.imgfs.layer\x00"); err != nil || listed != (flags != nil) {
+			t.Errorf("%q: the list is %q, error %v", flags, value[:max(n, 0)], err)
+		}
+		s.umount(dir)
+	}
+}

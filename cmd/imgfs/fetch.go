@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+)
+
+// stallLimit is how long imgfs index --fetch goes on while nothing arrives. A
+// mount that prefetches has no limit.
+const stallLimit = 2 * time.Minute
+
+// A filling is how far bringing an image into the cache has come. Its calls
+// come one at a time.
+type filling struct{ have, all int64 }
+
+func (f *filling) String() string { return bytesText(f.have) + " of " + bytesText(f.all) }
+
+// fetch brings all of an image into the cache.
+func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLayer, cache *blobcache.Cache) error {
+	name := img.Source.Name()
+	if isLocal(name) {
+		e.warnf("%s is on this machine: there is nothing to fetch", name)
+		return nil
+	}
+	begun, before := time.Now(), cache.Stats().Fetched
+	var f filling
+	g := e.newGauge("fetching")
+	alive, stop := whileAlive(ctx, stallLimit)
+	err := fs.FillLayers(alive.ctx, cache, layers, func(have, all int64) {
+		if have > f.have {
+			alive.prolong()
+		}
+		f = filling{have, all}
+		g.update(have, all)
+	})
+	stop()
+	g.finish()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return e.advise(img.Source, fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err)))
+	}
+	e.warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, bytesText(f.all),
+		bytesText(cache.Stats().Fetched-before), time.Since(begun).Seconds())
+	return nil
+}
+
+// A lease is a context that ends when it is not prolonged in time.
+type lease struct {
+	ctx   context.Context
+	limit time.Duration
+	timer *time.Timer
+}
+
+// whileAlive returns a lease within ctx. stop ends it.
+func whileAlive(ctx context.Context, limit time.Duration) (l *lease, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	l = &lease{ctx: ctx, limit: limit, timer: time.AfterFunc(limit, cancel)}
+	return l, func() {
+		l.timer.Stop()
+		cancel()
+	}
+}
+
+func (l *lease) prolong() { l.timer.Reset(l.limit) }
+
+// endless makes an error of one that says that a lease ended. It does not wrap
+// context.Canceled, as the user has not interrupted anything.
+func endless(err error) error {
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	why := strings.TrimPrefix(err.Error(), context.Canceled.Error()+"; ")
+	return fmt.Errorf("nothing arrived for %v; %s", stallLimit, why)
+}
+
+// beginPrefetch begins to bring all of a mounted image into the cache. stop
+// ends that, and waits for it.
+func (t *teller) beginPrefetch(ctx context.Context, e *env) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	t.prefetching("running", filling{})
+	var done sync.WaitGroup
+	done.Go(func() {
+		var f filling
+		err := t.tree.Fill(ctx, func(have, all int64) {
+			f = filling{have, all}
+			t.prefetching("running", f)
+		})
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			t.prefetching("failed", f)
+			e.warnf("prefetch: only %v are in the cache: %s", &f, describe(err))
+		default:
+			t.prefetching("done", f)
+			e.warnf("prefetch: all %s are in the cache", bytesText(f.all))
+		}
+	})
+	return func() {
+		cancel()
+		done.Wait()
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/spf13/pflag"
+)
+
+const statsUsage = `usage: imgfs stats [--json] DIR
+
+Prints what a running mount has done since it was mounted: bytes that readers
+asked for, bytes fetched from the registry (wasted: fetched and not read yet),
+requests, bytes that came from the cache, failed reads, how long reads waited,
+how each layer was verified, and the files that cost most; and whether a registry
+is down, as of its last request. DIR is the mountpoint
+or anything below it.
+
+Verified are layers "whole" (the digest of all of it was checked), "by chunk"
+(each piece by an index made from the whole layer elsewhere) or "publisher only"
+(each piece by an index that only its publisher vouches for).
+
+      --json  the same as an object; docs/json.md names its members
+
+The object is also in the extended attribute user.imgfs.stats of the mountpoint.
+
+example:
+  imgfs stats /mnt/fedora
+`
+
+func statsCommand() command {
+	return command{usage: statsUsage, setup: func(f *pflag.FlagSet) action {
+		asJSON := f.Bool("json", false, "")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) != 1 {
+				return usageError("stats: one directory is needed")
+			}
+			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			s, err := statsOf(ctx, args[0])
+			switch {
+			case err != nil:
+				return err
+			case *asJSON:
+				return e.printJSON(s)
+			}
+			return e.printStats(s)
+		}
+	}}
+}
+
+// printStats prints stats for people.
+func (e *env) printStats(s mountStats) error {
+	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	n := s.Total
+	fmt.Fprintf(w, "%s on %s\n", oneLine(s.Image), e.shown(s.Dir))
+	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", s.Manifest, s.Platform, s.Since.Local().Format(time.DateTime), s.PID, s.how())
+	for _, h := range s.Servers {
+		if h.Down {
+			fmt.Fprintf(w, "registry %s: down since %s (%s)\n", oneLine(h.Host), h.Since.Local().Format(time.DateTime), oneLine(h.Reason))
+		}
+	}
+	fmt.Fprintf(w, "\nasked\t%s\tin %s, %d failed\n", bytesText(n.Asked), count(int(n.Reads), "read"), n.Errors)
+	fmt.Fprintf(w, "fetched\t%s\tin %s\n", bytesText(n.Fetched), count(int(n.Requests), "request"))
+	fmt.Fprintf(w, "wasted\t%s\tfetched and not read yet\n", bytesText(n.Wasted))
+	fmt.Fprintf(w, "hits\t%s\tof layers came from the cache\n", bytesText(n.Hits))
+	fmt.Fprintf(w, "indexed\t%s\tof new layers were read at mounting, besides %s of manifests\n", bytesText(n.Indexed), bytesText(n.Meta))
+	fmt.Fprintf(w, "waits\t%d\thalf up to %s, all but 1 %% up to %s\n", n.Waits, secondsText(n.WaitP50), secondsText(n.WaitP99))
+	if n.Bad > 0 {
+		fmt.Fprintf(w, "wrong\t%d\tchunks were not what they should be, and not used\n", n.Bad)
+	}
+	fmt.Fprintln(w, "\nLAYER\tSIZE\tCACHED\tASKED\tFETCHED\tWASTED\tREQUESTS\tHITS\tERRORS\tVERIFIED")
+	for _, l := range s.Layers {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n", shortDigest(l.Digest), bytesText(l.Size), bytesText(l.Cached), bytesText(l.Asked),
+			bytesText(l.Fetched), bytesText(l.Wasted), l.Requests, bytesText(l.Hits), l.Errors, verifiedText(l.Verified))
+	}
+	if len(s.Files) > 0 {
+		fmt.Fprintln(w, "\nFETCHED\tASKED\tFILE")
+	}
+	for _, f := range s.Files {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", bytesText(f.Fetched), bytesText(f.Asked), e.shown(f.Path))
+	}
+	return w.Flush()
+}
+
+// how says what is special about a mount, with a comma before it.
+func (s *mountStats) how() string {
+	text := ""
+	if s.Offline {
+		text = ", offline"
+	}
+	if p := s.Prefetch; p.State != "off" {
+		text += fmt.Sprintf(", prefetch %s: %s of %s", p.State, bytesText(p.Have), bytesText(p.All))
+	}
+	return text
+}
+
+// shown is a name as it is printed: harmless to a terminal, if it goes there.
+func (e *env) shown(name string) string {
+	if _, ok := terminal(e.stdout); ok {
+		return printable(name)
+	}
+	return name
+}
+
+// secondsText writes a time span for people.
+func secondsText(seconds float64) string {
+	switch {
+	case seconds >= 10:
+		return fmt.Sprintf("%.0f s", seconds)
+	case seconds >= 1:
+		return fmt.Sprintf("%.1f s", seconds)
+	}
+	return fmt.Sprintf("%.0f ms", seconds*1000)
+}
+
+// verifiedText says for people how a layer was checked.
+func verifiedText(v string) string {
+	switch v {
+	case blobcache.VerifiedByChunk.String():
+		return "by chunk"
+	case blobcache.VerifiedByPublisher.String():
+		return "publisher only"
+	case blobcache.VerifiedNot.String():
+		return "not yet"
+	}
+	return v
+}

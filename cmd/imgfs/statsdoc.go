@@ -1,0 +1,217 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// statsAttr is the attribute of a mount's root that its stats are in. It
+	// is not listed.
+	statsAttr = "user.imgfs.stats"
+	// maxStats is what the kernel takes for an attribute's value.
+	maxStats = 64 << 10
+)
+
+// A mountStats is what a mount tells of itself: the value of statsAttr, and
+// what imgfs stats --json prints. Sizes are in bytes.
+type mountStats struct {
+	Image    string        `json:"image"`
+	Manifest digest.Digest `json:"manifest"` // of the platform
+	Platform string        `json:"platform"`
+	Dir      string        `json:"dir"`
+	CacheDir string        `json:"cacheDir"`
+	PID      int           `json:"pid"` // of the process that serves the mount
+	Since    time.Time     `json:"since"`
+	Offline  bool          `json:"offline"`
+	Prefetch prefetchState `json:"prefetch"`
+	// Servers are those that were asked something, those first that are down.
+	Servers    []serverState `json:"servers"`
+	Goroutines int           `json:"goroutines"` // of the process that serves the mount
+	Total      totalStats    `json:"total"`
+	Layers     []layerStats  `json:"layers"` // the base first
+	// Files are those that had the most bytes fetched for them.
+	Files []fs.FileCost `json:"files"`
+	// OmittedLayers and OmittedFiles were left out, for their number.
+	OmittedLayers int `json:"omittedLayers,omitempty"`
+	OmittedFiles  int `json:"omittedFiles,omitempty"`
+}
+
+// traffic is what is counted of every layer, and of all.
+type traffic struct {
+	Asked    int64 `json:"asked"`    // bytes of files that readers asked for
+	Fetched  int64 `json:"fetched"`  // bytes that the registry gave for them
+	Wasted   int64 `json:"wasted"`   // bytes of these that nobody has read yet
+	Requests int64 `json:"requests"` // that these took
+	Hits     int64 `json:"hits"`     // bytes of the compressed layer that came from the cache
+	Bad      int64 `json:"bad"`      // chunks that were wrong and not used
+	Errors   int64 `json:"errors"`   // reads that failed
+}
+
+// A totalStats is about all layers of a mount.
+type totalStats struct {
+	traffic
+	Reads int64 `json:"reads"`
+	// Waits are the reads that had to wait: half of them up to WaitP50, all
+	// but a hundredth up to WaitP99.
+	Waits   int64   `json:"waits"`
+	WaitP50 float64 `json:"waitP50Seconds"`
+	WaitP99 float64 `json:"waitP99Seconds"`
+	// Indexed are bytes of layers read to index them, and Meta bytes of
+	// manifests and configs fetched. Neither is in Fetched.
+	Indexed int64 `json:"indexed"`
+	Meta    int64 `json:"meta"`
+}
+
+// A layerStats is about one layer of a mount.
+type layerStats struct {
+	Digest   digest.Digest `json:"digest"`
+	Size     int64         `json:"size"`     // compressed
+	Cached   int64         `json:"cached"`   // bytes of it on disk, as far as this mount knows
+	Verified string        `json:"verified"` // as blobcache.Verification has it
+	traffic
+}
+
+// A serverState tells whether a registry, or a server that one sends its
+// readers to, answers.
+type serverState struct {
+	Host   string    `json:"host"`
+	Down   bool      `json:"down"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"` // if it is down
+}
+
+// A prefetchState tells how far imgfs mount --prefetch is.
+type prefetchState struct {
+	State string `json:"state"` // "off", "running", "done" or "failed"
+	Have  int64  `json:"have"`
+	All   int64  `json:"all"`
+}
+
+// A teller makes the stats of a mount that is served by this process.
+type teller struct {
+	about mountStats // what does not change
+	cache *blobcache.Cache
+	tree  *fs.Tree
+	net   *network
+
+	mu       sync.Mutex
+	prefetch prefetchState
+}
+
+func newTeller(e *env, img *remote.Image, t *fs.Tree, dir string, cache *blobcache.Cache) *teller {
+	return &teller{
+		about: mountStats{
+			Image: img.Source.Name(), Manifest: img.Descriptor.Digest, Platform: platformText(img.Platform), Dir: dir,
+			CacheDir: cache.Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: e.offline,
+		},
+		cache: cache, tree: t, net: &e.network, prefetch: prefetchState{State: "off"},
+	}
+}
+
+// control is for fusefs.Options.Control.
+func (t *teller) control(name string) ([]byte, bool) {
+	if name != statsAttr {
+		return nil, false
+	}
+	return t.stats().encode(maxStats), true
+}
+
+// prefetching notes how far prefetching is.
+func (t *teller) prefetching(state string, f filling) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prefetch = prefetchState{state, f.have, f.all}
+}
+
+// stats returns what there is to tell now.
+func (t *teller) stats() mountStats {
+	s := t.about
+	t.mu.Lock()
+	s.Prefetch = t.prefetch
+	t.mu.Unlock()
+	s.count(t.tree.Stats())
+	s.Servers, s.Goroutines = t.net.servers(), runtime.NumGoroutine()
+	cached := t.cache.Stats()
+	s.Total.Indexed, s.Total.Meta = cached.Recorded, cached.MetaFetched
+	return s
+}
+
+// count takes over the counters of a tree. A layer that the image has twice
+// is one blob, and counts once in all.
+func (s *mountStats) count(n fs.Stats) {
+	total := totalStats{Reads: n.Reads, Waits: n.Waits, WaitP50: n.WaitP50.Seconds(), WaitP99: n.WaitP99.Seconds()}
+	s.Layers = make([]layerStats, len(n.Layers))
+	seen := make(map[digest.Digest]bool)
+	for i, l := range n.Layers {
+		b := l.Blob
+		row := traffic{Asked: l.Asked, Fetched: b.Fetched, Wasted: b.Wasted, Requests: b.Requests, Hits: b.Hits, Bad: b.Bad, Errors: b.Errors}
+		s.Layers[i] = layerStats{l.Digest, l.Size, b.Present, l.Verified.String(), row}
+		if !seen[l.Digest] {
+			seen[l.Digest] = true
+			total.Fetched += row.Fetched
+			total.Wasted += row.Wasted
+			total.Requests += row.Requests
+			total.Hits += row.Hits
+			total.Bad += row.Bad
+		}
+	}
+	total.Asked, total.Errors = n.Asked, n.Errors
+	s.Total, s.Files = total, append([]fs.FileCost{}, n.Files...)
+}
+
+// encode returns the stats as JSON of at most limit bytes, with rows left out
+// if need be.
+func (s mountStats) encode(limit int) []byte {
+	for {
+		text, err := json.Marshal(s)
+		if err != nil || len(text) <= limit || !s.shrink() {
+			return text // there is nothing in it that has no JSON
+		}
+	}
+}
+
+// shrink leaves something out, what tells least first, and reports whether
+// there was something. It changes the lists of s in place.
+func (s *mountStats) shrink() bool {
+	const someFiles, longPath = 5, 200
+	isLong := func(f fs.FileCost) bool { return len(f.Path) > longPath }
+	isIdle := func(l layerStats) bool { return l.traffic == traffic{} }
+	switch {
+	case len(s.Files) > someFiles:
+		s.dropFile()
+	case slices.ContainsFunc(s.Files, isLong):
+		for i, f := range s.Files {
+			if isLong(f) {
+				s.Files[i].Path = "..." + f.Path[len(f.Path)-longPath+len("..."):]
+			}
+		}
+	case slices.ContainsFunc(s.Layers, isIdle):
+		n := len(s.Layers)
+		s.Layers = slices.DeleteFunc(s.Layers, isIdle)
+		s.OmittedLayers += n - len(s.Layers)
+	case len(s.Files) > 0:
+		s.dropFile()
+	case len(s.Layers) > 0:
+		keep := len(s.Layers) / 2
+		s.OmittedLayers += len(s.Layers) - keep
+		s.Layers = s.Layers[:keep]
+	default:
+		return false
+	}
+	return true
+}
+
+func (s *mountStats) dropFile() {
+	s.Files = s.Files[:len(s.Files)-1]
+	s.OmittedFiles++
+}

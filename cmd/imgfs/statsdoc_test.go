@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/opencontainers/go-digest"
+)
+
+// TestStatsFit encodes stats of trees that have too much to tell.
+func TestStatsFit(t *testing.T) {
+	file := func(n int, name string) fs.FileCost {
+		return fs.FileCost{Path: "/" + strings.Repeat(name, n) + "/end", Asked: 1, Fetched: 1}
+	}
+	for _, c := range []struct {
+		name                   string
+		layers, busy           int
+		files                  []fs.FileCost
+		wantLayers, wantFiles  int // -1: some of them
+		wantPath, wantPathTail string
+	}{
+		{"small", 3, 1, []fs.FileCost{file(1, "a"), file(2, "a")}, 3, 2, "/a/end", "/end"},
+		{"long paths", 10, 10, repeat(file(4090, "a"), 20), 10, -1, "", "/end"},
+		{"long paths that JSON makes longer", 10, 10, repeat(file(4090, "\x01"), 20), 10, 5, "", "/end"},
+		{"many idle layers", 4000, 7, repeat(file(1, "a"), 20), 7, 5, "/a/end", "/end"},
+		{"many busy layers", 4000, 4000, repeat(file(1, "a"), 20), -1, 0, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := mountStats{Files: c.files}
+			for i := range c.layers {
+				l := layerStats{Digest: digest.FromString(fmt.Sprint(i))}
+				if i < c.busy {
+					l.Asked = 1
+				}
+				s.Layers = append(s.Layers, l)
+			}
+			text := s.encode(maxStats)
+			if len(text) > maxStats {
+				t.Fatalf("%d bytes, want at most %d", len(text), maxStats)
+			}
+			var got mountStats
+			if err := json.Unmarshal(text, &got); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(got.Layers); n != c.wantLayers && (c.wantLayers >= 0 || n == 0) || n+got.OmittedLayers != c.layers {
+				t.Errorf("%d layers, and %d omitted; want %d of %d", n, got.OmittedLayers, c.wantLayers, c.layers)
+			}
+			if n := len(got.Files); n != c.wantFiles && (c.wantFiles >= 0 || n == 0) || n+got.OmittedFiles != len(c.files) {
+				t.Errorf("%d files, and %d omitted; want %d of %d", n, got.OmittedFiles, c.wantFiles, len(c.files))
+			}
+			for _, f := range got.Files[:min(1, len(got.Files))] {
+				if c.wantPath != "" && f.Path != c.wantPath || !strings.HasSuffix(f.Path, c.wantPathTail) {
+					t.Errorf("the first path is %q, want %q or an end of %q", f.Path, c.wantPath, c.wantPathTail)
+				}
+			}
+		})
+	}
+}
+
+func repeat(f fs.FileCost, n int) []fs.FileCost {
+	files := make([]fs.FileCost, n)
+	for i := range files {
+		files[i] = f
+	}
+	return files
+}
+
+// TestStatsCount has an image with one layer twice.
+func TestStatsCount(t *testing.T) {
+	blob := blobcache.BlobStats{Requests: 2, Fetched: 300, Wasted: 40, Asked: 1000, Hits: 600, Bad: 1, Errors: 5, Present: 900}
+	twice := fs.LayerStats{Digest: digest.FromString("a"), Size: 900, Asked: 50, Verified: blobcache.VerifiedWhole, Blob: blob}
+	other := fs.LayerStats{Digest: digest.FromString("b"), Size: 10, Blob: blobcache.BlobStats{Requests: 1, Fetched: 10}}
+	var s mountStats
+	s.count(fs.Stats{Reads: 7, Asked: 70, Errors: 3, Waits: 2, WaitP50: 20 * time.Millisecond, WaitP99: 1500 * time.Millisecond, Layers: []fs.LayerStats{twice, other, twice}})
+	want := totalStats{traffic: traffic{Asked: 70, Fetched: 310, Wasted: 40, Requests: 3, Hits: 600, Bad: 1, Errors: 3},
+		Reads: 7, Waits: 2, WaitP50: 0.02, WaitP99: 1.5}
+	if s.Total != want {
+		t.Errorf("in all: got %+v, want %+v", s.Total, want)
+	}
+	first := layerStats{Digest: twice.Digest, Size: 900, Cached: 900, Verified: "whole",
+		traffic: traffic{Asked: 50, Fetched: 300, Wasted: 40, Requests: 2, Hits: 600, Bad: 1, Errors: 5}}
+	if len(s.Layers) != 3 || s.Layers[0] != first || s.Layers[2] != first || s.Layers[1].Verified != "not" {
+		t.Errorf("layers: got %+v", s.Layers)
+	}
+	if s.Files == nil {
+		t.Error("no files are null in JSON")
+	}
+}
