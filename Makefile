@@ -3,7 +3,7 @@
 
 GO ?= go
 # ./... leaves out testdata, which holds Go packages too.
-PACKAGES = ./... ./testdata/labimage ./testdata/demo
+PACKAGES = ./... ./testdata/labimage ./testdata/demo ./testdata/netbench
 FUZZTIME ?= 60s
 
 .PHONY: all build check test nightly fuzz bench demo setup clean
@@ -25,21 +25,23 @@ test: setup
 nightly: setup
 	IMGFS_STACKS=20000 $(GO) test -count=1 -timeout 60m $(PACKAGES)
 	GOMAXPROCS=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
+	IMGFS_SOAK=10m $(GO) test -count=1 -timeout 20m -run '^TestSoak$$' ./cmd/imgfs
 	$(MAKE) fuzz
 
 # Every fuzz target of every package, one after the other.
 fuzz:
 	@set -e; for p in $$($(GO) list $(PACKAGES)); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzzminimizetime 10x -fuzztime $(FUZZTIME) $$p; \
 	  done; done
 
 # The table of docs/performance.md, with the lab's images if CORPORA says where
 # they are, and then the packages' own benchmarks. BENCHFLAGS=-pull compares
 # with podman pull too, which takes minutes.
-bench: setup
-	@.ci/setup gcc libdeflate-tools isal zlib1g-dev
+bench: setup build
+	@.ci/setup gcc libdeflate-tools isal zlib1g-dev fuse3 skopeo docker-registry zstd
 	$(GO) run ./layerindex/internal/indexbench $(BENCHFLAGS)
+	$(GO) run ./testdata/netbench $(NETBENCHFLAGS) bin/imgfs
 	$(GO) test -run '^$$' -bench . -timeout 60m $(PACKAGES)
 
 demo: build

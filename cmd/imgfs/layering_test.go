@@ -42,6 +42,7 @@ remote/registry/registrytest: go-digest image-spec
 remote/sourcetest: remote go-digest image-spec platforms
 testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/labimage: go-digest image-spec compress
+testdata/netbench: testdata/labimage go-digest image-spec compress
 `
 
 // strangers says what of the standard library is none of a package's business.
@@ -80,7 +81,7 @@ type listed struct {
 
 func listPackages(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo", module+"/testdata/netbench")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)

@@ -1,0 +1,231 @@
+// Command fusebench measures what a mounted image feels like beside a local
+// disk: it mounts the image that imgfs serves, and the same tree by way of
+// squashfuse_ll, overlayfs, erofs, bindfs and not at all, and does the same
+// with each of them, in turns. It prints a table, and exits 0 also when a
+// wanted figure is missed; not so when something is broken or bytes differ.
+//
+//	go run ./testdata/fusebench [-only NAME] [-runs N] [-also 'LABEL: WORDS'] [-work DIR] [-json] bin/imgfs
+//
+// It needs root, for mounts and for dropping what the kernel has cached. With
+// CORPORA set (the lab's README) the image is the lab's node, else one of Go's
+// sources. docs/performance.md has results and what each row is about.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// sections are the parts of the report, in its order.
+var sections = []struct {
+	name, title string
+	run         func(*bench) error
+}{
+	{"walk", "Walking the tree", (*bench).walk},
+	{"small", "Reading all small files", (*bench).small},
+	{"big", "Reading one big file", (*bench).big},
+	{"packed", "Reading what is on disk only as the registry gave it", (*bench).packed},
+	{"start", "Starting a program", (*bench).start},
+}
+
+// A bench is one run of the program.
+type bench struct {
+	settings
+	ctx     context.Context
+	imgfs   string // the program
+	corpora string // where the lab's images are; "" for none
+	self    string // this program, which reads as well
+	dir     string // temporary
+	logf    func(format string, args ...any)
+
+	registry string // where it listens
+	systems  []*system
+	images   map[string]*image
+	stops    []func() error // in the order of the starts
+	mounts   int            // so far, for their names
+
+	section string // that runs
+	report  report
+}
+
+// settings are what the tests have smaller.
+type settings struct {
+	runs   int
+	only   string // a section; empty means all
+	work   string // where images are kept for the next run; empty means not
+	also   []variant
+	warm   bool // leave alone what the kernel has cached
+	source func(layout string) error
+	// sizes of made files
+	bigSize, packedSize int64
+	pages               int // that are read from a mapping
+	starts              int // of a program, one after the other
+}
+
+func defaults() settings {
+	return settings{source: goSources, bigSize: 1 << 30, packedSize: 100e6, pages: 2000, starts: 20}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == readCommand {
+		return runRead(args[1:], os.Stdin, stdout, stderr)
+	}
+	b := &bench{settings: defaults(), ctx: ctx, corpora: os.Getenv("CORPORA")}
+	b.logf = func(format string, args ...any) { fmt.Fprintf(stderr, "fusebench: "+format+"\n", args...) }
+	flags := flag.NewFlagSet("fusebench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.IntVar(&b.runs, "runs", 3, "how often each thing is measured; the median counts")
+	flags.StringVar(&b.only, "only", "", "one `section`: "+strings.Join(sectionNames(), ", "))
+	flags.StringVar(&b.work, "work", "", "`directory` that keeps the images made, for the next run")
+	flags.Func("also", "a column more of imgfs, `'LABEL: WORDS'`: flags of imgfs mount, and NAME=VALUE for its environment", func(text string) error {
+		v, err := parseVariant(text)
+		b.also = append(b.also, v)
+		return err
+	})
+	asJSON := flags.Bool("json", false, "print JSON instead of Markdown")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	if flags.NArg() != 1 || b.runs < 1 || b.only != "" && !slices.Contains(sectionNames(), b.only) {
+		flags.Usage()
+		return 2
+	}
+	if err := b.printReport(flags.Arg(0), *asJSON, stdout); err != nil {
+		b.logf("%v", err)
+		return 1
+	}
+	return 0
+}
+
+func sectionNames() []string {
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// printReport measures and prints.
+func (b *bench) printReport(imgfs string, asJSON bool, stdout io.Writer) (err error) {
+	if b.imgfs, err = filepath.Abs(imgfs); err != nil {
+		return err
+	}
+	if _, err := os.Stat(b.imgfs); err != nil {
+		return err
+	}
+	if err := b.measureAll(); err != nil {
+		return err
+	}
+	if asJSON {
+		return b.report.writeJSON(stdout)
+	}
+	return b.report.writeMarkdown(stdout)
+}
+
+// measureAll runs the sections asked for.
+func (b *bench) measureAll() (err error) {
+	b.report = report{Machine: thisMachine(), Lacks: map[string]string{}}
+	if why := b.unable(); why != "" {
+		b.logf("nothing is measured: %s", why)
+		return b.nothing(why)
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "fusebench-")
+	if err != nil {
+		return err
+	}
+	if b.dir, err = filepath.EvalSymlinks(dir); err != nil { // as the mount table has it
+		return err
+	}
+	defer func() { err = errors.Join(err, b.cleanUp()) }()
+	if b.work == "" {
+		b.work = b.dir
+	} else if b.work, err = filepath.Abs(b.work); err != nil {
+		return err
+	}
+	b.images, b.stops = map[string]*image{}, nil
+	if b.systems, err = b.allSystems(); err != nil {
+		return err
+	}
+	for _, s := range b.systems {
+		b.report.Columns = append(b.report.Columns, [2]string{s.name, s.title})
+	}
+	b.report.Columns = append(b.report.Columns, [2]string{nameGzip, "GNU gzip of the layer's blob"})
+	if err := b.startRegistry(); err != nil {
+		return err
+	}
+	for _, s := range sections {
+		if b.only != "" && b.only != s.name {
+			continue
+		}
+		b.logf("%s", s.title)
+		b.begin(s.name, s.title)
+		if err := s.run(b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// begin says what the rows from here on belong to.
+func (b *bench) begin(name, title string) {
+	b.section = title
+	b.report.Parts = append(b.report.Parts, part{title, b.commandFor(name)})
+}
+
+// nothing makes a report of what is not known.
+func (b *bench) nothing(why string) error {
+	for _, s := range sections {
+		if b.only != "" && b.only != s.name {
+			continue
+		}
+		b.begin(s.name, s.title)
+		for _, w := range wishes {
+			if w.section == s.name {
+				b.report.Figures = append(b.report.Figures, w.unknown(b.section, "imgfs", why))
+			}
+		}
+	}
+	return nil
+}
+
+// unable says why nothing can be measured here; "" if it can.
+func (b *bench) unable() string {
+	if os.Geteuid() != 0 {
+		return "it needs root"
+	}
+	if err := b.dropCaches(); err != nil {
+		return "what the kernel has cached cannot be dropped: " + err.Error()
+	}
+	return ""
+}
+
+// commandFor is what repeats a section.
+func (b *bench) commandFor(section string) string {
+	environment, also := "", ""
+	if b.corpora != "" {
+		environment = "CORPORA=… "
+	}
+	for _, v := range b.also {
+		also += fmt.Sprintf(" -also '%s: %s'", v.label, strings.Join(append(v.environment, v.flags...), " "))
+	}
+	return fmt.Sprintf("%sgo run ./testdata/fusebench -only %s -runs %d%s bin/imgfs", environment, section, b.runs, also)
+}
