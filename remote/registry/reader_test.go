@@ -314,7 +314,9 @@ func TestConnections(t *testing.T) {
 	}{
 		{"one reader", 1, 1, nil},
 		{"one reader, answers without a length", 1, 1, registrytest.Header(func(h http.Header) { h.Del("Content-Length") })},
-		{"many readers", 16, 16, nil},
+		// net/http goes on with a dial when another connection becomes free
+		// meanwhile, so there can be some more than readers.
+		{"many readers", 16, 24, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := registrytest.New(t, nil)
