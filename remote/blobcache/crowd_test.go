@@ -203,16 +203,63 @@ func du(t *testing.T, dir string) int64 {
 	return n
 }
 
+// members are the processes that use a directory. They change and are stopped
+// with mu held.
+type members struct {
+	mu  sync.Mutex
+	all []member
+}
+
+// pause stops all processes until resume is called: who adds up a directory
+// while chunks move from one file to another counts some twice.
+func (c *members) pause() (resume func()) {
+	c.mu.Lock()
+	for _, m := range c.all {
+		m.Process.Signal(unix.SIGSTOP)
+	}
+	for _, m := range c.all {
+		for !m.stopped() {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	return func() {
+		for _, m := range c.all {
+			m.Process.Signal(unix.SIGCONT)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// stopped reports whether no thread of the process runs.
+func (m member) stopped() bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", m.Process.Pid))
+	if err != nil {
+		return true
+	}
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// proc(5): the state comes behind the name, which is in parentheses.
+		state := stat[bytes.LastIndexByte(stat, ')')+2]
+		if state != 'T' && state != 'Z' && state != 'X' {
+			return false
+		}
+	}
+	return true
+}
+
 // sample sums up what a directory takes, over and over until done is closed.
-// It returns the most it found, and how often it looked. Unlike du it counts
-// no file twice that is renamed while it looks.
-func sample(dir string, done <-chan struct{}) (most int64, times int) {
+// It returns the most it found, and how often it looked.
+func (c *members) sample(dir string, done <-chan struct{}) (most int64, times int) {
 	for {
 		select {
 		case <-done:
 			return most, times
 		default:
 		}
+		resume := c.pause()
 		inodes := map[uint64]int64{}
 		filepath.WalkDir(dir, func(path string, _ fs.DirEntry, _ error) error {
 			var st unix.Stat_t
@@ -221,13 +268,14 @@ func sample(dir string, done <-chan struct{}) (most int64, times int) {
 			}
 			return nil
 		})
+		resume()
 		total := int64(0)
 		for _, n := range inodes {
 			total += n
 		}
 		most = max(most, total)
 		times++
-		time.Sleep(time.Millisecond) // leave something to the others
+		time.Sleep(5 * time.Millisecond) // leave something to the others
 	}
 }
 
@@ -240,27 +288,28 @@ func TestBudgetOfCrowd(t *testing.T) {
 	var most int64
 	var times int
 	var wg sync.WaitGroup
-	wg.Go(func() { most, times = sample(dir, done) })
-
-	members := make([]member, crowdSize)
-	for i := range members {
-		members[i] = startMember(t, dir)
+	c := &members{all: make([]member, crowdSize)}
+	for i := range c.all {
+		c.all[i] = startMember(t, dir)
 	}
+	wg.Go(func() { most, times = c.sample(dir, done) })
 	kills := 20
 	if testing.Short() {
 		kills = 5
 	}
 	for range kills {
 		time.Sleep(time.Duration(50+rand.IntN(300)) * time.Millisecond)
-		i := rand.IntN(len(members))
-		members[i].end(t, true)
-		members[i] = startMember(t, dir)
-	}
-	for _, m := range members {
-		m.end(t, false)
+		i := rand.IntN(crowdSize)
+		c.mu.Lock()
+		c.all[i].end(t, true)
+		c.all[i] = startMember(t, dir)
+		c.mu.Unlock()
 	}
 	close(done)
 	wg.Wait()
+	for _, m := range c.all {
+		m.end(t, false)
+	}
 	t.Logf("of %d samples the highest was %.1f%% of the budget", times, 100*float64(most)/crowdBudget)
 	if limit := int64(crowdBudget + crowdSize*DefaultChunkSize); most > limit {
 		t.Errorf("the directory took %d, want at most %d", most, limit)
