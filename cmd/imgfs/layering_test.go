@@ -42,6 +42,7 @@ remote/registry/registrytest: go-digest image-spec
 remote/sourcetest: remote go-digest image-spec platforms
 testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/labimage: go-digest image-spec compress
+testdata/fusebench: testdata/labimage
 testdata/netbench: testdata/labimage go-digest image-spec compress
 `
 
@@ -81,7 +82,7 @@ type listed struct {
 
 func listPackages(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo", module+"/testdata/netbench")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo", module+"/testdata/netbench", module+"/testdata/fusebench")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,7 +17,8 @@ import (
 // TestMain lets the test binary be the reader that the program starts.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == readCommand {
-		os.Exit(runRead(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
+		// os.Exit waits for a second in a test with -race.
+		syscall.Exit(runRead(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }
