@@ -164,8 +164,8 @@ func (s *span) decode(ctx context.Context) {
 	err := s.decodeToGoal(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && s.dec != nil && !s.dec.src.failed {
-		s.r.opts.Cache.suspend(s.r, s.out(), s.dec, s.followed())
+	if err == nil {
+		s.suspend()
 	}
 	s.r.opts.Cache.countDecoding(-1)
 	s.dec = nil
@@ -176,6 +176,15 @@ func (s *span) decode(ctx context.Context) {
 	s.cancel = nil
 	close(s.changed)
 	s.changed = nil
+}
+
+// suspend puts the decoder away, if there is one that may go on. The caller holds
+// mu.
+func (s *span) suspend() {
+	if s.dec != nil && !s.dec.src.failed {
+		s.r.opts.Cache.suspend(s.r, s.out(), s.dec, s.followed())
+		s.dec = nil
+	}
 }
 
 // followed returns the key of the span behind this one if there is nothing
@@ -201,7 +210,7 @@ func (s *span) decodeToGoal(ctx context.Context) error {
 		have, goal, ahead := int64(len(s.buf)), s.goal, s.ahead
 		s.early = have >= goal || s.dec.src.failed
 		s.mu.Unlock()
-		if have >= max(goal, ahead) {
+		if have >= max(goal, ahead) || have == s.size {
 			return nil
 		}
 		// In small steps where nobody waits, as somebody may come.
@@ -279,7 +288,8 @@ func (s *span) open(ctx context.Context, need int64) (*decoding, error) {
 	return &decoding{Decoder: dec, src: src}, nil
 }
 
-// publish appends decoded bytes, up to the span's end, and wakes the readers.
+// publish appends decoded bytes, up to the span's end, and wakes the readers. At
+// the end it puts the decoder away first: they may go on with the next span.
 func (s *span) publish(out []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -290,6 +300,9 @@ func (s *span) publish(out []byte) {
 	s.buf = append(s.buf, out[:n]...)
 	if n < int64(len(out)) {
 		s.dec.over = slices.Clone(out[n:])
+	}
+	if int64(len(s.buf)) == s.size {
+		s.suspend()
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
