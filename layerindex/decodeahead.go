@@ -27,7 +27,7 @@ type aheadSlot struct {
 
 // decodeAhead begins to decode what the reader of s will come to. The caller
 // holds r.ahead.mu.
-func (r *Reader) decodeAhead(ctx context.Context, s *stream, m blobMap) {
+func (r *Reader) decodeAhead(ctx func() context.Context, s *stream, m blobMap) {
 	c := r.opts.Cache
 	window := s.window()
 	if m.t == nil || window == 0 {
@@ -42,13 +42,14 @@ func (r *Reader) decodeAhead(ctx context.Context, s *stream, m blobMap) {
 		return
 	}
 	for c.beginJob() {
+		left := s.end - s.decoded
 		i, need, ok := r.nextAhead(s, m)
 		if !ok {
 			c.endJob()
 			return
 		}
 		r.ahead.jobs.Add(1)
-		go r.runAhead(ctx, slot, m, i, need)
+		go r.runAhead(meteredAhead(ctx(), left), slot, m, i, need)
 	}
 }
 
@@ -92,7 +93,8 @@ func (r *Reader) runAhead(ctx context.Context, slot *aheadSlot, m blobMap, i int
 			break // a reader that comes here tries itself, and tells
 		}
 		r.ahead.mu.Lock()
-		if ok = !r.ahead.closed && ctx.Err() == nil && c.mayGoOn(); ok {
+		// The stream may be another one by now: then slot has ended.
+		if ok = !r.ahead.closed && slot.ctx.Err() == nil && c.mayGoOn(); ok {
 			i, need, ok = r.nextAhead(slot.s, m)
 		}
 		r.ahead.mu.Unlock()

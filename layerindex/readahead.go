@@ -79,9 +79,9 @@ type readahead struct {
 type fileRead struct{ off, end, fileEnd int64 }
 
 // advance finds the stream that a read goes on with, or begins one, and takes
-// the read down. dropped, if not nil, is the stream that had to make room. The
-// caller holds mu.
-func (a *readahead) advance(m blobMap, read fileRead) (s, dropped *stream) {
+// the read down. dropped says that s had been another stream, which had to make
+// room. The caller holds mu.
+func (a *readahead) advance(m blobMap, read fileRead) (s *stream, dropped bool) {
 	best, far := -1, int64(math.MaxInt64)
 	for i, s := range a.streams {
 		if d, ok := s.distance(m, read); ok && d <= far {
@@ -90,13 +90,13 @@ func (a *readahead) advance(m blobMap, read fileRead) (s, dropped *stream) {
 	}
 	if best < 0 {
 		if len(a.streams) == maxStreams {
-			dropped = a.streams[0]
+			dropped = true
 			best = 0
 		} else {
 			best = len(a.streams)
-			a.streams = append(a.streams, nil)
+			a.streams = append(a.streams, &stream{})
 		}
-		a.streams[best] = &stream{next: read.end, end: read.fileEnd, run: m.in(read.end) - m.in(read.off)}
+		*a.streams[best] = stream{next: read.end, end: read.fileEnd, run: m.in(read.end) - m.in(read.off)}
 	} else {
 		a.streams[best].take(m, read)
 	}
@@ -228,8 +228,9 @@ func (m blobMap) span(i int) bounds {
 }
 
 // readAhead takes down a read that is about to be done, and has begun what is
-// to be done ahead of the ones that will follow it. It does not wait.
-func (r *Reader) readAhead(ctx context.Context, m blobMap, read fileRead) {
+// to be done ahead of the ones that will follow it. It does not wait, and calls
+// ctx only if there is something to be decoded.
+func (r *Reader) readAhead(ctx func() context.Context, m blobMap, read fileRead) {
 	a := &r.ahead
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -237,8 +238,8 @@ func (r *Reader) readAhead(ctx context.Context, m blobMap, read fileRead) {
 		return
 	}
 	s, dropped := a.advance(m, read)
-	if dropped != nil {
-		r.opts.Cache.forget(dropped)
+	if dropped {
+		r.opts.Cache.forget(s)
 	}
 	from, to := s.ask(m, r.Size())
 	r.prefetch(from, to)

@@ -92,7 +92,7 @@ func (r *Reader) ReadFileAt(ctx context.Context, p []byte, off, end int64) (int,
 func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, error) {
 	now := fileRead{off, off + int64(len(p)), fileEnd}
 	if r.x.head.codec == Plain {
-		r.readAhead(ctx, blobMap{x: r.x}, now)
+		r.readAhead(func() context.Context { return ctx }, blobMap{x: r.x}, now)
 		return r.blob.ReadAt(ctx, p, off)
 	}
 	t, err := r.x.spans()
@@ -100,7 +100,7 @@ func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, e
 		return 0, err
 	}
 	if len(p) > 0 {
-		r.readAhead(ctx, blobMap{r.x, t}, now)
+		r.readAhead(func() context.Context { return ctx }, blobMap{r.x, t}, now)
 	}
 	n := 0
 	for i := t.spanAt(off); n < len(p); i++ {
@@ -120,6 +120,51 @@ func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, e
 		n += len(part)
 	}
 	return n, nil
+}
+
+// ReadHeld is ReadFileAt of bytes that are decoded and in memory. It reports
+// whether p was filled; if not, the read has still to be done, and has not
+// counted. It does not wait, and allocates nothing unless something is to be
+// decoded ahead: then ctx is called, for a context whose values that is done
+// with.
+func (r *Reader) ReadHeld(p []byte, off, end int64, ctx func() context.Context) bool {
+	if off < 0 || len(p) == 0 || off > r.x.head.tarSize-int64(len(p)) || r.x.head.codec == Plain {
+		return false
+	}
+	t, err := r.x.spans()
+	if err != nil {
+		return false // ReadFileAt tells
+	}
+	n := 0
+	for i := t.spanAt(off); n < len(p); i++ {
+		spanEnd, _ := r.x.spanEnd(t, i)
+		at := off + int64(n)
+		part := p[n:min(int64(len(p)), spanEnd-off)]
+		s := r.opts.Cache.held(spanKey{r, i})
+		if s == nil || !s.held(part, at-t.points[i].Out) {
+			return false
+		}
+		n += len(part)
+	}
+	r.readAhead(ctx, blobMap{r.x, t}, fileRead{off, off + int64(len(p)), end})
+	return true
+}
+
+// Source tells what decoding the tar from off to end takes: it begins at byte
+// out of the tar, and reads the blob from in to about inEnd.
+func (r *Reader) Source(off, end int64) (out, in, inEnd int64, err error) {
+	if off < 0 || end <= off || end > r.x.head.tarSize {
+		return 0, 0, 0, fmt.Errorf("no bytes %d to %d in a tar of %d", off, end, r.x.head.tarSize)
+	}
+	if r.x.head.codec == Plain {
+		return off, off, end, nil
+	}
+	t, err := r.x.spans()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	p := &t.points[t.spanAt(off)]
+	return p.Out, p.In, max(p.In, blobMap{r.x, t}.in(end)), nil
 }
 
 // Close stops what is decoded ahead of readers, and decoding into files, whose

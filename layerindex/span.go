@@ -30,6 +30,7 @@ type span struct {
 	err     error         // why the last try to decode stopped, for its waiters
 	early   bool          // err is of a read for what nobody waited for yet
 	cancel  context.CancelFunc
+	meter   Meter // of who began the try to decode, nil if there is none
 
 	// dec is the decoder while one is at work, of the goroutine that decodes.
 	// Between tries it is with the cache.
@@ -68,6 +69,17 @@ func (s *span) read(ctx context.Context, p []byte, at int64) error {
 	}
 	copy(p, s.buf[at:])
 	return nil
+}
+
+// held is read if that takes no decoding.
+func (s *span) held(p []byte, at int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if int64(len(s.buf)) < at+int64(len(p)) {
+		return false
+	}
+	copy(p, s.buf[at:])
+	return true
 }
 
 // wait has the span decoded up to need. It is called and returns with mu held.
@@ -153,6 +165,7 @@ func (s *span) start(ctx context.Context) {
 	// the one that came first.
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.changed = make(chan struct{})
+	s.meter = meterOf(ctx)
 	s.err, s.early = nil, s.goal <= int64(len(s.buf))
 	s.r.opts.Cache.countDecoding(1)
 	go s.decode(ctx)
@@ -173,7 +186,7 @@ func (s *span) decode(ctx context.Context) {
 		s.err = err // else nobody waited: whoever came since tries again
 	}
 	s.cancel()
-	s.cancel = nil
+	s.cancel, s.meter = nil, nil
 	close(s.changed)
 	s.changed = nil
 }
@@ -298,6 +311,9 @@ func (s *span) publish(out []byte) {
 	}
 	n := min(int64(len(out)), s.size-int64(len(s.buf)))
 	s.buf = append(s.buf, out[:n]...)
+	if s.meter != nil {
+		s.meter.Decoded(n)
+	}
 	if n < int64(len(out)) {
 		s.dec.over = slices.Clone(out[n:])
 	}

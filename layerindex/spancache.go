@@ -76,6 +76,18 @@ func (c *SpanCache) get(key spanKey, newSpan func() *span) *span {
 	return s
 }
 
+// held returns the span at key, nil if it is not there.
+func (c *SpanCache) held(key spanKey) *span {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.spans[key]
+	if !ok {
+		return nil
+	}
+	c.lru.MoveToFront(e)
+	return e.Value.(*spanItem).span
+}
+
 // find is get, and returns the spans that have left for it.
 func (c *SpanCache) find(key spanKey, newSpan func() *span) (s *span, left []*span) {
 	c.mu.Lock()
