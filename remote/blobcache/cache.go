@@ -1,6 +1,7 @@
 // Package blobcache keeps on disk what a source of images gave: chunks of
 // blobs, each checked against its SHA-256 before it is stored or handed on,
-// and manifests and configs, checked against their digest.
+// manifests and configs, checked against their digest, and whole contents of
+// files, for the kernel to read by itself.
 //
 // The idea: bytes are believed because they have the digest that they should
 // have, never because of where they lie. What the disk says about itself
@@ -61,13 +62,14 @@ type Cache struct {
 	warnf      func(format string, args ...any)
 	count      counters
 	budget     *budget
+	contents   contents
 
 	warned      atomic.Bool
 	retryWrites time.Duration
 	noWrites    atomic.Int64 // until this time, Unix nanoseconds
 
 	fetch  fetcher
-	flying sync.WaitGroup // the goroutines of flights
+	flying sync.WaitGroup // the goroutines of flights, and who is at a content
 	mu     sync.Mutex
 	stores map[storeKey]*store
 	closed bool
@@ -98,6 +100,7 @@ func Open(dir string, opts *Options) (*Cache, error) {
 		stores:      map[storeKey]*store{},
 	}
 	c.budget = newBudget(c, opts.Budget)
+	c.contents.init()
 	if c.maxRequest <= 0 {
 		c.maxRequest = defaultMaxRequest
 	}
@@ -123,10 +126,14 @@ func DefaultDir() (string, error) {
 // Dir returns the absolute path of the cache directory.
 func (c *Cache) Dir() string { return c.dir }
 
-// Close ends all fetches, waits for them and closes the files. Reads of the
-// cache's blobs fail from then on with an error that wraps fs.ErrClosed.
+// Close ends all fetches and all that goes on with contents, waits for them and
+// closes the files, but not those of open Contents. Reads of the cache's blobs
+// fail from then on with an error that wraps fs.ErrClosed.
 func (c *Cache) Close() error {
 	c.mu.Lock()
+	if !c.closed {
+		close(c.contents.closing)
+	}
 	c.closed = true
 	stores := c.stores
 	c.stores = nil
@@ -172,8 +179,11 @@ type Stats struct {
 	Recorded int64
 	// HitBytes counts the bytes handed to readers that came from disk.
 	HitBytes int64
-	// BadFetched counts chunks from the source, and BadStored chunks, manifests
-	// and configs from disk, that had not the digest they should have.
+	// ContentsStored counts the contents that StoreContent has put on disk,
+	// ContentBytes their bytes.
+	ContentsStored, ContentBytes int64
+	// BadFetched counts chunks from the source, and BadStored chunks, contents,
+	// manifests and configs from disk, that had not the digest they should have.
 	BadFetched, BadStored int64
 	// MetaRequests counts what the source was asked to resolve and to
 	// fetch, MetaFetched the bytes of manifests and configs it gave.
@@ -182,6 +192,7 @@ type Stats struct {
 
 type counters struct {
 	requests, fetched, recorded, hitBytes atomic.Int64
+	contentsStored, contentBytes          atomic.Int64
 	badFetched, badStored                 atomic.Int64
 	metaRequests, metaFetched             atomic.Int64
 }
@@ -190,13 +201,15 @@ type counters struct {
 func (c *Cache) Stats() Stats {
 	n := &c.count
 	return Stats{
-		Requests:     n.requests.Load(),
-		Fetched:      n.fetched.Load(),
-		Recorded:     n.recorded.Load(),
-		HitBytes:     n.hitBytes.Load(),
-		BadFetched:   n.badFetched.Load(),
-		BadStored:    n.badStored.Load(),
-		MetaRequests: n.metaRequests.Load(),
-		MetaFetched:  n.metaFetched.Load(),
+		Requests:       n.requests.Load(),
+		Fetched:        n.fetched.Load(),
+		Recorded:       n.recorded.Load(),
+		HitBytes:       n.hitBytes.Load(),
+		ContentsStored: n.contentsStored.Load(),
+		ContentBytes:   n.contentBytes.Load(),
+		BadFetched:     n.badFetched.Load(),
+		BadStored:      n.badStored.Load(),
+		MetaRequests:   n.metaRequests.Load(),
+		MetaFetched:    n.metaFetched.Load(),
 	}
 }

@@ -32,8 +32,10 @@ const (
 
 // A rule says what may be removed to make room.
 type rule struct {
-	// before, if not 0, spares chunks last used then or later.
+	// before, if not 0, spares chunks and contents last used then or later.
 	before uint32
+	// copies spares all but chunks and contents.
+	copies bool
 	// spare are blobs of which nothing is removed.
 	spare map[digest.Digest]bool
 	// indexes lets layer indexes go that are in use.
@@ -51,11 +53,11 @@ type eviction struct {
 	// rule says of indexes.
 	want, must int64
 
-	now            time.Time
-	freed          int64
-	blobs, indexes int              // files that went
-	layouts        map[int32]layout // of blob files, by their number in inv
-	empty          []found          // blob files without chunks
+	now                      time.Time
+	freed                    int64
+	blobs, indexes, contents int              // files that went
+	layouts                  map[int32]layout // of blob files, by their number in inv
+	empty                    []found          // blob files without chunks
 }
 
 // run returns how many bytes of the inventory are gone.
@@ -64,6 +66,9 @@ func (e *eviction) run() int64 {
 	e.sweep()
 	e.chunks()
 	e.shells()
+	if e.rule.copies {
+		return e.freed
+	}
 	e.rest(kindIndex)
 	e.rest(kindOther, kindImage)
 	e.images()
@@ -84,7 +89,7 @@ func (e *eviction) sweep() {
 	}
 }
 
-// remove removes a file that is not a blob's.
+// remove removes a file that is neither a blob's nor a content.
 func (e *eviction) remove(f found) {
 	if os.Remove(f.path) != nil {
 		return
@@ -95,10 +100,10 @@ func (e *eviction) remove(f found) {
 	}
 }
 
-// A use is when a chunk was used last.
+// A use is when a chunk, or a content, was used last.
 type use struct {
 	word        uint32
-	file, chunk int32
+	file, chunk int32 // of a content chunk is 0
 }
 
 // lastUsed returns when a chunk with this state word was used. A word far in
@@ -110,13 +115,23 @@ func (e *eviction) lastUsed(word uint32) uint32 {
 	return word
 }
 
-// chunks removes chunks of all blobs, least recently used first.
+// mayGo reports whether the rule lets go what was last used at word.
+func (e *eviction) mayGo(word uint32) bool {
+	return e.rule.before == 0 || e.lastUsed(word) < e.rule.before
+}
+
+// chunks removes chunks of all blobs, and contents, least recently used first.
 func (e *eviction) chunks() {
 	var uses []use
 	e.layouts = map[int32]layout{}
 	for i, f := range e.inv.files {
-		if f.kind == kindBlob {
+		switch f.kind {
+		case kindBlob:
 			uses = e.look(uses, int32(i))
+		case kindContent:
+			if w := contentWord(f.mtime); e.mayGo(w) {
+				uses = append(uses, use{word: w, file: int32(i)})
+			}
 		}
 	}
 	slices.SortFunc(uses, func(a, b use) int {
@@ -133,7 +148,11 @@ func (e *eviction) chunks() {
 			for same < len(batch) && batch[same].file == batch[0].file {
 				same++
 			}
-			e.take(e.inv.files[batch[0].file], batch[:same])
+			if file := e.inv.files[batch[0].file]; file.kind == kindContent {
+				e.removeContent(file)
+			} else {
+				e.take(file, batch[:same])
+			}
 			batch = batch[same:]
 		}
 	}
@@ -143,8 +162,13 @@ func (e *eviction) chunks() {
 func (e *eviction) choose(uses []use) int {
 	need := e.want - e.freed
 	for n, u := range uses {
-		off, end := e.layouts[u.file].bounds(int64(u.chunk))
-		if need -= blocks(end - off); need <= 0 {
+		if file := e.inv.files[u.file]; file.kind == kindContent {
+			need -= file.bytes
+		} else {
+			off, end := e.layouts[u.file].bounds(int64(u.chunk))
+			need -= blocks(end - off)
+		}
+		if need <= 0 {
 			return n + 1
 		}
 	}
@@ -176,7 +200,7 @@ func (e *eviction) look(uses []use, i int32) []use {
 		}
 		off, end := l.bounds(int64(k))
 		there += blocks(end - off)
-		if e.rule.before == 0 || e.lastUsed(w) < e.rule.before {
+		if e.mayGo(w) {
 			uses = append(uses, use{w, i, int32(k)})
 		}
 	}
@@ -310,6 +334,14 @@ func (e *eviction) rest(kinds ...kind) {
 			return
 		}
 		e.remove(f)
+	}
+}
+
+// removeContent removes a content that nobody has open.
+func (e *eviction) removeContent(file found) {
+	if sweepFile(file.path) {
+		e.contents++
+		e.freed += file.bytes
 	}
 }
 

@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/remote"
 )
@@ -49,6 +52,7 @@ func hammer(dir string) {
 	}
 	fmt.Println("ready")
 	for i := 0; ; i++ {
+		c.contents.use.idle = 0 // so that contents come and go
 		src := hammerBlob(i % hammerBlobs)
 		chunks := chunksOf(src.data, testChunk)
 		b, err := c.Blob(src, chunks)
@@ -58,7 +62,7 @@ func hammer(dir string) {
 		if err := randomRead(b, src); err != nil {
 			fail("%v", err)
 		}
-		switch rand.IntN(14) {
+		switch rand.IntN(16) {
 		case 0:
 			r, _ := c.Record(src)
 			r.Write(src.data[:hammerSize/2])
@@ -86,8 +90,33 @@ func hammer(dir string) {
 			}
 		case 6:
 			c.NoteImage(Image{Name: "a", Manifest: src.Digest()})
+		case 7, 8:
+			if err := useContent(c, src.data[:1+rand.IntN(8)*testChunk]); err != nil {
+				fail("%v", err)
+			}
 		}
 	}
+}
+
+// useContent opens a content, or stores it if there is room, and reads it.
+func useContent(c *Cache, data []byte) error {
+	d, n := digest.FromBytes(data), int64(len(data))
+	x, err := c.OpenContent(context.Background(), d, n)
+	if errors.Is(err, fs.ErrNotExist) {
+		x, err = c.StoreContent(context.Background(), d, n, bytes.NewReader(data))
+	}
+	if errors.Is(err, ErrFull) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	got := make([]byte, n+1)
+	if k, _ := x.File().ReadAt(got, 0); int64(k) != n || !bytes.Equal(got[:n], data) {
+		return fmt.Errorf("content of %d bytes has %d, or others", n, k)
+	}
+	return nil
 }
 
 func randomRead(b *Blob, src remote.Blob) error {
@@ -191,6 +220,15 @@ func checkAfterKill(t *testing.T, dir string) {
 		}
 		checkRead(t, b, src.fakeBlob, 0, hammerSize)
 		checkRead(t, b, src.fakeBlob, 0, hammerSize)
+	}
+	contents, err := c.Contents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range contents {
+		if check, _, err := c.VerifyContent(t.Context(), x.Digest); check.Bad || err != nil {
+			t.Errorf("content %s: %+v, %v", x.Digest, check, err)
+		}
 	}
 	c.Close()
 	checkSpace(t, dir)

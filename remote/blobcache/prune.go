@@ -7,7 +7,8 @@ import (
 
 // PruneOptions says what Prune removes.
 type PruneOptions struct {
-	// All: everything, but for files that another process is writing now.
+	// All: everything, but for files that another process is writing now, and
+	// contents that are open.
 	All bool
 	// OlderThan, if not 0: what was not used for so long.
 	OlderThan time.Duration
@@ -21,6 +22,7 @@ type PruneResult struct {
 	Before, After int64 // bytes on disk, as Usage counts
 	Blobs         int   // that lost all they had
 	Indexes       int   // removed
+	Contents      int   // removed
 }
 
 // Prune removes content from the directory. Mounts that use it go on, and
@@ -37,7 +39,7 @@ func (c *Cache) Prune(opts PruneOptions) (PruneResult, error) {
 		r.Before = inv.total
 		e := eviction{inv: inv, now: time.Now(), rule: rule{indexes: true}}
 		e.prune(opts)
-		r.Blobs, r.Indexes = e.blobs, e.indexes
+		r.Blobs, r.Indexes, r.Contents = e.blobs, e.indexes, e.contents
 		inv, err = c.budget.recount()
 		r.After = inv.total
 		return err
@@ -56,6 +58,8 @@ func (e *eviction) prune(opts PruneOptions) {
 				e.removeBlob(f)
 			case kindIndex, kindImage, kindOther:
 				e.remove(f)
+			case kindContent:
+				e.removeContent(f)
 			}
 		}
 		return

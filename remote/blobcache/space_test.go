@@ -87,7 +87,9 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 	limit := limited(t, dir, 60*testChunk).budget.limit
 	var caches []*Cache
 	for range 3 {
-		caches = append(caches, openCache(t, dir, &Options{Budget: limit, Warnf: t.Errorf}))
+		c := openCache(t, dir, &Options{Budget: limit, Warnf: t.Errorf})
+		c.contents.use.idle = 0
+		caches = append(caches, c)
 	}
 	srcs := make([]*fakeBlob, 6)
 	for i := range srcs {
@@ -96,7 +98,7 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for i := range 600 {
 		c, src := caches[r.IntN(len(caches))], srcs[r.IntN(len(srcs))]
-		what := r.IntN(8)
+		what := r.IntN(9)
 		switch what {
 		default:
 			// A blob file before its first chunk is found by the next walk:
@@ -118,6 +120,10 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 			c.NoteImage(Image{Name: fmt.Sprint(r.IntN(5)), Manifest: src.Digest()})
 		case 7:
 			if _, err := c.Prune(PruneOptions{To: r.Int64N(limit)}); err != nil {
+				t.Fatal(err)
+			}
+		case 8:
+			if err := useContent(c, src.data[:1+r.Int64N(src.Size()-1)]); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -99,18 +99,28 @@ func (s *store) absent(f *blobFile, first int64, absent bool) func(yield func(k 
 	}
 }
 
-type meterKey struct{}
+// A Meter is told what reads take. It is called by any goroutine.
+type Meter interface {
+	// Fetched is told of the n bytes of chunks that were fetched for a read,
+	// or ahead of it, and that it is the first to have something of.
+	Fetched(n int64)
+}
 
-// WithMeter returns a context for ReadAt: add is called with the bytes of the
-// chunks that were fetched for the read, or ahead of it, and that it is the
-// first to have something of.
+// MeterKey is the key of the Meter in the context of a read.
+type MeterKey struct{}
+
+type meterFunc func(fetched int64)
+
+func (f meterFunc) Fetched(n int64) { f(n) }
+
+// WithMeter returns a context for ReadAt, with a Meter that calls add.
 func WithMeter(ctx context.Context, add func(fetched int64)) context.Context {
-	return context.WithValue(ctx, meterKey{}, add)
+	return context.WithValue(ctx, MeterKey{}, meterFunc(add))
 }
 
 // meter tells the meter of ctx of n bytes.
 func meter(ctx context.Context, n int64) {
-	if add, ok := ctx.Value(meterKey{}).(func(int64)); ok {
-		add(n)
+	if m, ok := ctx.Value(MeterKey{}).(Meter); ok {
+		m.Fetched(n)
 	}
 }

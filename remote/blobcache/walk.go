@@ -15,13 +15,14 @@ import (
 type kind int
 
 const (
-	kindOther  kind = iota // manifests, references and whatever has no kind of its own
-	kindKept               // what the directory needs itself
-	kindOwned              // what has an owner while it is locked
-	kindBlob               // a blob file
-	kindIndex              // a layer index
-	kindUnborn             // a layer index that is being written
-	kindImage              // an image record
+	kindOther   kind = iota // manifests, references and whatever has no kind of its own
+	kindKept                // what the directory needs itself
+	kindOwned               // what has an owner while it is locked
+	kindBlob                // a blob file
+	kindIndex               // a layer index
+	kindUnborn              // a layer index that is being written
+	kindImage               // an image record
+	kindContent             // a content
 )
 
 // A found is a file that a walk found.
@@ -112,6 +113,8 @@ func kindOf(rel string) kind {
 		return kindIndex
 	case top == imagesDir:
 		return kindImage
+	case top == contentsDir:
+		return kindContent
 	}
 	return kindOther
 }
