@@ -116,3 +116,39 @@ func BenchmarkReadAt(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkReadContent reads pieces of a file whose content is kept on disk.
+func BenchmarkReadContent(b *testing.B) {
+	content := strings.Repeat("0123456789abcdef", 1<<20/16)
+	o := newOpened(b, gzipLayer(b, "a", content))
+	tree, err := o.open(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, err := tree.Lookup("a", false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := make([]byte, 128<<10)
+	if _, err := n.ReadAt(b.Context(), p, 0); err != nil {
+		b.Fatal(err)
+	}
+	for range 2 {
+		n.Backing(fs.BackingUse{Exec: true})
+	}
+	fs.WaitContents(tree)
+	for _, size := range []int{4 << 10, 128 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := n.ReadAt(b.Context(), p[:size], 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	if s := tree.Stats().Contents; s.ReadBytes == 0 {
+		b.Errorf("%+v", s)
+	}
+}

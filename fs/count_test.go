@@ -57,18 +57,26 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-func TestFileCostsAreBounded(t *testing.T) {
-	var f fileCosts
-	for id := range uint32(maxFileCosts + 100) {
-		f.asked(id, 1) // before anything is fetched: not counted
-		f.fetched(id, 2)
-		f.fetched(id, 3)
-		f.asked(id, 7)
+func TestCountedFilesAreBounded(t *testing.T) {
+	const files = maxCountedFiles + 100
+	c := &counters{}
+	c.files.init(files)
+	for id := range uint32(files) {
+		if c.files.get(id) != nil {
+			t.Fatalf("file %d has counters before anything is fetched for it", id)
+		}
+		m := &meteredContext{t.Context(), c, id}
+		m.Fetched(2)
+		m.Fetched(3)
+		m.Decoded(1) // there is no candidate: it does not count
 	}
-	if len(f.m) != maxFileCosts {
-		t.Errorf("%d files have counters, want %d", len(f.m), maxFileCosts)
+	n := 0
+	for id, f := range c.files.all() {
+		if n++; f.fetched.Load() != 5 || f != c.files.get(id) {
+			t.Fatalf("file %d: %d bytes fetched, want 5", id, f.fetched.Load())
+		}
 	}
-	if c := f.get(5); c.asked.Load() != 7 || c.fetched.Load() != 5 {
-		t.Errorf("%d bytes asked and %d fetched, want 7 and 5", c.asked.Load(), c.fetched.Load())
+	if n != maxCountedFiles {
+		t.Errorf("%d files have counters, want %d", n, maxCountedFiles)
 	}
 }

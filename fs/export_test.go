@@ -12,3 +12,35 @@ func LimitDigests(t *Tree, limit int64) { t.digests.limit = limit }
 
 // DigestTables returns how many layers' digests are in memory.
 func DigestTables(t *Tree) int { return len(t.digests.lru) }
+
+const (
+	MinContent      = minContent
+	CheckAtOpen     = checkAtOpen
+	MaxOpenContents = maxOpenContents
+	IdleTicks       = idleTicks
+	MaxContentJobs  = maxContentJobs
+)
+
+// WaitContents waits until nothing is looked for, checked or made.
+func WaitContents(t *Tree) { t.contents.work.Wait() }
+
+// TickContents lets the time pass after which contents are closed that were
+// not read.
+func TickContents(t *Tree) { t.contents.onTick() }
+
+// Decoded returns how much was decoded to read a file, and how much it takes to
+// decode all of it.
+func Decoded(n Node) (decoded, cost int64) {
+	c := n.t.contents.candidate(n)
+	return c.decoded.Load(), c.cost
+}
+
+type (
+	ContentDir  = contentDir
+	ContentFile = contentFile
+)
+
+// WrapContentDir puts something between a tree and where contents are kept.
+func WrapContentDir(t *Tree, wrap func(ContentDir) ContentDir) {
+	t.contents.dir = wrap(t.contents.dir)
+}

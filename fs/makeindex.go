@@ -31,7 +31,7 @@ func (o *opener) buildMemory(l remote.Layer) int64 {
 // open loads the index of one layer, or makes it.
 func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, error) {
 	claim := layerindex.Layer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID}
-	open := &OpenLayer{Layer: l, cache: o.opts.Cache}
+	open := &OpenLayer{Layer: l, cache: o.opts.Cache, noContents: o.opts.NoContents}
 	x, err := o.store.Load(claim)
 	if errors.Is(err, layerindex.ErrNoIndex) {
 		x, open.Built, err = o.make(ctx, i, l, claim)

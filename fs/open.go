@@ -30,6 +30,8 @@ type Options struct {
 	// BuildMemory is about how many bytes the layers that are indexed side
 	// by side may take: it decides how many at a time. Default: 64 MiB.
 	BuildMemory int64
+	// NoContents keeps no contents of files on disk, and uses none.
+	NoContents bool
 	// Progress, if not nil, is called while layers are opened. Calls may
 	// come from several goroutines, but one at a time for each layer.
 	Progress func(Progress)
@@ -60,6 +62,8 @@ type OpenLayer struct {
 	cache  *blobcache.Cache
 	blob   *blobcache.Blob
 	reader *layerindex.Reader
+
+	noContents bool
 }
 
 // verified says how the layer's bytes are checked.
@@ -112,12 +116,19 @@ func MergeLayers(layers []*OpenLayer) (*Tree, error) {
 	}
 	t.layers, t.digests = layers, &digestTables{limit: maxDigestMemory}
 	t.counts = &counters{layers: make([]layerCounter, len(layers))}
+	t.counts.files.init(len(t.inodes))
+	if len(layers) > 0 && !layers[0].noContents {
+		t.contents = newContents(t, cacheContents{layers[0].cache})
+	}
 	return t, nil
 }
 
 // Close closes the layers of a tree that New or MergeLayers made. Nothing may
 // be read from it any more; names and attributes stay.
 func (t *Tree) Close() error {
+	if t.contents != nil {
+		t.contents.close()
+	}
 	closeLayers(t.layers)
 	return nil
 }

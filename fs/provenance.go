@@ -41,7 +41,11 @@ func (n Node) ContentDigest() (d digest.Digest, ok bool, err error) {
 	if !ok || n.t.extras[in.extra].sparse {
 		return "", false, nil
 	}
-	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum)), true, nil
+	return asDigest(sum), true, nil
+}
+
+func asDigest(sum []byte) digest.Digest {
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum))
 }
 
 // A digestTable has the digests of a layer's contents. Where several entries
@@ -52,7 +56,8 @@ type digestTable struct {
 	any  bool    // whether the index has digests at all
 }
 
-func newDigestTable(x *layerindex.Index) (*digestTable, error) {
+// newDigestTable returns the table of contents of at least min bytes.
+func newDigestTable(x *layerindex.Index, min int64) (*digestTable, error) {
 	entries, err := x.EntriesWithDigests()
 	if err != nil {
 		return nil, err
@@ -63,7 +68,7 @@ func newDigestTable(x *layerindex.Index) (*digestTable, error) {
 			continue
 		}
 		t.any = true
-		if e.Size > 0 {
+		if e.Size >= min {
 			t.offs = append(t.offs, e.Off)
 			t.sums = append(t.sums, e.Digest[:]...)
 		}
@@ -113,7 +118,7 @@ func (d *digestTables) of(l *OpenLayer) (*digestTable, error) {
 		lazy = d.lru[i]
 		d.lru = slices.Delete(d.lru, i, i+1)
 	} else {
-		lazy = &lazyTable{layer: l, load: sync.OnceValues(func() (*digestTable, error) { return newDigestTable(l.Index) })}
+		lazy = &lazyTable{layer: l, load: sync.OnceValues(func() (*digestTable, error) { return newDigestTable(l.Index, 1) })}
 	}
 	d.lru = append(d.lru, lazy)
 	d.mu.Unlock()

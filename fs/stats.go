@@ -25,9 +25,20 @@ type Stats struct {
 	// more than once is there once.
 	Layers []LayerStats `json:"layers"`
 	// Files are those that had the most bytes fetched for them, at most 20.
-	// Only the first 65,536 files for which something is fetched are counted
-	// each for itself. What is fetched ahead counts for who reads it first.
+	// Only the first 65,536 files for which something is fetched, or that are
+	// large, are counted each for itself. What is fetched ahead counts for who reads it first.
 	Files []FileCost `json:"files"`
+	// Contents are those of files that are kept on disk whole.
+	Contents ContentStats `json:"contents"`
+}
+
+// ContentStats are the counters of the contents that a tree keeps on disk.
+type ContentStats struct {
+	Open      int   `json:"open"`      // now
+	Kept      int64 `json:"kept"`      // files that were written
+	KeptBytes int64 `json:"keptBytes"` // their bytes
+	ReadBytes int64 `json:"readBytes"` // bytes that Node.ReadAt read from contents
+	Waiting   int   `json:"waiting"`   // to be looked for, checked or written
 }
 
 // LayerStats are the counters of one layer.
@@ -39,8 +50,8 @@ type LayerStats struct {
 	Blob     blobcache.BlobStats    `json:"blob"`
 }
 
-// A FileCost is what reading one file took, since something was first fetched
-// for it.
+// A FileCost is what reading one file took; of a small one, since something was
+// first fetched for it.
 type FileCost struct {
 	Path    string `json:"path"` // one of its names
 	Asked   int64  `json:"asked"`
@@ -62,6 +73,7 @@ func (t *Tree) Stats() Stats {
 	at := map[*OpenLayer]int{}
 	for i, l := range t.layers {
 		asked := c.layers[i].asked.Load()
+		s.Contents.ReadBytes += c.layers[i].kept.Load()
 		s.Reads += c.layers[i].reads.Load()
 		s.Asked += asked
 		k, again := at[l]
@@ -71,6 +83,9 @@ func (t *Tree) Stats() Stats {
 			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Blob: l.blob.Stats()})
 		}
 		s.Layers[k].Asked += asked
+	}
+	if t.contents != nil {
+		t.contents.count(&s.Contents)
 	}
 	return s
 }
@@ -82,12 +97,12 @@ func (t *Tree) costly(n int) []FileCost {
 		id             uint32
 		asked, fetched int64
 	}
-	f.mu.RLock()
-	rows := make([]row, 0, len(f.m))
-	for id, c := range f.m {
-		rows = append(rows, row{id, c.asked.Load(), c.fetched.Load()})
+	var rows []row
+	for id, c := range f.all() {
+		if fetched := c.fetched.Load(); fetched > 0 {
+			rows = append(rows, row{id, c.asked.Load(), fetched})
+		}
 	}
-	f.mu.RUnlock()
 	slices.SortFunc(rows, func(a, b row) int {
 		return cmp.Or(cmp.Compare(b.fetched, a.fetched), cmp.Compare(a.id, b.id))
 	})

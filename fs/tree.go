@@ -55,9 +55,10 @@ type Tree struct {
 	sources []source
 
 	// Of a tree that New or MergeLayers made:
-	layers  []*OpenLayer // as sources; what Close closes
-	counts  *counters
-	digests *digestTables
+	layers   []*OpenLayer // as sources; what Close closes
+	counts   *counters
+	digests  *digestTables
+	contents *contents // nil if none are kept
 }
 
 // An inode is what the tree holds of every inode. There are many: it has no
