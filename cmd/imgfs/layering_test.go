@@ -19,7 +19,8 @@ const module = "github.com/imgfs/imgfs"
 const layering = `
 cmd/imgfs: fs fs/fusefs layerindex remote remote/blobcache remote/dockerarchive remote/ocilayout remote/registry go-digest image-spec pflag mpb x/sys x/term
 fs: layerindex remote remote/blobcache go-digest x/sync
-fs/fusefs: fs go-fuse x/sys
+fs/fusefs: fs fs/fusefs/internal/uring go-fuse x/sys
+fs/fusefs/internal/uring: x/sys
 
 layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd go-digest compress
 layerindex/internal/codec:

@@ -18,11 +18,21 @@ const maxRead = 1 << 20
 // attach mounts and returns a descriptor of the FUSE device that serves the
 // mount. go-fuse could do it too, but it lets fusermount3 write its complaints
 // to our standard error instead of into an error.
-func attach(t target, opts *Options) (int, error) {
-	if t.helper == "" {
-		return attachDirect(t.dir, opts)
+// The target comes back with the way that was taken.
+func attach(t target, opts *Options) (int, target, error) {
+	if t.helper != "" {
+		fd, err := attachHelper(t, opts)
+		return fd, t, err
 	}
-	return attachHelper(t, opts)
+	fd, err := attachDirect(t.dir, opts)
+	if !errors.Is(err, ErrCapability) || t.second == "" {
+		return fd, t, err
+	}
+	t.helper = t.second
+	if fd, second := attachHelper(t, opts); second == nil {
+		return fd, t, nil
+	}
+	return -1, t, err
 }
 
 // attachDirect uses mount(2), with the options that fusermount3 would give.

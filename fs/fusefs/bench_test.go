@@ -16,10 +16,10 @@ import (
 // content costs next to nothing.
 func benchMount(b *testing.B, tree string, keepOpens bool) (c *child, dir string) {
 	needFUSE(b)
-	w := who{keepOpens: keepOpens}
+	w := who{mode: mode{KeepOpens: keepOpens}}
 	if !isRoot() {
 		needHelper(b)
-		w = who{uid: os.Getuid(), useHelper: true, keepOpens: keepOpens}
+		w = who{uid: os.Getuid(), useHelper: true, mode: mode{KeepOpens: keepOpens}}
 	}
 	return serve(b, w, task{Tree: tree})
 }

@@ -14,12 +14,16 @@ import (
 // as that can be told without mounting: an *[Error], or nil.
 func Check(dir string, opts *Options) error {
 	_, err := thisHost().check(dir, opts)
+	if err == nil && opts != nil && opts.Passthrough == On && !isPrivileged() {
+		err = fmt.Errorf("%w: %w", ErrPassthrough, errPrivilege)
+	}
 	return mountError("mount", dir, err)
 }
 
 // A host is what a mount depends on outside of the mountpoint.
 type host struct {
 	root     bool
+	sysAdmin bool   // whether it may mount, as far as its user namespace goes
 	device   string // /dev/fuse
 	conf     string // fuse.conf of fusermount3
 	lookPath func(file string) (string, error)
@@ -28,6 +32,7 @@ type host struct {
 func thisHost() host {
 	return host{
 		root:     os.Geteuid() == 0,
+		sysAdmin: hasSysAdmin(),
 		device:   "/dev/fuse",
 		conf:     "/etc/fuse.conf",
 		lookPath: exec.LookPath,
@@ -38,6 +43,7 @@ func thisHost() host {
 type target struct {
 	dir    string // absolute, without symlinks
 	helper string // path of fusermount3, or "" to mount directly
+	second string // path of fusermount3 for when that is not allowed, or ""
 }
 
 func (h host) check(dir string, opts *Options) (target, error) {
@@ -53,7 +59,8 @@ func (h host) check(dir string, opts *Options) (target, error) {
 	if err := h.checkDevice(); err != nil {
 		return t, err
 	}
-	if h.root && !opts.useHelper {
+	if (h.root || h.sysAdmin) && !opts.useHelper {
+		t.second, _ = h.helper()
 		return t, nil
 	}
 	if t.helper, err = h.helper(); err != nil {
@@ -91,7 +98,7 @@ func mountedError(dir, real string, m mountEntry) error {
 	err := fmt.Errorf("%w: %s of type %s", ErrMounted, m.source, m.fsType)
 	command := ""
 	var st unix.Statfs_t
-	if errors.Is(unix.Statfs(real, &st), unix.ENOTCONN) {
+	if isDead(unix.Statfs(real, &st)) {
 		err, command = ErrDead, "fusermount3 -u "
 	}
 	if m.fsType == fsType {
@@ -103,13 +110,19 @@ func mountedError(dir, real string, m mountEntry) error {
 	return hinted{err, command + shellWord(dir)}
 }
 
+// isDead reports whether an error is that of a mount whose server is gone, or
+// about to be.
+func isDead(err error) bool {
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+}
+
 func dirError(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return ErrNoDir
 	case errors.Is(err, unix.ENOTDIR):
 		return ErrNotDir
-	case errors.Is(err, unix.ENOTCONN):
+	case isDead(err):
 		return ErrDead
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: %w", ErrPermission, err)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -92,9 +93,12 @@ func TestCheckHost(t *testing.T) {
 		host   host
 		opts   Options
 		want   error
-		helper string
+		helper string // and the one for when mounting is not allowed
 	}{
 		{"root", host{root: true, device: device, lookPath: has()}, Options{Suid: true, Dev: true, AllowOther: true}, nil, ""},
+		{"root with a helper", host{root: true, device: device, lookPath: has("fusermount3")}, Options{}, nil, ", then fusermount3"},
+		{"not root, but may mount", host{sysAdmin: true, device: device, lookPath: has()}, Options{Suid: true}, nil, ""},
+		{"not root, but may mount, with a helper", host{sysAdmin: true, device: device, lookPath: has("fusermount3")}, Options{}, nil, ", then fusermount3"},
 		{"root, no device", host{root: true, device: closed + "-none"}, Options{}, ErrNoDevice, ""},
 		{"device cannot be opened", host{root: true, device: closed}, Options{}, ErrDevice, ""},
 		{"root through a helper", host{root: true, device: device, lookPath: has("fusermount3")}, Options{useHelper: true}, nil, "fusermount3"},
@@ -113,8 +117,9 @@ func TestCheckHost(t *testing.T) {
 			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
-			if err == nil && got.helper != c.helper {
-				t.Errorf("the helper is %q, want %q", got.helper, c.helper)
+			first, second, _ := strings.Cut(c.helper, ", then ")
+			if err == nil && (got.helper != first || got.second != second) {
+				t.Errorf("the helper is %q, and then %q, want %q", got.helper, got.second, c.helper)
 			}
 			if err != nil && c.want != ErrNeedsRoot && hint("mount", dir, err) == "" {
 				t.Errorf("%v has no hint", err)
@@ -178,6 +183,38 @@ func TestMountWithoutCapability(t *testing.T) {
 	}
 }
 
+// Who is not root, but may mount, needs no fusermount3, and gets passthrough
+// with it.
+func TestCapabilityWithoutRoot(t *testing.T) {
+	needRoot(t)
+	needPassthrough(t)
+	c, dir := serve(t, who{uid: nobody, mode: mode{Passthrough: On, Disk: true}, wrap: []string{"setpriv",
+		"--reuid=" + strconv.Itoa(nobody), "--inh-caps=+sys_admin", "--ambient-caps=+sys_admin", "--"}}, task{Tree: "sample"})
+	c.send("helper")
+	c.expect("helper ")
+	c.send("unmount")
+	c.ended()
+	if isMounted(t, dir) {
+		t.Error("still mounted")
+	}
+}
+
+// An ordinary user who makes a user namespace mounts in it without fusermount3.
+func TestUserNamespaceOfAUser(t *testing.T) {
+	needFUSE(t)
+	needRoot(t)
+	openDevice(t)
+	unshare := []string{"setpriv", "--reuid=" + strconv.Itoa(nobody), "--clear-groups", "--", "unshare", "-Urm"}
+	if out, err := exec.Command(unshare[0], append(unshare[1:], "true")...).CombinedOutput(); err != nil {
+		t.Skipf("%q: %v: %s", unshare, err, out)
+	}
+	c, _ := serve(t, who{uid: nobody, wrap: unshare}, task{Tree: "plain"})
+	c.send("helper")
+	c.expect("helper ")
+	c.send("unmount")
+	c.ended()
+}
+
 func TestHelpersWords(t *testing.T) {
 	for _, c := range []struct {
 		script, want string
@@ -204,7 +241,7 @@ func TestSilentHelper(t *testing.T) {
 		t.Fatal(err)
 	}
 	var logs []string
-	_, err := attach(target{dir: t.TempDir(), helper: helper}, &Options{Logf: func(f string, a ...any) { logs = append(logs, f) }})
+	_, _, err := attach(target{dir: t.TempDir(), helper: helper}, &Options{Logf: func(f string, a ...any) { logs = append(logs, f) }})
 	if err == nil || !strings.Contains(err.Error(), "sent no descriptor") || len(logs) != 1 {
 		t.Errorf("%v, log %q, want an error and the helper's words in the log", err, logs)
 	}

@@ -13,8 +13,9 @@ import (
 
 // TestDirectReads go past the kernel's pages: what the program asks for is what
 // the daemon is asked for.
-func TestDirectReads(t *testing.T) {
-	w := mounters(t)[0]
+func TestDirectReads(t *testing.T) { forEachMode(t, testDirectReads) }
+
+func testDirectReads(t *testing.T, w who) {
 	tree := treeNamed(t, "sample")
 	_, dir := serve(t, w, task{Tree: "sample"})
 	for _, name := range []string{"mega", "holes", "hole", "empty", "setuid"} {
@@ -38,8 +39,9 @@ func TestDirectReads(t *testing.T) {
 }
 
 // TestSequentialReads in pieces that fit nothing end where the file does.
-func TestSequentialReads(t *testing.T) {
-	w := mounters(t)[0]
+func TestSequentialReads(t *testing.T) { forEachMode(t, testSequentialReads) }
+
+func testSequentialReads(t *testing.T, w who) {
 	want, err := io.ReadAll(contentOf(mustLookup(t, treeNamed(t, "sample"), "mega")))
 	if err != nil {
 		t.Fatal(err)
@@ -61,8 +63,9 @@ func TestSequentialReads(t *testing.T) {
 
 // TestMmapBeyond4GiB maps pages at the end of a file of 5 GiB, where the last
 // ends in zeros, and some where data begins within a page.
-func TestMmapBeyond4GiB(t *testing.T) {
-	w := mounters(t)[0]
+func TestMmapBeyond4GiB(t *testing.T) { forEachMode(t, testMmapBeyond4GiB) }
+
+func testMmapBeyond4GiB(t *testing.T, w who) {
 	n := mustLookup(t, treeNamed(t, "sample"), "holes")
 	_, dir := serve(t, w, task{Tree: "sample"})
 	f, err := os.Open(filepath.Join(dir, "holes"))
@@ -108,8 +111,9 @@ func TestMmapBeyond4GiB(t *testing.T) {
 }
 
 // TestTimesDoNotMove: reading changes no time, as it would on a disk.
-func TestTimesDoNotMove(t *testing.T) {
-	w := mounters(t)[0]
+func TestTimesDoNotMove(t *testing.T) { forEachMode(t, testTimesDoNotMove) }
+
+func testTimesDoNotMove(t *testing.T, w who) {
 	_, dir := serve(t, w, task{Tree: "sample"})
 	name := filepath.Join(dir, "mega")
 	if _, err := os.ReadFile(name); err != nil {

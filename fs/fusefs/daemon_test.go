@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,7 +32,8 @@ type task struct {
 	Tree string
 	Name string
 
-	UseHelper, KeepOpens, AllowOther bool
+	UseHelper, AllowOther bool
+	mode
 
 	Provenance, Control bool
 	Cache               string // directory, for the tree "opened"
@@ -47,7 +49,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	roles := map[string]func(task) error{
-		"serve": serveRole, "dump": dumpRole, "read": readRole, "hold": holdRole, "check": checkRole,
+		"serve": serveRole, "dump": dumpRole, "read": readRole, "hold": holdRole, "check": checkRole, "open": openRole,
 	}
 	if err := roles[k.Role](k); err != nil {
 		say("error: %v", err)
@@ -67,13 +69,20 @@ func serveRole(k task) error {
 	if err != nil {
 		return err
 	}
+	files := newDiskFiles(!k.Late)
 	opts := &Options{
-		Name:       k.Name,
-		AllowOther: k.AllowOther,
-		Provenance: k.Provenance,
-		Logf:       func(format string, args ...any) { say("log: "+format, args...) },
-		useHelper:  k.UseHelper,
-		keepOpens:  k.KeepOpens,
+		Name:        k.Name,
+		AllowOther:  k.AllowOther,
+		Provenance:  k.Provenance,
+		Logf:        func(format string, args ...any) { say("log: "+format, args...) },
+		useHelper:   k.UseHelper,
+		keepOpens:   k.KeepOpens,
+		disabled:    k.Disabled,
+		Passthrough: k.Passthrough,
+		IOUring:     k.IOUring,
+	}
+	if k.Disk {
+		opts.backings = files
 	}
 	if k.Control {
 		opts.Control = control(tree)
@@ -82,12 +91,27 @@ func serveRole(k task) error {
 	if err != nil {
 		return err
 	}
+	countRegistered(s, files)
 	say("ready")
+	var tell atomic.Bool // what the mount holds at the end
 	go func() {
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 			switch in.Text() {
 			case "ping":
 				say("pong")
+			case "paths":
+				b, _ := json.Marshal(s.FastPaths())
+				say("%s", b)
+			case "appear":
+				files.ready.Store(true)
+				say("there")
+			case "helper":
+				say("helper %s", s.target.helper)
+			case "tell":
+				tell.Store(true)
+				say("told")
+			case "state":
+				say("%s", passState(s, files))
 			case "mend":
 				broken.mended.Store(true)
 				say("mended")
@@ -105,6 +129,9 @@ func serveRole(k task) error {
 		os.Exit(2)
 	}()
 	s.Wait()
+	if tell.Load() {
+		say("%s", passState(s, files))
+	}
 	say("ended")
 	return nil
 }
@@ -126,7 +153,8 @@ type who struct {
 	name      string
 	uid       int // of the child
 	useHelper bool
-	keepOpens bool
+	wrap      []string // command that runs the child as the user
+	mode
 }
 
 // mounters are the ways to mount that this process can test.
@@ -137,7 +165,7 @@ func mounters(t *testing.T) []who {
 		needHelper(t)
 		return []who{{name: "user", uid: os.Getuid(), useHelper: true}}
 	}
-	ways := []who{{name: "root"}, {name: "root, with opens", keepOpens: true}}
+	ways := []who{{name: "root"}, {name: "root, with opens", mode: mode{KeepOpens: true}}}
 	if inNamespace() {
 		return ways
 	}
@@ -253,6 +281,13 @@ type child struct {
 // start runs a child as a user.
 func start(t testing.TB, uid int, k task) *child {
 	t.Helper()
+	return startBy(t, uid, nil, k)
+}
+
+// startBy runs a child as a user, by a command that changes to that user if
+// there is one.
+func startBy(t testing.TB, uid int, wrap []string, k task) *child {
+	t.Helper()
 	if isRoot() && uid != 0 {
 		openDevice(t)
 	}
@@ -262,11 +297,20 @@ func start(t testing.TB, uid int, k task) *child {
 	}
 	// The path of the binary may be closed to the user.
 	c := &child{t: t, cmd: exec.Command("/proc/self/exe"), events: make(chan string, 1000)}
+	if len(wrap) > 0 {
+		self, err := os.Open("/proc/self/exe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer self.Close()
+		c.cmd = exec.Command(wrap[0], append(wrap[1:], "/proc/self/fd/3")...)
+		c.cmd.ExtraFiles = []*os.File{self}
+	}
 	// The race detector makes a process sleep for a second at its end.
 	c.cmd.Env = append(os.Environ(), taskEnv+"="+string(text), "GORACE=atexit_sleep_ms=0")
 	c.cmd.Dir = "/"
 	c.cmd.Stderr = os.Stderr
-	if isRoot() && uid != 0 {
+	if isRoot() && uid != 0 && wrap == nil {
 		c.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	}
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
@@ -350,8 +394,8 @@ func serve(t testing.TB, w who, k task) (*child, string) {
 	if k.Dir == "" {
 		k.Dir = mountDir(t, w.uid)
 	}
-	k.Role, k.UseHelper, k.KeepOpens = "serve", w.useHelper, w.keepOpens
-	c := start(t, w.uid, k)
+	k.Role, k.UseHelper, k.mode = "serve", w.useHelper, w.mode
+	c := startBy(t, w.uid, w.wrap, k)
 	t.Cleanup(func() { c.stop(k.Dir) })
 	c.expect("ready")
 	return c, k.Dir

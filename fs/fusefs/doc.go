@@ -12,6 +12,11 @@
 // OPEN and OPENDIR are answered with ENOSYS where the kernel then stops
 // sending them: an open costs no round trip at all.
 //
+// With passthrough ([Options].Passthrough) opens are answered instead, and files
+// that the cache directory has whole are read by the kernel itself. A mount has
+// one or the other: ENOSYS to OPEN is for all files. [Server.FastPaths] tells
+// which of all this a mount uses.
+//
 // Access is checked by the kernel from mode, owner and POSIX ACLs
 // (default_permissions). A mount made by an ordinary user therefore shows that
 // user what an unpacked tree owned by root would: files of mode 0600 stay
@@ -44,7 +49,8 @@
 //
 // # Mounting
 //
-// Root mounts directly, everybody else through the setuid helper fusermount3.
+// Root mounts directly, and so does whoever has CAP_SYS_ADMIN, also that of a
+// user namespace; everybody else through the setuid helper fusermount3.
 // A process must not use the files of its own mount: both sides of a request
 // need a thread, and there may not be one left.
 //

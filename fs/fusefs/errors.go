@@ -21,6 +21,9 @@ var (
 	ErrNeedsRoot  = errors.New("suid and dev need root")
 	ErrNotMounted = errors.New("not an imgfs mount")
 	ErrBusy       = errors.New("in use")
+
+	// ErrPassthrough is for mounts where it is On.
+	ErrPassthrough = errors.New("no passthrough")
 )
 
 // An Error is a failure to mount on or to unmount a directory.
@@ -74,6 +77,8 @@ func hint(op, dir string, err error) string {
 		return "install the package fuse3"
 	case errors.Is(err, ErrAllowOther):
 		return "add the line user_allow_other to /etc/fuse.conf, as root"
+	case errors.Is(err, ErrPassthrough):
+		return "without --passthrough=on the daemon reads, which is slower for large files alone"
 	case errors.Is(err, ErrBusy):
 		return "end what uses it, or unmount it lazily"
 	}

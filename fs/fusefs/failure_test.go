@@ -92,7 +92,10 @@ func TestPathOf(t *testing.T) {
 }
 
 func TestFailedReadIsEIOAndTheNextWorks(t *testing.T) {
-	w := mounters(t)[0]
+	forEachMode(t, testFailedReadIsEIOAndTheNextWorks)
+}
+
+func testFailedReadIsEIOAndTheNextWorks(t *testing.T, w who) {
 	c, dir := serve(t, w, task{Tree: "faulty"})
 	path := filepath.Join(dir, "srv/bad")
 	if _, err := os.ReadFile(path); !errors.Is(err, unix.EIO) {
@@ -134,8 +137,9 @@ func readRole(k task) error {
 	return nil
 }
 
-func TestInterruptedRead(t *testing.T) {
-	w := mounters(t)[0]
+func TestInterruptedRead(t *testing.T) { forEachMode(t, testInterruptedRead) }
+
+func testInterruptedRead(t *testing.T, w who) {
 	c, dir := serve(t, w, task{Tree: "faulty"})
 	reader := start(t, w.uid, task{Role: "read", Dir: filepath.Join(dir, "slow")})
 	t.Cleanup(func() { _ = reader.cmd.Process.Kill() })
@@ -155,8 +159,9 @@ func TestInterruptedRead(t *testing.T) {
 	}
 }
 
-func TestKilledReader(t *testing.T) {
-	w := mounters(t)[0]
+func TestKilledReader(t *testing.T) { forEachMode(t, testKilledReader) }
+
+func testKilledReader(t *testing.T, w who) {
 	c, dir := serve(t, w, task{Tree: "faulty"})
 	cat := exec.Command("cat", filepath.Join(dir, "slow"))
 	if err := cat.Start(); err != nil {
@@ -176,8 +181,9 @@ func TestKilledReader(t *testing.T) {
 	}
 }
 
-func TestUnmountEndsBlockedReads(t *testing.T) {
-	w := mounters(t)[0]
+func TestUnmountEndsBlockedReads(t *testing.T) { forEachMode(t, testUnmountEndsBlockedReads) }
+
+func testUnmountEndsBlockedReads(t *testing.T, w who) {
 	c, dir := serve(t, w, task{Tree: "faulty"})
 	cat := exec.Command("cat", filepath.Join(dir, "slow"))
 	if err := cat.Start(); err != nil {

@@ -36,44 +36,43 @@ func namesOf(t *testing.T, tree string) []string {
 
 // TestReaddirOneByOne reads a directory with a buffer that has just the room
 // for the next name, after one that is eight bytes too small for it.
-func TestReaddirOneByOne(t *testing.T) {
-	w := mounters(t)[0]
+func TestReaddirOneByOne(t *testing.T) { forEachMode(t, testReaddirOneByOne) }
+
+func testReaddirOneByOne(t *testing.T, w who) {
 	want := namesOf(t, "sample")
-	for _, keepOpens := range []bool{false, true} {
-		w.keepOpens = keepOpens
-		_, dir := serve(t, w, task{Tree: "sample"})
-		fd := openDir(t, dir)
-		// First from the daemon, then from what the kernel keeps of it.
-		for range 2 {
-			if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
-				t.Fatal(err)
+	_, dir := serve(t, w, task{Tree: "sample"})
+	fd := openDir(t, dir)
+	// First from the daemon, then from what the kernel keeps of it.
+	for range 2 {
+		if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range want {
+			size := recordLen(name)
+			if n, err := unix.Getdents(fd, make([]byte, size-8)); !errors.Is(err, unix.EINVAL) {
+				t.Fatalf("%q with room for %d bytes of %d: %d, %v, want %v", name, size-8, size, n, err, unix.EINVAL)
 			}
-			for _, name := range want {
-				size := recordLen(name)
-				if n, err := unix.Getdents(fd, make([]byte, size-8)); !errors.Is(err, unix.EINVAL) {
-					t.Fatalf("%q with room for %d bytes of %d: %d, %v, want %v", name, size-8, size, n, err, unix.EINVAL)
-				}
-				if got := getdents(t, fd, make([]byte, size)); len(got) != 1 || got[0].name != name {
-					t.Fatalf("with room for %d bytes: %+v, want %q alone", size, got, name)
-				}
+			if got := getdents(t, fd, make([]byte, size)); len(got) != 1 || got[0].name != name {
+				t.Fatalf("with room for %d bytes: %+v, want %q alone", size, got, name)
 			}
-			if rest := getdents(t, fd, make([]byte, 4096)); len(rest) != 0 {
-				t.Errorf("behind the last: %+v", rest)
-			}
+		}
+		if rest := getdents(t, fd, make([]byte, 4096)); len(rest) != 0 {
+			t.Errorf("behind the last: %+v", rest)
 		}
 	}
 }
 
 // TestTelldir: a position is good for any descriptor, in any order, also of
 // another mount of the tree.
-func TestTelldir(t *testing.T) {
-	w := mounters(t)[0]
+func TestTelldir(t *testing.T) { forEachMode(t, testTelldir) }
+
+func testTelldir(t *testing.T, w who) {
 	_, dir := serve(t, w, task{Tree: "sample"})
 	entries := listing(t, openDir(t, dir), 4096)
 	if want := namesOf(t, "sample"); len(entries) != len(want) {
 		t.Fatalf("%d entries, want %d", len(entries), len(want))
 	}
-	w.keepOpens = true
+	w.mode = mode{KeepOpens: !w.KeepOpens}
 	_, other := serve(t, w, task{Tree: "sample"})
 	for _, d := range []string{dir, other} {
 		fd := openDir(t, d)
@@ -105,8 +104,9 @@ func lstat(t *testing.T, path string) (st unix.Stat_t) {
 
 // TestDotDot: ".." leads up, in listings and in paths, and out of the mount at
 // its root.
-func TestDotDot(t *testing.T) {
-	w := mounters(t)[0]
+func TestDotDot(t *testing.T) { forEachMode(t, testDotDot) }
+
+func testDotDot(t *testing.T, w who) {
 	tree := treeNamed(t, "sample")
 	_, dir := serve(t, w, task{Tree: "sample"})
 	root := lstat(t, dir)
@@ -144,8 +144,9 @@ func TestDotDot(t *testing.T) {
 }
 
 // TestSymlinks: those that lead nowhere, or round in circles, can be looked at.
-func TestSymlinks(t *testing.T) {
-	w := mounters(t)[0]
+func TestSymlinks(t *testing.T) { forEachMode(t, testSymlinks) }
+
+func testSymlinks(t *testing.T, w who) {
 	_, dir := serve(t, w, task{Tree: "sample"})
 	for _, c := range []struct {
 		name, target string
@@ -177,8 +178,9 @@ func TestSymlinks(t *testing.T) {
 
 // TestInodeNumbers: names of one inode have one number, no two inodes the same,
 // and readdir gives those that stat does.
-func TestInodeNumbers(t *testing.T) {
-	w := mounters(t)[0]
+func TestInodeNumbers(t *testing.T) { forEachMode(t, testInodeNumbers) }
+
+func testInodeNumbers(t *testing.T, w who) {
 	tree := treeNamed(t, "sample")
 	_, dir := serve(t, w, task{Tree: "sample"})
 	seen := map[uint64]string{}

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -32,15 +33,20 @@ type rawFS struct {
 	control    func(name string) ([]byte, bool)
 
 	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
-	// life of the mount. keepOpens forbids it. All are set before the first
-	// request but INIT.
+	// life of the mount. keepOpens forbids it. These and pass are set before
+	// the first request but INIT.
 	keepOpens, noOpen, noOpendir bool
+	can, disabled                uint64 // capabilities of the kernel; without these
+	backings                     backings
+	plan                         passPlan
+	pass                         *passthrough // nil: the mount has none
+	results                      sync.Pool    // of *readResult
 }
 
 var _ fuse.RawFileSystem = (*rawFS)(nil)
 
 func newRawFS(t *fs.Tree, opts *Options) *rawFS {
-	return &rawFS{
+	r := &rawFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		tree:          t,
 		contents:      summarize(t),
@@ -48,20 +54,34 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		provenance:    opts.Provenance,
 		control:       opts.Control,
 		keepOpens:     opts.keepOpens,
+		disabled:      opts.disabled,
+		backings:      opts.backings,
 	}
+	if r.backings == nil {
+		r.backings = treeBackings{t}
+	}
+	r.plan = planPassthrough(opts, &r.contents, r.backings)
+	return r
 }
 
 func (r *rawFS) String() string { return fsType }
 
 // Init learns what the kernel can do.
-func (r *rawFS) Init(s *fuse.Server) {
+func (r *rawFS) Init(s *fuse.Server) { r.negotiated(s.KernelSettings().Flags64()) }
+
+// negotiated takes note of the kernel's capabilities.
+func (r *rawFS) negotiated(can uint64) {
+	r.can = can &^ r.disabled
 	if r.keepOpens {
 		return
 	}
-	can := s.KernelSettings().Flags64()
-	r.noOpen = can&fuse.CAP_NO_OPEN_SUPPORT != 0
-	r.noOpendir = can&fuse.CAP_NO_OPENDIR_SUPPORT != 0
+	r.noOpen = r.can&fuse.CAP_NO_OPEN_SUPPORT != 0
+	r.noOpendir = r.can&fuse.CAP_NO_OPENDIR_SUPPORT != 0
 }
+
+// passThrough answers opens from now on, with p. It is called before the first
+// request but INIT.
+func (r *rawFS) passThrough(p *passthrough) { r.pass, r.noOpen = p, false }
 
 // Lookup answers a missing name with node 0, which the kernel keeps as well.
 func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
@@ -116,7 +136,24 @@ func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return fuse.ENOSYS
 	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	if r.pass == nil {
+		return fuse.OK
+	}
+	n, ok := r.tree.Node(in.NodeId)
+	if !ok {
+		return fuse.Status(unix.ESTALE)
+	}
+	if n.Attr().Size >= minPassthrough {
+		r.pass.open(n, in.Flags, out)
+	}
 	return fuse.OK
+}
+
+// Release comes for each open that was answered.
+func (r *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	if in.Fh == countedOpen {
+		r.pass.release(in.NodeId)
+	}
 }
 
 func (r *rawFS) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
@@ -147,7 +184,7 @@ func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	}
 	off := int64(in.Offset)
 	if off < 0 || off >= a.Size {
-		return fuse.ReadResultData(nil), fuse.OK
+		return r.result(nil), fuse.OK
 	}
 	buf = buf[:min(int64(len(buf)), a.Size-off)]
 	ctx := &fuse.Context{Caller: in.Caller, Cancel: cancel}
@@ -161,7 +198,31 @@ func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	if err != nil {
 		return nil, r.failures.status(ctx, "read", n, err)
 	}
-	return fuse.ReadResultData(buf), fuse.OK
+	return r.result(buf), fuse.OK
+}
+
+// A readResult is a reply to READ. go-fuse's own is allocated for each.
+type readResult struct {
+	data []byte
+	pool *sync.Pool
+}
+
+func (r *rawFS) result(data []byte) *readResult {
+	res, ok := r.results.Get().(*readResult)
+	if !ok {
+		res = &readResult{pool: &r.results}
+	}
+	res.data = data
+	return res
+}
+
+func (r *readResult) Bytes([]byte) ([]byte, fuse.Status) { return r.data, fuse.OK }
+func (r *readResult) Size() int                          { return len(r.data) }
+
+// Done is called once, when the reply has been sent.
+func (r *readResult) Done() {
+	r.data = nil
+	r.pool.Put(r)
 }
 
 // Lseek leaves SEEK_DATA and SEEK_HOLE to the kernel, which then takes a file

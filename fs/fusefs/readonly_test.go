@@ -76,8 +76,8 @@ func TestReadOnly(t *testing.T) {
 func TestReadOnlyThoughRemounted(t *testing.T) {
 	needRoot(t)
 	needFUSE(t)
-	for _, keepOpens := range []bool{false, true} {
-		_, dir := serve(t, who{keepOpens: keepOpens}, task{Tree: "sample"})
+	forEachMode(t, func(t *testing.T, w who) {
+		_, dir := serve(t, w, task{Tree: "sample"})
 		before := dumpOfMount(t, dir, 0)
 		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 			t.Skipf("this kernel does not remount: %v", err)
@@ -88,15 +88,15 @@ func TestReadOnlyThoughRemounted(t *testing.T) {
 		}
 		for _, c := range changes(dir) {
 			err := c.do()
-			if err == nil && !keepOpens && strings.HasPrefix(c.what, "open ") {
+			if err == nil && w.opensAreFree() && strings.HasPrefix(c.what, "open ") {
 				err = writeTo(filepath.Join(dir, "mega")) // the kernel no longer asks about opens
 			}
 			if !errors.Is(err, unix.EROFS) {
-				t.Errorf("opens %v, %s: %v, want %v", keepOpens, c.what, err, unix.EROFS)
+				t.Errorf("%s: %v, want %v", c.what, err, unix.EROFS)
 			}
 		}
 		compareDumps(t, dumpOfMount(t, dir, 0), before)
-	}
+	})
 }
 
 // writeTo writes to a file, and says what came of it.

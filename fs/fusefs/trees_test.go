@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,9 @@ var trees = map[string]func() []fs.Layer{
 	"acl":    func() []fs.Layer { return []fs.Layer{aclLayer()} },
 	"faulty": func() []fs.Layer { return []fs.Layer{sampleLayer(), faultyLayer(&faulty{})} },
 	"bench":  func() []fs.Layer { return []fs.Layer{benchLayer()} },
+
+	"program": func() []fs.Layer { return []fs.Layer{programLayer()} },
+	"many":    func() []fs.Layer { return []fs.Layer{manyLayer()} },
 }
 
 func treeNamed(t testing.TB, name string) *fs.Tree {
@@ -183,6 +187,35 @@ func (f *faulty) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("layer: %w", errFaulty)
 	}
 	return pattern{}.ReadAt(ctx, p, off)
+}
+
+// programLayer has a program: this machine's shell, with zeros behind it for
+// it to be large enough.
+func programLayer() fs.Layer {
+	text, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		panic(err)
+	}
+	text = append(text, make([]byte, minPassthrough)...)
+	return layerOf(content(text), dir("./", 0o755), file("program", 0o755, 0, int64(len(text))))
+}
+
+// A content is a layer in memory.
+type content []byte
+
+func (c content) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return bytes.NewReader(c).ReadAt(p, off)
+}
+
+// manySize is the size of the files in the tree "many".
+const manySize = minPassthrough + 1000
+
+func manyLayer() fs.Layer {
+	entries := []layerindex.Entry{dir("./", 0o755)}
+	for i := range manyFiles {
+		entries = append(entries, file(fmt.Sprint(i), 0o644, int64(i), manySize))
+	}
+	return layerOf(pattern{}, entries...)
 }
 
 const (

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -42,11 +43,17 @@ func unmountDir(dir string, lazy bool) error {
 	}
 	h := thisHost()
 	t := target{dir: real}
-	if !h.root {
-		if t.helper, err = h.helper(); err != nil {
+	direct := h.root || h.sysAdmin
+	if direct {
+		if err = unmount(t, lazy); !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
+	helper, missing := h.helper()
+	if missing != nil {
+		return cmp.Or(err, missing)
+	}
+	t.helper = helper
 	return unmount(t, lazy)
 }
 

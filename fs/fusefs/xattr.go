@@ -15,8 +15,11 @@ import (
 // A summary is what is known of a tree as a whole.
 type summary struct {
 	blocks uint64 // of blockSize bytes, in all regular files
-	xattrs bool   // whether any inode has an extended attribute
-	acls   bool   // whether any of them is a POSIX ACL
+	files  uint64 // how many regular files there are
+	// largest is the size of the largest of them, in bytes.
+	largest int64
+	xattrs  bool // whether any inode has an extended attribute
+	acls    bool // whether any of them is a POSIX ACL
 	// names has the names of attributes that are neither user.* nor trusted.*.
 	names map[string]bool
 }
@@ -31,6 +34,8 @@ func summarize(t *fs.Tree) summary {
 			continue
 		}
 		if a := n.Attr(); a.Mode&unix.S_IFMT == unix.S_IFREG {
+			s.files++
+			s.largest = max(s.largest, a.Size)
 			s.blocks += (uint64(a.Size) + blockSize - 1) / blockSize
 			s.blocks = min(s.blocks, math.MaxInt64/blockSize)
 		}

@@ -219,8 +219,9 @@ func checkProvenance(t *testing.T, dir string, listed bool) {
 }
 
 // TestProvenanceWithoutIndex has no digests to tell.
-func TestProvenanceWithoutIndex(t *testing.T) {
-	w := mounters(t)[0]
+func TestProvenanceWithoutIndex(t *testing.T) { forEachMode(t, testProvenanceWithoutIndex) }
+
+func testProvenanceWithoutIndex(t *testing.T, w who) {
 	_, dir := serve(t, w, task{Tree: "sample", Provenance: true})
 	path := filepath.Join(dir, "mega")
 	if got, want := xattrNames(t, path), []string{layerAttr, offsetAttr}; !slices.Equal(got, want) {
@@ -297,8 +298,9 @@ func TestStats(t *testing.T) {
 
 // TestNoXattrs: what the tree has nothing of is not supported, so that programs
 // such as ls look for it once and not for every file.
-func TestNoXattrs(t *testing.T) {
-	w := mounters(t)[0]
+func TestNoXattrs(t *testing.T) { forEachMode(t, testNoXattrs) }
+
+func testNoXattrs(t *testing.T, w who) {
 	_, dir := serve(t, w, task{Tree: "plain"})
 	path := filepath.Join(dir, "srv/index")
 	for range 2 {

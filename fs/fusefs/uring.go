@@ -1,0 +1,219 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/fs/fusefs/internal/uring"
+)
+
+const (
+	// uringPath is the name of the fast path.
+	uringPath = "io-uring"
+	// uringParameter is the module's parameter that lets connections use it.
+	uringParameter = "/sys/module/fuse/parameters/enable_uring"
+
+	// FUSE_DEV_IOC_BACKING_OPEN and FUSE_DEV_IOC_BACKING_CLOSE
+	backingOpen  = 0x4010e501
+	backingClose = 0x4004e502
+)
+
+// uringPayload is the size of the buffers for requests. Tests make the kernel
+// refuse them.
+var uringPayload = maxRead
+
+// whyNoURing returns why a mount cannot take its requests through io_uring, as
+// far as that can be told before there is a connection. The kernel must not be
+// told that it will if it then does not: requests would wait for ever.
+func whyNoURing(opts *Options) error {
+	if opts.IOUring == Off || opts.disabled&fuse.CAP_OVER_IO_URING != 0 {
+		return errTurnedOff
+	}
+	if err := parameterError(os.ReadFile(uringParameter)); err != nil {
+		return err
+	}
+	if err := uring.Probe(); err != nil {
+		// Without the file only a filter of system calls can be the reason.
+		disabled, _ := os.ReadFile("/proc/sys/kernel/io_uring_disabled")
+		return forbidden(err, string(disabled))
+	}
+	return nil
+}
+
+// parameterError returns what it means that the module's parameter was read so.
+func parameterError(enabled []byte, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return lacks("FUSE over io_uring, which came with 6.14")
+	case err == nil && !strings.HasPrefix(string(enabled), "Y"):
+		return errors.New("the module parameter enable_uring of fuse is N")
+	}
+	return err
+}
+
+// forbidden adds to the error of a probe what the administrator has decided.
+func forbidden(err error, disabled string) error {
+	disabled = strings.TrimSpace(disabled)
+	if errors.Is(err, uring.ErrForbidden) && disabled != "" && disabled != "0" {
+		return fmt.Errorf("io_uring is disabled (kernel.io_uring_disabled is %s)", disabled)
+	}
+	return err
+}
+
+// noURing is the error of a mount that must take requests through io_uring and
+// cannot.
+func noURing(why error) error { return fmt.Errorf("no FUSE over io_uring: %w", why) }
+
+// A uringConn takes requests through io_uring, and those that the kernel does
+// not send there from the FUSE device. If the kernel did not take the queues,
+// all come from the device.
+type uringConn struct {
+	raw    *rawFS
+	opts   *Options
+	ps     *fuse.ProtocolServer
+	device *os.File
+	engine *uring.Engine // nil if why is set
+	why    error
+
+	done     chan struct{}  // closed when the connection has ended
+	others   sync.WaitGroup // goroutines for requests from the device
+	waiting  sync.Map       // of the unique numbers of those
+	retrying atomic.Int32   // how many of them try again to interrupt
+}
+
+// newURingConn makes all that can be made before there is a connection. It
+// fails if requests cannot come through io_uring, as far as that can be known
+// by then.
+func newURingConn(raw *rawFS, opts *Options) (*uringConn, error) {
+	if err := whyNoURing(opts); err != nil {
+		return nil, err
+	}
+	c := &uringConn{raw: raw, opts: opts, done: make(chan struct{})}
+	var err error
+	if c.engine, err = uring.New(uring.Config{Handler: c, Payload: uringPayload, Failed: c.failed}); err != nil {
+		return nil, err
+	}
+	o := serverOptions(raw, opts)
+	o.ExtraCapabilities |= fuse.CAP_OVER_IO_URING
+	// Reads ahead must leave entries of a queue for all else.
+	o.MaxBackground = min(o.MaxBackground, c.engine.Depth()*3/4)
+	c.ps = fuse.NewProtocolServer(raw, o)
+	return c, nil
+}
+
+// connect answers INIT and registers the queues. It closes the connection, and
+// the descriptor, when it fails.
+func (c *uringConn) connect(fd int) error {
+	// So that reading can be ended by closing it.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		c.close()
+		return errors.Join(err, unix.Close(fd))
+	}
+	c.device = os.NewFile(uintptr(fd), "/dev/fuse")
+	can, err := c.init()
+	if err == nil {
+		c.raw.negotiated(can)
+		err = c.registerQueues(can)
+	}
+	if err != nil {
+		c.close()
+	}
+	return err
+}
+
+// init answers INIT and returns the kernel's capabilities.
+func (c *uringConn) init() (can uint64, err error) {
+	buf := make([]byte, deviceBuffer)
+	n, err := c.read(buf)
+	if err != nil {
+		return 0, fmt.Errorf("waiting for INIT: %w", err)
+	}
+	// Older kernels send less of it.
+	var in fuse.InitIn
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&in)), unsafe.Sizeof(in)), buf[:n])
+	if in.Opcode != opInit {
+		return 0, fmt.Errorf("the first request has opcode %d, want INIT", in.Opcode)
+	}
+	return in.Flags64(), c.respond(buf[:n])
+}
+
+// registerQueues has the kernel send requests through io_uring. If it does not,
+// they come through the device, which is an error only where that was not
+// wanted.
+func (c *uringConn) registerQueues(can uint64) error {
+	c.why = lacks("FUSE over io_uring for this mount")
+	if can&fuse.CAP_OVER_IO_URING != 0 {
+		c.why = c.control(func(fd uintptr) error { return c.engine.Register(int(fd)) })
+	}
+	if c.why == nil {
+		return nil
+	}
+	if c.opts.IOUring == On {
+		return noURing(c.why)
+	}
+	c.engine.Close()
+	c.engine = nil
+	return nil
+}
+
+// close gives back all that the connection has.
+func (c *uringConn) close() {
+	if c.engine != nil {
+		c.engine.Close()
+	}
+	if c.device != nil {
+		c.device.Close()
+	}
+}
+
+// failed ends the connection. The device stays open until the rings are no
+// longer used, as they know it by its number.
+func (c *uringConn) failed(err error) {
+	c.opts.logf("io_uring: %v", err)
+	c.engine.Stop()
+	_ = c.device.SetReadDeadline(time.Unix(1, 0))
+}
+
+// control calls f with the descriptor of the device.
+func (c *uringConn) control(f func(fd uintptr) error) error {
+	raw, err := c.device.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = f(fd) }); e != nil {
+		return e
+	}
+	return err
+}
+
+func (c *uringConn) register(fd uintptr) (id int32, err error) {
+	m := fuse.BackingMap{Fd: int32(fd)}
+	err = c.control(func(device uintptr) error {
+		r, _, errno := unix.Syscall(unix.SYS_IOCTL, device, backingOpen, uintptr(unsafe.Pointer(&m)))
+		if id = int32(r); errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	return id, err
+}
+
+func (c *uringConn) unregister(id int32) error {
+	return c.control(func(device uintptr) error {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, device, backingClose, uintptr(unsafe.Pointer(&id))); errno != 0 {
+			return errno
+		}
+		return nil
+	})
+}
+
+func (c *uringConn) fastPaths() []FastPath { return []FastPath{fastPath(uringPath, c.why)} }
