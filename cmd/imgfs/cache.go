@@ -3,7 +3,8 @@ package main
 const cacheUsage = `usage: imgfs cache ls | prune | verify
 
 Looks after the cache directory, which keeps what was fetched of layers, their
-indexes, manifests and configs for all mounts.
+indexes, manifests and configs for all mounts, and some files of the images whole
+and uncompressed, which the kernel can read by itself.
 
   imgfs cache ls      list the images of which something is kept
   imgfs cache prune   remove what was not used for long, or all

@@ -24,7 +24,8 @@ layers that are kept and what share of the image that is, when it was used last,
 how its layers were verified (see imgfs help stats), and where it is mounted.
 
 A layer that several images have counts for each of them. The last line says what
-the directory takes on disk, and what it may take (--cache-size).
+the directory takes on disk, and what it may take (--cache-size); and how much of
+that are files that are kept whole, of any image, for the kernel to read by itself.
 
       --json  an object with the details of each layer; docs/json.md names its members
 
@@ -46,10 +47,14 @@ func cacheLsCommand() command {
 
 // A cacheList is what imgfs cache ls --json prints. Sizes are in bytes.
 type cacheList struct {
-	Dir    string        `json:"dir"`
-	Usage  int64         `json:"usage"`  // of all that is in it, on disk
-	Budget int64         `json:"budget"` // what it may take; 0: no limit
-	Images []cachedImage `json:"images"` // the one used last first
+	Dir    string `json:"dir"`
+	Usage  int64  `json:"usage"`  // of all that is in it, on disk
+	Budget int64  `json:"budget"` // what it may take; 0: no limit
+	// Contents are the files that are kept whole, and what of the usage is
+	// theirs.
+	Contents     int           `json:"contents"`
+	ContentBytes int64         `json:"contentBytes"`
+	Images       []cachedImage `json:"images"` // the one used last first
 	// Other are the blobs that no image of the list has.
 	Other []cachedLayer `json:"other"`
 }
@@ -112,6 +117,14 @@ func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList
 	holdings, err := cache.Holdings()
 	if err != nil {
 		return nil, err
+	}
+	contents, err := cache.Contents()
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range contents {
+		list.Contents++
+		list.ContentBytes += x.Disk
 	}
 	images, err := cache.Images()
 	if err != nil {
@@ -185,12 +198,15 @@ func (e *env) printCache(list *cacheList) error {
 		limit = "of at most " + bytesText(list.Budget)
 	}
 	other := ""
+	if list.Contents > 0 {
+		other = fmt.Sprintf("; %s of it in %s", bytesText(list.ContentBytes), count(list.Contents, "whole file"))
+	}
 	if n := len(list.Other); n > 0 {
 		sum := int64(0)
 		for _, l := range list.Other {
 			sum += l.Cached + l.Index
 		}
-		other = fmt.Sprintf("; %s of %s belong to no image above", bytesText(sum), count(n, "layer"))
+		other += fmt.Sprintf("; %s of %s belong to no image above", bytesText(sum), count(n, "layer"))
 	}
 	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", e.shown(list.Dir), bytesText(list.Usage), limit, other)
 	return err

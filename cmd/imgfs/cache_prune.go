@@ -16,7 +16,8 @@ and fetch it again. Without a flag that says what, nothing is removed.
       --all           everything that no running process needs
       --older-than D  what was not used for so long: 36h, 7d, 2w, ...
       --to SIZE       what was used longest ago, until SIZE is left on disk
-      --json          before, after and freed (bytes on disk), blobs and indexes removed
+      --json          before, after and freed (bytes on disk), blobs, indexes and
+                      contents (of files kept whole) removed
 
 example:
   imgfs cache prune --older-than 30d
@@ -59,6 +60,8 @@ type pruneResult struct {
 	Freed   int64 `json:"freed"`
 	Blobs   int   `json:"blobs"`   // of which nothing is left
 	Indexes int   `json:"indexes"` // removed
+	// Contents are files that were kept whole, removed.
+	Contents int `json:"contents"`
 }
 
 func (p *pruner) run(e *env) error {
@@ -76,12 +79,12 @@ func (p *pruner) run(e *env) error {
 		return err
 	}
 	// Others may write meanwhile.
-	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes}
+	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents}
 	if p.json {
 		return e.printJSON(r)
 	}
-	_, err = fmt.Fprintf(e.stdout, "freed %s: %s and %s removed, %s left\n",
-		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Indexes, "index"), bytesText(r.After))
+	_, err = fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
+		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Contents, "whole file"), count(r.Indexes, "index"), bytesText(r.After))
 	return err
 }
 

@@ -17,8 +17,9 @@ const cacheVerifyUsage = `usage: imgfs cache verify [--json]
 
 Reads everything in the cache and compares it with its digest: the pieces of
 layers with the sums in their index, or the whole layer if there is no index, the
-indexes with the sums in them, manifests and configs. What is wrong is removed and
-named, and the exit code is 1. Mounts that use it fetch it again.
+indexes with the sums in them, files kept whole, manifests and configs. What is
+wrong is removed and named, and the exit code is 1. Mounts that use it fetch it
+again.
 
 A layer of which there are only some pieces and no index cannot be compared with
 anything. It stays and is counted as unknown: nothing is read from it without an
@@ -44,19 +45,22 @@ func cacheVerifyCommand() command {
 
 // A verifyReport is what imgfs cache verify --json prints.
 type verifyReport struct {
-	Blobs   int          `json:"blobs"`   // that there are
-	Bytes   int64        `json:"bytes"`   // of blobs that were read
-	Indexes int          `json:"indexes"` // that there are
-	Meta    int          `json:"meta"`    // manifests, configs and references
-	Wrong   []wrongThing `json:"wrong"`   // what was wrong, and has been removed
+	Blobs   int   `json:"blobs"`   // that there are
+	Bytes   int64 `json:"bytes"`   // of blobs that were read
+	Indexes int   `json:"indexes"` // that there are
+	// Contents are the files kept whole that were read, ContentBytes theirs.
+	Contents     int          `json:"contents"`
+	ContentBytes int64        `json:"contentBytes"`
+	Meta         int          `json:"meta"`  // manifests, configs and references
+	Wrong        []wrongThing `json:"wrong"` // what was wrong, and has been removed
 	// Unknown are the blobs that there is nothing to compare with.
 	Unknown []digest.Digest `json:"unknown"`
 }
 
 // A wrongThing is something in the cache that was not what it should be.
 type wrongThing struct {
-	Kind   string        `json:"kind"`             // "blob", "index" or "meta"
-	Digest digest.Digest `json:"digest,omitempty"` // of the blob
+	Kind   string        `json:"kind"`             // "blob", "index", "content" or "meta"
+	Digest digest.Digest `json:"digest,omitempty"` // of the blob, or the content
 	File   string        `json:"file,omitempty"`   // of meta
 	Chunks int64         `json:"chunks,omitempty"` // that are wrong, of a blob with an index
 	Bytes  int64         `json:"bytes,omitempty"`  // that they had
@@ -106,9 +110,16 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
+	contents, err := v.cache.Contents()
+	if err != nil {
+		return err
+	}
 	total, done := int64(0), int64(0)
 	for _, h := range holdings {
 		total += h.Cached
+	}
+	for _, x := range contents {
+		total += x.Size
 	}
 	g := e.newGauge("verifying")
 	defer g.finish()
@@ -122,6 +133,13 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 		}
 		v.report.Blobs++
 		done += h.Cached
+		g.update(done, total)
+	}
+	for _, x := range contents {
+		if err := v.content(ctx, x.Digest); err != nil {
+			return err
+		}
+		done += x.Size
 		g.update(done, total)
 	}
 	checked, removed, err := v.cache.VerifyMeta(ctx)
@@ -207,6 +225,25 @@ func (v *verifier) withoutIndex(ctx context.Context, h blobcache.Holding) error 
 	return nil
 }
 
+// content verifies a file that is kept whole, unless it has gone meanwhile.
+func (v *verifier) content(ctx context.Context, d digest.Digest) error {
+	check, ok, err := v.cache.VerifyContent(ctx, d)
+	if err != nil || !ok {
+		return err
+	}
+	v.report.Contents++
+	v.report.ContentBytes += check.Bytes
+	if !check.Bad {
+		return nil
+	}
+	why := "it cannot be read"
+	if check.Got != "" {
+		why = "its digest is " + check.Got.String()
+	}
+	v.wrong(wrongThing{Kind: "content", Digest: d, Bytes: check.Bytes, Why: why})
+	return nil
+}
+
 // isDamage tells whether an error says that an index file is of no use, and
 // not that it could not be read.
 func isDamage(err error) bool {
@@ -253,7 +290,7 @@ func (e *env) printReport(r *verifyReport) error {
 	if n := len(r.Unknown); n > 0 {
 		verdict += fmt.Sprintf(", %d unknown", n)
 	}
-	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %d manifests, configs and references: %s\n",
-		count(r.Blobs, "layer"), bytesText(r.Bytes), count(r.Indexes, "index"), r.Meta, verdict)
+	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and references: %s\n",
+		count(r.Blobs, "layer"), bytesText(r.Bytes), count(r.Indexes, "index"), count(r.Contents, "whole file"), bytesText(r.ContentBytes), r.Meta, verdict)
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/opencontainers/go-digest"
@@ -284,5 +286,86 @@ func TestCacheVerifyUnknown(t *testing.T) {
 	out := succeed(t, "cache", "verify", cache)
 	if !strings.HasPrefix(out, "unknown: blob "+big.Digest.String()+": ") || !strings.HasSuffix(out, ", 1 unknown\n") {
 		t.Errorf("got %q", out)
+	}
+}
+
+// TestCacheContents has files that are kept whole, one of them open and one
+// wrong.
+func TestCacheContents(t *testing.T) {
+	alone(t)
+	dir := t.TempDir()
+	cache := "--cache-dir=" + dir
+	kept, err := blobcache.Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	var digests []digest.Digest
+	for i := range 3 {
+		data := bytes.Repeat([]byte{'a' + byte(i)}, 10_000)
+		d := digest.FromBytes(data)
+		x, err := kept.StoreContent(t.Context(), d, int64(len(data)), bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, d)
+		if i > 0 {
+			x.Close()
+		} else {
+			defer x.Close()
+		}
+	}
+	list := parsed[cacheList](t, "cache", "ls", "--json", cache)
+	if list.Contents != 3 || list.ContentBytes != 3*12<<10 || list.Usage != diskUsage(t, dir) || len(list.Other) > 0 {
+		t.Errorf("got %+v, want 3 contents of 36 KiB on disk", list)
+	}
+	if out := succeed(t, "cache", "ls", cache); !strings.HasSuffix(out, "; "+bytesText(list.ContentBytes)+" of it in 3 whole files\n") {
+		t.Errorf("cache ls: got %q", out)
+	}
+
+	good := parsed[verifyReport](t, "cache", "verify", "--json", cache)
+	if good.Contents != 3 || good.ContentBytes != 30_000 || len(good.Wrong) > 0 {
+		t.Errorf("cache verify: got %+v, want 3 contents of 10000 bytes each, none wrong", good)
+	}
+	wrong := digests[1]
+	for _, asJSON := range []bool{true, false} {
+		if err := os.WriteFile(filepath.Join(dir, "new"), []byte("wrong"), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "new"), cacheFile(dir, "contents", wrong)); err != nil {
+			t.Fatal(err)
+		}
+		why := "its digest is " + digest.FromString("wrong").String()
+		if !asJSON {
+			r := invoke(t, "cache", "verify", cache)
+			if r.code != exitError || !strings.HasPrefix(r.stdout, "removed: content "+wrong.String()+": "+why+"\n") ||
+				!strings.Contains(r.stdout, ", 3 whole files (") || !strings.HasSuffix(r.stdout, ": 1 wrong, and removed\n") {
+				t.Errorf("cache verify: got exit code %d and %q", r.code, r.stdout)
+			}
+			continue
+		}
+		r := invoke(t, "cache", "verify", "--json", cache)
+		var report verifyReport
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitError {
+			t.Fatalf("got exit code %d, error %v\n%s%s", r.code, err, r.stdout, r.stderr)
+		}
+		if want := (wrongThing{Kind: "content", Digest: wrong, Bytes: 5, Why: why}); len(report.Wrong) != 1 || report.Wrong[0] != want {
+			t.Errorf("cache verify: got %+v, want %+v", report.Wrong, want)
+		}
+	}
+	if _, err := os.Lstat(cacheFile(dir, "contents", wrong)); !os.IsNotExist(err) {
+		t.Errorf("what was wrong is still there: %v", err)
+	}
+
+	// What is open stays.
+	got := parsed[pruneResult](t, "cache", "prune", "--all", "--json", cache)
+	if got.Contents != 1 || got.After != diskUsage(t, dir) {
+		t.Errorf("cache prune --all: got %+v, want 1 content removed", got)
+	}
+	if list := parsed[cacheList](t, "cache", "ls", "--json", cache); list.Contents != 1 {
+		t.Errorf("left are %d contents, want the one that is open", list.Contents)
+	}
+	if out := succeed(t, "cache", "prune", "--all", cache); !strings.Contains(out, ": 0 layers, 0 whole files and 0 indexes removed, ") {
+		t.Errorf("cache prune --all: got %q", out)
 	}
 }

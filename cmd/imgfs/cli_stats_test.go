@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 	"golang.org/x/sys/unix"
@@ -41,6 +42,14 @@ func TestStats(t *testing.T) {
 			len(got.Layers) != 3 || got.Platform == "" || time.Since(got.Since) > time.Minute || got.Manifest.Validate() != nil {
 			t.Errorf("got %+v", got)
 		}
+		for _, p := range got.FastPaths {
+			if p.Active != (p.Why == "") {
+				t.Errorf("fast path %+v", p)
+			}
+		}
+		if len(got.FastPaths) < 8 {
+			t.Errorf("only the fast paths %+v", got.FastPaths)
+		}
 		for i, l := range got.Layers {
 			if l.Verified != "whole" || l.Size == 0 || l.Cached != l.Size {
 				t.Errorf("layer %d: got %+v, want it verified whole, and all of it cached", i, l)
@@ -52,7 +61,7 @@ func TestStats(t *testing.T) {
 			}
 		}
 		text := s.ok("stats", dir).stdout
-		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nLAYER ", " whole\n", shortDigest(got.Layers[1].Digest)} {
+		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nFAST PATH ", "\nno-opendir ", "\nLAYER ", " whole\n", shortDigest(got.Layers[1].Digest)} {
 			if !strings.Contains(text, words) {
 				t.Errorf("there is no %q in\n%s", words, text)
 			}
@@ -71,6 +80,51 @@ func TestStats(t *testing.T) {
 	})
 }
 
+// TestMountChoices has the flags for what makes a mount faster.
+func TestMountChoices(t *testing.T) {
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	forEachMounter(t, func(t *testing.T, who account) {
+		s := sandboxOf(t, who)
+		for _, bad := range []string{"--passthrough=yes", "--io-uring", "--io-uring=On"} {
+			if r := s.run("mount", bad, image, s.mountpoint()); r.code != exitUsage {
+				t.Errorf("%s: exit code %d, want %d", bad, r.code, exitUsage)
+			}
+		}
+		for _, c := range []struct{ flag, name string }{{"--passthrough", "passthrough"}, {"--io-uring", "io-uring"}} {
+			dir := s.mount(image, c.flag+"=off")
+			if p := pathNamed(t, s.stats(dir), c.name); p.Active || !strings.Contains(p.Why, "turned off") {
+				t.Errorf("%s=off: %+v", c.flag, p)
+			}
+			s.umount(dir)
+			dir = s.mountpoint()
+			r := s.run("mount", c.flag+"=on", image, dir)
+			if r.code != 0 {
+				if who.uid == 0 && c.name == "passthrough" {
+					t.Logf("not to be had here: %s", r.stderr)
+				}
+				if r.code != exitError || mounted(dir) || !strings.Contains(r.stderr, "mount "+dir+": no ") {
+					t.Errorf("%s=on: exit code %d, mounted %v\n%s", c.flag, r.code, mounted(dir), r.stderr)
+				}
+				continue
+			}
+			if p := pathNamed(t, s.stats(dir), c.name); !p.Active {
+				t.Errorf("%s=on: %+v", c.flag, p)
+			}
+			s.umount(dir)
+		}
+	})
+}
+
+func pathNamed(t *testing.T, m mountStats, name string) fusefs.FastPath {
+	t.Helper()
+	i := slices.IndexFunc(m.FastPaths, func(p fusefs.FastPath) bool { return p.Name == name })
+	if i < 0 {
+		t.Fatalf("no fast path %s in %+v", name, m.FastPaths)
+	}
+	return m.FastPaths[i]
+}
+
 // TestStatsRefuses asks what has no stats.
 func TestStatsRefuses(t *testing.T) {
 	needFUSE(t)
@@ -82,7 +136,9 @@ func TestStatsRefuses(t *testing.T) {
 	checkRefusal(t, s.run("stats", "/proc"), exitError, []string{"stats /proc: not an imgfs mount"}, "imgfs cache ls")
 	checkRefusal(t, s.run("stats", plain+"/no"), exitError, []string{"stats " + plain + "/no: "}, "")
 
-	dir := s.mount(image)
+	// What has been put on a ring for a process that is stopped cannot be taken
+	// back, not even to be killed.
+	dir := s.mount(image, "--io-uring=off")
 	pid := s.daemon(dir)
 	list := func() cacheList {
 		t.Helper()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,8 @@ mounted as it was last seen, with a warning.
       --max-requests N   how many requests a server has at a time (default 16)
       --provenance       list the attributes user.imgfs.layer, .digest and .offset, which say where
                          a file comes from; without it they are there for who asks by name
+      --passthrough W    "on": the kernel reads cached files by itself; "off", or "auto" (default)
+      --io-uring W       "on": requests come through io_uring; "off", or "auto" (default)
 
 example:
   imgfs mount fedora:latest /mnt/fedora
@@ -46,6 +50,29 @@ type mounter struct {
 	prefetch   bool
 	provenance bool
 	detached   bool // this is the process in the background
+
+	passthrough, ioURing choice
+}
+
+// A choice is the value of a flag for what makes a mount faster. What is "on"
+// and cannot be had fails the mount; "auto" never does.
+type choice fusefs.Choice
+
+var choices = []string{fusefs.Auto: "auto", fusefs.On: "on", fusefs.Off: "off"}
+
+func (c *choice) String() string { return choices[*c] }
+
+// Type is for messages of pflag.
+func (c *choice) Type() string { return "choice" }
+
+// Set is called with what the user wrote.
+func (c *choice) Set(s string) error {
+	i := slices.Index(choices, s)
+	if i < 0 {
+		return errors.New("it is one of auto, on, off")
+	}
+	*c = choice(i)
+	return nil
 }
 
 func mountCommand() command {
@@ -55,6 +82,8 @@ func mountCommand() command {
 		f.BoolVar(&m.allowOther, "allow-other", false, "")
 		f.BoolVar(&m.prefetch, "prefetch", false, "")
 		f.BoolVar(&m.provenance, "provenance", false, "")
+		f.Var(&m.passthrough, "passthrough", "")
+		f.Var(&m.ioURing, "io-uring", "")
 		f.BoolVar(&m.detached, detachedFlag, false, "")
 		set := networkFlags(f)
 		f.Lookup(detachedFlag).Hidden = true
@@ -76,7 +105,8 @@ func mountCommand() command {
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
-	return &fusefs.Options{Name: img, AllowOther: m.allowOther, Provenance: m.provenance}
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther, Provenance: m.provenance,
+		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing)}
 }
 
 // serve mounts the image and serves it until it is unmounted.
@@ -117,6 +147,7 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	if err != nil {
 		return err
 	}
+	tell.serving(srv.FastPaths())
 	line := summary(img, t, dir, cache.Stats(), time.Since(begun))
 	if shell != nil {
 		log.toFile()
@@ -128,6 +159,7 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	if err != nil {
 		return errors.Join(err, srv.Unmount())
 	}
+	go debug.FreeOSMemory() // what mounting took, and serving does not need
 	e.network.tellTo(log.printf)
 	if m.prefetch {
 		defer tell.beginPrefetch(ctx, e)()

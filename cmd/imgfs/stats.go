@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/spf13/pflag"
 )
@@ -15,9 +16,9 @@ const statsUsage = `usage: imgfs stats [--json] DIR
 Prints what a running mount has done since it was mounted: bytes that readers
 asked for, bytes fetched from the registry (wasted: fetched and not read yet),
 requests, bytes that came from the cache, failed reads, how long reads waited,
-how each layer was verified, and the files that cost most; and whether a registry
-is down, as of its last request. DIR is the mountpoint
-or anything below it.
+how each layer was verified, and the files that cost most; whether a registry is
+down, as of its last request; and what makes the mount fast, or why it is not
+used. DIR is the mountpoint or anything below it.
 
 Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 (each piece by an index made from the whole layer elsewhere) or "publisher only"
@@ -69,8 +70,14 @@ func (e *env) printStats(s mountStats) error {
 	fmt.Fprintf(w, "hits\t%s\tof layers came from the cache\n", bytesText(n.Hits))
 	fmt.Fprintf(w, "indexed\t%s\tof new layers were read at mounting, besides %s of manifests\n", bytesText(n.Indexed), bytesText(n.Meta))
 	fmt.Fprintf(w, "waits\t%d\thalf up to %s, all but 1 %% up to %s\n", n.Waits, secondsText(n.WaitP50), secondsText(n.WaitP99))
+	fmt.Fprintf(w, "kept\t%s\tin %s that were read often; %s read from such\n",
+		bytesText(s.Contents.KeptBytes), count(int(s.Contents.Kept), "file"), bytesText(s.Contents.ReadBytes))
 	if n.Bad > 0 {
 		fmt.Fprintf(w, "wrong\t%d\tchunks were not what they should be, and not used\n", n.Bad)
+	}
+	fmt.Fprintln(w, "\nFAST PATH\tUSED")
+	for _, p := range s.FastPaths {
+		fmt.Fprintf(w, "%s\t%s\n", p.Name, usedText(p))
 	}
 	fmt.Fprintln(w, "\nLAYER\tSIZE\tCACHED\tASKED\tFETCHED\tWASTED\tREQUESTS\tHITS\tERRORS\tVERIFIED")
 	for _, l := range s.Layers {
@@ -104,6 +111,14 @@ func (e *env) shown(name string) string {
 		return printable(name)
 	}
 	return name
+}
+
+// usedText says for people whether a fast path is used, and why not.
+func usedText(p fusefs.FastPath) string {
+	if p.Active {
+		return "yes"
+	}
+	return "no: " + oneLine(p.Why)
 }
 
 // secondsText writes a time span for people.

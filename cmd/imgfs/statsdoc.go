@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/opencontainers/go-digest"
@@ -37,8 +38,12 @@ type mountStats struct {
 	// Servers are those that were asked something, those first that are down.
 	Servers    []serverState `json:"servers"`
 	Goroutines int           `json:"goroutines"` // of the process that serves the mount
-	Total      totalStats    `json:"total"`
-	Layers     []layerStats  `json:"layers"` // the base first
+	// FastPaths are the ways to serve that not every kernel and user has.
+	FastPaths []fusefs.FastPath `json:"fastPaths"`
+	// Contents are files that are in the cache as such, besides the layers.
+	Contents fs.ContentStats `json:"contents"`
+	Total    totalStats      `json:"total"`
+	Layers   []layerStats    `json:"layers"` // the base first
 	// Files are those that had the most bytes fetched for them.
 	Files []fs.FileCost `json:"files"`
 	// OmittedLayers and OmittedFiles were left out, for their number.
@@ -106,6 +111,7 @@ type teller struct {
 
 	mu       sync.Mutex
 	prefetch prefetchState
+	paths    []fusefs.FastPath
 }
 
 func newTeller(e *env, img *remote.Image, t *fs.Tree, dir string, cache *blobcache.Cache) *teller {
@@ -114,7 +120,7 @@ func newTeller(e *env, img *remote.Image, t *fs.Tree, dir string, cache *blobcac
 			Image: img.Source.Name(), Manifest: img.Descriptor.Digest, Platform: platformText(img.Platform), Dir: dir,
 			CacheDir: cache.Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: e.offline,
 		},
-		cache: cache, tree: t, net: &e.network, prefetch: prefetchState{State: "off"},
+		cache: cache, tree: t, net: &e.network, prefetch: prefetchState{State: "off"}, paths: []fusefs.FastPath{},
 	}
 }
 
@@ -124,6 +130,13 @@ func (t *teller) control(name string) ([]byte, bool) {
 		return nil, false
 	}
 	return t.stats().encode(maxStats), true
+}
+
+// serving notes how the mount is served.
+func (t *teller) serving(paths []fusefs.FastPath) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.paths = paths
 }
 
 // prefetching notes how far prefetching is.
@@ -137,7 +150,7 @@ func (t *teller) prefetching(state string, f filling) {
 func (t *teller) stats() mountStats {
 	s := t.about
 	t.mu.Lock()
-	s.Prefetch = t.prefetch
+	s.Prefetch, s.FastPaths = t.prefetch, t.paths
 	t.mu.Unlock()
 	s.count(t.tree.Stats())
 	s.Servers, s.Goroutines = t.net.servers(), runtime.NumGoroutine()
@@ -166,6 +179,7 @@ func (s *mountStats) count(n fs.Stats) {
 		}
 	}
 	total.Asked, total.Errors = n.Asked, n.Errors
+	s.Contents = n.Contents
 	s.Total, s.Files = total, append([]fs.FileCost{}, n.Files...)
 }
 

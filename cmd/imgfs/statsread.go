@@ -50,7 +50,7 @@ func mountOf(path string) (string, error) {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return "", fusefs.ErrNoDir
-	case errors.Is(err, unix.ENOTCONN):
+	case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):
 		return "", fusefs.ErrDead
 	case err != nil:
 		return "", err
