@@ -26,6 +26,8 @@ nightly: setup
 	IMGFS_STACKS=20000 $(GO) test -count=1 -timeout 60m $(PACKAGES)
 	GOMAXPROCS=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
 	IMGFS_SOAK=10m $(GO) test -count=1 -timeout 20m -run '^TestSoak$$' ./cmd/imgfs
+	@.ci/setup fio
+	IMGFS_STRESS=5m $(GO) test -count=1 -timeout 90m -run '^TestStress(Fio)?$$' ./cmd/imgfs
 	$(MAKE) fuzz
 
 # Every fuzz target of every package, one after the other.
@@ -42,6 +44,8 @@ bench: setup build
 	@.ci/setup gcc libdeflate-tools isal zlib1g-dev fuse3 skopeo docker-registry zstd
 	$(GO) run ./layerindex/internal/indexbench $(BENCHFLAGS)
 	$(GO) run ./testdata/netbench $(NETBENCHFLAGS) bin/imgfs
+	@.ci/setup squashfuse squashfs-tools erofs-utils bindfs e2fsprogs mount util-linux gzip findutils
+	$(GO) run ./testdata/fusebench $(FUSEBENCHFLAGS) bin/imgfs
 	$(GO) test -run '^$$' -bench . -timeout 60m $(PACKAGES)
 
 demo: build

@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 }
 
 func TestParsing(t *testing.T) {
-	if got, err := parseResident("Name:\timgfs\nVmHWM:\t 99999 kB\nVmRSS:\t   12345 kB\n"); err != nil || got != 12345<<10 {
-		t.Errorf("resident: got %d and error %v", got, err)
+	if got, err := parseMemory("Name:\timgfs\nVmHWM:\t 99999 kB\nVmRSS:\t   12345 kB\nRssAnon:\t     678 kB\n"); err != nil || got != (memoryUse{12345 << 10, 678 << 10}) {
+		t.Errorf("memory: got %v and error %v", got, err)
 	}
-	if _, err := parseResident("Name:\timgfs\n"); err == nil {
+	if _, err := parseMemory("Name:\timgfs\nRssAnon:\t     678 kB\n"); err == nil {
 		t.Error("a status without VmRSS has one")
 	}
 	table := "1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /tmp/b rw - fuse x rw\n3 1 0:3 / /tmp/b/c rw - fuse x rw\n4 1 0:4 / /tmp/bb rw - fuse x rw\n"
@@ -44,8 +44,11 @@ func TestParsing(t *testing.T) {
 
 func TestParseVariant(t *testing.T) {
 	got, err := parseVariant(" slow : --one=1 A=b --two")
-	if want := (variant{"slow", []string{"--one=1", "--two"}, []string{"A=b"}}); err != nil || !reflect.DeepEqual(got, want) {
+	if want := (variant{label: "slow", flags: []string{"--one=1", "--two"}, environment: []string{"A=b"}}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v and error %v, want %v", got, err, want)
+	}
+	if got, err := parseVariant("ring: --io-uring=on"); err != nil || !got.uring {
+		t.Errorf("got %v and error %v, want one for which the kernel offers io_uring", got, err)
 	}
 	for _, text := range []string{"", "label", ": --flag", "label: word"} {
 		if v, err := parseVariant(text); err == nil {
@@ -87,6 +90,12 @@ func TestReadFiles(t *testing.T) {
 	}
 	if other, err := readFiles(names, 1, true); err != nil || other.sum == one.sum {
 		t.Errorf("another byte: got %v and error %v", other, err)
+	}
+	if err := errors.Join(os.WriteFile(names[0], []byte("two"), 0o666), os.WriteFile(names[1], []byte("one"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if other, err := readFiles(names, 1, true); err != nil || other.sum == one.sum {
+		t.Errorf("two files in each other's place: got %v and error %v", other, err)
 	}
 	if _, err := readFiles(append(names, "/nowhere/at/all"), 4, false); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: got error %v", err)
@@ -162,7 +171,7 @@ func TestOnce(t *testing.T) {
 // TestJudge: the figures follow from the rows.
 func TestJudge(t *testing.T) {
 	b := &bench{section: "S", report: report{Lacks: map[string]string{}}}
-	b.systems = []*system{{name: nameImgfs, mine: true, past: true}, {name: "imgfs other", mine: true}, {name: nameSquash}, {name: nameOverlay}}
+	b.systems = []*system{{name: nameImgfs, mine: true, past: true}, {name: "imgfs other", mine: true, variant: variant{label: "other"}}, {name: nameSquash}, {name: nameOverlay}}
 	for system, times := range map[string][]time.Duration{
 		nameImgfs: {2 * time.Second, time.Second, 9 * time.Second}, "imgfs other": {time.Second}, nameSquash: {time.Second}, nameOverlay: {4 * time.Second},
 	} {
@@ -186,6 +195,11 @@ func TestJudge(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	b.report.Figures = nil
+	b.judge("start")
+	if n := len(b.report.Figures); n != 2 {
+		t.Errorf("%d figures about starts, want two, of the default", n)
 	}
 	b.systems, b.report.Figures = b.systems[1:], nil
 	b.report.Lacks[nameSquash] = "not installed"

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -21,6 +23,7 @@ type image struct {
 	dir    string
 	layout string
 	tree   string // unpacked
+	shown  string // what find shows of it
 	all    files
 	small  files
 	// everywhere is whether all systems were prepared for it.
@@ -72,7 +75,7 @@ func (b *bench) image(name, what, layout string, source func(layout string) erro
 		return img, nil
 	}
 	b.logf("preparing %s: %s", name, what)
-	img := &image{name: name, what: what, dir: filepath.Join(b.work, name), layout: layout}
+	img := &image{name: name, what: what, dir: filepath.Join(b.disk, name), layout: layout}
 	if layout == "" {
 		img.layout = filepath.Join(img.dir, "layout")
 		if err := once(img.layout, source); err != nil {
@@ -94,6 +97,19 @@ func (b *bench) image(name, what, layout string, source func(layout string) erro
 		"oci:"+img.layout+":"+labimage.Tag, "docker://"+b.reference(img))
 	b.images[name] = img
 	return img, err
+}
+
+// ratio says how well an image is compressed.
+func (img *image) ratio() string {
+	blob, err := biggest(filepath.Join(img.layout, "blobs", "sha256"))
+	if err != nil {
+		return "unknown"
+	}
+	info, err := os.Stat(blob)
+	if err != nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.2f : 1", float64(img.all.bytes)/float64(info.Size()))
 }
 
 // reference names an image in the registry.
@@ -143,7 +159,19 @@ func (b *bench) list(img *image) error {
 		err = fmt.Errorf("%s has %d bytes, want %d", img.tree, r.bytes, img.all.bytes)
 	}
 	img.all.sum = r.sum
+	if err == nil {
+		img.shown, err = b.shown(img.tree)
+	}
 	return err
+}
+
+// shown returns kind, name and length or target of everything in a tree, as
+// find has them. A directory's length is its file system's own affair.
+func (b *bench) shown(root string) (string, error) {
+	out, err := b.output("find", root, "-type", "f", "-printf", `f %s %P\0`, "-o", "-printf", `%y %l %P\0`)
+	lines := strings.Split(out, "\x00")
+	slices.Sort(lines)
+	return strings.Join(lines, "\x00"), err
 }
 
 // readAll reads files of a mounted image, which must have the length they had

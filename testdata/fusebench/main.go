@@ -1,14 +1,17 @@
 // Command fusebench measures what a mounted image feels like beside a local
-// disk: it mounts the image that imgfs serves, and the same tree by way of
-// squashfuse_ll, overlayfs, erofs, bindfs and not at all, and does the same
-// with each of them, in turns. It prints a table, and exits 0 also when a
-// wanted figure is missed; not so when something is broken or bytes differ.
+// disk: it mounts the image that imgfs serves, with passthrough and io_uring and
+// without, and the same tree by way of squashfuse_ll, overlayfs, erofs, bindfs
+// and not at all, and does the same with each of them, in turns. It prints a
+// table, and exits 0 also when a wanted figure is missed; not so when something
+// is broken or bytes differ.
 //
-//	go run ./testdata/fusebench [-only NAME] [-runs N] [-also 'LABEL: WORDS'] [-work DIR] [-json] bin/imgfs
+//	go run ./testdata/fusebench [-only NAME] [-runs N] [-systems NAMES] [-also 'LABEL: WORDS'] [-loop] [-work DIR] [-json] bin/imgfs
 //
-// It needs root, for mounts and for dropping what the kernel has cached. With
-// CORPORA set (the lab's README) the image is the lab's node, else one of Go's
-// sources. docs/performance.md has results and what each row is about.
+// It needs root, for mounts and for dropping what the kernel has cached. All
+// that is read lies on one ext4: the machine's own if the directory for images is
+// on one, else one in a file. With CORPORA set (the lab's README) the image is
+// the lab's node, else one of Go's sources. docs/performance.md has results and
+// what each row is about.
 package main
 
 import (
@@ -18,11 +21,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -36,12 +41,13 @@ func main() {
 var sections = []struct {
 	name, title string
 	run         func(*bench) error
+	needs       []string // programs
 }{
-	{"walk", "Walking the tree", (*bench).walk},
-	{"small", "Reading all small files", (*bench).small},
-	{"big", "Reading one big file", (*bench).big},
-	{"packed", "Reading what is on disk only as the registry gave it", (*bench).packed},
-	{"start", "Starting a program", (*bench).start},
+	{"walk", "Walking the tree", (*bench).walk, nil},
+	{"small", "Reading all small files", (*bench).small, nil},
+	{"big", "Reading one big file", (*bench).big, nil},
+	{"packed", "Reading what is on disk only as the registry gave it", (*bench).packed, []string{"taskset", "gzip"}},
+	{"start", "Starting a program", (*bench).start, []string{"chroot"}},
 }
 
 // A bench is one run of the program.
@@ -52,6 +58,7 @@ type bench struct {
 	corpora string // where the lab's images are; "" for none
 	self    string // this program, which reads as well
 	dir     string // temporary
+	disk    string // where everything lies that is read
 	logf    func(format string, args ...any)
 
 	registry string // where it listens
@@ -67,19 +74,25 @@ type bench struct {
 // settings are what the tests have smaller.
 type settings struct {
 	runs   int
-	only   string // a section; empty means all
-	work   string // where images are kept for the next run; empty means not
+	only   string   // a section; empty means all
+	work   string   // where images are kept for the next run; empty means not
+	chosen []string // systems; empty means all
 	also   []variant
+	loop   bool // have a file system in a file for it all, in any case
 	warm   bool // leave alone what the kernel has cached
+	asIs   bool // leave alone what the kernel offers
 	source func(layout string) error
 	// sizes of made files
 	bigSize, packedSize int64
-	pages               int // that are read from a mapping
-	starts              int // of a program, one after the other
+	diskSize            int64         // of the file system, at most
+	pages               int           // that are read from a mapping
+	starts              int           // of a program, one after the other
+	again               int           // how often what is warm is measured in a run
+	patience            time.Duration // with imgfs, to keep a content or to read past itself
 }
 
 func defaults() settings {
-	return settings{source: goSources, bigSize: 1 << 30, packedSize: 100e6, pages: 2000, starts: 20}
+	return settings{source: goSources, bigSize: 1 << 30, packedSize: 100e6, diskSize: 32 << 30, pages: 2000, starts: 20, again: 3, patience: 20 * time.Second}
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -93,6 +106,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&b.runs, "runs", 3, "how often each thing is measured; the median counts")
 	flags.StringVar(&b.only, "only", "", "one `section`: "+strings.Join(sectionNames(), ", "))
 	flags.StringVar(&b.work, "work", "", "`directory` that keeps the images made, for the next run")
+	flags.BoolVar(&b.loop, "loop", false, "have an ext4 in a file for all that is read, also where there is one without")
+	flags.Func("systems", "measure only these `NAMES`, with commas between them", func(text string) error {
+		b.chosen = strings.Split(text, ",")
+		return nil
+	})
 	flags.Func("also", "a column more of imgfs, `'LABEL: WORDS'`: flags of imgfs mount, and NAME=VALUE for its environment", func(text string) error {
 		v, err := parseVariant(text)
 		b.also = append(b.also, v)
@@ -138,7 +156,7 @@ func (b *bench) printReport(imgfs string, asJSON bool, stdout io.Writer) (err er
 	return b.report.writeMarkdown(stdout)
 }
 
-// measureAll runs the sections asked for.
+// measureAll prepares everything, runs the sections asked for and cleans up.
 func (b *bench) measureAll() (err error) {
 	b.report = report{Machine: thisMachine(), Lacks: map[string]string{}}
 	if why := b.unable(); why != "" {
@@ -162,6 +180,9 @@ func (b *bench) measureAll() (err error) {
 		return err
 	}
 	b.images, b.stops = map[string]*image{}, nil
+	if err := b.place(); err != nil {
+		return err
+	}
 	if b.systems, err = b.allSystems(); err != nil {
 		return err
 	}
@@ -172,12 +193,21 @@ func (b *bench) measureAll() (err error) {
 	if err := b.startRegistry(); err != nil {
 		return err
 	}
+	return b.measure()
+}
+
+// measure runs the sections asked for, with all there that they need.
+func (b *bench) measure() error {
 	for _, s := range sections {
 		if b.only != "" && b.only != s.name {
 			continue
 		}
 		b.logf("%s", s.title)
 		b.begin(s.name, s.title)
+		if why := lacking(s.needs...); why != "" {
+			b.unmeasured(s.name, why)
+			continue
+		}
 		if err := s.run(b); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -198,13 +228,21 @@ func (b *bench) nothing(why string) error {
 			continue
 		}
 		b.begin(s.name, s.title)
-		for _, w := range wishes {
-			if w.section == s.name {
-				b.report.Figures = append(b.report.Figures, w.unknown(b.section, "imgfs", why))
-			}
-		}
+		b.unmeasured(s.name, why)
 	}
 	return nil
+}
+
+// unmeasured makes figures of what is not known of a section.
+func (b *bench) unmeasured(section, why string) {
+	for i := range wishes {
+		if w := &wishes[i]; w.section == section {
+			b.report.Figures = append(b.report.Figures, w.unknown(b.section, nameImgfs, why))
+		}
+	}
+	if section == "walk" {
+		b.report.Figures = append(b.report.Figures, figure{Section: b.section, Name: memoryName(nameImgfs), Missing: why})
+	}
 }
 
 // unable says why nothing can be measured here; "" if it can.
@@ -215,7 +253,25 @@ func (b *bench) unable() string {
 	if err := b.dropCaches(); err != nil {
 		return "what the kernel has cached cannot be dropped: " + err.Error()
 	}
-	return ""
+	registry := "docker-registry"
+	if _, err := exec.LookPath("registry"); err == nil {
+		registry = "registry" // so Fedora calls it
+	}
+	return lacking("find", "df", "umoci", "skopeo", registry)
+}
+
+// lacking says which programs are not installed; "" if all are.
+func lacking(programs ...string) string {
+	var missing []string
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			missing = append(missing, p)
+		}
+	}
+	if missing == nil {
+		return ""
+	}
+	return "not installed: " + strings.Join(missing, ", ")
 }
 
 // commandFor is what repeats a section.
@@ -223,6 +279,12 @@ func (b *bench) commandFor(section string) string {
 	environment, also := "", ""
 	if b.corpora != "" {
 		environment = "CORPORA=… "
+	}
+	if b.chosen != nil {
+		also += fmt.Sprintf(" -systems '%s'", strings.Join(b.chosen, ","))
+	}
+	if b.loop {
+		also += " -loop"
 	}
 	for _, v := range b.also {
 		also += fmt.Sprintf(" -also '%s: %s'", v.label, strings.Join(append(v.environment, v.flags...), " "))

@@ -34,7 +34,7 @@ const readCommand = "read-files"
 type reading struct {
 	took  time.Duration
 	bytes int64
-	sum   uint64 // of the files' checksums
+	sum   uint64 // of the files' checksums, or of the pages' first bytes
 }
 
 func runRead(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -85,7 +85,9 @@ func readFiles(names []string, threads int, check bool) (reading, error) {
 				if k >= int64(len(names)) {
 					return
 				}
-				errs[i] = results[i].read(names[k], buf, check)
+				var sum uint32
+				sum, errs[i] = results[i].read(names[k], buf, check)
+				results[i].sum += uint64(sum) * uint64(k+1) // so that no two can be swapped
 			}
 		})
 	}
@@ -100,26 +102,25 @@ func readFiles(names []string, threads int, check bool) (reading, error) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// read reads one file, with no more system calls than it takes.
-func (r *reading) read(name string, buf []byte, check bool) error {
+// read reads one file, with no more system calls than it takes, and returns
+// its checksum if that is asked for.
+func (r *reading) read(name string, buf []byte, check bool) (sum uint32, err error) {
 	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: name, Err: err}
+		return 0, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer syscall.Close(fd)
-	sum := uint32(0)
 	for {
 		n, err := syscall.Read(fd, buf)
 		if err != nil {
-			return &os.PathError{Op: "read", Path: name, Err: err}
+			return 0, &os.PathError{Op: "read", Path: name, Err: err}
 		}
 		if check {
 			sum = crc32.Update(sum, castagnoli, buf[:n])
 		}
 		r.bytes += int64(n)
 		if n == 0 {
-			r.sum += uint64(sum)
-			return nil
+			return sum, nil
 		}
 	}
 }

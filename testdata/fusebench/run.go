@@ -91,7 +91,8 @@ func (b *bench) serve(dir string, environment []string, args ...string) (*daemon
 		}
 		select {
 		case <-d.done:
-			return nil, fmt.Errorf("%q ended before it mounted anything: %w\n%s", args, d.err, bytes.TrimSpace(d.out.Bytes()))
+			// What it said is what matters, and comes first.
+			return nil, fmt.Errorf("%s\n%q ended before it mounted anything: %w", bytes.TrimSpace(d.out.Bytes()), args, d.err)
 		case <-b.ctx.Done():
 			return nil, b.ctx.Err()
 		case <-time.After(time.Millisecond):
@@ -139,6 +140,11 @@ func (m *mounted) unmount() error {
 		}
 		if m.daemon.err != nil {
 			return fmt.Errorf("process %d, which served a mount: %w\n%s", m.daemon.pid, m.daemon.err, &m.daemon.out)
+		}
+	}
+	if m.undo != nil {
+		if err := m.undo(); err != nil {
+			return err
 		}
 	}
 	return os.Remove(m.dir)

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -16,8 +16,13 @@ type system struct {
 	program     string // that it needs besides imgfs; "" for none
 	// prepare makes what mounting needs, once for an image; nil if nothing.
 	prepare func(img *image) error
-	mount   func(img *image, dir string) (*daemon, error)
+	// before, if not nil, is called before mounting, and what it returns after
+	// unmounting.
+	before func() (undo func() error, err error)
+	mount  func(img *image, dir string) (*daemon, error)
+
 	mine    bool // imgfs
+	variant variant
 	// past is whether reads went past the process that serves, as far as is
 	// known.
 	past bool
@@ -28,111 +33,71 @@ type mounted struct {
 	root   string
 	dir    string // to unmount; "" for the tree itself
 	daemon *daemon
+	undo   func() error // after unmounting, if not nil
 }
 
 // names of systems that wishes are about
 const (
-	nameImgfs     = "imgfs"
-	nameSquash    = "squashfuse_ll"
-	nameOverlay   = "overlayfs"
-	nameErofs     = "erofs"
-	nameUnpacked  = "unpacked"
-	nameBindfs    = "bindfs"
-	nameGzip      = "gzip -dc"
-	cacheSizeFlag = "--cache-size=40G"
+	nameImgfs   = "imgfs"
+	nameSquash  = "squashfuse_ll"
+	nameOverlay = "overlayfs"
+	nameErofs   = "erofs"
+	nameExt4    = "ext4"
+	nameBindfs  = "bindfs"
+	nameGzip    = "gzip -dc"
 )
-
-// A variant is imgfs with other flags or another environment.
-type variant struct {
-	label       string
-	flags       []string // of imgfs mount
-	environment []string
-}
-
-func parseVariant(text string) (variant, error) {
-	label, words, ok := strings.Cut(text, ":")
-	v := variant{label: strings.TrimSpace(label)}
-	if !ok || v.label == "" {
-		return v, errors.New("a label and a colon are needed")
-	}
-	for _, w := range strings.Fields(words) {
-		if strings.HasPrefix(w, "-") {
-			v.flags = append(v.flags, w)
-		} else if strings.Contains(w, "=") {
-			v.environment = append(v.environment, w)
-		} else {
-			return v, fmt.Errorf("%q is neither a flag nor NAME=VALUE", w)
-		}
-	}
-	return v, nil
-}
 
 // allSystems returns what is compared, in the order of the table.
 func (b *bench) allSystems() ([]*system, error) {
-	own, err := b.output("df", "--output=fstype", filepath.Dir(b.dir))
+	kind, err := b.fileSystem(b.disk)
 	if err != nil {
 		return nil, err
 	}
-	if b.work != b.dir {
-		if err := os.MkdirAll(b.work, 0o777); err != nil {
-			return nil, err
-		}
-		if own, err = b.output("df", "--output=fstype", b.work); err != nil {
-			return nil, err
-		}
+	place := "in a file, behind a loop device"
+	if b.disk == b.work {
+		place = "the machine's own, " + kind
 	}
-	fstype := own[strings.LastIndexByte(strings.TrimSpace(own), '\n')+1:]
-	all := []*system{b.imgfsAs(variant{})}
-	for _, v := range b.also {
+	if kind != "ext4" {
+		b.report.Lacks[nameExt4] = "the trees are on " + kind
+	}
+	var all []*system
+	for _, v := range slices.Concat(variants, b.also) {
 		all = append(all, b.imgfsAs(v))
 	}
-	return append(all,
-		&system{name: nameSquash, title: "squashfuse_ll of an uncompressed image (timeout=0)", program: "squashfuse_ll", prepare: b.makeSquash, mount: b.mountSquash},
+	all = append(all,
+		&system{name: nameSquash, program: "squashfuse_ll", prepare: b.makeSquash, mount: b.mountSquash,
+			title: "an uncompressed image; timeout=0: it does not unmount by itself"},
 		&system{name: nameOverlay, title: "the kernel's overlayfs on the unpacked tree", mount: b.mountOverlay},
-		&system{name: nameErofs, title: "the kernel's erofs of an uncompressed image, backed by a file", program: "mkfs.erofs", prepare: b.makeErofs, mount: mountErofs},
-		&system{name: nameUnpacked, title: "the unpacked tree on the machine's own file system, " + strings.TrimSpace(fstype)},
+		&system{name: nameErofs, title: "the kernel's erofs, an uncompressed image in a file", program: "mkfs.erofs", prepare: b.makeErofs, mount: mountErofs},
+		&system{name: nameExt4, title: "the unpacked tree itself, and what all others have their files on: " + place},
 		&system{name: nameBindfs, title: "bindfs of the unpacked tree", program: "bindfs", mount: b.mountBindfs},
-	), nil
-}
-
-func (b *bench) imgfsAs(v variant) *system {
-	s := &system{name: strings.TrimSpace(nameImgfs + " " + v.label), mine: true}
-	s.title = strings.Join(append(v.environment, append([]string{"imgfs mount"}, v.flags...)...), " ")
-	s.prepare = func(img *image) error { return b.fetch(img, b.cacheOf(s, img)) }
-	s.mount = func(img *image, dir string) (*daemon, error) { return b.serveImage(img, b.cacheOf(s, img), dir, v) }
-	return s
-}
-
-// cacheOf is the cache directory of a variant of imgfs.
-func (b *bench) cacheOf(s *system, img *image) string {
-	return filepath.Join(b.dir, strings.ReplaceAll("cache "+s.name+" "+img.name, " ", "-"))
-}
-
-// fetch brings an image into a cache directory as the registry has it.
-func (b *bench) fetch(img *image, cache string) error {
-	_, err := b.output(b.imgfs, "index", "--fetch", "--quiet", cacheSizeFlag, "--cache-dir", cache, b.reference(img))
-	return err
-}
-
-// serveImage mounts an image with imgfs; wrap is the command that starts it.
-func (b *bench) serveImage(img *image, cache, dir string, v variant, wrap ...string) (*daemon, error) {
-	args := append(wrap, b.imgfs, "mount", "--foreground", "--quiet", cacheSizeFlag, "--cache-dir", cache)
-	return b.serve(dir, v.environment, append(append(args, v.flags...), b.reference(img), dir)...)
+	)
+	if b.chosen == nil {
+		return all, nil
+	}
+	return slices.DeleteFunc(all, func(s *system) bool { return !slices.Contains(b.chosen, s.name) }), nil
 }
 
 func (b *bench) makeSquash(img *image) error {
+	if why := lacking("mksquashfs"); why != "" {
+		return errors.New(why)
+	}
 	return once(filepath.Join(img.dir, "squashfs"), func(part string) error {
 		_, err := b.output("mksquashfs", img.tree, part, "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX")
 		return err
 	})
 }
 
+// mountSquash has the defaults else: many threads, and the kernel keeps names,
+// attributes and pages for ever.
 func (b *bench) mountSquash(img *image, dir string) (*daemon, error) {
 	return b.serve(dir, nil, "squashfuse_ll", "-f", "-o", "timeout=0", filepath.Join(img.dir, "squashfs"), dir)
 }
 
+// mountOverlay has an empty layer over the tree: with one layer alone overlayfs
+// does not mount.
 func (b *bench) mountOverlay(img *image, dir string) (*daemon, error) {
-	empty := filepath.Join(b.dir, "empty")
+	empty := filepath.Join(b.disk, "empty")
 	if err := os.MkdirAll(empty, 0o777); err != nil {
 		return nil, err
 	}
@@ -172,19 +137,31 @@ func (b *bench) mount(s *system, img *image) (*mounted, error) {
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		return nil, err
 	}
-	d, err := s.mount(img, dir)
-	if err != nil {
-		return nil, err
+	m := &mounted{root: dir, dir: dir}
+	var err error
+	if s.before != nil {
+		if m.undo, err = s.before(); err != nil {
+			return nil, err
+		}
 	}
-	return &mounted{root: dir, dir: dir, daemon: d}, nil
+	if m.daemon, err = s.mount(img, dir); err != nil && m.undo != nil {
+		err = errors.Join(err, m.undo())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w%w", errMount, err)
+	}
+	return m, nil
 }
+
+// errMount is about a system that does not mount. The cause says it all.
+var errMount = errors.New("")
 
 // coldly mounts an image, drops what the kernel has cached, has something done,
 // and unmounts.
 func (b *bench) coldly(s *system, img *image, do func(m *mounted) error) error {
 	m, err := b.mount(s, img)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	if err := b.dropCaches(); err != nil {
 		return err
@@ -196,7 +173,8 @@ func (b *bench) coldly(s *system, img *image, do func(m *mounted) error) error {
 }
 
 // everywhere prepares an image for all systems, and reads all of it by way of
-// each. A peer that does not work is left out from then on.
+// each. A peer that does not work is left out from then on, and a variant of
+// imgfs that cannot be had.
 func (b *bench) everywhere(img *image) error {
 	if img.everywhere {
 		return nil
@@ -208,23 +186,26 @@ func (b *bench) everywhere(img *image) error {
 		}
 		b.logf("preparing %s for %s", img.name, s.name)
 		err := b.tried(s, img)
-		if err != nil && (s.mine || b.ctx.Err() != nil || errors.Is(err, errWrong)) {
+		// Of imgfs only what was asked for by flags may be impossible.
+		must := s.mine && s.variant.flags == nil
+		if err != nil && (must || b.ctx.Err() != nil || errors.Is(err, errWrong)) {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		if err != nil {
-			b.report.Lacks[s.name] = err.Error()
+			b.logf("%s is left out: %v", s.name, err)
+			b.report.Lacks[s.name], _, _ = strings.Cut(err.Error(), "\n")
 		}
 	}
 	return nil
 }
 
-// errWrong is about a system that shows other bytes than were unpacked.
-var errWrong = errors.New("the files have other bytes than those that were unpacked")
+// errWrong is about a system that shows something else than was unpacked.
+var errWrong = errors.New("the files are not those that were unpacked")
 
 func (b *bench) tried(s *system, img *image) error {
 	if s.program != "" {
-		if _, err := exec.LookPath(s.program); err != nil {
-			return fmt.Errorf("%s is not installed", s.program)
+		if why := lacking(s.program); why != "" {
+			return errors.New(why)
 		}
 	}
 	if s.prepare != nil {
@@ -236,11 +217,29 @@ func (b *bench) tried(s *system, img *image) error {
 	if err != nil {
 		return err
 	}
-	r, err := b.read(m.root, img.all.names, "check", 2)
-	if err == nil && (r.bytes != img.all.bytes || r.sum != img.all.sum) {
-		err = errWrong
+	if s.mine {
+		err = b.inspect(s, img, m)
+	}
+	if err == nil {
+		err = b.compare(m, img)
 	}
 	return errors.Join(err, m.unmount())
+}
+
+// compare reads all files of a mounted image, and lists it.
+func (b *bench) compare(m *mounted, img *image) error {
+	r, err := b.read(m.root, img.all.names, "check", 2)
+	if err != nil {
+		return err
+	}
+	shown, err := b.shown(m.root)
+	if err != nil {
+		return err
+	}
+	if r.bytes != img.all.bytes || r.sum != img.all.sum || shown != img.shown {
+		return fmt.Errorf("%s: %w", m.root, errWrong)
+	}
+	return nil
 }
 
 // each has something done with an image by way of each system, in turns that
@@ -256,7 +255,12 @@ func (b *bench) each(img *image, do func(s *system) error) error {
 			if b.report.Lacks[s.name] != "" {
 				continue
 			}
-			if err := do(s); err != nil {
+			err := do(s)
+			if errors.Is(err, errMount) && s.variant.flags != nil && b.ctx.Err() == nil {
+				// Somebody else may have changed what the kernel offers.
+				b.logf("%s is left out from here on: %v", s.name, err)
+				b.report.Lacks[s.name], _, _ = strings.Cut(err.Error(), "\n")
+			} else if err != nil {
 				return err
 			}
 		}
