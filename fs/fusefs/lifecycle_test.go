@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -94,6 +95,22 @@ func TestUnmountBusy(t *testing.T) {
 		holder.send("go")
 		holder.expect("4097 bytes, <nil>")
 		holder.expect("")
+		_ = holder.cmd.Wait()
+		c.ended()
+	})
+}
+
+// TestUnmountWaits has a user who goes while it is unmounted.
+func TestUnmountWaits(t *testing.T) {
+	forEachMounter(t, func(t *testing.T, w who) {
+		c, dir := serve(t, w, task{Tree: "plain"})
+		holder := start(t, w.uid, task{Role: "hold", Dir: filepath.Join(dir, "srv/index")})
+		holder.expect("holding")
+		time.AfterFunc(passing/5, func() { holder.send("go") })
+		if err := Unmount(dir); err != nil {
+			t.Error(err)
+		}
+		holder.expect("4097 bytes, <nil>")
 		_ = holder.cmd.Wait()
 		c.ended()
 	})

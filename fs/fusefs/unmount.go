@@ -9,9 +9,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// passing is how long a mount may be in use before Unmount says so. A process
+// that was just forked holds what its parent had open until it executes its
+// program, and one that was killed until it has ended.
+const passing = 500 * time.Millisecond
 
 // maxHolders is how many of those who keep a mount busy an error names.
 const maxHolders = 5
@@ -62,6 +68,10 @@ func unmount(t target, lazy bool) error {
 		return detach(t)
 	}
 	err := unmountNow(t)
+	for end := time.Now().Add(passing); errors.Is(err, ErrBusy) && time.Now().Before(end); {
+		time.Sleep(passing / 50)
+		err = unmountNow(t)
+	}
 	if !errors.Is(err, ErrBusy) {
 		return err
 	}
