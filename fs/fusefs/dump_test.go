@@ -147,6 +147,10 @@ func allowed(a fs.Attr, uid int) bool {
 	return uid == 0 || a.Mode&0o004 != 0
 }
 
+// addLinks adds to a link count, whose type differs from one processor to the
+// other.
+func addLinks[T uint32 | uint64](p *T, n uint32) { *p += T(n) }
+
 func lineOfNode(t testing.TB, n fs.Node, name string, uid int) string {
 	t.Helper()
 	a := n.Attr()
@@ -155,7 +159,7 @@ func lineOfNode(t testing.TB, n fs.Node, name string, uid int) string {
 		Mtim: unix.Timespec{Sec: a.ModSec, Nsec: int64(a.ModNsec)},
 		Rdev: unix.Mkdev(a.Major, a.Minor), Blocks: int64(blocks512(a)),
 	}
-	st.Nlink += uint64(a.Nlink)
+	addLinks(&st.Nlink, a.Nlink)
 	var content string
 	if a.Mode&unix.S_IFMT == unix.S_IFREG {
 		content = denied
