@@ -3,7 +3,7 @@
 
 GO ?= go
 # ./... leaves out testdata, which holds Go packages too.
-PACKAGES = ./... ./testdata/labimage ./testdata/demo ./testdata/netbench ./testdata/fusebench
+PACKAGES = ./... ./testdata/labimage ./testdata/demo ./testdata/benchkit ./testdata/netbench ./testdata/fusebench
 FUZZTIME ?= 60s
 
 .PHONY: all build check test nightly fuzz bench demo setup clean

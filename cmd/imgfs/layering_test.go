@@ -25,7 +25,7 @@ fs/fusefs/internal/uring: x/sys
 layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd go-digest compress
 layerindex/internal/codec:
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
-layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/blobcache remote/ocilayout remote/registry/registrytest go-digest compress x/sync x/sys
+layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/blobcache remote/ocilayout remote/registry/registrytest testdata/benchkit go-digest compress x/sync x/sys
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/inflate/inflatetest:
 layerindex/internal/nestedsum:
@@ -43,8 +43,9 @@ remote/registry/registrytest: go-digest image-spec
 remote/sourcetest: remote go-digest image-spec platforms
 testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/labimage: go-digest image-spec compress
-testdata/fusebench: testdata/labimage
-testdata/netbench: testdata/labimage go-digest image-spec compress
+testdata/benchkit:
+testdata/fusebench: testdata/benchkit testdata/labimage
+testdata/netbench: testdata/benchkit testdata/labimage go-digest image-spec compress
 `
 
 // strangers says what of the standard library is none of a package's business.
@@ -83,7 +84,7 @@ type listed struct {
 
 func listPackages(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo", module+"/testdata/netbench", module+"/testdata/fusebench")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo", module+"/testdata/benchkit", module+"/testdata/netbench", module+"/testdata/fusebench")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // TestMain lets the test binary be the reader that the program starts.
@@ -184,7 +186,7 @@ func TestJudge(t *testing.T) {
 	for _, f := range b.report.Figures {
 		value := f.Missing
 		if f.Value != nil {
-			value = number(*f.Value, f.Unit)
+			value = benchkit.Number(*f.Value, f.Unit)
 		}
 		got = append(got, f.Name+" | "+value+" | "+f.met())
 	}
@@ -214,7 +216,7 @@ func TestJudge(t *testing.T) {
 func TestReport(t *testing.T) {
 	value, most := 1.5, 1.2
 	r := report{
-		Machine: thisMachine(), Parts: []part{{"S", "go run it"}}, Notes: [][2]string{{"S", "a note"}, {"T", "of another"}},
+		Machine: benchkit.ThisMachine(), Parts: []part{{"S", "go run it"}}, Notes: [][2]string{{"S", "a note"}, {"T", "of another"}},
 		Columns: [][2]string{{"one", "the first"}, {"two", "the second"}, {"three", ""}}, Lacks: map[string]string{"two": "not installed"},
 		Rows:    []*row{{"S", "walk", map[string][]float64{"one": {0.5, 0.25, 4}, "three": {2}}}, {"S", "read", map[string][]float64{"three": {0.0123456}}}},
 		Figures: []figure{{Section: "S", Name: "f", Unit: "×", Value: &value, Most: &most, Note: "n"}, {Section: "S", Name: "g", Missing: "gone", Most: &most}},

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // big measures one file whose content each system has on disk.
@@ -103,7 +105,7 @@ func (b *bench) settled(s *system, img *image, read func(m *mounted) (reading, e
 		after, err := b.stats(m)
 		if asked := after.asked() - before.asked(); asked > r.bytes/2 {
 			b.note("%s: in one run reads went to the process although they had gone past it before: %s of %s",
-				s.name, number(float64(asked)/1e6, "MB"), number(float64(r.bytes)/1e6, "MB"))
+				s.name, benchkit.Number(float64(asked)/1e6, "MB"), benchkit.Number(float64(r.bytes)/1e6, "MB"))
 		}
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imgfs/imgfs/testdata/benchkit"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -60,7 +61,7 @@ func (b *bench) oneFile(name string, size int64) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.image(name, fmt.Sprintf("one file of %s, of the files of %s", number(float64(size)/1e6, "MB"), node.what), "", func(layout string) error {
+	return b.image(name, fmt.Sprintf("one file of %s, of the files of %s", benchkit.Number(float64(size)/1e6, "MB"), node.what), "", func(layout string) error {
 		_, err := labimage.Write(layout, func(a *labimage.Archive) error {
 			return a.Copy(name, size, &endless{dir: node.tree, names: node.all.names})
 		})

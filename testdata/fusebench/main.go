@@ -28,6 +28,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 func main() {
@@ -151,14 +153,14 @@ func (b *bench) printReport(imgfs string, asJSON bool, stdout io.Writer) (err er
 		return err
 	}
 	if asJSON {
-		return b.report.writeJSON(stdout)
+		return benchkit.WriteJSON(stdout, &b.report)
 	}
 	return b.report.writeMarkdown(stdout)
 }
 
 // measureAll prepares everything, runs the sections asked for and cleans up.
 func (b *bench) measureAll() (err error) {
-	b.report = report{Machine: thisMachine(), Lacks: map[string]string{}}
+	b.report = report{Machine: benchkit.ThisMachine(), Lacks: map[string]string{}}
 	if why := b.unable(); why != "" {
 		b.logf("nothing is measured: %s", why)
 		return b.nothing(why)
@@ -190,9 +192,11 @@ func (b *bench) measureAll() (err error) {
 		b.report.Columns = append(b.report.Columns, [2]string{s.name, s.title})
 	}
 	b.report.Columns = append(b.report.Columns, [2]string{nameGzip, "GNU gzip of the layer's blob"})
-	if err := b.startRegistry(); err != nil {
+	registry, err := benchkit.StartRegistry(b.ctx, b.dir)
+	if err != nil {
 		return err
 	}
+	b.registry, b.stops = registry.Host, append(b.stops, registry.Stop)
 	return b.measure()
 }
 
@@ -253,11 +257,13 @@ func (b *bench) unable() string {
 	if err := b.dropCaches(); err != nil {
 		return "what the kernel has cached cannot be dropped: " + err.Error()
 	}
-	registry := "docker-registry"
-	if _, err := exec.LookPath("registry"); err == nil {
-		registry = "registry" // so Fedora calls it
+	if why := lacking("find", "df", "umoci", "skopeo"); why != "" {
+		return why
 	}
-	return lacking("find", "df", "umoci", "skopeo", registry)
+	if _, err := benchkit.LookRegistry(); err != nil {
+		return "not installed: docker-registry"
+	}
+	return ""
 }
 
 // lacking says which programs are not installed; "" if all are.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // Names of rows that wishes are about.
@@ -106,7 +108,7 @@ func (b *bench) remember(s *system, use []memoryUse, inodes uint64) {
 	value, most := float64(median(all))/1e6, (30e6+120*float64(inodes))/1e6
 	b.report.Figures = append(b.report.Figures, figure{Section: b.section, Name: memoryName(s.name), Unit: "MB",
 		Value: &value, Most: &most, Note: fmt.Sprintf("VmRSS, of which %s are RssAnon, the rest is the program's file; wanted: 30 MB and 120 bytes for each of %d inodes",
-			number(float64(median(own))/1e6, "MB"), inodes)})
+			benchkit.Number(float64(median(own))/1e6, "MB"), inodes)})
 }
 
 // small measures reading all files of at most maxSmall.
@@ -132,7 +134,7 @@ func (b *bench) small() error {
 	if err != nil {
 		return err
 	}
-	b.note("%s; %d files of at most %d KiB, %s in all", img.what, len(img.small.names), maxSmall>>10, number(float64(img.small.bytes)/1e6, "MB"))
+	b.note("%s; %d files of at most %d KiB, %s in all", img.what, len(img.small.names), maxSmall>>10, benchkit.Number(float64(img.small.bytes)/1e6, "MB"))
 	b.judge("small")
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/testdata/benchkit"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -53,7 +54,7 @@ func smallBench(t *testing.T) *bench {
 		t.Skip("it needs root")
 	}
 	needs(t, "go", "skopeo", "umoci", "find", "df", "mkfs.ext4")
-	if _, err := exec.LookPath("registry"); err != nil {
+	if _, err := benchkit.LookRegistry(); err != nil {
 		needs(t, "docker-registry")
 	}
 	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err == nil {

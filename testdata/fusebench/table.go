@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // A wish is what imgfs's time should be at most, as a share of a peer's.
@@ -86,7 +86,7 @@ type part struct {
 
 // A report is all that is printed.
 type report struct {
-	Machine machine           `json:"machine"`
+	Machine benchkit.Machine  `json:"machine"`
 	Parts   []part            `json:"parts"`
 	Notes   [][2]string       `json:"notes"`   // a section and a note
 	Columns [][2]string       `json:"columns"` // a system's name and what it is
@@ -153,17 +153,7 @@ func (r *report) compare(w *wish, section, system string) figure {
 	ours, theirs := median(row.Seconds[system]), median(row.Seconds[w.peer])
 	ratio := ours / theirs
 	return figure{Section: section, Name: w.name(system), Unit: "×", Value: &ratio, Most: &w.most,
-		Note: fmt.Sprintf("%s against %s", number(ours, "s"), number(theirs, "s"))}
-}
-
-// number writes a value with three digits that count, and those that count
-// things as they are.
-func number(v float64, unit string) string {
-	digits := 0
-	if v != 0 && v != math.Trunc(v) {
-		digits = max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))
-	}
-	return strings.TrimSpace(fmt.Sprintf("%.*f %s", min(digits, 5), v, unit))
+		Note: fmt.Sprintf("%s against %s", benchkit.Number(ours, "s"), benchkit.Number(theirs, "s"))}
 }
 
 // median returns the middle one of some values, or the mean of the two there.
@@ -173,18 +163,10 @@ func median[V int64 | float64 | time.Duration](values []V) V {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// writeJSON writes the report as one object.
-func (r *report) writeJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
-
 // writeMarkdown writes the report as Markdown.
 func (r *report) writeMarkdown(w io.Writer) error {
 	var s strings.Builder
-	m := r.Machine
-	fmt.Fprintf(&s, "%s, %d cores, %s, %s/%s, Linux %s, %s, load average before %s\n", m.CPU, m.Cores, m.Go, m.OS, m.Arch, m.Kernel, m.Date, m.Load)
+	fmt.Fprintf(&s, "%s\n", r.Machine)
 	for _, c := range r.Columns {
 		if why := r.Lacks[c[0]]; why != "" {
 			fmt.Fprintf(&s, "\n- %s: left out: %s", c[0], why)
@@ -219,8 +201,7 @@ func (r *report) writePart(s *strings.Builder, p part) {
 	}
 	s.WriteString("\n\n")
 	r.writeTimes(s, p.Title)
-	writeRow(s, "figure", "measured", "wanted", "met", "note")
-	s.WriteString(strings.Repeat("|---", 5) + "|\n")
+	benchkit.WriteHead(s, "figure", "measured", "wanted", "met", "note")
 	for i := range r.Figures {
 		f := &r.Figures[i]
 		if f.Section != p.Title {
@@ -228,13 +209,13 @@ func (r *report) writePart(s *strings.Builder, p part) {
 		}
 		measured := f.Missing
 		if f.Value != nil {
-			measured = number(*f.Value, f.Unit)
+			measured = benchkit.Number(*f.Value, f.Unit)
 		}
 		wanted := ""
 		if f.Most != nil {
-			wanted = "≤ " + number(*f.Most, f.Unit)
+			wanted = "≤ " + benchkit.Number(*f.Most, f.Unit)
 		}
-		writeRow(s, f.Name, measured, wanted, f.met(), f.Note)
+		benchkit.WriteRow(s, f.Name, measured, wanted, f.met(), f.Note)
 	}
 }
 
@@ -255,22 +236,17 @@ func (r *report) writeTimes(s *strings.Builder, section string) {
 			columns = append(columns, c[0])
 		}
 	}
-	writeRow(s, append([]string{"seconds"}, columns...)...)
-	s.WriteString(strings.Repeat("|---", len(columns)+1) + "|\n")
+	benchkit.WriteHead(s, append([]string{"seconds"}, columns...)...)
 	for _, x := range rows {
 		cells := []string{x.Name}
 		for _, c := range columns {
 			cell := ""
 			if v := x.Seconds[c]; len(v) > 0 {
-				cell = number(median(v), "")
+				cell = benchkit.Number(median(v), "")
 			}
 			cells = append(cells, cell)
 		}
-		writeRow(s, cells...)
+		benchkit.WriteRow(s, cells...)
 	}
 	s.WriteString("\n")
-}
-
-func writeRow(s *strings.Builder, cells ...string) {
-	fmt.Fprintf(s, "| %s |\n", strings.Join(cells, " | "))
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"path/filepath"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // A coldRun is what the runs of one thing moved and took.
@@ -158,5 +160,5 @@ func (b *bench) smallReads(cache string, files []file, indexes int64) error {
 }
 
 func milliseconds(d time.Duration) string {
-	return number(math.Round(float64(d.Microseconds())/10)/100, "ms")
+	return benchkit.Number(math.Round(float64(d.Microseconds())/10)/100, "ms")
 }

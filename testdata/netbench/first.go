@@ -16,6 +16,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // maxPeak is how much memory a first mount may take.
@@ -44,7 +46,7 @@ func (b *bench) first() error {
 			return err
 		}
 		b.slow()
-		line := number(b.mbps, "Mbit/s")
+		line := benchkit.Number(b.mbps, "Mbit/s")
 		if err := b.firstMounts(img, b.far(img), line, inflate); err != nil {
 			return err
 		}

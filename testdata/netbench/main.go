@@ -23,6 +23,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 func main() {
@@ -134,15 +136,15 @@ func (b *bench) report(imgfs, traceFile string, asJSON bool, stdout io.Writer) (
 		defer f.Close()
 		b.trace = f
 	}
-	rep := &report{Machine: thisMachine()}
+	rep := &report{Machine: benchkit.ThisMachine()}
 	if err := b.measureAll(); err != nil {
 		return err
 	}
 	rep.Parts, rep.Figures = b.parts, b.figures
-	rep.Line = fmt.Sprintf("%v a round trip, %s", b.delay, number(b.mbps, "Mbit/s"))
+	rep.Line = fmt.Sprintf("%v a round trip, %s", b.delay, benchkit.Number(b.mbps, "Mbit/s"))
 	rep.Image = fmt.Sprintf("%s, %d layers, %s compressed", b.node.what, len(b.node.manifest.Layers), megabytes(b.node.size()))
 	if asJSON {
-		return rep.writeJSON(stdout)
+		return benchkit.WriteJSON(stdout, rep)
 	}
 	return rep.writeMarkdown(stdout)
 }
@@ -157,9 +159,11 @@ func (b *bench) measureAll() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.cleanUp(context.WithoutCancel(b.ctx))) }()
-	if err := b.startRegistry(); err != nil {
+	registry, err := benchkit.StartRegistry(b.ctx, b.dir)
+	if err != nil {
 		return err
 	}
+	b.registry, b.stops = registry.Host, append(b.stops, registry.Stop)
 	if b.proxy, err = newProxy(b.registry); err != nil {
 		return err
 	}
@@ -228,7 +232,7 @@ func (b *bench) missing(name, why string, most float64, unit string) {
 	b.figures = append(b.figures, figure{Section: b.section, Name: name, Unit: unit, Missing: why, Most: &most})
 }
 
-func megabytes(n int64) string { return number(float64(n)/1e6, "MB") }
+func megabytes(n int64) string { return benchkit.Number(float64(n)/1e6, "MB") }
 
 // median returns the middle one of some values, or the mean of the two there.
 func median[V int64 | float64 | time.Duration](values []V) V {

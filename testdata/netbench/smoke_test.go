@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // smallBench returns a bench with a small image and a fast line, of an imgfs
@@ -17,7 +19,7 @@ import (
 func smallBench(t *testing.T) *bench {
 	t.Helper()
 	needs(t, "go", "skopeo", "find", "tar")
-	if _, err := exec.LookPath("registry"); err != nil {
+	if _, err := benchkit.LookRegistry(); err != nil {
 		needs(t, "docker-registry")
 	}
 	if os.Geteuid() != 0 {
@@ -72,7 +74,7 @@ func TestSmoke(t *testing.T) {
 		t.Errorf("left behind: %q", left)
 	}
 	var s strings.Builder
-	if err := (&report{Machine: thisMachine(), Parts: b.parts, Figures: b.figures}).writeMarkdown(&s); err != nil {
+	if err := (&report{Machine: benchkit.ThisMachine(), Parts: b.parts, Figures: b.figures}).writeMarkdown(&s); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", &s)

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"strings"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // A figure is one row of the table: what something took, and what it may take.
@@ -41,22 +41,12 @@ func (f *figure) met() string {
 func (f *figure) cells() []string {
 	measured, wanted := f.Missing, ""
 	if f.Value != nil {
-		measured = number(*f.Value, f.Unit)
+		measured = benchkit.Number(*f.Value, f.Unit)
 	}
 	if f.Most != nil {
-		wanted = "≤ " + number(*f.Most, f.Unit)
+		wanted = "≤ " + benchkit.Number(*f.Most, f.Unit)
 	}
 	return []string{f.Name, measured, wanted, f.met(), f.Note}
-}
-
-// number writes a value with three digits that count, and those that count
-// things as they are.
-func number(v float64, unit string) string {
-	digits := 0
-	if v != 0 && v != math.Trunc(v) {
-		digits = max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))
-	}
-	return strings.TrimSpace(fmt.Sprintf("%.*f %s", min(digits, 4), v, unit))
 }
 
 // A part is a section of the report.
@@ -67,37 +57,28 @@ type part struct {
 
 // A report is all that is printed.
 type report struct {
-	Machine machine  `json:"machine"`
-	Line    string   `json:"line"`
-	Image   string   `json:"image"`
-	Parts   []part   `json:"parts"`
-	Figures []figure `json:"figures"`
-}
-
-// writeJSON writes the report as one object.
-func (r *report) writeJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+	Machine benchkit.Machine `json:"machine"`
+	Line    string           `json:"line"`
+	Image   string           `json:"image"`
+	Parts   []part           `json:"parts"`
+	Figures []figure         `json:"figures"`
 }
 
 // writeMarkdown writes the report as Markdown.
 func (r *report) writeMarkdown(w io.Writer) error {
 	var s strings.Builder
-	m := r.Machine
-	fmt.Fprintf(&s, "%s, %d cores, %s, %s/%s, %s, load average before %s\n\n", m.CPU, m.Cores, m.Go, m.OS, m.Arch, m.Date, m.Load)
+	fmt.Fprintf(&s, "%s\n\n", r.Machine)
 	fmt.Fprintf(&s, "Line: %s. Image: %s.\n", r.Line, r.Image)
 	missed, unknown := 0, 0
 	for _, p := range r.Parts {
 		fmt.Fprintf(&s, "\n### %s\n\nTo repeat: `%s`\n\n", p.Title, p.Command)
-		writeRow(&s, "figure", "measured", "wanted", "met", "note")
-		s.WriteString(strings.Repeat("|---", 5) + "|\n")
+		benchkit.WriteHead(&s, "figure", "measured", "wanted", "met", "note")
 		for i := range r.Figures {
 			f := &r.Figures[i]
 			if f.Section != p.Title {
 				continue
 			}
-			writeRow(&s, f.cells()...)
+			benchkit.WriteRow(&s, f.cells()...)
 			switch f.met() {
 			case "**no**":
 				missed++
@@ -109,8 +90,4 @@ func (r *report) writeMarkdown(w io.Writer) error {
 	fmt.Fprintf(&s, "\n%d figures missed, %d unknown.\n", missed, unknown)
 	_, err := io.WriteString(w, s.String())
 	return err
-}
-
-func writeRow(s *strings.Builder, cells ...string) {
-	fmt.Fprintf(s, "| %s |\n", strings.Join(cells, " | "))
 }

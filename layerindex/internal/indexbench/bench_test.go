@@ -199,12 +199,12 @@ func TestCells(t *testing.T) {
 		want string
 	}{
 		{figure{Name: "a", Unit: "s", Ours: 0.5, Peer: "p", PeerValue: 1.25, WantRatio: 2.2}, "a | 0.500 s | p 1.25 s | 2.50 | ≥ 2.20 × | yes"},
-		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", PeerValue: 0.5, WantRatio: 0.7}, "a | 1.00 s | p 0.500 s | 0.50 | ≥ 0.70 × | **no**"},
-		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", Missing: "p is not here", WantRatio: 0.7}, "a | 1.00 s | p: p is not here |  | ≥ 0.70 × | unknown"},
-		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", PeerValue: 3}, "a | 1.00 s | p 3.00 s | 3.00 |  | "},
+		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", PeerValue: 0.5, WantRatio: 0.7}, "a | 1 s | p 0.500 s | 0.50 | ≥ 0.70 × | **no**"},
+		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", Missing: "p is not here", WantRatio: 0.7}, "a | 1 s | p: p is not here |  | ≥ 0.70 × | unknown"},
+		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", PeerValue: 3}, "a | 1 s | p 3 s | 3.00 |  | "},
 		{figure{Name: "a", Unit: "KiB", Ours: 1025, WantMost: 1024}, "a | 1025 KiB |  |  | ≤ 1024 KiB | **no**"},
-		{figure{Name: "a", Unit: "ms", Ours: 1.999, WantMost: 2}, "a | 2.00 ms |  |  | ≤ 2.00 ms | yes"},
-		{figure{Name: "a", Unit: "ms", Missing: "CORPORA is not set", WantMost: 2}, "a | CORPORA is not set |  |  | ≤ 2.00 ms | unknown"},
+		{figure{Name: "a", Unit: "ms", Ours: 1.999, WantMost: 2}, "a | 2.00 ms |  |  | ≤ 2 ms | yes"},
+		{figure{Name: "a", Unit: "ms", Missing: "CORPORA is not set", WantMost: 2}, "a | CORPORA is not set |  |  | ≤ 2 ms | unknown"},
 	} {
 		if got := strings.Join(c.f.cells(), " | "); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)

@@ -14,11 +14,12 @@ import (
 	"runtime"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	imagefs "github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/blobcache"
-	"golang.org/x/sys/unix"
 )
 
 // loadCommand makes this program load an image and tell what that took:

@@ -27,6 +27,7 @@ import (
 	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 func main() {
@@ -92,7 +93,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		flags.Usage()
 		return 2
 	}
-	rep := &report{Machine: thisMachine()}
+	rep := &report{Machine: benchkit.ThisMachine(), Corpora: os.Getenv("CORPORA") != ""}
 	if err := b.measureAll(); err != nil {
 		fmt.Fprintln(stderr, "indexbench:", err)
 		return 1
@@ -104,7 +105,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	write := rep.writeMarkdown
 	if *asJSON {
-		write = rep.writeJSON
+		write = func(w io.Writer) error { return benchkit.WriteJSON(w, rep) }
 	}
 	if err := write(stdout); err != nil {
 		fmt.Fprintln(stderr, "indexbench:", err)

@@ -10,9 +10,10 @@ import (
 	"os/exec"
 	"syscall"
 
+	kgzip "github.com/klauspost/compress/gzip"
+
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/gzip"
-	kgzip "github.com/klauspost/compress/gzip"
 )
 
 // A peer decodes gzip files.

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"strings"
+
+	"github.com/imgfs/imgfs/testdata/benchkit"
 )
 
 // A figure is one row of the table: what we need for something, and what a
@@ -52,13 +52,13 @@ func (f *figure) met() string {
 
 // cells returns the row: figure, ours, peer, ratio, wanted, met.
 func (f *figure) cells() []string {
-	ours, peer, ratio, wanted := number(f.Ours, f.Unit), f.Peer, "", ""
+	ours, peer, ratio, wanted := benchkit.Number(f.Ours, f.Unit), f.Peer, "", ""
 	if f.Ours == 0 && f.Missing != "" {
 		ours = f.Missing
 	}
 	switch {
 	case f.PeerValue != 0:
-		peer += " " + number(f.PeerValue, f.Unit)
+		peer += " " + benchkit.Number(f.PeerValue, f.Unit)
 	case f.Peer != "" && f.Missing != "":
 		peer += ": " + f.Missing
 	}
@@ -69,49 +69,32 @@ func (f *figure) cells() []string {
 	case f.WantRatio != 0:
 		wanted = fmt.Sprintf("≥ %.2f ×", f.WantRatio)
 	case f.WantMost != 0:
-		wanted = "≤ " + number(f.WantMost, f.Unit)
+		wanted = "≤ " + benchkit.Number(f.WantMost, f.Unit)
 	}
 	return []string{f.Name, ours, peer, ratio, wanted, f.met()}
 }
 
-// number writes a value with three digits that count.
-func number(v float64, unit string) string {
-	digits := 0
-	if v != 0 {
-		digits = max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))
-	}
-	return fmt.Sprintf("%.*f %s", min(digits, 4), v, unit)
-}
-
 // A report is all that is printed.
 type report struct {
-	Machine machine    `json:"machine"`
-	Command string     `json:"command"`
-	Inputs  []inputRow `json:"inputs"`
-	Figures []figure   `json:"figures"`
-}
-
-// writeJSON writes the report as one object.
-func (r *report) writeJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+	Machine benchkit.Machine `json:"machine"`
+	Corpora bool             `json:"corpora"` // whether the lab's images were there
+	Command string           `json:"command"`
+	Inputs  []inputRow       `json:"inputs"`
+	Figures []figure         `json:"figures"`
 }
 
 // writeMarkdown writes the report as Markdown.
 func (r *report) writeMarkdown(w io.Writer) error {
 	var s strings.Builder
-	m := r.Machine
-	fmt.Fprintf(&s, "%s, %d cores, %s, %s/%s, %s, load average before %s\n\n", m.CPU, m.Cores, m.Go, m.OS, m.Arch, m.Date, m.Load)
+	fmt.Fprintf(&s, "%s\n\n", r.Machine)
 	environment := ""
-	if m.Corpora {
+	if r.Corpora {
 		environment = "CORPORA=… "
 	}
 	fmt.Fprintf(&s, "To repeat: `%s%s`\n\n", environment, r.Command)
-	writeRow(&s, "input", "what", "blob", "tar", "compressed")
-	writeRule(&s, 5)
+	benchkit.WriteHead(&s, "input", "what", "blob", "tar", "compressed")
 	for _, in := range r.Inputs {
-		writeRow(&s, in.Name, in.What, number(float64(in.Size)/1e6, "MB"), number(float64(in.TarSize)/1e6, "MB"), fmt.Sprintf("%.2f : 1", float64(in.TarSize)/float64(in.Size)))
+		benchkit.WriteRow(&s, in.Name, in.What, benchkit.Number(float64(in.Size)/1e6, "MB"), benchkit.Number(float64(in.TarSize)/1e6, "MB"), fmt.Sprintf("%.2f : 1", float64(in.TarSize)/float64(in.Size)))
 	}
 	section, missed, unknown := "", 0, 0
 	for i := range r.Figures {
@@ -119,10 +102,9 @@ func (r *report) writeMarkdown(w io.Writer) error {
 		if f.Section != section {
 			section = f.Section
 			fmt.Fprintf(&s, "\n## %s\n\n", section)
-			writeRow(&s, "figure", "ours", "peer", "ratio", "wanted", "met")
-			writeRule(&s, 6)
+			benchkit.WriteHead(&s, "figure", "ours", "peer", "ratio", "wanted", "met")
 		}
-		writeRow(&s, f.cells()...)
+		benchkit.WriteRow(&s, f.cells()...)
 		switch f.met() {
 		case "**no**":
 			missed++
@@ -133,12 +115,4 @@ func (r *report) writeMarkdown(w io.Writer) error {
 	fmt.Fprintf(&s, "\n%d figures missed, %d unknown.\n", missed, unknown)
 	_, err := io.WriteString(w, s.String())
 	return err
-}
-
-func writeRow(s *strings.Builder, cells ...string) {
-	fmt.Fprintf(s, "| %s |\n", strings.Join(cells, " | "))
-}
-
-func writeRule(s *strings.Builder, n int) {
-	s.WriteString(strings.Repeat("|---", n) + "|\n")
 }
