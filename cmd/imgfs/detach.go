@@ -17,12 +17,14 @@ import (
 )
 
 // imgfs mount starts itself again for the process that stays. That one does
-// all the work, in a session of its own, with a socket to the one that the
-// shell waits for: on it the child says that the tree is ready, and sees it
-// end when its parent is gone.
+// all the work, in a session of its own, with two pipes to the one that the
+// shell waits for: on one the child says that the tree is ready, and of the
+// other it sees the end when its parent is gone. A socket could be both, but
+// with --offline there is none.
 const (
 	detachedFlag = "detached"
-	parentFD     = 3
+	toParentFD   = 3
+	fromParentFD = 4
 )
 
 // detach runs the mount in a child and returns when it is ready, or failed.
@@ -38,24 +40,29 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	if err != nil {
 		return err
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	word, theirWord, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
+		return err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "child"), os.NewFile(uintptr(pair[1]), "parent")
-	defer ours.Close()
+	defer word.Close()
+	defer theirWord.Close()
+	theirLife, life, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer theirLife.Close()
+	defer life.Close() // nothing is ever written to it
 	child := exec.Command(exe, append(childArgs(flags), "--", name, dir)...)
 	child.Dir = "/" // not to keep busy where the user happens to be
 	child.Env = childEnv()
 	child.Stdout, child.Stderr = e.stdout, e.stderr
-	child.ExtraFiles = []*os.File{theirs}
+	child.ExtraFiles = []*os.File{toParentFD - 3: theirWord, fromParentFD - 3: theirLife}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = child.Start()
-	theirs.Close()
-	if err != nil {
+	if err := child.Start(); err != nil {
 		return err
 	}
-	return awaitReady(ctx, e, child, ours)
+	theirWord.Close() // else its end would not be seen
+	return awaitReady(ctx, e, child, word)
 }
 
 // awaitReady waits for the child's word. A signal goes on to the child, which
@@ -112,18 +119,20 @@ func childEnv() []string {
 
 // A parent is the process that the shell waits for, seen from its child.
 type parent struct {
-	socket *os.File
-	ready  atomic.Bool
+	to, from *os.File
+	ready    atomic.Bool
 }
 
 // newParent returns the parent, and ctx until the parent is gone: a mount
 // that was not ready by then nobody wants.
 func newParent(ctx context.Context) (*parent, context.Context) {
-	p := &parent{socket: os.NewFile(parentFD, "parent")}
-	syscall.CloseOnExec(parentFD)
+	p := &parent{to: os.NewFile(toParentFD, "parent"), from: os.NewFile(fromParentFD, "parent")}
+	syscall.CloseOnExec(toParentFD)
+	syscall.CloseOnExec(fromParentFD)
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
-		p.socket.Read(make([]byte, 1)) // ends when the parent does: it says nothing
+		p.from.Read(make([]byte, 1)) // ends when the parent does: it says nothing
+		p.from.Close()
 		if !p.ready.Load() {
 			cancel(errors.New("the command that began the mount is gone"))
 		}
@@ -140,7 +149,7 @@ func (p *parent) release(line string) error {
 	}
 	defer null.Close()
 	p.ready.Store(true)
-	if _, err := io.WriteString(p.socket, line+"\n"); err != nil {
+	if _, err := io.WriteString(p.to, line+"\n"); err != nil {
 		return fmt.Errorf("the command that began the mount is gone: %w", err)
 	}
 	for fd := range 3 {
@@ -148,5 +157,5 @@ func (p *parent) release(line string) error {
 			return err
 		}
 	}
-	return p.socket.Close()
+	return p.to.Close()
 }
