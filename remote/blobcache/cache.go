@@ -22,6 +22,7 @@
 package blobcache
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,7 +80,8 @@ type Cache struct {
 // alone, if there is none. It removes what killed processes left unfinished.
 //
 // It fails, and names the path at fault, if dir is not a directory, if a
-// part of it is not writable, or if a newer format is in it.
+// part of it is not writable, or if a newer format is in it. A disk that is full
+// is no failure: it costs speed, and a warning.
 func Open(dir string, opts *Options) (*Cache, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -88,8 +90,9 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache directory %s: %w", dir, err)
 	}
-	if err := makeTree(dir); err != nil {
-		return nil, err
+	made := makeTree(dir)
+	if made != nil && !isFull(made) {
+		return nil, made
 	}
 	sweep(filepath.Join(dir, tmpDir))
 	c := &Cache{
@@ -106,6 +109,10 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	}
 	if c.warnf == nil {
 		c.warnf = func(string, ...any) {}
+	}
+	if made != nil {
+		// Whatever is written later makes the directories that it needs.
+		c.diskFailed(errors.Unwrap(made))
 	}
 	return c, nil
 }
@@ -165,6 +172,12 @@ func (c *Cache) mayWrite() bool { return time.Now().UnixNano() >= c.noWrites.Loa
 // while, and the first time says so.
 func (c *Cache) diskFailed(err error) {
 	c.noWrites.Store(time.Now().Add(c.retryWrites).UnixNano())
+	c.WarnDisk(err)
+}
+
+// WarnDisk warns that the disk did not take what somebody else writes below the
+// directory, unless it has been said already that it is full or fails.
+func (c *Cache) WarnDisk(err error) {
 	if c.warned.CompareAndSwap(false, true) {
 		c.warnf("cache directory %s: %v; what cannot be stored is fetched each time it is read", c.dir, err)
 	}

@@ -151,6 +151,38 @@ func TestDiskFullOfCache(t *testing.T) {
 	}
 }
 
+// A disk that is full before there is a cache has none, and one later.
+func TestDiskFullAtOpen(t *testing.T) {
+	dir := smallDisk(t, 1<<20)
+	fillDisk(t, dir, 0)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 49)}
+	b := cached(t, c, src)
+	for range 2 {
+		checkRead(t, b, src, 0, src.Size())
+	}
+	s := c.Source(newFakeSource(t, "example.com/a:1", "{}"), nil)
+	if _, err := s.Resolve(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.check(t, dir+": no space left on device")
+
+	if err := os.Remove(filepath.Join(filepath.Dir(dir), "filler")); err != nil {
+		t.Fatal(err)
+	}
+	c.noWrites.Store(0)
+	// What is in memory would not be read anew.
+	later := &fakeBlob{t: t, data: randomBytes(4*testChunk, 50)}
+	checkRead(t, cached(t, c, later), later, 0, later.Size())
+	if got := held(t, c, later); got != 1<<4-1 {
+		t.Errorf("chunks %b are on a disk with room again", got)
+	}
+	if openCache(t, dir, nil); !exists(filepath.Join(dir, versionFile)) {
+		t.Error("the next Open does not write the version")
+	}
+}
+
 func TestDiskFullAtRecording(t *testing.T) {
 	dir := smallDisk(t, 1<<20)
 	var w warnings
