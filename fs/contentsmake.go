@@ -156,9 +156,13 @@ func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) 
 	if !l.blob.Present(from, max(1, to-from-tail)) {
 		return nil, blobcache.ErrAbsent
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	r := layerindex.NewReader(l.Index, presentBlob{l.blob}, &layerindex.ReaderOptions{
 		Cache:    layerindex.NewSpanCache(makeMemory),
 		SpoolDir: filepath.Join(l.cache.Dir(), "tmp"),
+		// A disk without room for the span has none for the content.
+		SpoolFailed: func(error) { cancel() },
 	})
 	defer r.Close()
 	file, err := k.dir.StoreContent(ctx, d, in.size, &pacedReader{k: k, ctx: ctx, from: r, off: in.off, end: in.off + in.size})

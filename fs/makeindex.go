@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
@@ -175,6 +176,10 @@ func (o *opener) keep(x *layerindex.Index, claim layerindex.Layer) *layerindex.I
 			return kept
 		}
 	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		o.opts.Cache.WarnDisk(err) // one warning is enough for all that a full disk costs
+		return x
+	}
 	o.full.Do(func() {
 		o.warnf("layer %s: its index is not kept: %v; layers whose index is missing are read whole the next time, too", claim.Digest, err)
 	})
@@ -195,6 +200,6 @@ func (o *opener) connect(l *OpenLayer) error {
 	if l.blob, err = o.opts.Cache.Blob(l.Layer.Blob, chunks); err != nil {
 		return err
 	}
-	l.reader = layerindex.NewReader(l.Index, l.blob, &layerindex.ReaderOptions{Cache: o.spans, SpoolDir: o.spool})
+	l.reader = layerindex.NewReader(l.Index, l.blob, &layerindex.ReaderOptions{Cache: o.spans, SpoolDir: o.spool, SpoolFailed: o.opts.Cache.WarnDisk})
 	return nil
 }

@@ -236,8 +236,9 @@ func TestNewFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount a small file system")
 	}
-	big := random(1, 1<<20)
-	o := newOpened(t, gzipLayer(t, "a", big), gzipLayer(t, "b", "2"))
+	big, long := random(1, 1<<20), random(3, 10<<20)
+	frame := zstdLayer(t, gunzip(t, gzipLayer(t, "c", long).Content)) // cannot be entered, and is too long for memory
+	o := newOpened(t, gzipLayer(t, "a", big), gzipLayer(t, "b", "2"), frame)
 	if err := syscall.Mount("tmpfs", o.dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
@@ -274,7 +275,8 @@ func TestNewFullDisk(t *testing.T) {
 	tree := o.opens()
 	o.has(tree, "a", big)
 	o.has(tree, "b", "2")
-	if !strings.Contains(strings.Join(o.warns, "\n"), "no space left on device") {
-		t.Errorf("warnings: %q", o.warns)
+	o.has(tree, "c", long)
+	if len(o.warns) != 1 || !strings.Contains(o.warns[0], "no space left on device") {
+		t.Errorf("warnings: %q, want one", o.warns)
 	}
 }

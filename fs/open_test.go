@@ -97,16 +97,17 @@ func (o *opened) open(ctx context.Context, progress func(fs.Progress)) (*fs.Tree
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	cache, err := blobcache.Open(o.dir, &blobcache.Options{Budget: o.budget})
+	warnf := func(format string, args ...any) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.warns = append(o.warns, fmt.Sprintf(format, args...))
+	}
+	cache, err := blobcache.Open(o.dir, &blobcache.Options{Budget: o.budget, Warnf: warnf})
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	o.t.Cleanup(func() { cache.Close() })
-	t, err := fs.New(ctx, img, &fs.Options{Cache: cache, Progress: progress, Warnf: func(format string, args ...any) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.warns = append(o.warns, fmt.Sprintf(format, args...))
-	}})
+	t, err := fs.New(ctx, img, &fs.Options{Cache: cache, Progress: progress, Warnf: warnf})
 	if err == nil {
 		o.t.Cleanup(func() { t.Close() })
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-
-	"github.com/imgfs/imgfs/layerindex/internal/spool"
 )
 
 // A Blob is the compressed layer that a Reader decodes. What it returns must
@@ -33,8 +31,8 @@ type Reader struct {
 	opts  ReaderOptions
 	ahead readahead
 
-	mu     sync.Mutex
-	spools map[int]*spool.Spool // by span, of those too long for memory
+	mu    sync.Mutex
+	longs map[int]*longSpan // by span, of those too long for memory
 }
 
 // ReaderOptions are the choices of NewReader.
@@ -43,8 +41,12 @@ type ReaderOptions struct {
 	// Default: one of 16 MiB for this reader.
 	Cache *SpanCache
 	// SpoolDir is the directory of the temporary files that spans too long
-	// for memory are decoded into. Default: os.TempDir().
+	// for memory are decoded into. Default: os.TempDir(). Where it takes none
+	// such a span is decoded from its beginning again and again.
 	SpoolDir string
+	// SpoolFailed, if not nil, is told that SpoolDir took no file. It may be
+	// called by any goroutine.
+	SpoolFailed func(err error)
 }
 
 // NewReader returns a reader of the layer that x is the index of.
@@ -108,7 +110,7 @@ func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, e
 		at := off + int64(n) - t.points[i].Out
 		part := p[n:min(int64(len(p)), end-off)]
 		if end-t.points[i].Out > maxSpanMemory {
-			if _, err := r.spool(t, i).ReadAt(ctx, part, at); err != nil && err != io.EOF {
+			if err := r.readLong(ctx, t, i, part, at); err != nil {
 				return n, err
 			}
 		} else {
@@ -174,26 +176,11 @@ func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var err error
-	for _, s := range r.spools {
-		err = errors.Join(err, s.Close())
+	for _, l := range r.longs {
+		err = errors.Join(err, l.Close())
 	}
+	r.opts.Cache.parts.drop(r)
 	return err
-}
-
-// spool returns the file that span i is decoded into.
-func (r *Reader) spool(t *spanTable, i int) *spool.Spool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if s, ok := r.spools[i]; ok {
-		return s
-	}
-	sp := r.newSpan(t, i)
-	s := spool.New(r.opts.SpoolDir, sp.size, sp.writeTo)
-	if r.spools == nil {
-		r.spools = map[int]*spool.Spool{}
-	}
-	r.spools[i] = s
-	return s
 }
 
 // newSpan returns span i, nothing of it decoded.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,6 +60,47 @@ func TestReaderSpools(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("the spool has a name: %v, %v", left, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReaderWithoutSpool reads such a frame where no file can be made, from
+// all sides at once.
+func TestReaderWithoutSpool(t *testing.T) {
+	tarBytes := testTar(t, 2*maxSpanMemory+1<<20)
+	blob := zstdFrames(t, tarBytes, len(tarBytes))
+	x := mustBuild(t, blob, tarBytes, nil)
+	var failed atomic.Int64
+	r := NewReader(x, memBlob(blob), &ReaderOptions{SpoolDir: filepath.Join(t.TempDir(), "absent"), SpoolFailed: func(err error) {
+		if failed.Add(1); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("told of %v", err)
+		}
+	}})
+	size := int64(len(tarBytes))
+	checkRead(t, r, tarBytes, maxSpanMemory-5, 10)
+	checkRead(t, r, tarBytes, 0, size)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(7, uint64(i)))
+			for range 5 {
+				p, off := make([]byte, 1+rng.Int64N(100_000)), rng.Int64N(size-100_000)
+				if n, err := r.ReadAt(t.Context(), p, off); n != len(p) || err != nil || !bytes.Equal(p, tarBytes[off:][:n]) {
+					t.Errorf("ReadAt(%d bytes at %d) = %d, %v", len(p), off, n, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := failed.Load(); n != 1 {
+		t.Errorf("the disk was tried %d times, want once in a while", n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.ReadAt(ctx, make([]byte, 1), size/2); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)

@@ -41,6 +41,7 @@ type SpanCache struct {
 	decoding int // goroutines that decode spans
 	jobs     int // goroutines that have spans decoded ahead
 	ahead    []*aheadSlot
+	parts    parts
 	reads    int64 // that wanted a slot
 }
 
@@ -64,7 +65,7 @@ type spanItem struct {
 // NewSpanCache returns a cache that holds at most limit bytes; but the span
 // that was used last stays, whatever its size.
 func NewSpanCache(limit int64) *SpanCache {
-	return &SpanCache{limit: limit, lru: list.New(), spans: map[spanKey]*list.Element{}}
+	return &SpanCache{limit: limit, lru: list.New(), spans: map[spanKey]*list.Element{}, parts: parts{turn: make(chan struct{}, 1)}}
 }
 
 // get returns the span at key, made by newSpan if it is not there.

@@ -4,6 +4,7 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +13,12 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrFile: the file could not be made, written or read, while the data is
+// sound. It wraps what the disk said.
+var ErrFile = errors.New("temporary file")
+
+func fileError(err error) error { return fmt.Errorf("%w: %w", ErrFile, err) }
 
 // A Producer writes all of the data to w, in order. It ends soon after ctx
 // does, and when a write fails. A slice that it wrote is not kept.
@@ -24,7 +31,8 @@ type Producer func(ctx context.Context, w io.Writer) error
 // The producer starts with the first read and runs to its end whether or not
 // readers stay. When it fails, the reads that wait for bytes which are not
 // there yet return its error, and the next read for such bytes starts it
-// again, from the beginning. The last byte is there when the producer has ended without error,
+// again, from the beginning. When it is the file that fails, what is in it is
+// given up, so that it takes no room. The last byte is there when the producer has ended without error,
 // so that a checksum which it finds wrong at the end does not go unnoticed.
 type Spool struct {
 	dir     string
@@ -55,8 +63,9 @@ func New(dir string, size int64, produce Producer) *Spool {
 
 // ReadAt is like io.ReaderAt's, but waits until the bytes are there. It
 // returns ctx.Err() when ctx ends first, the producer's error when it fails
-// first, and an error that wraps fs.ErrClosed after Close. The producer gets
-// a context with the values of the ctx that started it.
+// first, one that wraps ErrFile when the file does, and one that wraps
+// fs.ErrClosed after Close. The producer gets a context with the values of the
+// ctx that started it.
 func (s *Spool) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("spool: negative offset %d", off)
@@ -73,10 +82,14 @@ func (s *Spool) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n, err := file.ReadAt(want, off)
-	if err == nil && n < len(p) {
-		err = io.EOF
+	switch {
+	case n < len(want):
+		// It may have been given up since.
+		return 0, fileError(err)
+	case n < len(p):
+		return n, io.EOF
 	}
-	return n, err
+	return n, nil
 }
 
 // Close stops the producer, waits for it, and gives the space back. Reads
@@ -151,7 +164,7 @@ func (s *Spool) start(ctx context.Context) error {
 	if s.file == nil {
 		file, err := create(s.dir)
 		if err != nil {
-			return err
+			return fileError(err)
 		}
 		s.file = file
 	}
@@ -179,8 +192,12 @@ func (s *Spool) run(ctx context.Context, t *try) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.done, t.err = true, err
-	if err == nil {
+	switch {
+	case err == nil:
 		s.have = s.size
+	case errors.Is(err, ErrFile):
+		s.have = 0
+		_ = s.file.Truncate(0) // if it stays, so does what it takes
 	}
 	s.wake()
 }
@@ -204,12 +221,14 @@ func (w *writer) Write(p []byte) (int, error) {
 	}
 	n, err := s.file.WriteAt(p, w.off)
 	w.off += int64(n)
-	w.err = err
+	if err != nil {
+		w.err = fileError(err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.have = max(s.have, min(w.off, s.size-1))
 	s.wake()
-	return n, err
+	return n, w.err
 }
 
 // create opens a new file that has no name in dir.
