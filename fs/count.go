@@ -42,11 +42,13 @@ func (n Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 type counters struct {
 	layers []layerCounter // as Tree.sources
 	errors atomic.Int64
-	waits  histogram
 	files  fileTable
 }
 
-type layerCounter struct{ reads, asked, kept atomic.Int64 }
+type layerCounter struct {
+	reads, asked, kept atomic.Int64
+	waits              histogram
+}
 
 // reads returns how many reads there were.
 func (c *counters) reads() (n int64) {
@@ -109,7 +111,7 @@ func (c *counters) readHeld(n Node, p []byte, off int64) bool {
 // readSlowly is read of what has to be decoded.
 func (c *counters) readSlowly(ctx context.Context, n Node, f *fileCounts, p []byte, off int64) (int, error) {
 	begun := time.Now()
-	defer func() { c.waits.add(time.Since(begun)) }()
+	defer func() { c.layers[n.inode().layer].waits.add(time.Since(begun)) }()
 	metered := &meteredContext{ctx, c, n.id}
 	k := n.t.contents
 	if k == nil || f == nil || f.candidate == nil {
@@ -270,6 +272,9 @@ type histogram struct {
 	buckets [stepsPerOctave * octaves]atomic.Int64
 }
 
+// waitCounts are how many durations there are in each bucket.
+type waitCounts [stepsPerOctave * octaves]int64
+
 // bucketOf returns the bucket of a duration that is not below WaitFloor.
 func bucketOf(d time.Duration) int {
 	v := uint64(d / (WaitFloor / stepsPerOctave)) // 8 and more
@@ -289,16 +294,21 @@ func (h *histogram) add(d time.Duration) {
 	}
 }
 
+// addTo adds the histogram to counts.
+func (h *histogram) addTo(counts *waitCounts) {
+	for i := range h.buckets {
+		counts[i] += h.buckets[i].Load()
+	}
+}
+
 // summary returns how many durations there are, and what half and all but a
 // hundredth of them are below.
-func (h *histogram) summary() (n int64, p50, p99 time.Duration) {
-	var counts [len(h.buckets)]int64
-	for i := range h.buckets {
-		counts[i] = h.buckets[i].Load()
-		n += counts[i]
+func (w *waitCounts) summary() (n int64, p50, p99 time.Duration) {
+	for _, c := range w {
+		n += c
 	}
 	below := func(want int64) time.Duration {
-		for i, c := range counts {
+		for i, c := range w {
 			if want -= c; want <= 0 {
 				return bucketEnd(i)
 			}

@@ -45,7 +45,11 @@ type ContentStats struct {
 type LayerStats struct {
 	Digest   digest.Digest          `json:"digest"`
 	Size     int64                  `json:"size"`  // of the blob
-	Asked    int64                  `json:"asked"` // bytes of files that Node.ReadAt was asked for
+	Reads    int64                  `json:"reads"` // as in Stats, of files of this layer
+	Asked    int64                  `json:"asked"`
+	Waits    int64                  `json:"waits"`
+	WaitP50  time.Duration          `json:"waitP50"`
+	WaitP99  time.Duration          `json:"waitP99"`
 	Verified blobcache.Verification `json:"verified"`
 	Blob     blobcache.BlobStats    `json:"blob"`
 }
@@ -69,20 +73,30 @@ func (t *Tree) Stats() Stats {
 		return Stats{}
 	}
 	s := Stats{Errors: c.errors.Load(), Layers: []LayerStats{}, Files: t.costly(maxCostly)}
-	s.Waits, s.WaitP50, s.WaitP99 = c.waits.summary()
+	var all waitCounts
+	waits := make([]waitCounts, 0, len(t.layers))
 	at := map[*OpenLayer]int{}
 	for i, l := range t.layers {
-		asked := c.layers[i].asked.Load()
+		asked, reads := c.layers[i].asked.Load(), c.layers[i].reads.Load()
 		s.Contents.ReadBytes += c.layers[i].kept.Load()
-		s.Reads += c.layers[i].reads.Load()
+		s.Reads += reads
 		s.Asked += asked
 		k, again := at[l]
 		if !again {
 			k = len(s.Layers)
 			at[l] = k
 			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Blob: l.blob.Stats()})
+			waits = append(waits, waitCounts{})
 		}
 		s.Layers[k].Asked += asked
+		s.Layers[k].Reads += reads
+		c.layers[i].waits.addTo(&waits[k])
+		c.layers[i].waits.addTo(&all)
+	}
+	s.Waits, s.WaitP50, s.WaitP99 = all.summary()
+	for k := range s.Layers {
+		l := &s.Layers[k]
+		l.Waits, l.WaitP50, l.WaitP99 = waits[k].summary()
 	}
 	if t.contents != nil {
 		t.contents.count(&s.Contents)

@@ -259,6 +259,17 @@ func TestStatsErrorsAndWaits(t *testing.T) {
 	if after.Waits != before.Waits+1 || after.WaitP99 < wait {
 		t.Errorf("%d waits, after %d; the longest took %v, want one more and at least %v", after.Waits, before.Waits, after.WaitP99, wait)
 	}
+	var reads, waits int64
+	for _, l := range after.Layers {
+		reads += l.Reads
+		waits += l.Waits
+		if (l.Waits > 0) != (l.WaitP50 > 0) || l.WaitP99 < l.WaitP50 || l.WaitP99 > after.WaitP99 {
+			t.Errorf("layer %s: %d waits up to %v, %v", l.Digest, l.Waits, l.WaitP50, l.WaitP99)
+		}
+	}
+	if reads != after.Reads || waits != after.Waits {
+		t.Errorf("the layers had %d reads and %d waits, want %d and %d as in all", reads, waits, after.Reads, after.Waits)
+	}
 }
 
 // TestProvenance finds every file's content where Provenance says it is, and

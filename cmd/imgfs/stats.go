@@ -79,10 +79,11 @@ func (e *env) printStats(s mountStats) error {
 	for _, p := range s.FastPaths {
 		fmt.Fprintf(w, "%s\t%s\n", p.Name, usedText(p))
 	}
-	fmt.Fprintln(w, "\nLAYER\tSIZE\tCACHED\tASKED\tFETCHED\tWASTED\tREQUESTS\tHITS\tERRORS\tVERIFIED")
+	fmt.Fprintln(w, "\nLAYER\tSIZE\tCACHED\tASKED\tFETCHED\tWASTED\tREQUESTS\tHITS\tERRORS\tWAITS\tP50\tP99\tVERIFIED")
 	for _, l := range s.Layers {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n", shortDigest(l.Digest), bytesText(l.Size), bytesText(l.Cached), bytesText(l.Asked),
-			bytesText(l.Fetched), bytesText(l.Wasted), l.Requests, bytesText(l.Hits), l.Errors, verifiedText(l.Verified))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\t%s\n", shortDigest(l.Digest), bytesText(l.Size), bytesText(l.Cached), bytesText(l.Asked),
+			bytesText(l.Fetched), bytesText(l.Wasted), l.Requests, bytesText(l.Hits), l.Errors,
+			l.Waits, secondsText(l.WaitP50), secondsText(l.WaitP99), verifiedText(l.Verified))
 	}
 	if len(s.Files) > 0 {
 		fmt.Fprintln(w, "\nFETCHED\tASKED\tFILE")

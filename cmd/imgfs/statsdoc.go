@@ -62,15 +62,20 @@ type traffic struct {
 	Errors   int64 `json:"errors"`   // reads that failed
 }
 
-// A totalStats is about all layers of a mount.
-type totalStats struct {
-	traffic
+// reads is how many reads of files there were, and how long they took.
+type reads struct {
 	Reads int64 `json:"reads"`
 	// Waits are the reads that had to wait: half of them up to WaitP50, all
 	// but a hundredth up to WaitP99.
 	Waits   int64   `json:"waits"`
 	WaitP50 float64 `json:"waitP50Seconds"`
 	WaitP99 float64 `json:"waitP99Seconds"`
+}
+
+// A totalStats is about all layers of a mount.
+type totalStats struct {
+	traffic
+	reads
 	// Indexed are bytes of layers read to index them, and Meta bytes of
 	// manifests and configs fetched. Neither is in Fetched.
 	Indexed int64 `json:"indexed"`
@@ -84,6 +89,7 @@ type layerStats struct {
 	Cached   int64         `json:"cached"`   // bytes of it on disk, as far as this mount knows
 	Verified string        `json:"verified"` // as blobcache.Verification has it
 	traffic
+	reads
 }
 
 // A serverState tells whether a registry, or a server that one sends its
@@ -162,13 +168,14 @@ func (t *teller) stats() mountStats {
 // count takes over the counters of a tree. A layer that the image has twice
 // is one blob, and counts once in all.
 func (s *mountStats) count(n fs.Stats) {
-	total := totalStats{Reads: n.Reads, Waits: n.Waits, WaitP50: n.WaitP50.Seconds(), WaitP99: n.WaitP99.Seconds()}
+	total := totalStats{reads: reads{n.Reads, n.Waits, n.WaitP50.Seconds(), n.WaitP99.Seconds()}}
 	s.Layers = make([]layerStats, len(n.Layers))
 	seen := make(map[digest.Digest]bool)
 	for i, l := range n.Layers {
 		b := l.Blob
 		row := traffic{Asked: l.Asked, Fetched: b.Fetched, Wasted: b.Wasted, Requests: b.Requests, Hits: b.Hits, Bad: b.Bad, Errors: b.Errors}
-		s.Layers[i] = layerStats{l.Digest, l.Size, b.Present, l.Verified.String(), row}
+		s.Layers[i] = layerStats{l.Digest, l.Size, b.Present, l.Verified.String(), row,
+			reads{l.Reads, l.Waits, l.WaitP50.Seconds(), l.WaitP99.Seconds()}}
 		if !seen[l.Digest] {
 			seen[l.Digest] = true
 			total.Fetched += row.Fetched

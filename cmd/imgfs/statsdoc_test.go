@@ -73,17 +73,18 @@ func repeat(f fs.FileCost, n int) []fs.FileCost {
 // TestStatsCount has an image with one layer twice.
 func TestStatsCount(t *testing.T) {
 	blob := blobcache.BlobStats{Requests: 2, Fetched: 300, Wasted: 40, Asked: 1000, Hits: 600, Bad: 1, Errors: 5, Present: 900}
-	twice := fs.LayerStats{Digest: digest.FromString("a"), Size: 900, Asked: 50, Verified: blobcache.VerifiedWhole, Blob: blob}
+	twice := fs.LayerStats{Digest: digest.FromString("a"), Size: 900, Reads: 6, Asked: 50, Waits: 1, WaitP50: time.Second, WaitP99: 2 * time.Second, Verified: blobcache.VerifiedWhole, Blob: blob}
 	other := fs.LayerStats{Digest: digest.FromString("b"), Size: 10, Blob: blobcache.BlobStats{Requests: 1, Fetched: 10}}
 	var s mountStats
 	s.count(fs.Stats{Reads: 7, Asked: 70, Errors: 3, Waits: 2, WaitP50: 20 * time.Millisecond, WaitP99: 1500 * time.Millisecond, Layers: []fs.LayerStats{twice, other, twice}})
 	want := totalStats{traffic: traffic{Asked: 70, Fetched: 310, Wasted: 40, Requests: 3, Hits: 600, Bad: 1, Errors: 3},
-		Reads: 7, Waits: 2, WaitP50: 0.02, WaitP99: 1.5}
+		reads: reads{Reads: 7, Waits: 2, WaitP50: 0.02, WaitP99: 1.5}}
 	if s.Total != want {
 		t.Errorf("in all: got %+v, want %+v", s.Total, want)
 	}
 	first := layerStats{Digest: twice.Digest, Size: 900, Cached: 900, Verified: "whole",
-		traffic: traffic{Asked: 50, Fetched: 300, Wasted: 40, Requests: 2, Hits: 600, Bad: 1, Errors: 5}}
+		traffic: traffic{Asked: 50, Fetched: 300, Wasted: 40, Requests: 2, Hits: 600, Bad: 1, Errors: 5},
+		reads:   reads{Reads: 6, Waits: 1, WaitP50: 1, WaitP99: 2}}
 	if len(s.Layers) != 3 || s.Layers[0] != first || s.Layers[2] != first || s.Layers[1].Verified != "not" {
 		t.Errorf("layers: got %+v", s.Layers)
 	}
