@@ -47,7 +47,8 @@ func (b *boundFlag) Set(text string) error {
 
 // parseSize reads a number of bytes as du and docker do: K, M, G and T, also
 // with iB, are powers of 1024, and kB, MB, GB and TB of 1000, in upper or
-// lower case.
+// lower case. A part of a byte is a byte: only nothing is 0, which may mean
+// that there is no bound.
 func parseSize(text string) (int64, error) {
 	number := strings.TrimRightFunc(text, func(r rune) bool { return r < '0' || r > '9' })
 	unit := strings.ToLower(strings.TrimSpace(text[len(number):]))
@@ -62,7 +63,7 @@ func parseSize(text string) (int64, error) {
 	if v *= factor; v >= math.MaxInt64 {
 		return 0, fmt.Errorf("%q is too much", text)
 	}
-	return int64(v), nil
+	return int64(math.Ceil(v)), nil
 }
 
 // sizeUnit returns how many bytes a unit in lower case has.

@@ -12,6 +12,7 @@ func TestParseSize(t *testing.T) {
 		"1KiB": 1 << 10, "1kib": 1 << 10, "2MiB": 2 << 20, "10 GiB": 10 << 30,
 		"1kB": 1e3, "1KB": 1e3, "2MB": 2e6, "3gb": 3e9, "1TB": 1e12,
 		"1.5G": 3 << 29, "0.5kB": 500, ".5k": 512, "8388607T": 8388607 << 40,
+		"0.5": 1, "0.0001K": 1, "1.1": 2, "0.0": 0, "0G": 0,
 	} {
 		if got, err := parseSize(text); got != want || err != nil {
 			t.Errorf("%q: got %d and error %v, want %d", text, got, err, want)
