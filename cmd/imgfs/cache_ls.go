@@ -21,7 +21,8 @@ const cacheLsUsage = `usage: imgfs cache ls [--json]
 Lists the images that were used with this cache directory, the one used last
 first: name, digest of the manifest, layers, bytes of their indexes, bytes of the
 layers that are kept and what share of the image that is, when it was used last,
-how its layers were verified (see imgfs help stats), and where it is mounted.
+how its layers were verified (see imgfs help stats), with numbers if not all in
+the same way, and where it is mounted.
 
 A layer that several images have counts for each of them. The last line says what
 the directory takes on disk, and what it may take (--cache-size); and how much of
@@ -188,7 +189,7 @@ func (e *env) printCache(list *cacheList) error {
 			used, on = "now", strings.Join(r.Mounts, ", ")
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(r.Name), shortDigest(r.Manifest), len(r.Layers), bytesText(r.Index),
-			bytesText(r.Cached), share(r.Cached, r.Size), used, verifiedText(r.Verified), e.shown(on))
+			bytesText(r.Cached), share(r.Cached, r.Size), used, verifiedLayers(r.Layers), e.shown(on))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -210,6 +211,26 @@ func (e *env) printCache(list *cacheList) error {
 	}
 	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", e.shown(list.Dir), bytesText(list.Usage), limit, other)
 	return err
+}
+
+// verifiedLayers says how the layers of an image were checked: in a word if it
+// was the same way, else how many in which way, those checked least first.
+func verifiedLayers(layers []cachedLayer) string {
+	counts := make(map[string]int)
+	for _, l := range layers {
+		counts[l.Verified]++
+	}
+	var parts []string
+	for v := blobcache.VerifiedWrong; v <= blobcache.VerifiedWhole; v++ {
+		switch n := counts[v.String()]; n {
+		case 0:
+		case len(layers):
+			return verifiedText(v.String())
+		default:
+			parts = append(parts, fmt.Sprintf("%d %s", n, verifiedText(v.String())))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // share writes what part of a whole there is. It is 100 % only of all.
