@@ -17,7 +17,8 @@ const cacheVerifyUsage = `usage: imgfs cache verify [--json]
 
 Reads everything in the cache and compares it with its digest: the pieces of
 layers with the sums in their index, or the whole layer if there is no index, the
-indexes with the sums in them, files kept whole, manifests and configs. What is
+indexes with the sums in them, files kept whole, manifests and configs; also
+whether the notes on images, references and verification make sense. What is
 wrong is removed and named, and the exit code is 1. Mounts that use it fetch it
 again.
 
@@ -51,7 +52,7 @@ type verifyReport struct {
 	// Contents are the files kept whole that were read, ContentBytes theirs.
 	Contents     int          `json:"contents"`
 	ContentBytes int64        `json:"contentBytes"`
-	Meta         int          `json:"meta"`  // manifests, configs and references
+	Meta         int          `json:"meta"`  // manifests, configs, references and other notes
 	Wrong        []wrongThing `json:"wrong"` // what was wrong, and has been removed
 	// Unknown are the blobs that there is nothing to compare with.
 	Unknown []digest.Digest `json:"unknown"`
@@ -101,8 +102,12 @@ type verifier struct {
 
 func (v *verifier) wrong(w wrongThing) { v.report.Wrong = append(v.report.Wrong, w) }
 
-// all verifies indexes first: blobs are compared with them.
+// all verifies indexes first: blobs are compared with them. Verification marks
+// come before blobs, too: verifying a blob writes a mark that is damaged anew.
 func (v *verifier) all(ctx context.Context, e *env) error {
+	if err := v.meta(ctx); err != nil {
+		return err
+	}
 	if err := v.indexes(ctx); err != nil {
 		return err
 	}
@@ -142,6 +147,11 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 		done += x.Size
 		g.update(done, total)
 	}
+	return nil
+}
+
+// meta verifies the small files.
+func (v *verifier) meta(ctx context.Context) error {
 	checked, removed, err := v.cache.VerifyMeta(ctx)
 	v.report.Meta = checked
 	for _, file := range removed {
@@ -290,7 +300,7 @@ func (e *env) printReport(r *verifyReport) error {
 	if n := len(r.Unknown); n > 0 {
 		verdict += fmt.Sprintf(", %d unknown", n)
 	}
-	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and references: %s\n",
+	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and notes: %s\n",
 		count(r.Blobs, "layer"), bytesText(r.Bytes), count(r.Indexes, "index"), count(r.Contents, "whole file"), bytesText(r.ContentBytes), r.Meta, verdict)
 	return err
 }

@@ -154,8 +154,8 @@ func (b *blobFile) removeUnless(k int64, right func(k int64) (bool, error)) (rem
 	return !hollow, nil
 }
 
-// VerifyMeta checks manifests, configs, references and verification marks, and
-// removes those that are wrong; it returns how many files it looked at, and the
+// VerifyMeta checks manifests, configs, references, verification marks and
+// records of images, and removes those that are wrong; it returns how many files it looked at, and the
 // paths below the directory of those that it removed. Files whose names are
 // none of the cache's are left alone, and not counted.
 //
@@ -169,6 +169,7 @@ func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, 
 		{metaDir, rightMeta},
 		{refsDir, c.rightRef},
 		{verifiedDir, rightMark},
+		{imagesDir, rightImage},
 	} {
 		err := filepath.WalkDir(filepath.Join(c.dir, dir.name), func(path string, e fs.DirEntry, err error) error {
 			if ctx.Err() != nil {
@@ -231,6 +232,15 @@ func rightMark(path string, data []byte) (ours, right bool) {
 	_, ours = digestOf(path)
 	_, right = parseMark(data)
 	return ours, right
+}
+
+func rightImage(path string, data []byte) (ours, right bool) {
+	name, ours := strings.CutSuffix(filepath.Base(path), ".json")
+	if sum, err := hex.DecodeString(name); !ours || err != nil || len(sum) != 32 {
+		return false, false
+	}
+	img, ok := parseImage(data)
+	return true, ok && img.fileName() == filepath.Base(path)
 }
 
 func (c *Cache) rightRef(path string, data []byte) (ours, right bool) {

@@ -215,8 +215,12 @@ func TestVerifyMeta(t *testing.T) {
 		c.SetVerification(d, VerifiedByChunk)
 		name := fmt.Sprintf("example.com/a:%d", i)
 		c.keepRef(name, ocispec.Descriptor{Digest: d, Size: 5})
+		img := Image{Name: name, Manifest: d, Platform: "linux/amd64"}
+		c.NoteImage(img)
 		var path string
 		switch i {
+		case 1:
+			path = filepath.Join(dir, imagesDir, img.fileName())
 		case 2:
 			path = c.path(metaDir, d)
 		case 4:
@@ -250,8 +254,8 @@ func TestVerifyMeta(t *testing.T) {
 	checked, removed, err := c.VerifyMeta(t.Context())
 	slices.Sort(want)
 	slices.Sort(removed)
-	if checked != 30 || err != nil || !slices.Equal(removed, want) {
-		t.Errorf("VerifyMeta() = %d, %q, %v; want 30, %q", checked, removed, err, want)
+	if checked != 40 || err != nil || !slices.Equal(removed, want) {
+		t.Errorf("VerifyMeta() = %d, %q, %v; want 40, %q", checked, removed, err, want)
 	}
 	for _, rel := range want {
 		if _, err := os.Stat(filepath.Join(dir, rel)); !errors.Is(err, os.ErrNotExist) {
@@ -261,7 +265,7 @@ func TestVerifyMeta(t *testing.T) {
 	if _, err := os.Stat(foreign); err != nil {
 		t.Error(err)
 	}
-	if checked, removed, err := c.VerifyMeta(t.Context()); checked != 26 || len(removed) > 0 || err != nil {
+	if checked, removed, err := c.VerifyMeta(t.Context()); checked != 35 || len(removed) > 0 || err != nil {
 		t.Errorf("the second time: %d, %q, %v", checked, removed, err)
 	}
 }

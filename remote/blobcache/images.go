@@ -44,8 +44,13 @@ func (c *Cache) NoteImage(img Image) {
 	if err != nil {
 		return
 	}
+	c.keepFile(filepath.Join(c.dir, imagesDir, img.fileName()), append(data, '\n'))
+}
+
+// fileName returns the name of an image's record.
+func (img *Image) fileName() string {
 	sum := sha256.Sum256([]byte(img.Name + "\n" + img.Manifest.String() + "\n" + img.Platform + "\n"))
-	c.keepFile(filepath.Join(c.dir, imagesDir, hex.EncodeToString(sum[:])+".json"), append(data, '\n'))
+	return hex.EncodeToString(sum[:]) + ".json"
 }
 
 // Images returns the images that were noted, the one used last first. What
@@ -79,7 +84,15 @@ func readImage(path string) (img Image, ok bool) {
 		return Image{}, false
 	}
 	data, err := os.ReadFile(path)
-	if err != nil || json.Unmarshal(data, &img) != nil || img.Manifest.Validate() != nil {
+	if err != nil {
+		return Image{}, false
+	}
+	return parseImage(data)
+}
+
+// parseImage returns what a record says; false if it cannot be understood.
+func parseImage(data []byte) (img Image, ok bool) {
+	if json.Unmarshal(data, &img) != nil || img.Manifest.Validate() != nil {
 		return Image{}, false
 	}
 	for _, l := range img.Layers {
