@@ -38,7 +38,7 @@ func cachePruneCommand() command {
 		f.Var(&p.olderThan, "older-than", "")
 		f.Var(&p.to, "to", "")
 		f.BoolVar(&p.json, "json", false, "")
-		return func(_ context.Context, e *env, args []string) error {
+		return func(ctx context.Context, e *env, args []string) error {
 			some := p.olderThan.age > 0 || p.to.set
 			switch {
 			case len(args) > 0:
@@ -48,7 +48,7 @@ func cachePruneCommand() command {
 			case !p.all && !some:
 				return usageError("cache prune: say what to remove: --all, --older-than D or --to SIZE")
 			}
-			return p.run(e)
+			return p.run(ctx, e)
 		}
 	}}
 }
@@ -64,7 +64,7 @@ type pruneResult struct {
 	Contents int `json:"contents"`
 }
 
-func (p *pruner) run(e *env) error {
+func (p *pruner) run(ctx context.Context, e *env) error {
 	cache, err := e.openCache()
 	if err != nil {
 		return err
@@ -74,9 +74,18 @@ func (p *pruner) run(e *env) error {
 	if p.to.set {
 		opts.To = p.to.bytes
 	}
+	images, err := cache.Images()
+	if err != nil {
+		return err
+	}
 	done, err := cache.Prune(opts)
 	if err != nil {
 		return err
+	}
+	if noteMounted(ctx, cache, images) {
+		if done.After, err = cache.Usage(); err != nil {
+			return err
+		}
 	}
 	// Others may write meanwhile.
 	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents}
@@ -86,6 +95,19 @@ func (p *pruner) run(e *env) error {
 	_, err = fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
 		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Contents, "whole file"), count(r.Indexes, "index"), bytesText(r.After))
 	return err
+}
+
+// noteMounted notes those of the images anew that are mounted: they go on to
+// use the cache, and imgfs cache ls names them. It reports whether there are any.
+func noteMounted(ctx context.Context, cache *blobcache.Cache, images []blobcache.Image) bool {
+	noted, mounts := false, mountsOf(ctx, cache.Dir())
+	for _, img := range images {
+		if len(mounts.of(img)) > 0 {
+			cache.NoteImage(img)
+			noted = true
+		}
+	}
+	return noted
 }
 
 // count writes a number of things for people.

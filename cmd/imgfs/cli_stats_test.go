@@ -217,6 +217,13 @@ func TestPruneUnderMount(t *testing.T) {
 	if text, err := os.ReadFile(f.Name()); err != nil || string(text) != noiseText(3<<20) {
 		t.Errorf("after cache prune --all: error %v, or other content", err)
 	}
+	var list cacheList
+	if err := json.Unmarshal([]byte(s.ok("cache", "ls", "--json").stdout), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Images) != 1 || !slices.Equal(list.Images[0].Mounts, []string{dir}) || list.Images[0].Cached < 3<<20 || len(list.Other) > 0 {
+		t.Errorf("after cache prune --all of what is mounted: got %+v", list)
+	}
 	f.Close()
 	s.umount(dir)
 }
