@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/benchkit"
@@ -53,15 +54,15 @@ func (b *bench) cold() error {
 	if err != nil {
 		return err
 	}
-	b.want("`cat DIR/etc/os-release`: bytes", float64(median(release.moved))/1e3, 400, "kB", fmt.Sprintf("in %v", milliseconds(median(release.took))))
-	b.want("`cat DIR/etc/os-release`: requests for blobs", float64(median(release.requests)), 3, "", "")
+	b.want("`cat DIR/etc/os-release`: bytes", float64(slices.Max(release.moved))/1e3, 400, "kB", fmt.Sprintf("in %v", milliseconds(median(release.took))))
+	b.want("`cat DIR/etc/os-release`: requests for blobs", float64(slices.Max(release.requests)), 3, "", "")
 	sum, err := b.coldly(cache, "sha256sum", func(m *mount) (time.Duration, error) {
 		return b.discard(b.ctx, "sha256sum", m.dir+"/"+big.name)
 	})
 	if err != nil {
 		return err
 	}
-	b.want("`sha256sum` of one big file: bytes", float64(median(sum.moved))/1e6, (float64(packed)*1.1+1<<20)/1e6, "MB",
+	b.want("`sha256sum` of one big file: bytes", float64(slices.Max(sum.moved))/1e6, (float64(packed)*1.1+1<<20)/1e6, "MB",
 		fmt.Sprintf("%s of %s, %s compressed; %d requests, %v", filepath.Base(big.name), megabytes(big.size), megabytes(packed), median(sum.requests), milliseconds(median(sum.took))))
 	find, err := b.coldly(cache, "find", func(m *mount) (time.Duration, error) {
 		return b.discard(b.ctx, "find", m.dir, "-ls")
@@ -69,7 +70,7 @@ func (b *bench) cold() error {
 	if err != nil {
 		return err
 	}
-	b.want("`find DIR -ls`: bytes", float64(median(find.moved)), 0, "B", fmt.Sprintf("%v", milliseconds(median(find.took))))
+	b.want("`find DIR -ls`: bytes", float64(slices.Max(find.moved)), 0, "B", fmt.Sprintf("%v", milliseconds(median(find.took))))
 	return b.smallReads(cache, smallOnes(files, b.reads), indexes)
 }
 
@@ -130,7 +131,7 @@ func (b *bench) mountReady(cache string) error {
 	}
 	b.want("`imgfs mount`: until it is ready", float64(median(took).Milliseconds()), float64(median(allowed).Milliseconds()), "ms",
 		fmt.Sprintf("300 ms and %d round trips for token and manifest", requests))
-	b.want("`imgfs mount`: bytes of blobs", float64(median(moved)), 0, "B", "")
+	b.want("`imgfs mount`: bytes of blobs", float64(slices.Max(moved)), 0, "B", "")
 	return nil
 }
 

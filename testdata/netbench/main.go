@@ -95,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	b.logf = func(format string, args ...any) { fmt.Fprintf(stderr, "netbench: "+format+"\n", args...) }
 	flags := flag.NewFlagSet("netbench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&b.runs, "runs", 3, "how often each thing is measured; the median counts")
+	flags.IntVar(&b.runs, "runs", 3, "how often each thing is measured; of times the median counts, of what is moved by a cold read the most")
 	flags.StringVar(&b.only, "only", "", "one `section`: "+strings.Join(sectionNames(), ", "))
 	flags.DurationVar(&b.delay, "rtt", 20*time.Millisecond, "round trip that each request takes")
 	flags.Float64Var(&b.mbps, "mbps", 100, "bandwidth of the line in megabits a second")
