@@ -39,6 +39,20 @@ func newAuthClient(e *endpoint) *auth.Client {
 
 type tokenRequestKey struct{}
 
+// A tokenRequest is a request for a token that is under way. Its time is that
+// of the token server: it stands still while a credential is looked up, which
+// has a limit of its own.
+type tokenRequest struct {
+	timer   *time.Timer
+	timeout time.Duration
+}
+
+// pause stops the time until the function that it returns is called.
+func (r *tokenRequest) pause() (resume func()) {
+	r.timer.Stop()
+	return func() { r.timer.Reset(r.timeout) }
+}
+
 // checkRedirect lets only requests for tokens follow redirects by
 // themselves, on which oras-go has an eye; follow sees to the others.
 func checkRedirect(req *http.Request, via []*http.Request) error {
@@ -55,9 +69,12 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 // has expired is replaced by what its helper says now. It is that of the
 // server, not of the registry that the server stands in for.
 func (e *endpoint) credential(ctx context.Context, _ string) (auth.Credential, error) {
+	if r, ok := ctx.Value(tokenRequestKey{}).(*tokenRequest); ok {
+		defer r.pause()()
+	}
 	c, err := e.client.opts.Credential(ctx, e.ref.Registry, e.ref.Repository)
 	if err != nil {
-		if ctx.Err() != nil {
+		if givenUp(ctx) {
 			return auth.EmptyCredential, context.Cause(ctx)
 		}
 		return auth.EmptyCredential, &fault{class: remote.ErrUnauthorized, text: scrub(err.Error())}
@@ -151,9 +168,15 @@ func (c *tokenCache) others(a *attempt, scheme auth.Scheme, scope string, asked 
 }
 
 func (c *tokenCache) fetch(ctx context.Context, scheme auth.Scheme, fetch func(context.Context) (string, error)) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithValue(ctx, tokenRequestKey{}, true), c.timeout)
-	defer cancel()
-	token, err := fetch(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(c.timeout, func() { cancel(errStalled) })
+	defer timer.Stop()
+	token, err := fetch(context.WithValue(ctx, tokenRequestKey{}, &tokenRequest{timer, c.timeout}))
+	var known *fault
+	if err != nil && ctx.Err() != nil && !errors.As(err, &known) {
+		return "", context.Cause(ctx)
+	}
 	return token, tokenFault(scheme, err)
 }
 

@@ -257,6 +257,51 @@ func testHelperFault(t *testing.T, program, bad, good, says, proto string) {
 	readers(t, 5, func(i int) error { return check(t.Context(), b, content, i*1000, 1000) })
 }
 
+// A helper may take its own time, however short those of requests are; and
+// who ends it before says which one it was.
+func TestFault15SlowHelper(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	write := func(path, text string) string {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write(filepath.Join(bin, "docker-credential-slow"), "#!/bin/sh\nsleep 0.7\necho '{\"Username\":\"u\",\"Secret\":\"secret-p\"}'\n")
+	write(filepath.Join(bin, "docker-credential-hangs"), "#!/bin/sh\nsleep 600 & wait\n")
+	for _, tc := range []struct {
+		name, helper string
+		timeout      time.Duration // of a read
+		says         string
+	}{
+		{"slow", "slow", 20 * time.Second, ""},
+		{"hangs", "hangs", 20 * time.Second, "docker-credential-hangs: no answer within 1s"},
+		{"hangs longer than a read waits", "hangs", 500 * time.Millisecond, "docker-credential-hangs: killed before it answered"},
+	} {
+		for _, login := range []registrytest.Login{registrytest.Basic, registrytest.Bearer} {
+			t.Run(fmt.Sprint(tc.name, "/", login), func(t *testing.T) {
+				t.Parallel()
+				s := registrytest.New(t, &registrytest.Options{Login: login, User: "u", Password: "secret-p"})
+				conf := write(filepath.Join(t.TempDir(), "config.json"), fmt.Sprintf(`{"credsStore": %q}`, tc.helper))
+				opts := fast()
+				opts.ReadTimeout, opts.HeaderTimeout, opts.StallTimeout = tc.timeout, 100*time.Millisecond, 100*time.Millisecond
+				opts.Credential = (&registry.AuthFiles{Path: conf, HelperTimeout: time.Second}).Credential
+				content := noise(1, blobSize)
+				b := blobOf(t, open(t, s, opts), s.PutBlob(ocispec.MediaTypeImageLayer, content))
+				err := check(t.Context(), b, content, 0, 10)
+				if tc.says == "" && err != nil {
+					t.Error(err)
+				}
+				if tc.says != "" && (!errors.Is(err, remote.ErrUnauthorized) || !strings.Contains(err.Error(), tc.says)) {
+					t.Errorf("got error %v, want %v with %q", err, remote.ErrUnauthorized, tc.says)
+				}
+			})
+		}
+	}
+}
+
 // running returns the processes of a group that are not just waiting to be
 // waited for.
 func running(t *testing.T, group int) (left []string) {

@@ -70,7 +70,7 @@ func (a *AuthFiles) run(ctx context.Context, program, server string) (Credential
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return decodeHelper(text)
 	case ctx.Err() != nil:
-		return Credential{}, ctx.Err()
+		return Credential{}, fmt.Errorf("killed before it answered: %w", context.Cause(ctx))
 	case errors.Is(timed.Err(), context.DeadlineExceeded):
 		return Credential{}, fmt.Errorf("no answer within %s", timeout)
 	case out.overflow:

@@ -191,8 +191,13 @@ func (b *liveBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// explain returns why the request was ended, if we ended it.
+// explain returns why the request was ended, if we ended it and err does not
+// say more.
 func (b *liveBody) explain(err error) error {
+	var known *fault
+	if errors.As(err, &known) {
+		return err
+	}
 	if cause := b.cause(); cause != nil {
 		return cause
 	}
