@@ -120,7 +120,7 @@ func TestSoak(t *testing.T) {
 func (s *soak) faults(d time.Duration) {
 	all := []registrytest.Fault{
 		registrytest.Reset(-1), registrytest.Reset(10_000), registrytest.Truncate(5000), registrytest.TruncateChunked(100), registrytest.Status(500), registrytest.Status(502),
-		registrytest.Status(403), registrytest.Status(404), registrytest.Status(416), registrytest.Page(), registrytest.Gzip(), registrytest.Multipart(), registrytest.FlipBit(),
+		registrytest.Status(403), registrytest.Status(404), registrytest.Status(416), registrytest.Page(), registrytest.Gzip(), registrytest.Multipart(nil), registrytest.FlipBit(),
 		s.wholeOnes(nil), s.wholeOnes(registrytest.FlipBit()), s.wholeOnes(registrytest.Truncate(200_000)), s.reg.Stall(10), s.reg.Stall(-1),
 		registrytest.Status(429, "Retry-After", "1"), registrytest.Redirect("?again"), registrytest.Redirect(""), registrytest.Detour(),
 		registrytest.OtherRange(func(first, last int64) (int64, int64) { return first + 1, last + 1 }),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"mime/multipart"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -181,14 +182,18 @@ func (b *blobCopy) accept(resp *http.Response, off, n int64) (answer, error) {
 	if e := header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return answer{}, oddf("the answer is encoded with %s", scrub(e))
 	}
+	mediaType, params, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusPartialContent {
+		if mediaType == "multipart/byteranges" {
+			return b.acceptPart(resp, params["boundary"], off, n)
+		}
 		got, err := checkRange(header, resp.ContentLength, off, n, b.size)
 		return answer{body: resp.Body, n: got}, err
 	}
 	if resp.ContentLength >= 0 && resp.ContentLength != b.size {
 		return answer{}, oddf("the whole blob is sent, %d bytes instead of %d", resp.ContentLength, b.size)
 	}
-	if mediaType, _, _ := mime.ParseMediaType(header.Get("Content-Type")); mediaType == "text/html" {
+	if mediaType == "text/html" {
 		return answer{}, oddf("the answer is a web page")
 	}
 	if n == b.size {
@@ -196,6 +201,27 @@ func (b *blobCopy) accept(resp *http.Response, off, n int64) (answer, error) {
 	}
 	s, err := b.spoolInto(resp.Body.(*liveBody))
 	return answer{spool: s}, err
+}
+
+// acceptPart accepts the first part of a multipart answer if it is the range
+// asked for: a server may send one range so, though it should not. RFC 9110,
+// 15.3.7.2.
+func (b *blobCopy) acceptPart(resp *http.Response, boundary string, off, n int64) (answer, error) {
+	if boundary == "" {
+		return answer{}, oddf("the answer has parts, and does not say how they are told apart")
+	}
+	part, err := multipart.NewReader(resp.Body, boundary).NextRawPart()
+	if err != nil {
+		if resp.Body.(*liveBody).cause() != nil {
+			return answer{}, err
+		}
+		return answer{}, oddf("the answer should have parts: %s", scrub(err.Error()))
+	}
+	got, err := checkRange(http.Header(part.Header), -1, off, n, b.size)
+	return answer{body: struct {
+		io.Reader
+		io.Closer
+	}{part, resp.Body}, n: got}, err
 }
 
 // RFC 9110, 14.4. The total may be left unknown.

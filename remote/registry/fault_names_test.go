@@ -47,7 +47,12 @@ func moreFaultCases() []faultCase {
 	return []faultCase{
 		{name: "01 range ignored, and broken off", fault: inject(func(n int) registrytest.Fault { return whole(registrytest.Truncate(n * 30_000)) }), most: 5},
 		{name: "02 other total for ever", fault: inject(always(header(otherTotal))), most: 3, want: unavailable},
-		{name: "03 no Content-Range for ever", fault: inject(always(header(func(h http.Header) { h.Del("Content-Range") }))), most: 3, want: unavailable},
+		{name: "03 no Content-Range for ever", fault: inject(always(header(noRange))), most: 3, want: unavailable},
+		{name: "03 multipart, other start", fault: inject(once(registrytest.Multipart(otherStart))), most: 2},
+		{name: "03 multipart, other total for ever", fault: inject(always(registrytest.Multipart(otherTotal))), most: 3, want: unavailable},
+		{name: "03 multipart, no Content-Range for ever", fault: inject(always(registrytest.Multipart(noRange))), most: 3, want: unavailable},
+		{name: "03 multipart without parts for ever", fault: inject(always(header(noParts))), most: 3, want: unavailable},
+		{name: "03 multipart without a boundary for ever", fault: inject(always(header(noBoundary))), most: 3, want: unavailable},
 		{name: "07 stream reset", fault: inject(times(3, registrytest.Truncate(readLen/4))), most: 4},
 		{name: "07 stream reset before the head", fault: inject(times(2, abort)), most: 5},
 		{name: "07 GOAWAY with each answer", fault: inject(always(goAway)), most: 1},
@@ -73,6 +78,16 @@ func moreFaultCases() []faultCase {
 func otherTotal(h http.Header) {
 	h.Set("Content-Range", strings.Replace(h.Get("Content-Range"), fmt.Sprint("/", blobSize), fmt.Sprint("/", blobSize+1), 1))
 }
+
+func otherStart(h http.Header) {
+	h.Set("Content-Range", strings.Replace(h.Get("Content-Range"), fmt.Sprint("bytes ", readOff), fmt.Sprint("bytes ", readOff+1), 1))
+}
+
+func noRange(h http.Header) { h.Del("Content-Range") }
+
+func noParts(h http.Header) { h.Set("Content-Type", "multipart/byteranges; boundary=x") }
+
+func noBoundary(h http.Header) { h.Set("Content-Type", "multipart/byteranges") }
 
 // abort resets the stream, or connection, before the head of an answer.
 func abort(http.ResponseWriter, *http.Request, http.HandlerFunc) { panic(http.ErrAbortHandler) }

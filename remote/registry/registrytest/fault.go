@@ -125,13 +125,18 @@ func Gzip() Fault {
 	}
 }
 
-// Multipart sends the range as the only part of a multipart answer.
-func Multipart() Fault {
+// Multipart sends the range as the only part of a multipart answer, and what
+// edit makes of the part's header; nil leaves it as it is.
+func Multipart(edit func(http.Header)) Fault {
 	return func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 		replay(w, capture(r, serve), func(answer *httptest.ResponseRecorder) {
 			var packed bytes.Buffer
 			m := multipart.NewWriter(&packed)
-			part, _ := m.CreatePart(textproto.MIMEHeader{"Content-Range": answer.Header()["Content-Range"]})
+			head := http.Header{"Content-Range": answer.Header()["Content-Range"]}
+			if edit != nil {
+				edit(head)
+			}
+			part, _ := m.CreatePart(textproto.MIMEHeader(head))
 			_, _ = part.Write(answer.Body.Bytes())
 			_ = m.Close()
 			answer.Body = &packed
