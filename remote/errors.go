@@ -1,14 +1,18 @@
 package remote
 
-import "errors"
+import (
+	"errors"
+	"io/fs"
+)
 
 // Errors that callers decide by. They come wrapped, with the name of the
 // image, manifest or blob at fault.
 var (
 	// ErrNotFound: the source answered, and has no such image or blob.
 	ErrNotFound = errors.New("not found")
-	// ErrUnauthorized: the source wants other credentials, or more rights.
-	ErrUnauthorized = errors.New("unauthorized")
+	// ErrUnauthorized: the source wants other credentials, or more rights. It
+	// is fs.ErrPermission as well.
+	ErrUnauthorized error = unauthorized{}
 	// ErrUnavailable: the source could not be asked, or gave no usable
 	// answer; asking again later may help.
 	ErrUnavailable = errors.New("unavailable")
@@ -21,3 +25,9 @@ var (
 	// ErrReference: the reference is not well formed.
 	ErrReference = errors.New("invalid reference")
 )
+
+type unauthorized struct{}
+
+func (unauthorized) Error() string { return "unauthorized" }
+
+func (unauthorized) Is(target error) bool { return target == fs.ErrPermission }

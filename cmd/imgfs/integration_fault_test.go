@@ -31,11 +31,12 @@ type mountFault struct {
 	server registrytest.Options // besides TLS
 	kind   registrytest.Kind    // of the requests that fail; default Blob
 	// mild is over soon: readers get the right bytes. hard is not: they get
-	// EIO, after a wait in which they can be killed unless it comes at once.
+	// an error, after a wait in which they can be killed unless it comes at once.
 	mild, hard         func(s *registrytest.Server) func(int) registrytest.Fault
 	mildOnce, hardOnce func(s *registrytest.Server) // done beside them
 	atOnce             bool
-	everyone           bool // hard is not only about one layer
+	errno              syscall.Errno // of hard; default EIO
+	everyone           bool          // hard is not only about one layer
 }
 
 // The faults that docs/faults.md has for mounts.
@@ -69,6 +70,16 @@ func TestMountFault12TokenRefused(t *testing.T) {
 		hardOnce: (*registrytest.Server).RevokeTokens,
 		hard:     func(s *registrytest.Server) func(int) registrytest.Fault { return registrytest.Always(s.Stall(-1)) },
 		everyone: true,
+	})
+}
+
+func TestMountFault13OtherRefusal(t *testing.T) {
+	testMountFault(t, mountFault{
+		server:   registrytest.Options{Login: registrytest.Bearer, RefusedStatus: 403},
+		mildOnce: (*registrytest.Server).RevokeTokens,
+		hard:     always(registrytest.Status(403)),
+		atOnce:   true,
+		errno:    syscall.EACCES,
 	})
 }
 
@@ -190,6 +201,9 @@ func newFaultMount(t *testing.T, c mountFault, h2 bool) *faultMount {
 	if c.kind == "" {
 		c.kind = registrytest.Blob
 	}
+	if c.errno == 0 {
+		c.errno = syscall.EIO
+	}
 	m := &faultMount{sandbox: newSandbox(t), mountFault: c, reg: registrytest.New(t, &c.server),
 		layers: map[string]digest.Digest{}, files: map[string]string{}}
 	names := []string{"mild", "hard", "other", "another"}
@@ -309,8 +323,8 @@ func (m *faultMount) hard() {
 	for _, program := range []string{"cat", "sha256sum"} {
 		wg.Go(func() {
 			r := m.read(program, "hard")
-			if r.code != 1 || !strings.Contains(r.stderr, "Input/output error") || program == "sha256sum" && r.stdout != "" || !strings.HasPrefix(m.files["hard"], r.stdout) {
-				m.t.Errorf("%s: exit code %d, %d bytes, %q; want EIO and no wrong byte", program, r.code, len(r.stdout), r.stderr)
+			if r.code != 1 || !strings.Contains(strings.ToLower(r.stderr), m.errno.Error()) || program == "sha256sum" && r.stdout != "" || !strings.HasPrefix(m.files["hard"], r.stdout) {
+				m.t.Errorf("%s: exit code %d, %d bytes, %q; want %v and no wrong byte", program, r.code, len(r.stdout), r.stderr, m.errno)
 			}
 		})
 	}

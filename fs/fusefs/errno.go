@@ -35,7 +35,8 @@ type failure struct {
 }
 
 // status returns the errno value for the error of a request about an inode.
-// Every error of a request that was interrupted is EINTR. A context's error
+// Every error of a request that was interrupted is EINTR. EACCES says that
+// whoever has the content does not give it to the user of the mount. A context's error
 // without an interrupt is somebody else's: it is EIO like any other.
 func (l *failureLog) status(ctx context.Context, op string, n fs.Node, err error) fuse.Status {
 	switch {
@@ -51,6 +52,9 @@ func (l *failureLog) status(ctx context.Context, op string, n fs.Node, err error
 	}
 	if l.first(failure{n.Ino(), err.Error()}, time.Now()) {
 		l.logf("%s %q: %v", op, pathOf(l.tree, n.Ino()), err)
+	}
+	if errors.Is(err, iofs.ErrPermission) {
+		return fuse.EACCES
 	}
 	return fuse.EIO
 }

@@ -37,6 +37,7 @@ func TestStatus(t *testing.T) {
 		{"failure", t.Context(), errFaulty, fuse.EIO, `read "/etc/deep/er": ` + errFaulty.Error()},
 		{"somebody else was cancelled", t.Context(), context.Canceled, fuse.EIO, `read "/etc/deep/er": context canceled`},
 		{"a deadline of its own", t.Context(), context.DeadlineExceeded, fuse.EIO, `read "/etc/deep/er": context deadline exceeded`},
+		{"denied", t.Context(), fmt.Errorf("chunk: %w", iofs.ErrPermission), fuse.EACCES, `read "/etc/deep/er": chunk: permission denied`},
 		{"an errno of the disk", t.Context(), unix.ENOSPC, fuse.EIO, `read "/etc/deep/er": no space left on device`},
 	} {
 		var lines []string
