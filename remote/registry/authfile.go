@@ -118,9 +118,31 @@ func (a *AuthFiles) sources() []authSource {
 // authConfig is what is of use in a config.json or auth.json. Values are
 // decoded one by one, so that none spoils the others.
 type authConfig struct {
-	Auths       map[string]json.RawMessage `json:"auths"`
-	CredsStore  string                     `json:"credsStore"`
-	CredHelpers map[string]json.RawMessage `json:"credHelpers"`
+	Auths       authEntries `json:"auths"`
+	CredsStore  authText    `json:"credsStore"`
+	CredHelpers authEntries `json:"credHelpers"`
+}
+
+type authEntries map[string]json.RawMessage
+
+// UnmarshalJSON takes what is no object for an empty one.
+func (e *authEntries) UnmarshalJSON(data []byte) error {
+	var entries map[string]json.RawMessage
+	if json.Unmarshal(data, &entries) == nil {
+		*e = entries
+	}
+	return nil
+}
+
+type authText string
+
+// UnmarshalJSON takes what is no string for an empty one.
+func (t *authText) UnmarshalJSON(data []byte) error {
+	var text string
+	if json.Unmarshal(data, &text) == nil {
+		*t = authText(text)
+	}
+	return nil
 }
 
 func (s authSource) read() (*authConfig, error) {
@@ -162,27 +184,20 @@ func readConfig(path string) ([]byte, error) {
 }
 
 func (a *AuthFiles) lookUp(ctx context.Context, config *authConfig, keys []string) (Credential, error) {
-	if _, raw, ok := match(config.CredHelpers, keys); ok {
-		var helper string
-		if json.Unmarshal(raw, &helper) == nil && helper != "" {
-			if c, err := a.helper(ctx, helper, keys); err != nil || c != (Credential{}) {
-				return c, err
-			}
+	if helper := helperFor(config.CredHelpers, keys); helper != "" {
+		if c, err := a.helper(ctx, helper, keys); err != nil || c != (Credential{}) {
+			return c, err
 		}
 	}
 	if config.CredsStore != "" {
-		if c, err := a.helper(ctx, config.CredsStore, keys); err != nil || c != (Credential{}) {
+		if c, err := a.helper(ctx, string(config.CredsStore), keys); err != nil || c != (Credential{}) {
 			return c, err
 		}
 	}
 	// The longest key that has a usable entry: docker leaves empty entries
 	// behind for what is in a store.
-	for _, key := range keys {
-		name, raw, ok := match(config.Auths, []string{key})
-		if !ok {
-			continue
-		}
-		c, err := decodeAuth(raw)
+	for _, name := range matches(config.Auths, keys) {
+		c, err := decodeAuth(config.Auths[name])
 		if err != nil {
 			a.log("credentials for %s: %v", name, err)
 		}
@@ -191,6 +206,18 @@ func (a *AuthFiles) lookUp(ctx context.Context, config *authConfig, keys []strin
 		}
 	}
 	return Credential{}, nil
+}
+
+// helperFor returns the helper that credHelpers have for the first of keys
+// that has one.
+func helperFor(helpers authEntries, keys []string) string {
+	for _, name := range matches(helpers, keys) {
+		var helper string
+		if json.Unmarshal(helpers[name], &helper) == nil && helper != "" {
+			return helper
+		}
+	}
+	return ""
 }
 
 func (a *AuthFiles) log(format string, args ...any) {
@@ -214,20 +241,20 @@ func authKeys(registry, repository string) []string {
 	return keys
 }
 
-// match finds the entry of the first of keys that has one. Of several ways to
-// write a key the exact one wins, then the first in order.
-func match(entries map[string]json.RawMessage, keys []string) (string, json.RawMessage, bool) {
+// matches returns the names of the entries for keys, in the order of these. Of
+// several ways to write a key the exact one is first.
+func matches(entries authEntries, keys []string) (names []string) {
 	for _, key := range keys {
-		if raw, ok := entries[key]; ok {
-			return key, raw, true
+		if _, ok := entries[key]; ok {
+			names = append(names, key)
 		}
 		for _, name := range slices.Sorted(maps.Keys(entries)) {
-			if canonicalKey(name) == key {
-				return name, entries[name], true
+			if name != key && canonicalKey(name) == key {
+				names = append(names, name)
 			}
 		}
 	}
-	return "", nil, false
+	return names
 }
 
 // canonicalKey reduces the ways that a registry is written in files, such as

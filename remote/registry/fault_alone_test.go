@@ -178,6 +178,7 @@ func TestFault15Helper(t *testing.T) {
 	const good = `echo '{"Username":"u","Secret":"secret-p"}'`
 	for _, tc := range []struct{ name, script, says string }{
 		{"hangs", `echo $$ >"$0.pid"; sleep 600 & wait`, "docker-credential-fault-%s: no answer within 300ms"},
+		{"hangs in another session", `setsid sh -c 'echo $$ >"$0.pid"; sleep 600 & wait' "$0"`, "docker-credential-fault-%s: no answer within 300ms"},
 		{"breaks", `echo secret-p; exit 3`, "docker-credential-fault-%s: it ends with exit status 3"},
 		{"junk", `echo secret-p`, "docker-credential-fault-%s: its output is not JSON"},
 		{"absent", "", "401"},

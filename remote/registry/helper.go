@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -60,8 +62,8 @@ func (a *AuthFiles) run(ctx context.Context, program, server string) (Credential
 	out := &cappedBuffer{most: 256 << 10, full: cancel}
 	cmd.Stdin, cmd.Stdout = strings.NewReader(server), out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	// A child of it that left the group can hold the pipes.
+	cmd.Cancel = func() error { return killAll(cmd.Process.Pid) }
+	// A process that cut itself off from it can hold the pipes.
 	cmd.WaitDelay = 100 * time.Millisecond
 	err := cmd.Run()
 	text := bytes.TrimSpace(out.data)
@@ -82,6 +84,39 @@ func (a *AuthFiles) run(ctx context.Context, program, server string) (Credential
 		return Credential{}, fmt.Errorf("it ends with %v", exit)
 	}
 	return Credential{}, err
+}
+
+// killAll kills a process that leads a group with the group, and with those of
+// its descendants that have left the group.
+func killAll(leader int) error {
+	family := descendants(leader)
+	err := syscall.Kill(-leader, syscall.SIGKILL)
+	for _, pid := range family {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // most went with the group
+	}
+	return err
+}
+
+// descendants returns the children of a process, and theirs, as far as the
+// kernel tells; see proc_pid_task(5).
+func descendants(pid int) []int {
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/children", pid))
+	if err != nil {
+		return nil
+	}
+	var all []int
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, field := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(append(all, child), descendants(child)...)
+			}
+		}
+	}
+	return all
 }
 
 // hasNone tells whether a helper that failed says that it has no credential
