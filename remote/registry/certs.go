@@ -37,7 +37,11 @@ func tlsConfig(o *Options, host string, w *wire) (*tls.Config, error) {
 // certDir returns the directory of certificates for host, "" if there is
 // none. One with a hosts.toml is not: that names the files itself.
 func certDir(o *Options, host string) string {
-	for _, names := range [][]string{hostDirNames(host), {"_default"}} {
+	own := hostDirNames(host)
+	if host == apiHost(dockerHub) {
+		own = append(own, dockerHub) // so podman calls it
+	}
+	for _, names := range [][]string{own, {"_default"}} {
 		for _, root := range o.CertDirs {
 			for _, name := range names {
 				if !filepath.IsLocal(name) || name == "." {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -186,6 +188,23 @@ func TestIsLocal(t *testing.T) {
 		if got := [2]bool{isLoopback(host), isLocal(host)}; got != want {
 			t.Errorf("%q: got %v, want %v", host, got, want)
 		}
+	}
+}
+
+func TestCertDirOfDockerHub(t *testing.T) {
+	root := t.TempDir()
+	o := &Options{CertDirs: []string{root}}
+	for _, name := range []string{"docker.io", "registry-1.docker.io"} { // the second is the more exact one
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if got := certDir(o, apiHost("docker.io")); got != dir {
+			t.Errorf("got %q, want %q", got, dir)
+		}
+	}
+	if got := certDir(o, "auth.docker.io"); got != "" {
+		t.Errorf("another host: got %q", got)
 	}
 }
 
