@@ -172,12 +172,18 @@ func (c *tokenCache) fetch(ctx context.Context, scheme auth.Scheme, fetch func(c
 	defer cancel(nil)
 	timer := time.AfterFunc(c.timeout, func() { cancel(errStalled) })
 	defer timer.Stop()
-	token, err := fetch(context.WithValue(ctx, tokenRequestKey{}, &tokenRequest{timer, c.timeout}))
+	ctx = context.WithValue(ctx, tokenRequestKey{}, &tokenRequest{timer, c.timeout})
+	begun := time.Now()
+	token, err := fetch(ctx)
 	var known *fault
 	if err != nil && ctx.Err() != nil && !errors.As(err, &known) {
 		return "", context.Cause(ctx)
 	}
-	return token, tokenFault(scheme, err)
+	err = tokenFault(scheme, err)
+	if h := attemptOf(ctx).host.Load(); h != nil && scheme == auth.SchemeBearer {
+		h.health.token(ctx, begun, err)
+	}
+	return token, err
 }
 
 // store keeps a token for all of scopes: the one that the registry demanded

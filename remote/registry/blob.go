@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -29,7 +30,8 @@ type blobCopy struct {
 
 	// turn is that of finding out where the blob is; who waits for it uses
 	// what the one before found.
-	turn turn
+	turn   turn
+	finder atomic.Pointer[attempt] // of who had the turn last
 
 	mu    sync.Mutex
 	place *location // nil: not known
@@ -88,8 +90,12 @@ func (b *blobCopy) open(ctx context.Context, off, n int64, fresh bool) (answer, 
 			continue
 		}
 		if err := b.turn.take(ctx); err != nil {
+			if a := b.finder.Load(); a != nil {
+				attemptOf(ctx).host.Store(a.host.Load()) // that is what was waited for
+			}
 			return answer{}, err
 		}
+		b.finder.Store(attemptOf(ctx))
 		if place, _ = b.known(); place != nil {
 			b.turn.pass()
 			continue

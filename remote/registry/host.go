@@ -111,6 +111,7 @@ func (h *host) closeIdle() {
 // send sends one request when the host wants it. The request counts as under
 // way until the body of its answer is closed.
 func (h *host) send(req *http.Request, transport *http.Transport) (*http.Response, error) {
+	attemptOf(req.Context()).host.Store(h)
 	if err := h.enter(req.Context()); err != nil {
 		closeBody(req)
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -206,7 +207,8 @@ func (p *patience) retry(ctx context.Context, what string, f func(context.Contex
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		err := f(context.WithValue(ctx, attemptKey{}, &attempt{patience: p}))
+		a := &attempt{patience: p}
+		err := f(context.WithValue(ctx, attemptKey{}, a))
 		if err == nil {
 			return nil
 		}
@@ -216,6 +218,9 @@ func (p *patience) retry(ctx context.Context, what string, f func(context.Contex
 		flt := classify(err)
 		wait, again := p.next(flt.verdict)
 		if !again {
+			if h := a.host.Load(); h != nil && p.long && NoAnswer(flt) {
+				h.health.gaveUp()
+			}
 			return flt
 		}
 		p.opts.Logf("%s: %v; asking again in %s", what, flt, wait.Round(time.Millisecond))
@@ -226,12 +231,13 @@ func (p *patience) retry(ctx context.Context, what string, f func(context.Contex
 }
 
 // An attempt is what belongs to one try of a request, wherever the request
-// passes. It travels in the context, because oras-go stands in between. It
-// belongs to one goroutine.
+// passes. It travels in the context, because oras-go stands in between. All
+// but host belongs to one goroutine.
 type attempt struct {
-	patience *patience // nil: endless
-	token    string    // the token it was last sent with
-	fresh    bool      // the token was got during this attempt
+	patience *patience            // nil: endless
+	token    string               // the token it was last sent with
+	fresh    bool                 // the token was got during this attempt
+	host     atomic.Pointer[host] // that was asked last
 }
 
 type attemptKey struct{}

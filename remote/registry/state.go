@@ -24,8 +24,8 @@ type HostState struct {
 	// Host is "name" or "name:port".
 	Host string
 	// Down is set when several requests in a row were not answered, or with
-	// 429 or an error of the server's own, or broke off. One good answer ends
-	// it. Nobody is asked for the sake of it: while there are no requests the
+	// 429 or an error of the server's own, or broke off, or when a read failed
+	// for such a reason. One good answer ends it. Nobody is asked for the sake of it: while there are no requests the
 	// state stays as it is.
 	Down bool
 	// Since is when the first of these requests failed, or the first one of
@@ -68,9 +68,11 @@ type health struct {
 	// mu is held while a change is told, so that changes are told in their
 	// order.
 	mu       sync.Mutex
+	login    bool // a request for a token is among the failures
 	failures int
 	first    time.Time // when the first of failures was noted
 	last     time.Time // and the last
+	reason   string    // of the last
 	now      HostState
 }
 
@@ -86,30 +88,54 @@ func (h *health) state() HostState {
 
 // failed notes that a request that was sent at a time failed. Requests that
 // were under way together fail for one reason, so they count as one.
-func (h *health) failed(sent time.Time, reason string) {
+func (h *health) failed(ctx context.Context, sent time.Time, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.login = h.login || ctx.Value(tokenRequestKey{}) != nil
 	if h.now.Down {
 		h.now.Reason = reason
 	}
 	if sent.Before(h.last) {
 		return
 	}
-	h.last = time.Now()
+	h.last, h.reason = time.Now(), reason
 	if h.failures++; h.failures == 1 {
 		h.first = h.last
 	}
-	if h.failures >= h.most && !h.now.Down {
-		h.now = HostState{Host: h.host, Down: true, Since: h.first, Reason: reason}
-		h.changed(h.host, false, reason)
+	if h.failures >= h.most {
+		h.goDown()
 	}
 }
 
-// answered notes that a request got an answer and all of it that was wanted.
-func (h *health) answered() {
+// gaveUp notes that a read failed for want of an answer, after all its tries:
+// that is told, unless others were answered, and the next ones that fail so
+// are not.
+func (h *health) gaveUp() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failures = 0
+	if h.failures > 0 {
+		h.goDown()
+	}
+}
+
+// goDown is for a server that is down. The caller holds mu.
+func (h *health) goDown() {
+	if h.now.Down {
+		return
+	}
+	h.now = HostState{Host: h.host, Down: true, Since: h.first, Reason: h.reason}
+	h.changed(h.host, false, h.reason)
+}
+
+// answered notes that a request got an answer and all of it that was wanted.
+// A demand for a token says nothing of a server that does not give one.
+func (h *health) answered(status int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.login && status == http.StatusUnauthorized {
+		return
+	}
+	h.failures, h.login = 0, false
 	if !h.now.Down && !h.now.Since.IsZero() {
 		return
 	}
@@ -120,10 +146,25 @@ func (h *health) answered() {
 	}
 }
 
+// token notes what became of a request for a token that was begun at a time.
+func (h *health) token(ctx context.Context, begun time.Time, err error) {
+	if err == nil {
+		h.answered(http.StatusOK)
+		return
+	}
+	switch f := classify(err); {
+	case f.held: // nobody was asked
+	case NoAnswer(f):
+		h.failed(ctx, begun, f.text)
+	default:
+		h.answered(http.StatusOK)
+	}
+}
+
 // unanswered notes a request that err ended before the head of an answer.
 func (h *health) unanswered(req *http.Request, sent time.Time, err error) {
 	if !givenUp(req.Context()) {
-		h.failed(sent, classify(err).text)
+		h.failed(req.Context(), sent, classify(err).text)
 	}
 }
 
@@ -137,10 +178,10 @@ func givenUp(ctx context.Context) bool {
 // worth: a server that says 200 and then nothing is as good as none.
 func (h *health) watch(resp *http.Response, sent time.Time) io.ReadCloser {
 	if s := resp.StatusCode; s == http.StatusTooManyRequests || s >= 500 && s != http.StatusNotImplemented {
-		h.failed(sent, fmt.Sprintf("it answers %d %s", s, http.StatusText(s)))
+		h.failed(resp.Request.Context(), sent, fmt.Sprintf("it answers %d %s", s, http.StatusText(s)))
 		return resp.Body
 	}
-	return &healthBody{ReadCloser: resp.Body, health: h, ctx: resp.Request.Context(), sent: sent}
+	return &healthBody{ReadCloser: resp.Body, health: h, ctx: resp.Request.Context(), sent: sent, status: resp.StatusCode}
 }
 
 // A healthBody notes whether reading a body to its end, or as far as somebody
@@ -150,6 +191,7 @@ type healthBody struct {
 	health *health
 	ctx    context.Context // of the request
 	sent   time.Time
+	status int
 	done   atomic.Bool
 }
 
@@ -163,14 +205,15 @@ func (b *healthBody) Read(p []byte) (int, error) {
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			reason = "its answers end too early"
 		}
-		b.health.failed(b.sent, reason)
+		b.health.failed(b.ctx, b.sent, reason)
 	}
 	return n, err
 }
 
 func (b *healthBody) Close() error {
-	if !b.done.Swap(true) && !givenUp(b.ctx) {
-		b.health.answered()
+	// What a token server says is worth something if there is a token in it.
+	if !b.done.Swap(true) && !givenUp(b.ctx) && b.ctx.Value(tokenRequestKey{}) == nil {
+		b.health.answered(b.status)
 	}
 	return b.ReadCloser.Close()
 }

@@ -96,6 +96,61 @@ func TestStateChanges(t *testing.T) {
 	}
 }
 
+// A registry whose token server does not give tokens is told of once too,
+// though it answers what it is asked itself; and so is one that wants to be
+// left alone for longer than reads wait.
+func TestStateChangesOnce(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		kind  registrytest.Kind
+		fault func(*registrytest.Server) registrytest.Fault
+	}{
+		{"token server answers 503", registrytest.Token, always(registrytest.Status(503))},
+		{"token server answers junk", registrytest.Token, always(registrytest.Page())},
+		{"token server wants to be left alone", registrytest.Token, always(registrytest.Status(429, "Retry-After", "60"))},
+		{"token server never answers", registrytest.Token, func(s *registrytest.Server) registrytest.Fault { return s.Stall(-1) }},
+		{"left alone", registrytest.Blob, always(registrytest.Status(429, "Retry-After", "60"))},
+		{"never answers", registrytest.Blob, func(s *registrytest.Server) registrytest.Fault { return s.Stall(-1) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := registrytest.New(t, &registrytest.Options{Login: registrytest.Bearer})
+			var log lines
+			opts := fast()
+			opts.ReadTimeout, opts.HeaderTimeout, opts.StallTimeout = 1500*time.Millisecond, 400*time.Millisecond, 400*time.Millisecond
+			opts.StateChanged = func(host string, up bool, reason string) { log.printf("%t %s", up, reason) }
+			client := registry.New(opts)
+			defer client.Close()
+			content := noise(1, blobSize)
+			b := blobOf(t, client.Repository(remote.Reference{Registry: s.Host(), Repository: "app", Tag: "latest"}), s.PutBlob(ocispec.MediaTypeImageLayer, content))
+			if err := check(t.Context(), b, content, 0, 10); err != nil {
+				t.Fatal(err)
+			}
+			s.Inject(tc.kind, registrytest.Always(tc.fault(s)))
+			s.RevokeTokens()
+			for range 2 {
+				readers(t, 10, func(int) error {
+					_, err := b.ReadAt(t.Context(), make([]byte, 1000), 0)
+					if got := client.Health(); !registry.NoAnswer(err) || len(got) != 1 || !got[0].Down || got[0].Reason == "" {
+						return fmt.Errorf("error %v, and the server is said to be %+v", err, got)
+					}
+					return nil
+				})
+			}
+			s.Inject(tc.kind, nil)
+			time.Sleep(750 * time.Millisecond) // half of ReadTimeout is as long as a host is left alone
+			readers(t, 10, func(i int) error { return check(t.Context(), b, content, 1000*i, 1000) })
+			if said := strings.Split(log.all(), "\n"); len(said) != 2 || !strings.HasPrefix(said[0], "false ") || said[1] != "true " {
+				t.Errorf("it was told %q, want two lines", said)
+			}
+		})
+	}
+}
+
+func always(f registrytest.Fault) func(*registrytest.Server) registrytest.Fault {
+	return func(*registrytest.Server) registrytest.Fault { return f }
+}
+
 // Readers who go away say nothing of a server.
 func TestStateOfReadersWhoLeave(t *testing.T) {
 	s := registrytest.New(t, nil)
