@@ -10,9 +10,9 @@ import (
 // What is bounded for a reason that is not the tar's: see Scanner.
 const (
 	maxMeta     = 1 << 20
-	maxName     = 4096
+	maxName     = 4096 // of a path, and of a name twice that
 	maxNamePart = 255
-	maxTarget   = 4095
+	maxTarget   = 4095 // of a symlink
 	maxOwner    = math.MaxUint32
 )
 
@@ -236,10 +236,10 @@ func (s *Scanner) setType(h *tarHeader, kind sparseKind) error {
 
 // checkNames refuses what Linux can't hold.
 func (s *Scanner) checkNames() error {
-	name := s.entry.Name
-	if len(name) > maxName || len(s.entry.Linkname) > maxTarget {
+	name, target := s.entry.Name, s.entry.Linkname
+	if isLong(name) || (s.entry.Type == TypeLink && isLong(target)) || (s.entry.Type != TypeLink && len(target) > maxTarget) {
 		s.label = string(clip([]byte(name))) + "..."
-		return fmt.Errorf("name of %d bytes with a link target of %d", len(name), len(s.entry.Linkname))
+		return fmt.Errorf("name of %d bytes with a link target of %d", len(name), len(target))
 	}
 	if strings.IndexByte(name, 0) >= 0 {
 		return errors.New("NUL in the name")
@@ -256,6 +256,22 @@ func (s *Scanner) checkNames() error {
 		}
 	}
 	return nil
+}
+
+// isLong reports whether a name is of a path that is too long. A path does not
+// have the "./" that names begin with where "." was archived, nor the slash
+// behind a directory's.
+func isLong(name string) bool {
+	if len(name) <= maxName {
+		return false
+	}
+	n := -1 // no slash before the first
+	for part := range strings.SplitSeq(name, "/") {
+		if part != "" && part != "." {
+			n += 1 + len(part)
+		}
+	}
+	return n > maxName || len(name) > 2*maxName
 }
 
 // takeExtension takes a block that holds 21 more extents of an old GNU map.

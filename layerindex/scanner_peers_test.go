@@ -87,7 +87,7 @@ func convertGo(h *tar.Header) goEntry {
 
 // oddities tells what Scanner says it reads in another way than archive/tar.
 func (g *goEntry) oddities(h *tar.Header) {
-	long := len(h.Name) > maxName || g.Linkname != "" && len(g.Linkname) > maxTarget
+	long := isLong(h.Name) || len(g.Linkname) > maxTarget
 	for part := range strings.SplitSeq(h.Name, "/") {
 		long = long || len(part) > maxNamePart
 	}

@@ -80,6 +80,11 @@ func refusals() []refusal {
 			w.pax("linkpath", strings.Repeat("t", 4096))
 			w.header(rawHeader{name: "x", flag: '2', magic: magicUstar})
 		}, "x...", 512 + 9*512},
+		{"target of a hard link", func(w *rawTar) {
+			w.pax("linkpath", "./"+strings.Repeat("abc/", 1024)+"d")
+			w.header(rawHeader{name: "x", flag: '1', magic: magicUstar})
+		}, "x...", 512 + 9*512},
+		{"name of many dots", pax("path", strings.Repeat("./", 4096)+"d"), strings.Repeat("./", 32) + "...", 512 + 17*512},
 		{"lone zero block, H07", func(w *rawTar) { w.Write(make([]byte, 512)); w.header(plain) }, "", 512},
 		{"sparse version", pax("GNU.sparse.major", "2", "GNU.sparse.minor", "0"), "x", 1024},
 		{"sparse version incomplete", pax("GNU.sparse.major", "1"), "x", 1024},
@@ -121,6 +126,9 @@ func refusals() []refusal {
 	}
 	return list
 }
+
+// longestPath has 4,096 bytes.
+var longestPath = strings.Repeat(strings.Repeat("p", 255)+"/", 15) + strings.Repeat("p", 254) + "/q"
 
 type refusal struct {
 	name  string
@@ -182,6 +190,14 @@ func TestScannerAccepts(t *testing.T) {
 			w.entry(rawHeader{flag: 'L', magic: magicGNU}, strings.Repeat(strings.Repeat("n", 255)+"/", 16))
 			w.header(rawHeader{flag: '5', magic: magicGNU})
 		}, fmt.Sprintf(`5 %q 0`, strings.Repeat(strings.Repeat("n", 255)+"/", 16))},
+		{"path of 4096 bytes with ./ before and a slash behind", func(w *rawTar) {
+			w.pax("path", "./"+longestPath+"/")
+			w.header(rawHeader{flag: '5', magic: magicUstar})
+		}, fmt.Sprintf(`5 %q 0`, "./"+longestPath+"/")},
+		{"hard link to a path of 4096 bytes", func(w *rawTar) {
+			w.pax("linkpath", "./"+longestPath)
+			w.header(rawHeader{name: "a", flag: '1', magic: magicUstar})
+		}, `1 "a" 0`},
 		{"file with a slash and content", func(w *rawTar) { w.entry(rawHeader{name: "a/", flag: '0'}, "x") }, `0 "a/" 1`},
 		{"file without content and with a slash, F12", header(rawHeader{name: "a/", flag: '0'}), `5 "a/" 0`},
 		{"contiguous file, G06", func(w *rawTar) { w.entry(rawHeader{name: "a", flag: '7'}, "x") }, `0 "a" 1`},
