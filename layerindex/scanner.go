@@ -208,6 +208,9 @@ func (s *Scanner) takeBlock(b *rawBlock) error {
 		s.state = afterZero
 		return nil
 	case s.state == afterZero:
+		if b.checksumHolds() {
+			s.label = s.text.own(clip(cString(b[0:100])))
+		}
 		return s.refuse(errors.New("data after a lone block of zeros"))
 	}
 	return s.takeHeader(b)

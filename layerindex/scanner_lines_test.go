@@ -173,7 +173,7 @@ func TestTarReaderRefuses(t *testing.T) {
 		off   int64
 		short bool // the tar ends too early
 	}{
-		{"an entry after a single zero block", func(w *rawTar) { w.Write(make([]byte, blockSize)); w.header(file) }, "", 1024, false},
+		{"an entry after a single zero block", func(w *rawTar) { w.Write(make([]byte, blockSize)); w.header(file) }, "f", 1024, false},
 		{"a header that claims more than there is", func(w *rawTar) { w.header(file); w.WriteString("content") }, "f", 1031, true},
 		{"a header that claims gigabytes", func(w *rawTar) {
 			h := file

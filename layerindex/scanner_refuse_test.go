@@ -85,7 +85,8 @@ func refusals() []refusal {
 			w.header(rawHeader{name: "x", flag: '1', magic: magicUstar})
 		}, "x...", 512 + 9*512},
 		{"name of many dots", pax("path", strings.Repeat("./", 4096)+"d"), strings.Repeat("./", 32) + "...", 512 + 17*512},
-		{"lone zero block, H07", func(w *rawTar) { w.Write(make([]byte, 512)); w.header(plain) }, "", 512},
+		{"lone zero block, H07", func(w *rawTar) { w.Write(make([]byte, 512)); w.header(plain) }, "x", 512},
+		{"garbage after a lone zero block", func(w *rawTar) { w.Write(make([]byte, 512)); w.body("x") }, "", 512},
 		{"sparse version", pax("GNU.sparse.major", "2", "GNU.sparse.minor", "0"), "x", 1024},
 		{"sparse version incomplete", pax("GNU.sparse.major", "1"), "x", 1024},
 		{"sparse without map", pax("GNU.sparse.size", "100", "size", "1"), "x", 1024},
