@@ -23,7 +23,8 @@ import (
 //   - sparse files are made of whole blocks;
 //   - there are no names of whiteouts in the middle of a path, no character
 //     device 0:0, no xattrs that belong to overlayfs, that Linux refuses, or
-//     that are empty, which archive/tar takes for none.
+//     that are empty, which archive/tar takes for none, and no owner 2^32-1,
+//     which leaves a directory that is there the owner it has.
 //
 // The same stack always gives the same.
 func agreed(stack [][]member) [][]member {
@@ -66,6 +67,12 @@ func whitesOf(l []member) map[string]bool {
 func clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
 
 func (a *agreement) add(m member) {
+	if m.UID == 1<<32-1 {
+		m.UID = 0
+	}
+	if m.GID == 1<<32-1 {
+		m.GID = 0
+	}
 	list, climbs := parts(m.Name)
 	p := strings.Join(list, "/")
 	if climbs || p == "" || strings.Contains(path.Dir(p), ".wh.") {

@@ -48,7 +48,7 @@
 //
 // Attributes. Mode bits, owners, times before 1970 and nanoseconds, devices
 // (0:0 too) and xattrs are kept. Dropped are the xattrs trusted.overlay.*, and
-// user.* of what is neither file nor directory.
+// user.* of what is neither file nor directory. An owner of 2^32-1 is none, so 0.
 //
 // # Limits
 //

@@ -180,7 +180,7 @@ func (g *generator) refused(p string) member {
 func (g *generator) attr(m *member) {
 	m.Mode = pick(g, m.Mode, 0o711, 0o4755, 0o2750, 0o1777, 0o700)
 	if g.owners {
-		m.UID, m.GID = pick[uint32](g, 0, 5, 4000000000), pick[uint32](g, 0, 6)
+		m.UID, m.GID = pick[uint32](g, 0, 5, 4000000000, 1<<32-1), pick[uint32](g, 0, 6, 1<<32-1)
 	}
 	m.ModSec, m.ModNsec = pick[int64](g, 100, -1001, 1<<32), pick[uint32](g, 0, 500000001)
 	if !g.xattrs || !g.oneIn(4) {

@@ -192,6 +192,10 @@ func TestAccepted(t *testing.T) {
 			stack: stack(layer(file("a", "1"), link("b", "a"), link("b", "a"))), want: "a=1 b=1", attrs: map[string]string{"a": "0644 0:0 100 x2"}},
 		{what: "link to a file that the same layer hides and has again",
 			stack: stack(layer(file("a", "1")), layer(whiteout("a"), file("a", "2"), link("b", "a"))), want: "a=2 b=2"},
+		{what: "owners that are none to chown, and the same of a hard link",
+			stack: stack(layer(dir("d/", owner(5, 6)), file("a", "1", owner(math.MaxUint32, 6)), file("b", "2", owner(5, 6)), link("c", "b", owner(7, math.MaxUint32))),
+				layer(dir("d/", owner(math.MaxUint32, math.MaxUint32)))),
+			want: "a=1 b=2 c=2 d/", attrs: map[string]string{"a": "0644 0:6 100 x1", "b": "0644 7:6 100 x2", "d": "0755 0:0 100 x2"}},
 		{what: "path of 4,096 bytes", stack: stack(layer(file(path4096, "1"))), want: listOfPath(path4096) + "=1"},
 		{what: "link in place of a directory", stack: stack(layer(file("a", "1"), dir("d/"), file("d/x", ""), link("d", "a"))), want: "a=1 d=1"},
 	}

@@ -15,6 +15,9 @@ const (
 	permBits    = 0o7777
 )
 
+// noOwner is none to chown(2), which leaves the owner as it is.
+const noOwner = math.MaxUint32
+
 // newSet returns the number of a new, empty set of names.
 func (b *builder) newSet() uint32 {
 	b.sets++
@@ -98,6 +101,7 @@ func (b *builder) setSparse(ino uint32, e *layerindex.Entry) error {
 // others.
 func (b *builder) setAttr(ino uint32, e *layerindex.Entry) error {
 	delete(b.xattrs, ino)
+	b.inodes[ino].uid, b.inodes[ino].gid = 0, 0
 	return b.addAttr(ino, e)
 }
 
@@ -112,7 +116,12 @@ func (b *builder) addAttr(ino uint32, e *layerindex.Entry) error {
 	if in.format() != syscall.S_IFLNK {
 		in.mode = in.mode&^permBits | uint16(e.Mode&permBits)
 	}
-	in.uid, in.gid = e.UID, e.GID
+	if e.UID != noOwner {
+		in.uid = e.UID
+	}
+	if e.GID != noOwner {
+		in.gid = e.GID
+	}
 	in.modSec, in.modNsec = e.ModSec, e.ModNsec
 	if len(e.Xattrs) == 0 {
 		return nil

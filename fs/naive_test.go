@@ -380,6 +380,9 @@ func (n *naive) describeReal(real string, e layerindex.Entry, isLink bool) {
 	var st unix.Stat_t
 	must(unix.Lstat(real, &st))
 	if n.owners {
+		if !isLink {
+			must(os.Lchown(real, 0, 0)) // 2^32-1 leaves it so
+		}
 		must(os.Lchown(real, int(e.UID), int(e.GID)))
 	}
 	typ := st.Mode & unix.S_IFMT
