@@ -113,6 +113,7 @@ func tarLines() []struct {
 		{"hdrcharset of UTF-8", after(plain, "", "hdrcharset", "ISO-IR 10646 2000 UTF-8", "path", "ü"), `0 "ü" 0644 0:0 7.000000000`},
 		{"xattrs with binary values", after(plain, "", "SCHILY.xattr.user.b", "\x00\n=\xff\x00", "SCHILY.xattr.user.a=b", "x"),
 			head + ` user.a="b=x" user.b="\x00\n=\xff\x00"`},
+		{"xattr names as GNU tar and bsdtar encode them", after(plain, "", "SCHILY.xattr.user.a%3Db%25", "x"), head + ` user.a%3Db%25="x"`},
 		{"file capabilities", after(plain, "", "SCHILY.xattr.security.capability", "\x01\x00\x00\x02\x00\x04\x00\x00"+strings.Repeat("\x00", 12)),
 			head + ` security.capability="\x01\x00\x00\x02\x00\x04\x00\x00` + strings.Repeat(`\x00`, 12) + `"`},
 		{"character device", func(w *rawTar) {
