@@ -23,8 +23,9 @@ import (
 //   - sparse files are made of whole blocks;
 //   - there are no names of whiteouts in the middle of a path, no character
 //     device 0:0, no xattrs that belong to overlayfs, that Linux refuses, or
-//     that are empty, which archive/tar takes for none, and no owner 2^32-1,
-//     which leaves a directory that is there the owner it has.
+//     that are empty, which archive/tar takes for none, no owner 2^32-1, which
+//     leaves a directory that is there the owner it has, and no device numbers
+//     of more bits than Linux has.
 //
 // The same stack always gives the same.
 func agreed(stack [][]member) [][]member {
@@ -173,8 +174,9 @@ func (a *agreement) entry(p string, m member) {
 		if m.Linkname == "" {
 			return
 		}
-	case layerindex.TypeChar:
-		if m.Major == 0 && m.Minor == 0 {
+	case layerindex.TypeChar, layerindex.TypeBlock:
+		m.Major, m.Minor = m.Major&0xfff, m.Minor&0xfffff // GNU tar refuses others
+		if m.Type == layerindex.TypeChar && m.Major == 0 && m.Minor == 0 {
 			m.Minor = 1
 		}
 	}

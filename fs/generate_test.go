@@ -77,7 +77,7 @@ func (g *generator) member() member {
 	case k < 96:
 		m = fifo(g.spell(p))
 	case k < 98 && g.devices:
-		m = device(pick(g, layerindex.TypeChar, layerindex.TypeBlock), g.spell(p), uint32(g.choose(3)), uint32(g.choose(2)))
+		m = device(pick(g, layerindex.TypeChar, layerindex.TypeBlock), g.spell(p), pick[uint32](g, 0, 1, 2, 1<<12+1), pick[uint32](g, 0, 1, 1<<20-1, 1<<20+1))
 	default:
 		first := int64(g.choose(5000))
 		m = sparse(g.spell(p), 10000, "abcde", []layerindex.Extent{{Off: first, Size: 2}, {Off: first + 2 + int64(g.choose(5))*900, Size: 3}})

@@ -199,6 +199,9 @@ func TestAccepted(t *testing.T) {
 			stack: stack(layer(dir("d/", owner(5, 6)), file("a", "1", owner(math.MaxUint32, 6)), file("b", "2", owner(5, 6)), link("c", "b", owner(7, math.MaxUint32))),
 				layer(dir("d/", owner(math.MaxUint32, math.MaxUint32)))),
 			want: "a=1 b=2 c=2 d/", attrs: map[string]string{"a": "0644 0:6 100 x1", "b": "0644 7:6 100 x2", "d": "0755 0:0 100 x2"}},
+		{what: "device numbers of more bits than Linux has",
+			stack: stack(layer(device(layerindex.TypeChar, "c", 1<<12+5, 1<<20+6), device(layerindex.TypeBlock, "b", math.MaxUint32, math.MaxUint32))),
+			want:  "b:b4095:1048575 c:c5:6"},
 		{what: "path of 4,096 bytes", stack: stack(layer(file(path4096, "1"))), want: listOfPath(path4096) + "=1"},
 		{what: "link in place of a directory", stack: stack(layer(file("a", "1"), dir("d/"), file("d/x", ""), link("d", "a"))), want: "a=1 d=1"},
 	}

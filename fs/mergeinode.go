@@ -61,9 +61,9 @@ func (b *builder) newInode(e *layerindex.Entry) (uint32, error) {
 		in.mode, in.size, in.off = modeSymlink, int64(len(e.Linkname)), int64(len(b.targets))
 		b.targets = append(b.targets, e.Linkname)
 	case layerindex.TypeChar:
-		in.mode, in.off = syscall.S_IFCHR, int64(e.Major)<<32|int64(e.Minor)
+		in.mode, in.off = syscall.S_IFCHR, deviceOf(e)
 	case layerindex.TypeBlock:
-		in.mode, in.off = syscall.S_IFBLK, int64(e.Major)<<32|int64(e.Minor)
+		in.mode, in.off = syscall.S_IFBLK, deviceOf(e)
 	case layerindex.TypeFifo:
 		in.mode = syscall.S_IFIFO
 	default:
@@ -77,6 +77,13 @@ func (b *builder) newInode(e *layerindex.Entry) (uint32, error) {
 		}
 	}
 	return ino, b.setAttr(ino, e)
+}
+
+// deviceOf returns the number of a device: what Linux keeps of it, 12 bits of
+// the major and 20 of the minor number. mknod(2) drops the others without a
+// word, so they are lost to whoever unpacks.
+func deviceOf(e *layerindex.Entry) int64 {
+	return int64(e.Major&0xfff)<<32 | int64(e.Minor&0xfffff)
 }
 
 // setSparse notes where the data of a sparse file is.
