@@ -215,6 +215,12 @@ func TestStatsAreTrue(t *testing.T) {
 	if !eventually(10*time.Second, agree) {
 		t.Errorf("the registry gave %d bytes in %d requests, all of them read, the stats say %+v", reg.Bytes(registrytest.Blob), reg.Count(registrytest.Blob), got.Total)
 	}
+	if l := got.Line; l.Trip <= 0 || l.Trip > 60 || l.Rate < 1e3 {
+		t.Errorf("5 MiB came over the line, and it is %+v", l)
+	}
+	if text := s.ok("stats", dir).stdout; !strings.Contains(text, "\nregistry: answers after ") {
+		t.Errorf("nothing is told of the line:\n%s", text)
+	}
 	if want := int64(100 + len(content)); got.Total.Asked != want || got.Total.Errors+got.Total.Bad+got.Total.Indexed != 0 {
 		t.Errorf("%d bytes were read: got %+v", want, got.Total)
 	}

@@ -64,6 +64,9 @@ func (e *env) printStats(s mountStats) error {
 			fmt.Fprintf(w, "registry %s: down since %s (%s)\n", oneLine(h.Host), h.Since.Local().Format(time.DateTime), oneLine(h.Reason))
 		}
 	}
+	if s.Line.Rate > 0 {
+		fmt.Fprintf(w, "registry: answers after %s, then brings %s a second\n", secondsText(s.Line.Trip), bytesText(int64(s.Line.Rate)))
+	}
 	fmt.Fprintf(w, "\nasked\t%s\tin %s, %d failed\n", bytesText(n.Asked), count(int(n.Reads), "read"), n.Errors)
 	fmt.Fprintf(w, "fetched\t%s\tin %s\n", bytesText(n.Fetched), count(int(n.Requests), "request"))
 	fmt.Fprintf(w, "wasted\t%s\tfetched and not read yet\n", bytesText(n.Wasted))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -36,8 +37,10 @@ type mountStats struct {
 	Offline  bool          `json:"offline"`
 	Prefetch prefetchState `json:"prefetch"`
 	// Servers are those that were asked something, those first that are down.
-	Servers    []serverState `json:"servers"`
-	Goroutines int           `json:"goroutines"` // of the process that serves the mount
+	Servers []serverState `json:"servers"`
+	// Line is what was measured of the way to them all.
+	Line       lineState `json:"line"`
+	Goroutines int       `json:"goroutines"` // of the process that serves the mount
 	// FastPaths are the ways to serve that not every kernel and user has.
 	FastPaths []fusefs.FastPath `json:"fastPaths"`
 	// Contents are files that are in the cache as such, besides the layers.
@@ -101,6 +104,12 @@ type serverState struct {
 	Reason string    `json:"reason,omitempty"` // if it is down
 }
 
+// A lineState tells how fast registries answer; 0 is not known.
+type lineState struct {
+	Trip float64 `json:"tripSeconds"`    // from a request to its first byte
+	Rate float64 `json:"bytesPerSecond"` // of all requests together, while any is answered
+}
+
 // A prefetchState tells how far imgfs mount --prefetch is.
 type prefetchState struct {
 	State string `json:"state"` // "off", "running", "done" or "failed"
@@ -160,6 +169,8 @@ func (t *teller) stats() mountStats {
 	t.mu.Unlock()
 	s.count(t.tree.Stats())
 	s.Servers, s.Goroutines = t.net.servers(), runtime.NumGoroutine()
+	line := t.cache.Line()
+	s.Line = lineState{line.Trip.Seconds(), math.Round(line.Rate)}
 	cached := t.cache.Stats()
 	s.Total.Indexed, s.Total.Meta = cached.Recorded, cached.MetaFetched
 	return s

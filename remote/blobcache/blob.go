@@ -90,7 +90,8 @@ func (b *Blob) Size() int64 { return b.s.size }
 
 // ReadAt reads len(p) bytes of the blob from off, like io.ReaderAt. What is
 // not on disk it fetches by whole chunks, neighbours in one request of at most
-// Options.MaxRequest, and a few of these at a time. A fetch has any number of
+// Options.MaxRequest, or of what the line brings in a second or so if that is
+// less, and a few of these at a time. A fetch has any number of
 // readers, and goes on while there is one.
 //
 // The error wraps remote.ErrDigest if a chunk that the source gave was wrong
@@ -183,7 +184,7 @@ func (s *store) span(p part) (first, end int64) {
 // split cuts a part off the beginning of p.
 func (s *store) split(p part) (first, rest part) {
 	// A request begins and ends with a chunk.
-	n := min(int64(len(p.p)), (p.off/s.chunk+s.perRequest)*s.chunk-p.off)
+	n := min(int64(len(p.p)), (p.off/s.chunk+s.perRequest())*s.chunk-p.off)
 	return part{p: p.p[:n], off: p.off}, part{p: p.p[n:], off: p.off + n}
 }
 

@@ -117,6 +117,10 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	return c, nil
 }
 
+// Line returns what has been measured of the way to the sources, all of them
+// taken together. Sizes of requests go by it.
+func (c *Cache) Line() LineStats { return c.fetch.gauge.stats() }
+
 // DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
 // or ~/.cache/imgfs if XDG_CACHE_HOME is not set to an absolute path.
 func DefaultDir() (string, error) {

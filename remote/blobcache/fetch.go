@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/imgfs/imgfs/remote"
 )
@@ -169,7 +170,10 @@ func (l *landing) follow(ctx context.Context, src remote.ProgressBlob, buf []byt
 		close(stop)
 		<-stopped
 	}()
+	m := measure{gauge: &l.s.c.fetch.gauge, began: time.Now()}
+	defer m.end()
 	return src.ReadAtProgress(ctx, buf, l.at, func(n int) {
+		m.arrived(int64(n))
 		mark.Store(int64(n))
 		select {
 		case wake <- struct{}{}:

@@ -14,14 +14,16 @@ import (
 var ErrFull = errors.New("no room on disk")
 
 const (
-	// fillRequest is how much Fill asks for at once; one chunk is always
+	// fillRequest is how much Fill asks for at once while nothing is known of
+	// the line, and maxFillRequest how much at most; one chunk is always
 	// allowed. A reader that comes meanwhile waits that much longer.
-	fillRequest = 512 << 10
+	fillRequest, maxFillRequest = 512 << 10, 2 << 20
 	// minFills and maxFills bound how many requests of Fill are under way:
 	// more than one, so that the line is not idle for a round trip between two.
 	minFills, maxFills = 2, 8
-	// A request that took less than fastFill says that there can be one more,
-	// one that took longer than slowFill, one less.
+	// A request that took less than fastFill, not counting the round trip,
+	// says that there can be one more, one that took longer than slowFill,
+	// one less.
 	fastFill, slowFill = 50 * time.Millisecond, 150 * time.Millisecond
 	// minPause and maxPause bound the pause after an error of the source.
 	minPause, maxPause = time.Second, time.Minute
@@ -167,7 +169,8 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 		for next := int64(0); ; {
 			// Requests that begin together end together, and then the line
 			// would be idle for a round trip: the first is a short one.
-			most := int64(fillRequest)
+			size := f.c.fetch.gauge.stats().fill(b.s.chunk)
+			most := size
 			if f.running == 0 {
 				most /= 2
 			}
@@ -182,7 +185,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 			if err := f.c.fetch.quiet(ctx); err != nil || f.fatal != nil {
 				return tried, err
 			}
-			if budget := f.c.budget.limit; budget > 0 && f.have()+int64(f.running+1)*fillRequest > budget {
+			if budget := f.c.budget.limit; budget > 0 && f.have()+int64(f.running+1)*size > budget {
 				return tried, f.noRoom()
 			}
 			f.running++
@@ -195,7 +198,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 // lacking returns the first run of chunks from next on that are not on disk,
 // of at most n bytes; one chunk is always allowed.
 func (s *store) lacking(next, n int64) (first, end int64) {
-	most := max(1, min(n/s.chunk, s.perRequest))
+	most := max(1, min(n/s.chunk, s.perRequest()))
 	file := s.openFileTo(false)
 	if file == nil {
 		return next, min(next+most, s.layout.chunks())
@@ -249,10 +252,10 @@ func (f *filler) take(r fillResult) {
 	case r.err == nil:
 		r.blob.have += r.n
 		f.tell()
-		switch {
-		case r.took < fastFill:
+		switch took := r.took - f.c.fetch.gauge.stats().Trip; {
+		case took < fastFill:
 			f.width = min(f.width+1, maxFills)
-		case r.took > slowFill:
+		case took > slowFill:
 			f.width = max(f.width-1, minFills)
 		}
 	case errors.Is(r.err, ErrFull), errors.Is(r.err, fs.ErrClosed):

@@ -24,11 +24,10 @@ type storeKey struct {
 type store struct {
 	storeKey
 	layout
-	c          *Cache
-	chunks     Chunks
-	perRequest int64 // chunks in one request
-	count      blobCounters
-	whole      whole
+	c      *Cache
+	chunks Chunks
+	count  blobCounters
+	whole  whole
 
 	file atomic.Pointer[blobFile] // nil before it is needed, where the disk fails, and of a local blob
 
@@ -50,7 +49,7 @@ func (c *Cache) store(d digest.Digest, l layout, chunks Chunks, local bool) (*st
 	}
 	s := c.stores[key]
 	if s == nil {
-		s = &store{storeKey: key, layout: l, c: c, chunks: chunks, perRequest: max(1, c.maxRequest/l.chunk)}
+		s = &store{storeKey: key, layout: l, c: c, chunks: chunks}
 		s.count.unread = make([]atomic.Uint32, (l.chunks()+31)/32)
 		s.flights = map[int64]*flight{}
 		// It ends with the Cache, and with no caller.
@@ -59,6 +58,11 @@ func (c *Cache) store(d digest.Digest, l layout, chunks Chunks, local bool) (*st
 		c.stores[key] = s
 	}
 	return s, nil
+}
+
+// perRequest returns how many chunks one request may ask for.
+func (s *store) perRequest() int64 {
+	return max(1, s.c.fetch.gauge.stats().request(s.c.maxRequest)/s.chunk)
 }
 
 // shut ends all flights and lets no new one begin.

@@ -5,8 +5,9 @@ import "context"
 // Prefetch begins to bring what is missing of the chunks that n bytes from off
 // lie in, for a reader that will come: it then waits for what is under way
 // already. Prefetch returns at once. What does not fit into the memory that is
-// set aside for this, 16 MiB for the whole Cache, is left out. If it fails,
-// nobody is told: the reader tries again.
+// set aside for this, 16 MiB for the whole Cache, is left out, and so is what
+// the line would need more than a few seconds for. If it fails, nobody is told:
+// the reader tries again.
 //
 // Where the disk takes nothing a little is kept in memory. Of a blob that is
 // local nothing is brought.
@@ -16,9 +17,10 @@ func (b *Blob) Prefetch(off, n int64) {
 		return
 	}
 	first, end := off/s.chunk, (off+min(n, s.size-off)-1)/s.chunk+1
-	most := int64(maxAhead)
+	line := s.c.fetch.gauge.stats()
+	most, perRequest := line.ahead(maxAhead), s.perRequest()
 	if !s.c.takes() {
-		most = maxAheadMemory
+		most = min(most, maxAheadMemory)
 	}
 	words := s.words(first, end)
 	s.mu.Lock()
@@ -28,7 +30,7 @@ func (b *Blob) Prefetch(off, n int64) {
 	}
 	for k := first; k < end && !s.closed; {
 		stop := k
-		for stop < end && stop-k < s.perRequest && lacks(stop) {
+		for stop < end && stop-k < perRequest && lacks(stop) {
 			stop++
 		}
 		if stop == k {
@@ -37,7 +39,7 @@ func (b *Blob) Prefetch(off, n int64) {
 		}
 		at, _ := s.bounds(k)
 		_, to := s.bounds(stop - 1)
-		granted := s.c.fetch.depart(to-at, s.chunk, most)
+		granted := s.c.fetch.depart(to-at, s.chunk, most, line.aheadRequests())
 		if granted == 0 {
 			return
 		}

@@ -118,7 +118,7 @@ func TestPrefetchBounds(t *testing.T) {
 		active int
 	}{
 		{"bytes", maxAhead * 2, true, maxAhead, 4},
-		{"requests", bigChunk, true, maxAheadRequests * bigChunk, maxAheadRequests},
+		{"requests", bigChunk, true, minAheadRequests * bigChunk, minAheadRequests},
 		{"no disk", maxAhead, false, maxAheadMemory, 1},
 	}
 	for _, tt := range tests {

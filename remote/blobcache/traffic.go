@@ -11,10 +11,11 @@ import (
 const (
 	// maxAhead and maxAheadRequests bound what Prefetch has under way, in
 	// bytes and in requests: a host takes some 16 at a time, and readers need
-	// most of them. maxAheadMemory is the bound where the disk takes nothing.
-	maxAhead         = 16 << 20
-	maxAheadRequests = 6
-	maxAheadMemory   = maxRecent / 2
+	// some of them, and most of them where no more than minAheadRequests keep
+	// the line busy. maxAheadMemory is the bound where the disk takes nothing.
+	maxAhead                           = 16 << 20
+	minAheadRequests, maxAheadRequests = 6, 12
+	maxAheadMemory                     = maxRecent / 2
 	// grace is how long after a reader Fill leaves the source alone: readers
 	// seldom come alone.
 	grace = 50 * time.Millisecond
@@ -26,6 +27,7 @@ const (
 // value is ready for use.
 type fetcher struct {
 	recent recentChunks
+	gauge  gauge
 	noRoom atomic.Int64 // until this time the budget had no room, Unix nanoseconds
 
 	mu    sync.Mutex
@@ -100,11 +102,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // depart asks for a prefetch of up to n bytes, and returns how many it may
-// have; most is the bound on all of them. Each one that is not 0 must land.
-func (t *fetcher) depart(n, chunk, most int64) int64 {
+// have; most and requests are the bounds on all of them. Each one that is not 0
+// must land.
+func (t *fetcher) depart(n, chunk, most int64, requests int) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.runs >= maxAheadRequests {
+	if t.runs >= requests {
 		return 0
 	}
 	if room := most - t.ahead; n > room {
