@@ -92,6 +92,7 @@ func (e *env) repository(ref remote.Reference, conf *registry.Configuration, cac
 		AuthFile:      e.authfile,
 		Configuration: conf,
 		SpoolDir:      filepath.Join(cache.Dir(), "tmp"),
+		SpoolFailed:   cache.WarnDisk,
 		UserAgent:     "imgfs/" + version(),
 		Logf:          e.debugf,
 		Tracef:        e.debugf,

@@ -41,12 +41,29 @@ type blobCopy struct {
 // read makes one request for p and reads what the answer has of it, which is
 // something unless it returns an error.
 func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (int, error) {
-	a, err := b.open(ctx, off, int64(len(p)), how.fresh)
-	if err != nil {
-		return 0, err
+	for {
+		a, err := b.open(ctx, off, int64(len(p)), how.fresh)
+		if err != nil {
+			return 0, err
+		}
+		if a.spool == nil {
+			return b.readBody(ctx, a, p, how)
+		}
+		n, err := a.spool.read(ctx, attemptOf(ctx).patience, p, off)
+		a.spool.leave()
+		if err != errUnspooled {
+			return n, err
+		}
 	}
-	if a.spool != nil {
-		return a.spool.read(ctx, attemptOf(ctx).patience, p, off)
+}
+
+func (b *blobCopy) readBody(ctx context.Context, a answer, p []byte, how reading) (int, error) {
+	if n, err := io.CopyN(io.Discard, a.body, a.skip); err != nil {
+		a.body.Close()
+		return 0, b.broken(n, err)
+	}
+	if a.skip > 0 {
+		attemptOf(ctx).patience.alive()
 	}
 	n, err := io.ReadFull(how.body(a.body), p[:a.n])
 	if err != nil {
@@ -61,10 +78,12 @@ func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (
 	return n, nil
 }
 
-// An answer is what a request for a range brought: a body whose first n
-// bytes are the range's, or a spool that has them or will.
+// An answer is what a request for a range brought: a body that has the first n
+// bytes of the range behind skip others, or a spool that has them or will,
+// which must be left.
 type answer struct {
 	body  io.ReadCloser
+	skip  int64
 	n     int64
 	spool *spool
 }
@@ -79,7 +98,7 @@ func (b *blobCopy) open(ctx context.Context, off, n int64, fresh bool) (answer, 
 	}
 	for again := false; ; again = true {
 		place, s := b.known()
-		if s != nil && !fresh && s.serves(off+n) {
+		if s != nil && !fresh && s.enter(off+n) {
 			return answer{spool: s}, nil
 		}
 		if place != nil {
@@ -206,6 +225,9 @@ func (b *blobCopy) accept(resp *http.Response, off, n int64) (answer, error) {
 		return answer{body: resp.Body, n: n}, nil
 	}
 	s, err := b.spoolInto(resp.Body.(*liveBody))
+	if err == errUnspooled {
+		return answer{body: resp.Body, skip: off, n: n}, nil
+	}
 	return answer{spool: s}, err
 }
 

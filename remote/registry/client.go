@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,12 +19,13 @@ type Client struct {
 	rests rests
 	conf  func() (*Configuration, error)
 
-	mu      sync.Mutex
-	schemes map[string]string // of endpoints that plain http is allowed for
-	known   map[string]bool   // hosts that a credential may have been sent to by https
-	spools  map[*spool]struct{}
-	closed  bool
-	fillers sync.WaitGroup // of spools
+	mu        sync.Mutex
+	schemes   map[string]string // of endpoints that plain http is allowed for
+	known     map[string]bool   // hosts that a credential may have been sent to by https
+	spools    map[*spool]struct{}
+	unspooled time.Time // until then the disk takes no spool
+	closed    bool
+	fillers   sync.WaitGroup // of spools
 }
 
 // New returns a client. It asks no one for anything. A nil opts means the
@@ -63,7 +65,7 @@ func (c *Client) Close() error {
 	c.fillers.Wait()
 	var errs []error
 	for s := range spools {
-		errs = append(errs, s.file.Close())
+		errs = append(errs, s.close())
 	}
 	c.hosts.closeIdle()
 	return errors.Join(errs...)

@@ -58,7 +58,12 @@ func open(t *testing.T, s *registrytest.Server, opts *registry.Options) *registr
 			t.Errorf("left in the spool directory: %v, error %v", left, err)
 		}
 	})
-	return client.Repository(remote.Reference{Registry: s.Host(), Repository: "app", Tag: "latest"})
+	return client.Repository(reference(s))
+}
+
+// reference is that of the image app:latest of a server.
+func reference(s *registrytest.Server) remote.Reference {
+	return remote.Reference{Registry: s.Host(), Repository: "app", Tag: "latest"}
 }
 
 // trust makes opts trust the certificate of s, if it has one.

@@ -33,8 +33,12 @@ type Options struct {
 	// read when something is asked for.
 	Configuration *Configuration
 	// SpoolDir is where a blob is put whole if its registry does not serve
-	// ranges. Default: the directory for temporary files.
+	// ranges. Default: the directory for temporary files. Where it takes
+	// none each read of such a blob gets it from its beginning.
 	SpoolDir string
+	// SpoolFailed is told that SpoolDir took no blob. It may be called by any
+	// goroutine. Default: no one.
+	SpoolFailed func(err error)
 	// UserAgent names the program to registries. Default: imgfs.
 	UserAgent string
 	// Logf gets a line for everything out of the ordinary. Default: none.
@@ -97,6 +101,9 @@ func (o *Options) withDefaults() *Options {
 	}
 	if d.Tracef == nil {
 		d.Tracef = func(string, ...any) {}
+	}
+	if d.SpoolFailed == nil {
+		d.SpoolFailed = func(error) {}
 	}
 	if d.StateChanged == nil {
 		d.StateChanged = func(string, bool, string) {}

@@ -206,28 +206,6 @@ func TestSpoolWrong(t *testing.T) {
 	}
 }
 
-func TestSpoolNoRoom(t *testing.T) {
-	s := registrytest.New(t, nil)
-	opts := fast()
-	opts.SpoolDir = t.TempDir()
-	r := open(t, s, opts)
-	content := noise(1, blobSize)
-	b := blobOf(t, r, s.PutBlob(ocispec.MediaTypeImageLayer, content))
-	opts2 := fast()
-	opts2.SpoolDir = opts.SpoolDir + "/absent"
-	client := registry.New(opts2)
-	defer client.Close()
-	bad := blobOf(t, client.Repository(remote.Reference{Registry: s.Host(), Repository: "app", Tag: "latest"}),
-		ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: b.Digest(), Size: b.Size()})
-	s.Inject(registrytest.Blob, registrytest.Once(registrytest.IgnoreRange()))
-	if _, err := bad.ReadAt(t.Context(), make([]byte, 10), 5); !errors.Is(err, remote.ErrUnavailable) || !strings.Contains(err.Error(), "absent") {
-		t.Errorf("got error %v, want one that names the directory", err)
-	}
-	if err := check(t.Context(), bad, content, 5, 10); err != nil {
-		t.Errorf("after it: %v", err)
-	}
-}
-
 // Who stops waiting leaves at once, and the others get their bytes.
 func TestCancel(t *testing.T) {
 	for name, fault := range map[string]func(*registrytest.Server) registrytest.Fault{

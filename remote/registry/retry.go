@@ -177,6 +177,15 @@ func (p *patience) progress(n int) {
 	}
 }
 
+// alive notes that the server sends something, though nothing for the reader
+// yet.
+func (p *patience) alive() {
+	p.since = time.Now()
+	if p.parent != nil {
+		p.parent.alive()
+	}
+}
+
 // next returns how long to wait after a fault before trying again.
 func (p *patience) next(v verdict) (time.Duration, bool) {
 	p.got = 0

@@ -2,10 +2,13 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -17,9 +20,9 @@ import (
 // filled by one answer, or by several after each other if they break, and
 // read while it fills. The file has no name, so nothing of it stays.
 type spool struct {
-	digest digest.Digest
-	size   int64
-	file   *os.File
+	of    *blobCopy
+	file  *os.File
+	close func() error // closes the file, once
 
 	// hash has been fed the first have bytes. Only who fills touches it.
 	hash digest.Digester
@@ -29,74 +32,141 @@ type spool struct {
 	body    *liveBody     // being read; nil: no one fills
 	err     error         // why filling ended last
 	changed chan struct{} // closed when have or body changes
+	users   int           // who read or fill
+	gone    bool          // nobody may begin to use it
 }
+
+// unspooledTime is how long nothing is spooled after the disk refused to take
+// it.
+const unspooledTime = time.Minute
+
+var (
+	// errUnspooled: the disk does not take the blob. It is to be asked for
+	// again, and read from the answer.
+	errUnspooled = errors.New("the disk does not take the blob")
+	// errSpoolGone: the spool is not the blob's any more.
+	errSpoolGone = errors.New("the spool is gone")
+)
 
 // spoolInto has body, the whole blob, put into the blob's spool, unless an
-// earlier one is being put there. It takes body over if it succeeds.
+// earlier one is being put there. It takes body over if it succeeds. The
+// caller must leave the spool. The error is errUnspooled where the disk does
+// not take it.
 func (b *blobCopy) spoolInto(body *liveBody) (*spool, error) {
-	_, s := b.known()
-	if s == nil {
-		made, err := newSpool(b)
-		if err != nil {
-			return nil, err
+	for {
+		_, s := b.known()
+		if s == nil {
+			made, err := b.newSpool()
+			if err != nil {
+				return nil, err
+			}
+			b.mu.Lock()
+			if b.spool == nil {
+				b.spool = made
+			}
+			s = b.spool
+			b.mu.Unlock()
+			if s != made {
+				made.close()
+			}
 		}
-		b.mu.Lock()
-		if b.spool == nil {
-			b.spool = made
+		started, err := b.at.client.fill(s, body)
+		if err == errSpoolGone {
+			continue
 		}
-		s = b.spool
-		b.mu.Unlock()
-		if s != made {
-			made.file.Close()
+		if err == nil && !started {
+			body.Close()
 		}
+		return s, err
 	}
-	started, err := b.at.client.fill(s, body)
-	if err == nil && !started {
-		body.Close()
-	}
-	return s, err
 }
 
-func newSpool(b *blobCopy) (*spool, error) {
-	opts := b.at.client.opts
-	opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, b.at.host, b.size)
-	file, err := os.CreateTemp(opts.SpoolDir, "imgfs-spool-")
-	if err == nil {
-		if err = os.Remove(file.Name()); err != nil {
-			file.Close()
-		}
+// newSpool makes a spool, if the disk looks as if it would take the blob.
+func (b *blobCopy) newSpool() (*spool, error) {
+	c := b.at.client
+	if !c.maySpool() {
+		return nil, errUnspooled
 	}
+	file, err := createNameless(c.opts.SpoolDir, b.size)
 	if err != nil {
-		return nil, spoolFault(err)
+		c.spoolFailed(b, err)
+		return nil, errUnspooled
 	}
-	return &spool{digest: b.digest, size: b.size, file: file,
+	c.opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, b.at.host, b.size)
+	return &spool{of: b, file: file, close: sync.OnceValue(file.Close),
 		hash: b.digest.Algorithm().Digester(), changed: make(chan struct{})}, nil
 }
 
-func spoolFault(err error) *fault {
-	return &fault{class: remote.ErrUnavailable, text: "keeping a blob that does not come in ranges: " + scrub(err.Error())}
+// createNameless makes a file without a name in a directory whose disk has n
+// bytes free.
+func createNameless(dir string, n int64) (*os.File, error) {
+	var st syscall.Statfs_t
+	if syscall.Statfs(dir, &st) == nil && int64(st.Bavail) < n/int64(st.Bsize) {
+		return nil, &os.PathError{Op: "write to", Path: dir, Err: syscall.ENOSPC}
+	}
+	file, err := os.CreateTemp(dir, "imgfs-spool-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// maySpool tells whether the disk is worth trying.
+func (c *Client) maySpool() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !time.Now().Before(c.unspooled)
+}
+
+// spoolFailed notes that the disk does not take a blob.
+func (c *Client) spoolFailed(b *blobCopy, err error) {
+	c.mu.Lock()
+	now := time.Now()
+	told := now.Before(c.unspooled)
+	c.unspooled = now.Add(unspooledTime)
+	c.mu.Unlock()
+	if told {
+		return
+	}
+	c.opts.Logf("%s: %s does not serve ranges of it, and it cannot be kept: %v; each read gets it from its beginning", b.name, b.at.host, err)
+	c.opts.SpoolFailed(err)
 }
 
 // fill starts filling s from body, which then ends with the client and not
-// with the reader who asked for it. It tells whether s needed it.
+// with the reader who asked for it. It tells whether s needed it. The caller
+// must leave s, unless there is an error.
 func (c *Client) fill(s *spool, body *liveBody) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
+		s.close() // there is nothing in it
 		return false, &fault{class: remote.ErrUnavailable, text: "the client is closed"}
 	}
-	c.spools[s] = struct{}{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.body != nil || s.have == s.size {
+	if s.gone {
+		return false, errSpoolGone
+	}
+	c.spools[s] = struct{}{}
+	s.users++
+	if s.body != nil || s.have == s.of.size {
 		return false, nil
 	}
 	body.unlink()
 	s.body, s.err = body, nil
+	s.users++
 	c.fillers.Go(func() {
 		err := s.copy(body)
 		body.Close()
+		if err == errUnspooled {
+			s.drop() // what is there takes the room that others need
+		}
 		s.update(func() { s.body, s.err = nil, err })
+		s.leave()
 	})
 	return true, nil
 }
@@ -105,31 +175,34 @@ func (c *Client) fill(s *spool, body *liveBody) (bool, error) {
 // answer gets further than the one before it.
 func (s *spool) copy(body io.Reader) error {
 	if n, err := io.CopyN(io.Discard, body, s.have); err != nil {
-		return s.broken(n, err)
+		return s.of.broken(n, err)
 	}
-	buf := make([]byte, 64<<10)
-	for s.have < s.size {
-		n, err := io.ReadFull(body, buf[:min(int64(len(buf)), s.size-s.have)])
+	buf, size := make([]byte, 64<<10), s.of.size
+	for s.have < size {
+		n, err := io.ReadFull(body, buf[:min(int64(len(buf)), size-s.have)])
 		if _, err := s.file.WriteAt(buf[:n], s.have); err != nil {
-			return spoolFault(err)
+			s.of.at.client.spoolFailed(s.of, err)
+			return errUnspooled
 		}
 		s.hash.Hash().Write(buf[:n])
 		have := s.have + int64(n)
-		if have == s.size && s.hash.Digest() != s.digest {
-			s.hash = s.digest.Algorithm().Digester()
+		if have == size && s.hash.Digest() != s.of.digest {
+			s.hash = s.of.digest.Algorithm().Digester()
 			s.update(func() { s.have = 0 })
 			return oddf("the whole blob is sent, and it has another digest")
 		}
 		s.update(func() { s.have = have })
-		if err != nil && have < s.size {
-			return s.broken(have, err)
+		if err != nil && have < size {
+			return s.of.broken(have, err)
 		}
 	}
 	return nil
 }
 
-func (s *spool) broken(n int64, err error) *fault {
-	text := fmt.Sprintf("the whole blob is sent, and the answer ends after %d of %d bytes", n, s.size)
+// broken is the fault of an answer that should have all of the blob, and ends
+// after n bytes.
+func (b *blobCopy) broken(n int64, err error) *fault {
+	text := fmt.Sprintf("the whole blob is sent, and the answer ends after %d of %d bytes", n, b.size)
 	if err != io.EOF && err != io.ErrUnexpectedEOF {
 		text += ": " + scrub(err.Error())
 	}
@@ -144,11 +217,46 @@ func (s *spool) update(change func()) {
 	s.changed = make(chan struct{})
 }
 
-// serves tells whether the first end bytes are here or on their way.
-func (s *spool) serves(end int64) bool {
+// enter begins to use the spool if the first end bytes are here or on their
+// way.
+func (s *spool) enter(end int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.have >= end || s.body != nil
+	if s.gone || s.have < end && s.body == nil {
+		return false
+	}
+	s.users++
+	return true
+}
+
+// leave ends a use of the spool.
+func (s *spool) leave() {
+	s.mu.Lock()
+	s.users--
+	last := s.gone && s.users == 0
+	s.mu.Unlock()
+	if last {
+		s.close() // it was only read from
+	}
+}
+
+// drop takes the spool from its blob. Who uses it goes on, and the last one
+// closes the file.
+func (s *spool) drop() {
+	s.of.mu.Lock()
+	if s.of.spool == s {
+		s.of.spool = nil
+	}
+	s.of.mu.Unlock()
+	c := s.of.at.client
+	c.mu.Lock()
+	delete(c.spools, s)
+	c.mu.Unlock()
+	s.mu.Lock()
+	s.gone = true
+	s.users++
+	s.mu.Unlock()
+	s.leave()
 }
 
 // read fills p, waiting as long as the bytes keep coming.
@@ -166,7 +274,7 @@ func (s *spool) read(ctx context.Context, patience *patience, p []byte, off int6
 		case have >= end:
 			n, err := s.file.ReadAt(p, off)
 			if n < len(p) {
-				return n, spoolFault(err)
+				return n, &fault{class: remote.ErrUnavailable, text: "reading a blob that did not come in ranges: " + scrub(err.Error())}
 			}
 			return n, nil
 		case body == nil && err != nil:
