@@ -40,3 +40,25 @@ type ProgressBlob interface {
 	// ReadAtProgress returns; arrived returns soon.
 	ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error)
 }
+
+// A SpooledBlob is a Blob of which a place may send all when a range is asked
+// for. What was sent is then kept on this machine for later reads.
+type SpooledBlob interface {
+	Blob
+	// Spooled returns what is kept so, or on its way, or nil. It is the same
+	// value as long as it is the same copy.
+	Spooled() Spool
+}
+
+// A Spool is the copy of a blob that a SpooledBlob keeps. It is a Blob that
+// asks nobody: ReadAt fails where the bytes are not there. Spools can be
+// compared.
+type Spool interface {
+	Blob
+	// Wait waits until all of the blob is there and has its digest. It fails
+	// if the copy is not being made any more, and if ctx ends.
+	Wait(ctx context.Context) error
+	// Release removes the copy, for who has the content by now. Reads under
+	// way are not disturbed; later ones of the SpooledBlob ask its place.
+	Release()
+}

@@ -155,7 +155,7 @@ func BenchmarkStore(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				if !c.put(DefaultChunkSize, func() error { return f.writeRun(k, k+1, data) }) {
+				if !c.put(DefaultChunkSize, rule{often: true}, func() error { return f.writeRun(k, k+1, data) }) {
 					refused++
 				}
 				n++

@@ -65,7 +65,8 @@ var _ remote.Blob = (*Blob)(nil)
 // and chunks share what they fetch. Sums must not be changed afterwards.
 //
 // A blob that is local (remote.IsLocal) is read and checked each time, and
-// not stored.
+// not stored. What a remote.SpooledBlob keeps is taken over, as soon as it has
+// all of the blob, if there is room for it.
 func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
@@ -79,7 +80,9 @@ func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Blob{src: b, s: s}, nil
+	cached := &Blob{src: b, s: s}
+	s.beginIntake(cached, true)
+	return cached, nil
 }
 
 // Digest returns the digest of the whole blob.

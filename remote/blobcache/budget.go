@@ -74,14 +74,14 @@ func blocks(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize 
 // file system adds: the file's map, or its directory.
 func fileRoom(n int64) int64 { return blocks(n) + blockSize }
 
-// put stores n bytes of chunks by calling write, if budget and disk take them,
-// and reports whether they did. write is called once
-// more if the disk was full.
-func (c *Cache) put(n int64, write func() error) bool {
+// put stores n bytes of chunks by calling write, if budget and disk take them
+// by the rule, and reports whether they did. write is called once more if the
+// disk was full.
+func (c *Cache) put(n int64, r rule, write func() error) bool {
 	if !c.mayWrite() {
 		return false
 	}
-	stored, err := c.within(fileRoom(n), rule{often: true}, write)
+	stored, err := c.within(fileRoom(n), r, write)
 	if err != nil {
 		c.diskFailed(err)
 	}

@@ -190,7 +190,7 @@ func (c *Cache) WarnDisk(err error) {
 // Stats are the counters of one Cache since it was opened.
 type Stats struct {
 	// Requests counts reads of blobs at the source for chunks, Fetched the
-	// bytes that they gave.
+	// bytes that they gave, and that a Spool has besides: its bytes once.
 	Requests, Fetched int64
 	// Recorded counts the bytes that recordings took.
 	Recorded int64

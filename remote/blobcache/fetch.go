@@ -113,14 +113,13 @@ func (s *store) fetchMissing(ctx context.Context, file *blobFile, f *flight) err
 func (s *store) request(ctx context.Context, file *blobFile, f *flight, first, end int64, elsewhere bool) error {
 	buf := f.run(first, end)
 	at, _ := s.bounds(first)
-	s.c.count.requests.Add(1)
-	s.count.requests.Add(1)
 	l := landing{s: s, file: file, f: f, at: at, next: first, end: end}
+	counted := s.beginRequest(f, first, elsewhere)
 	n, err := l.read(ctx, buf, elsewhere)
 	n = max(0, min(n, len(buf)))
-	s.c.count.fetched.Add(int64(n))
-	s.count.fetched.Add(int64(n))
+	counted(int64(n))
 	l.upTo(int64(n))
+	s.beginIntake(f.owner, false)
 	if n == len(buf) || err == nil || isEnd(err) {
 		return nil
 	}
@@ -214,6 +213,12 @@ func (l *landing) take(first, end int64) {
 	if first >= end {
 		return
 	}
+	if l.f.why == forIntake {
+		// Of what is not stored the source has a copy on disk.
+		l.s.keepBy(l.s.c.budget.recordingRule(), l.file, first, end, l.f.run(first, end))
+		l.f.land(first, end, fromSource)
+		return
+	}
 	l.s.fetchedUnread(first, end)
 	if !l.s.keep(l.file, first, end, l.f.run(first, end)) {
 		k := first
@@ -230,14 +235,16 @@ func (l *landing) take(first, end int64) {
 // keep stores chunks that have been checked. It reports whether disk and
 // budget took them.
 func (s *store) keep(file *blobFile, first, end int64, data []byte) bool {
-	if file == nil || !s.c.mayWrite() {
-		return false
-	}
-	stored := s.c.put(int64(len(data)), func() error { return file.writeRun(first, end, data) })
-	if !stored && s.c.mayWrite() {
+	stored := s.keepBy(rule{often: true}, file, first, end, data)
+	if !stored && file != nil && s.c.mayWrite() {
 		s.c.fetch.refused()
 	}
 	return stored
+}
+
+// keepBy is keep with a rule for what may be removed.
+func (s *store) keepBy(r rule, file *blobFile, first, end int64, data []byte) bool {
+	return file != nil && s.c.put(int64(len(data)), r, func() error { return file.writeRun(first, end, data) })
 }
 
 // writeRun stores the chunks from first to end, which must have been checked.

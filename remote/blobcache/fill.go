@@ -219,15 +219,15 @@ func (s *store) lacking(next, n int64) (first, end int64) {
 // bring brings one run of chunks.
 func (f *filler) bring(ctx context.Context, b *filled, first, end int64) {
 	began := time.Now()
-	err := b.s.bring(ctx, b.Blob, first, end)
+	err := b.s.bring(ctx, b.Blob, first, end, forFill)
 	at, _ := b.s.bounds(first)
 	_, stop := b.s.bounds(end - 1)
 	f.results <- fillResult{b, stop - at, time.Since(began), err}
 }
 
 // bring brings the chunks from first to end to the disk, with no reader.
-func (s *store) bring(ctx context.Context, b *Blob, first, end int64) error {
-	flights, err := s.board(ctx, b, first, end, forFill)
+func (s *store) bring(ctx context.Context, b *Blob, first, end int64, why reason) error {
+	flights, err := s.board(ctx, b, first, end, why)
 	if err != nil {
 		return err
 	}

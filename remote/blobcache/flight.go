@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/remote"
 )
 
 type storeKey struct {
@@ -36,6 +38,8 @@ type store struct {
 
 	mu      sync.Mutex
 	flights map[int64]*flight // by chunk
+	intakes map[remote.Spool]*intake
+	taken   *intake // the one whose Spool was released last
 	closed  bool
 }
 
@@ -52,6 +56,7 @@ func (c *Cache) store(d digest.Digest, l layout, chunks Chunks, local bool) (*st
 		s = &store{storeKey: key, layout: l, c: c, chunks: chunks}
 		s.count.unread = make([]atomic.Uint32, (l.chunks()+31)/32)
 		s.flights = map[int64]*flight{}
+		s.intakes = map[remote.Spool]*intake{}
 		// It ends with the Cache, and with no caller.
 		s.ctx, s.end = context.WithCancel(context.Background())
 		s.recall()
@@ -118,6 +123,7 @@ const (
 	forReader reason = iota
 	forLater         // Prefetch
 	forFill
+	forIntake // of a Spool
 )
 
 // A flight brings a run of neighbouring chunks from disk or source to the

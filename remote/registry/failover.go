@@ -27,6 +27,7 @@ type blob struct {
 var (
 	_ remote.ElsewhereBlob = (*blob)(nil)
 	_ remote.ProgressBlob  = (*blob)(nil)
+	_ remote.SpooledBlob   = (*blob)(nil)
 )
 
 func newBlob(r *Repository, desc ocispec.Descriptor) *blob {
@@ -60,6 +61,23 @@ func (b *blob) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, err
 		b.repo.client.rests.begin(from, &fault{class: remote.ErrDigest, text: fmt.Sprintf("wrong bytes of blob %s", b.digest)})
 	}
 	return b.readAt(ctx, p, off, &walk{avoid: from}, reading{fresh: true})
+}
+
+// Spooled returns what was kept of the blob when an endpoint sent all of it:
+// all of it if there is a copy of all, else one that is being made.
+func (b *blob) Spooled() remote.Spool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var best *spool
+	for _, c := range b.copies {
+		if _, s := c.known(); s != nil && (best == nil || s.progress() > best.progress()) {
+			best = s
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return best
 }
 
 // lastEndpoint returns the one that has the last word.

@@ -217,6 +217,16 @@ func (s *spool) update(change func()) {
 	s.changed = make(chan struct{})
 }
 
+// progress returns how many bytes are here, or with certainty will be.
+func (s *spool) progress() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.body != nil {
+		return s.of.size - 1
+	}
+	return s.have
+}
+
 // enter begins to use the spool if the first end bytes are here or on their
 // way.
 func (s *spool) enter(end int64) bool {
@@ -288,6 +298,59 @@ func (s *spool) read(ctx context.Context, patience *patience, p []byte, off int6
 			return 0, context.Cause(ctx)
 		}
 	}
+}
+
+var _ remote.Spool = (*spool)(nil)
+
+// Digest implements remote.Blob.
+func (s *spool) Digest() digest.Digest { return s.of.digest }
+
+// Size implements remote.Blob.
+func (s *spool) Size() int64 { return s.of.size }
+
+// ReadAt implements remote.Spool.
+func (s *spool) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	end := off + int64(len(p))
+	if off < 0 || end > s.of.size || !s.enter(end) {
+		return 0, wrap(s.of.name, oddf("bytes %d to %d are not kept", off, end-1))
+	}
+	defer s.leave()
+	n, err := s.read(ctx, newPatience(s.of.at.client.opts, false), p, off)
+	if err != nil {
+		err = wrap(s.of.name, err)
+	}
+	return n, err
+}
+
+// Wait implements remote.Spool.
+func (s *spool) Wait(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		whole, body, err, changed := s.have == s.of.size, s.body, s.err, s.changed
+		s.mu.Unlock()
+		switch {
+		case body == nil && whole:
+			return nil
+		case body == nil && err != nil:
+			return wrap(s.of.name, err)
+		case body == nil:
+			return wrap(s.of.name, oddf("the whole blob is not being sent"))
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Release implements remote.Spool.
+func (s *spool) Release() {
+	s.of.at.client.opts.Logf("%s: it is in the cache now, and the copy is removed", s.of.name)
+	s.drop()
 }
 
 // abort ends filling.

@@ -1,0 +1,368 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+)
+
+// A spooling is a blob by way of a cache from a server that ignores ranges.
+type spooling struct {
+	t       *testing.T
+	s       *registrytest.Server
+	opts    *registry.Options
+	client  *registry.Client
+	cache   *blobcache.Cache
+	content []byte
+	desc    ocispec.Descriptor
+	blob    remote.Blob
+}
+
+func newSpooling(t *testing.T, s *registrytest.Server, opts *registry.Options, cacheDir string, cacheOpts *blobcache.Options) *spooling {
+	t.Helper()
+	opts.SpoolDir = t.TempDir()
+	g := &spooling{t: t, s: s, opts: opts, client: registry.New(opts), content: noise(1, 1<<20)}
+	t.Cleanup(func() { g.client.Close() })
+	g.cache = openCache(t, cacheDir, cacheOpts)
+	g.desc = s.PutBlob(ocispec.MediaTypeImageLayer, g.content)
+	g.blob = cachedOf(t, g.cache, blobOf(t, g.client.Repository(reference(s)), g.desc), g.content)
+	s.Inject(registrytest.Blob, registrytest.Always(registrytest.IgnoreRange()))
+	return g
+}
+
+func openCache(t *testing.T, dir string, opts *blobcache.Options) *blobcache.Cache {
+	t.Helper()
+	cache, err := blobcache.Open(dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cache.Close() })
+	return cache
+}
+
+func (g *spooling) read(off, n int) {
+	g.t.Helper()
+	if err := check(g.t.Context(), g.blob, g.content, off, n); err != nil {
+		g.t.Error(err)
+	}
+}
+
+// present returns how much of the blob is in the cache.
+func (g *spooling) present() int { return int(g.cache.Holding(g.desc.Digest).Cached) }
+
+// files returns how many files the spool directory has that are still open,
+// in this process.
+func (g *spooling) files() int {
+	g.t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		at, _ := os.Readlink("/proc/self/fd/" + fd.Name()) // some are closed by now
+		if strings.HasPrefix(at, g.opts.SpoolDir+"/imgfs-spool-") {
+			n++
+		}
+	}
+	return n
+}
+
+// takenIn waits until the cache has all of the blob and the spool is gone.
+func (g *spooling) takenIn() {
+	g.t.Helper()
+	if !eventually(func() bool { return g.present() == len(g.content) && g.files() == 0 }) {
+		g.t.Errorf("%d of %d bytes are in the cache, and %d files in the spool directory", g.present(), len(g.content), g.files())
+	}
+}
+
+func eventually(done func() bool) bool {
+	for range 500 {
+		if done() {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
+}
+
+// fetched checks what the cache says of the traffic: what came by one request
+// came once.
+func (g *spooling) fetched(want int) {
+	g.t.Helper()
+	if got := g.cache.Stats().Fetched; got != int64(want) {
+		g.t.Errorf("%d bytes count as fetched, want %d", got, want)
+	}
+}
+
+// asked checks how many requests the server got for the blob.
+func (g *spooling) asked(want int) {
+	g.t.Helper()
+	if n := g.s.Count(registrytest.Blob); n != want {
+		g.t.Errorf("got %d requests, want %d", n, want)
+	}
+}
+
+// All of a blob that was sent whole gets into the cache, without another
+// request, and then the spool is gone; nobody needs the network any more.
+func TestSpoolTakenIn(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		dir := t.TempDir()
+		g := newSpooling(t, s, opts, dir, nil)
+		g.read(500_000, 10)
+		g.takenIn()
+		g.asked(1)
+		g.fetched(len(g.content))
+		verifyCached(t, g.cache, g.desc, g.content)
+		if !eventually(func() bool { return g.cache.Verification(g.desc.Digest) == blobcache.VerifiedWhole }) {
+			t.Error("the digest of the whole was not checked")
+		}
+		s.Inject(registrytest.Blob, registrytest.Always(registrytest.Status(404)))
+		g.read(0, len(g.content))
+		other := openCache(t, dir, nil)
+		again := cachedOf(t, other, blobOf(t, g.client.Repository(reference(s)), g.desc), g.content)
+		if err := check(t.Context(), again, g.content, 0, len(g.content)); err != nil {
+			t.Error(err)
+		}
+		g.asked(1)
+
+		// What others have removed is asked for again, and sent whole again.
+		g.cache.RemoveBlob(g.desc.Digest)
+		s.Inject(registrytest.Blob, registrytest.Always(registrytest.IgnoreRange()))
+		g.read(10, 10)
+		g.takenIn()
+		g.asked(2)
+		g.fetched(2 * len(g.content))
+	})
+}
+
+// What was spooled before there was an index is taken in, too, and not counted
+// by who has not asked for it.
+func TestSpoolTakenInLater(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		g := newSpooling(t, s, opts, t.TempDir(), nil)
+		b := blobOf(t, g.client.Repository(reference(s)), g.desc)
+		if err := check(t.Context(), b, g.content, 10, 10); err != nil {
+			t.Fatal(err)
+		}
+		cachedOf(t, g.cache, b, g.content)
+		g.takenIn()
+		g.asked(1)
+		g.fetched(0)
+	})
+}
+
+// Readers go on while a blob comes and is taken in.
+func TestSpoolTakenInReaders(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		g := newSpooling(t, s, opts, t.TempDir(), nil)
+		readers(t, 20, func(int) error {
+			for range 30 {
+				if err := check(t.Context(), g.blob, g.content, rand.IntN(len(g.content)-5000), 5000); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		g.takenIn()
+		g.asked(1)
+		g.fetched(len(g.content))
+	})
+}
+
+// Where there is no room for a blob its spool stays, and nothing else goes
+// for it.
+func TestSpoolNotTakenIn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		budget int64
+		disk   int
+	}{
+		"budget": {budget: 3 << 19},
+		"disk":   {disk: 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+				dir := t.TempDir()
+				if tt.disk > 0 {
+					dir = filepath.Join(smallDisk(t, tt.disk), "cache")
+				}
+				var warned lines
+				g := newSpooling(t, s, opts, dir, &blobcache.Options{Budget: tt.budget, Warnf: warned.printf})
+				s.Inject(registrytest.Blob, nil)
+				old := noise(2, 200_000)
+				o := cachedOf(t, g.cache, blobOf(t, g.client.Repository(reference(s)), s.PutBlob(ocispec.MediaTypeImageLayer, old)), old)
+				if err := check(t.Context(), o, old, 0, len(old)); err != nil {
+					t.Fatal(err)
+				}
+				s.Forget()
+				s.Inject(registrytest.Blob, registrytest.Always(registrytest.IgnoreRange()))
+				g.read(500_000, 10)
+				before := g.cache.Stats().Fetched
+				if !eventually(func() bool { return g.cache.Stats().Fetched == int64(len(g.content)+len(old)) }) {
+					t.Errorf("%d bytes count as fetched, and then %d", before, g.cache.Stats().Fetched)
+				}
+				time.Sleep(100 * time.Millisecond)
+				if n := g.present(); n != faultChunk {
+					t.Errorf("%d bytes are in the cache, want what was read", n)
+				}
+				if g.files() != 1 {
+					t.Errorf("there are %d files in the spool directory, want one", g.files())
+				}
+				if all := warned.all(); len(all) > 0 {
+					t.Errorf("warned: %q", all)
+				}
+				if err := check(t.Context(), o, old, 0, len(old)); err != nil {
+					t.Error(err)
+				}
+				g.asked(1) // the old one is still there
+				for range 2 {
+					for off := 0; off < len(g.content); off += 1 << 17 {
+						g.read(off, 1<<17)
+					}
+				}
+				g.asked(1)
+				g.fetched(len(g.content) + len(old))
+			})
+		})
+	}
+}
+
+// A blob that breaks off is taken in when it has come after all.
+func TestSpoolTakenInBroken(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		g := newSpooling(t, s, opts, t.TempDir(), nil)
+		s.Inject(registrytest.Blob, func(n int) registrytest.Fault { return whole(registrytest.Truncate(n * 300_000)) })
+		g.read(10, 10)
+		time.Sleep(50 * time.Millisecond)
+		if n := g.present(); n > faultChunk {
+			t.Errorf("%d bytes are in the cache, want what was read", n)
+		}
+		g.read(len(g.content)-10, 10)
+		g.takenIn()
+		g.asked(4)
+		g.fetched(len(g.content))
+		verifyCached(t, g.cache, g.desc, g.content)
+	})
+}
+
+// Of a blob that has not its digest nothing gets into the cache but what was
+// read, and was right.
+func TestSpoolTakenInWrong(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		g := newSpooling(t, s, opts, t.TempDir(), nil)
+		read := make(chan struct{})
+		s.Inject(registrytest.Blob, registrytest.Always(func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+			wrong := bytes.Clone(g.content)
+			wrong[len(wrong)/2] ^= 1
+			w.Header().Set("Content-Length", strconv.Itoa(len(wrong)))
+			_, _ = w.Write(wrong[:100_000]) // the reader tells
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-read:
+			case <-r.Context().Done():
+			}
+			_, _ = w.Write(wrong[100_000:])
+		}))
+		g.read(10, 10)
+		close(read)
+		time.Sleep(100 * time.Millisecond)
+		if n := g.present(); n != faultChunk {
+			t.Errorf("%d bytes are in the cache, want what was read", n)
+		}
+		if err := check(t.Context(), g.blob, g.content, len(g.content)/2, 10); !errors.Is(err, remote.ErrDigest) && !errors.Is(err, remote.ErrUnavailable) {
+			t.Errorf("read of a wrong bit: got error %v", err)
+		}
+		verifyCached(t, g.cache, g.desc, g.content)
+		s.Inject(registrytest.Blob, registrytest.Always(registrytest.IgnoreRange()))
+		// An answer from before may still be on its way.
+		if !eventually(func() bool { return check(t.Context(), g.blob, g.content, len(g.content)/2, 10) == nil }) {
+			t.Error("the blob cannot be read")
+		}
+		g.takenIn()
+		verifyCached(t, g.cache, g.desc, g.content)
+	})
+}
+
+// An index that is wrong of a chunk keeps the blob from being taken in, not
+// from being read elsewhere.
+func TestSpoolTakenInWrongIndex(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		g := newSpooling(t, s, opts, t.TempDir(), nil)
+		chunks := chunksOf(g.content)
+		chunks.Sums[len(chunks.Sums)-1] ^= 1
+		b, err := g.cache.Blob(blobOf(t, g.client.Repository(reference(s)), g.desc), chunks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := check(t.Context(), b, g.content, 10, 10); err != nil {
+			t.Error(err)
+		}
+		bad := func() int64 { return g.cache.Stats().BadFetched }
+		if !eventually(func() bool { return bad() > 0 }) {
+			t.Error("the wrong chunk was not noticed")
+		}
+		time.Sleep(50 * time.Millisecond)
+		was := bad()
+		if err := check(t.Context(), b, g.content, 100_000, 10); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		if bad() != was || was > 10 || g.files() != 1 {
+			t.Errorf("%d wrong chunks, and then %d; %d files in the spool directory", was, bad(), g.files())
+		}
+		g.asked(1)
+	})
+}
+
+// Cache and client can be closed while a blob comes or is taken in.
+func TestSpoolTakenInClose(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for i := range 40 {
+		func() {
+			s, opts := registrytest.New(nil, nil), fast()
+			defer s.Close()
+			g := newSpooling(t, s, opts, t.TempDir(), nil)
+			if i%2 == 0 {
+				s.Inject(registrytest.Blob, registrytest.Always(whole(s.Stall(len(g.content)/2))))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := check(ctx, g.blob, g.content, 10, 10); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+			closers := []func() error{g.cache.Close, g.client.Close}
+			begun := time.Now()
+			for _, close := range []func() error{closers[i/2%2], closers[1-i/2%2]} {
+				if err := close(); err != nil {
+					t.Error(err)
+				}
+			}
+			if took := time.Since(begun); took > 3*time.Second {
+				t.Errorf("closing took %s", took)
+			}
+			if g.files() > 0 {
+				t.Errorf("%d files are open in the spool directory", g.files())
+			}
+		}()
+	}
+	if !eventually(func() bool { return runtime.NumGoroutine() <= before }) {
+		t.Errorf("%d goroutines before, %d after", before, runtime.NumGoroutine())
+	}
+}
