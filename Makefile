@@ -34,10 +34,7 @@ nightly: setup
 
 # Every fuzz target of every package, one after the other.
 fuzz:
-	@set -e; for p in $$($(GO) list $(PACKAGES)); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzzminimizetime 10x -fuzztime $(FUZZTIME) $$p; \
-	  done; done
+	@GO=$(GO) .ci/fuzz $(FUZZTIME) $(PACKAGES)
 
 # The table of docs/performance.md, with the lab's images if CORPORA says where
 # they are, and then the packages' own benchmarks. BENCHFLAGS=-pull compares
