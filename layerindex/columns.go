@@ -34,6 +34,7 @@ const (
 	flagXattrs = 0x08
 	flagSparse = 0x10
 	flagDigest = 0x20
+	flagsKnown = flagType | flagXattrs | flagSparse | flagDigest
 )
 
 // typeCodes lists the types by their code in the flags column.
@@ -325,6 +326,19 @@ func (d *columns) walk(strings bool, word string, yield func(*Entry) bool) error
 			return nil
 		}
 	}
+	return w.done()
+}
+
+// done reports what the columns have behind the values of the last entry.
+func (w *walker) done() error {
+	for i := range w.cur {
+		if n := len(w.cur[i].b); n != 0 {
+			return fmt.Errorf("%w: entries: column %d has %d bytes too many", ErrIndex, i, n)
+		}
+	}
+	if n := len(w.digests); n != 0 {
+		return fmt.Errorf("%w: %d bytes of content digests too many", ErrIndex, n)
+	}
 	return nil
 }
 
@@ -337,6 +351,9 @@ func (w *walker) next(d *columns, e *Entry) error {
 		return fmt.Errorf("type code %d", flags&flagType)
 	}
 	*e = Entry{Type: Type(typeCodes[flags&flagType])}
+	if !flagsFit(flags, e.Type) {
+		return fmt.Errorf("flags %#x", flags)
+	}
 
 	shared := int(c[colShared].small(uint64(len(w.name))))
 	w.name = append(w.name[:shared], c[colRest].bytes(c[colRestLen].intValue())...)
@@ -371,6 +388,12 @@ func (w *walker) next(d *columns, e *Entry) error {
 		}
 	}
 	return nil
+}
+
+// flagsFit reports whether an entry of a type may have these flags.
+func flagsFit(flags byte, t Type) bool {
+	content := flags & (flagSparse | flagDigest)
+	return flags&^flagsKnown == 0 && content != flagSparse|flagDigest && (content == 0 || t == TypeReg)
 }
 
 // intValue takes a value that is used as a length of another column.

@@ -56,6 +56,14 @@ type sectionInfo struct {
 	sum      [32]byte
 }
 
+// known reports whether this program knows what is in the section.
+func (s *sectionInfo) known() bool { return s.kind >= sectionEntries && s.kind <= sectionDigests }
+
+// decodes reports whether a section is encoded as this program can decode.
+func (s *sectionInfo) decodes() bool {
+	return s.raw >= 0 && s.raw <= maxSection && (s.encoding == encodingZstd || s.encoding == encodingRaw && s.raw == s.stored)
+}
+
 // A header is the decoded header of an index file.
 type header struct {
 	codec        Codec
@@ -137,6 +145,9 @@ func readHeader(src io.ReaderAt, size int64) (*header, error) {
 	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
 		return nil, fmt.Errorf("%w: header checksum", ErrIndex)
 	}
+	if [3]byte(body[17:20]) != [3]byte{} || le.Uint32(body[124:]) != 0 {
+		return nil, fmt.Errorf("%w: header: not zero", ErrIndex)
+	}
 	h := decodeHeader(body, n)
 	return h, h.check(size)
 }
@@ -184,8 +195,7 @@ func (h *header) check(size int64) error {
 	end := int64(headerLen(len(h.sections)))
 	seen := map[sectionKind]bool{}
 	for _, s := range h.sections {
-		if seen[s.kind] || s.off != end || s.stored < 0 || s.stored > size-end || s.raw < 0 || s.raw > maxSection ||
-			s.encoding > encodingZstd || (s.encoding == encodingRaw && s.raw != s.stored) {
+		if seen[s.kind] || s.off != end || s.stored < 0 || s.stored > size-end || s.known() && !s.decodes() {
 			return fmt.Errorf("%w: section %d", ErrIndex, s.kind)
 		}
 		seen[s.kind] = true
@@ -220,13 +230,9 @@ func (x *Index) section(kind sectionKind) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: section %d is missing", ErrIndex, kind)
 	}
-	// stored is bounded by the size of the file.
-	stored := make([]byte, s.stored)
-	if err := readFull(x.src, stored, s.off); err != nil {
-		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, kind, err)
-	}
-	if sha256.Sum256(stored) != s.sum {
-		return nil, fmt.Errorf("%w: section %d: checksum", ErrIndex, kind)
+	stored, err := x.stored(s)
+	if err != nil {
+		return nil, err
 	}
 	if s.encoding == encodingRaw {
 		return stored, nil
@@ -236,6 +242,18 @@ func (x *Index) section(kind sectionKind) ([]byte, error) {
 		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, kind, err)
 	}
 	return raw, nil
+}
+
+// stored reads the bytes of a section as they are stored, and checks them.
+func (x *Index) stored(s sectionInfo) ([]byte, error) {
+	b := make([]byte, s.stored) // bounded by the size of the file
+	if err := readFull(x.src, b, s.off); err != nil {
+		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, s.kind, err)
+	}
+	if sha256.Sum256(b) != s.sum {
+		return nil, fmt.Errorf("%w: section %d: checksum", ErrIndex, s.kind)
+	}
+	return b, nil
 }
 
 // A packer compresses, each time one zstd frame.

@@ -176,7 +176,7 @@ func (x *Index) Verify() error {
 		return err
 	}
 	for _, s := range x.head.sections {
-		if _, err := x.section(s.kind); err != nil {
+		if _, err := x.stored(s); err != nil {
 			return err
 		}
 	}

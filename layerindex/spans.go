@@ -2,6 +2,7 @@ package layerindex
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -80,27 +81,53 @@ func (x *Index) readSpans() (*spanTable, error) {
 	for i := range cols {
 		cols[i].b = c.bytes(c.length())
 	}
-	var in, out int64
-	for i := range t.points {
-		p := &t.points[i]
-		in += int64(cols[0].small(uint64(x.head.blobSize - in)))
-		out += int64(cols[1].small(uint64(x.head.tarSize - out)))
-		flags := cols[2].bytes(1)
-		p.Symbol = int64(cols[3].small(uint64(x.head.blobSize-in) * 8))
-		if cols[0].err != nil || cols[1].err != nil || cols[2].err != nil || cols[3].err != nil ||
-			(i == 0) != (out == 0) || (i > 0 && out <= t.points[i-1].Out) || flags[0]&^(spanBits|spanStart) != 0 {
-			return nil, fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
-		}
-		p.In, p.Out, p.Bit, p.Start = in, out, flags[0]&spanBits, flags[0]&spanStart != 0
+	if err := x.readPoints(t.points, &cols); err != nil {
+		return nil, err
 	}
-	if err := t.readBatches(&c); err != nil {
+	windows, _ := x.head.find(sectionWindows)
+	if err := t.readBatches(&c, windows.stored); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-// readBatches reads the batch table.
-func (t *spanTable) readBatches(c *cursor) error {
+// readPoints reads the checkpoints from their columns, of which nothing may be
+// left.
+func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]cursor) error {
+	var in, out int64
+	for i := range points {
+		p := &points[i]
+		in += int64(cols[0].small(uint64(x.head.blobSize - in)))
+		out += int64(cols[1].small(uint64(x.head.tarSize - out)))
+		flags := cols[2].bytes(1)
+		p.Symbol = int64(cols[3].small(uint64(x.head.blobSize-in) * 8))
+		if cols[0].err != nil || cols[1].err != nil || cols[2].err != nil || cols[3].err != nil || flags[0]&^(spanBits|spanStart) != 0 {
+			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
+		}
+		p.In, p.Out, p.Bit, p.Start = in, out, flags[0]&spanBits, flags[0]&spanStart != 0
+		ok := i > 0 && out > points[i-1].Out
+		if i == 0 {
+			ok = in == 0 && out == 0 && p.Start
+		}
+		if p.Start {
+			ok = ok && p.Bit == 0 && p.Symbol == 0
+		} else {
+			ok = ok && x.head.codec == Gzip
+		}
+		if !ok {
+			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
+		}
+	}
+	for i := range cols {
+		if n := len(cols[i].b); n != 0 {
+			return fmt.Errorf("%w: checkpoints: column %d has %d bytes too many", ErrIndex, i, n)
+		}
+	}
+	return nil
+}
+
+// readBatches reads the batch table, of windows that take size bytes.
+func (t *spanTable) readBatches(c *cursor, size int64) error {
 	var first int
 	var off int64
 	for range c.length() {
@@ -113,7 +140,7 @@ func (t *spanTable) readBatches(c *cursor) error {
 		off += b.size
 		t.batches = append(t.batches, b)
 	}
-	if c.err != nil || first != len(t.points) {
+	if c.err != nil || first != len(t.points) || off != size || len(c.b) != 0 {
 		return fmt.Errorf("%w: batch table", ErrIndex)
 	}
 	return nil
@@ -157,27 +184,42 @@ func (x *Index) window(b batch, i int) (codec.Window, error) {
 	if err != nil {
 		return w, err
 	}
+	return readWindow(raw, b.n, i)
+}
+
+// readWindow takes window number i of n out of a decoded batch.
+func readWindow(raw []byte, n, i int) (codec.Window, error) {
+	var w codec.Window
 	c := cursor{b: raw}
-	skip := 0 // bytes of the windows before
-	for k := range b.n {
+	var skip, size, rest int // bytes of the windows before, of this one, and after
+	for k := range n {
 		at := 0
-		for range c.length() {
-			at += int(c.small(uint64(windowSize - at)))
-			n := int(c.small(uint64(windowSize - at)))
-			switch {
-			case k == i:
-				w.Runs = append(w.Runs, codec.Run{Off: uint16(at), Len: uint16(n)})
-			case k < i:
-				skip += n
+		for run := range c.length() {
+			gap := int(c.small(uint64(windowSize - at)))
+			at += gap
+			length := int(c.small(uint64(windowSize - at)))
+			if c.err == nil && (length == 0 || run > 0 && gap == 0) {
+				c.err = errors.New("runs that touch, or an empty one")
 			}
-			at += n
+			if c.err != nil {
+				return w, c.err
+			}
+			switch {
+			case k < i:
+				skip += length
+			case k == i:
+				w.Runs = append(w.Runs, codec.Run{Off: uint16(at), Len: uint16(length)})
+				size += length
+			default:
+				rest += length
+			}
+			at += length
 		}
 	}
 	c.bytes(skip)
-	size := 0
-	for _, r := range w.Runs {
-		size += int(r.Len)
-	}
 	w.Data = c.bytes(size)
+	if c.err == nil && len(c.b) != rest {
+		c.err = fmt.Errorf("%d bytes of windows, want %d", skip+size+len(c.b), skip+size+rest)
+	}
 	return w, c.err
 }

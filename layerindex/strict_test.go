@@ -1,0 +1,177 @@
+package layerindex
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"testing"
+)
+
+// TestIndexContradicts changes an index file, with its checksums put right, to
+// what docs/index-format.md does not allow. A reader refuses it.
+func TestIndexContradicts(t *testing.T) {
+	tarBytes := testTar(t, 60_000)
+	uvarints := func(vs ...uint64) (b []byte) {
+		for _, v := range vs {
+			b = binary.AppendUvarint(b, v)
+		}
+		return b
+	}
+	column := func(b []byte, i int) []byte { // of the checkpoints
+		for ; i > 0; i-- {
+			n, k := binary.Uvarint(b)
+			b = b[k+int(n):]
+		}
+		_, k := binary.Uvarint(b)
+		return b[k:]
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(f *indexFile)
+	}{
+		{"header byte that is to be zero", func(f *indexFile) { f.head[18] = 1 }},
+		{"header word that is to be zero", func(f *indexFile) { f.head[127] = 1 }},
+		{"flag that nobody knows", func(f *indexFile) { *f.flags(0) |= 0x80 }},
+		{"sparse directory", func(f *indexFile) { *f.flags(0) = flagSparse | 5 }},
+		{"digest of a directory", func(f *indexFile) { *f.flags(0) = flagDigest | 5 }},
+		{"column of entries with a rest", func(f *indexFile) { f.growColumn(colMode) }},
+		{"tables of entries with a rest", func(f *indexFile) { f.growColumn(colTables) }},
+		{"content digest too many", func(f *indexFile) {
+			f.bodies[sectionDigests] = append(f.bodies[sectionDigests], make([]byte, 32)...)
+		}},
+		{"first checkpoint not a start", func(f *indexFile) { column(f.bodies[sectionSpans], 2)[0] = 0 }},
+		{"first checkpoint not at the start", func(f *indexFile) { column(f.bodies[sectionSpans], 0)[0] = 1 }},
+		{"start inside a byte", func(f *indexFile) { column(f.bodies[sectionSpans], 2)[0] |= 3 }},
+		{"start inside a block", func(f *indexFile) { column(f.bodies[sectionSpans], 3)[0] = 1 }},
+		{"checkpoints with a rest", func(f *indexFile) { f.bodies[sectionSpans] = append(f.bodies[sectionSpans], 0) }},
+		{"windows with a rest", func(f *indexFile) { f.bodies[sectionWindows] = append(f.bodies[sectionWindows], 0) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x := mustBuild(t, gzipped(t, tarBytes), tarBytes, &BuildOptions{SpanSize: 8})
+			f := takeApart(t, x)
+			if err := readEverything(f.bytes()); err != nil {
+				t.Fatalf("unchanged: %v", err)
+			}
+			tt.change(f)
+			if err := readEverything(f.bytes()); !errors.Is(err, ErrIndex) {
+				t.Errorf("got %v, want %v", err, ErrIndex)
+			}
+		})
+	}
+
+	// What is not known is passed over, and only its checksum looked at.
+	f := takeApart(t, mustBuild(t, gzipped(t, tarBytes), tarBytes, nil))
+	f.unknown = []byte("of a later day")
+	file := f.bytes()
+	x, err := ReadIndex(bytes.NewReader(file), int64(len(file)))
+	if err == nil {
+		err = errors.Join(readEverything(file), x.Verify())
+	}
+	if err != nil {
+		t.Errorf("a kind of section that is not known: %v", err)
+	} else if file[len(file)-1] ^= 1; !errors.Is(x.Verify(), ErrIndex) {
+		t.Error("a kind of section that is not known: damage is not found")
+	}
+
+	for _, tt := range []struct {
+		name string
+		raw  []byte
+		ok   bool
+	}{
+		{"two runs", append(uvarints(2, 1, 2, 1, 1), 1, 2, 3), true},
+		{"all of the window", append(uvarints(1, 0, windowSize), make([]byte, windowSize)...), true},
+		{"runs that touch", append(uvarints(2, 1, 2, 0, 1), 1, 2, 3), false},
+		{"empty run", append(uvarints(2, 1, 2, 1, 0), 1, 2), false},
+		{"run past the end", append(uvarints(1, windowSize-1, 2), 1, 2), false},
+		{"too few bytes", append(uvarints(1, 1, 2), 1), false},
+		{"too many bytes", append(uvarints(1, 1, 2), 1, 2, 3), false},
+	} {
+		if _, err := readWindow(tt.raw, 1, 0); (err == nil) != tt.ok {
+			t.Errorf("window with %s: %v", tt.name, err)
+		}
+	}
+}
+
+// An indexFile is an index file in its parts, decoded.
+type indexFile struct {
+	head   []byte // the fixed part
+	bodies map[sectionKind][]byte
+	// unknown, if not nil, is a section of a kind and encoding not known.
+	unknown []byte
+}
+
+func takeApart(t *testing.T, x *Index) *indexFile {
+	t.Helper()
+	f := &indexFile{head: encoded(t, x)[:fixedHeader], bodies: map[sectionKind][]byte{}}
+	for _, s := range x.head.sections {
+		b, err := x.section(s.kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.bodies[s.kind] = bytes.Clone(b)
+	}
+	return f
+}
+
+// bytes puts the file together, with nothing compressed and all sums right.
+func (f *indexFile) bytes() []byte {
+	h := decodeHeader(f.head, 0)
+	n := len(f.bodies)
+	if f.unknown != nil {
+		n++
+	}
+	off := int64(headerLen(n))
+	var rest []byte
+	for kind := sectionEntries; kind <= sectionDigests; kind++ {
+		if b, ok := f.bodies[kind]; ok {
+			s := rawSection(kind, b)
+			s.off = off
+			off += s.stored
+			h.sections = append(h.sections, s)
+			rest = append(rest, b...)
+		}
+	}
+	if f.unknown != nil {
+		s := rawSection(77, f.unknown)
+		s.off, s.encoding, s.raw = off, 9, 1<<40
+		h.sections = append(h.sections, s)
+		rest = append(rest, f.unknown...)
+	}
+	file := h.append(nil)
+	copy(file[16:20], f.head[16:20])
+	copy(file[124:128], f.head[124:128])
+	file = append(file, rest...)
+	fixSums(file)
+	return file
+}
+
+// flags returns the flags of an entry.
+func (f *indexFile) flags(i int) *byte {
+	b := f.bodies[sectionEntries]
+	for range numColumns {
+		_, n := binary.Uvarint(b)
+		b = b[n:]
+	}
+	return &b[i]
+}
+
+// growColumn appends a zero to a column of the entries.
+func (f *indexFile) growColumn(col int) {
+	b := f.bodies[sectionEntries]
+	var out, body []byte
+	var lens [numColumns]int
+	for i := range lens {
+		v, n := binary.Uvarint(b)
+		lens[i], b = int(v), b[n:]
+	}
+	for i, n := range lens {
+		body = append(body, b[:n]...)
+		b = b[n:]
+		if i == col {
+			body = append(body, 0)
+			n++
+		}
+		out = binary.AppendUvarint(out, uint64(n))
+	}
+	f.bodies[sectionEntries] = append(out, body...)
+}
