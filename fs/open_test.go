@@ -228,6 +228,40 @@ func TestNewDamagedIndex(t *testing.T) {
 	}
 }
 
+// TestNewFlippedIndex makes an index again whichever byte of it is another one.
+func TestNewFlippedIndex(t *testing.T) {
+	l := gzipLayer(t, "a", "1", "b/c", strings.Repeat("22", 300))
+	o := newOpened(t, l)
+	if _, err := o.open(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(o.dir, "indexes", "sha256", digest.FromBytes(l.Content).Encoded())
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x10
+		if err := os.WriteFile(name, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o.warns = nil
+		tree, err := o.open(t.Context(), nil)
+		if err != nil {
+			t.Fatalf("byte %d: %v", i, err)
+		}
+		o.has(tree, "a", "1")
+		if len(o.warns) != 1 || !strings.Contains(o.warns[0], "making it again") {
+			t.Errorf("byte %d: warnings: %q", i, o.warns)
+		}
+		if again, err := os.ReadFile(name); err != nil || !bytes.Equal(again, good) {
+			t.Fatalf("byte %d: the index was not made again: %v", i, err)
+		}
+		tree.Close()
+	}
+}
+
 // damageBlobs flips a bit in every cached blob.
 func (o *opened) damageBlobs() {
 	o.t.Helper()

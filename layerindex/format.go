@@ -256,6 +256,21 @@ func (x *Index) stored(s sectionInfo) ([]byte, error) {
 	return b, nil
 }
 
+// checkSums compares all sections with their checksums, and keeps nothing.
+func (x *Index) checkSums() error {
+	sum := sha256.New()
+	for _, s := range x.head.sections {
+		sum.Reset()
+		if _, err := io.Copy(sum, io.NewSectionReader(x.src, s.off, s.stored)); err != nil {
+			return fmt.Errorf("%w: section %d: %w", ErrIndex, s.kind, err)
+		}
+		if [32]byte(sum.Sum(nil)) != s.sum {
+			return fmt.Errorf("%w: section %d: checksum", ErrIndex, s.kind)
+		}
+	}
+	return nil
+}
+
 // A packer compresses, each time one zstd frame.
 type packer struct{ w *zstd.Encoder }
 

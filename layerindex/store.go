@@ -55,7 +55,8 @@ func (s *Store) path(d digest.Digest) (string, error) {
 
 // Load returns the index of a layer. It is ErrNoIndex, wrapped, if there is
 // none; one that is damaged, or by another version of imgfs, counts as none
-// and the error says why. An index whose diff_id is not the layer's is
+// and the error, which wraps ErrIndex too, says why: the checksums of all its
+// parts are compared first. An index whose diff_id is not the layer's is
 // ErrDiffID. The caller closes the index.
 //
 // The time of the file's modification says, give or take an hour, when it was
@@ -67,7 +68,11 @@ func (s *Store) Load(l Layer) (*Index, error) {
 	}
 	if x.BlobSize() != l.Size {
 		x.Close()
-		return nil, fmt.Errorf("%w: %s is of a blob of %d bytes, not %d", ErrNoIndex, f.Name(), x.BlobSize(), l.Size)
+		return nil, fmt.Errorf("%w: %w: %s is of a blob of %d bytes, not %d", ErrNoIndex, ErrIndex, f.Name(), x.BlobSize(), l.Size)
+	}
+	if err := x.checkSums(); err != nil {
+		x.Close()
+		return nil, fmt.Errorf("%w: %s: %w", ErrNoIndex, f.Name(), err)
 	}
 	if x.DiffID() != l.DiffID {
 		x.Close()
@@ -102,7 +107,7 @@ func (s *Store) open(d digest.Digest) (*Index, *os.File, error) {
 	}
 	x, err := readFile(f)
 	if err == nil && x.Digest() != d {
-		err = fmt.Errorf("%w: %s is of another layer", ErrNoIndex, f.Name())
+		err = fmt.Errorf("%w: %w: %s is of another layer", ErrNoIndex, ErrIndex, f.Name())
 	}
 	if err != nil {
 		f.Close()
