@@ -53,6 +53,12 @@ func ParseReference(s string) (Reference, error) {
 		return Reference{}, fmt.Errorf("%w: %s", ErrReference, referenceFault(s, err))
 	}
 	r := Reference{Registry: reference.Domain(named), Repository: reference.Path(named)}
+	if r.Registry == "" {
+		// The parser takes what looks like a host, and cannot be one, for the
+		// beginning of the repository, without any registry.
+		host, _, _ := strings.Cut(s, "/")
+		return Reference{}, fmt.Errorf("%w: %s is not the name of a host (in %s)", ErrReference, quote(host), quote(s))
+	}
 	switch n := named.(type) {
 	case reference.Digested:
 		r.Digest = n.Digest()

@@ -70,6 +70,8 @@ func TestParseReferenceErrors(t *testing.T) {
 		{"a//b", `"a//b" is not an image's name`},
 		{"../etc/passwd", `"../etc/passwd" is not an image's name`},
 		{"-x", "is not an image's name"},
+		{"a_b.example/x", `"a_b.example" is not the name of a host`},
+		{"try-1.do_k1cker.example/x:y", "is not the name of a host"},
 		{strings.Repeat("a", 300), "aaa"},
 		{sum[7:], "hexadecimal"},
 	} {
