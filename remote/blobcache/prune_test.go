@@ -76,6 +76,7 @@ func TestPrune(t *testing.T) {
 			c := openCache(t, dir, &Options{Budget: 1 << 30})
 			reader := cached(t, openCache(t, dir, nil), src)
 			checkRead(t, reader, src, 0, src.Size())
+			reader.s.c.flying.Wait() // it marks the blob as verified
 			fill(t, c, src, 0, 4, 3*86400)
 			fill(t, c, src, 4, 4, 3600)
 			fill(t, c, other, 0, 3, 3*86400)
