@@ -230,9 +230,12 @@ func (x *Index) section(kind sectionKind) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: section %d is missing", ErrIndex, kind)
 	}
-	stored, err := x.stored(s)
-	if err != nil {
-		return nil, err
+	stored := make([]byte, s.stored) // bounded by the size of the file
+	if err := readFull(x.src, stored, s.off); err != nil {
+		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, kind, err)
+	}
+	if sha256.Sum256(stored) != s.sum {
+		return nil, fmt.Errorf("%w: section %d: checksum", ErrIndex, kind)
 	}
 	if s.encoding == encodingRaw {
 		return stored, nil
@@ -242,18 +245,6 @@ func (x *Index) section(kind sectionKind) ([]byte, error) {
 		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, kind, err)
 	}
 	return raw, nil
-}
-
-// stored reads the bytes of a section as they are stored, and checks them.
-func (x *Index) stored(s sectionInfo) ([]byte, error) {
-	b := make([]byte, s.stored) // bounded by the size of the file
-	if err := readFull(x.src, b, s.off); err != nil {
-		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, s.kind, err)
-	}
-	if sha256.Sum256(b) != s.sum {
-		return nil, fmt.Errorf("%w: section %d: checksum", ErrIndex, s.kind)
-	}
-	return b, nil
 }
 
 // checkSums compares all sections with their checksums, and keeps nothing.

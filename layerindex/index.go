@@ -175,10 +175,8 @@ func (x *Index) Verify() error {
 	if err != nil {
 		return err
 	}
-	for _, s := range x.head.sections {
-		if _, err := x.stored(s); err != nil {
-			return err
-		}
+	if err := x.checkSums(); err != nil {
+		return err
 	}
 	entries, err := x.EntriesWithDigests()
 	if err != nil {
