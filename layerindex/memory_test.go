@@ -54,9 +54,9 @@ func TestMemory(t *testing.T) {
 		{"zstd", 3, layerSize, []string{"zstd", "-1", "-q"}, 150, 150},
 		{"zstd with the window of level 19", 4, 48 << 20, []string{"zstd", "-1", "--zstd=wlog=23", "-q"}, 150, 170},
 		{"zstd with windows of 32 MiB", 3, 100 << 20, []string{"zstd", "-1", "--long=25", "-q"}, 150, 200},
-		{"zstd with a window of 128 MiB", 1, layerSize, []string{"zstd", "-1", "--long=27", "-q"}, 155, 280},
+		{"zstd with a window of 128 MiB", 1, layerSize, []string{"zstd", "-1", "--long=27", "-q"}, 155, 250},
 		{"zstd with windows of 128 MiB side by side", 3, layerSize, []string{"zstd", "-1", "--long=27", "-q"}, 190, 340},
-		{"small zstd layers with windows of 128 MiB", 20, 5 << 20, []string{"zstd", "-1", "--long=27", "-q"}, 155, 280},
+		{"small zstd layers with windows of 128 MiB", 20, 5 << 20, []string{"zstd", "-1", "--long=27", "-q"}, 155, 250},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package layerindex
 
 import (
 	"container/list"
+	"io"
 	"slices"
 	"sync"
 
@@ -161,6 +162,10 @@ func (c *SpanCache) suspend(r *Reader, out int64, d *decoding, next *spanKey) {
 // The caller holds mu.
 func (c *SpanCache) retire(d *decoding) {
 	d.src.buf, d.src.mem = nil, nil
+	if shares, ok := d.Decoder.(io.Closer); ok {
+		shares.Close() // its memory goes another way
+		return
+	}
 	if len(c.idle) < maxIdle {
 		c.idle = append(c.idle, d.Decoder)
 	}

@@ -127,9 +127,12 @@ func (d *Decoder) fill() (n int, err error) {
 	return n, err
 }
 
-// open makes a decoder if there is none.
+// open gets a decoder if there is none.
 func (d *Decoder) open() (err error) {
-	if d.zstd == nil {
+	if d.zstd != nil {
+		return nil
+	}
+	if d.zstd, _ = spare.Get().(*zstd.Decoder); d.zstd == nil {
 		d.zstd, err = newDecoder()
 	}
 	return err
@@ -195,7 +198,9 @@ func (d *Decoder) stream(n int) (int, error) {
 		return n, d.fault(d.body.err)
 	case err == io.EOF && d.body.ended():
 		d.inside = false
-		d.release()
+		if d.hold != nil {
+			d.release()
+		}
 		return n, nil
 	}
 	return d.first, d.fault(fmt.Errorf("%w: %v", codec.ErrFormat, err))

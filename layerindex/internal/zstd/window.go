@@ -33,6 +33,10 @@ var errGrow = errors.New("frame needs a larger window")
 
 var errKept = errors.New("frame's blocks have next to no output")
 
+// spare are decoders with windows up to smallWindow, of type *zstd.Decoder,
+// that nobody uses: each would otherwise make its window anew.
+var spare sync.Pool
+
 // large is the one decoder of the process for windows over smallWindow: side
 // by side they would take 128 MiB each. Whoever decodes such a frame has it
 // from smallWindow bytes of output on until the frame's end.
@@ -99,8 +103,7 @@ func newDecoder() (*zstd.Decoder, error) {
 
 // acquire gets the large decoder for the current frame.
 func (d *Decoder) acquire() error {
-	// Who waits should not hold much.
-	d.zstd = nil
+	d.putSmall() // who waits should not hold much
 	h, dec, err := large.acquire(d.body.need)
 	if err != nil {
 		return err
@@ -125,9 +128,10 @@ func (d *Decoder) grow() error {
 	return err
 }
 
-// release gives the large decoder back.
+// release gives back the decoder in use.
 func (d *Decoder) release() {
 	if d.hold == nil {
+		d.putSmall()
 		return
 	}
 	d.dropped.Stop()
@@ -140,9 +144,19 @@ func (d *Decoder) release() {
 	d.hold = nil
 }
 
-// Close gives back what the decoder shares with others: the memory for a
-// large window. It need not be called after Next has returned an error, and
-// without it others wait until the garbage collector notices.
+// putSmall leaves the decoder in use, if it is a small one, to others.
+func (d *Decoder) putSmall() {
+	if d.zstd == nil {
+		return
+	}
+	d.zstd.Reset(nil) // as above
+	spare.Put(d.zstd)
+	d.zstd = nil
+}
+
+// Close gives back what the decoder shares with others: the memory for
+// windows. It need not be called after Next has returned an error. Without it
+// others wait for a large window until the garbage collector notices.
 func (d *Decoder) Close() error {
 	if d.err == nil {
 		d.err = errClosed

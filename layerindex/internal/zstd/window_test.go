@@ -216,6 +216,40 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestSpareDecoders: who ends in the middle of a frame, or of a damaged one,
+// leaves its memory to the next, whose output it does not touch.
+func TestSpareDecoders(t *testing.T) {
+	data := slices.Concat(text(3<<20), noise(1<<20))
+	stream := streamed(t, data)
+	damaged := flip(stream, -80) // in the noise: the checksum tells
+	for i := range 20 {
+		src := stream
+		if i%2 == 1 {
+			src = damaged
+		}
+		d, err := Resume(bytes.NewReader(src), codec.Checkpoint{Start: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		piece, err := d.Next()
+		for i%2 == 1 && err == nil {
+			_, err = d.Next()
+		}
+		if (i%2 == 1) != errors.Is(err, codec.ErrFormat) {
+			t.Fatalf("stream %d: got error %v", i, err)
+		}
+		want := bytes.Clone(piece)
+		d.Close()
+		if _, err := d.Next(); err == nil {
+			t.Error("a closed decoder goes on")
+		}
+		check(t, stream, data, 0)
+		if !bytes.Equal(piece, want) {
+			t.Fatal("the output of a closed decoder changed")
+		}
+	}
+}
+
 // TestBlocksWithoutOutput: what is kept to begin a frame again is bounded.
 func TestBlocksWithoutOutput(t *testing.T) {
 	defer func(n int) { maxKept = n }(maxKept)
