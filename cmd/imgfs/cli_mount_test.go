@@ -129,6 +129,7 @@ func TestGlobalFlagsReachTheMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(s.dir, "auth.json"), string(text))
+	writeFile(t, filepath.Join(s.dir, "empty"), "")
 	for _, c := range []struct {
 		name  string
 		env   []string
@@ -136,7 +137,8 @@ func TestGlobalFlagsReachTheMount(t *testing.T) {
 		cache string // where the cache must be afterwards
 	}{
 		{"flags", nil, []string{"--cache-dir=one", "--authfile", "auth.json", "--quiet", "--tls-verify=false"}, "one"},
-		{"environment", []string{"IMGFS_CACHE_DIR=two", "REGISTRY_AUTH_FILE=auth.json"}, []string{"-q"}, "two"},
+		{"environment", []string{"IMGFS_CACHE_DIR=two", "REGISTRY_AUTH_FILE=auth.json", "CONTAINERS_REGISTRIES_CONF=empty", "CONTAINERS_REGISTRIES_CONF_OVERRIDE=empty"},
+			[]string{"-q"}, "two"},
 		{"XDG", []string{"IMGFS_CACHE_DIR=", "XDG_CACHE_HOME=" + s.dir + "/three", "REGISTRY_AUTH_FILE=auth.json"}, []string{"-q"}, "three/imgfs"},
 		{"home", []string{"IMGFS_CACHE_DIR=", "XDG_CACHE_HOME=", "REGISTRY_AUTH_FILE=auth.json"}, []string{"-q"}, ".cache/imgfs"},
 	} {

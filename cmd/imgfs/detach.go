@@ -108,7 +108,7 @@ func childArgs(flags *pflag.FlagSet) []string {
 // imgfs reads in it made absolute.
 func childEnv() []string {
 	vars := os.Environ()
-	for _, name := range []string{"IMGFS_CACHE_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "TMPDIR"} {
+	for _, name := range []string{"IMGFS_CACHE_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "CONTAINERS_REGISTRIES_CONF", "CONTAINERS_REGISTRIES_CONF_OVERRIDE", "TMPDIR"} {
 		value := os.Getenv(name)
 		if abs, err := filepath.Abs(value); err == nil && value != "" {
 			vars = append(vars, name+"="+abs)
