@@ -48,25 +48,62 @@ type AuthFiles struct {
 	// $DOCKER_AUTH_CONFIG, and docker's config.json in $DOCKER_CONFIG or
 	// ~/.docker.
 	Path string
+	// Helpers are asked in their order, as credential-helpers of
+	// containers-registries.conf(5): NAME is the program
+	// docker-credential-NAME, and "containers-auth.json" stands for the files.
+	// Where that is missing the files come last. Default: the files alone.
+	Helpers []string
 	// HelperTimeout is how long a helper program may run. Default: 10 s.
 	HelperTimeout time.Duration
 	// Logf is told of entries that cannot be used. Default: no one.
 	Logf func(format string, args ...any)
 }
 
-// Credential returns the first match of the files in their order. Within a
+// filesHelper stands for the files among AuthFiles.Helpers.
+const filesHelper = "containers-auth.json"
+
+// Credential returns what the first of Helpers has that has something, and of
+// the files the first match, in their order. Within a
 // file, credHelpers come before credsStore and that before auths, and a key
 // that names more of host/namespace/repository before one that names less.
 // docker.io is known by its other names too. An entry that cannot be read
-// spoils only itself; a helper that is not installed is passed over, one that
-// fails is an error.
+// spoils only itself; a helper that is not installed is passed over; one that
+// fails is an error, unless it is one of Helpers and another has something.
 func (a *AuthFiles) Credential(ctx context.Context, registry, repository string) (Credential, error) {
+	keys := authKeys(registry, repository)
+	helpers := a.Helpers
+	if !slices.Contains(helpers, filesHelper) {
+		helpers = append(slices.Clip(helpers), filesHelper)
+	}
+	var failed error
+	for _, name := range helpers {
+		var c Credential
+		var err error
+		if name == filesHelper {
+			c, err = a.fromFiles(ctx, keys)
+		} else {
+			c, err = a.helper(ctx, name, keys)
+		}
+		if err == nil && c != (Credential{}) {
+			return c, nil
+		}
+		if failed == nil {
+			failed = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return Credential{}, failed
+}
+
+func (a *AuthFiles) fromFiles(ctx context.Context, keys []string) (Credential, error) {
 	for _, source := range a.sources() {
 		config, err := source.read()
 		if err != nil {
 			return Credential{}, err
 		}
-		c, err := a.lookUp(ctx, config, authKeys(registry, repository))
+		c, err := a.lookUp(ctx, config, keys)
 		if err != nil {
 			return Credential{}, fmt.Errorf("%s: %w", source.name, err)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -115,15 +114,4 @@ func addPair(conf *tls.Config, cert, key string) error {
 	}
 	conf.Certificates = append(conf.Certificates, pair)
 	return nil
-}
-
-// defaultCertDirs returns where podman, docker and containerd keep
-// certificates.
-func defaultCertDirs() []string {
-	dirs := []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
-	if home, err := os.UserHomeDir(); err == nil {
-		dirs = slices.Insert(dirs, 0, filepath.Join(home, ".config/containers/certs.d"))
-		dirs = append(dirs, filepath.Join(home, ".config/docker/certs.d"))
-	}
-	return append(dirs, defaultHostDirs()...)
 }

@@ -32,11 +32,15 @@ type Client struct {
 // defaults.
 func New(opts *Options) *Client {
 	o := opts.withDefaults()
+	conf := sync.OnceValues(o.configuration)
+	if o.Credential == nil {
+		o.Credential = o.credentials(conf)
+	}
 	return &Client{
 		opts:    o,
 		hosts:   newHosts(o),
 		rests:   rests{opts: o, byPlace: make(map[string]*rest)},
-		conf:    sync.OnceValues(o.configuration),
+		conf:    conf,
 		schemes: make(map[string]string),
 		known:   make(map[string]bool),
 		spools:  make(map[*spool]struct{}),

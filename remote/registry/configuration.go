@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
@@ -23,8 +20,8 @@ var (
 
 // ConfigFiles are the files that say where an image is to be had besides
 // where its name says, and what names without a registry mean. nil and the
-// zero value stand for the files of podman and of containerd on this machine.
-// docs/registries.md says what is honoured.
+// zero value stand for the files of podman, containerd and docker on this
+// machine. docs/registries.md says what is honoured.
 type ConfigFiles struct {
 	// Registries are files in the form of containers-registries.conf(5), of
 	// which a later one overrides an earlier one. Those that do not exist are
@@ -34,6 +31,10 @@ type ConfigFiles struct {
 	// registry, with a hosts.toml. The first that has the registry's is used.
 	// Default: ~/.config/containerd/certs.d and /etc/containerd/certs.d.
 	HostDirs []string
+	// DaemonJSON are configuration files of docker's daemon, of which the
+	// first that is there is used. Default: /etc/docker/daemon.json, and before
+	// it that of a user's own daemon.
+	DaemonJSON []string
 	// Logf is told of what is passed over. Default: no one.
 	Logf func(format string, args ...any)
 }
@@ -44,7 +45,9 @@ type Configuration struct {
 	aliases    map[string]alias
 	search     []string // registries that a short name may be in
 	searchFile string
+	helpers    []string // AuthFiles.Helpers
 	hostDirs   []string
+	docker     daemonJSON
 	logf       func(format string, args ...any)
 }
 
@@ -60,14 +63,18 @@ func (f *ConfigFiles) Load() (*Configuration, error) {
 	if files.Logf == nil {
 		files.Logf = func(string, ...any) {}
 	}
+	here := thisMachine()
 	if files.Registries == nil {
 		var err error
-		if files.Registries, err = defaultRegistriesConf(); err != nil {
+		if files.Registries, err = here.registriesConf(); err != nil {
 			return nil, err
 		}
 	}
 	if files.HostDirs == nil {
-		files.HostDirs = defaultHostDirs()
+		files.HostDirs = here.hostDirs()
+	}
+	if files.DaemonJSON == nil {
+		files.DaemonJSON = here.daemonJSON()
 	}
 	c := &Configuration{
 		registries: make(map[string]*registryEntry),
@@ -79,6 +86,9 @@ func (f *ConfigFiles) Load() (*Configuration, error) {
 		if err := c.addRegistriesConf(path); err != nil {
 			return nil, err
 		}
+	}
+	if file := firstFile(files.DaemonJSON); file != "" {
+		c.docker = readDaemonJSON(file, files.Logf)
 	}
 	return c, nil
 }
@@ -130,8 +140,8 @@ func canonicalSite(ref remote.Reference) *site {
 
 // sites returns the servers to ask for an image, in order; the last one has
 // the last word. A hosts.toml of the registry itself goes before a [[registry]]
-// that fits the image, and that before a hosts.toml for all registries; but
-// what is blocked is blocked.
+// that fits the image, that before a hosts.toml for all registries, and that
+// before docker's daemon.json; but what is blocked is blocked.
 func (c *Configuration) sites(ref remote.Reference) ([]*site, error) {
 	entry, rest := c.entryFor(ref)
 	if entry != nil && entry.Blocked {
@@ -148,7 +158,7 @@ func (c *Configuration) sites(ref remote.Reference) ([]*site, error) {
 	if err != nil || sites != nil {
 		return sites, err
 	}
-	return []*site{canonicalSite(ref)}, nil
+	return c.docker.sites(ref), nil
 }
 
 // An alias is what a short name means.
@@ -204,13 +214,4 @@ func cutVersion(name string) (repository, rest string) {
 		end = i
 	}
 	return name[:end], name[end:]
-}
-
-// defaultHostDirs returns where containerd's clients look for hosts.toml.
-func defaultHostDirs() []string {
-	dirs := []string{"/etc/containerd/certs.d"}
-	if home, err := os.UserHomeDir(); err == nil {
-		dirs = slices.Insert(dirs, 0, filepath.Join(home, ".config/containerd/certs.d"))
-	}
-	return dirs
 }

@@ -44,7 +44,7 @@ func describe(s *site) string {
 func load(t *testing.T, dir, registries string) *Configuration {
 	t.Helper()
 	conf, err := (&ConfigFiles{Registries: []string{writeFile(t, filepath.Join(dir, "registries.conf"), registries, 0o600)},
-		HostDirs: []string{filepath.Join(dir, "none"), filepath.Join(dir, "certs.d")}}).Load()
+		HostDirs: []string{filepath.Join(dir, "none"), filepath.Join(dir, "certs.d")}, DaemonJSON: []string{filepath.Join(dir, "daemon.json")}}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ blocked = true
 func TestRegistriesConfMerge(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, content string) string { return writeFile(t, filepath.Join(dir, name), content, 0o600) }
-	conf, err := (&ConfigFiles{HostDirs: []string{}, Registries: []string{
+	conf, err := (&ConfigFiles{HostDirs: []string{}, DaemonJSON: []string{}, Registries: []string{
 		file("1", "unqualified-search-registries = [\"a.example\"]\n[aliases]\none = \"a.example/one\"\ntwo = \"a.example/two\"\n[[registry]]\nlocation = \"r.example\"\nblocked = true\n[[registry]]\nlocation = \"q.example\"\ninsecure = true\n"),
 		filepath.Join(dir, "absent"),
 		file("2", "[[registry]]\nlocation = \"r.example\"\n[aliases]\none = \"\"\ntwo = \"b.example/two\"\n"),
@@ -307,6 +307,7 @@ func TestMalformedConfiguration(t *testing.T) {
 		"mirror without a place": {registries: "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\n", want: "a mirror of a.example has no location"},
 		"pull-from-mirror":       {registries: "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"never\"\n", want: `"never", which is none of`},
 		"pull-from-mirror twice": {registries: "[[registry]]\nlocation = \"a.example\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"all\"\n", want: "mirror-by-digest-only already"},
+		"proxy":                  {registries: "[[registry]]\nlocation = \"a.example\"\nproxy = \"ftp://u:secret@p.example\"\n", want: "not the URL of a proxy"},
 		"hosts: TOML":            {hosts: "server = \n", want: "line 1"},
 		"hosts: type":            {hosts: "\nskip_verify = 1\n", want: "line 2"},
 		"hosts: URL":             {hosts: "[host.\"ftp://a.example\"]\n", want: `"ftp://a.example" is not the URL of a server`},
@@ -319,7 +320,7 @@ func TestMalformedConfiguration(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := writeFile(t, filepath.Join(dir, "registries.conf"), tc.registries, 0o600)
-			conf, err := (&ConfigFiles{Registries: []string{path}, HostDirs: []string{dir}}).Load()
+			conf, err := (&ConfigFiles{Registries: []string{path}, HostDirs: []string{dir}, DaemonJSON: []string{}}).Load()
 			if tc.hosts != "" {
 				path = writeFile(t, filepath.Join(dir, "r.example/hosts.toml"), tc.hosts, 0o600)
 				if err != nil {
@@ -369,45 +370,6 @@ func TestShortName(t *testing.T) {
 	}
 	if _, err := load(t, t.TempDir(), aliases).ShortName("bad"); !errors.Is(err, ErrConfiguration) || !strings.Contains(err.Error(), "registries.conf") {
 		t.Errorf("alias of no registry: got error %v, want one that names the file", err)
-	}
-}
-
-// Which files podman would read.
-func TestDefaultRegistriesConf(t *testing.T) {
-	home := cleanEnv(t)
-	t.Setenv("CONTAINERS_REGISTRIES_CONF", "")
-	user := filepath.Join(home, ".config/containers/registries.conf")
-	files := func() []string {
-		t.Helper()
-		got, err := defaultRegistriesConf()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return slices.DeleteFunc(got, func(path string) bool {
-			return strings.HasPrefix(path, "/etc/containers/registries.conf.d/") || strings.HasSuffix(path, "short-name-aliases.conf")
-		})
-	}
-	if got := files(); !slices.Equal(got, []string{"/etc/containers/registries.conf"}) {
-		t.Errorf("without the user's files: got %q", got)
-	}
-	b := writeFile(t, user+".d/b.conf", "", 0o600)
-	a := writeFile(t, user+".d/a.conf", "", 0o600)
-	writeFile(t, user+".d/c.toml", "", 0o600)
-	if got := files(); !slices.Equal(got, []string{"/etc/containers/registries.conf", a, b}) {
-		t.Errorf("with the user's directory: got %q", got)
-	}
-	writeFile(t, user, "", 0o600)
-	if got := files(); !slices.Equal(got, []string{user, a, b}) {
-		t.Errorf("with the user's file: got %q", got)
-	}
-	named := writeFile(t, filepath.Join(home, "named"), "", 0o600)
-	t.Setenv("CONTAINERS_REGISTRIES_CONF", named)
-	if got := files(); !slices.Equal(got, []string{named, a, b}) {
-		t.Errorf("with a file that is named: got %q", got)
-	}
-	t.Setenv("CONTAINERS_REGISTRIES_CONF", named+"-absent")
-	if _, err := defaultRegistriesConf(); !errors.Is(err, ErrConfiguration) {
-		t.Errorf("with a file that is named and absent: got error %v, want %v", err, ErrConfiguration)
 	}
 }
 

@@ -36,7 +36,7 @@ func fast() *registry.Options {
 
 // noFiles is the configuration of a machine without configuration files.
 func noFiles() *registry.Configuration {
-	conf, err := (&registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}}).Load()
+	conf, err := (&registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{}}).Load()
 	if err != nil {
 		panic(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ type hostTable struct {
 	Header       map[string]any `toml:"header"` // each a string or several
 	OverridePath bool           `toml:"override_path"`
 	DialTimeout  string         `toml:"dial_timeout"`
-	Proxy        string         `toml:"proxy"`
+	Proxy        proxyURL       `toml:"proxy"`
 }
 
 // A hostsFile is a hosts.toml. What stands outside of the tables is the
@@ -221,12 +222,24 @@ func (t *hostTable) wire(dir string, w *wire) (err error) {
 			return fmt.Errorf("dial_timeout: %q is not a length of time such as 5s", t.DialTimeout)
 		}
 	}
-	if t.Proxy != "" {
-		w.proxy, err = url.Parse(t.Proxy)
-		if err != nil || w.proxy.Host == "" {
-			return errors.New("proxy: it is not the URL of a proxy")
-		}
+	w.proxy = t.Proxy.URL
+	return nil
+}
+
+// A proxyURL is the URL of a proxy in a file; nil if there is none.
+type proxyURL struct{ *url.URL }
+
+// UnmarshalText implements encoding.TextUnmarshaler. Its error quotes nothing:
+// there can be a password in it.
+func (p *proxyURL) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return nil
 	}
+	u, err := url.Parse(string(text))
+	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+		return errors.New("it is not the URL of a proxy")
+	}
+	p.URL = u
 	return nil
 }
 

@@ -81,7 +81,7 @@ func hostsToml(t *testing.T, host, text string) *registry.Configuration {
 	if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{root}})
+	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{root}, DaemonJSON: []string{}})
 }
 
 // registriesConf is a configuration with one registries.conf.
@@ -91,7 +91,17 @@ func registriesConf(t *testing.T, text string) *registry.Configuration {
 	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	return loadFiles(t, &registry.ConfigFiles{Registries: []string{path}, HostDirs: []string{}})
+	return loadFiles(t, &registry.ConfigFiles{Registries: []string{path}, HostDirs: []string{}, DaemonJSON: []string{}})
+}
+
+// daemonJSON is a configuration with one daemon.json.
+func daemonJSON(t *testing.T, text string) *registry.Configuration {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "daemon.json")
+	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{path}})
 }
 
 func loadFiles(t *testing.T, files *registry.ConfigFiles) *registry.Configuration {

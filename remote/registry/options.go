@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,7 +15,7 @@ type Options struct {
 	// the files of podman and docker; see AuthFiles.
 	AuthFile string
 	// Credential looks up credentials instead of AuthFile. Default: an
-	// AuthFiles with AuthFile as its path.
+	// AuthFiles with AuthFile as its path and the helpers of Configuration.
 	Credential CredentialFunc
 	// TLSVerify says how a registry is reached. Default (nil): https with a
 	// verified certificate, but a registry on loopback may answer plain
@@ -108,11 +109,8 @@ func (o *Options) withDefaults() *Options {
 	if d.StateChanged == nil {
 		d.StateChanged = func(string, bool, string) {}
 	}
-	if d.Credential == nil {
-		d.Credential = (&AuthFiles{Path: d.AuthFile, Logf: d.Logf}).Credential
-	}
 	if d.CertDirs == nil {
-		d.CertDirs = defaultCertDirs()
+		d.CertDirs = thisMachine().certDirs()
 	}
 	if d.SpoolDir == "" {
 		d.SpoolDir = os.TempDir()
@@ -146,6 +144,18 @@ func (o *Options) configuration() (*Configuration, error) {
 		return o.Configuration, nil
 	}
 	return (&ConfigFiles{Logf: o.Logf}).Load()
+}
+
+// credentials returns how credentials are looked up if Options do not say it.
+func (o *Options) credentials(conf func() (*Configuration, error)) CredentialFunc {
+	return func(ctx context.Context, registry, repository string) (Credential, error) {
+		c, err := conf()
+		if err != nil {
+			return Credential{}, err
+		}
+		files := AuthFiles{Path: o.AuthFile, Helpers: c.helpers, Logf: o.Logf}
+		return files.Credential(ctx, registry, repository)
+	}
 }
 
 func setDefault[T int | time.Duration](field *T, value T) {

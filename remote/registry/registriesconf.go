@@ -3,9 +3,6 @@ package registry
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -17,6 +14,7 @@ import (
 // containers-registries.conf(5).
 type registriesConf struct {
 	Search   []string          `toml:"unqualified-search-registries"`
+	Helpers  []string          `toml:"credential-helpers"`
 	Registry []registryTable   `toml:"registry"`
 	Aliases  map[string]string `toml:"aliases"`
 	// Version 1 of the form.
@@ -29,15 +27,17 @@ type registryTable struct {
 	Prefix       string        `toml:"prefix"`
 	Location     string        `toml:"location"`
 	Insecure     bool          `toml:"insecure"`
+	Proxy        proxyURL      `toml:"proxy"`
 	Blocked      bool          `toml:"blocked"`
 	ByDigestOnly bool          `toml:"mirror-by-digest-only"`
 	Mirrors      []mirrorTable `toml:"mirror"`
 }
 
 type mirrorTable struct {
-	Location string `toml:"location"`
-	Insecure bool   `toml:"insecure"`
-	Pull     string `toml:"pull-from-mirror"`
+	Location string   `toml:"location"`
+	Insecure bool     `toml:"insecure"`
+	Proxy    proxyURL `toml:"proxy"`
+	Pull     string   `toml:"pull-from-mirror"`
 }
 
 // The values of pull-from-mirror besides "", which is all.
@@ -52,56 +52,6 @@ type registryEntry struct {
 	registryTable
 	prefix string
 	file   string
-}
-
-// defaultRegistriesConf returns the files that podman reads, in its order.
-// containers-registries.conf(5), containers-registries.conf.d(5).
-func defaultRegistriesConf() ([]string, error) {
-	// Without a home directory there are fewer places to look.
-	home, _ := os.UserHomeDir()
-	userConf, userDir := filepath.Join(home, ".config/containers/registries.conf"), filepath.Join(home, ".config/containers/registries.conf.d")
-	named := os.Getenv("CONTAINERS_REGISTRIES_CONF")
-	var files []string
-	dirs := []string{"/etc/containers/registries.conf.d", userDir}
-	switch _, err := os.Stat(userConf); {
-	case named != "":
-		if _, err := os.Stat(named); err != nil {
-			return nil, configFault(named, fmt.Errorf("CONTAINERS_REGISTRIES_CONF: %w", err))
-		}
-		files = []string{named}
-	case home != "" && err == nil:
-		files, dirs = []string{userConf}, []string{userDir}
-	default:
-		files = []string{"/etc/containers/registries.conf"}
-	}
-	for _, dir := range dirs {
-		if home == "" && dir == userDir {
-			continue
-		}
-		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, configFault(dir, err)
-		}
-		for _, e := range entries { // in the order of their names
-			if !e.IsDir() && filepath.Ext(e.Name()) == ".conf" {
-				files = append(files, filepath.Join(dir, e.Name()))
-			}
-		}
-	}
-	return append(files, aliasCache(home)), nil
-}
-
-// aliasCache returns the file in which podman keeps what short names were
-// taken for when it asked.
-func aliasCache(home string) string {
-	const name = "containers/short-name-aliases.conf"
-	if os.Getuid() == 0 {
-		return filepath.Join("/var/cache", name)
-	}
-	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
-		return filepath.Join(dir, name)
-	}
-	return filepath.Join(home, ".cache", name)
 }
 
 // addRegistriesConf adds what a file says, in place of what those before it
@@ -119,6 +69,9 @@ func (c *Configuration) addRegistriesConf(path string) error {
 	conf.convert(&known)
 	if conf.Search != nil || known.IsDefined("unqualified-search-registries") {
 		c.search, c.searchFile = conf.Search, path
+	}
+	if len(conf.Helpers) > 0 {
+		c.helpers = conf.Helpers
 	}
 	for name, target := range conf.Aliases {
 		if delete(c.aliases, name); target != "" {
@@ -253,7 +206,7 @@ func (e *registryEntry) sites(ref remote.Reference, rest string) ([]*site, error
 		if pull == pullDigestOnly && ref.Digest == "" || pull == pullTagOnly && ref.Digest != "" {
 			continue
 		}
-		s, err := e.site(ref, m.Location+rest, m.Insecure)
+		s, err := e.site(ref, m.Location+rest, m.Insecure, m.Proxy)
 		if err != nil {
 			return nil, err
 		}
@@ -263,20 +216,20 @@ func (e *registryEntry) sites(ref remote.Reference, rest string) ([]*site, error
 	if e.Location != "" {
 		text = e.Location + rest
 	}
-	last, err := e.site(ref, text, e.Insecure)
+	last, err := e.site(ref, text, e.Insecure, e.Proxy)
 	if err != nil {
 		return nil, err
 	}
 	return append(sites, last), nil
 }
 
-func (e *registryEntry) site(original remote.Reference, text string, insecure bool) (*site, error) {
+func (e *registryEntry) site(original remote.Reference, text string, insecure bool, proxy proxyURL) (*site, error) {
 	ref, err := remote.ParseReference(text)
 	if err != nil || isShort(text) {
 		return nil, configFault(e.file, fmt.Errorf("%s leads to %q, which is not the name of an image with its registry", e.prefix, text))
 	}
 	s := canonicalSite(ref)
 	s.original = original.Name()
-	s.insecure, s.wire.skipVerify = insecure, insecure
+	s.insecure, s.wire.skipVerify, s.wire.proxy = insecure, insecure, proxy.URL
 	return s, nil
 }

@@ -243,6 +243,9 @@ func TestMirrorTLS(t *testing.T) {
 		{"skip_verify, true", hostsToml(t, s.Host(), "skip_verify = true"), &yes, false},
 		{"false", noFiles(), &no, true},
 		{"insecure", registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true", s.Host())), nil, true},
+		{"insecure-registries", daemonJSON(t, fmt.Sprintf(`{"insecure-registries": [%q]}`, s.Host())), nil, true},
+		{"insecure-registries, true", daemonJSON(t, fmt.Sprintf(`{"insecure-registries": [%q]}`, s.Host())), &yes, false},
+		{"insecure network", daemonJSON(t, `{"insecure-registries": ["127.0.0.0/8"]}`), nil, true},
 		{"http and skip_verify", hostsToml(t, s.Host(), fmt.Sprintf("server = \"http://%s\"\nskip_verify = true", s.Host())), nil, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

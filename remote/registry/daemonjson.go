@@ -1,0 +1,96 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+// A daemonJSON is what is of use in the configuration file of docker's daemon.
+// https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
+type daemonJSON struct {
+	mirrors  []*url.URL // of Docker Hub
+	insecure []string   // hosts, with the port
+	networks []netip.Prefix
+}
+
+// readDaemonJSON reads the file. What is wrong in it docker complains of, and
+// nothing that must not be asked depends on it: here it is passed over, and
+// logf is told.
+func readDaemonJSON(file string, logf func(format string, args ...any)) (d daemonJSON) {
+	data, err := readConfig(file)
+	if err != nil {
+		logf("%v: passed over", configFault(file, err))
+		return d
+	}
+	var content struct {
+		Mirrors  []string `json:"registry-mirrors"`
+		Insecure []string `json:"insecure-registries"`
+	}
+	data = bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\ufeff"))) // as dockerd does
+	if len(data) == 0 {
+		return d
+	}
+	if err := json.Unmarshal(data, &content); err != nil {
+		logf("%v: passed over", configFault(file, err))
+		return d
+	}
+	for _, text := range content.Mirrors {
+		u, err := parseServer(text)
+		if err == nil && (u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+			err = errors.New("there is more than host and path in the URL of a mirror")
+		}
+		if err != nil {
+			logf("%v: passed over", configFault(file, err))
+			continue
+		}
+		d.mirrors = append(d.mirrors, u)
+	}
+	for _, text := range content.Insecure {
+		if network, err := netip.ParsePrefix(text); err == nil {
+			d.networks = append(d.networks, network)
+			continue
+		}
+		for _, scheme := range []string{"http://", "https://"} {
+			text = strings.TrimPrefix(text, scheme)
+		}
+		d.insecure = append(d.insecure, strings.ToLower(text))
+	}
+	return d
+}
+
+// sites returns the mirrors of Docker Hub, if that has the image, and the
+// registry.
+func (d *daemonJSON) sites(ref remote.Reference) []*site {
+	last := canonicalSite(ref)
+	if ref.Registry != dockerHub {
+		d.relax(last)
+		return []*site{last}
+	}
+	var sites []*site
+	for _, u := range d.mirrors {
+		s := canonicalSite(ref)
+		s.scheme, s.host, s.path = u.Scheme, u.Host, apiPath(u.Path, false)
+		s.ref.Registry = u.Host
+		d.relax(s)
+		sites = append(sites, s)
+	}
+	return append(sites, last)
+}
+
+// relax lets a site that the file calls insecure be so. A network means the
+// addresses in it, and not the names that lead there, unlike with docker: who
+// answers for a name could do away with its certificate.
+func (d *daemonJSON) relax(s *site) {
+	addr, err := netip.ParseAddr(hostname(s.host))
+	in := func(network netip.Prefix) bool { return err == nil && network.Contains(addr.Unmap()) }
+	if slices.Contains(d.insecure, strings.ToLower(s.host)) || slices.ContainsFunc(d.networks, in) {
+		s.insecure, s.wire.skipVerify = true, true
+	}
+}
