@@ -35,7 +35,6 @@ func TestMountFault01Spooled(t *testing.T) {
 
 			dir = s.mount(image, "--tls-verify=false")
 			reg.Forget()
-			// Not by this process: Go's signals interrupt reads, which are then made again.
 			if r := s.finish(s.program("head", "-c", "1", filepath.Join(dir, "file"))); r.code != 0 || r.stdout != content[:1] {
 				t.Fatalf("head: exit code %d, %q%s", r.code, r.stdout, r.stderr)
 			}

@@ -34,12 +34,21 @@ func connect(fd int, raw *rawFS, opts *Options) (conn, error) {
 	if opts.IOUring == On {
 		return nil, errors.Join(noURing(why), unix.Close(fd))
 	}
+	raw.gone = func() bool { return isBroken(fd) }
 	// The name says that the descriptor is mounted already.
 	srv, err := fuse.NewServer(raw, "/dev/fd/"+strconv.Itoa(fd), serverOptions(raw, opts))
 	if err != nil {
 		return nil, err
 	}
 	return deviceConn{srv, why}, nil
+}
+
+// isBroken reports whether the connection of a descriptor of the FUSE device
+// has ended.
+func isBroken(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0
 }
 
 // A deviceConn reads requests from the FUSE device.

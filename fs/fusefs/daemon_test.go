@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	roles := map[string]func(task) error{
-		"serve": serveRole, "dump": dumpRole, "read": readRole, "hold": holdRole, "check": checkRole, "open": openRole,
+		"serve": serveRole, "dump": dumpRole, "read": readRole, "map": mapRole, "hold": holdRole, "check": checkRole, "open": openRole,
 	}
 	if err := roles[k.Role](k); err != nil {
 		say("error: %v", err)

@@ -43,10 +43,13 @@
 //
 // A failed read is EIO for that read alone and leaves one line in the log
 // with its cause; the next read tries again. It is EACCES if the error is
-// fs.ErrPermission: whoever has the content does not give it out. A read whose caller was
-// interrupted returns EINTR. The kernel reads ahead for a process, and such
-// reads are nobody's: they go on when the process is killed, and end when the
-// file system is unmounted.
+// fs.ErrPermission: whoever has the content does not give it out.
+//
+// A read whose caller is ended by a signal, or gets SIGHUP, SIGINT, SIGQUIT or
+// SIGTERM, returns EINTR; other signals wait until the read is done. Where /proc
+// does not show the caller, any signal ends its read. The kernel reads ahead for
+// a process, and such reads are nobody's: they go on when the process is killed,
+// and end when the file system is unmounted.
 //
 // # Mounting
 //

@@ -41,6 +41,10 @@ type rawFS struct {
 	plan                         passPlan
 	pass                         *passthrough // nil: the mount has none
 	results                      sync.Pool    // of *readResult
+
+	// gone tells whether the connection is no more, and nobody waits for an
+	// answer. It is set before the first request.
+	gone func() bool
 }
 
 var _ fuse.RawFileSystem = (*rawFS)(nil)
@@ -56,6 +60,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
 		backings:      opts.backings,
+		gone:          func() bool { return false },
 	}
 	if r.backings == nil {
 		r.backings = treeBackings{t}
@@ -170,9 +175,8 @@ func (r *rawFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.
 // Read reads from a regular file. A short reply would tell the kernel that
 // the file ends there, so there is none but at the end.
 //
-// The context ends when the reader gets a signal. That may be no more than the
-// Go runtime's of a program that reads, so it must not end work that others
-// wait for as well.
+// The context ends with the reader; that must not end work that others wait for
+// as well.
 func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	n, ok := r.tree.Node(in.NodeId)
 	if !ok {
@@ -187,7 +191,8 @@ func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 		return r.result(nil), fuse.OK
 	}
 	buf = buf[:min(int64(len(buf)), a.Size-off)]
-	ctx := &fuse.Context{Caller: in.Caller, Cancel: cancel}
+	ctx := &caller{Context: fuse.Context{Caller: in.Caller, Cancel: cancel}, gone: r.gone}
+	defer ctx.leave()
 	got, err := n.ReadAt(ctx, buf, off)
 	if errors.Is(err, io.EOF) && got == len(buf) {
 		err = nil

@@ -122,12 +122,23 @@ func (c *uringConn) connect(fd int) error {
 	can, err := c.init()
 	if err == nil {
 		c.raw.negotiated(can)
+		c.raw.gone = c.ended
 		err = c.registerQueues(can)
 	}
 	if err != nil {
 		c.close()
 	}
 	return err
+}
+
+// ended reports whether the connection has.
+func (c *uringConn) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // init answers INIT and returns the kernel's capabilities.

@@ -87,7 +87,7 @@ func uringMounter(t *testing.T, choice Choice) who {
 func TestOverIOURing(t *testing.T) {
 	enableURing(t)
 	runURingChild(t, "Test(MountEqualsTree|Readdir|Reads|ReadersAtTheSameTime|Mmap|Errors|Statfs|Unmount|UnmountBusy|AbortedConnection"+
-		"|FailedReadIsEIOAndTheNextWorks|InterruptedRead|KilledReader|UnmountEndsBlockedReads|URingIsUsed)")
+		"|FailedReadIsEIOAndTheNextWorks|InterruptedRead|SignalsWait|KilledAfterSignals|AbortAfterSignals|KilledReader|UnmountEndsBlockedReads|URingIsUsed)")
 }
 
 // uringChildEnv is set for tests that another test runs.
@@ -172,7 +172,6 @@ func TestURingBlockedReads(t *testing.T) {
 	for i := range want {
 		want[i] = patternAt(slowOff + int64(i))
 	}
-	// Not in this process, where the runtime's signals would interrupt them.
 	var all sync.WaitGroup
 	for range readers {
 		all.Go(func() {

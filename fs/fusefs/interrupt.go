@@ -1,0 +1,161 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// askSignals is how often a caller is looked at that a signal has come for.
+const askSignals = 100 * time.Millisecond
+
+// A caller is the context of a read. It ends when who waits for the read is to
+// end, or the mount is gone.
+//
+// The kernel interrupts a request for every signal, and once: at the first.
+// Most are none of the read's business, such as those by which the Go runtime
+// stops its threads. A program does not expect a read of a file to fail for
+// one, and where it is the kernel that reads, for a page that is not in memory,
+// it would get SIGBUS or EFAULT. Such a signal waits until the read is done, as
+// with other file systems. A caller cannot leave before it has its reply, so it
+// is looked at again and again.
+type caller struct {
+	fuse.Context
+	gone func() bool // tells whether the mount is
+
+	mu   sync.Mutex
+	done chan struct{} // nil until somebody wants to know; closed at the end
+	left chan struct{} // closed when the read is over
+	over bool
+}
+
+var _ context.Context = (*caller)(nil)
+
+// Done implements context.Context.
+func (c *caller) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done, c.left = make(chan struct{}), make(chan struct{})
+		if c.over {
+			close(c.left)
+		}
+		go c.watch(c.done, c.left)
+	}
+	return c.done
+}
+
+// Err implements context.Context.
+func (c *caller) Err() error {
+	select {
+	case <-c.Cancel:
+	default:
+		return nil // the usual case takes no goroutine
+	}
+	select {
+	case <-c.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// leave says that the read is over.
+func (c *caller) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	if c.left != nil {
+		close(c.left)
+	}
+}
+
+// watch closes done when the read is to end.
+func (c *caller) watch(done chan<- struct{}, left <-chan struct{}) {
+	select {
+	case <-c.Cancel:
+	case <-left:
+		return
+	}
+	for !c.gone() && signalsOf(c.Pid).wait() {
+		select {
+		case <-time.After(askSignals):
+		case <-left:
+			return
+		}
+	}
+	close(done)
+}
+
+// signals are those of a thread, as sets: bit 0 is signal 1.
+type signals struct {
+	seen    bool   // else nothing is known
+	pending uint64 // sent, not taken yet, and neither blocked nor ignored
+	caught  uint64 // that the program handles
+}
+
+// wait reports whether there is nothing that a read has to end for. There is if
+// nothing is known.
+//
+// What kills a process without a dump of its memory leaves SIGKILL with each
+// of its threads, unless it is traced.
+func (s signals) wait() bool {
+	const killed = 1 << (unix.SIGKILL - 1)
+	dumping := signalSet(unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGSYS)
+	// What people send to a program that is to stop what it does.
+	meant := signalSet(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
+	return s.seen && s.pending&(killed|meant|dumping&^s.caught) == 0
+}
+
+func signalSet(all ...unix.Signal) (set uint64) {
+	for _, sig := range all {
+		set |= 1 << (sig - 1)
+	}
+	return set
+}
+
+// seesThreads tells whether /proc has the threads by the numbers that requests
+// have: that of another PID namespace has not.
+var seesThreads = sync.OnceValue(func() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
+})
+
+// signalsOf returns the signals of a thread; see proc_pid_status(5).
+func signalsOf(thread uint32) (s signals) {
+	if thread == 0 || !seesThreads() {
+		return signals{}
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return signals{}
+	}
+	s.seen = true
+	var blocked, ignored uint64
+	for line := range bytes.Lines(status) {
+		name, value, _ := bytes.Cut(line, []byte(":\t"))
+		set, err := strconv.ParseUint(string(bytes.TrimSpace(value)), 16, 64)
+		if err != nil {
+			continue
+		}
+		switch string(name) {
+		case "SigPnd", "ShdPnd":
+			s.pending |= set
+		case "SigBlk":
+			blocked = set
+		case "SigIgn":
+			ignored = set
+		case "SigCgt":
+			s.caught = set
+		}
+	}
+	s.pending &^= blocked | ignored
+	return s
+}
