@@ -45,8 +45,8 @@ type AuthFiles struct {
 	// and if that is not set, in this order: podman's
 	// $XDG_RUNTIME_DIR/containers/auth.json and
 	// $XDG_CONFIG_HOME/containers/auth.json, the content of
-	// $DOCKER_AUTH_CONFIG, and docker's config.json in $DOCKER_CONFIG or
-	// ~/.docker.
+	// $DOCKER_AUTH_CONFIG, docker's config.json in $DOCKER_CONFIG or
+	// ~/.docker, and ~/.dockercfg, which is one from before 2015.
 	Path string
 	// Helpers are asked in their order, as credential-helpers of
 	// containers-registries.conf(5): NAME is the program
@@ -62,13 +62,13 @@ type AuthFiles struct {
 // filesHelper stands for the files among AuthFiles.Helpers.
 const filesHelper = "containers-auth.json"
 
-// Credential returns what the first of Helpers has that has something, and of
-// the files the first match, in their order. Within a
-// file, credHelpers come before credsStore and that before auths, and a key
-// that names more of host/namespace/repository before one that names less.
-// docker.io is known by its other names too. An entry that cannot be read
-// spoils only itself; a helper that is not installed is passed over; one that
-// fails is an error, unless it is one of Helpers and another has something.
+// Credential returns what the first of Helpers has that has something, and
+// among the files the first match, in their order. Within a file, credHelpers
+// come before credsStore and that before auths, and a key that names more of
+// host/namespace/repository before one that names less. docker.io is known by
+// its other names too. An entry that cannot be read spoils only itself; a
+// helper that is not installed is passed over; one that fails is an error,
+// unless it is one of Helpers and another has something.
 func (a *AuthFiles) Credential(ctx context.Context, registry, repository string) (Credential, error) {
 	keys := authKeys(registry, repository)
 	helpers := a.Helpers
@@ -119,6 +119,7 @@ type authSource struct {
 	name     string
 	content  string // if not a file
 	required bool
+	old      bool // of the form of .dockercfg, which has nothing but auths
 }
 
 func (a *AuthFiles) sources() []authSource {
@@ -149,6 +150,9 @@ func (a *AuthFiles) sources() []authSource {
 		sources = append(sources, authSource{name: "DOCKER_AUTH_CONFIG", content: content})
 	}
 	inHome("DOCKER_CONFIG", ".docker", "config.json")
+	if home != "" {
+		sources = append(sources, authSource{name: filepath.Join(home, ".dockercfg"), old: true})
+	}
 	return sources
 }
 
@@ -199,8 +203,12 @@ func (s authSource) read() (*authConfig, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return config, nil
 	}
+	var into any = config
+	if s.old {
+		into = (*map[string]json.RawMessage)(&config.Auths)
+	}
 	// The decoder's error can quote what it read, which may be a password.
-	if err := json.Unmarshal(data, config); err != nil {
+	if err := json.Unmarshal(data, into); err != nil {
 		return nil, fmt.Errorf("%s: not a JSON file of credentials", s.name)
 	}
 	return config, nil

@@ -144,6 +144,11 @@ func TestAuthOrder(t *testing.T) {
 	if got, err := (&AuthFiles{}).Credential(t.Context(), "quay.io", "a"); err != nil || got.User != "7" {
 		t.Errorf("docker's own file: got user %q and error %v, want 7", got.User, err)
 	}
+	remove(filepath.Join(home, ".docker/config.json"))()
+	writeFile(t, filepath.Join(home, ".dockercfg"), fmt.Sprintf(`{"https://quay.io/v1/": {"auth": %q, "email": "a@example.org"}}`, auth64("8", "p")), 0o600)
+	if got, err := (&AuthFiles{}).Credential(t.Context(), "quay.io", "a"); err != nil || got.User != "8" {
+		t.Errorf("docker's old file: got user %q and error %v, want 8", got.User, err)
+	}
 }
 
 func TestAuthBadFiles(t *testing.T) {
