@@ -191,7 +191,7 @@ func (s authSource) read() (*authConfig, error) {
 	if s.content == "" {
 		var err error
 		data, err = readConfig(s.name)
-		if !s.required && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+		if !s.required && (isAbsent(err) || errors.Is(err, fs.ErrPermission)) {
 			return new(authConfig), nil
 		}
 		if err != nil {

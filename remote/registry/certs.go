@@ -47,7 +47,7 @@ func certDir(o *Options, host string) string {
 					continue // the name comes from a redirect
 				}
 				dir := filepath.Join(root, name)
-				if _, err := os.ReadDir(dir); os.IsNotExist(err) || os.IsPermission(err) {
+				if _, err := os.ReadDir(dir); isAbsent(err) || os.IsPermission(err) {
 					continue
 				}
 				if st, err := os.Stat(filepath.Join(dir, "hosts.toml")); err == nil && st.Size() > 0 {

@@ -107,7 +107,7 @@ func configFault(path string, err error) *fault {
 // readOptional reads a file that need not be there: then it returns nil.
 func readOptional(path string) ([]byte, error) {
 	data, err := readConfig(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isAbsent(err) {
 		return nil, nil
 	}
 	if err != nil {

@@ -66,7 +66,7 @@ func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*site
 				continue
 			}
 			dir := filepath.Join(root, name)
-			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(dir); isAbsent(err) {
 				continue
 			}
 			file := filepath.Join(dir, "hosts.toml")
@@ -75,7 +75,7 @@ func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*site
 			case errors.Is(err, fs.ErrPermission):
 				c.logf("%s is passed over: it may not be read", file)
 				return nil, nil
-			case errors.Is(err, fs.ErrNotExist), err == nil && len(data) == 0:
+			case isAbsent(err), err == nil && len(data) == 0:
 				return nil, nil
 			case err != nil:
 				return nil, configFault(file, err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // places are the directories in which podman, docker and containerd look for
@@ -95,7 +96,7 @@ func (p places) registriesConf() ([]string, error) {
 	files := []string{main}
 	for _, dir := range slices.Backward(dirs) {
 		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !isAbsent(err) {
 			return nil, configFault(dir, err)
 		}
 		for _, e := range entries { // in the order of their names
@@ -151,12 +152,18 @@ func (p places) daemonJSON() []string {
 	return append(p.own("docker/daemon.json"), machine)
 }
 
-// firstFile returns the first of several files that is there, "" if none is.
+// firstFile returns the first of several files that is there, as far as may
+// be known, "" if none is.
 func firstFile(paths []string) string {
 	for _, path := range paths {
-		if _, err := os.Stat(path); err == nil {
+		if _, err := os.Stat(path); !isAbsent(err) {
 			return path
 		}
 	}
 	return ""
+}
+
+// isAbsent tells whether an error says that a file is not there.
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

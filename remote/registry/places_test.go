@@ -2,10 +2,13 @@ package registry
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/imgfs/imgfs/remote"
 )
 
 // testPlaces are places below dir, as a user or root has them.
@@ -31,6 +34,7 @@ func TestRegistriesConfPlaces(t *testing.T) {
 		}
 	}
 	check("no files", p)
+	check("no directories", places{user: []string{"/dev/null"}, etc: "/dev/null", usr: "/dev/null", cache: p.cache, uid: 7})
 
 	usr := put("usr/containers/registries.conf")
 	check("the distribution's file", p, usr)
@@ -61,6 +65,15 @@ func TestRegistriesConfPlaces(t *testing.T) {
 	named := put("named")
 	t.Setenv("CONTAINERS_REGISTRIES_CONF", named)
 	check("one that is named", p, slices.Concat([]string{named}, dropIns, []string{last})...)
+	// What cannot be looked at may be there, and block something.
+	if err := os.Remove(xdg); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("registries.conf", xdg); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", "")
+	check("one that is a loop", p, xdg, dropIns[7], dropIns[8], last)
 	for _, env := range []string{"CONTAINERS_REGISTRIES_CONF", "CONTAINERS_REGISTRIES_CONF_OVERRIDE"} {
 		t.Setenv(env, named+"-absent")
 		if _, err := p.registriesConf(); !errors.Is(err, ErrConfiguration) || !strings.Contains(err.Error(), env) || !strings.Contains(err.Error(), "named-absent") {
@@ -98,5 +111,26 @@ func TestPlaces(t *testing.T) {
 	t.Setenv("HOME", "")
 	if got := thisMachine().user; len(got) > 0 {
 		t.Errorf("without a home directory: got the directories %q", got)
+	}
+}
+
+// What is no directory has no files, whoever asks.
+func TestPlacesNoDirectory(t *testing.T) {
+	cleanEnv(t)
+	t.Setenv("XDG_CONFIG_HOME", "/dev/null")
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", "")
+	t.Setenv("CONTAINERS_REGISTRIES_CONF_OVERRIDE", "")
+	conf, err := new(ConfigFiles).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conf.hostSites(remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"}, []string{"r.example"}); err != nil {
+		t.Error(err)
+	}
+	if dir := certDir(new(Options).withDefaults(), "r.example"); strings.HasPrefix(dir, "/dev/null") {
+		t.Errorf("certificates are in %s", dir)
+	}
+	if _, err := new(AuthFiles).Credential(t.Context(), "r.example", "a"); err != nil {
+		t.Error(err)
 	}
 }
