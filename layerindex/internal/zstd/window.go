@@ -137,7 +137,7 @@ func (d *Decoder) release() {
 	d.dropped.Stop()
 	dec := d.zstd
 	d.zstd = nil
-	dec.Reset(nil) // so that it keeps nothing of d alive
+	dec.Reset(nil) // so that it does not keep d alive
 	large.recent.Store(dec)
 	time.AfterFunc(patience, func() { large.recent.CompareAndSwap(dec, nil) })
 	d.hold.end()
