@@ -98,7 +98,9 @@ func mountedError(dir, real string, m mountEntry) error {
 	err := fmt.Errorf("%w: %s of type %s", ErrMounted, m.source, m.fsType)
 	command := ""
 	var st unix.Statfs_t
-	if isDead(unix.Statfs(real, &st)) {
+	// Our servers answer this always. One that is being killed can take the
+	// request with it, which then is EIO.
+	if dead := unix.Statfs(real, &st); isDead(dead) || dead != nil && m.fsType == fsType {
 		err, command = ErrDead, "fusermount3 -u "
 	}
 	if m.fsType == fsType {
