@@ -220,9 +220,15 @@ func newFaultMount(t *testing.T, c mountFault, h2 bool) *faultMount {
 	for i, l := range m.stats(m.dir).Layers {
 		m.layers[names[i]] = l.Digest
 	}
-	// The mount knows where the layers are, and has a token.
+	// The mount knows where the layers are, and has a token. On a busy machine
+	// that can take longer than a read may.
 	for _, name := range names {
-		if b, err := headOf(filepath.Join(m.dir, name), 1); err != nil || b != m.files[name][:1] {
+		var b string
+		var err error
+		if !eventually(20*time.Second, func() bool {
+			b, err = headOf(filepath.Join(m.dir, name), 1)
+			return err == nil
+		}) || b != m.files[name][:1] {
 			t.Fatalf("%s: %q, %v", name, b, err)
 		}
 	}
