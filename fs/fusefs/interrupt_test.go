@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -124,21 +123,11 @@ func TestAbortAfterSignals(t *testing.T) { forEachMode(t, testAbortAfterSignals)
 // signals, too.
 func testAbortAfterSignals(t *testing.T, w who) {
 	needRoot(t)
-	control := t.TempDir()
-	if err := unix.Mount("none", control, "fusectl", 0, ""); err != nil {
-		t.Skipf("mounting fusectl: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(control, unix.MNT_DETACH) })
 	c, dir := serve(t, w, task{Tree: "faulty"})
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		t.Fatal(err)
-	}
+	abort := aborter(t, dir)
 	reader, thread := startReader(t, c, w, "read", dir)
 	sendSignals(t, reader, thread)
-	if err := os.WriteFile(fmt.Sprintf("%s/%d/abort", control, unix.Minor(st.Dev)), []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+	abort()
 	c.expect("interrupted")
 	if got := reader.next(); !strings.HasPrefix(got, "error: ") {
 		t.Errorf("the reader says %q, want an error", got)

@@ -236,20 +236,8 @@ func TestDeadMount(t *testing.T) {
 func TestAbortedConnection(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
-	control := t.TempDir()
-	if err := unix.Mount("none", control, "fusectl", 0, ""); err != nil {
-		t.Skipf("mounting fusectl: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(control, unix.MNT_DETACH) })
 	c, dir := serve(t, who{}, task{Tree: "plain"})
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		t.Fatal(err)
-	}
-	abort := fmt.Sprintf("%s/%d/abort", control, unix.Minor(st.Dev))
-	if err := os.WriteFile(abort, []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+	aborter(t, dir)()
 	c.ended()
 	if isMounted(t, dir) {
 		t.Error("a dead mount is left")

@@ -229,20 +229,13 @@ func TestPassthroughAfterUnmount(t *testing.T) {
 
 // TestPassthroughAborted: when the connection is lost, nothing is kept open.
 func TestPassthroughAborted(t *testing.T) {
-	control := t.TempDir()
 	c, dir := servePassed(t, "sample", false)
-	if err := unix.Mount("none", control, "fusectl", 0, ""); err != nil {
-		t.Skipf("mounting fusectl: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(control, unix.MNT_DETACH) })
-	st := lstat(t, dir)
+	abort := aborter(t, dir)
 	mustOpen(t, filepath.Join(dir, "mega"), os.O_RDONLY)
 	c.state("1 open, 1 passed, 1 registered, 1 files")
 	c.send("tell")
 	c.expect("told")
-	if err := os.WriteFile(fmt.Sprintf("%s/%d/abort", control, unix.Minor(st.Dev)), []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+	abort()
 	c.expect("0 open, 0 passed, 0 registered, 0 files, 0 execs")
 	c.ended()
 }

@@ -203,16 +203,8 @@ func TestURingBlockedReads(t *testing.T) {
 func TestURingAbortWithBlockedReads(t *testing.T) {
 	enableURing(t)
 	needRoot(t)
-	control := t.TempDir()
-	if err := unix.Mount("none", control, "fusectl", 0, ""); err != nil {
-		t.Skipf("mounting fusectl: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(control, unix.MNT_DETACH) })
 	c, dir := serve(t, uringMounter(t, On), task{Tree: "faulty"})
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		t.Fatal(err)
-	}
+	abort := aborter(t, dir)
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		if _, err := os.ReadFile(filepath.Join(dir, "slow")); err == nil {
@@ -220,9 +212,7 @@ func TestURingAbortWithBlockedReads(t *testing.T) {
 		}
 	})
 	c.expect("blocked")
-	if err := os.WriteFile(fmt.Sprintf("%s/%d/abort", control, unix.Minor(st.Dev)), []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+	abort()
 	reader.Wait()
 	for got := c.next(); got != "ended"; got = c.next() {
 		if got != "interrupted" && got != "blocked" {
