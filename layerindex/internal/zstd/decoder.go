@@ -89,7 +89,7 @@ func (d *Decoder) Next() ([]byte, error) {
 	n, err := d.fill()
 	d.pos += int64(n)
 	if d.err = err; err != nil {
-		d.release()
+		d.end()
 	}
 	if n == 0 {
 		return nil, err
@@ -198,9 +198,7 @@ func (d *Decoder) stream(n int) (int, error) {
 		return n, d.fault(d.body.err)
 	case err == io.EOF && d.body.ended():
 		d.inside = false
-		if d.hold != nil {
-			d.release()
-		}
+		d.release()
 		return n, nil
 	}
 	return d.first, d.fault(fmt.Errorf("%w: %v", codec.ErrFormat, err))

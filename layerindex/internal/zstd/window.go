@@ -128,10 +128,9 @@ func (d *Decoder) grow() error {
 	return err
 }
 
-// release gives back the decoder in use.
+// release gives the large decoder back.
 func (d *Decoder) release() {
 	if d.hold == nil {
-		d.putSmall()
 		return
 	}
 	d.dropped.Stop()
@@ -144,7 +143,13 @@ func (d *Decoder) release() {
 	d.hold = nil
 }
 
-// putSmall leaves the decoder in use, if it is a small one, to others.
+// end gives back the decoder in use.
+func (d *Decoder) end() {
+	d.release()
+	d.putSmall()
+}
+
+// putSmall leaves the small decoder in use, if there is one, to others.
 func (d *Decoder) putSmall() {
 	if d.zstd == nil {
 		return
@@ -161,7 +166,7 @@ func (d *Decoder) Close() error {
 	if d.err == nil {
 		d.err = errClosed
 	}
-	d.release()
+	d.end()
 	return nil
 }
 
