@@ -74,34 +74,34 @@ func (m *mirrored) serve(s *registrytest.Server) {
 func hostsToml(t *testing.T, host, text string) *registry.Configuration {
 	t.Helper()
 	root := t.TempDir()
-	dir := filepath.Join(root, strings.Replace(host, ":", "_", 1)+"_")
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o666); err != nil {
-		t.Fatal(err)
-	}
+	writeText(t, filepath.Join(root, strings.Replace(host, ":", "_", 1)+"_", "hosts.toml"), text)
 	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{root}, DaemonJSON: []string{}})
 }
 
 // registriesConf is a configuration with one registries.conf.
 func registriesConf(t *testing.T, text string) *registry.Configuration {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "registries.conf")
-	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
-		t.Fatal(err)
-	}
+	path := writeText(t, filepath.Join(t.TempDir(), "registries.conf"), text)
 	return loadFiles(t, &registry.ConfigFiles{Registries: []string{path}, HostDirs: []string{}, DaemonJSON: []string{}})
 }
 
 // daemonJSON is a configuration with one daemon.json.
 func daemonJSON(t *testing.T, text string) *registry.Configuration {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "daemon.json")
+	path := writeText(t, filepath.Join(t.TempDir(), "daemon.json"), text)
+	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{path}})
+}
+
+// writeText writes a file, and makes its directory if need be.
+func writeText(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{path}})
+	return path
 }
 
 func loadFiles(t *testing.T, files *registry.ConfigFiles) *registry.Configuration {
