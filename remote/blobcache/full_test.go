@@ -11,24 +11,15 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
 // smallDisk returns a directory on a file system of n bytes.
 func smallDisk(t *testing.T, n int) string {
 	t.Helper()
-	needRoot(t, "mount a small file system")
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", n)); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a tmpfs: %v", err)
-		}
-		t.Skipf("cannot mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
+	sourcetest.SmallDisk(t, dir, n)
 	return filepath.Join(dir, "cache")
 }
 

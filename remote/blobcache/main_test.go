@@ -46,14 +46,6 @@ func child(t testing.TB, what, dir string) *exec.Cmd {
 	return cmd
 }
 
-// needRoot skips the test for others than root.
-func needRoot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to " + why)
-	}
-}
-
 func TestOpen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	c := openCache(t, dir, nil)

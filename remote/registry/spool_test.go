@@ -2,7 +2,6 @@ package registry_test
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -18,26 +17,14 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
 // smallDisk returns a directory on a file system of n bytes.
 func smallDisk(t *testing.T, n int) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to mount a small file system")
-	}
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", n)); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a tmpfs: %v", err)
-		}
-		t.Skipf("cannot mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
+	sourcetest.SmallDisk(t, dir, n)
 	return dir
 }
 
