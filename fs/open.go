@@ -30,6 +30,13 @@ type Options struct {
 	// BuildMemory is about how many bytes the layers that are indexed side
 	// by side may take: it decides how many at a time. Default: 64 MiB.
 	BuildMemory int64
+	// MaxMetadata bounds the bytes of memory that the names, link targets,
+	// attributes, extents and entries of all layers of the image take
+	// together. Zero means no bound.
+	MaxMetadata int64
+	// MaxLayer bounds the bytes of a layer's tar, MaxBlob those of its blob.
+	// Zero means no bound.
+	MaxLayer, MaxBlob int64
 	// NoContents keeps no contents of files on disk, and uses none.
 	NoContents bool
 	// Progress, if not nil, is called while layers are opened. Calls may

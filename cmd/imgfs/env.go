@@ -16,6 +16,7 @@ type env struct {
 
 	cacheDir  string
 	cacheSize boundFlag
+	limits    limits
 	offline   bool
 	platform  string
 	tlsVerify tristate
@@ -39,6 +40,7 @@ func (e *env) globalFlags() *pflag.FlagSet {
 	f.Usage = func() {}
 	f.StringVar(&e.cacheDir, "cache-dir", os.Getenv("IMGFS_CACHE_DIR"), "")
 	f.Var(&e.cacheSize, "cache-size", "")
+	e.limits.flags(f)
 	f.BoolVar(&e.offline, "offline", false, "")
 	f.StringVar(&e.platform, "platform", "", "")
 	f.Var(&e.tlsVerify, "tls-verify", "")

@@ -155,7 +155,9 @@ func (e *env) layers(ctx context.Context, name string, cache *blobcache.Cache) (
 		return nil, nil, err
 	}
 	p := e.newProgress(img)
-	layers, err := fs.OpenLayers(ctx, img, &fs.Options{Cache: cache, Progress: p.update, Warnf: e.warnf})
+	opts := &fs.Options{Cache: cache, Progress: p.update, Warnf: e.warnf}
+	e.limits.configure(opts)
+	layers, err := fs.OpenLayers(ctx, img, opts)
 	p.finish()
 	if err != nil {
 		return nil, nil, e.advise(img.Source, fmt.Errorf("%s: %w", img.Source.Name(), err))

@@ -40,12 +40,13 @@ const usage = `imgfs shows what is in a container image, without pulling it
   imgfs index IMAGE          read and index the image's layers ahead of time
   imgfs cache ls             list what is kept of images; also: cache prune, cache verify
   imgfs help [COMMAND]       say more of a command, and what flags it has; also: imgfs version
-
 IMAGE: a reference as for docker, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF]
 
 Every command takes:
       --cache-dir DIR    where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)
       --cache-size SIZE  how much to keep (IMGFS_CACHE_SIZE; default 10G or 1/10 of the free disk)
+      --max-metadata SIZE    refuse an image whose names and attributes take more memory (1G)
+      --max-layer-size SIZE  refuse a layer that is bigger (default 64G unpacked, 16G as it is sent)
       --offline          use only what is in the cache, and never the network
       --platform P       os/arch[/variant] of the image (default: this machine's)
       --tls-verify=BOOL  true: only https with a certificate to trust; false: any, and plain http

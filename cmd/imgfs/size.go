@@ -45,6 +45,14 @@ func (b *boundFlag) Set(text string) error {
 	return b.sizeFlag.Set(text)
 }
 
+// orDefault returns the bytes, or n if none were given.
+func (b *boundFlag) orDefault(n int64) int64 {
+	if b.set {
+		return b.bytes
+	}
+	return n
+}
+
 // parseSize reads a number of bytes as du and docker do: K, M, G and T, also
 // with iB, are powers of 1024, and kB, MB, GB and TB of 1000, in upper or
 // lower case. A part of a byte is a byte: only nothing is 0, which may mean
