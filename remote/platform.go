@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/internal/printable"
 )
 
 const (
@@ -55,7 +56,7 @@ func (w wish) refuse(there []ocispec.Platform) error {
 	for _, p := range there {
 		if name := platforms.Format(platforms.Normalize(p)); !named[name] {
 			named[name] = true
-			names = append(names, printable(name))
+			names = append(names, shown(name))
 		}
 	}
 	if len(names) == 0 {
@@ -67,9 +68,9 @@ func (w wish) refuse(there []ocispec.Platform) error {
 	return fmt.Errorf("%w: %s; there is %s", ErrPlatform, w.name, strings.Join(names, ", "))
 }
 
-// printable quotes s if it could do something to a terminal.
-func printable(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || len(s) > 100 {
+// shown quotes s if it could do something to a terminal, and shortens it.
+func shown(s string) string {
+	if !printable.Harmless(s) || len(s) > 100 {
 		return quote(s)
 	}
 	return s

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/printable"
 )
 
 // Check reports what would keep [Mount] from mounting on a directory, as far
@@ -95,7 +97,7 @@ func (h host) checkDir(dir string) (string, error) {
 // mountedError says what is mounted on a directory, and how to get rid of it
 // if it is one of our images or the remains of some other FUSE server.
 func mountedError(dir, real string, m mountEntry) error {
-	err := fmt.Errorf("%w: %s of type %s", ErrMounted, m.source, m.fsType)
+	err := fmt.Errorf("%w: %s of type %s", ErrMounted, printable.Name(m.source), printable.Name(m.fsType))
 	command := ""
 	var st unix.Statfs_t
 	// Our servers answer this always. One that is being killed can take the
@@ -109,7 +111,7 @@ func mountedError(dir, real string, m mountEntry) error {
 	if command == "" {
 		return hinted{err, "choose another directory"}
 	}
-	return hinted{err, command + shellWord(dir)}
+	return hinted{err, command + printable.Word(dir)}
 }
 
 // isDead reports whether an error is that of a mount whose server is gone, or

@@ -152,18 +152,6 @@ func TestCheckPermission(t *testing.T) {
 	}
 }
 
-func TestShellWord(t *testing.T) {
-	for _, c := range []struct{ path, want string }{
-		{"/mnt/fedora-44_x.y", "/mnt/fedora-44_x.y"},
-		{"/mnt/a b", "'/mnt/a b'"},
-		{"/mnt/it's", `'/mnt/it'\''s'`},
-	} {
-		if got := shellWord(c.path); got != c.want {
-			t.Errorf("shellWord(%s) = %s, want %s", c.path, got, c.want)
-		}
-	}
-}
-
 // Root in a container often has no right to mount.
 func TestMountWithoutCapability(t *testing.T) {
 	needFUSE(t)

@@ -2,7 +2,8 @@ package fusefs
 
 import (
 	"errors"
-	"strings"
+
+	"github.com/imgfs/imgfs/internal/printable"
 )
 
 // Reasons why a directory cannot be mounted on or unmounted. They are wrapped
@@ -64,7 +65,7 @@ func mountError(op, dir string, err error) error {
 func hint(op, dir string, err error) string {
 	switch {
 	case errors.Is(err, ErrNoDir) && op == "mount":
-		return "mkdir " + shellWord(dir)
+		return "mkdir " + printable.Word(dir)
 	case errors.Is(err, ErrPermission) && op == "mount":
 		return "choose a directory of your own"
 	case errors.Is(err, ErrCapability):
@@ -83,12 +84,4 @@ func hint(op, dir string, err error) string {
 		return "end what uses it, or unmount it lazily"
 	}
 	return ""
-}
-
-// shellWord quotes a path for a command line that somebody copies.
-func shellWord(s string) string {
-	if !strings.ContainsAny(s, " \t\n!\"#$&'()*;<>?[\\]^`{|}~") {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

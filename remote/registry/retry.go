@@ -16,12 +16,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
 )
 
@@ -297,21 +297,16 @@ var (
 	queryPattern   = regexp.MustCompile(`\?[^\s"'?=]*=[^\s"']*`)
 )
 
-// scrub makes a text from elsewhere fit for a message: on one line, of
-// bounded length, and with nothing in it that opens a door. Signatures of
-// storage servers are in the queries of URLs.
+// scrub makes a text from elsewhere fit for a message: on one line, of bounded
+// length, harmless to a terminal, and with nothing in it that opens a door.
+// Signatures of storage servers are in the queries of URLs.
 func scrub(text string) string {
 	const most = 400
 	text = addressPattern.ReplaceAllString(text, "$1$3")
 	text = queryPattern.ReplaceAllString(text, "")
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, text)
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) }), " ")
 	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "…"
+		return printable.Text(printable.Cut(text, most)) + "…"
 	}
-	return text
+	return printable.Text(text)
 }
