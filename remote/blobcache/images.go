@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -40,11 +41,33 @@ type ImageLayer struct {
 func (c *Cache) NoteImage(img Image) {
 	c.budget.newImage()
 	img.Used = time.Now().UTC().Truncate(time.Second)
-	data, err := json.Marshal(img)
+	data, err := json.Marshal(recordOf(img))
 	if err != nil {
 		return
 	}
 	c.keepFile(filepath.Join(c.dir, imagesDir, img.fileName()), append(data, '\n'))
+}
+
+// An imageRecord is an Image in a file. JSON has no other text than UTF-8, and
+// paths need not be that.
+type imageRecord struct {
+	Image
+	NameBytes []byte `json:"nameBytes,omitempty"` // Name, if it is no UTF-8
+}
+
+func recordOf(img Image) imageRecord {
+	if utf8.ValidString(img.Name) {
+		return imageRecord{Image: img}
+	}
+	return imageRecord{img, []byte(img.Name)}
+}
+
+// image returns the image of a record.
+func (r *imageRecord) image() Image {
+	if len(r.NameBytes) > 0 {
+		r.Name = string(r.NameBytes)
+	}
+	return r.Image
 }
 
 // fileName returns the name of an image's record.
@@ -92,9 +115,11 @@ func readImage(path string) (img Image, ok bool) {
 
 // parseImage returns what a record says; false if it cannot be understood.
 func parseImage(data []byte) (img Image, ok bool) {
-	if json.Unmarshal(data, &img) != nil || img.Manifest.Validate() != nil {
+	var record imageRecord
+	if json.Unmarshal(data, &record) != nil || record.Manifest.Validate() != nil {
 		return Image{}, false
 	}
+	img = record.image()
 	for _, l := range img.Layers {
 		if l.Digest.Validate() != nil || l.DiffID.Validate() != nil || l.Size < 0 {
 			return Image{}, false

@@ -143,6 +143,26 @@ func TestPruneTo(t *testing.T) {
 	}
 }
 
+// TestImageNames has names that JSON has no text for.
+func TestImageNames(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	want := []string{"oci:/gr\xfcn:v1", "oci:/gr\xfdn:v1", "oci:/gr\ufffdn:v1", "oci:/grün:v1"}
+	for _, name := range want {
+		c.NoteImage(Image{Name: name, Manifest: digest.FromString("m")})
+	}
+	images, err := c.Images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, img := range images {
+		got = append(got, img.Name)
+	}
+	if slices.Sort(want); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		t.Errorf("got the names %q, want %q", got, want)
+	}
+}
+
 func TestImages(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
