@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -48,9 +49,10 @@ func cacheLsCommand() command {
 
 // A cacheList is what imgfs cache ls --json prints. Sizes are in bytes.
 type cacheList struct {
-	Dir    string `json:"dir"`
-	Usage  int64  `json:"usage"`  // of all that is in it, on disk
-	Budget int64  `json:"budget"` // what it may take; 0: no limit
+	Dir      string    `json:"dir"`
+	DirBytes nameBytes `json:"dirBytes,omitempty"` // see marshal
+	Usage    int64     `json:"usage"`              // of all that is in it, on disk
+	Budget   int64     `json:"budget"`             // what it may take; 0: no limit
 	// Contents are the files that are kept whole, and what of the usage is
 	// theirs.
 	Contents     int           `json:"contents"`
@@ -62,16 +64,18 @@ type cacheList struct {
 
 // A cachedImage is an image of which the cache knows.
 type cachedImage struct {
-	Name     string        `json:"name"`
-	Manifest digest.Digest `json:"manifest"`
-	Platform string        `json:"platform"`
-	Used     time.Time     `json:"used"`
-	Mounts   []string      `json:"mounts"` // directories, now
-	Size     int64         `json:"size"`   // of the layers, compressed
-	Cached   int64         `json:"cached"` // of that on disk
-	Index    int64         `json:"index"`  // of the index files
-	Verified string        `json:"verified"`
-	Layers   []cachedLayer `json:"layers"` // the base first
+	Name        string        `json:"name"`
+	NameBytes   nameBytes     `json:"nameBytes,omitempty"`
+	Manifest    digest.Digest `json:"manifest"`
+	Platform    string        `json:"platform"`
+	Used        time.Time     `json:"used"`
+	Mounts      []string      `json:"mounts"` // directories, now
+	MountsBytes []nameBytes   `json:"mountsBytes,omitempty"`
+	Size        int64         `json:"size"`   // of the layers, compressed
+	Cached      int64         `json:"cached"` // of that on disk
+	Index       int64         `json:"index"`  // of the index files
+	Verified    string        `json:"verified"`
+	Layers      []cachedLayer `json:"layers"` // the base first
 }
 
 // A cachedLayer is a layer, or a blob of an image that is not known.
@@ -186,10 +190,10 @@ func (e *env) printCache(list *cacheList) error {
 		used := r.Used.Local().Format("2006-01-02 15:04")
 		on := "-"
 		if len(r.Mounts) > 0 {
-			used, on = "now", strings.Join(r.Mounts, ", ")
+			used, on = "now", mountsText(r.Mounts)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(r.Name), shortDigest(r.Manifest), len(r.Layers), bytesText(r.Index),
-			bytesText(r.Cached), share(r.Cached, r.Size), used, verifiedLayers(r.Layers), e.shown(on))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", printable.Cell(r.Name), shortDigest(r.Manifest), len(r.Layers), bytesText(r.Index),
+			bytesText(r.Cached), share(r.Cached, r.Size), used, verifiedLayers(r.Layers), on)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -209,8 +213,17 @@ func (e *env) printCache(list *cacheList) error {
 		}
 		other += fmt.Sprintf("; %s of %s belong to no image above", bytesText(sum), count(n, "layer"))
 	}
-	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", e.shown(list.Dir), bytesText(list.Usage), limit, other)
+	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), bytesText(list.Usage), limit, other)
 	return err
+}
+
+// mountsText names directories.
+func mountsText(dirs []string) string {
+	names := make([]string, len(dirs))
+	for i, d := range dirs {
+		names[i] = printable.Name(d)
+	}
+	return strings.Join(names, ", ")
 }
 
 // verifiedLayers says how the layers of an image were checked: in a word if it

@@ -92,7 +92,12 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 	if p.json {
 		return e.printJSON(r)
 	}
-	_, err = fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
+	return e.printPruned(r)
+}
+
+// printPruned prints what was removed for people.
+func (e *env) printPruned(r pruneResult) error {
+	_, err := fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
 		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Contents, "whole file"), count(r.Indexes, "index"), bytesText(r.After))
 	return err
 }

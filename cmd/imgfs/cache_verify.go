@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/blobcache"
@@ -60,12 +61,13 @@ type verifyReport struct {
 
 // A wrongThing is something in the cache that was not what it should be.
 type wrongThing struct {
-	Kind   string        `json:"kind"`             // "blob", "index", "content" or "meta"
-	Digest digest.Digest `json:"digest,omitempty"` // of the blob, or the content
-	File   string        `json:"file,omitempty"`   // of meta
-	Chunks int64         `json:"chunks,omitempty"` // that are wrong, of a blob with an index
-	Bytes  int64         `json:"bytes,omitempty"`  // that they had
-	Why    string        `json:"why"`
+	Kind      string        `json:"kind"`                // "blob", "index", "content" or "meta"
+	Digest    digest.Digest `json:"digest,omitempty"`    // of the blob, or the content
+	File      string        `json:"file,omitempty"`      // of meta
+	FileBytes nameBytes     `json:"fileBytes,omitempty"` // see marshal
+	Chunks    int64         `json:"chunks,omitempty"`    // that are wrong, of a blob with an index
+	Bytes     int64         `json:"bytes,omitempty"`     // that they had
+	Why       string        `json:"why"`
 }
 
 func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
@@ -277,19 +279,19 @@ func digestOf(ctx context.Context, b remote.Blob) (digest.Digest, error) {
 // printReport prints what was found for people.
 func (e *env) printReport(r *verifyReport) error {
 	for _, w := range r.Wrong {
-		what := w.Kind + " " + w.Digest.String()
+		what := printable.Name(w.Kind) + " " + printable.Name(w.Digest.String())
 		switch w.Kind {
 		case "index":
-			what = "index of " + w.Digest.String()
+			what = "index of " + printable.Name(w.Digest.String())
 		case "meta":
-			what = w.File
+			what = printable.Name(w.File)
 		}
-		if _, err := fmt.Fprintf(e.stdout, "removed: %s: %s\n", what, w.Why); err != nil {
+		if _, err := fmt.Fprintf(e.stdout, "removed: %s: %s\n", what, printable.Line(w.Why)); err != nil {
 			return err
 		}
 	}
 	for _, d := range r.Unknown {
-		if _, err := fmt.Fprintf(e.stdout, "unknown: blob %s: there are only some of its chunks, and no index\n", d); err != nil {
+		if _, err := fmt.Fprintf(e.stdout, "unknown: blob %s: there are only some of its chunks, and no index\n", printable.Name(d.String())); err != nil {
 			return err
 		}
 	}

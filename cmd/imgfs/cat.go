@@ -37,7 +37,7 @@ func cat(ctx context.Context, e *env, image string, paths []string) error {
 	}
 	defer done()
 	return e.each(paths, func(p string) error {
-		if err := catFile(ctx, e.stdout, t, p); err != nil {
+		if err := catFile(ctx, e.raw, t, p); err != nil {
 			return pathError(img.Source.Name(), p, err)
 		}
 		return nil

@@ -161,7 +161,7 @@ func TestLsOnTerminal(t *testing.T) {
 	screen := onTerminal(t, func(tty *os.File) int {
 		return run(t.Context(), []string{"ls", r.cache, r.image, "odd"}, tty, &bytes.Buffer{})
 	})
-	for _, name := range []string{"esc?[31m", "new?line", "gr?n", "grün-日本-😀", "tab?"} {
+	for _, name := range []string{`$'esc\033[31m'`, `$'new\nline'`, `$'gr\374n'`, "grün-日本-😀", `$'tab\t'`, `back\slash`, "with space"} {
 		if !strings.Contains(screen, name+"\r\n") {
 			t.Errorf("%q is not in %q", name, screen)
 		}
@@ -169,7 +169,7 @@ func TestLsOnTerminal(t *testing.T) {
 	screen = onTerminal(t, func(tty *os.File) int {
 		return run(t.Context(), []string{"ls", "-l", r.cache, r.image, "odd/link"}, tty, &bytes.Buffer{})
 	})
-	if !strings.HasSuffix(screen, "odd/link -> new?line\r\n") {
+	if !strings.HasSuffix(screen, "odd/link -> $'new\\nline'\r\n") {
 		t.Errorf("got %q for a symlink to new\\nline", screen)
 	}
 }

@@ -55,7 +55,7 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	child := exec.Command(exe, append(childArgs(flags), "--", name, dir)...)
 	child.Dir = "/" // not to keep busy where the user happens to be
 	child.Env = childEnv()
-	child.Stdout, child.Stderr = e.stdout, e.stderr
+	child.Stdout, child.Stderr = e.raw, e.stderr
 	child.ExtraFiles = []*os.File{toParentFD - 3: theirWord, fromParentFD - 3: theirLife}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {

@@ -6,13 +6,19 @@ import (
 	"os"
 	"sync"
 
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
 
 // An env is what every command has: its global flags and where to print.
 type env struct {
-	stdout, stderr io.Writer
+	// stdout takes text. What could act on a terminal is escaped in it, whatever
+	// whoever printed it has done about it.
+	stdout io.Writer
+	// raw is the same place for what is to come out byte for byte.
+	raw    io.Writer
+	stderr io.Writer
 
 	cacheDir  string
 	cacheSize boundFlag
@@ -30,7 +36,7 @@ type env struct {
 }
 
 func newEnv(stdout, stderr io.Writer) *env {
-	e := &env{stdout: stdout, stderr: stderr}
+	e := &env{stdout: printable.NewWriter(stdout), raw: stdout, stderr: stderr}
 	e.sayTo(nil)
 	return e
 }
@@ -77,7 +83,7 @@ func (e *env) errorf(err error) {
 func (e *env) say(line string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.sink(oneLine(line))
+	e.sink(printable.Line(line))
 }
 
 // sayTo sends what is said from now on to another place than stderr, or to

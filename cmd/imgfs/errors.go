@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/layerindex"
@@ -65,20 +64,6 @@ func describe(err error) string {
 		digest, _, _ := strings.Cut(blob, " ")
 		return ok && strings.Contains(text, "layer "+digest+": ")
 	}), ": ")
-}
-
-// oneLine makes one line of a text, harmless to a terminal whatever servers
-// and images have put into it.
-func oneLine(text string) string { return printable(strings.Join(strings.Fields(text), " ")) }
-
-// printable puts ? in place of what a terminal might obey.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }
 
 // A hinted error knows what to type instead.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/imgfs/imgfs/remote/dockerarchive"
@@ -130,7 +131,7 @@ func (e *env) advise(src remote.Source, err error) error {
 	host, _, _ := strings.Cut(src.Repository(), "/")
 	switch {
 	case e.offline && errors.Is(err, remote.ErrUnavailable):
-		return &hinted{err, "imgfs index --fetch " + src.Name() + ", without --offline, brings all of it into the cache"}
+		return &hinted{err, "imgfs index --fetch " + printable.Word(src.Name()) + ", without --offline, brings all of it into the cache"}
 	case errors.Is(err, registry.ErrTLS):
 		return &hinted{err, "put the certificate to trust into /etc/containers/certs.d/" + host + "/ca.crt, or do without: --tls-verify=false"}
 	case errors.Is(err, remote.ErrUnauthorized):
@@ -235,5 +236,5 @@ func absLocation(name string) (string, error) {
 // shortDigest is a digest as docker shows it.
 func shortDigest(d digest.Digest) string {
 	_, hex, _ := strings.Cut(d.String(), ":")
-	return hex[:min(len(hex), 12)]
+	return printable.Cell(printable.Cut(hex, 12))
 }

@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
 )
@@ -85,10 +86,15 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 	if asJSON {
 		return e.printJSON(rows)
 	}
+	return e.printIndex(rows)
+}
+
+// printIndex prints rows for people.
+func (e *env) printIndex(rows []indexRow) error {
 	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "LAYER\tSIZE\tTAR\tENTRIES\tSPANS\tINDEX\tOBTAINED")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Digest, r.Size, r.TarSize, r.Entries, r.Spans, r.IndexBytes, r.Obtained)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", printable.Cell(r.Digest.String()), r.Size, r.TarSize, r.Entries, r.Spans, r.IndexBytes, printable.Cell(r.Obtained))
 	}
 	return w.Flush()
 }

@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"runtime/debug"
 
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/spf13/pflag"
 )
@@ -17,6 +17,8 @@ DiffIDs, the digests of the uncompressed layers.
 
       --raw     print the manifest or image index that IMAGE names, byte for byte
       --config  print the config, byte for byte
+
+On a terminal what could act on it is escaped in both, as JSON allows.
 
 example:
   imgfs inspect --raw fedora:latest | sha256sum
@@ -54,11 +56,9 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 	}
 	switch {
 	case raw:
-		_, err = e.stdout.Write(img.Raw)
-		return err
+		return e.printDocument(img.Raw)
 	case config:
-		_, err = e.stdout.Write(img.Config)
-		return err
+		return e.printDocument(img.Config)
 	}
 	out := remote.Inspect(img)
 	if e.offline && !isLocal(name) {
@@ -67,6 +67,16 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 		e.warnf("RepoTags is empty: %s", describe(err))
 	}
 	return e.printJSON(out)
+}
+
+// printDocument prints a document of the image: byte for byte, so that it has
+// its digest, but on a terminal with escapes in place of what could act on it.
+func (e *env) printDocument(document []byte) error {
+	if _, ok := terminal(e.raw); ok {
+		document = printable.JSON(document)
+	}
+	_, err := e.raw.Write(document)
+	return err
 }
 
 // A tagger is a source that can list the tags beside the image's own.
@@ -82,13 +92,6 @@ func repoTags(ctx context.Context, src remote.Source) ([]string, error) {
 		return append([]string{}, tags...), err
 	}
 	return []string{}, nil
-}
-
-func (e *env) printJSON(v any) error {
-	enc := json.NewEncoder(e.stdout)
-	enc.SetIndent("", "    ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }
 
 const versionUsage = `usage: imgfs version

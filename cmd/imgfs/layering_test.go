@@ -17,7 +17,7 @@ const module = "github.com/imgfs/imgfs"
 // line a package, its own packages by their place in the module, others by
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
-cmd/imgfs: fs fs/fusefs layerindex remote remote/blobcache remote/dockerarchive remote/ocilayout remote/registry go-digest image-spec pflag mpb x/sys x/term
+cmd/imgfs: fs fs/fusefs internal/printable layerindex remote remote/blobcache remote/dockerarchive remote/ocilayout remote/registry go-digest image-spec pflag mpb x/sys x/term
 fs: layerindex remote remote/blobcache go-digest x/sync
 fs/fusefs: fs fs/fusefs/internal/uring internal/printable go-fuse x/sys
 fs/fusefs/internal/uring: x/sys

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/imgfs/imgfs/internal/printable"
 )
 
 // maxLog is when a log file is put aside and a new one begun.
@@ -41,9 +43,9 @@ func (l *mountLog) toFile() {
 	}
 }
 
-// printf writes one line.
+// printf writes one line, whatever is in it.
 func (l *mountLog) printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintf(l.w, "%s imgfs: %s: %s\n", time.Now().Format(time.RFC3339), l.dir, fmt.Sprintf(format, args...))
+	fmt.Fprintf(l.w, "%s imgfs: %s: %s\n", time.Now().Format(time.RFC3339), printable.Name(l.dir), printable.Line(fmt.Sprintf(format, args...)))
 }

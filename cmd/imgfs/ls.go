@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
@@ -70,8 +71,8 @@ func (l *lister) run(ctx context.Context, e *env, image string, paths []string) 
 	if len(paths) == 0 {
 		paths = []string{"/"}
 	}
-	l.w = bufio.NewWriter(e.stdout)
-	_, l.terminal = terminal(e.stdout)
+	l.w = bufio.NewWriter(e.raw)
+	_, l.terminal = terminal(e.raw)
 	l.headings = len(paths) > 1 || l.recursive
 	var files, dirs []row
 	missing := e.each(paths, func(p string) error {
@@ -186,11 +187,11 @@ func (l *lister) print(rows []row) {
 	}
 }
 
-// shown is a name as it is printed: on a terminal, like ls -q, with ? in place
-// of what is not to be seen, such as the beginning of a command to it.
+// shown is a name as it is printed: byte for byte as ls does, and on a terminal
+// quoted as there, if it has something that could act on it.
 func (l *lister) shown(name string) string {
 	if !l.terminal {
 		return name
 	}
-	return printable(name)
+	return printable.Name(name)
 }

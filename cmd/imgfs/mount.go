@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/spf13/pflag"
@@ -208,7 +209,7 @@ func outside(dir, cache string) error {
 // summary is the line that says what was mounted.
 func summary(img *remote.Image, t *fs.Tree, dir string, s blobcache.Stats, took time.Duration) string {
 	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
-		img.Source.Name(), dir, img.Top.Digest, t.Len(), bytesText(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
+		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Len(), bytesText(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
 }
 
 const umountUsage = `usage: imgfs umount [-l] DIR...

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"text/tabwriter"
 	"time"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/spf13/pflag"
 )
@@ -57,15 +59,15 @@ func statsCommand() command {
 func (e *env) printStats(s mountStats) error {
 	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
 	n := s.Total
-	fmt.Fprintf(w, "%s on %s\n", oneLine(s.Image), e.shown(s.Dir))
-	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", s.Manifest, s.Platform, s.Since.Local().Format(time.DateTime), s.PID, s.how())
+	fmt.Fprintf(w, "%s on %s\n", printable.Name(s.Image), printable.Name(s.Dir))
+	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, s.how())
 	for _, h := range s.Servers {
 		if h.Down {
-			fmt.Fprintf(w, "registry %s: down since %s (%s)\n", oneLine(h.Host), h.Since.Local().Format(time.DateTime), oneLine(h.Reason))
+			fmt.Fprintf(w, "registry %s: down since %s (%s)\n", printable.Name(h.Host), h.Since.Local().Format(time.DateTime), printable.Line(h.Reason))
 		}
 	}
 	if s.Line.Rate > 0 {
-		fmt.Fprintf(w, "registry: answers after %s, then brings %s a second\n", secondsText(s.Line.Trip), bytesText(int64(s.Line.Rate)))
+		fmt.Fprintf(w, "registry: answers after %s, then brings %s a second\n", secondsText(s.Line.Trip), bytesText(int64(min(s.Line.Rate, math.MaxInt64/2))))
 	}
 	fmt.Fprintf(w, "\nasked\t%s\tin %s, %d failed\n", bytesText(n.Asked), count(int(n.Reads), "read"), n.Errors)
 	fmt.Fprintf(w, "fetched\t%s\tin %s\n", bytesText(n.Fetched), count(int(n.Requests), "request"))
@@ -80,7 +82,7 @@ func (e *env) printStats(s mountStats) error {
 	}
 	fmt.Fprintln(w, "\nFAST PATH\tUSED")
 	for _, p := range s.FastPaths {
-		fmt.Fprintf(w, "%s\t%s\n", p.Name, usedText(p))
+		fmt.Fprintf(w, "%s\t%s\n", printable.Cell(p.Name), usedText(p))
 	}
 	fmt.Fprintln(w, "\nLAYER\tSIZE\tCACHED\tASKED\tFETCHED\tWASTED\tREQUESTS\tHITS\tERRORS\tWAITS\tP50\tP99\tVERIFIED")
 	for _, l := range s.Layers {
@@ -92,7 +94,7 @@ func (e *env) printStats(s mountStats) error {
 		fmt.Fprintln(w, "\nFETCHED\tASKED\tFILE")
 	}
 	for _, f := range s.Files {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", bytesText(f.Fetched), bytesText(f.Asked), e.shown(f.Path))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", bytesText(f.Fetched), bytesText(f.Asked), printable.Name(f.Path))
 	}
 	return w.Flush()
 }
@@ -104,17 +106,9 @@ func (s *mountStats) how() string {
 		text = ", offline"
 	}
 	if p := s.Prefetch; p.State != "off" {
-		text += fmt.Sprintf(", prefetch %s: %s of %s", p.State, bytesText(p.Have), bytesText(p.All))
+		text += fmt.Sprintf(", prefetch %s: %s of %s", printable.Name(p.State), bytesText(p.Have), bytesText(p.All))
 	}
 	return text
-}
-
-// shown is a name as it is printed: harmless to a terminal, if it goes there.
-func (e *env) shown(name string) string {
-	if _, ok := terminal(e.stdout); ok {
-		return printable(name)
-	}
-	return name
 }
 
 // usedText says for people whether a fast path is used, and why not.
@@ -122,12 +116,14 @@ func usedText(p fusefs.FastPath) string {
 	if p.Active {
 		return "yes"
 	}
-	return "no: " + oneLine(p.Why)
+	return "no: " + printable.Line(p.Why)
 }
 
 // secondsText writes a time span for people.
 func secondsText(seconds float64) string {
 	switch {
+	case seconds >= 1e9:
+		return fmt.Sprintf("%.3g s", seconds)
 	case seconds >= 10:
 		return fmt.Sprintf("%.0f s", seconds)
 	case seconds >= 1:
@@ -146,5 +142,5 @@ func verifiedText(v string) string {
 	case blobcache.VerifiedNot.String():
 		return "not yet"
 	}
-	return v
+	return printable.Cell(v)
 }

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"math"
 	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
@@ -27,15 +27,18 @@ const (
 // A mountStats is what a mount tells of itself: the value of statsAttr, and
 // what imgfs stats --json prints. Sizes are in bytes.
 type mountStats struct {
-	Image    string        `json:"image"`
-	Manifest digest.Digest `json:"manifest"` // of the platform
-	Platform string        `json:"platform"`
-	Dir      string        `json:"dir"`
-	CacheDir string        `json:"cacheDir"`
-	PID      int           `json:"pid"` // of the process that serves the mount
-	Since    time.Time     `json:"since"`
-	Offline  bool          `json:"offline"`
-	Prefetch prefetchState `json:"prefetch"`
+	Image         string        `json:"image"`
+	ImageBytes    nameBytes     `json:"imageBytes,omitempty"` // see marshal
+	Manifest      digest.Digest `json:"manifest"`             // of the platform
+	Platform      string        `json:"platform"`
+	Dir           string        `json:"dir"`
+	DirBytes      nameBytes     `json:"dirBytes,omitempty"`
+	CacheDir      string        `json:"cacheDir"`
+	CacheDirBytes nameBytes     `json:"cacheDirBytes,omitempty"`
+	PID           int           `json:"pid"` // of the process that serves the mount
+	Since         time.Time     `json:"since"`
+	Offline       bool          `json:"offline"`
+	Prefetch      prefetchState `json:"prefetch"`
 	// Servers are those that were asked something, those first that are down.
 	Servers []serverState `json:"servers"`
 	// Line is what was measured of the way to them all.
@@ -48,7 +51,7 @@ type mountStats struct {
 	Total    totalStats      `json:"total"`
 	Layers   []layerStats    `json:"layers"` // the base first
 	// Files are those that had the most bytes fetched for them.
-	Files []fs.FileCost `json:"files"`
+	Files []fileCost `json:"files"`
 	// OmittedLayers and OmittedFiles were left out, for their number.
 	OmittedLayers int `json:"omittedLayers,omitempty"`
 	OmittedFiles  int `json:"omittedFiles,omitempty"`
@@ -93,6 +96,14 @@ type layerStats struct {
 	Verified string        `json:"verified"` // as blobcache.Verification has it
 	traffic
 	reads
+}
+
+// A fileCost is a fs.FileCost.
+type fileCost struct {
+	Path      string    `json:"path"`
+	PathBytes nameBytes `json:"pathBytes,omitempty"`
+	Asked     int64     `json:"asked"`
+	Fetched   int64     `json:"fetched"`
 }
 
 // A serverState tells whether a registry, or a server that one sends its
@@ -198,14 +209,17 @@ func (s *mountStats) count(n fs.Stats) {
 	}
 	total.Asked, total.Errors = n.Asked, n.Errors
 	s.Contents = n.Contents
-	s.Total, s.Files = total, append([]fs.FileCost{}, n.Files...)
+	s.Total, s.Files = total, make([]fileCost, len(n.Files))
+	for i, f := range n.Files {
+		s.Files[i] = fileCost{Path: f.Path, Asked: f.Asked, Fetched: f.Fetched}
+	}
 }
 
 // encode returns the stats as JSON of at most limit bytes, with rows left out
 // if need be.
 func (s mountStats) encode(limit int) []byte {
 	for {
-		text, err := json.Marshal(s)
+		text, err := marshal(s)
 		if err != nil || len(text) <= limit || !s.shrink() {
 			return text // there is nothing in it that has no JSON
 		}
@@ -216,7 +230,7 @@ func (s mountStats) encode(limit int) []byte {
 // there was something. It changes the lists of s in place.
 func (s *mountStats) shrink() bool {
 	const someFiles, longPath = 5, 200
-	isLong := func(f fs.FileCost) bool { return len(f.Path) > longPath }
+	isLong := func(f fileCost) bool { return len(f.Path) > longPath }
 	isIdle := func(l layerStats) bool { return l.traffic == traffic{} }
 	switch {
 	case len(s.Files) > someFiles:
@@ -224,7 +238,11 @@ func (s *mountStats) shrink() bool {
 	case slices.ContainsFunc(s.Files, isLong):
 		for i, f := range s.Files {
 			if isLong(f) {
-				s.Files[i].Path = "..." + f.Path[len(f.Path)-longPath+len("..."):]
+				tail := f.Path[len(f.Path)-longPath+len("..."):]
+				for len(tail) > longPath-2*utf8.UTFMax && !utf8.RuneStart(tail[0]) {
+					tail = tail[1:]
+				}
+				s.Files[i].Path = "..." + tail
 			}
 		}
 	case slices.ContainsFunc(s.Layers, isIdle):

@@ -14,17 +14,17 @@ import (
 
 // TestStatsFit encodes stats of trees that have too much to tell.
 func TestStatsFit(t *testing.T) {
-	file := func(n int, name string) fs.FileCost {
-		return fs.FileCost{Path: "/" + strings.Repeat(name, n) + "/end", Asked: 1, Fetched: 1}
+	file := func(n int, name string) fileCost {
+		return fileCost{Path: "/" + strings.Repeat(name, n) + "/end", Asked: 1, Fetched: 1}
 	}
 	for _, c := range []struct {
 		name                   string
 		layers, busy           int
-		files                  []fs.FileCost
+		files                  []fileCost
 		wantLayers, wantFiles  int // -1: some of them
 		wantPath, wantPathTail string
 	}{
-		{"small", 3, 1, []fs.FileCost{file(1, "a"), file(2, "a")}, 3, 2, "/a/end", "/end"},
+		{"small", 3, 1, []fileCost{file(1, "a"), file(2, "a")}, 3, 2, "/a/end", "/end"},
 		{"long paths", 10, 10, repeat(file(4090, "a"), 20), 10, -1, "", "/end"},
 		{"long paths that JSON makes longer", 10, 10, repeat(file(4090, "\x01"), 20), 10, 5, "", "/end"},
 		{"many idle layers", 4000, 7, repeat(file(1, "a"), 20), 7, 5, "/a/end", "/end"},
@@ -62,8 +62,8 @@ func TestStatsFit(t *testing.T) {
 	}
 }
 
-func repeat(f fs.FileCost, n int) []fs.FileCost {
-	files := make([]fs.FileCost, n)
+func repeat(f fileCost, n int) []fileCost {
+	files := make([]fileCost, n)
 	for i := range files {
 		files[i] = f
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/internal/printable"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,11 +31,11 @@ func statsOf(ctx context.Context, path string) (mountStats, error) {
 func statsHint(err error, dir string) string {
 	switch {
 	case errors.Is(err, fusefs.ErrDead):
-		return "imgfs umount " + dir
+		return "imgfs umount " + printable.Word(dir)
 	case errors.Is(err, fusefs.ErrNotMounted):
 		return "imgfs cache ls shows what is mounted where"
 	case errors.Is(err, errStopped):
-		return "the process that serves it may be stopped or gone; imgfs umount -l " + dir
+		return "the process that serves it may be stopped or gone; imgfs umount -l " + printable.Word(dir)
 	}
 	return ""
 }
@@ -116,7 +116,7 @@ func readStats(root string) (mountStats, error) {
 	case err != nil:
 		return s, err
 	}
-	if err := json.Unmarshal(text[:n], &s); err != nil {
+	if err := unmarshal(text[:n], &s); err != nil {
 		return s, fmt.Errorf("its stats are of another version of imgfs: %w", err)
 	}
 	return s, nil

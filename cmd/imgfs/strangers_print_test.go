@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+// A document is what a command prints, as JSON or for people.
+type document struct {
+	value func() any
+	into  func() any // what it is read into again
+	print func(e *env) error
+	rows  int // lines for people
+}
+
+func documentOf[T any](rows int, print func(e *env, v T) error) document {
+	value := func() T { return filled[T](func(place string) string { return place + strangeName }) }
+	d := document{value: func() any { return value() }, into: func() any { return new(T) }, rows: rows}
+	if print != nil {
+		d.print = func(e *env) error { return print(e, value()) }
+	}
+	return d
+}
+
+// documents are all that the commands print.
+func documents() map[string]document {
+	return map[string]document{
+		"inspect":      documentOf[remote.Inspection](0, nil),
+		"index":        documentOf(3, (*env).printIndex),
+		"cache ls":     documentOf(4, func(e *env, l cacheList) error { return e.printCache(&l) }),
+		"cache prune":  documentOf(1, (*env).printPruned),
+		"cache verify": documentOf(5, func(e *env, r verifyReport) error { return e.printReport(&r) }),
+		"stats":        documentOf(26, (*env).printStats),
+	}
+}
+
+// TestDocuments prints documents of which strangers wrote each member.
+func TestDocuments(t *testing.T) {
+	for name, d := range documents() {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			e := newEnv(&out, io.Discard)
+			if err := e.printJSON(d.value()); err != nil {
+				t.Fatal(err)
+			}
+			checkHarmless(t, "the document", out.String())
+			got := d.into()
+			if err := unmarshal(out.Bytes(), got); err != nil {
+				t.Fatal(err)
+			}
+			// The texts that are no names are as any writer of JSON has them.
+			if !reflect.DeepEqual(withJSON(t, got), withJSON(t, d.value())) {
+				t.Errorf("it was\n%+q\nand is\n%+q", withJSON(t, d.value()), withJSON(t, got))
+			}
+			checkNames(t, got)
+			screen := onTerminal(t, func(tty *os.File) int {
+				if err := newEnv(tty, io.Discard).printJSON(d.value()); err != nil {
+					t.Error(err)
+				}
+				return 0
+			})
+			if got := strings.ReplaceAll(screen, "\r\n", "\n"); got != out.String() {
+				t.Errorf("on a terminal it is another document:\n%q\n%q", got, out.String())
+			}
+			if d.print != nil {
+				checkTable(t, d)
+			}
+		})
+	}
+}
+
+// checkNames checks that names have come through as they were.
+func checkNames(t *testing.T, doc any) {
+	t.Helper()
+	eachName(reflect.ValueOf(doc), func(name, beside reflect.Value) {
+		all := []string{name.String()}
+		if name.Kind() == reflect.Slice {
+			all = name.Interface().([]string)
+		}
+		for _, s := range all {
+			if !strings.HasSuffix(s, strangeName) {
+				t.Errorf("a name has become %q", s)
+			}
+		}
+	})
+}
+
+// checkTable checks what a document is for people.
+func checkTable(t *testing.T, d document) {
+	t.Helper()
+	var out bytes.Buffer
+	if err := d.print(newEnv(&out, io.Discard)); err != nil {
+		t.Fatal(err)
+	}
+	checkHarmless(t, "the table", out.String())
+	if n := lines(out.Bytes()); n != d.rows {
+		t.Errorf("got %d lines, want %d:\n%q", n, d.rows, out.String())
+	}
+	// The net below it must have had nothing to do.
+	var raw bytes.Buffer
+	if err := d.print(&env{stdout: &raw}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(raw.Bytes(), out.Bytes()) {
+		t.Errorf("something was not escaped where it was printed:\n%q", raw.String())
+	}
+}
+
+// lossy are the texts of documents that may be no UTF-8, in theory, and have no
+// bytes beside them: they are no names.
+var lossy = []string{
+	"Digest", "DiffID", "Manifest", "Unknown", "Layers", "DiffIDs", "ImageID", // digests
+	"Codec", "Obtained", "Verified", "Kind", "State", // imgfs's own words
+	"Why", "Reason", "Host", // sentences, and names of servers
+	"FastPath.Name",
+	"Platform", // read from JSON, as all that inspect has
+}
+
+// TestNameBytes finds every text of a document, which is a name with its bytes
+// beside it, or is in the list above.
+func TestNameBytes(t *testing.T) {
+	for command, d := range documents() {
+		if command == "inspect" {
+			continue // all of it was read from JSON
+		}
+		used := 0
+		eachText(reflect.TypeOf(d.value()), func(owner reflect.Type, f reflect.StructField) {
+			beside, ok := owner.FieldByName(f.Name + "Bytes")
+			switch named := ok && holdsBytes(beside.Type); {
+			case named:
+				used++
+			case !slices.Contains(lossy, f.Name) && !slices.Contains(lossy, owner.Name()+"."+f.Name):
+				t.Errorf("imgfs %s: %s of %v has neither its bytes beside it nor a reason", command, f.Name, owner)
+			}
+		})
+		if command != "index" && command != "cache prune" && used == 0 {
+			t.Errorf("imgfs %s: no name was found", command)
+		}
+	}
+}
+
+func eachText(typ reflect.Type, do func(owner reflect.Type, f reflect.StructField)) {
+	for typ.Kind() == reflect.Slice {
+		typ = typ.Elem()
+	}
+	if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[time.Time]() {
+		return
+	}
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		kind := f.Type
+		for kind.Kind() == reflect.Slice {
+			kind = kind.Elem()
+		}
+		if kind.Kind() == reflect.String && !holdsBytes(f.Type) {
+			do(typ, f)
+		}
+		eachText(f.Type, do)
+	}
+}
+
+// TestUnmarshalNames has documents of others, whose bytes are not those of the
+// name.
+func TestUnmarshalNames(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"path":"a"}`:                                 "a",
+		`{"path":"a\ufffd","pathBytes":"Yf8="}`:        "a\xff",
+		`{"path":"b\ufffd","pathBytes":"Yf8="}`:        "b\ufffd",
+		`{"path":"a","pathBytes":"Yg=="}`:              "a",
+		`{"path":"a\ufffd","pathBytes":"Ye+/vQ=="}`:    "a\ufffd",
+		`{"path":"a\ufffd\ufffd","pathBytes":"Yf/+"}`:  "a\xff\xfe",
+		`{"path":"\ufffd","pathBytes":"/w==","x":[1]}`: "\xff",
+	} {
+		var got fileCost
+		if err := unmarshal([]byte(text), &got); err != nil || got.Path != want || got.PathBytes != "" {
+			t.Errorf("%s: got %q, error %v, want %q", text, got.Path, err, want)
+		}
+	}
+	var got fileCost
+	if err := unmarshal([]byte(`{"path":"a","pathBytes":"?"}`), &got); err == nil {
+		t.Errorf("bytes that are no base64: got %+v, want an error", got)
+	}
+}
+
+// TestStatsCut has a path that is cut to fit: UTF-8 stays that.
+func TestStatsCut(t *testing.T) {
+	for _, path := range []string{strings.Repeat("é", 2000), "x" + strings.Repeat("é", 2000), strings.Repeat("日", 1000), strings.Repeat("\xff", 3000), strings.Repeat("\xbf", 3000)} {
+		s := mountStats{Files: []fileCost{{Path: path}, {Path: path}}}
+		var got mountStats
+		if err := unmarshal(s.encode(4000), &got); err != nil || len(got.Files) == 0 {
+			t.Fatalf("%.10q: %d files, error %v", path, len(got.Files), err)
+		}
+		tail, ok := strings.CutPrefix(got.Files[0].Path, "...")
+		if !ok || !strings.HasSuffix(path, tail) || len(tail) < 150 {
+			t.Errorf("%.10q: got %q", path, got.Files[0].Path)
+		}
+	}
+}
+
+// TestPrinters holds who prints: whatever reaches stdout goes through the net,
+// but for what is to come out byte for byte, and each JSON document is in the
+// table above.
+func TestPrinters(t *testing.T) {
+	pkgs, err := parser.ParseDir(token.NewFileSet(), ".", func(f os.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uses := map[string]int{}
+	for name, f := range pkgs["main"].Files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			switch x, _ := s.X.(*ast.Ident); {
+			case x == nil:
+			case x.Name == "os" && (s.Sel.Name == "Stdout" || s.Sel.Name == "Stderr"), x.Name == "e" && (s.Sel.Name == "raw" || s.Sel.Name == "stderr" || s.Sel.Name == "printJSON"),
+				x.Name == "fmt" && strings.HasPrefix(s.Sel.Name, "Print"):
+				uses[fmt.Sprintf("%s: %s.%s", name, x.Name, s.Sel.Name)]++
+			}
+			return true
+		})
+	}
+	want := map[string]int{
+		"main.go: os.Stdout": 1, "main.go: os.Stderr": 1,
+		"cat.go: e.raw":           1,
+		"ls.go: e.raw":            2,
+		"inspect.go: e.raw":       2, // --raw and --config
+		"detach.go: e.raw":        1, // for the child
+		"detach.go: e.stderr":     1,
+		"env.go: e.stderr":        1, // what say has escaped
+		"log.go: e.stderr":        1, // what printf has escaped
+		"progress.go: e.stderr":   2,
+		"inspect.go: e.printJSON": 1, "index.go: e.printJSON": 1, "stats.go: e.printJSON": 1,
+		"cache_ls.go: e.printJSON": 1, "cache_prune.go: e.printJSON": 1, "cache_verify.go: e.printJSON": 1,
+	}
+	delete(uses, "json.go: e.raw")
+	if !reflect.DeepEqual(uses, want) {
+		t.Errorf("got\n%v\nwant\n%v\nWho prints text of strangers must escape it, and a document belongs into the tests", uses, want)
+	}
+}
+
+// TestLogLines has lines of a log that try to be two.
+func TestLogLines(t *testing.T) {
+	var out bytes.Buffer
+	l := &mountLog{dir: "/mnt/" + strangeName, w: &out}
+	l.printf("read %s: %v", "/"+strangeName, fmt.Errorf("%s", strangeText))
+	l.printf("%s", strings.Repeat("x", 1<<20))
+	checkHarmless(t, "the log", out.String())
+	if n := lines(out.Bytes()); n != 2 {
+		t.Errorf("got %d lines, want 2:\n%s", n, out.String())
+	}
+	if out.Len() > 10<<10 {
+		t.Errorf("two lines have %d bytes", out.Len())
+	}
+}
+
+// TestSay has errors, warnings and hints of strangers.
+func TestSay(t *testing.T) {
+	var out bytes.Buffer
+	e := newEnv(io.Discard, &out)
+	e.verbose = true
+	e.warnf("%s", strangeName)
+	e.debugf("%s", strangeName)
+	e.errorf(&hinted{fmt.Errorf("%s", strangeName), strangeName})
+	e.errorf(fmt.Errorf("%s", strings.Repeat("x", 1<<20)))
+	checkHarmless(t, "stderr", out.String())
+	if n := lines(out.Bytes()); n != 5 || out.Len() > 20<<10 {
+		t.Errorf("got %d lines and %d bytes, want 5 short ones:\n%.3000s", n, out.Len(), out.String())
+	}
+}
+
+// TestFillFindsAll: what these tests rest on reaches every text.
+func TestFillFindsAll(t *testing.T) {
+	all := places[mountStats]()
+	for _, want := range []string{"Image", "Manifest", "Servers1Reason", "FastPaths0Name", "Layers0Digest", "Layers1Verified", "Files0Path"} {
+		if !slices.Contains(all, want) {
+			t.Errorf("%s is not among %q", want, all)
+		}
+	}
+	text, err := json.Marshal(filled[remote.Inspection](strange))
+	if err != nil || !bytes.Contains(text, []byte("LabelsKey1")) || !bytes.Contains(text, []byte("LayersData0AnnotationsValue0")) {
+		t.Errorf("error %v, and the filled document is %s", err, text)
+	}
+}
