@@ -8,6 +8,8 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/internal/printable"
 )
 
 // A Reference names an image in a registry. Exactly one of Tag and Digest is
@@ -75,7 +77,7 @@ func referenceFault(s string, err error) string {
 		return "the image's name is empty"
 	}
 	if scheme, rest, ok := strings.Cut(s, "://"); ok {
-		return fmt.Sprintf("%s is a URL; leave out %s: %s", quote(s), quote(scheme+"://"), quote(rest))
+		return fmt.Sprintf("%s is a URL; leave out %s: %s", quote(s), quote(scheme+"://"), typed(rest))
 	}
 	if i := strings.IndexFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }); i >= 0 {
 		return fmt.Sprintf("%s has a space or control character after %s", quote(s), quote(s[:i]))
@@ -121,6 +123,19 @@ func lowerName(s string) string {
 		name, rest = repository, ":"+tag+rest
 	}
 	return strings.ToLower(name) + rest
+}
+
+// typed is quote for what somebody may copy into a shell: double quotes do there
+// only if nothing in them means something to it.
+func typed(s string) string {
+	if printable.Word(s) == s {
+		return quote(s)
+	}
+	const most = 200
+	if len(s) > most {
+		return printable.Word(printable.Cut(s, most)) + "…"
+	}
+	return printable.Word(s)
 }
 
 // quote quotes s for a message, and shortens what no one would read.

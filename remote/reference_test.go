@@ -59,6 +59,8 @@ func TestParseReferenceErrors(t *testing.T) {
 		{"quay.io/A/b:V1", `try "quay.io/a/b:V1"`},
 		{"https://quay.io/a/b", `leave out "https://": "quay.io/a/b"`},
 		{"docker://fedora", `leave out "docker://"`},
+		{"https://a/$(id)", `leave out "https://": 'a/$(id)'`},
+		{"https://a/`id`\n", `leave out "https://": $'a/` + "`id`" + `\n'`},
 		{"fedora@sha256:123", `"sha256:123" is not a digest`},
 		{"fedora@md5:d41d8cd98f00b204e9800998ecf8427e", "is not a digest"},
 		{"fedora@", `"" is not a digest`},

@@ -32,6 +32,7 @@ func marshal(v any) ([]byte, error) {
 	doc := reflect.New(reflect.TypeOf(v))
 	doc.Elem().Set(reflect.ValueOf(v))
 	eachName(doc, noteBytes)
+	defer eachName(doc, func(_, beside reflect.Value) { beside.SetZero() }) // lists are v's own
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

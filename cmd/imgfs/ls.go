@@ -19,7 +19,8 @@ import (
 const lsUsage = `usage: imgfs ls [-a | -A] [-l] [-R] IMAGE [PATH...]
 
 Lists directories and files of the image as ls does; without PATH its root.
-Names that begin with a dot are not shown unless asked for.
+Names that begin with a dot are not shown unless asked for. On a terminal a name
+that could act on it is quoted as a shell reads it, as in $'esc\033[31m'.
 
   -a, --all         names that begin with a dot as well, . and .. too
   -A, --almost-all  names that begin with a dot as well, but not . and ..

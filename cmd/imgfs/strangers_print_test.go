@@ -119,6 +119,36 @@ func checkTable(t *testing.T, d document) {
 	}
 }
 
+// FuzzStats prints what any file system might answer for stats.
+func FuzzStats(f *testing.F) {
+	text, err := json.Marshal(filled[mountStats](strange))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(`{"files":[{"path":"a\ufffd","pathBytes":"Yf8="}],"line":{"bytesPerSecond":1e308}}`))
+	f.Add([]byte("{\"image\":\"\xff\u009b\u202e\",\"since\":\"0001-01-01T00:00:00Z\"}"))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		var s mountStats
+		if unmarshal(answer, &s) != nil {
+			return
+		}
+		var table, doc bytes.Buffer
+		if err := newEnv(&table, io.Discard).printStats(s); err != nil {
+			t.Fatal(err)
+		}
+		checkHarmless(t, "the table", table.String())
+		if err := newEnv(&doc, io.Discard).printJSON(s); err != nil {
+			t.Fatal(err)
+		}
+		checkHarmless(t, "the document", doc.String())
+		var again mountStats
+		if err := unmarshal(doc.Bytes(), &again); err != nil || !reflect.DeepEqual(withJSON(t, again), withJSON(t, s)) {
+			t.Errorf("error %v; it was\n%+q\nand is\n%+q", err, withJSON(t, s), withJSON(t, again))
+		}
+	})
+}
+
 // lossy are the texts of documents that may be no UTF-8, in theory, and have no
 // bytes beside them: they are no names.
 var lossy = []string{

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
 )
 
@@ -191,7 +192,7 @@ func (c *Configuration) ShortName(name string) (string, error) {
 	}
 	var candidates []string
 	for _, registry := range c.search {
-		candidates = append(candidates, registry+"/"+name)
+		candidates = append(candidates, printable.Word(registry+"/"+name))
 	}
 	return "", fmt.Errorf("%w: %q names no registry, and %s has several to search; write one of %s",
 		remote.ErrReference, scrub(name), c.searchFile, strings.Join(candidates, ", "))
