@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -244,12 +245,19 @@ func TestStatsCut(t *testing.T) {
 // but for what is to come out byte for byte, and each JSON document is in the
 // table above.
 func TestPrinters(t *testing.T) {
-	pkgs, err := parser.ParseDir(token.NewFileSet(), ".", func(f os.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	uses := map[string]int{}
-	for name, f := range pkgs["main"].Files {
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
 		ast.Inspect(f, func(n ast.Node) bool {
 			s, ok := n.(*ast.SelectorExpr)
 			if !ok {
@@ -277,7 +285,6 @@ func TestPrinters(t *testing.T) {
 		"inspect.go: e.printJSON": 1, "index.go: e.printJSON": 1, "stats.go: e.printJSON": 1,
 		"cache_ls.go: e.printJSON": 1, "cache_prune.go: e.printJSON": 1, "cache_verify.go: e.printJSON": 1,
 	}
-	delete(uses, "json.go: e.raw")
 	if !reflect.DeepEqual(uses, want) {
 		t.Errorf("got\n%v\nwant\n%v\nWho prints text of strangers must escape it, and a document belongs into the tests", uses, want)
 	}
