@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
 )

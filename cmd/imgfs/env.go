@@ -6,7 +6,7 @@ import (
 	"os"
 	"sync"
 
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )

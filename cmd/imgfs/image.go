@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs"
-	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/imgfs/imgfs/remote/dockerarchive"
 	"github.com/imgfs/imgfs/remote/ocilayout"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"

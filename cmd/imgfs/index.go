@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/imgfs/imgfs/fs"
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
 )

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
 

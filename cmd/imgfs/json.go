@@ -7,7 +7,7 @@ import (
 	"reflect"
 	"unicode/utf8"
 
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 // printJSON prints a document.

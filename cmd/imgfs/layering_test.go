@@ -17,11 +17,10 @@ const module = "github.com/imgfs/imgfs"
 // line a package, its own packages by their place in the module, others by
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
-cmd/imgfs: fs fs/fusefs internal/printable layerindex remote remote/blobcache remote/dockerarchive remote/ocilayout remote/registry go-digest image-spec pflag mpb x/sys x/term
+cmd/imgfs: fs fs/fusefs layerindex remote remote/blobcache remote/dockerarchive remote/ocilayout remote/printable remote/registry go-digest image-spec pflag mpb x/sys x/term
 fs: layerindex remote remote/blobcache go-digest x/sync
-fs/fusefs: fs fs/fusefs/internal/uring internal/printable go-fuse x/sys
+fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
 fs/fusefs/internal/uring: x/sys
-internal/printable:
 
 layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd go-digest compress
 layerindex/internal/codec:
@@ -33,13 +32,14 @@ layerindex/internal/nestedsum:
 layerindex/internal/spool: x/sys
 layerindex/internal/zstd: layerindex/internal/codec compress
 
-remote: internal/printable go-digest image-spec reference platforms
+remote: remote/printable go-digest image-spec reference platforms
 remote/blobcache: remote go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/tarball: compress
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
-remote/registry: internal/printable remote go-digest image-spec oras-go toml
+remote/printable:
+remote/registry: remote remote/printable go-digest image-spec oras-go toml
 remote/registry/registrytest: go-digest image-spec
 remote/sourcetest: remote go-digest image-spec platforms
 testdata/demo: remote/registry/registrytest testdata/labimage

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 // maxLog is when a log file is put aside and a new one begun.

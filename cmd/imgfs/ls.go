@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/fs"
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )

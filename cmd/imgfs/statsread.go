@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 	"golang.org/x/sys/unix"
 )
 

@@ -3,7 +3,7 @@ package fusefs
 import (
 	"errors"
 
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 // Reasons why a directory cannot be mounted on or unmounted. They are wrapped

@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 var (

@@ -21,8 +21,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
-	"github.com/imgfs/imgfs/internal/printable"
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 // A verdict says whether asking again can mend a fault.

@@ -9,7 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/imgfs/imgfs/internal/printable"
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 // hidden are runes that act on a terminal or are not to be seen, each for a kind.
