@@ -14,7 +14,7 @@ build:
 	$(GO) build -o bin/imgfs ./cmd/imgfs
 
 check:
-	@out="$$(gofmt -l cmd fs layerindex remote testdata)"; if [ -n "$$out" ]; then echo "gofmt -w is due for:"; echo "$$out"; exit 1; fi
+	@out="$$(gofmt -l cmd fs internal layerindex remote testdata)"; if [ -n "$$out" ]; then echo "gofmt -w is due for:"; echo "$$out"; exit 1; fi
 	$(GO) vet $(PACKAGES)
 	$(GO) tool staticcheck $(PACKAGES)
 	$(GO) test -count=1 -run '^TestLayering$$' ./cmd/imgfs

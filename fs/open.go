@@ -154,11 +154,7 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenL
 		o.opts.BuildMemory = 64 << 20
 	}
 	o.memory = semaphore.NewWeighted(o.opts.BuildMemory)
-	store, err := layerindex.OpenStore(filepath.Join(o.opts.Cache.Dir(), "indexes"))
-	if err != nil {
-		return nil, err
-	}
-	o.store = store
+	o.store = layerindex.NewStore(o.opts.Cache.Indexes())
 	o.spool = filepath.Join(o.opts.Cache.Dir(), "tmp")
 	o.spans = layerindex.NewSpanCache(o.opts.SpanMemory)
 	layers, err := o.all(ctx, img.Layers)

@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 // ErrNoIndex: the store has no index of the layer, or none that can be used.
@@ -19,10 +23,12 @@ var ErrNoIndex = errors.New("no layer index")
 // digest. Several processes may use the same directory: a file appears whole
 // or not at all.
 type Store struct {
-	dir string
+	dir *beneath.Dir
 }
 
 const (
+	// subdir is where the files lie in the directory.
+	subdir = string(digest.SHA256)
 	// unfinished begins the names of files that are being written.
 	unfinished = ".new-"
 	// abandoned is how old such a file gets before it counts as left behind
@@ -34,23 +40,54 @@ const (
 )
 
 // OpenStore returns the store in a directory, which it makes if need be. That
-// the disk is full, or may not be written, is left for Save to say.
+// the disk is full, or may not be written, is left for Save to say. An index is
+// believed because of where it lies: a directory that another user may write is
+// refused.
 func OpenStore(dir string) (*Store, error) {
-	dir = filepath.Join(dir, digest.SHA256.String())
-	err := os.MkdirAll(dir, 0o700)
+	f, err := openStoreDir(dir)
 	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS} {
 		if errors.Is(err, full) {
 			err = nil
 		}
 	}
-	return &Store{dir: dir}, err
+	if err != nil {
+		return nil, err
+	}
+	return NewStore(beneath.New(dir, f, &beneath.Options{Again: func() (*os.File, error) { return openStoreDir(dir) }})), nil
 }
 
-func (s *Store) path(d digest.Digest) (string, error) {
+func openStoreDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(int(f.Fd()), &st); err == nil {
+		err = beneath.Safe(&st)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// NewStore returns the store in a directory that is open, and which it does not
+// close.
+func NewStore(dir *beneath.Dir) *Store { return &Store{dir} }
+
+// Close closes the directory of a store that OpenStore returned.
+func (s *Store) Close() error { return s.dir.Close() }
+
+// name returns the name of a layer's index in the directory.
+func (s *Store) name(d digest.Digest) (string, error) {
 	if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
 		return "", fmt.Errorf("digest %q is not a sha256 digest", d)
 	}
-	return filepath.Join(s.dir, d.Encoded()), nil
+	return path.Join(subdir, d.Encoded()), nil
 }
 
 // Load returns the index of a layer. It is ErrNoIndex, wrapped, if there is
@@ -80,7 +117,7 @@ func (s *Store) Load(l Layer) (*Index, error) {
 	}
 	if st, err := f.Stat(); err == nil && time.Since(st.ModTime()) > touchAfter {
 		// A directory that cannot be written can still be read.
-		_ = os.Chtimes(f.Name(), time.Time{}, time.Now())
+		_ = s.dir.Touch(path.Join(subdir, l.Digest.Encoded()), time.Now())
 	}
 	return x, nil
 }
@@ -94,11 +131,11 @@ func (s *Store) Open(d digest.Digest) (*Index, error) {
 
 // open opens the index file of a layer and compares it with the digest.
 func (s *Store) open(d digest.Digest) (*Index, *os.File, error) {
-	path, err := s.path(d)
+	name, err := s.name(d)
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := os.Open(path)
+	f, err := s.dir.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%w of %s", ErrNoIndex, d)
 	}
@@ -132,45 +169,51 @@ func readFile(f *os.File) (*Index, error) {
 
 // Save stores an index, in place of an older one of the same layer.
 func (s *Store) Save(x *Index) error {
-	path, err := s.path(x.Digest())
+	name, err := s.name(x.Digest())
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
 	s.sweep()
-	tmp, err := os.CreateTemp(s.dir, unfinished+"*")
+	f, tmp, err := s.dir.CreateTemp(subdir, unfinished)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	if _, err := x.WriteTo(tmp); err != nil {
-		tmp.Close()
-		return err
+	_, err = x.WriteTo(f)
+	if err == nil {
+		// Without this a crash of the machine can leave a name with no content.
+		err = f.Sync()
 	}
-	// Without this a crash of the machine can leave a name with no content.
-	if err := tmp.Sync(); err != nil {
-		tmp.Close()
-		return err
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.dir.Rename(tmp, name)
 	}
-	if err := tmp.Close(); err != nil {
-		return err
+	if err != nil {
+		_ = s.dir.Remove(tmp) // else a sweep finds it
 	}
-	return os.Rename(tmp.Name(), path)
+	return err
 }
 
 // sweep removes what killed processes have left.
 func (s *Store) sweep() {
-	left, err := filepath.Glob(filepath.Join(s.dir, unfinished+"*"))
-	if err != nil {
-		return // the pattern is right: the directory has an odd name
-	}
-	for _, name := range left {
-		if st, err := os.Lstat(name); err == nil && time.Since(st.ModTime()) > abandoned {
-			os.Remove(name)
+	_ = s.each(func(name string, st *unix.Stat_t) {
+		digits, ok := strings.CutPrefix(name, unfinished)
+		if ok && digits != "" && strings.Trim(digits, "0123456789") == "" && time.Since(time.Unix(st.Mtim.Unix())) > abandoned {
+			_ = s.dir.Remove(path.Join(subdir, name))
 		}
+	})
+}
+
+// each calls do with each regular file. It is no error if there is no directory.
+func (s *Store) each(do func(name string, st *unix.Stat_t)) error {
+	err := s.dir.Walk(subdir, func(name string, st *unix.Stat_t) bool {
+		if st.Mode&unix.S_IFMT == unix.S_IFREG {
+			do(path.Base(name), st)
+		}
+		return name == subdir
+	}, func(string, error) {})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
+	return err
 }
 
 // A Stored is an index file of a Store.
@@ -183,29 +226,22 @@ type Stored struct {
 // List returns the index files that the store has, in the order of their
 // digests. It looks at none of them.
 func (s *Store) List() ([]Stored, error) {
-	names, err := os.ReadDir(s.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	var list []Stored
-	for _, e := range names {
-		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
-		st, statErr := e.Info()
-		if d.Validate() != nil || statErr != nil || !st.Mode().IsRegular() {
-			continue // not an index, or removed meanwhile
+	err := s.each(func(name string, st *unix.Stat_t) {
+		if d := digest.NewDigestFromEncoded(digest.SHA256, name); d.Validate() == nil {
+			list = append(list, Stored{Digest: d, Size: st.Size, Used: time.Unix(st.Mtim.Unix())})
 		}
-		list = append(list, Stored{Digest: d, Size: st.Size(), Used: st.ModTime()})
-	}
+	})
 	return list, err
 }
 
 // Remove drops the index of a layer, if there is one.
 func (s *Store) Remove(d digest.Digest) error {
-	path, err := s.path(d)
+	name, err := s.name(d)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+	if err := s.dir.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,6 +61,9 @@ type cacheList struct {
 	Images       []cachedImage `json:"images"` // the one used last first
 	// Other are the blobs that no image of the list has.
 	Other []cachedLayer `json:"other"`
+	// Foreign is what lies in the directory and was not made by imgfs, or
+	// cannot be used. It is never removed.
+	Foreign []blobcache.Other `json:"foreign"`
 }
 
 // A cachedImage is an image of which the cache knows.
@@ -111,14 +115,16 @@ func cacheLs(ctx context.Context, e *env, asJSON bool) error {
 
 // listCache finds out what a cache directory has.
 func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList, error) {
-	budget, err := e.budget(cache.Dir())
-	if err != nil {
-		return nil, err
-	}
-	list := &cacheList{Dir: cache.Dir(), Budget: budget, Images: []cachedImage{}, Other: []cachedLayer{}}
+	list := &cacheList{Dir: cache.Dir(), Budget: cache.Budget(), Images: []cachedImage{}, Other: []cachedLayer{}, Foreign: []blobcache.Other{}}
+	var err error
 	if list.Usage, err = cache.Usage(); err != nil {
 		return nil, err
 	}
+	others, err := cache.Others()
+	if err != nil {
+		return nil, err
+	}
+	list.Foreign = append(list.Foreign, others...)
 	holdings, err := cache.Holdings()
 	if err != nil {
 		return nil, err
@@ -214,7 +220,24 @@ func (e *env) printCache(list *cacheList) error {
 		other += fmt.Sprintf("; %s of %s belong to no image above", bytesText(sum), count(n, "layer"))
 	}
 	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), bytesText(list.Usage), limit, other)
-	return err
+	return errors.Join(err, e.printForeign(list.Foreign))
+}
+
+// maxForeign is how many foreign things are named to people.
+const maxForeign = 20
+
+// printForeign names what lies in the cache directory and is left alone.
+func (e *env) printForeign(others []blobcache.Other) error {
+	for i, o := range others {
+		if i == maxForeign {
+			_, err := fmt.Fprintf(e.stdout, "left alone: %d more\n", len(others)-i)
+			return err
+		}
+		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(o.Path), bytesText(o.Bytes), o.Why); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mountsText names directories.

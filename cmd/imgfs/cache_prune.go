@@ -62,6 +62,8 @@ type pruneResult struct {
 	Indexes int   `json:"indexes"` // removed
 	// Contents are files that were kept whole, removed.
 	Contents int `json:"contents"`
+	// Foreign is what imgfs did not make, or cannot get at: it stays.
+	Foreign []blobcache.Other `json:"foreign"`
 }
 
 func (p *pruner) run(ctx context.Context, e *env) error {
@@ -87,8 +89,13 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 			return err
 		}
 	}
+	others, err := cache.Others()
+	if err != nil {
+		return err
+	}
 	// Others may write meanwhile.
-	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents}
+	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents,
+		append([]blobcache.Other{}, others...)}
 	if p.json {
 		return e.printJSON(r)
 	}
@@ -97,9 +104,11 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 
 // printPruned prints what was removed for people.
 func (e *env) printPruned(r pruneResult) error {
-	_, err := fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
-		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Contents, "whole file"), count(r.Indexes, "index"), bytesText(r.After))
-	return err
+	if _, err := fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
+		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Contents, "whole file"), count(r.Indexes, "index"), bytesText(r.After)); err != nil {
+		return err
+	}
+	return e.printForeign(r.Foreign)
 }
 
 // noteMounted notes those of the images anew that are mounted: they go on to

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
@@ -57,6 +56,8 @@ type verifyReport struct {
 	Wrong        []wrongThing `json:"wrong"` // what was wrong, and has been removed
 	// Unknown are the blobs that there is nothing to compare with.
 	Unknown []digest.Digest `json:"unknown"`
+	// Foreign is what imgfs did not make, or cannot use: it was not looked at.
+	Foreign []blobcache.Other `json:"foreign"`
 }
 
 // A wrongThing is something in the cache that was not what it should be.
@@ -76,11 +77,11 @@ func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
 		return err
 	}
 	defer cache.Close()
-	store, err := layerindex.OpenStore(filepath.Join(cache.Dir(), "indexes"))
-	if err != nil {
-		return err
+	if err := cache.ReadOnly(); err != nil {
+		return err // nothing that is wrong could be removed
 	}
-	v := verifier{cache: cache, store: store, report: verifyReport{Wrong: []wrongThing{}, Unknown: []digest.Digest{}}}
+	v := verifier{cache: cache, store: layerindex.NewStore(cache.Indexes()),
+		report: verifyReport{Wrong: []wrongThing{}, Unknown: []digest.Digest{}, Foreign: []blobcache.Other{}}}
 	if err := v.all(ctx, e); err != nil {
 		return err
 	}
@@ -121,6 +122,11 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
+	others, err := v.cache.Others()
+	if err != nil {
+		return err
+	}
+	v.report.Foreign = append(v.report.Foreign, others...)
 	total, done := int64(0), int64(0)
 	for _, h := range holdings {
 		total += h.Cached
@@ -301,6 +307,9 @@ func (e *env) printReport(r *verifyReport) error {
 	}
 	if n := len(r.Unknown); n > 0 {
 		verdict += fmt.Sprintf(", %d unknown", n)
+	}
+	if err := e.printForeign(r.Foreign); err != nil {
+		return err
 	}
 	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and notes: %s\n",
 		count(r.Blobs, "layer"), bytesText(r.Bytes), count(r.Indexes, "index"), count(r.Contents, "whole file"), bytesText(r.ContentBytes), r.Meta, verdict)

@@ -29,19 +29,24 @@ func (e *env) openCache() (*blobcache.Cache, error) {
 			return nil, &hinted{err, "name a cache directory with --cache-dir DIR"}
 		}
 	}
-	budget, err := e.budget(dir)
+	budget, err := e.budget()
 	if err != nil {
 		return nil, err
 	}
 	cache, err := blobcache.Open(dir, &blobcache.Options{Budget: budget, Warnf: e.warnf})
 	if err != nil {
-		return nil, &hinted{err, "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"}
+		hint := "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"
+		if unfit := (*blobcache.DirError)(nil); errors.As(err, &unfit) && unfit.Hint != "" {
+			hint = unfit.Hint + ", or " + hint
+		}
+		return nil, &hinted{err, hint}
 	}
 	return cache, nil
 }
 
-// budget returns how many bytes the cache directory may take, 0 for any.
-func (e *env) budget(dir string) (int64, error) {
+// budget returns how many bytes the cache directory may take, as
+// blobcache.Options have it.
+func (e *env) budget() (int64, error) {
 	size := e.cacheSize
 	if text := os.Getenv("IMGFS_CACHE_SIZE"); !size.set && text != "" {
 		if err := size.Set(text); err != nil {
@@ -51,7 +56,7 @@ func (e *env) budget(dir string) (int64, error) {
 	if size.set {
 		return size.bytes, nil
 	}
-	return blobcache.DefaultBudget(dir), nil
+	return blobcache.DefaultBudget, nil
 }
 
 // source finds out what kind of place an image's name means. Nothing is asked

@@ -3,11 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/imgfs/imgfs/remote/blobcache"
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
@@ -18,15 +17,15 @@ const maxLog = 1 << 20
 // foreground, in the file imgfs.log of the cache directory else. The mounts
 // of a user share that file, so each line names its mount.
 type mountLog struct {
-	dir  string // of the mount
-	path string // of the file
+	dir   string // of the mount
+	cache *blobcache.Cache
 
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func newMountLog(e *env, dir, cache string) *mountLog {
-	return &mountLog{dir: dir, path: filepath.Join(cache, "imgfs.log"), w: e.stderr}
+func newMountLog(e *env, dir string, cache *blobcache.Cache) *mountLog {
+	return &mountLog{dir: dir, cache: cache, w: e.stderr}
 }
 
 // toFile sends what follows to the file. Where that cannot be written the
@@ -35,10 +34,7 @@ func (l *mountLog) toFile() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.w = io.Discard
-	if st, err := os.Stat(l.path); err == nil && st.Size() > maxLog {
-		os.Rename(l.path, l.path+".old")
-	}
-	if f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err == nil {
+	if f, err := l.cache.OpenLog(maxLog); err == nil {
 		l.w = f // open as long as the process
 	}
 }

@@ -142,7 +142,7 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	if dir, err = realPath(dir); err != nil {
 		return err
 	}
-	log, tell := newMountLog(e, dir, cache.Dir()), newTeller(e, img, t, dir, cache)
+	log, tell := newMountLog(e, dir, cache), newTeller(e, img, t, dir, cache)
 	opts.Name, opts.Logf, opts.Control, opts.Told = img.Source.Name(), log.printf, tell.control, e.network.told
 	srv, err := fusefs.Mount(dir, t, opts)
 	if err != nil {

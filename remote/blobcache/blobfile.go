@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 // docs/cache-format.md, "Blob files".
@@ -100,6 +101,9 @@ type blobFile struct {
 	layout
 	f     *os.File
 	epoch uint64
+	// unsure: chunks may be removed without the epoch saying so, as the lock
+	// of the file was not taken.
+	unsure bool
 	// sound is not 0 for each chunk whose bytes in the file this process has
 	// checked, or written, in this epoch: it is the state word that it knows.
 	sound []atomic.Uint32
@@ -108,62 +112,89 @@ type blobFile struct {
 // errNoFile: there is no blob file, and none is to be made.
 var errNoFile = errors.New("no blob file")
 
+// A blobMode says what a blob file is opened for.
+type blobMode int
+
+const (
+	blobRead blobMode = iota // nothing is changed
+	blobUse                  // as far as it is there
+	blobMake                 // and is made, if it is not
+)
+
+func (m blobMode) flags() int {
+	return [...]int{os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREATE}[m]
+}
+
 // openBlobFile opens the file of a blob. If there is none, or one that does
-// not fit, it makes an empty one, or returns errNoFile if create is false.
-func openBlobFile(path string, l layout, create bool) (*blobFile, error) {
-	flags := os.O_RDWR
-	if create {
-		flags |= os.O_CREATE
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return nil, err
-		}
-	}
+// not fit, it makes an empty one, or returns errNoFile if it is not to.
+func openBlobFile(d *beneath.Dir, name string, l layout, how blobMode) (*blobFile, error) {
 	// Each turn but the last means that another process replaced the file
 	// at that moment, or that one that did not fit was removed.
 	for range 100 {
-		f, err := os.OpenFile(path, flags, 0o600)
+		f, err := d.OpenFile(name, how.flags())
+		if how == blobMake && isRefused(err) && d.Remove(name) == nil {
+			continue // it was of no use to anybody who may write here
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, errNoFile
 		}
 		if err != nil {
 			return nil, err
 		}
-		epoch, err := prepare(f, path, l, create)
-		if epoch != 0 {
-			return &blobFile{layout: l, f: f, epoch: epoch, sound: make([]atomic.Uint32, l.chunks())}, nil
+		b := &blobFile{layout: l, f: f}
+		if b.epoch, err = b.prepare(d, name, how); b.epoch != 0 {
+			b.sound = make([]atomic.Uint32, l.chunks())
+			return b, nil
 		}
 		f.Close()
 		if err != nil {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%s is replaced all the time", path)
+	return nil, fmt.Errorf("%s is replaced all the time", d.Path(name))
 }
 
-// prepare makes sure, under the file's lock, that f is the blob file at path
-// and fits l, and returns its epoch. It returns 0 if the path must be opened
-// again, or given up because of err.
-func prepare(f *os.File, path string, l layout, create bool) (uint64, error) {
-	if err := flock(f, unix.LOCK_EX); err != nil {
-		return 0, &fs.PathError{Op: "flock", Path: path, Err: err}
+// prepare makes sure, under the file's lock, that it is the blob file of this
+// name and fits the layout, and returns its epoch. It returns 0 if the name must
+// be opened again, or given up because of err.
+func (b *blobFile) prepare(d *beneath.Dir, name string, how blobMode) (uint64, error) {
+	if err := b.lock(how); err != nil {
+		return 0, &fs.PathError{Op: "flock", Path: b.f.Name(), Err: err}
 	}
-	defer flock(f, unix.LOCK_UN)
-	if !isAt(f, path) {
+	defer flock(b.f, unix.LOCK_UN)
+	if !d.Is(b.f, name) {
 		return 0, nil
 	}
-	have, epoch, ok := readFooter(f)
-	if !ok || have != l || epoch == 0 {
-		st, err := f.Stat()
-		if err == nil && st.Size() == 0 && create {
-			return initFile(f, l)
-		}
-		retire(f)
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return 0, err
-		}
-		return 0, nil
+	have, epoch, ok := readFooter(b.f)
+	switch {
+	case ok && have == b.layout && epoch != 0:
+		return epoch, nil
+	case how == blobRead:
+		return 0, errNoFile
 	}
-	return epoch, nil
+	st, err := b.f.Stat()
+	if err == nil && st.Size() == 0 && how == blobMake {
+		return initFile(b.f, b.layout)
+	}
+	retire(b.f)
+	if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	return 0, nil
+}
+
+// lock takes the file's lock. Where there are none, and of a file that is not
+// to be changed, it makes the file one of which each chunk is checked each time.
+func (b *blobFile) lock(how blobMode) error {
+	if how == blobRead {
+		b.unsure = true // others' locks are not to be taken
+		return nil
+	}
+	err := lockSoon(b.f)
+	if noLocks(err) {
+		b.unsure, err = true, nil
+	}
+	return err
 }
 
 // initFile makes an empty file a blob file without chunks.
@@ -217,6 +248,12 @@ func (b *blobFile) setWord(k int64, w uint32) error {
 
 // setSound says that chunk k has been checked, and is being used.
 func (b *blobFile) setSound(k int64) {
+	if b.unsure {
+		if w, now := b.present(k, k+1)[0], stamp(); w != 0 && now-w >= noteAfter {
+			_ = b.setWord(k, now)
+		}
+		return
+	}
 	if b.sound[k].CompareAndSwap(0, b.present(k, k+1)[0]) {
 		b.touch(k, k+1)
 	}

@@ -197,9 +197,10 @@ func TestStateWord(t *testing.T) {
 
 // A file that is replaced while it is being opened is not the blob's.
 func TestOpenReplaced(t *testing.T) {
-	path := t.TempDir() + "/blob"
+	dir := t.TempDir()
+	d, path := filesAt(t, dir), dir+"/blob"
 	l := layout{size: 10, chunk: testChunk}
-	old, err := openBlobFile(path, l, true)
+	old, err := openBlobFile(d, "blob", l, blobMake)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +210,7 @@ func TestOpenReplaced(t *testing.T) {
 	}
 	opened := make(chan *blobFile, 1)
 	go func() {
-		b, err := openBlobFile(path, l, true)
+		b, err := openBlobFile(d, "blob", l, blobMake)
 		if err != nil {
 			t.Error(err)
 		}

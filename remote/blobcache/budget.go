@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -29,34 +28,35 @@ const (
 // errNoRoom: the budget is used up, and nothing more may be removed.
 var errNoRoom = errors.New("the cache is full")
 
-// DefaultBudget returns the budget that a directory gets where the user says
-// nothing: 10 GiB, or a tenth of what its disk has free besides what the
-// directory takes already, if that is less.
-func DefaultBudget(dir string) int64 {
-	var st unix.Statfs_t
-	err := unix.Statfs(dir, &st)
-	for at := dir; errors.Is(err, unix.ENOENT) && at != filepath.Dir(at); {
-		at = filepath.Dir(at)
-		err = unix.Statfs(at, &st)
-	}
+// DefaultBudget is for Options.Budget where the user says nothing: 10 GiB, or a
+// tenth of what the disk has free besides what the directory takes already, if
+// that is less.
+const DefaultBudget = -1
+
+// defaultBudget returns what DefaultBudget means for this directory.
+func (c *Cache) defaultBudget() int64 {
+	st, err := c.files.Statfs()
 	if err != nil {
 		return maxDefaultBudget
 	}
-	used, known := knownUse(dir)
+	used, known := knownUse(c.files)
 	if !known {
-		inv, _ := walk(dir)
+		inv, _ := walk(c.files)
 		used = inv.total
 	}
 	free := min(st.Bavail, math.MaxInt64/2/uint64(st.Bsize)) * uint64(st.Bsize)
 	return min(maxDefaultBudget, (int64(free)+used)/10)
 }
 
+// Budget returns how many bytes the directory may take, 0 for any.
+func (c *Cache) Budget() int64 { return c.budget.limit }
+
 // MakeRoom counts n more bytes as used, for a file that somebody else is about
 // to write below the directory, and removes what was used least recently if
 // the budget needs it. It reports whether the bytes may be written; they
 // should be within ten seconds.
 func (c *Cache) MakeRoom(n int64) bool {
-	if n < 0 || n > maxSpace {
+	if n < 0 || n > maxSpace || !c.mayKeep() {
 		return false
 	}
 	n = fileRoom(n)
@@ -78,7 +78,7 @@ func fileRoom(n int64) int64 { return blocks(n) + blockSize }
 // by the rule, and reports whether they did. write is called once more if the
 // disk was full.
 func (c *Cache) put(n int64, r rule, write func() error) bool {
-	if !c.mayWrite() {
+	if !c.mayKeep() {
 		return false
 	}
 	stored, err := c.within(fileRoom(n), r, write)
@@ -91,13 +91,16 @@ func (c *Cache) put(n int64, r rule, write func() error) bool {
 // openBlob is openBlobFile for the blob d; a file is made only if budget and
 // disk take it.
 func (c *Cache) openBlob(d digest.Digest, l layout, create bool) (*blobFile, error) {
-	path := c.path(blobsDir, d)
-	f, err := openBlobFile(path, l, false)
+	name, how := c.path(blobsDir, d), blobUse
+	if c.readOnly != nil {
+		how = blobRead
+	}
+	f, err := openBlobFile(c.files, name, l, how)
 	if !create || !errors.Is(err, errNoFile) {
 		return f, err
 	}
 	made, err := c.within(fileRoom(footerSize), rule{often: true}, func() (err error) {
-		f, err = openBlobFile(path, l, true)
+		f, err = openBlobFile(c.files, name, l, blobMake)
 		return err
 	})
 	if !made && err == nil {
@@ -107,11 +110,11 @@ func (c *Cache) openBlob(d digest.Digest, l layout, create bool) (*blobFile, err
 }
 
 // keepFile is writeFile, if budget and disk take it.
-func (c *Cache) keepFile(path string, data []byte) {
+func (c *Cache) keepFile(name string, data []byte) {
 	if !c.mayWrite() {
 		return
 	}
-	_, err := c.within(fileRoom(int64(len(data))), rule{indexes: true}, func() error { return writeFile(c.tmp(), path, data) })
+	_, err := c.within(fileRoom(int64(len(data))), rule{indexes: true}, func() error { return writeFile(c.files, name, data) })
 	if err != nil {
 		c.diskFailed(err)
 	}
@@ -125,6 +128,9 @@ func (c *Cache) within(n int64, r rule, write func() error) (bool, error) {
 		return false, nil
 	}
 	defer c.budget.done(n)
+	if c.unmarked.Load() && writeVersion(c.files) == nil {
+		c.unmarked.Store(false)
+	}
 	err := write()
 	if isFull(err) && c.budget.freeSome(r) {
 		err = write()
@@ -166,7 +172,7 @@ func newBudget(c *Cache, limit int64) *budget {
 		c:     c,
 		limit: max(limit, 0),
 		boot:  bootID(),
-		space: spaceFile{path: filepath.Join(c.dir, spaceName), wait: spaceWait, lease: -1},
+		space: spaceFile{dir: c.files, wait: spaceWait, lease: -1},
 	}
 }
 
@@ -278,7 +284,7 @@ func (b *budget) extend(need int64, r rule) (int64, error) {
 	if rec.known && rec.used+grant <= b.limit && rec.used-rec.walked <= b.limit/16 {
 		return grant, b.space.write(b.boot, rec.used+grant, rec.walked, mine+grant)
 	}
-	inv, err := walk(b.c.dir)
+	inv, err := walk(b.c.files)
 	if err != nil {
 		return 0, err
 	}
@@ -292,6 +298,7 @@ func (b *budget) extend(need int64, r rule) (int64, error) {
 		grant = need
 	}
 	if used+grant > b.limit {
+		b.c.warnOthers(inv.others, used+grant-b.limit)
 		if err := b.space.write(b.boot, used, used, mine); err != nil {
 			return 0, err
 		}
@@ -313,7 +320,7 @@ func (b *budget) freeSomeLocked(r rule) bool {
 		return false
 	}
 	defer b.space.unlock()
-	inv, err := walk(b.c.dir)
+	inv, err := walk(b.c.files)
 	if err != nil {
 		return false
 	}
@@ -348,7 +355,7 @@ func (b *budget) recount() (inventory, error) {
 	if err != nil {
 		return inventory{}, err
 	}
-	inv, err := walk(b.c.dir)
+	inv, err := walk(b.c.files)
 	if err != nil {
 		return inventory{}, err
 	}

@@ -14,7 +14,7 @@ import (
 // begin with first.
 func fill(t *testing.T, c *Cache, src *fakeBlob, first, n int64, age int) {
 	t.Helper()
-	f, err := openBlobFile(blobPath(c.dir, src), layout{src.Size(), testChunk}, true)
+	f, err := openBlobFile(c.files, c.path(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobMake)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func fill(t *testing.T, c *Cache, src *fakeBlob, first, n int64, age int) {
 // held returns the chunks of src that are on disk, as a bit each.
 func held(t *testing.T, c *Cache, src *fakeBlob) (chunks uint64) {
 	t.Helper()
-	f, err := openBlobFile(blobPath(c.dir, src), layout{src.Size(), testChunk}, false)
+	f, err := openBlobFile(c.files, c.path(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
 	if err != nil {
 		return 0
 	}
@@ -92,7 +92,7 @@ func TestEvictsLeastRecentlyUsed(t *testing.T) {
 		{2, 0b11100000, 0, 1},
 		{3, 0, 0, 1},
 	} {
-		inv, err := walk(dir)
+		inv, err := walk(filesAt(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,10 +158,10 @@ func TestIndexesGoLast(t *testing.T) {
 	}
 	idle := write("indexes/sha256/"+digest.FromString("idle").Encoded(), 48*time.Hour)
 	inUse := write("indexes/sha256/"+digest.FromString("in use").Encoded(), time.Hour)
-	dead := write("indexes/sha256/.new-dead", 2*time.Hour)
-	unborn := write("indexes/sha256/.new-alive", time.Second)
+	dead := write("indexes/sha256/.new-1", 2*time.Hour)
+	unborn := write("indexes/sha256/.new-2", time.Second)
 	meta := write("meta/sha256/"+digest.FromString("meta").Encoded(), time.Second)
-	orphan := write("tmp/orphan", 0)
+	orphan := write("tmp/3", 0)
 	fill(t, c, src, 0, 4, 0)
 
 	there := func() (got string) {
@@ -188,7 +188,7 @@ func TestIndexesGoLast(t *testing.T) {
 		{"above the budget", eviction{want: 1 << 30, must: 1}, "unborn meta "},
 		{"for indexes", eviction{want: 1 << 30, rule: rule{indexes: true}}, "unborn "},
 	} {
-		inv, err := walk(dir)
+		inv, err := walk(filesAt(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func TestEvictOrphanedData(t *testing.T) {
 		if err := os.Chtimes(path, time.Now(), time.Now().Add(-tt.age)); err != nil {
 			t.Fatal(err)
 		}
-		inv, err := walk(dir)
+		inv, err := walk(filesAt(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,6 +259,16 @@ func TestMakeRoom(t *testing.T) {
 	}
 }
 
+func budgetOf(t *testing.T, dir string) int64 {
+	t.Helper()
+	c, err := Open(dir, &Options{Budget: DefaultBudget})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.Budget()
+}
+
 func TestDefaultBudget(t *testing.T) {
 	dir := smallDisk(t, 64<<20)
 	var st unix.Statfs_t
@@ -268,7 +278,7 @@ func TestDefaultBudget(t *testing.T) {
 	all := int64(st.Bavail) * st.Bsize
 	near := func(when string) {
 		t.Helper()
-		if got := DefaultBudget(dir); got < all/10-1<<20 || got > all/10+1<<20 {
+		if got := budgetOf(t, dir); got < all/10-1<<20 || got > all/10+1<<20 {
 			t.Errorf("%s: %d, want a tenth of %d", when, got, all)
 		}
 	}
@@ -282,7 +292,7 @@ func TestDefaultBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	near("with 20 MiB that nobody counted")
-	if got := DefaultBudget("/proc"); got < 0 || got > maxDefaultBudget {
+	if got := (&Cache{files: filesAt(t, "/proc")}).defaultBudget(); got < 0 || got > maxDefaultBudget {
 		t.Errorf("%d on a disk without size", got)
 	}
 }

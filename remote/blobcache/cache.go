@@ -25,12 +25,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 const (
@@ -48,7 +51,8 @@ type Options struct {
 	MaxRequest int64
 	// Budget bounds the bytes that everything below the directory takes on
 	// disk, as du counts them, by what this Cache writes. What does not fit
-	// is not stored. Zero means no bound. See DefaultBudget.
+	// is not stored. Zero means no bound, DefaultBudget the one that suits the
+	// disk.
 	Budget int64
 	// Warnf gets one sentence when the disk first fails to take or give
 	// bytes. The default drops it. It may be called by any goroutine.
@@ -58,16 +62,22 @@ type Options struct {
 // A Cache is a cache directory. It is safe for concurrent use, and so is the
 // directory for any number of Caches in any number of processes.
 type Cache struct {
-	dir        string
+	dir        string // its path, for messages
+	files      *beneath.Dir
+	readOnly   error       // why nothing is written; nil if it is
+	unmarked   atomic.Bool // the directory has no version yet: the disk was full
 	maxRequest int64
 	warnf      func(format string, args ...any)
 	count      counters
 	budget     *budget
 	contents   contents
 
-	warned      atomic.Bool
-	retryWrites time.Duration
-	noWrites    atomic.Int64 // until this time, Unix nanoseconds
+	warned   atomic.Bool // that the disk does not take something
+	warnedOf atomic.Bool // of what cannot be used
+
+	warnedOthers atomic.Bool // of what is not ours and takes room
+	retryWrites  time.Duration
+	noWrites     atomic.Int64 // until this time, Unix nanoseconds
 
 	fetch  fetcher
 	flying sync.WaitGroup // the goroutines of flights, and who is at a content
@@ -78,10 +88,15 @@ type Cache struct {
 
 // Open opens the cache directory dir and creates it, readable by its owner
 // alone, if there is none. It removes what killed processes left unfinished.
+// From then on the directory is the one that was opened, whatever becomes of its
+// path.
 //
-// It fails, and names the path at fault, if dir is not a directory, if a
-// part of it is not writable, or if a newer format is in it. A disk that is full
-// is no failure: it costs speed, and a warning.
+// A directory is a cache if it is new or empty, or has the version file of one,
+// and belongs to this user, and nobody else may write it or a part of it. It
+// fails with a *DirError of any other, of one that is none or cannot be made,
+// and of one of a newer format. A cache that this user may only read, their own
+// or root's, is used as it is: see ReadOnly. A disk that is full is no failure: it
+// costs speed, and a warning.
 func Open(dir string, opts *Options) (*Cache, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -90,25 +105,34 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache directory %s: %w", dir, err)
 	}
-	made := makeTree(dir)
+	f, readOnly, made := openDir(dir)
 	if made != nil && !isFull(made) {
 		return nil, made
 	}
-	sweep(filepath.Join(dir, tmpDir))
 	c := &Cache{
 		dir:         dir,
+		readOnly:    readOnly,
 		maxRequest:  opts.MaxRequest,
 		warnf:       opts.Warnf,
 		retryWrites: retryWrites,
 		stores:      map[storeKey]*store{},
 	}
-	c.budget = newBudget(c, opts.Budget)
+	if c.warnf == nil {
+		c.warnf = func(string, ...any) {}
+	}
+	c.files = beneath.New(dir, f, &beneath.Options{Again: c.openAgain, Refused: c.refused})
+	c.unmarked.Store(made != nil)
+	if readOnly == nil {
+		sweep(c.files)
+	}
+	limit := opts.Budget
+	if limit == DefaultBudget {
+		limit = c.defaultBudget()
+	}
+	c.budget = newBudget(c, limit)
 	c.contents.init()
 	if c.maxRequest <= 0 {
 		c.maxRequest = defaultMaxRequest
-	}
-	if c.warnf == nil {
-		c.warnf = func(string, ...any) {}
 	}
 	if made != nil {
 		// Whatever is written later makes the directories that it needs.
@@ -116,6 +140,27 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	}
 	return c, nil
 }
+
+// openAgain opens the directory again that was removed while it was in use.
+func (c *Cache) openAgain() (*os.File, error) {
+	f, readOnly, err := openDir(c.dir)
+	if err == nil && readOnly != nil {
+		f.Close()
+		return nil, readOnly
+	}
+	c.unmarked.Store(err != nil)
+	if f != nil {
+		return f, nil
+	}
+	return nil, err
+}
+
+// Indexes returns where the layer indexes lie, which this package counts and
+// removes, and does not read or write.
+func (c *Cache) Indexes() *beneath.Dir { return c.files.Sub(indexesDir) }
+
+// ReadOnly returns why nothing is written to the directory: nil if it is.
+func (c *Cache) ReadOnly() error { return c.readOnly }
 
 // Line returns what has been measured of the way to the sources, all of them
 // taken together. Sizes of requests go by it.
@@ -157,34 +202,13 @@ func (c *Cache) Close() error {
 		s.closeFile()
 	}
 	c.budget.close()
-	return nil
+	return c.files.Close()
 }
 
-// path returns where the content of digest d lies in one of the directories
-// by digest. d must be valid: it becomes a part of the path.
+// path returns the name that the content of digest d has in one of the
+// directories by digest. d must be valid: it becomes a part of the name.
 func (c *Cache) path(dir string, d digest.Digest) string {
-	return filepath.Join(c.dir, dir, d.Algorithm().String(), d.Encoded())
-}
-
-// tmp is where files are written before they get their name.
-func (c *Cache) tmp() string { return filepath.Join(c.dir, tmpDir) }
-
-// mayWrite reports whether the disk is worth trying.
-func (c *Cache) mayWrite() bool { return time.Now().UnixNano() >= c.noWrites.Load() }
-
-// diskFailed notes that the disk refused something: nothing is written for a
-// while, and the first time says so.
-func (c *Cache) diskFailed(err error) {
-	c.noWrites.Store(time.Now().Add(c.retryWrites).UnixNano())
-	c.WarnDisk(err)
-}
-
-// WarnDisk warns that the disk did not take what somebody else writes below the
-// directory, unless it has been said already that it is full or fails.
-func (c *Cache) WarnDisk(err error) {
-	if c.warned.CompareAndSwap(false, true) {
-		c.warnf("cache directory %s: %v; what cannot be stored is fetched each time it is read", c.dir, err)
-	}
+	return path.Join(dir, d.Algorithm().String(), d.Encoded())
 }
 
 // Stats are the counters of one Cache since it was opened.

@@ -2,15 +2,13 @@ package blobcache
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
+	"path"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -38,7 +36,7 @@ func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chu
 	if err != nil {
 		return check, err
 	}
-	f, err := os.OpenFile(c.path(blobsDir, d), os.O_RDWR, 0)
+	f, err := c.files.OpenFile(c.path(blobsDir, d), os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return check, nil
 	}
@@ -76,7 +74,7 @@ func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chu
 // lookAt returns what an open file says of itself. An empty one is that of a
 // blob that has nothing.
 func lookAt(f *os.File) (l layout, epoch uint64, ok bool, err error) {
-	if err := flock(f, unix.LOCK_EX); err != nil {
+	if err := lockSoon(f); err != nil && !noLocks(err) {
 		return l, 0, false, err
 	}
 	defer flock(f, unix.LOCK_UN)
@@ -130,8 +128,9 @@ func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (c
 // unless it is right, or gone, now that nobody else takes anything away. It
 // returns false of a chunk that was never really there, too.
 func (b *blobFile) removeUnless(k int64, right func(k int64) (bool, error)) (removed bool, err error) {
-	if err := flock(b.f, unix.LOCK_EX); err != nil {
-		return false, err
+	locked := lockSoon(b.f)
+	if locked != nil && !noLocks(locked) {
+		return false, locked
 	}
 	defer flock(b.f, unix.LOCK_UN)
 	_, epoch, ok := readFooter(b.f)
@@ -142,6 +141,10 @@ func (b *blobFile) removeUnless(k int64, right func(k int64) (bool, error)) (rem
 		return false, nil
 	}
 	hollow := b.hollow(k)
+	if locked != nil {
+		// The bytes stay: who opens the file now would not notice that they go.
+		return !hollow, b.setWord(k, 0)
+	}
 	if err := writeEpoch(b.f, b.layout, epoch+1); err != nil {
 		return false, err
 	}
@@ -164,34 +167,48 @@ func (b *blobFile) removeUnless(k int64, right func(k int64) (bool, error)) (rem
 func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, err error) {
 	for _, dir := range []struct {
 		name  string
-		right func(path string, data []byte) (ours, right bool)
+		right func(name string, data []byte) bool
 	}{
 		{metaDir, rightMeta},
 		{refsDir, c.rightRef},
 		{verifiedDir, rightMark},
 		{imagesDir, rightImage},
 	} {
-		err := filepath.WalkDir(filepath.Join(c.dir, dir.name), func(path string, e fs.DirEntry, err error) error {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil || !e.Type().IsRegular() {
-				return err
-			}
-			ours, bad, err := verifyFile(path, dir.right)
-			if ours {
-				checked++
-			}
-			if bad {
-				c.count.badStored.Add(1)
-				rel, _ := filepath.Rel(c.dir, path)
-				removed = append(removed, rel)
-			}
-			return err
-		})
+		some, wrong, err := c.verifyFiles(ctx, dir.name, dir.right)
+		checked += some
+		removed = append(removed, wrong...)
+		if err != nil {
+			return checked, removed, err
+		}
+	}
+	return checked, removed, nil
+}
+
+// verifyFiles checks the files below one directory. What cannot be read counts
+// as missing.
+func (c *Cache) verifyFiles(ctx context.Context, dir string, right func(name string, data []byte) bool) (checked int, removed []string, err error) {
+	var names []string
+	err = c.files.Walk(dir, func(name string, st *unix.Stat_t) bool {
+		if isRegular(st) && kindOf(name) != kindOther {
+			names = append(names, name)
+		}
+		return true
+	}, func(string, error) {})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, nil, err
+	}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return checked, removed, err
+		}
+		there, bad, err := c.verifyFile(name, right)
+		if there {
+			checked++
+		}
+		if bad {
+			c.count.badStored.Add(1)
+			removed = append(removed, name)
+		}
 		if err != nil {
 			return checked, removed, err
 		}
@@ -200,8 +217,8 @@ func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, 
 }
 
 // verifyFile checks one file and removes it if it is wrong.
-func verifyFile(path string, right func(path string, data []byte) (ours, right bool)) (ours, bad bool, err error) {
-	f, err := os.Open(path)
+func (c *Cache) verifyFile(name string, right func(name string, data []byte) bool) (there, bad bool, err error) {
+	f, err := c.files.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, false, nil
 	}
@@ -210,48 +227,34 @@ func verifyFile(path string, right func(path string, data []byte) (ours, right b
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxMeta+1))
-	ours, ok := right(path, data)
-	if !ours || err == nil && ok && len(data) <= maxMeta {
-		return ours, false, nil
+	if err == nil && len(data) <= maxMeta && right(name, data) {
+		return true, false, nil
 	}
-	if !isAt(f, path) {
+	if !c.files.Is(f, name) {
 		return true, false, nil // there is another one now
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, false, err
 	}
 	return true, true, nil
 }
 
-func rightMeta(path string, data []byte) (ours, right bool) {
-	d, ours := digestOf(path)
-	return ours, ours && d.Algorithm().FromBytes(data) == d
+func rightMeta(name string, data []byte) bool {
+	d, ours := digestOf(name)
+	return ours && d.Algorithm().FromBytes(data) == d
 }
 
-func rightMark(path string, data []byte) (ours, right bool) {
-	_, ours = digestOf(path)
-	_, right = parseMark(data)
-	return ours, right
+func rightMark(_ string, data []byte) bool {
+	_, right := parseMark(data)
+	return right
 }
 
-func rightImage(path string, data []byte) (ours, right bool) {
-	name, ours := strings.CutSuffix(filepath.Base(path), ".json")
-	if sum, err := hex.DecodeString(name); !ours || err != nil || len(sum) != 32 {
-		return false, false
-	}
+func rightImage(name string, data []byte) bool {
 	img, ok := parseImage(data)
-	return true, ok && img.fileName() == filepath.Base(path)
+	return ok && img.fileName() == path.Base(name)
 }
 
-func (c *Cache) rightRef(path string, data []byte) (ours, right bool) {
-	name, ours := strings.CutSuffix(filepath.Base(path), ".json")
-	sum, err := hex.DecodeString(name)
-	if !ours || err != nil || len(sum) != 32 {
-		return false, false
-	}
+func (c *Cache) rightRef(name string, data []byte) bool {
 	var r ref
-	if json.Unmarshal(data, &r) != nil || r.Descriptor.Digest.Validate() != nil {
-		return true, false
-	}
-	return true, c.refPath(r.Name) == path
+	return json.Unmarshal(data, &r) == nil && r.Descriptor.Digest.Validate() == nil && c.refPath(r.Name) == name
 }

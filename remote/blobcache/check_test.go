@@ -64,7 +64,7 @@ func TestVerifyBlob(t *testing.T) {
 				checkRead(t, b, src, k*c, 1)
 			}
 			reader.flying.Wait()
-			os.Remove(reader.path(verifiedDir, src.Digest()))
+			os.Remove(reader.at(reader.path(verifiedDir, src.Digest())))
 			if tt.damage != nil {
 				tt.damage(t, blobPath(dir, src))
 			}
@@ -185,16 +185,16 @@ func TestVerifyBlobAmongOthers(t *testing.T) {
 
 // A file that somebody replaces while it is looked at stays.
 func TestVerifyFileReplaced(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "a")
+	c := openCache(t, t.TempDir(), nil)
+	path := c.at("a")
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ours, bad, err := verifyFile(path, func(path string, data []byte) (bool, bool) {
-		if err := writeFile(dir, path, []byte("new")); err != nil {
+	ours, bad, err := c.verifyFile("a", func(name string, data []byte) bool {
+		if err := writeFile(c.files, name, []byte("new")); err != nil {
 			t.Error(err)
 		}
-		return true, false
+		return false
 	})
 	if !ours || bad || err != nil {
 		t.Errorf("verifyFile() = %v, %v, %v", ours, bad, err)
@@ -222,14 +222,14 @@ func TestVerifyMeta(t *testing.T) {
 		case 1:
 			path = filepath.Join(dir, imagesDir, img.fileName())
 		case 2:
-			path = c.path(metaDir, d)
+			path = c.at(c.path(metaDir, d))
 		case 4:
-			path = c.refPath(name)
+			path = c.at(c.refPath(name))
 		case 6:
-			path = c.path(verifiedDir, d)
+			path = c.at(c.path(verifiedDir, d))
 		case 8: // a reference under another's name
-			path = c.refPath(name)
-			other, err := os.ReadFile(c.refPath("example.com/a:7"))
+			path = c.at(c.refPath(name))
+			other, err := os.ReadFile(c.at(c.refPath("example.com/a:7")))
 			if err != nil {
 				t.Fatal(err)
 			}

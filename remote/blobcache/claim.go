@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 // maxClaimPause is how late one may notice that a claim was given back.
@@ -26,17 +27,20 @@ func (c *Cache) Claim(ctx context.Context, d digest.Digest) (release func(), err
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}
-	path := c.path(claimsDir, d)
+	if c.readOnly != nil {
+		return func() {}, nil
+	}
+	name := c.path(claimsDir, d)
 	for pause := time.Millisecond; ; pause = min(2*pause, maxClaimPause) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		f, err := tryClaim(path)
+		f, err := tryClaim(c.files, name)
 		switch {
 		case err == nil:
 			return sync.OnceFunc(func() {
 				// Before the lock is given back: nobody else removes it.
-				os.Remove(path)
+				_ = c.files.Remove(name)
 				f.Close()
 			}), nil
 		case errors.Is(err, errReplaced):
@@ -57,16 +61,13 @@ func (c *Cache) Claim(ctx context.Context, d digest.Digest) (release func(), err
 var errReplaced = errors.New("file was replaced")
 
 // tryClaim makes and locks the file of a claim.
-func tryClaim(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+func tryClaim(d *beneath.Dir, name string) (*os.File, error) {
+	f, err := openOver(d, name, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
 	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil && !isAt(f, path) {
+	if err == nil && !d.Is(f, name) {
 		err = errReplaced
 	}
 	if err != nil {

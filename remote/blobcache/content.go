@@ -100,8 +100,8 @@ func (c *Cache) HasContent(d digest.Digest, size int64) bool {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
 		return false
 	}
-	st, err := os.Lstat(c.path(contentsDir, d))
-	return err == nil && st.Mode().IsRegular() && st.Size() == size
+	st, err := c.files.Stat(c.path(contentsDir, d))
+	return err == nil && isRegular(st) && st.Size == size
 }
 
 // OpenContent opens the content with SHA-256 d. The first time in the life of
@@ -182,12 +182,15 @@ func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, err
 // its place.
 func (c *Cache) dropContent(x *Content, d digest.Digest) error {
 	c.count.badStored.Add(1)
-	path := c.path(contentsDir, d)
-	if !isAt(x.f, path) {
+	name := c.path(contentsDir, d)
+	if !c.files.Is(x.f, name) {
 		return nil
 	}
 	c.contents.forget(d)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if c.readOnly != nil {
+		return nil
+	}
+	if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -200,10 +203,10 @@ func (c *Cache) useContent(x *Content, d digest.Digest, size int64) (*Content, e
 		x.Close()
 		return nil, fmt.Errorf("content %s: it has %d bytes, and not %d: %w", d, x.size, size, fs.ErrNotExist)
 	}
-	if st, err := x.f.Stat(); err == nil {
+	if st, err := x.f.Stat(); err == nil && c.readOnly == nil {
 		now := time.Now()
 		if age := now.Sub(st.ModTime()); age > contentTouch || age < -futureTime {
-			c.contents.touch(x, d, c.path(contentsDir, d), now)
+			c.touchContent(x, d, now)
 		}
 	}
 	return x, nil
@@ -213,11 +216,11 @@ func (c *Cache) useContent(x *Content, d digest.Digest, size int64) (*Content, e
 // but if its identity is known. It is fs.ErrNotExist if there is none, or it
 // is about to be removed.
 func (c *Cache) lockContent(d digest.Digest) (*Content, identity, error) {
-	path := c.path(contentsDir, d)
+	name := c.path(contentsDir, d)
 	// Each turn but the last means that another process replaced the file at
 	// that moment.
 	for range 100 {
-		f, err := os.Open(path)
+		f, err := c.files.Open(name)
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				c.contents.forget(d)
@@ -225,11 +228,9 @@ func (c *Cache) lockContent(d digest.Digest) (*Content, identity, error) {
 			return nil, identity{}, err
 		}
 		err = flock(f, unix.LOCK_SH|unix.LOCK_NB)
-		if err == nil && isAt(f, path) {
+		none := noLocks(err)
+		if (err == nil || none) && c.files.Is(f, name) {
 			id, st, err := identify(f)
-			if err == nil && !st.Mode().IsRegular() {
-				err = fs.ErrNotExist
-			}
 			if err != nil {
 				f.Close()
 				return nil, identity{}, err
@@ -237,10 +238,10 @@ func (c *Cache) lockContent(d digest.Digest) (*Content, identity, error) {
 			return &Content{f: f, size: st.Size()}, id, nil
 		}
 		f.Close()
-		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, identity{}, &fs.PathError{Op: "flock", Path: path, Err: err}
+		if err != nil && !none && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, identity{}, &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
-		if err != nil {
+		if err != nil && !none {
 			break
 		}
 	}
@@ -277,13 +278,13 @@ func (c *Cache) ContentProbe() (*os.File, error) {
 	if closed {
 		return nil, fmt.Errorf("cache directory %s: %w", c.dir, fs.ErrClosed)
 	}
-	w, err := createOwned(c.tmp())
+	w, err := createOwned(c.files)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	defer os.Remove(w.Name())
-	return os.Open(w.Name())
+	defer w.discard()
+	return c.files.Open(w.name)
 }
 
 // contentWord is the state word of a content that was last used at t.

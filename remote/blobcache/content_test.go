@@ -96,7 +96,7 @@ func TestContentWrong(t *testing.T) {
 	data := randomBytes(contentPiece+100, 410)
 	replace := func(data []byte) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
-			if err := writeFile(filepath.Dir(path), path, data); err != nil {
+			if err := replaceFile(path, data); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -318,7 +318,7 @@ func TestContentCheckedOnce(t *testing.T) {
 	data := randomBytes(contentPiece, 418)
 	dir := t.TempDir()
 	storeContent(t, openCache(t, dir, nil), data)
-	if err := writeFile(dir, contentPath(dir, data), randomBytes(contentPiece, 419)); err != nil {
+	if err := replaceFile(contentPath(dir, data), randomBytes(contentPiece, 419)); err != nil {
 		t.Fatal(err)
 	}
 	c := openCache(t, dir, nil)
@@ -387,7 +387,7 @@ func TestVerifyContent(t *testing.T) {
 		ok     bool
 	}{
 		{"right", nil, ContentCheck{Bytes: contentPiece + 1, Got: d}, true},
-		{"wrong", func(t *testing.T, path string) error { return writeFile(filepath.Dir(path), path, wrong) },
+		{"wrong", func(t *testing.T, path string) error { return replaceFile(path, wrong) },
 			ContentCheck{Bytes: 100, Got: digest.FromBytes(wrong), Bad: true}, true},
 		{"changed in place", func(t *testing.T, path string) error { return os.Truncate(path, contentPiece) },
 			ContentCheck{Bytes: contentPiece, Got: digest.FromBytes(data[:contentPiece]), Bad: true}, true},

@@ -62,13 +62,14 @@ func (k *contents) forget(d digest.Digest) {
 	delete(k.checked, d)
 }
 
-// touch makes now the last use of a known content.
-func (k *contents) touch(x *Content, d digest.Digest, path string, now time.Time) {
+// touchContent makes now the last use of a known content.
+func (c *Cache) touchContent(x *Content, d digest.Digest, now time.Time) {
+	name := c.path(contentsDir, d)
 	// If it fails it only goes earlier.
-	_ = os.Chtimes(path, now, now)
+	_ = c.files.Touch(name, now)
 	// Where files have no time of birth this has changed the identity.
-	if id, _, err := identify(x.f); err == nil && isAt(x.f, path) {
-		k.know(d, id)
+	if id, _, err := identify(x.f); err == nil && c.files.Is(x.f, name) {
+		c.contents.know(d, id)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -25,13 +24,13 @@ type HeldContent struct {
 // Contents returns the contents in the directory, in the order of their
 // digests.
 func (c *Cache) Contents() ([]HeldContent, error) {
-	w := walker{inv: inventory{dir: c.dir}, linked: map[uint64]bool{}}
-	if err := w.below(filepath.Join(c.dir, contentsDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	w := newWalker(c.files)
+	if err := w.below(contentsDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
 	var all []HeldContent
 	for _, f := range w.inv.files {
-		if d, ok := digestOf(f.path); ok && d.Algorithm() == digest.SHA256 && f.path == c.path(contentsDir, d) {
+		if d, ok := digestOf(f.name); ok && f.kind == kindContent && d.Algorithm() == digest.SHA256 {
 			all = append(all, HeldContent{Digest: d, Size: f.size, Disk: f.bytes, Used: f.mtime})
 		}
 	}

@@ -1,7 +1,6 @@
 package blobcache
 
 import (
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -45,9 +44,9 @@ func (c *Cache) reserveContent(size int64) bool {
 	defer u.mu.Unlock()
 	need := func() int64 { return u.stored + u.coming + blocks(size) - limit/2 }
 	if age := now.Sub(u.counted); age > contentCount || need() > 0 && age > fullTime {
-		w := walker{inv: inventory{dir: c.dir}, linked: map[uint64]bool{}}
+		w := newWalker(c.files)
 		// If there is nothing, nothing is what they take.
-		_ = w.below(filepath.Join(c.dir, contentsDir))
+		_ = w.below(contentsDir)
 		u.stored, u.counted = w.inv.total, now
 		if over := need(); over > 0 {
 			e := eviction{inv: w.inv, rule: u.rule(), now: now, want: over + limit/40}

@@ -208,7 +208,7 @@ func TestEvictsContents(t *testing.T) {
 		{[]string{"open"}, 0, 1},
 		{[]string{"open"}, 0, 0},
 	} {
-		inv, err := walk(dir)
+		inv, err := walk(filesAt(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -56,9 +56,9 @@ func (c *Cache) StoreContent(ctx context.Context, d digest.Digest, size int64, r
 
 // writeContent writes a content that there is room for among contents.
 func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (x *Content, err error) {
-	var w *os.File
+	var w *tempFile
 	err = c.putContent(fileRoom(0), func() (err error) {
-		w, err = createOwned(c.tmp())
+		w, err = createOwned(c.files)
 		return err
 	})
 	if err != nil {
@@ -67,7 +67,7 @@ func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r
 	defer w.Close()
 	defer func() {
 		if err != nil {
-			os.Remove(w.Name())
+			w.discard()
 		}
 	}()
 	if err := c.copyContent(ctx, w, d, size, r); err != nil {
@@ -77,7 +77,7 @@ func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r
 	if err != nil {
 		return nil, err
 	}
-	if err := c.publishContent(f, d); err != nil {
+	if err := c.publishContent(w, f, d); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r
 }
 
 // copyContent writes to w what r gives, which must have size and digest.
-func (c *Cache) copyContent(ctx context.Context, w *os.File, d digest.Digest, size int64, r io.Reader) error {
+func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, size int64, r io.Reader) error {
 	h := sha256.New()
 	// One byte more than there should be tells that there are too many.
 	buf := make([]byte, min(contentPiece, size+1))
@@ -127,20 +127,22 @@ func (c *Cache) copyContent(ctx context.Context, w *os.File, d digest.Digest, si
 // reopenContent opens the file behind w anew, so that it can only be read, with
 // the lock of a reader in place of the lock of w, and closes w: a file that
 // somebody may write cannot be executed.
-func reopenContent(w *os.File) (*os.File, error) {
+func reopenContent(w *tempFile) (*os.File, error) {
 	if err := w.Chmod(contentMode); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(w.Name())
+	f, err := w.dir.Open(w.name)
 	if err != nil {
 		return nil, err
 	}
-	err = flock(w, unix.LOCK_SH)
-	if err == nil {
+	if err = flock(w.File, unix.LOCK_SH); err == nil {
 		err = flock(f, unix.LOCK_SH|unix.LOCK_NB)
 	}
+	if noLocks(err) {
+		err = nil
+	}
 	// From one kind of lock to the other it belongs to nobody for a moment.
-	if err == nil && !(isAt(w, w.Name()) && isAt(f, w.Name())) {
+	if err == nil && !(w.isThere() && w.dir.Is(f, w.name)) {
 		err = errReplaced
 	}
 	if err == nil {
@@ -154,13 +156,13 @@ func reopenContent(w *os.File) (*os.File, error) {
 }
 
 // publishContent gives a content that is complete its name.
-func (c *Cache) publishContent(f *os.File, d digest.Digest) error {
-	path := c.path(contentsDir, d)
+func (c *Cache) publishContent(w *tempFile, f *os.File, d digest.Digest) error {
+	name := c.path(contentsDir, d)
 	room := int64(0)
-	if !exists(filepath.Dir(path)) {
+	if !c.files.Exists(path.Dir(name)) {
 		room = 2 * blockSize // the first one makes two directories
 	}
-	if err := c.putContent(room, func() error { return rename(f.Name(), path) }); err != nil {
+	if err := c.putContent(room, func() error { return w.publish(name) }); err != nil {
 		return err
 	}
 	if id, _, err := identify(f); err == nil {

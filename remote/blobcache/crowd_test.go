@@ -134,13 +134,13 @@ func useImage(c *Cache, img *crowdImage) error {
 
 func firstReading(c *Cache, img *crowdImage, l int) error {
 	src := img.blobs[l]
-	path := c.path(indexesDir, src.Digest())
+	name := c.path(indexesDir, src.Digest())
 	release, err := c.Claim(context.Background(), src.Digest())
 	if err != nil {
 		return err
 	}
 	defer release()
-	if _, err := os.Stat(path); err == nil {
+	if _, err := os.Stat(c.at(name)); err == nil {
 		return nil
 	}
 	r, err := c.Record(src)
@@ -154,7 +154,7 @@ func firstReading(c *Cache, img *crowdImage, l int) error {
 		p = p[n:]
 	}
 	if c.MakeRoom(int64(img.index)) {
-		if err := writeFile(c.tmp(), path, make([]byte, img.index)); err != nil {
+		if err := writeFile(c.files, name, make([]byte, img.index)); err != nil {
 			return err
 		}
 	}
@@ -355,7 +355,7 @@ func checkSpace(t *testing.T, dir string) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if used, ok := knownUse(dir); !ok || used != du(t, dir) {
+	if used, ok := knownUse(filesAt(t, dir)); !ok || used != du(t, dir) {
 		t.Errorf("space says %d, %v, after a walk; du %d", used, ok, du(t, dir))
 	}
 }

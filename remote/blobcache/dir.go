@@ -2,171 +2,129 @@ package blobcache
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"path"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
-// docs/cache-format.md, "The directory".
 const (
-	versionFile   = "version"
-	versionPrefix = "imgfs cache "
-	version       = 1
-
-	blobsDir   = "blobs"
-	metaDir    = "meta"
-	refsDir    = "refs"
-	indexesDir = "indexes" // of package layerindex
-	imagesDir  = "images"
-	claimsDir  = "claims"
-	tmpDir     = "tmp"
+	// lockTime is how long the lock of a file is worth waiting for. Nobody has
+	// one for long, unless they are stopped, or want to be a nuisance.
+	lockTime = 2 * time.Second
+	// orphanTime is how old a file in tmp gets whose owner is alive, where
+	// the file system has no locks that would tell.
+	orphanTime = 24 * time.Hour
 )
 
-// makeTree creates what is missing of a cache directory and checks the rest.
-func makeTree(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return dirError(dir, err)
-	}
-	marked, err := checkVersion(dir)
-	if err != nil {
-		return err
-	}
-	for _, sub := range []string{"", tmpDir, refsDir, blobsDir, blobsDir + "/sha256", metaDir, metaDir + "/sha256"} {
-		path := filepath.Join(dir, sub)
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			return dirError(path, err)
-		}
-		if err := unix.Access(path, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
-			return dirError(path, err)
-		}
-	}
-	if marked {
-		return nil
-	}
-	path := filepath.Join(dir, versionFile)
-	text := versionPrefix + strconv.Itoa(version) + "\n"
-	if err := writeFile(filepath.Join(dir, tmpDir), path, []byte(text)); err != nil {
-		return dirError(path, err)
-	}
-	return nil
+// A tempFile is a new file in tmp that is to get its name when it is complete.
+// While it is open, sweep leaves it alone.
+type tempFile struct {
+	*os.File
+	dir  *beneath.Dir
+	name string
 }
 
-// dirError says in plain words why path cannot be used.
-func dirError(path string, err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		// MkdirAll names the ancestor that it failed at.
-		path, err = pe.Path, pe.Err
-	}
-	switch {
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-		return fmt.Errorf("cache directory %s is not writable: %w", path, err)
-	case errors.Is(err, unix.ENOTDIR), errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("cache directory %s: %w", path, unix.ENOTDIR)
-	}
-	return fmt.Errorf("cache directory %s: %w", path, err)
+// publish gives the file its name.
+func (t *tempFile) publish(name string) error { return t.dir.Rename(t.name, name) }
+
+// discard removes the file. It must be closed still.
+func (t *tempFile) discard() {
+	// If it stays, a sweep finds it.
+	_ = t.dir.Remove(t.name)
 }
 
-// checkVersion refuses a directory of another format, and reports whether
-// dir says its format. An empty file, which a crash of the machine may leave,
-// says nothing.
-func checkVersion(dir string) (bool, error) {
-	path := filepath.Join(dir, versionFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 {
-		return false, nil
-	}
-	if err != nil {
-		return false, dirError(path, err)
-	}
-	text, ok := strings.CutPrefix(strings.TrimSpace(string(data)), versionPrefix)
-	n, err := strconv.ParseUint(text, 10, 32)
-	switch {
-	case !ok || err != nil || n == 0:
-		return false, fmt.Errorf("cache directory %s: file %s is not that of an imgfs cache", dir, versionFile)
-	case n > version:
-		return false, fmt.Errorf("cache directory %s has format %d, which is newer than this imgfs knows (%d)", dir, n, version)
-	}
-	return true, nil
-}
+// isThere reports whether the file still has its name.
+func (t *tempFile) isThere() bool { return t.dir.Is(t.File, t.name) }
 
-// writeFile gives the file at path the content data, whole or not at all. It
-// writes to a file in tmp, on the same file system, first.
-func writeFile(tmp, path string, data []byte) error {
-	f, err := createOwned(tmp)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err = f.Write(data); err == nil {
-		err = rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
-}
-
-// rename moves a file into a directory that it creates if need be.
-func rename(from, to string) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-		return err
-	}
-	return os.Rename(from, to)
-}
-
-// createOwned creates a file in tmp and locks it: while it is open, sweep
-// leaves it alone.
-func createOwned(tmp string) (*os.File, error) {
-	if err := os.MkdirAll(tmp, 0o700); err != nil {
-		return nil, err
-	}
+// createOwned creates a file in tmp and locks it, where there are locks.
+func createOwned(d *beneath.Dir) (*tempFile, error) {
 	for {
-		f, err := os.CreateTemp(tmp, "*")
+		f, name, err := d.CreateTemp(tmpDir, "")
 		if err != nil {
 			return nil, err
 		}
+		t := &tempFile{f, d, name}
 		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil && isAt(f, f.Name()) {
-			return f, nil
+		if (err == nil || noLocks(err)) && t.isThere() {
+			return t, nil
 		}
 		f.Close()
-		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
-			os.Remove(f.Name())
+		if err != nil && !noLocks(err) && !errors.Is(err, unix.EWOULDBLOCK) {
+			t.discard()
 			return nil, &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 		// A sweep came between the file and its lock, and removes it.
 	}
 }
 
+// writeFile gives the file with this name the content data, whole or not at
+// all. It writes to a file in tmp first.
+func writeFile(d *beneath.Dir, name string, data []byte) error {
+	t, err := createOwned(d)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	if _, err = t.Write(data); err == nil {
+		err = t.publish(name)
+	}
+	if err != nil {
+		t.discard()
+	}
+	return err
+}
+
 // sweep removes the files in tmp whose owner is gone. What it cannot remove
 // it leaves to the next one.
-func sweep(tmp string) {
-	entries, err := os.ReadDir(tmp)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if e.Type().IsRegular() {
-			sweepFile(filepath.Join(tmp, e.Name()))
+func sweep(d *beneath.Dir) {
+	_ = d.Walk(tmpDir, func(name string, st *unix.Stat_t) bool {
+		if isRegular(st) && kindOf(name) == kindOwned {
+			sweepFile(d, name)
 		}
-	}
+		return name == tmpDir
+	}, func(string, error) {})
 }
 
 // sweepFile removes a file if nobody has its lock, and reports whether it did.
-func sweepFile(path string) bool {
-	f, err := os.Open(path)
+// Where there are no locks it goes by the file's age.
+func sweepFile(d *beneath.Dir, name string) bool {
+	f, err := d.Open(name)
 	if err != nil {
-		return false
+		return isRefused(err) && isOrphan(d, name) && d.Remove(name) == nil
 	}
 	defer f.Close()
+	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil && (!noLocks(err) || path.Dir(name) == tmpDir && !isOrphan(d, name)) {
+		return false
+	}
 	// The name may have become that of another file, which has an owner.
-	return flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(f, path) && os.Remove(path) == nil
+	return d.Is(f, name) && d.Remove(name) == nil
+}
+
+// isOrphan reports whether a file is too old to have an owner.
+func isOrphan(d *beneath.Dir, name string) bool {
+	st, err := d.Stat(name)
+	return err == nil && time.Since(time.Unix(st.Mtim.Unix())) > orphanTime
+}
+
+// openOver is OpenFile for a file that is made if need be; one that is there and
+// of no use to this user is replaced, where the directory is theirs.
+func openOver(d *beneath.Dir, name string, flags int) (*os.File, error) {
+	f, err := d.OpenFile(name, flags|os.O_CREATE)
+	if isRefused(err) && d.Remove(name) == nil {
+		return d.OpenFile(name, flags|os.O_CREATE)
+	}
+	return f, err
+}
+
+func isRefused(err error) bool {
+	var refused *beneath.RefusedError
+	return errors.As(err, &refused)
 }
 
 // flock locks an open file. Closing it gives the lock back.
@@ -179,12 +137,29 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// isAt reports whether the open file f is the one at path.
-func isAt(f *os.File, path string) bool {
-	open, err := f.Stat()
-	if err != nil {
-		return false
+// lockSoon takes a lock that nobody has for long. It is errBusy if somebody
+// does; of a file system without locks see noLocks.
+func lockSoon(f *os.File) error {
+	deadline := time.Now().Add(lockTime)
+	for pause := 20 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errBusy
+		}
+		time.Sleep(pause)
 	}
-	named, err := os.Lstat(path)
-	return err == nil && os.SameFile(open, named)
 }
+
+// noLocks reports whether err says that a file system has no locks, or none for
+// a file that cannot be written. Then what a lock is to guard is done in a way
+// that needs none: docs/cache-format.md, "Without locks".
+func noLocks(err error) bool {
+	return errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EBADF)
+}
+
+func isRegular(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFREG }
+
+func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }

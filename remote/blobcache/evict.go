@@ -70,7 +70,7 @@ func (e *eviction) run() int64 {
 		return e.freed
 	}
 	e.rest(kindIndex)
-	e.rest(kindOther, kindImage)
+	e.rest(kindMeta, kindImage)
 	e.images()
 	return e.freed
 }
@@ -81,7 +81,7 @@ func (e *eviction) enough() bool { return e.freed >= e.want }
 func (e *eviction) sweep() {
 	for _, f := range e.inv.files {
 		switch {
-		case f.kind == kindOwned && sweepFile(f.path):
+		case f.kind == kindOwned && sweepFile(e.inv.dir, f.name):
 			e.freed += f.bytes
 		case f.kind == kindUnborn && e.now.Sub(f.mtime) > unbornTime:
 			e.remove(f)
@@ -91,7 +91,7 @@ func (e *eviction) sweep() {
 
 // remove removes a file that is neither a blob's nor a content.
 func (e *eviction) remove(f found) {
-	if os.Remove(f.path) != nil {
+	if e.inv.dir.Remove(f.name) != nil {
 		return
 	}
 	e.freed += f.bytes
@@ -178,12 +178,13 @@ func (e *eviction) choose(uses []use) int {
 // look adds to uses the chunks of file i that may go.
 func (e *eviction) look(uses []use, i int32) []use {
 	file := e.inv.files[i]
-	d, ok := digestOf(file.path)
+	d, ok := digestOf(file.name)
 	if ok && e.rule.spare[d] {
 		return uses
 	}
-	f, err := os.Open(file.path)
+	f, err := e.inv.dir.Open(file.name)
 	if err != nil {
+		e.empty = append(e.empty, file)
 		return uses
 	}
 	defer f.Close()
@@ -214,29 +215,47 @@ func (e *eviction) look(uses []use, i int32) []use {
 }
 
 // open opens a blob file to remove from it, with its lock; nil if somebody
-// else has it, or the file is no longer there.
-func (e *eviction) open(file found) *os.File {
-	f, err := os.OpenFile(file.path, os.O_RDWR, 0)
+// else has it, or the file is no longer there. Where there are no locks, and of
+// a file that has other names, which are not ours, it can only be removed as a
+// whole.
+func (e *eviction) open(file found) (f *os.File, whole bool) {
+	f, err := e.inv.dir.OpenFile(file.name, os.O_RDWR)
 	if err != nil {
-		return nil
+		e.removeUseless(file, err)
+		return nil, false
 	}
 	// Nobody has it for long, unless they are stopped.
-	if flock(f, unix.LOCK_EX|unix.LOCK_NB) != nil || !isAt(f, file.path) {
+	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil && !noLocks(err) || !e.inv.dir.Is(f, file.name) {
 		f.Close()
-		return nil
+		return nil, false
 	}
-	return f
+	return f, err != nil || file.links > 1
+}
+
+// removeUseless removes a file that could not be opened because it belongs to
+// somebody else, or may not be read: nobody can use it.
+func (e *eviction) removeUseless(file found, err error) bool {
+	if !isRefused(err) || e.inv.dir.Remove(file.name) != nil {
+		return false
+	}
+	e.freed += file.bytes
+	return true
 }
 
 // take removes chunks from a file, unless they have been used since.
 func (e *eviction) take(file found, uses []use) {
-	f := e.open(file)
+	f, whole := e.open(file)
 	if f == nil {
 		return
 	}
 	defer f.Close()
 	l, epoch, ok := readFooter(f)
 	if !ok || epoch == 0 {
+		return
+	}
+	if whole {
+		e.unlink(file, f)
 		return
 	}
 	before := diskBytes(f)
@@ -270,8 +289,12 @@ func (e *eviction) take(file found, uses []use) {
 // unlink removes an open and locked blob file.
 func (e *eviction) unlink(file found, f *os.File) {
 	left := diskBytes(f)
-	retire(f)
-	if os.Remove(file.path) == nil {
+	if file.links > 1 {
+		left = 0
+	} else {
+		retire(f)
+	}
+	if e.inv.dir.Remove(file.name) == nil {
 		e.blobs++
 		e.freed += left
 	}
@@ -280,11 +303,14 @@ func (e *eviction) unlink(file found, f *os.File) {
 // clean removes the data of chunks that are not there: of processes that were
 // killed before they said so.
 func (e *eviction) clean(file found) {
-	f := e.open(file)
+	f, whole := e.open(file)
 	if f == nil {
 		return
 	}
 	defer f.Close()
+	if whole {
+		return
+	}
 	l, epoch, ok := readFooter(f)
 	st, err := f.Stat()
 	if !ok || epoch == 0 || err != nil || e.now.Sub(st.ModTime()) <= writeTime {
@@ -313,7 +339,7 @@ func (e *eviction) shells() {
 
 // removeBlob removes a blob file with all that is in it.
 func (e *eviction) removeBlob(file found) {
-	if f := e.open(file); f != nil {
+	if f, _ := e.open(file); f != nil {
 		e.unlink(file, f)
 		f.Close()
 	}
@@ -339,10 +365,17 @@ func (e *eviction) rest(kinds ...kind) {
 
 // removeContent removes a content that nobody has open.
 func (e *eviction) removeContent(file found) {
-	if sweepFile(file.path) {
+	if sweepFile(e.inv.dir, file.name) {
 		e.contents++
 		e.freed += file.bytes
+		return
 	}
+	f, err := e.inv.dir.Open(file.name)
+	if err != nil {
+		e.removeUseless(file, err)
+		return
+	}
+	f.Close()
 }
 
 // diskBytes returns what an open file takes on disk.

@@ -261,7 +261,7 @@ func (b *blobFile) writeRun(first, end int64, data []byte) error {
 		b.forget(first, end)
 		return err
 	}
-	for k := first; k < end; k++ {
+	for k := first; k < end && !b.unsure; k++ {
 		b.sound[k].Store(now)
 	}
 	return nil

@@ -14,6 +14,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 const testChunk = 4096
@@ -179,4 +181,42 @@ func evict(path string, chunks []int64, stop func(step int) bool) error {
 		}
 	}
 	return nil
+}
+
+// filesAt opens a directory without checking whether it is a cache.
+func filesAt(t testing.TB, dir string) *beneath.Dir {
+	t.Helper()
+	d, err := beneath.Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// at returns the path of a name in the directory.
+func (c *Cache) at(name string) string { return filepath.Join(c.dir, name) }
+
+// isAt reports whether the open file f is the one at path.
+func isAt(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(path)
+	return err == nil && os.SameFile(open, named)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// replaceFile gives the file at path the content data at once.
+func replaceFile(path string, data []byte) error {
+	next := path + ".next"
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
 }

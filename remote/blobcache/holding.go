@@ -3,7 +3,6 @@ package blobcache
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -27,10 +26,10 @@ func (c *Cache) Holding(d digest.Digest) Holding {
 		return h
 	}
 	h.Verified = c.Verification(d)
-	if st, err := os.Stat(c.path(indexesDir, d)); err == nil && st.Mode().IsRegular() {
-		h.Index, h.Used = st.Size(), st.ModTime()
+	if st, err := c.files.Stat(c.path(indexesDir, d)); err == nil && isRegular(st) {
+		h.Index, h.Used = st.Size, time.Unix(st.Mtim.Unix())
 	}
-	f, err := os.Open(c.path(blobsDir, d))
+	f, err := c.files.Open(c.path(blobsDir, d))
 	if err != nil {
 		return h
 	}
@@ -64,13 +63,13 @@ func (c *Cache) Holding(d digest.Digest) Holding {
 // Holdings returns what the directory has of every blob, in the order of their
 // digests, whether or not an image is known that uses it.
 func (c *Cache) Holdings() ([]Holding, error) {
-	inv, err := walk(c.dir)
+	inv, err := walk(c.files)
 	if err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
 	var digests []digest.Digest
 	for _, f := range inv.files {
-		if d, ok := digestOf(f.path); ok && (f.kind == kindBlob || f.kind == kindIndex) {
+		if d, ok := digestOf(f.name); ok && (f.kind == kindBlob || f.kind == kindIndex) {
 			digests = append(digests, d)
 		}
 	}

@@ -4,15 +4,19 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"path"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 // imageTime is how long an image is remembered of which nothing is left.
@@ -45,7 +49,7 @@ func (c *Cache) NoteImage(img Image) {
 	if err != nil {
 		return
 	}
-	c.keepFile(filepath.Join(c.dir, imagesDir, img.fileName()), append(data, '\n'))
+	c.keepFile(path.Join(imagesDir, img.fileName()), append(data, '\n'))
 }
 
 // An imageRecord is an Image in a file. JSON has no other text than UTF-8, and
@@ -79,18 +83,17 @@ func (img *Image) fileName() string {
 // Images returns the images that were noted, the one used last first. What
 // cannot be read is left out.
 func (c *Cache) Images() ([]Image, error) {
-	dir := filepath.Join(c.dir, imagesDir)
-	entries, err := os.ReadDir(dir)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, fmt.Errorf("cache directory: %w", err)
-	}
 	var images []Image
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".json") {
-			if img, ok := readImage(filepath.Join(dir, e.Name())); ok {
+	err := c.files.Walk(imagesDir, func(name string, st *unix.Stat_t) bool {
+		if isRegular(st) && kindOf(name) == kindImage {
+			if img, ok := readImage(c.files, name); ok {
 				images = append(images, img)
 			}
 		}
+		return name == imagesDir
+	}, func(string, error) {})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cache directory: %w", err)
 	}
 	slices.SortFunc(images, func(a, b Image) int {
 		if n := b.Used.Compare(a.Used); n != 0 {
@@ -102,11 +105,8 @@ func (c *Cache) Images() ([]Image, error) {
 }
 
 // readImage reads an image record.
-func readImage(path string) (img Image, ok bool) {
-	if st, err := os.Stat(path); err != nil || st.Size() > maxMeta {
-		return Image{}, false
-	}
-	data, err := os.ReadFile(path)
+func readImage(d *beneath.Dir, name string) (img Image, ok bool) {
+	data, _, err := d.ReadFile(name, maxMeta)
 	if err != nil {
 		return Image{}, false
 	}
@@ -132,7 +132,7 @@ func parseImage(data []byte) (img Image, ok bool) {
 // long.
 func (e *eviction) images() {
 	for _, f := range e.inv.files {
-		if f.kind == kindImage && e.now.Sub(f.mtime) > imageTime && !e.anyLeft(f.path) {
+		if f.kind == kindImage && e.now.Sub(f.mtime) > imageTime && !e.anyLeft(f.name) {
 			e.remove(f)
 		}
 	}
@@ -140,14 +140,9 @@ func (e *eviction) images() {
 
 // anyLeft reports whether the directory has something of an image.
 func (e *eviction) anyLeft(record string) bool {
-	img, _ := readImage(record)
+	img, _ := readImage(e.inv.dir, record)
 	return slices.ContainsFunc(img.Layers, func(l ImageLayer) bool {
 		alg, hex := l.Digest.Algorithm().String(), l.Digest.Encoded()
-		return exists(filepath.Join(e.inv.dir, blobsDir, alg, hex)) || exists(filepath.Join(e.inv.dir, indexesDir, alg, hex))
+		return e.inv.dir.Exists(path.Join(blobsDir, alg, hex)) || e.inv.dir.Exists(path.Join(indexesDir, alg, hex))
 	})
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

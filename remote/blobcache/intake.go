@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/imgfs/imgfs/remote"
 )
 
@@ -156,8 +154,8 @@ func (s *store) hasRoom() bool {
 	if !s.c.mayWrite() || s.c.budget.limit > 0 && s.size > s.c.budget.limit/2 {
 		return false
 	}
-	var st unix.Statfs_t
-	if unix.Statfs(s.c.dir, &st) != nil {
+	st, err := s.c.files.Statfs()
+	if err != nil {
 		return true
 	}
 	// What else is cached does not have to go for it.

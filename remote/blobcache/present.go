@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"path"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -110,7 +109,7 @@ func (s *store) loadPresent(f *blobFile, k int64, buf []byte) []byte {
 
 // HasContents reports whether the directory has any contents at all.
 func (c *Cache) HasContents() bool {
-	f, err := os.Open(filepath.Join(c.dir, contentsDir, string(digest.SHA256)))
+	f, err := c.files.OpenDir(path.Join(contentsDir, string(digest.SHA256)), false)
 	if err != nil {
 		return false
 	}

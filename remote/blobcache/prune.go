@@ -31,8 +31,11 @@ type PruneResult struct {
 // be read, or that another process keeps to itself.
 func (c *Cache) Prune(opts PruneOptions) (PruneResult, error) {
 	var r PruneResult
+	if c.readOnly != nil {
+		return r, c.readOnly
+	}
 	err := c.budget.locked(func() error {
-		inv, err := walk(c.dir)
+		inv, err := walk(c.files)
 		if err != nil {
 			return err
 		}
@@ -56,7 +59,7 @@ func (e *eviction) prune(opts PruneOptions) {
 			switch f.kind {
 			case kindBlob:
 				e.removeBlob(f)
-			case kindIndex, kindImage, kindOther:
+			case kindIndex, kindImage, kindMeta:
 				e.remove(f)
 			case kindContent:
 				e.removeContent(f)
@@ -71,7 +74,7 @@ func (e *eviction) prune(opts PruneOptions) {
 		e.chunks()
 		e.shells()
 		for _, f := range e.inv.files {
-			if (f.kind == kindIndex || f.kind == kindImage || f.kind == kindOther) && f.mtime.Before(old) {
+			if (f.kind == kindIndex || f.kind == kindImage || f.kind == kindMeta) && f.mtime.Before(old) {
 				e.remove(f)
 			}
 		}

@@ -38,13 +38,13 @@ func addFile(t *testing.T, dir, name string, ago time.Duration) string {
 // that are always there.
 func files(t *testing.T, dir string) (names []string) {
 	t.Helper()
-	inv, err := walk(dir)
+	inv, err := walk(filesAt(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range inv.files {
-		if rel, _ := filepath.Rel(dir, f.path); f.kind != kindKept && !strings.HasPrefix(rel, "verified/") {
-			names = append(names, strings.Replace(rel, "sha256/", "", 1))
+		if f.kind != kindKept && !strings.HasPrefix(f.name, "verified/") {
+			names = append(names, strings.Replace(f.name, "sha256/", "", 1))
 		}
 	}
 	slices.Sort(names)
@@ -64,11 +64,11 @@ func TestPrune(t *testing.T) {
 		chunks uint64 // of src
 		want   PruneResult
 	}{
-		{"nothing", PruneOptions{To: -1}, []string{blob, blob2, "indexes/" + old, "indexes/" + recent, "meta/" + old, "meta/" + recent, "tmp/alive", "tmp/dead"}, 0b11111111, PruneResult{}},
-		{"all", PruneOptions{All: true, To: -1}, []string{"tmp/alive"}, 0, PruneResult{Blobs: 2, Indexes: 2}},
-		{"old", PruneOptions{OlderThan: day, To: -1}, []string{blob, "indexes/" + recent, "meta/" + recent, "tmp/alive"}, 0b11110000, PruneResult{Blobs: 1, Indexes: 1}},
-		{"old, all young", PruneOptions{OlderThan: 100 * day, To: -1}, []string{blob, blob2, "indexes/" + old, "indexes/" + recent, "meta/" + old, "meta/" + recent, "tmp/alive"}, 0b11111111, PruneResult{}},
-		{"to nothing", PruneOptions{}, []string{"tmp/alive"}, 0, PruneResult{Blobs: 2, Indexes: 2}},
+		{"nothing", PruneOptions{To: -1}, []string{blob, blob2, "indexes/" + old, "indexes/" + recent, "meta/" + old, "meta/" + recent, "tmp/1", "tmp/2"}, 0b11111111, PruneResult{}},
+		{"all", PruneOptions{All: true, To: -1}, []string{"tmp/1"}, 0, PruneResult{Blobs: 2, Indexes: 2}},
+		{"old", PruneOptions{OlderThan: day, To: -1}, []string{blob, "indexes/" + recent, "meta/" + recent, "tmp/1"}, 0b11110000, PruneResult{Blobs: 1, Indexes: 1}},
+		{"old, all young", PruneOptions{OlderThan: 100 * day, To: -1}, []string{blob, blob2, "indexes/" + old, "indexes/" + recent, "meta/" + old, "meta/" + recent, "tmp/1"}, 0b11111111, PruneResult{}},
+		{"to nothing", PruneOptions{}, []string{"tmp/1"}, 0, PruneResult{Blobs: 2, Indexes: 2}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -84,13 +84,13 @@ func TestPrune(t *testing.T) {
 				addFile(t, dir, d+"/sha256/"+old, 3*day)
 				addFile(t, dir, d+"/sha256/"+recent, time.Hour)
 			}
-			addFile(t, dir, "tmp/dead", 0)
-			alive, err := createOwned(c.tmp())
+			addFile(t, dir, "tmp/2", 0)
+			alive, err := createOwned(c.files)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer alive.Close()
-			if err := os.Rename(alive.Name(), filepath.Join(c.tmp(), "alive")); err != nil {
+			if err := os.Rename(alive.Name(), filepath.Join(dir, "tmp/1")); err != nil {
 				t.Fatal(err)
 			}
 			tt.want.Before = du(t, dir) + blockSize // for the space file
@@ -121,7 +121,7 @@ func checkSpaceOf(t *testing.T, c *Cache) {
 	if err := c.budget.locked(func() error { _, err := c.budget.recount(); return err }); err != nil {
 		t.Fatal(err)
 	}
-	if used, ok := knownUse(c.dir); !ok || used != du(t, c.dir)+c.budget.outstanding() {
+	if used, ok := knownUse(c.files); !ok || used != du(t, c.dir)+c.budget.outstanding() {
 		t.Errorf("space says %d, %v; du %d", used, ok, du(t, c.dir))
 	}
 }
@@ -225,7 +225,7 @@ func TestImagesForgotten(t *testing.T) {
 		for _, e := range entries {
 			age(t, filepath.Join(dir, imagesDir, e.Name()), tt.ago)
 		}
-		inv, err := walk(dir)
+		inv, err := walk(filesAt(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}

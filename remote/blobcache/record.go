@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/remote"
 )
@@ -21,7 +20,7 @@ type Recording struct {
 	c      *Cache
 	digest digest.Digest
 	size   int64
-	f      *os.File // nil once it is over, or there is no room, or the disk failed
+	f      *tempFile // nil once it is over, or there is no room, or the disk failed
 	n      int64
 	done   bool
 }
@@ -38,12 +37,12 @@ func (c *Cache) Record(b remote.Blob) (*Recording, error) {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}
 	r := &Recording{c: c, digest: d, size: b.Size()}
-	if !c.mayWrite() || c.budget.limit > 0 && r.size > c.budget.limit/2 {
+	if !c.mayKeep() || c.budget.limit > 0 && r.size > c.budget.limit/2 {
 		return r, nil
 	}
 	c.budget.beginRecording()
 	stored, err := c.within(fileRoom(0), c.budget.recordingRule(), func() (err error) {
-		r.f, err = createOwned(c.tmp())
+		r.f, err = createOwned(c.files)
 		return err
 	})
 	if err != nil {
@@ -117,15 +116,18 @@ func (r *Recording) publish(l layout, end []byte) error {
 	if _, err := r.f.WriteAt(end, l.word(0)); err != nil {
 		return err
 	}
-	path := r.c.path(blobsDir, r.digest)
-	old, err := os.OpenFile(path, os.O_RDWR, 0)
+	name := r.c.path(blobsDir, r.digest)
+	old, err := r.c.files.OpenFile(name, os.O_RDWR)
 	if err == nil {
 		defer old.Close()
 	}
-	if err := rename(r.f.Name(), path); err != nil {
+	if err := r.f.publish(name); err != nil {
 		return err
 	}
-	if old != nil && flock(old, unix.LOCK_EX) == nil {
+	if old == nil {
+		return nil
+	}
+	if err := lockSoon(old); err == nil || noLocks(err) {
 		retire(old)
 	}
 	return nil
@@ -151,7 +153,7 @@ func (r *Recording) Abort() {
 	if r.done {
 		brought = r.digest
 	} else {
-		os.Remove(r.f.Name())
+		r.f.discard()
 	}
 	r.f.Close()
 	r.f = nil
@@ -168,7 +170,7 @@ func (c *Cache) Stored(d digest.Digest, size int64) (*StoredBlob, bool) {
 	if d.Validate() != nil {
 		return nil, false
 	}
-	f, err := os.Open(c.path(blobsDir, d))
+	f, err := c.files.Open(c.path(blobsDir, d))
 	if err != nil {
 		return nil, false
 	}

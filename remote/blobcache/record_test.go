@@ -165,11 +165,11 @@ func TestSweep(t *testing.T) {
 	}
 	alive.Write(src.data)
 	// What a killed process leaves: a file without a lock.
-	if err := os.WriteFile(c.tmp()+"/dead", src.data, 0o600); err != nil {
+	if err := os.WriteFile(c.at(tmpDir+"/1"), src.data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	openCache(t, dir, nil)
-	if _, err := os.Stat(c.tmp() + "/dead"); err == nil {
+	if _, err := os.Stat(c.at(tmpDir + "/1")); err == nil {
 		t.Error("a dead process's file was left")
 	}
 	if err := alive.Commit(chunksOf(src.data, testChunk)); err != nil || !alive.Recorded() {
@@ -180,24 +180,24 @@ func TestSweep(t *testing.T) {
 
 // A file that has just been made is not swept away once its maker has it.
 func TestSweepAndCreate(t *testing.T) {
-	tmp := t.TempDir()
+	dir := filesAt(t, t.TempDir())
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				sweep(tmp)
+				sweep(dir)
 			}
 		})
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				f, err := createOwned(tmp)
+				f, err := createOwned(dir)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if !isAt(f, f.Name()) {
+				if !f.isThere() {
 					t.Error("swept away")
 				}
 				f.Close()

@@ -4,8 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"os"
-	"path/filepath"
+	"path"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -25,16 +24,12 @@ type ref struct {
 
 func (c *Cache) refPath(name string) string {
 	sum := sha256.Sum256([]byte(name))
-	return filepath.Join(c.dir, refsDir, hex.EncodeToString(sum[:])+".json")
+	return path.Join(refsDir, hex.EncodeToString(sum[:])+".json")
 }
 
 // keptRef returns what name resolved to last.
 func (c *Cache) keptRef(name string) (ref, bool) {
-	path := c.refPath(name)
-	if st, err := os.Stat(path); err != nil || st.Size() > maxMeta {
-		return ref{}, false
-	}
-	data, err := os.ReadFile(path)
+	data, _, err := c.files.ReadFile(c.refPath(name), maxMeta)
 	if err != nil {
 		return ref{}, false
 	}

@@ -3,6 +3,7 @@ package blobcache
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,7 +188,7 @@ func TestHollow(t *testing.T) {
 	c := openCache(t, t.TempDir(), nil)
 	fill(t, c, src, 1, 1, 0)
 	fill(t, c, src, 3, 1, 0)
-	f, err := openBlobFile(blobPath(c.dir, src), layout{src.Size(), testChunk}, false)
+	f, err := openBlobFile(c.files, c.path(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +209,7 @@ func TestEvictPassesOver(t *testing.T) {
 	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 361)}
 	fill(t, c, busy, 0, 4, 1000)
 	fill(t, c, src, 0, 4, 10)
-	noise := filepath.Join(dir, blobsDir, "sha256", "noise")
+	noise := filepath.Join(dir, blobsDir, "sha256", strings.Repeat("0", 64))
 	if err := os.WriteFile(noise, make([]byte, 5000), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +222,7 @@ func TestEvictPassesOver(t *testing.T) {
 	if err := flock(f, unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	inv, err := walk(dir)
+	inv, err := walk(filesAt(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -146,22 +146,21 @@ func (b offlineBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 // keptMeta returns a manifest or config from disk. One that is not what its
 // name says is removed.
 func (c *Cache) keptMeta(d digest.Digest) ([]byte, bool) {
-	path := c.path(metaDir, d)
-	st, err := os.Stat(path)
-	if err != nil {
+	name := c.path(metaDir, d)
+	data, st, err := c.files.ReadFile(name, maxMeta)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false
 	}
-	if st.Size() <= maxMeta {
-		data, err := os.ReadFile(path)
-		if err == nil && d.Algorithm().FromBytes(data) == d {
-			if now := time.Now(); now.Sub(st.ModTime()) > time.Hour {
-				_ = os.Chtimes(path, now, now) // its last use: what to remove first
-			}
-			return data, true
+	if err == nil && d.Algorithm().FromBytes(data) == d {
+		if now := time.Now(); c.readOnly == nil && now.Sub(time.Unix(st.Mtim.Unix())) > time.Hour {
+			_ = c.files.Touch(name, now) // its last use: what to remove first
 		}
+		return data, true
 	}
 	c.count.badStored.Add(1)
-	os.Remove(path)
+	if c.readOnly == nil {
+		_ = c.files.Remove(name)
+	}
 	return nil, false
 }
 

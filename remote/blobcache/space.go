@@ -8,11 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 // docs/cache-format.md, "The budget".
@@ -37,10 +38,13 @@ var errBusy = errors.New("the cache directory is busy")
 // A spaceFile is the open file that says how much the directory takes, with
 // the lease of its owner. It is not safe for concurrent use.
 type spaceFile struct {
-	path  string
+	dir   *beneath.Dir
 	wait  time.Duration // for the lock
 	f     *os.File
 	lease int // the owner's; -1 if there is none
+	// alone: the file system has no locks. Then there are no leases, and
+	// each process walks for itself.
+	alone bool
 }
 
 // A spaceRecord is what the file says.
@@ -58,20 +62,26 @@ func (s *spaceFile) lock() error {
 	deadline := time.Now().Add(s.wait)
 	for {
 		if s.f == nil {
-			f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
+			f, err := openOver(s.dir, spaceName, os.O_RDWR)
 			if err != nil {
 				return err
 			}
 			s.f, s.lease = f, -1
 		}
-		if err := lockBytes(s.f, 0, spaceHeader, deadline); err != nil {
+		if err := lockBytes(s.f, 0, spaceHeader, deadline); err != nil && !s.without(err) {
 			return err
 		}
-		if isAt(s.f, s.path) {
+		if s.dir.Is(s.f, spaceName) {
 			return nil
 		}
 		s.close() // the directory was cleared by hand
 	}
+}
+
+// without reports whether err says that there are no locks, and notes it.
+func (s *spaceFile) without(err error) bool {
+	s.alone = s.alone || noLocks(err) || errors.Is(err, unix.EINVAL)
+	return s.alone
 }
 
 // unlock gives the space lock back.
@@ -103,6 +113,10 @@ func (s *spaceFile) read(boot [16]byte) (spaceRecord, error) {
 		}
 	}
 	r, leases := decodeSpace(p[:n], boot)
+	if s.alone {
+		r.known = false
+		return r, nil
+	}
 	for i, lease := range leases {
 		if lease > 0 && i != s.lease && s.alive(i) {
 			r.leases += lease
@@ -144,7 +158,7 @@ func encodeSpace(boot [16]byte, used, walked int64) []byte {
 // killed in between leaves a number that is too big. The space lock must be
 // held.
 func (s *spaceFile) write(boot [16]byte, used, walked, lease int64) error {
-	if s.lease < 0 && lease > 0 {
+	if s.lease < 0 && lease > 0 && !s.alone {
 		if err := s.takeLease(); err != nil {
 			return err
 		}
@@ -228,9 +242,9 @@ func bootID() (id [16]byte) {
 }
 
 // knownUse returns what the directory takes as far as its space file says.
-func knownUse(dir string) (int64, bool) {
+func knownUse(dir *beneath.Dir) (int64, bool) {
 	p := make([]byte, spaceHeader)
-	f, err := os.Open(filepath.Join(dir, spaceName))
+	f, err := dir.Open(spaceName)
 	if err != nil {
 		return 0, false
 	}

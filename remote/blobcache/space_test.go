@@ -186,9 +186,9 @@ func TestLeaseIsGivenBack(t *testing.T) {
 	if got := leased(); got < maxBatch {
 		t.Errorf("%d bytes leased, want at least %d", got, maxBatch)
 	}
-	before, _ := knownUse(dir)
+	before, _ := knownUse(filesAt(t, dir))
 	c.Close()
-	after, _ := knownUse(dir)
+	after, _ := knownUse(filesAt(t, dir))
 	if got := leased(); got != 0 || before-after < maxBatch-fileRoom(1) {
 		t.Errorf("%d bytes leased after Close, and %d given back", got, before-after)
 	}

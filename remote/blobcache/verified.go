@@ -3,14 +3,14 @@ package blobcache
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
 // verifiedDir holds the marks. docs/cache-format.md, "Verification marks".
@@ -93,22 +93,12 @@ func (c *Cache) mark(d digest.Digest) mark {
 	if d.Validate() != nil {
 		return mark{}
 	}
-	m, ok := readMark(c.path(verifiedDir, d))
-	if !ok {
+	data, _, err := c.files.ReadFile(c.path(verifiedDir, d), maxMark)
+	if err != nil {
 		return mark{}
 	}
+	m, _ := parseMark(data)
 	return m
-}
-
-func readMark(path string) (mark, bool) {
-	if st, err := os.Stat(path); err != nil || st.Size() > maxMark {
-		return mark{}, false
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return mark{}, false
-	}
-	return parseMark(data)
 }
 
 // Verification returns what is known of a blob.
@@ -138,10 +128,10 @@ func (c *Cache) setMark(d digest.Digest, m mark, mayReplace func(old mark) bool)
 	if !mayReplace(c.mark(d)) || !c.mayWrite() {
 		return
 	}
-	path := c.path(verifiedDir, d)
+	name := c.path(verifiedDir, d)
 	// The first mark makes two directories.
 	_, err := c.within(fileRoom(maxMark)+2*blockSize, rule{}, func() error {
-		unlock, err := lockDir(filepath.Dir(path))
+		unlock, err := lockDir(c.files, path.Dir(name))
 		if err != nil {
 			return err
 		}
@@ -149,7 +139,7 @@ func (c *Cache) setMark(d digest.Digest, m mark, mayReplace func(old mark) bool)
 		if !mayReplace(c.mark(d)) {
 			return nil
 		}
-		return writeFile(c.tmp(), path, m.encode())
+		return writeFile(c.files, name, m.encode())
 	})
 	if err != nil {
 		c.diskFailed(err)
@@ -157,15 +147,13 @@ func (c *Cache) setMark(d digest.Digest, m mark, mayReplace func(old mark) bool)
 }
 
 // lockDir takes an exclusive lock on a directory, which it makes if need be.
-func lockDir(path string) (unlock func(), err error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, err
-	}
-	dir, err := os.Open(path)
+// Where there are no locks the last one to write a mark wins.
+func lockDir(d *beneath.Dir, name string) (unlock func(), err error) {
+	dir, err := d.OpenDir(name, true)
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(dir, unix.LOCK_EX); err != nil {
+	if err := lockSoon(dir); err != nil && !noLocks(err) {
 		dir.Close()
 		return nil, err
 	}

@@ -1,54 +1,48 @@
 package blobcache
 
 import (
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/beneath"
 )
 
-// A kind is what a file in the directory is for.
-type kind int
-
-const (
-	kindOther   kind = iota // manifests, references and whatever has no kind of its own
-	kindKept                // what the directory needs itself
-	kindOwned               // what has an owner while it is locked
-	kindBlob                // a blob file
-	kindIndex               // a layer index
-	kindUnborn              // a layer index that is being written
-	kindImage               // an image record
-	kindContent             // a content
-)
-
-// A found is a file that a walk found.
+// A found is a file that a walk found, of a kind that imgfs makes.
 type found struct {
-	path  string
+	name  string // in the directory
 	kind  kind
 	bytes int64 // on disk
 	size  int64
 	mtime time.Time
+	links uint64
 }
 
 // An inventory is what a walk found.
 type inventory struct {
-	dir   string
-	total int64 // bytes on disk, with directories
-	files []found
+	dir    *beneath.Dir
+	total  int64 // bytes on disk, with directories
+	files  []found
+	others []Other
 }
 
-// walk sums up what lies below dir, as du does. What goes away meanwhile, or
-// cannot be looked at, does not count.
-func walk(dir string) (inventory, error) {
-	w := walker{inv: inventory{dir: dir}, linked: map[uint64]bool{}}
+// An Other is something in the directory that imgfs does not make, or cannot
+// get at. It is never removed.
+type Other struct {
+	Path  string `json:"path"`  // in the cache directory
+	Bytes int64  `json:"bytes"` // on disk, with what is below it
+	Why   string `json:"why"`   // it is left alone
+}
+
+// walk sums up what lies in dir, as du does. What goes away meanwhile, or
+// cannot be looked at, does not count, nor what is mounted there.
+func walk(dir *beneath.Dir) (inventory, error) {
+	w := newWalker(dir)
 	// What is given its name meanwhile must not be missed.
-	_ = w.below(filepath.Join(dir, tmpDir))
-	w.skip = filepath.Join(dir, tmpDir)
-	err := w.below(dir)
+	_ = w.below(tmpDir)
+	w.skip = tmpDir
+	err := w.below(".")
 	return w.inv, err
 }
 
@@ -58,76 +52,67 @@ type walker struct {
 	linked map[uint64]bool // inodes with several names, counted once
 }
 
+func newWalker(dir *beneath.Dir) walker {
+	return walker{inv: inventory{dir: dir}, linked: map[uint64]bool{}}
+}
+
 // below adds a directory and what is in it to the inventory. The error is that
 // the directory cannot be read.
 func (w *walker) below(dir string) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if path == dir {
-				return err
-			}
-			return nil
-		}
-		if path == w.skip {
-			return fs.SkipDir
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			w.add(path, info, st)
-		}
-		return nil
+	return w.inv.dir.Walk(dir, w.visit, func(name string, err error) {
+		w.other(name, 0, (&beneath.RefusedError{Err: err}).Why())
 	})
 }
 
-func (w *walker) add(path string, info fs.FileInfo, st *syscall.Stat_t) {
+func (w *walker) visit(name string, st *unix.Stat_t) (enter bool) {
+	if name == w.skip {
+		return false
+	}
 	bytes := st.Blocks * 512
-	if st.Nlink > 1 && !info.IsDir() {
+	if st.Nlink > 1 && !isDir(st) {
 		if w.linked[st.Ino] {
 			bytes = 0
 		}
 		w.linked[st.Ino] = true
 	}
 	w.inv.total += bytes
-	if !info.IsDir() {
-		rel := strings.TrimPrefix(path[len(w.inv.dir):], string(os.PathSeparator))
-		w.inv.files = append(w.inv.files, found{path, kindOf(rel), bytes, info.Size(), info.ModTime()})
-	}
-}
-
-// kindOf says what a file is for, by its path in the directory.
-func kindOf(rel string) kind {
-	top, rest, below := strings.Cut(rel, "/")
 	switch {
-	case !below:
-		return kindKept
-	case top == tmpDir, top == claimsDir:
-		return kindOwned
-	case top == blobsDir:
-		return kindBlob
-	case top == indexesDir && strings.HasPrefix(filepath.Base(rest), "."):
-		return kindUnborn
-	case top == indexesDir:
-		return kindIndex
-	case top == imagesDir:
-		return kindImage
-	case top == contentsDir:
-		return kindContent
+	case isDir(st):
+		if name != "." && !isPart(name) {
+			w.other(name, bytes, "not made by imgfs")
+		}
+	case !isRegular(st):
+		w.other(name, bytes, "not a regular file")
+	case kindOf(name) == kindOther:
+		w.other(name, bytes, "not made by imgfs")
+	default:
+		w.inv.files = append(w.inv.files, found{name, kindOf(name), bytes, st.Size, time.Unix(st.Mtim.Unix()), uint64(st.Nlink)})
 	}
-	return kindOther
+	return true
 }
 
-// digestOf returns the digest that a path of the form …/ALG/HEX stands for.
-func digestOf(path string) (digest.Digest, bool) {
-	d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(path))), filepath.Base(path))
-	return d, d.Validate() == nil
+// other notes something that is not ours, as a part of the directory that it
+// lies in if that is not ours either.
+func (w *walker) other(name string, bytes int64, why string) {
+	if n := len(w.inv.others); n > 0 {
+		if last := &w.inv.others[n-1]; last.Path == name || strings.HasPrefix(name, last.Path+"/") {
+			last.Bytes += bytes
+			return
+		}
+	}
+	w.inv.others = append(w.inv.others, Other{name, bytes, why})
 }
 
 // Usage returns how many bytes everything below the directory takes on disk,
 // as du counts.
 func (c *Cache) Usage() (int64, error) {
-	inv, err := walk(c.dir)
+	inv, err := walk(c.files)
 	return inv.total, err
+}
+
+// Others returns what lies in the directory and is none of the cache's, or
+// cannot be got at: it counts for Usage, and is left alone.
+func (c *Cache) Others() ([]Other, error) {
+	inv, err := walk(c.files)
+	return inv.others, err
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/remote"
 )
@@ -179,15 +178,15 @@ func (c *Cache) exposeLie(s *store) {
 // RemoveBlob removes what the directory has of a blob, whose digest must be
 // valid. Who reads it goes on, and fetches it again.
 func (c *Cache) RemoveBlob(d digest.Digest) {
-	path := c.path(blobsDir, d)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
+	name := c.path(blobsDir, d)
+	f, err := c.files.OpenFile(name, os.O_RDWR)
+	if err != nil || c.readOnly != nil {
 		return
 	}
 	defer f.Close()
-	if flock(f, unix.LOCK_EX) == nil && isAt(f, path) {
+	if err := lockSoon(f); (err == nil || noLocks(err)) && c.files.Is(f, name) {
 		retire(f)
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			c.diskFailed(err)
 		}
 	}
