@@ -48,6 +48,9 @@ func (d *Dir) Rename(from, to string) error {
 
 func (d *Dir) rename(from, to string) error {
 	return d.parent(from, func(fromDir int, fromBase string) error {
+		if err := d.regular(fromDir, fromBase, from); err != nil {
+			return err
+		}
 		return d.parent(to, func(toDir int, toBase string) error {
 			if err := d.regular(toDir, toBase, to); err != nil && err != unix.ENOENT {
 				return err
@@ -59,16 +62,20 @@ func (d *Dir) rename(from, to string) error {
 
 // Touch sets the time of a regular file's last modification.
 func (d *Dir) Touch(name string, t time.Time) error {
-	err := d.parent(name, func(fd int, base string) error {
-		if err := d.regular(fd, base, name); err != nil {
-			return err
-		}
-		ts, err := unix.TimeToTimespec(t)
-		if err != nil {
-			return err
-		}
-		return unix.UtimesNanoAt(fd, base, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
-	})
+	f, err := d.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ts, err := unix.TimeToTimespec(t)
+	if err == nil {
+		err = unix.UtimesNanoAt(int(f.Fd()), "", []unix.Timespec{ts, ts}, unix.AT_EMPTY_PATH)
+	}
+	if err == unix.EINVAL || err == unix.ENOENT {
+		// Before Linux 5.8; it takes /proc.
+		tv := unix.NsecToTimeval(t.UnixNano())
+		err = unix.Futimes(int(f.Fd()), []unix.Timeval{tv, tv})
+	}
 	return d.failed("touch", name, err)
 }
 

@@ -77,10 +77,13 @@ func (d *Dir) create(name string, flags int, mode uint32) (fd int, err error) {
 // MkdirAll makes a directory with mode 0700, and those above it, if they are
 // not there.
 func (d *Dir) MkdirAll(name string) error {
-	err := d.mkdirAll(path.Join(d.below, name))
+	full, err := d.full(name)
+	if err == nil {
+		err = d.mkdirAll(full)
+	}
 	if err != nil {
 		if err = d.root.again(err); err == nil {
-			err = d.mkdirAll(path.Join(d.below, name))
+			err = d.mkdirAll(full)
 		}
 	}
 	return d.failed("mkdir", name, err)
@@ -112,6 +115,9 @@ func (d *Dir) mkdirAll(full string) error {
 // name is a prefix and digits; it returns the name below d.
 func (d *Dir) CreateTemp(dir, prefix string) (f *os.File, name string, err error) {
 	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	if _, err := d.full(dir); err != nil {
+		return nil, "", d.failed("create", dir, err)
+	}
 	for range 1000 {
 		name = path.Join(dir, prefix+strconv.FormatUint(uint64(rand.Uint32()), 10))
 		if f, err = d.OpenFile(name, flags); !errors.Is(err, fs.ErrExist) {
