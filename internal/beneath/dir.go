@@ -73,12 +73,17 @@ func (d *Dir) Path(name string) string {
 	return filepath.Join(d.root.path, d.below, name)
 }
 
-// Close closes the descriptor. Nothing is found below d any more.
-func (d *Dir) Close() error {
+// Detach returns the descriptor, which is then the caller's, and closes d.
+func (d *Dir) Detach() *os.File {
 	d.root.mu.Lock()
 	defer d.root.mu.Unlock()
 	d.root.opts.Again = nil
-	if f := d.root.file.Swap(nil); f != nil {
+	return d.root.file.Swap(nil)
+}
+
+// Close closes the descriptor. Nothing is found below d any more.
+func (d *Dir) Close() error {
+	if f := d.Detach(); f != nil {
 		return f.Close()
 	}
 	return nil

@@ -2,14 +2,13 @@ package beneath
 
 import (
 	"os"
-	"path"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
 // A Visitor is told of what a walk comes by: a name below the Dir, and what is
-// there. It returns whether to go into a directory.
+// there, which it must not keep. It returns whether to go into a directory.
 type Visitor func(name string, st *unix.Stat_t) (enter bool)
 
 // Walk visits everything below a directory, and the directory itself first, in the
@@ -48,14 +47,18 @@ func (w *walker) below(dir *os.File, name string) error {
 		return err
 	}
 	slices.Sort(names)
-	fd := int(dir.Fd())
+	fd, prefix := int(dir.Fd()), name+"/"
+	if name == "." {
+		prefix = ""
+	}
+	st := new(unix.Stat_t)
 	for _, base := range names {
-		below := path.Join(name, base)
-		st := new(unix.Stat_t)
+		below := prefix + base
 		if unix.Fstatat(fd, base, st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT) != nil {
 			continue
 		}
-		if !w.visit(below, st) || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+		if !w.visit(below, st) || !isDir {
 			continue
 		}
 		if err := w.enter(fd, base, below); err != nil {

@@ -105,13 +105,8 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache directory %s: %w", dir, err)
 	}
-	f, readOnly, made := openDir(dir)
-	if made != nil && !isFull(made) {
-		return nil, made
-	}
 	c := &Cache{
 		dir:         dir,
-		readOnly:    readOnly,
 		maxRequest:  opts.MaxRequest,
 		warnf:       opts.Warnf,
 		retryWrites: retryWrites,
@@ -120,9 +115,13 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if c.warnf == nil {
 		c.warnf = func(string, ...any) {}
 	}
-	c.files = beneath.New(dir, f, &beneath.Options{Again: c.openAgain, Refused: c.refused})
+	var made error
+	c.files, c.readOnly, made = openDir(dir, &beneath.Options{Again: c.openAgain, Refused: c.refused})
+	if made != nil && !isFull(made) {
+		return nil, made
+	}
 	c.unmarked.Store(made != nil)
-	if readOnly == nil {
+	if c.readOnly == nil {
 		sweep(c.files)
 	}
 	limit := opts.Budget
@@ -143,16 +142,18 @@ func Open(dir string, opts *Options) (*Cache, error) {
 
 // openAgain opens the directory again that was removed while it was in use.
 func (c *Cache) openAgain() (*os.File, error) {
-	f, readOnly, err := openDir(c.dir)
-	if err == nil && readOnly != nil {
-		f.Close()
-		return nil, readOnly
+	d, readOnly, err := openDir(c.dir, nil)
+	if d == nil {
+		return nil, err
+	}
+	if readOnly != nil {
+		return nil, errors.Join(readOnly, d.Close())
 	}
 	c.unmarked.Store(err != nil)
-	if f != nil {
+	if f := d.Detach(); f != nil {
 		return f, nil
 	}
-	return nil, err
+	return nil, err // the disk is full
 }
 
 // Indexes returns where the layer indexes lie, which this package counts and

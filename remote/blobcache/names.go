@@ -1,7 +1,6 @@
 package blobcache
 
 import (
-	"encoding/hex"
 	"path"
 	"strings"
 
@@ -41,35 +40,63 @@ const (
 	kindContent             // a content
 )
 
-// byDigest are the directories that have a file ALG/HEX for a digest.
-var byDigest = map[string]kind{
-	blobsDir: kindBlob, metaDir: kindMeta, verifiedDir: kindMeta, indexesDir: kindIndex, contentsDir: kindContent, claimsDir: kindOwned,
+// byDigest returns of what kind the files ALG/HEX of a directory are; kindOther
+// if it has none such.
+func byDigest(dir string) kind {
+	switch dir {
+	case blobsDir:
+		return kindBlob
+	case metaDir, verifiedDir:
+		return kindMeta
+	case indexesDir:
+		return kindIndex
+	case contentsDir:
+		return kindContent
+	case claimsDir:
+		return kindOwned
+	}
+	return kindOther
 }
 
 // kindOf says what a regular file is for, by its name in the directory. Only
 // names that imgfs makes have a kind: nothing else is ever removed.
 func kindOf(name string) kind {
-	parts := strings.Split(name, "/")
-	switch top := parts[0]; {
-	case len(parts) == 1:
-		switch top {
-		case versionFile, spaceName, logName, oldLogName:
-			return kindKept
-		}
-	case len(parts) == 2 && top == tmpDir && isTemp(parts[1], "", spoolName, "imgfs-"+spoolName):
+	top, rest, below := strings.Cut(name, "/")
+	alg, base, deep := strings.Cut(rest, "/")
+	switch {
+	case !below && (name == versionFile || name == spaceName || name == logName || name == oldLogName):
+		return kindKept
+	case top == tmpDir && isTemp(rest, "", spoolName, "imgfs-"+spoolName):
 		return kindOwned
-	case len(parts) == 2 && top == refsDir && isRecord(parts[1]):
+	case top == refsDir && isRecord(rest):
 		return kindMeta
-	case len(parts) == 2 && top == imagesDir && isRecord(parts[1]):
+	case top == imagesDir && isRecord(rest):
 		return kindImage
-	case len(parts) == 3 && top == indexesDir && parts[1] == string(digest.SHA256) && isTemp(parts[2], unbornName):
+	case top == indexesDir && alg == string(digest.SHA256) && isTemp(base, unbornName):
 		return kindUnborn
-	case len(parts) == 3:
-		if _, ok := digestOf(name); ok {
-			return byDigest[top]
-		}
+	case deep && isHex(base, sumSize(alg)):
+		return byDigest(top)
 	}
 	return kindOther
+}
+
+// sumSize returns how many bytes a digest by an algorithm has, 0 for one that
+// has no directory.
+func sumSize(algorithm string) int {
+	switch digest.Algorithm(algorithm) {
+	case digest.SHA256:
+		return 32
+	case digest.SHA384:
+		return 48
+	case digest.SHA512:
+		return 64
+	}
+	return 0
+}
+
+// isHex reports whether a name is so many bytes in hex, as imgfs writes them.
+func isHex(name string, bytes int) bool {
+	return bytes > 0 && len(name) == 2*bytes && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // isPart reports whether a directory, by its name in the directory, is one that
@@ -77,23 +104,9 @@ func kindOf(name string) kind {
 func isPart(name string) bool {
 	top, alg, below := strings.Cut(name, "/")
 	if !below {
-		_, ok := byDigest[top]
-		return ok || top == tmpDir || top == refsDir || top == imagesDir
+		return byDigest(top) != kindOther || top == tmpDir || top == refsDir || top == imagesDir
 	}
-	return byDigest[top] != kindOther && digest.Algorithm(alg).Available()
-}
-
-// parts returns the names of all directories that imgfs makes, but for the
-// directory itself.
-func parts() []string {
-	all := []string{tmpDir, refsDir, imagesDir}
-	for top := range byDigest {
-		all = append(all, top)
-		for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
-			all = append(all, path.Join(top, alg.String()))
-		}
-	}
-	return all
+	return byDigest(top) != kindOther && sumSize(alg) > 0
 }
 
 // isTemp reports whether a name is one of the prefixes and digits.
@@ -109,8 +122,7 @@ func isTemp(name string, prefixes ...string) bool {
 // isRecord reports whether a name is HEX.json.
 func isRecord(name string) bool {
 	sum, ok := strings.CutSuffix(name, ".json")
-	raw, err := hex.DecodeString(sum)
-	return ok && err == nil && len(raw) == 32 && strings.ToLower(sum) == sum
+	return ok && isHex(sum, 32)
 }
 
 // digestOf returns the digest that a path of the form …/ALG/HEX stands for.

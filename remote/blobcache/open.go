@@ -60,13 +60,13 @@ func dirError(path string, err error) *DirError {
 // readOnly is why nothing can be written to one that can be read.
 //
 // The error err may be that the disk is full: then what is there is returned
-// all the same, and nil if that is nothing.
-func openDir(path string) (f *os.File, readOnly, err error) {
+// all the same, which may be nothing.
+func openDir(path string, opts *beneath.Options) (d *beneath.Dir, readOnly, err error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, nil, dirError(path, err)
+		return beneath.New(path, nil, opts), nil, dirError(path, err)
 	}
 	o := opening{path: path}
-	f, err = os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		var st unix.Stat_t
 		if errors.Is(err, fs.ErrPermission) && unix.Stat(path, &st) == nil && int64(st.Uid) != int64(os.Geteuid()) {
@@ -74,13 +74,13 @@ func openDir(path string) (f *os.File, readOnly, err error) {
 		}
 		return nil, nil, dirError(path, err)
 	}
-	o.d = beneath.New(path, f, nil)
+	o.d = beneath.New(path, f, opts)
 	readOnly, err = o.prepare()
 	if err != nil && !isFull(err) {
-		f.Close()
+		o.d.Close()
 		return nil, nil, err
 	}
-	return f, readOnly, err
+	return o.d, readOnly, err
 }
 
 // An opening is a directory that may become a cache.
@@ -167,20 +167,34 @@ func of(part string) string {
 // directory at all. One that root made in a user's cache is let pass: what cannot
 // be read of it counts as missing.
 func (o *opening) checkParts() error {
-	for _, part := range parts() {
-		st, err := o.d.Stat(part)
-		switch {
-		case err == nil && !isDir(st):
-			return notDir(o.d.Path(part), st)
-		case err == nil:
-			if err := o.checkOwner(part, st); err != nil {
-				return err
-			}
-		case errors.Is(err, unix.EXDEV):
-			return dirError(o.path, err)
+	var wrong error
+	refuse := func(err error) {
+		if wrong == nil {
+			wrong = err
 		}
 	}
-	return nil
+	err := o.d.Walk(".", func(name string, st *unix.Stat_t) bool {
+		switch {
+		case name == ".":
+			return true
+		case !isPart(name):
+		case !isDir(st):
+			refuse(notDir(o.d.Path(name), st))
+		default:
+			if err := o.checkOwner(name, st); err != nil {
+				refuse(err)
+			}
+		}
+		return byDigest(name) != kindOther
+	}, func(name string, err error) {
+		if errors.Is(err, unix.EXDEV) {
+			refuse(dirError(o.path, &beneath.RefusedError{Path: o.d.Path(name), Err: err}))
+		}
+	})
+	if err != nil {
+		return dirError(o.path, err)
+	}
+	return wrong
 }
 
 func notDir(path string, st *unix.Stat_t) error {

@@ -346,6 +346,7 @@ func TestVersionLeftByRoot(t *testing.T) {
 	give(t, dir, stranger)
 	useAs(t, exe, dir, stranger)
 	give(t, dir+"/version", 0)
+	checkSaid(t, useAs(t, exe, dir, stranger), dir, []string{"warning: cache directory DIR: version belongs to root"})
 	checkSaid(t, useAs(t, exe, dir, stranger), dir, nil)
 	if st, err := os.Stat(dir + "/version"); err != nil || st.Sys().(*syscall.Stat_t).Uid != stranger {
 		t.Errorf("the version file is %+v, %v", st, err)

@@ -76,6 +76,10 @@ func (w *walker) visit(name string, st *unix.Stat_t) (enter bool) {
 		w.linked[st.Ino] = true
 	}
 	w.inv.total += bytes
+	kind := kindOther
+	if isRegular(st) {
+		kind = kindOf(name)
+	}
 	switch {
 	case isDir(st):
 		if name != "." && !isPart(name) {
@@ -83,10 +87,10 @@ func (w *walker) visit(name string, st *unix.Stat_t) (enter bool) {
 		}
 	case !isRegular(st):
 		w.other(name, bytes, "not a regular file")
-	case kindOf(name) == kindOther:
+	case kind == kindOther:
 		w.other(name, bytes, "not made by imgfs")
 	default:
-		w.inv.files = append(w.inv.files, found{name, kindOf(name), bytes, st.Size, time.Unix(st.Mtim.Unix()), uint64(st.Nlink)})
+		w.inv.files = append(w.inv.files, found{name, kind, bytes, st.Size, time.Unix(st.Mtim.Unix()), uint64(st.Nlink)})
 	}
 	return true
 }
