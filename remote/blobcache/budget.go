@@ -96,6 +96,9 @@ func (c *Cache) openBlob(d digest.Digest, l layout, create bool) (*blobFile, err
 		how = blobRead
 	}
 	f, err := openBlobFile(c.files, name, l, how)
+	if err == nil && f.unsure && how != blobRead {
+		c.warnLocks()
+	}
 	if !create || !errors.Is(err, errNoFile) {
 		return f, err
 	}

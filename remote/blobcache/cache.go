@@ -76,6 +76,7 @@ type Cache struct {
 	warnedOf atomic.Bool // of what cannot be used
 
 	warnedOthers atomic.Bool // of what is not ours and takes room
+	warnedLocks  atomic.Bool // that there are no locks
 	retryWrites  time.Duration
 	noWrites     atomic.Int64 // until this time, Unix nanoseconds
 

@@ -51,8 +51,7 @@ type eviction struct {
 	rule rule
 	// want is how many bytes are to go, must how many of these whatever
 	// rule says of indexes.
-	want, must int64
-
+	want, must               int64
 	now                      time.Time
 	freed                    int64
 	blobs, indexes, contents int              // files that went

@@ -1,6 +1,7 @@
 package blobcache
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -25,6 +26,18 @@ func TestMain(m *testing.M) {
 		claimer(os.Args[1])
 	case "use":
 		useAll(os.Args[1])
+	case "use without":
+		if err := deny(os.Args[2:]); err != nil {
+			fmt.Println("failed:", err)
+			return
+		}
+		useAll(os.Args[1])
+	case "prune without":
+		if err := deny(os.Args[3:]); err != nil {
+			fmt.Println("failed:", err)
+			return
+		}
+		pruneTo(os.Args[1], os.Args[2])
 	}
 }
 

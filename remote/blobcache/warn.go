@@ -96,3 +96,10 @@ func (c *Cache) warnOthers(others []Other, lacking int64) {
 	}
 	c.warnf("cache directory %s has no room left: %d bytes of it are not of imgfs, which leaves them alone: %s", c.dir, sum, strings.Join(names, ", "))
 }
+
+// warnLocks warns of a file system without locks.
+func (c *Cache) warnLocks() {
+	if c.warnedLocks.CompareAndSwap(false, true) {
+		c.warnf("cache directory %s: its file system has no file locks: what is read from it is checked each time, and layers are removed whole to make room; a directory on a local disk does better", c.dir)
+	}
+}
