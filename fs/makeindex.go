@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"strings"
 	"syscall"
 
@@ -175,6 +176,9 @@ func (o *opener) keep(x *layerindex.Index, claim layerindex.Layer) *layerindex.I
 		if kept, err = o.store.Load(claim); err == nil {
 			return kept
 		}
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
+		return x // what lies in its place is not to be used, which the cache has said
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		o.opts.Cache.WarnDisk(err) // one warning is enough for all that a full disk costs

@@ -12,7 +12,10 @@ and uncompressed, which the kernel can read by itself.
 
 Running mounts go on whatever is removed: they fetch it again. How much is kept
 at most says --cache-size, or IMGFS_CACHE_SIZE; what was used longest ago goes
-first. Sizes end in K, M, G or T (1024 each; KiB, ... too) or kB, MB, GB or TB
+first. Files that imgfs did not make stay, and are named. The directory must be
+the user's own, and nobody else may write it.
+
+Sizes end in K, M, G or T (1024 each; KiB, ... too) or kB, MB, GB or TB
 (1000 each); 0 or none is without a limit.
 
 example:
