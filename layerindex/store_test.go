@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // stored is a store with one index.
@@ -155,5 +156,69 @@ func TestVerify(t *testing.T) {
 				file[i] ^= 1
 			}
 		})
+	}
+}
+
+func indexBytes(t *testing.T, x *Index) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	if _, err := x.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// TestStoreOddFiles: what lies in the place of an index and is none of ours is
+// not waited for, counts as missing, and stays.
+func TestStoreOddFiles(t *testing.T) {
+	_, x, layer, _ := stored(t)
+	for name, put := range map[string]func(path string) error{
+		"fifo":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"link":      func(path string) error { return os.Symlink("elsewhere", path) },
+		"others may write": func(path string) error {
+			return errors.Join(os.WriteFile(path, indexBytes(t, x), 0o600), os.Chmod(path, 0o666))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "sha256", layer.Digest.Encoded())
+			if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), put(path)); err != nil {
+				t.Fatal(err)
+			}
+			// What a link leads to is right, and not to be believed either.
+			if err := os.WriteFile(filepath.Join(dir, "sha256", "elsewhere"), indexBytes(t, x), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := OpenStore(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if _, err := s.Load(layer); !errors.Is(err, ErrNoIndex) {
+				t.Errorf("Load() = %v, want %v", err, ErrNoIndex)
+			}
+			saved := s.Save(x)
+			got, err := s.Load(layer)
+			if regular := name == "others may write"; regular != (saved == nil) || regular != (err == nil) {
+				t.Errorf("Save() = %v, and then Load() = %v", saved, err)
+			}
+			if err == nil {
+				got.Close()
+			} else if _, err := os.Lstat(path); err != nil {
+				t.Errorf("then it is %v", err)
+			}
+		})
+	}
+}
+
+// TestStoreOfOthers: a directory that others may write is no store.
+func TestStoreOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenStore(dir); err == nil {
+		t.Error("it was opened")
 	}
 }

@@ -56,7 +56,7 @@ func (c *Cache) Budget() int64 { return c.budget.limit }
 // the budget needs it. It reports whether the bytes may be written; they
 // should be within ten seconds.
 func (c *Cache) MakeRoom(n int64) bool {
-	if n < 0 || n > maxSpace || !c.mayKeep() {
+	if n < 0 || n > maxSpace || c.saysReadOnly() {
 		return false
 	}
 	n = fileRoom(n)

@@ -18,11 +18,14 @@ func (c *Cache) mayWrite() bool {
 
 // mayKeep is mayWrite for what has to be fetched again where it is not kept:
 // that the directory is read-only is said then.
-func (c *Cache) mayKeep() bool {
+func (c *Cache) mayKeep() bool { return !c.saysReadOnly() && c.mayWrite() }
+
+// saysReadOnly reports whether the directory is read-only, and says so once.
+func (c *Cache) saysReadOnly() bool {
 	if c.readOnly != nil && c.warned.CompareAndSwap(false, true) {
 		c.warnf("%v; what cannot be stored is fetched each time it is read", c.readOnly)
 	}
-	return c.mayWrite()
+	return c.readOnly != nil
 }
 
 // diskFailed notes that the disk refused something: nothing is written for a
