@@ -63,7 +63,7 @@ type cacheList struct {
 	Other []cachedLayer `json:"other"`
 	// Foreign is what lies in the directory and was not made by imgfs, or
 	// cannot be used. It is never removed.
-	Foreign []blobcache.Other `json:"foreign"`
+	Foreign []foreignThing `json:"foreign"`
 }
 
 // A cachedImage is an image of which the cache knows.
@@ -115,7 +115,7 @@ func cacheLs(ctx context.Context, e *env, asJSON bool) error {
 
 // listCache finds out what a cache directory has.
 func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList, error) {
-	list := &cacheList{Dir: cache.Dir(), Budget: cache.Budget(), Images: []cachedImage{}, Other: []cachedLayer{}, Foreign: []blobcache.Other{}}
+	list := &cacheList{Dir: cache.Dir(), Budget: cache.Budget(), Images: []cachedImage{}, Other: []cachedLayer{}, Foreign: []foreignThing{}}
 	var err error
 	if list.Usage, err = cache.Usage(); err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList
 	if err != nil {
 		return nil, err
 	}
-	list.Foreign = append(list.Foreign, others...)
+	list.Foreign = foreignThings(others)
 	holdings, err := cache.Holdings()
 	if err != nil {
 		return nil, err
@@ -221,23 +221,6 @@ func (e *env) printCache(list *cacheList) error {
 	}
 	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), bytesText(list.Usage), limit, other)
 	return errors.Join(err, e.printForeign(list.Foreign))
-}
-
-// maxForeign is how many foreign things are named to people.
-const maxForeign = 20
-
-// printForeign names what lies in the cache directory and is left alone.
-func (e *env) printForeign(others []blobcache.Other) error {
-	for i, o := range others {
-		if i == maxForeign {
-			_, err := fmt.Fprintf(e.stdout, "left alone: %d more\n", len(others)-i)
-			return err
-		}
-		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(o.Path), bytesText(o.Bytes), o.Why); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // mountsText names directories.

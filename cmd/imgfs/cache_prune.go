@@ -63,7 +63,7 @@ type pruneResult struct {
 	// Contents are files that were kept whole, removed.
 	Contents int `json:"contents"`
 	// Foreign is what imgfs did not make, or cannot get at: it stays.
-	Foreign []blobcache.Other `json:"foreign"`
+	Foreign []foreignThing `json:"foreign"`
 }
 
 func (p *pruner) run(ctx context.Context, e *env) error {
@@ -95,7 +95,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 	}
 	// Others may write meanwhile.
 	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents,
-		append([]blobcache.Other{}, others...)}
+		foreignThings(others)}
 	if p.json {
 		return e.printJSON(r)
 	}

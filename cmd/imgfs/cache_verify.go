@@ -57,7 +57,7 @@ type verifyReport struct {
 	// Unknown are the blobs that there is nothing to compare with.
 	Unknown []digest.Digest `json:"unknown"`
 	// Foreign is what imgfs did not make, or cannot use: it was not looked at.
-	Foreign []blobcache.Other `json:"foreign"`
+	Foreign []foreignThing `json:"foreign"`
 }
 
 // A wrongThing is something in the cache that was not what it should be.
@@ -81,7 +81,7 @@ func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
 		return err // nothing that is wrong could be removed
 	}
 	v := verifier{cache: cache, store: layerindex.NewStore(cache.Indexes()),
-		report: verifyReport{Wrong: []wrongThing{}, Unknown: []digest.Digest{}, Foreign: []blobcache.Other{}}}
+		report: verifyReport{Wrong: []wrongThing{}, Unknown: []digest.Digest{}, Foreign: []foreignThing{}}}
 	if err := v.all(ctx, e); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	v.report.Foreign = append(v.report.Foreign, others...)
+	v.report.Foreign = foreignThings(others)
 	total, done := int64(0), int64(0)
 	for _, h := range holdings {
 		total += h.Cached

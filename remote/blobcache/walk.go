@@ -30,9 +30,9 @@ type inventory struct {
 // An Other is something in the directory that imgfs does not make, or cannot
 // get at. It is never removed.
 type Other struct {
-	Path  string `json:"path"`  // in the cache directory
-	Bytes int64  `json:"bytes"` // on disk, with what is below it
-	Why   string `json:"why"`   // it is left alone
+	Path  string // in the cache directory
+	Bytes int64  // on disk, with what is below it
+	Why   string // it is left alone
 }
 
 // walk sums up what lies in dir, as du does. What goes away meanwhile, or

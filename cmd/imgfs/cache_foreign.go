@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/printable"
+)
+
+// A foreignThing is something in the cache directory that imgfs did not make,
+// or cannot get at, and leaves alone.
+type foreignThing struct {
+	Path      string    `json:"path"`                // in the directory
+	PathBytes nameBytes `json:"pathBytes,omitempty"` // see marshal
+	Bytes     int64     `json:"bytes"`               // on disk, with what is below it
+	Why       string    `json:"why"`                 // it is left alone
+}
+
+func foreignThings(others []blobcache.Other) []foreignThing {
+	things := make([]foreignThing, len(others))
+	for i, o := range others {
+		things[i] = foreignThing{Path: o.Path, Bytes: o.Bytes, Why: o.Why}
+	}
+	return things
+}
+
+// maxForeign is how many foreign things are named to people.
+const maxForeign = 20
+
+// printForeign names what lies in the cache directory and is left alone.
+func (e *env) printForeign(things []foreignThing) error {
+	for i, t := range things {
+		if i == maxForeign {
+			_, err := fmt.Fprintf(e.stdout, "left alone: %d more\n", len(things)-i)
+			return err
+		}
+		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), bytesText(t.Bytes), t.Why); err != nil {
+			return err
+		}
+	}
+	return nil
+}
