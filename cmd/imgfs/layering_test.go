@@ -22,9 +22,8 @@ fs: layerindex remote remote/blobcache go-digest x/sync
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
 fs/fusefs/internal/uring: x/sys
 
-internal/beneath: x/sys
 
-layerindex: internal/beneath layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd go-digest compress x/sys
+layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd remote/beneath go-digest compress x/sys
 layerindex/internal/codec:
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
 layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/blobcache remote/ocilayout remote/registry/registrytest testdata/benchkit go-digest compress x/sync x/sys
@@ -35,7 +34,8 @@ layerindex/internal/spool: x/sys
 layerindex/internal/zstd: layerindex/internal/codec compress
 
 remote: remote/printable go-digest image-spec reference platforms
-remote/blobcache: internal/beneath remote go-digest image-spec x/sys
+remote/beneath: x/sys
+remote/blobcache: remote remote/beneath go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/tarball: compress

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/beneath"
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 // docs/cache-format.md, "Blob files".

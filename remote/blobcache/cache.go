@@ -33,7 +33,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/imgfs/imgfs/internal/beneath"
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/beneath"
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/beneath"
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 // docs/cache-format.md, "The budget".

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/beneath"
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 // A found is a file that a walk found, of a kind that imgfs makes.

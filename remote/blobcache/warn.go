@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/imgfs/imgfs/internal/beneath"
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 // mayWrite reports whether the disk is worth trying.
