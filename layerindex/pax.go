@@ -21,6 +21,7 @@ type paxHeader struct {
 	path, linkpath []byte
 	size, uid, gid []byte
 	mtime          []byte
+	atime, ctime   []byte // checked, and otherwise of no use
 	sparse         paxSparse
 	xattrs         []Xattr // sorted by name, no name twice
 }
@@ -67,6 +68,10 @@ func (h *paxHeader) set(key, value []byte, text *stringPool) error {
 		h.gid = value
 	case "mtime":
 		h.mtime = value
+	case "atime":
+		h.atime = value
+	case "ctime":
+		h.ctime = value
 	default:
 		if name, ok := bytes.CutPrefix(key, []byte(xattrPrefix)); ok {
 			h.xattrs = append(h.xattrs, Xattr{text.shared(name), text.shared(value)})
@@ -144,23 +149,49 @@ func paxNumber(key string, value []byte, to *int64) error {
 	return nil
 }
 
+// times puts the header's time of modification over that of an entry's own
+// header. The other times must be times too, as for archive/tar.
+func (h *paxHeader) times(e *Entry) error {
+	for _, t := range []struct {
+		key   string
+		value []byte
+	}{{"atime", h.atime}, {"ctime", h.ctime}, {"mtime", h.mtime}} {
+		if len(t.value) == 0 {
+			continue
+		}
+		sec, nsec, err := parseTime(t.value)
+		if t.key != "mtime" && errors.Is(err, errTimeRange) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("pax record %s: %w", t.key, err)
+		}
+		if t.key == "mtime" {
+			e.ModSec, e.ModNsec = sec, nsec
+		}
+	}
+	return nil
+}
+
+var errTimeRange = errors.New("time is out of range")
+
 // parseTime reads seconds with any number of decimals, of which nine count.
 func parseTime(value []byte) (sec int64, nsec uint32, err error) {
 	whole, decimals, _ := bytes.Cut(value, []byte("."))
 	sec, err = strconv.ParseInt(string(whole), 10, 64)
 	if err != nil {
-		return 0, 0, fmt.Errorf("pax record mtime: %q is not a time", clip(value))
+		return 0, 0, fmt.Errorf("%q is not a time", clip(value))
 	}
 	for i, unit := 0, uint32(1e8); i < len(decimals); i, unit = i+1, unit/10 {
 		c := decimals[i]
 		if c < '0' || c > '9' {
-			return 0, 0, fmt.Errorf("pax record mtime: %q is not a time", clip(value))
+			return 0, 0, fmt.Errorf("%q is not a time", clip(value))
 		}
 		nsec += uint32(c-'0') * unit
 	}
 	if whole[0] == '-' && nsec > 0 {
 		if sec == math.MinInt64 {
-			return 0, 0, fmt.Errorf("pax record mtime: %q is out of range", clip(value))
+			return 0, 0, fmt.Errorf("%w: %q", errTimeRange, clip(value))
 		}
 		sec, nsec = sec-1, 1e9-nsec
 	}

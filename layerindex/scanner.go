@@ -47,24 +47,23 @@ type ScanOptions struct {
 // GNU's four formats. Where readers differ it follows archive/tar, which the
 // container runtimes unpack with. As these do, it refuses entries that no
 // layer has: GNU's dump directories (typeflag D), continued files (M), volume
-// labels (V) and old long names (N), Solaris' ACLs (A), star's inodes (I), and
-// typeflags that nobody defined, as nothing says what their body is. It
-// differs from archive/tar in that
+// labels (V) and old long names (N), Solaris' ACLs (A) and extended headers (X),
+// star's inodes (I), and typeflags that nobody defined, as nothing says what
+// their body is. It differs from archive/tar in that
 //
 //   - a file whose name ends in a slash is a directory if it has no content,
 //     also with the typeflags of plain and contiguous files, as for GNU tar;
-//   - Solaris' extended headers (X) are read as pax headers;
 //   - global headers are checked and otherwise ignored, never handed on;
 //   - an xattr may have an empty value;
-//   - sparse files whose map does not fit or has an unknown format are refused,
-//     whether their content is read or not;
+//   - sparse files whose map does not fit are refused, whether their content is
+//     read or not;
 //   - owners and device numbers outside uint32, names of paths over 4,096
 //     bytes or with a part over 255, and targets of symlinks over 4,095, none
 //     of which a Linux file system can hold, are refused.
 //
 // A Scanner is for one goroutine. Whatever the tar claims, it keeps no more of
 // it than two extended headers and two long names of at most 1 MiB each and a
-// sparse map of at most 1<<20 extents.
+// sparse map, which has at most 1 MiB in the tar.
 type Scanner struct {
 	emit func(*Entry) error
 	err  error // of Write, to stay

@@ -23,7 +23,7 @@ func (s *Scanner) takeHeader(b *rawBlock) error {
 		return s.refuse(err)
 	}
 	switch h.flag {
-	case 'x', 'X', 'g', 'L', 'K':
+	case 'x', 'g', 'L', 'K':
 		s.label = s.text.own(clip(h.name))
 		return s.takeMeta(&h)
 	}
@@ -123,6 +123,10 @@ func (s *Scanner) describe(h *tarHeader) (sparseKind, error) {
 		e.Xattrs = s.pax.xattrs
 	}
 	s.name(h)
+	// A header of a file must make sense though a record overrides it.
+	if h.size < 0 && (h.flag < '1' || h.flag > '6') {
+		return notSparse, fmt.Errorf("size %d is out of range", h.size)
+	}
 	if err := s.pax.numbers(h); err != nil {
 		return notSparse, err
 	}
@@ -130,17 +134,23 @@ func (s *Scanner) describe(h *tarHeader) (sparseKind, error) {
 		return notSparse, fmt.Errorf("owner %d:%d is out of range", h.uid, h.gid)
 	}
 	e.UID, e.GID = uint32(h.uid), uint32(h.gid)
-	if len(s.pax.mtime) > 0 {
-		var err error
-		if e.ModSec, e.ModNsec, err = parseTime(s.pax.mtime); err != nil {
-			return notSparse, err
-		}
+	if err := s.pax.times(e); err != nil {
+		return notSparse, err
 	}
 	kind, err := s.sparseFile(h)
 	if err != nil {
 		return notSparse, err
 	}
-	return kind, s.setType(h, kind)
+	if err := s.setType(h, kind); err != nil {
+		return notSparse, err
+	}
+	// The name that a sparse file had before GNU tar made one up for readers
+	// that do not know of sparse files. It decides nothing about the type.
+	if name := s.pax.sparse.name; len(name) > 0 && (kind == sparsePax || kind == sparseBody) {
+		e.Name = s.text.own(name)
+		s.label = e.Name
+	}
+	return kind, nil
 }
 
 // name chooses between the names that an entry may have. GNU's long ones win
@@ -148,8 +158,6 @@ func (s *Scanner) describe(h *tarHeader) (sparseKind, error) {
 func (s *Scanner) name(h *tarHeader) {
 	e, p := &s.entry, &s.pax
 	switch {
-	case len(p.sparse.name) > 0 && h.flag != 'S':
-		e.Name = s.text.own(p.sparse.name)
 	case len(s.longName) > 0:
 		e.Name = s.text.own(s.longName)
 	case len(p.path) > 0:
@@ -188,10 +196,10 @@ func (s *Scanner) sparseFile(h *tarHeader) (sparseKind, error) {
 		s.sparse.reset(h.realSize)
 		return sparseOldGNU, nil
 	}
-	kind, err := s.pax.sparse.kind()
-	if kind == notSparse || err != nil {
+	kind := s.pax.sparse.kind()
+	if kind == notSparse {
 		s.entry.Size = h.size
-		return kind, err
+		return notSparse, nil
 	}
 	size, err := s.pax.sparse.fileSize(h.size)
 	s.entry.Size = size
@@ -208,10 +216,11 @@ func (s *Scanner) setType(h *tarHeader, kind sparseKind) error {
 		e.Type = TypeReg
 	case 0, '0', '7':
 		e.Type = TypeReg
-		// A v7 directory may claim any size. With a POSIX flag it is a
-		// directory to GNU tar and a file to archive/tar, which reads the
-		// content: here it is a directory only if there is none.
-		if kind == notSparse && strings.HasSuffix(e.Name, "/") && (h.flag == 0 || h.size == 0) {
+		// A v7 directory may claim any size, and a sparse map, which is then
+		// refused. With a POSIX flag it is a directory to GNU tar and a file to
+		// archive/tar, which reads the content: here it is a directory only if
+		// there is none.
+		if strings.HasSuffix(e.Name, "/") && (h.flag == 0 || kind == notSparse && h.size == 0) {
 			e.Type = TypeDir
 		}
 	case '1', '2', '3', '4', '5', '6':
@@ -276,7 +285,11 @@ func isLong(name string) bool {
 
 // takeExtension takes a block that holds 21 more extents of an old GNU map.
 func (s *Scanner) takeExtension(b *rawBlock) error {
-	if err := s.sparse.addGNU(b[:504], 21); err != nil {
+	err := s.sparse.addBlock()
+	if err == nil {
+		err = s.sparse.addGNU(b[:504], 21)
+	}
+	if err != nil {
 		return s.refuseAt(s.off-blockSize, err)
 	}
 	if b[504] != 0 {
@@ -290,7 +303,10 @@ func (s *Scanner) takeMapBlock(b *rawBlock) error {
 	if s.left -= blockSize; s.left < 0 {
 		return s.refuse(errors.New("sparse map is longer than the body it is in"))
 	}
-	whole, err := s.bodyMap.read(b, &s.sparse)
+	whole, err := false, s.sparse.addBlock()
+	if err == nil {
+		whole, err = s.bodyMap.read(b, &s.sparse)
+	}
 	if err != nil {
 		return s.refuseAt(s.off-blockSize, err)
 	}

@@ -58,9 +58,11 @@ func refusals() []refusal {
 		{"pax uid", pax("uid", "4294967296"), "x", 1024},
 		{"pax gid", pax("gid", "1.5"), "x", 1024},
 		{"pax mtime", pax("mtime", "1.x"), "x", 1024},
+		{"pax atime", pax("atime", "x"), "x", 1024},
+		{"pax ctime", pax("ctime", "1.-1"), "x", 1024},
 		{"pax mtime overflow", pax("mtime", "-9223372036854775808.5"), "x", 1024},
 		{"pax path with NUL", pax("path", "a\x00b"), "PaxHeaders/x", 512},
-		{"pax sparse name with NUL", pax("GNU.sparse.name", "a\x00b"), "a\x00b", 1024},
+		{"pax sparse name with NUL", pax("GNU.sparse.name", "a\x00b", "GNU.sparse.map", "0,0", "GNU.sparse.numblocks", "1"), "a\x00b", 1024},
 		{"second pax record", pax("comment", "x", "linkpath", "\x00"), "PaxHeaders/x", 512 + 13},
 		{"pax without length", record("path=x\n"), "pax", 512},
 		{"pax length too big", record("99 path=x\n"), "pax", 512},
@@ -87,9 +89,12 @@ func refusals() []refusal {
 		{"name of many dots", pax("path", strings.Repeat("./", 4096)+"d"), strings.Repeat("./", 32) + "...", 512 + 17*512},
 		{"lone zero block, H07", func(w *rawTar) { w.Write(make([]byte, 512)); w.header(plain) }, "x", 512},
 		{"garbage after a lone zero block", func(w *rawTar) { w.Write(make([]byte, 512)); w.body("x") }, "", 512},
-		{"sparse version", pax("GNU.sparse.major", "2", "GNU.sparse.minor", "0"), "x", 1024},
-		{"sparse version incomplete", pax("GNU.sparse.major", "1"), "x", 1024},
-		{"sparse without map", pax("GNU.sparse.size", "100", "size", "1"), "x", 1024},
+		{"sparse without numblocks", pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1"), "x", 1024},
+		{"sparse without map", pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1", "GNU.sparse.numblocks", "0", "size", "1"), "x", 1024},
+		{"sparse old directory", func(w *rawTar) {
+			w.pax("GNU.sparse.name", "f", "GNU.sparse.size", "0", "GNU.sparse.map", "0,0", "GNU.sparse.numblocks", "1")
+			w.header(rawHeader{name: "d/"})
+		}, "d/", 1024},
 		{"sparse size", pax("GNU.sparse.size", "-1", "GNU.sparse.map", "0,0"), "x", 1024},
 		{"sparse map number", pax("GNU.sparse.size", "10", "GNU.sparse.map", "0,a", "GNU.sparse.numblocks", "1"), "x", 1024},
 		{"sparse map odd", pax("GNU.sparse.size", "10", "GNU.sparse.map", "0,0,5", "GNU.sparse.numblocks", "1"), "x", 1024},
@@ -97,6 +102,7 @@ func refusals() []refusal {
 		{"sparse numblocks", pax("GNU.sparse.size", "10", "GNU.sparse.map", "0,0"), "x", 1024},
 		{"sparse map stored size", pax("GNU.sparse.size", "10", "GNU.sparse.map", "0,5", "GNU.sparse.numblocks", "1"), "x", 1024},
 		{"sparse records out of turn", pax("GNU.sparse.numbytes", "5"), "PaxHeaders/x", 512},
+		{"sparse record of two numbers", pax("GNU.sparse.offset", "5,5"), "PaxHeaders/x", 512},
 		{"sparse directory", func(w *rawTar) {
 			w.pax("GNU.sparse.size", "10", "GNU.sparse.map", "10,0", "GNU.sparse.numblocks", "1")
 			w.header(rawHeader{name: "d", flag: '5', magic: magicUstar})
@@ -104,9 +110,19 @@ func refusals() []refusal {
 		{"sparse body number", body(9, "1\n0\nx\n"+strings.Repeat("\x00", 512)), "x", 1536},
 		{"sparse body negative", body(9, "1\n-1\n0\n"+strings.Repeat("\x00", 512)), "x", 1536},
 		{"sparse body empty line", body(9, "1\n\n0\n"+strings.Repeat("\x00", 512)), "x", 1536},
-		{"sparse body overflow", body(9, "1\n99999999999999999999\n0\n"+strings.Repeat("\x00", 512)), "x", 1536},
-		{"sparse body endless number", body(9, strings.Repeat("0", 2048)), "x", 1536},
+		{"sparse body signs", body(9, "1\n+-0\n0\n"+strings.Repeat("\x00", 512)), "x", 1536},
+		{"sparse body lone sign", body(9, "1\n+\n0\n"+strings.Repeat("\x00", 512)), "x", 1536},
+		{"sparse body below zero", body(9, "-1\n"+strings.Repeat("\x00", 512)), "x", 1536},
+		{"sparse body overflow", body(9, "1\n9223372036854775808\n0\n"+strings.Repeat("\x00", 512)), "x", 1536},
+		{"sparse body endless number", body(9, strings.Repeat("0", 2048)), "x", 1024},
+		{"sparse body map too big", body(9, "1\n0\n"+strings.Repeat("0", 2*maxMeta)), "x", 1536 + maxMeta},
 		{"sparse body cut", body(9, "1000\n"+strings.Repeat("0\n", 254)), "x", 1024},
+		{"old sparse map too big", func(w *rawTar) {
+			w.header(rawHeader{name: "x", flag: 'S', magic: magicGNU, realSize: octal(9), sparse: gnuExtents(0, 0), extended: true})
+			for range 2049 {
+				w.body(strings.Repeat("\x00", 504) + "\x01")
+			}
+		}, "x", 512 + maxMeta},
 		{"old sparse, not GNU", with(func(h *rawHeader) { h.flag = 'S' }), "x", 0},
 		{"old sparse, size", func(w *rawTar) {
 			w.header(rawHeader{name: "x", flag: 'S', magic: magicGNU, realSize: base256(-1, 12), sparse: gnuExtents(0, 0)})
@@ -122,7 +138,7 @@ func refusals() []refusal {
 		}, "x", 0},
 		{"old sparse stored size", old(11, 100, 0, 5, 50, 5), "x", 0},
 	}
-	for _, flag := range "8ADIMNVZaE\xff" {
+	for _, flag := range "8ADIMNVXZaE\xff" {
 		list = append(list, refusal{fmt.Sprintf("typeflag %q", flag), with(func(h *rawHeader) { h.flag = byte(flag) }), "x", 0})
 	}
 	return list
@@ -204,7 +220,44 @@ func TestScannerAccepts(t *testing.T) {
 		{"contiguous file, G06", func(w *rawTar) { w.entry(rawHeader{name: "a", flag: '7'}, "x") }, `0 "a" 1`},
 		{"hard link with a size", header(rawHeader{name: "a", flag: '1', size: octal(9)}), `1 "a" 0`},
 		{"symlink with a negative size", header(rawHeader{name: "a", flag: '2', size: base256(-9, 12)}), `2 "a" 0`},
-		{"Solaris pax header", func(w *rawTar) { w.paxFlag('X', "path", "pax"); w.header(rawHeader{name: "a"}) }, `0 "pax" 0`},
+		{"NUL in a name that no sparse file has", func(w *rawTar) { w.pax("GNU.sparse.name", "a\x00b"); w.header(rawHeader{name: "a"}) }, `0 "a" 0`},
+		{"sparse name of what is not sparse", func(w *rawTar) {
+			w.pax("GNU.sparse.name", "usr/bin/good")
+			w.entry(rawHeader{name: "usr/bin/evil", flag: '0', magic: magicUstar}, "x")
+		}, `0 "usr/bin/evil" 1`},
+		{"sparse name after a long name of what is not sparse", func(w *rawTar) {
+			w.pax("GNU.sparse.name", "good", "path", "path")
+			w.entry(rawHeader{flag: 'L', magic: magicGNU}, "long")
+			w.entry(rawHeader{name: "a", flag: '0', magic: magicUstar}, "x")
+		}, `0 "long" 1`},
+		{"sparse name of a symlink", func(w *rawTar) {
+			w.pax("GNU.sparse.name", "good", "GNU.sparse.realsize", "9")
+			w.header(rawHeader{name: "evil", flag: '2', link: "t", magic: magicUstar})
+		}, `2 "evil" 0`},
+		{"sparse sizes of what is not sparse", func(w *rawTar) {
+			w.pax("GNU.sparse.size", "9", "GNU.sparse.realsize", "8", "GNU.sparse.numblocks", "1")
+			w.entry(rawHeader{name: "a", flag: '0', magic: magicUstar}, "xy")
+		}, `0 "a" 2`},
+		{"sparse version that is not known", func(w *rawTar) {
+			w.pax("GNU.sparse.major", "2", "GNU.sparse.minor", "0", "GNU.sparse.name", "good", "GNU.sparse.map", "0,1", "GNU.sparse.numblocks", "1")
+			w.entry(rawHeader{name: "evil", flag: '0', magic: magicUstar}, "xy")
+		}, `0 "evil" 2`},
+		{"half a sparse version", func(w *rawTar) {
+			w.pax("GNU.sparse.major", "1", "GNU.sparse.name", "good", "GNU.sparse.realsize", "9")
+			w.entry(rawHeader{name: "evil", flag: '0', magic: magicUstar}, "xy")
+		}, `0 "evil" 2`},
+		{"one empty sparse record", func(w *rawTar) {
+			w.pax("GNU.sparse.offset", "", "GNU.sparse.name", "good")
+			w.entry(rawHeader{name: "evil", flag: '0', magic: magicUstar}, "xy")
+		}, `0 "evil" 2`},
+		{"sparse name decides no type", func(w *rawTar) {
+			w.pax("GNU.sparse.name", "d/", "GNU.sparse.size", "0", "GNU.sparse.map", "0,0", "GNU.sparse.numblocks", "1")
+			w.header(rawHeader{name: "f"})
+		}, `0 "d/" 0`},
+		{"sparse body with signs and zeros", func(w *rawTar) {
+			w.pax("GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.realsize", "9")
+			w.entry(rawHeader{name: "f", flag: '0', magic: magicUstar}, "+1\n-0\n"+strings.Repeat("0", 100)+"2\n"+strings.Repeat("\x00", 512-108)+"ab")
+		}, `0 "f" 9`},
 		{"NUL in a name that nothing has", func(w *rawTar) { w.pax("GNU.sparse.name", "a\x00b") }, ""},
 		{"last pax header", func(w *rawTar) { w.pax("path", "b", "uid", "x"); w.pax("gid", "1"); w.header(rawHeader{name: "a"}) }, `0 "a" 0`},
 		{"pax header before a global one", func(w *rawTar) { w.pax("path", "b"); w.paxFlag('g', "path", "c"); w.header(rawHeader{name: "a"}) }, `0 "a" 0`},

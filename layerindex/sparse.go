@@ -18,6 +18,7 @@ type sparseMap struct {
 	size    int64 // of the file
 	extents []Extent
 	listed  int   // extents seen, kept or not
+	blocks  int   // of the map, besides the header
 	end     int64 // of the last extent seen
 	stored  int64 // sum of the extents' sizes
 }
@@ -45,6 +46,15 @@ func (m *sparseMap) add(off, size int64) error {
 		m.extents[n-1].Size += size
 	} else {
 		m.extents = append(m.extents, Extent{off, size})
+	}
+	return nil
+}
+
+// addBlock counts one more block of the map. More than archive/tar takes are
+// refused.
+func (m *sparseMap) addBlock() error {
+	if m.blocks++; m.blocks*blockSize > maxMeta {
+		return fmt.Errorf("sparse map of more than %d bytes", maxMeta)
 	}
 	return nil
 }
@@ -87,6 +97,7 @@ type paxSparse struct {
 	numBlocks      []byte
 	extents        []byte // format 0.1: "offset,size,offset,size"
 	pairs          int    // format 0.0: records offset and numbytes seen
+	lone           []byte // value of the first of them
 }
 
 func (p *paxSparse) set(key, value []byte) error {
@@ -113,27 +124,40 @@ func (p *paxSparse) set(key, value []byte) error {
 		if (p.pairs%2 == 0) != (string(suffix) == "offset") {
 			return fmt.Errorf("pax record %s is out of turn", key)
 		}
-		p.pairs++
+		if bytes.IndexByte(value, ',') >= 0 {
+			return fmt.Errorf("pax record %s: %q is not a number", key, clip(value))
+		}
+		if p.pairs++; p.pairs == 1 {
+			p.lone = value
+		}
 	}
 	return nil
 }
 
-// kind returns what the records say. Records of an unknown format are refused,
-// as the stored bytes then are not the file's.
-func (p *paxSparse) kind() (sparseKind, error) {
-	switch version := string(p.major) + "." + string(p.minor); version {
-	case "1.0":
-		return sparseBody, nil
-	case "0.0", "0.1":
-		return sparsePax, nil
-	case ".":
-		if p.pairs > 0 || len(p.extents)+len(p.numBlocks)+len(p.size)+len(p.realSize) > 0 {
-			return sparsePax, nil
-		}
-		return notSparse, nil
-	default:
-		return notSparse, fmt.Errorf("unknown sparse format %q", clip([]byte(version)))
+// kind returns what the records say: a file is sparse by a version that is
+// known, or by a map without a version. Other records, the name and the sizes
+// among them, mean nothing by themselves. All this is archive/tar's decision,
+// and so that of who unpacks layers.
+func (p *paxSparse) kind() sparseKind {
+	switch major, minor := string(p.major), string(p.minor); {
+	case major == "1" && minor == "0":
+		return sparseBody
+	case major == "0" && (minor == "0" || minor == "1"):
+		return sparsePax
+	case major != "" || minor != "":
+		return notSparse
+	case p.hasMap():
+		return sparsePax
 	}
+	return notSparse
+}
+
+// hasMap reports whether the records have a map that is not empty.
+func (p *paxSparse) hasMap() bool {
+	if p.pairs > 0 {
+		return p.pairs > 1 || len(p.lone) > 0
+	}
+	return len(p.extents) > 0
 }
 
 // fileSize returns the size of the file with its holes; stored is that of the
@@ -169,10 +193,11 @@ func (m *sparseMap) readPax(h *paxHeader) error {
 		return nil
 	}
 	var err error
-	if h.sparse.pairs > 0 {
+	switch more := h.sparse.hasMap(); {
+	case more && h.sparse.pairs > 0:
 		err = eachSparsePair(h.body, take)
-	} else {
-		for rest, more := h.sparse.extents, len(h.sparse.extents) > 0; more && err == nil; {
+	case more:
+		for rest := h.sparse.extents; more && err == nil; {
 			var number []byte
 			number, rest, more = bytes.Cut(rest, []byte(","))
 			err = take(number)
@@ -181,10 +206,7 @@ func (m *sparseMap) readPax(h *paxHeader) error {
 	if err != nil {
 		return err
 	}
-	claimed := int64(0)
-	if len(h.sparse.numBlocks) > 0 || seen > 0 {
-		claimed, err = strconv.ParseInt(string(h.sparse.numBlocks), 10, 64)
-	}
+	claimed, err := strconv.ParseInt(string(h.sparse.numBlocks), 10, 64)
 	if err != nil || claimed != int64(m.listed) || seen%2 != 0 {
 		return fmt.Errorf("sparse map has %d numbers for %q extents", seen, clip(h.sparse.numBlocks))
 	}
@@ -209,9 +231,11 @@ func eachSparsePair(body []byte, take func([]byte) error) error {
 
 // A bodyMap decodes a map of format 1.0: decimal numbers with a line feed
 // behind each, first how many extents there are, then their offsets and sizes.
+// A number may have a sign, as for archive/tar.
 type bodyMap struct {
 	number int64
 	digits int
+	sign   byte  // '+' or '-', 0 without
 	want   int64 // extents still to come; -1 while that is not known
 	off    int64
 	hasOff bool
@@ -222,25 +246,40 @@ type bodyMap struct {
 func (d *bodyMap) read(b *rawBlock, m *sparseMap) (bool, error) {
 	for _, c := range b {
 		if c != '\n' {
-			if c < '0' || c > '9' || d.number > (math.MaxInt64-9)/10 || d.digits == 20 {
+			if !d.digit(c) {
 				return false, errors.New("sparse map is not made of numbers")
 			}
-			d.number = d.number*10 + int64(c-'0')
-			d.digits++
 			continue
 		}
 		if d.digits == 0 {
-			return false, errors.New("sparse map has an empty line")
+			return false, errors.New("sparse map has a line without a number")
+		}
+		if d.sign == '-' && d.number > 0 {
+			return false, errors.New("sparse map has a number below zero")
 		}
 		if err := d.take(d.number, m); err != nil {
 			return false, err
 		}
-		d.number, d.digits = 0, 0
+		d.number, d.digits, d.sign = 0, 0, 0
 		if d.want == 0 {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// digit takes a character of a number, and reports whether it can be one.
+func (d *bodyMap) digit(c byte) bool {
+	if (c == '+' || c == '-') && d.digits == 0 && d.sign == 0 {
+		d.sign = c
+		return true
+	}
+	if c < '0' || c > '9' || d.number > (math.MaxInt64-int64(c-'0'))/10 {
+		return false
+	}
+	d.number = d.number*10 + int64(c-'0')
+	d.digits++
+	return true
 }
 
 func (d *bodyMap) take(n int64, m *sparseMap) error {
