@@ -91,6 +91,10 @@ func refusals() []refusal {
 		{"garbage after a lone zero block", func(w *rawTar) { w.Write(make([]byte, 512)); w.body("x") }, "", 512},
 		{"sparse without numblocks", pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1"), "x", 1024},
 		{"sparse without map", pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1", "GNU.sparse.numblocks", "0", "size", "1"), "x", 1024},
+		{"size below zero in spite of a record", func(w *rawTar) {
+			w.pax("size", "0")
+			w.header(rawHeader{name: "x", flag: '0', size: base256(-1, 12)})
+		}, "x", 1024},
 		{"sparse old directory", func(w *rawTar) {
 			w.pax("GNU.sparse.name", "f", "GNU.sparse.size", "0", "GNU.sparse.map", "0,0", "GNU.sparse.numblocks", "1")
 			w.header(rawHeader{name: "d/"})
