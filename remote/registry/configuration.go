@@ -43,8 +43,8 @@ type ConfigFiles struct {
 // A Configuration is what ConfigFiles say. It is safe for concurrent use.
 type Configuration struct {
 	registries map[string]*registryEntry // by prefix
-	aliases    map[string]alias
-	search     []string // registries that a short name may be in
+	aliases    map[string]string         // by short name
+	search     []string                  // registries that a short name may be in
 	searchFile string
 	helpers    []string // AuthFiles.Helpers
 	hostDirs   []string
@@ -79,7 +79,7 @@ func (f *ConfigFiles) Load() (*Configuration, error) {
 	}
 	c := &Configuration{
 		registries: make(map[string]*registryEntry),
-		aliases:    make(map[string]alias),
+		aliases:    make(map[string]string),
 		hostDirs:   files.HostDirs,
 		logf:       files.Logf,
 	}
@@ -144,26 +144,40 @@ func canonicalSite(ref remote.Reference) *site {
 // that fits the image, that before a hosts.toml for all registries, and that
 // before docker's daemon.json; but what is blocked is blocked.
 func (c *Configuration) sites(ref remote.Reference) ([]*site, error) {
-	entry, rest := c.entryFor(ref)
-	if entry != nil && entry.Blocked {
-		return nil, &fault{class: ErrBlocked, text: fmt.Sprintf("%s forbids to pull %s", entry.file, entry.prefix)}
+	if err := c.blocked(ref.String()); err != nil {
+		return nil, err
 	}
 	sites, err := c.hostSites(ref, hostDirNames(ref.Registry))
 	if err != nil || sites != nil {
-		return sites, err
+		return c.allowed(sites, err)
 	}
-	if entry != nil {
-		return entry.sites(ref, rest)
+	if e := c.entryFor(ref.Name()); e != nil {
+		return c.entrySites(e, ref)
 	}
 	sites, err = c.hostSites(ref, []string{"_default"})
 	if err != nil || sites != nil {
-		return sites, err
+		return c.allowed(sites, err)
 	}
-	return c.docker.sites(ref), nil
+	return c.allowed(c.docker.sites(ref), nil)
 }
 
-// An alias is what a short name means.
-type alias struct{ target, file string }
+// allowed leaves out the sites that are blocked by the names that the image
+// has there.
+func (c *Configuration) allowed(sites []*site, err error) ([]*site, error) {
+	var kept []*site
+	var refused error
+	for _, s := range sites {
+		if e := c.blocked(s.ref.String()); e != nil {
+			refused = e
+			continue
+		}
+		kept = append(kept, s)
+	}
+	if err == nil && len(kept) == 0 {
+		err = refused
+	}
+	return kept, err
+}
 
 // ShortName returns what a name that a user gave means, with the registry if
 // it has none: the target of its alias, or the name in the only one of
@@ -173,16 +187,27 @@ type alias struct{ target, file string }
 // registry, the name is returned as it is, which remote.ParseReference takes
 // to be in docker.io, as docker does. Whether the name is well formed is not
 // looked at.
+//
+// A name in registry-1.docker.io, which remote.ParseReference takes for one in
+// docker.io, is refused here with ErrBlocked if it is blocked as it is written.
 func (c *Configuration) ShortName(name string) (string, error) {
-	if !isShort(name) {
-		return name, nil
+	full, err := c.fullName(name)
+	if err == nil && strings.HasPrefix(full, hubHost+"/") {
+		err = c.blocked(full)
 	}
+	if err != nil {
+		return "", err
+	}
+	return full, nil
+}
+
+func (c *Configuration) fullName(name string) (string, error) {
 	repository, rest := cutVersion(name)
 	if a, ok := c.aliases[repository]; ok {
-		if isShort(a.target) {
-			return "", configFault(a.file, fmt.Errorf("the alias %q has the target %q, which names no registry", repository, a.target))
-		}
-		return a.target + rest, nil
+		return a + rest, nil
+	}
+	if !isShort(name) {
+		return name, nil
 	}
 	switch len(c.search) {
 	case 0:

@@ -193,7 +193,7 @@ prefix = "r.example/a"
 location = "one.example"
 [[registry]]
 prefix = "r.example/a/b"
-location = "two.example"
+location = "two.example/q"
 [[registry]]
 prefix = "r.example/a/b:x"
 location = "three.example/c:y"
@@ -212,21 +212,27 @@ location = "m.example/deep"
 		{"mirrors in order", mirrors, "r.example/ns/a:x", []string{"b.example/v2/m/a:x", "a.example:5000/v2/a:x insecure", "up.example/v2/other/a:x"}},
 		{"digest", mirrors, "r.example/ns/a" + testDigest, []string{"b.example/v2/m/a@sha256:012", "a.example:5000/v2/a@sha256:012 insecure", "up.example/v2/other/a@sha256:012"}},
 		{"not half a component", mirrors, "r.example/nsx/a", []string{"r.example/v2/nsx/a:latest"}},
-		{"not another port", "[[registry]]\nlocation = \"r.example\"\ninsecure = true", "r.example:5000/a", []string{"r.example:5000/v2/a:latest"}},
+		{"any port", "[[registry]]\nlocation = \"r.example\"\ninsecure = true", "r.example:5000/a", []string{"r.example:5000/v2/a:latest insecure"}},
+		{"any port, elsewhere", "[[registry]]\nprefix = \"r.example\"\nlocation = \"s.example\"", "r.example:5000/a", []string{"s.example:5000/v2/a:latest"}},
+		{"not another port", "[[registry]]\nlocation = \"r.example:5000\"\ninsecure = true", "r.example:50001/a", []string{"r.example:50001/v2/a:latest"}},
+		{"the first of two", "[[registry]]\nprefix = \"r.example\"\nlocation = \"a.example\"\n[[registry]]\nprefix = \"r.example\"\nlocation = \"b.example\"", "r.example/x", []string{"a.example/v2/x:latest"}},
+		{"capitals", "[[registry]]\nprefix = \"r.example\"\nlocation = \"a.example\"", "R.example/x", []string{"R.example/v2/x:latest"}},
 		{"no location but the prefix", "[[registry]]\nlocation = \"r.example\"\ninsecure = true", "r.example/a", []string{"r.example/v2/a:latest insecure"}},
 		{"by tag", kinds, "r.example/a:x", []string{"all.example/v2/a:x", "tag.example/v2/a:x", "r.example/v2/a:x"}},
 		{"by digest", kinds, "r.example/a" + testDigest, []string{"all.example/v2/a@sha256:012", "digest.example/v2/a@sha256:012", "r.example/v2/a@sha256:012"}},
 		{"mirror-by-digest-only, by tag", "[[registry]]\nlocation=\"r.example\"\nmirror-by-digest-only=true\n[[registry.mirror]]\nlocation=\"m.example\"", "r.example/a", []string{"r.example/v2/a:latest"}},
-		{"longest prefix: host", nested, "r.example/x", []string{"r.example/v2/x:latest"}},
+		{"longest prefix: host", nested, "r.example/x", []string{"wild.example/v2/x:latest"}},
 		{"longest prefix: namespace", nested, "r.example/a/x", []string{"one.example/v2/x:latest"}},
-		{"longest prefix: repository", nested, "r.example/a/b/c", []string{"two.example/v2/c:latest"}},
-		{"longest prefix: tag", nested, "r.example/a/b:x", []string{"three.example/v2/c:y"}},
+		{"longest prefix: repository", nested, "r.example/a/b/c", []string{"two.example/v2/q/c:latest"}},
+		{"no prefix with a tag", nested, "r.example/a/b:x", []string{"two.example/v2/q:x"}},
 		{"wildcard", nested, "x.y.example/a", []string{"wild.example/v2/a:latest"}},
-		{"wildcard with a port", nested, "x.example:5000/a", []string{"wild.example/v2/a:latest"}},
+		{"wildcard with a port", nested, "x.example:5000/a", []string{"wild.example:5000/v2/a:latest"}},
 		{"longer wildcard, no location", nested, "x.r.example/a", []string{"m.example/v2/deep/a:latest", "x.r.example/v2/a:latest"}},
 		{"wildcard is no suffix", nested, "xexample.com/a", []string{"xexample.com/v2/a:latest"}},
 		{"Docker Hub", "[[registry]]\nlocation=\"docker.io\"\n[[registry.mirror]]\nlocation=\"m.example\"", "fedora", []string{"m.example/v2/library/fedora:latest", "registry-1.docker.io/v2/library/fedora:latest"}},
-		{"to Docker Hub", "[[registry]]\nprefix=\"localhost/mine\"\nlocation=\"docker.io\"", "localhost/mine/fedora", []string{"registry-1.docker.io/v2/library/fedora:latest"}},
+		{"to Docker Hub", "[[registry]]\nprefix=\"localhost/mine\"\nlocation=\"docker.io/library\"", "localhost/mine/fedora", []string{"registry-1.docker.io/v2/library/fedora:latest"}},
+		{"to Docker Hub's other host", "[[registry]]\nprefix=\"localhost/mine\"\nlocation=\"registry-1.docker.io\"", "localhost/mine/a/b", []string{"registry-1.docker.io/v2/a/b:latest"}},
+		{"a mirror that is blocked", mirrors + "[[registry]]\nlocation = \"b.example\"\nblocked = true", "r.example/ns/a:x", []string{"a.example:5000/v2/a:x insecure", "up.example/v2/other/a:x"}},
 		{"version 1", "[registries.insecure]\nregistries = ['r.example']", "r.example/a", []string{"r.example/v2/a:latest insecure"}},
 		{"nothing in it", "# nothing\n", "r.example/a", []string{"r.example/v2/a:latest"}},
 	} {
@@ -242,6 +248,67 @@ func TestRegistriesConfNoImage(t *testing.T) {
 	_, err := conf.sites(remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"})
 	if !errors.Is(err, ErrConfiguration) || !strings.Contains(err.Error(), "two.example") {
 		t.Errorf("got error %v, want one that names the location", err)
+	}
+}
+
+// TestBlocked: what registries.conf blocks is blocked for every spelling of it.
+func TestBlocked(t *testing.T) {
+	block := func(prefix string) string {
+		return fmt.Sprintf("[[registry]]\nlocation = %q\nblocked = true\n", prefix)
+	}
+	for _, tc := range []struct{ name, conf, image string }{
+		{"host", block("r.example"), "r.example/a"},
+		{"host of any port", block("127.0.0.1"), "127.0.0.1:5666/a"},
+		{"pattern of any port", "[[registry]]\nprefix = \"*.example\"\nblocked = true", "r.example:5000/a"},
+		{"pattern in the middle", "[[registry]]\nprefix = \"*.example\"\nblocked = true", "r.example.example/a"},
+		{"repository", block("r.example/a"), "r.example/a:x"},
+		{"repository by digest", block("r.example/a"), "r.example/a" + testDigest},
+		{"tag", "[[registry]]\nprefix = \"r.example/a:x\"\nlocation = \"s.example/a:x\"\nblocked = true", "r.example/a:x"},
+		{"capitals", block("r.example"), "R.Example/a"},
+		{"capitals in the file", block("R.example"), "r.example/a"},
+		{"the second of two", "[[registry]]\nprefix = \"r.example\"\nlocation = \"a.example\"\n[[registry]]\nprefix = \"r.example\"\nlocation = \"b.example\"\nblocked = true", "r.example/a"},
+		{"with a mirror that is not", block("r.example") + "[[registry.mirror]]\nlocation = \"m.example\"", "r.example/a"},
+		{"where it leads to", "[[registry]]\nprefix = \"r.example\"\nlocation = \"s.example\"\n" + block("s.example/a"), "r.example/a"},
+		{"version 1", "[registries.insecure]\nregistries = [\"r.example\"]\n[registries.block]\nregistries = [\"r.example\"]", "r.example/a"},
+	} {
+		ref, err := remote.ParseReference(tc.image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sites, err := load(t, t.TempDir(), tc.conf).sites(ref); !errors.Is(err, ErrBlocked) {
+			t.Errorf("%s: %s: got %d sites and error %v, want %v", tc.name, tc.image, len(sites), err, ErrBlocked)
+		}
+	}
+	for _, tc := range []struct{ conf, image string }{
+		{block("r.example:5000"), "r.example/a"},
+		{block("r.example:5000"), "r.example:50001/a"},
+		{block("r.example"), "r.example.test/a"},
+		{block("r.example/a"), "r.example/ab"},
+		{block("r.example") + "[[registry]]\nlocation = \"r.example/a\"", "r.example/a/b"},
+	} {
+		ref, err := remote.ParseReference(tc.image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sites, err := load(t, t.TempDir(), tc.conf).sites(ref); len(sites) != 1 || err != nil {
+			t.Errorf("%s with %q: got %d sites and error %v, want one", tc.image, tc.conf, len(sites), err)
+		}
+	}
+}
+
+// TestBlockedAsWritten: Docker Hub's other host is looked at before it is taken
+// for docker.io.
+func TestBlockedAsWritten(t *testing.T) {
+	for _, prefix := range []string{"*.docker.io", "registry-1.docker.io", "registry-1.docker.io/library/fedora"} {
+		conf := load(t, t.TempDir(), fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = \"x.example\"\nblocked = true\n[aliases]\nf = \"registry-1.docker.io/library/fedora\"", prefix))
+		for _, name := range []string{"registry-1.docker.io/library/fedora", "f:40"} {
+			if got, err := conf.ShortName(name); !errors.Is(err, ErrBlocked) {
+				t.Errorf("%s blocked: %s means %q, error %v, want %v", prefix, name, got, err, ErrBlocked)
+			}
+		}
+		if got, err := conf.ShortName("docker.io/library/fedora"); got != "docker.io/library/fedora" || err != nil {
+			t.Errorf("%s blocked: docker.io/library/fedora means %q, error %v", prefix, got, err)
+		}
 	}
 }
 
@@ -297,25 +364,36 @@ func TestRegistriesConfMerge(t *testing.T) {
 
 func TestMalformedConfiguration(t *testing.T) {
 	for name, tc := range map[string]struct{ hosts, registries, want string }{
-		"TOML":                   {registries: "\n[[registry]\n", want: "line 3"},
-		"type":                   {registries: "[[registry]]\nlocation = \"a.example\"\n\ninsecure = \"yes\"\n", want: "line "},
-		"neither":                {registries: "[[registry]]\n", want: "neither prefix nor location"},
-		"prefix alone":           {registries: "[[registry]]\nprefix = \"a.example\"\n", want: `"a.example" has no location`},
-		"wildcard":               {registries: "[[registry]]\nprefix = \"a.*.example\"\n", want: "only at the beginning"},
-		"wildcard with a path":   {registries: "[[registry]]\nprefix = \"*.example/a\"\n", want: "only at the beginning"},
-		"URL":                    {registries: "[[registry]]\nlocation = \"https://a.example\"\n", want: "is a URL"},
-		"mirror without a place": {registries: "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\n", want: "a mirror of a.example has no location"},
-		"pull-from-mirror":       {registries: "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"never\"\n", want: `"never", which is none of`},
-		"pull-from-mirror twice": {registries: "[[registry]]\nlocation = \"a.example\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"all\"\n", want: "mirror-by-digest-only already"},
-		"proxy":                  {registries: "[[registry]]\nlocation = \"a.example\"\nproxy = \"ftp://u:secret@p.example\"\n", want: "not the URL of a proxy"},
-		"hosts: TOML":            {hosts: "server = \n", want: "line 1"},
-		"hosts: type":            {hosts: "\nskip_verify = 1\n", want: "line 2"},
-		"hosts: URL":             {hosts: "[host.\"ftp://a.example\"]\n", want: `"ftp://a.example" is not the URL of a server`},
-		"hosts: ca":              {hosts: "ca = [1]\n", want: "ca: a int64"},
-		"hosts: client":          {hosts: "client = [[\"a\", \"b\", \"c\"]]\n", want: "client: 3 files"},
-		"hosts: header":          {hosts: "[header]\nx = 1\n", want: "header x: a int64"},
-		"hosts: dial_timeout":    {hosts: "dial_timeout = \"soon\"\n", want: `"soon" is not a length of time`},
-		"hosts: proxy":           {hosts: "proxy = \"secret\"\n", want: "not the URL of a proxy"},
+		"TOML":                       {registries: "\n[[registry]\n", want: "line 3"},
+		"type":                       {registries: "[[registry]]\nlocation = \"a.example\"\n\ninsecure = \"yes\"\n", want: "line "},
+		"neither":                    {registries: "[[registry]]\n", want: "neither prefix nor location"},
+		"prefix alone":               {registries: "[[registry]]\nprefix = \"a.example\"\n", want: `"a.example" has no location`},
+		"wildcard":                   {registries: "[[registry]]\nprefix = \"a.*.example\"\n", want: "only at the beginning"},
+		"wildcard with a path":       {registries: "[[registry]]\nprefix = \"*.example/a\"\n", want: "only at the beginning"},
+		"URL":                        {registries: "[[registry]]\nlocation = \"https://a.example\"\n", want: "is a URL"},
+		"mirror without a place":     {registries: "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\n", want: "a mirror of a.example has no location"},
+		"pull-from-mirror":           {registries: "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"never\"\n", want: `"never", which is none of`},
+		"pull-from-mirror twice":     {registries: "[[registry]]\nlocation = \"a.example\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"all\"\n", want: "mirror-by-digest-only already"},
+		"pull-from-mirror of itself": {registries: "[[registry]]\nlocation = \"a.example\"\npull-from-mirror = \"all\"\n", want: "it is for its mirrors"},
+		"conflict":                   {registries: "[[registry]]\nlocation = \"a.example\"\nblocked = true\n[[registry]]\nlocation = \"a.example/\"\n", want: "disagree on insecure or blocked"},
+		"conflict of locations":      {registries: "[[registry]]\nprefix = \"b.example\"\nlocation = \"a.example\"\ninsecure = true\n[[registry]]\nlocation = \"a.example\"\n", want: "disagree on insecure or blocked"},
+		"prefix of slashes":          {registries: "[[registry]]\nprefix = \"/\"\nlocation = \"a.example\"\nblocked = true\n", want: "neither prefix nor location"},
+		"wildcard alone":             {registries: "[[registry]]\nprefix = \"*.\"\nblocked = true\n", want: "only at the beginning"},
+		"search registry":            {registries: "unqualified-search-registries = [\"a_b\"]", want: `"a_b" is not the name of a registry`},
+		"short-name-mode":            {registries: "short-name-mode = \"sometimes\"", want: `"sometimes", which is none of`},
+		"two versions":               {registries: "short-name-mode = \"disabled\"\n[registries.block]\nregistries = [\"a.example\"]", want: "version 1"},
+		"alias of no registry":       {registries: "[aliases]\nbad = \"nowhere\"", want: `"nowhere", which is not the name`},
+		"alias with a tag":           {registries: "[aliases]\nbad = \"a.example/b:x\"", want: "which is not the name"},
+		"alias of a full name":       {registries: "[aliases]\n\"a.example/b\" = \"a.example/c\"", want: "not the short name"},
+		"proxy":                      {registries: "[[registry]]\nlocation = \"a.example\"\nproxy = \"ftp://u:secret@p.example\"\n", want: "not the URL of a proxy"},
+		"hosts: TOML":                {hosts: "server = \n", want: "line 1"},
+		"hosts: type":                {hosts: "\nskip_verify = 1\n", want: "line 2"},
+		"hosts: URL":                 {hosts: "[host.\"ftp://a.example\"]\n", want: `"ftp://a.example" is not the URL of a server`},
+		"hosts: ca":                  {hosts: "ca = [1]\n", want: "ca: a int64"},
+		"hosts: client":              {hosts: "client = [[\"a\", \"b\", \"c\"]]\n", want: "client: 3 files"},
+		"hosts: header":              {hosts: "[header]\nx = 1\n", want: "header x: a int64"},
+		"hosts: dial_timeout":        {hosts: "dial_timeout = \"soon\"\n", want: `"soon" is not a length of time`},
+		"hosts: proxy":               {hosts: "proxy = \"secret\"\n", want: "not the URL of a proxy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -339,7 +417,7 @@ func TestMalformedConfiguration(t *testing.T) {
 }
 
 func TestShortName(t *testing.T) {
-	const aliases = "[aliases]\nfedora = \"registry.example/fedora\"\n\"a/b\" = \"b.example/c\"\nbad = \"nowhere\"\n"
+	const aliases = "[aliases]\nfedora = \"registry.example/fedora\"\n\"a/b\" = \"b.example/c\"\n"
 	for _, tc := range []struct{ conf, name, want string }{
 		{"", "fedora", "fedora"},
 		{"", "a/b:x", "a/b:x"},
@@ -367,9 +445,6 @@ func TestShortName(t *testing.T) {
 	_, err := load(t, t.TempDir(), "unqualified-search-registries = [\"docker.io\", \"s.example\"]").ShortName("fedora:39")
 	if !errors.Is(err, remote.ErrReference) || !strings.Contains(err.Error(), "registries.conf has several") || !strings.Contains(err.Error(), "docker.io/fedora:39, s.example/fedora:39") {
 		t.Errorf("two to search: got error %v, want one that names them", err)
-	}
-	if _, err := load(t, t.TempDir(), aliases).ShortName("bad"); !errors.Is(err, ErrConfiguration) || !strings.Contains(err.Error(), "registries.conf") {
-		t.Errorf("alias of no registry: got error %v, want one that names the file", err)
 	}
 }
 

@@ -1,13 +1,14 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
-
-	"github.com/imgfs/imgfs/remote"
+	"github.com/distribution/reference"
 )
 
 // A registriesConf is what is of use in a file in the form of
@@ -15,12 +16,21 @@ import (
 type registriesConf struct {
 	Search   []string          `toml:"unqualified-search-registries"`
 	Helpers  []string          `toml:"credential-helpers"`
+	Mode     string            `toml:"short-name-mode"` // checked, and otherwise of no use
 	Registry []registryTable   `toml:"registry"`
 	Aliases  map[string]string `toml:"aliases"`
-	// Version 1 of the form.
-	Registries map[string]struct {
-		Registries []string `toml:"registries"`
-	} `toml:"registries"`
+	V1       registriesV1      `toml:"registries"`
+}
+
+// registriesV1 is version 1 of the form.
+type registriesV1 struct {
+	Search   registriesList `toml:"search"`
+	Insecure registriesList `toml:"insecure"`
+	Block    registriesList `toml:"block"`
+}
+
+type registriesList struct {
+	Registries []string `toml:"registries"`
 }
 
 type registryTable struct {
@@ -30,6 +40,7 @@ type registryTable struct {
 	Proxy        proxyURL      `toml:"proxy"`
 	Blocked      bool          `toml:"blocked"`
 	ByDigestOnly bool          `toml:"mirror-by-digest-only"`
+	Pull         string        `toml:"pull-from-mirror"` // refused: it is for mirrors
 	Mirrors      []mirrorTable `toml:"mirror"`
 }
 
@@ -62,61 +73,164 @@ func (c *Configuration) addRegistriesConf(path string) error {
 		return err
 	}
 	var conf registriesConf
-	known, err := toml.Decode(string(data), &conf)
+	if _, err := toml.Decode(string(data), &conf); err != nil {
+		return configFault(path, err)
+	}
+	if err := conf.complete(); err != nil {
+		return configFault(path, err)
+	}
+	entries, err := conf.entries(path)
 	if err != nil {
 		return configFault(path, err)
 	}
-	conf.convert(&known)
-	if conf.Search != nil || known.IsDefined("unqualified-search-registries") {
+	// What is there and empty overrides too.
+	if conf.Search != nil {
 		c.search, c.searchFile = conf.Search, path
 	}
-	if len(conf.Helpers) > 0 {
+	if conf.Helpers != nil {
 		c.helpers = conf.Helpers
 	}
 	for name, target := range conf.Aliases {
 		if delete(c.aliases, name); target != "" {
-			c.aliases[name] = alias{target, path}
+			c.aliases[name] = target
 		}
 	}
-	for _, table := range conf.Registry {
-		entry := &registryEntry{registryTable: table, prefix: strings.TrimRight(table.Prefix, "/"), file: path}
-		if err := entry.check(); err != nil {
-			return configFault(path, err)
-		}
-		c.registries[entry.prefix] = entry
+	for _, e := range entries {
+		c.registries[e.prefix] = e
 	}
 	return nil
 }
 
-// convert turns version 1 of the form, which podman still reads, into version
-// 2.
-func (conf *registriesConf) convert(known *toml.MetaData) {
-	if !known.IsDefined("registries") {
-		return
+// complete turns version 1 of the form into version 2, and refuses what podman
+// refuses of all but the registries.
+func (conf *registriesConf) complete() error {
+	if err := conf.convert(); err != nil {
+		return err
 	}
-	conf.Search = append(conf.Search, conf.Registries["search"].Registries...)
-	for _, name := range conf.Registries["insecure"].Registries {
-		conf.Registry = append(conf.Registry, registryTable{Location: name, Insecure: true})
+	switch conf.Mode {
+	case "", "disabled", "enforcing", "permissive":
+	default:
+		return fmt.Errorf("short-name-mode is %q, which is none of disabled, enforcing and permissive", conf.Mode)
 	}
-	for _, name := range conf.Registries["block"].Registries {
-		conf.Registry = append(conf.Registry, registryTable{Location: name, Blocked: true})
+	host := regexp.MustCompile("^(" + reference.DomainRegexp.String() + ")$")
+	for i, name := range conf.Search {
+		name = strings.TrimRight(name, "/")
+		if !host.MatchString(name) {
+			return fmt.Errorf("unqualified-search-registries: %q is not the name of a registry", name)
+		}
+		conf.Search[i] = name
 	}
+	for name, target := range conf.Aliases {
+		if err := checkAlias(name, target); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// check completes an entry, and refuses what podman refuses.
+// convert turns version 1 of the form, which podman 5 still reads, into version
+// 2. The two are not to be mixed: which of them holds is not said.
+func (conf *registriesConf) convert() error {
+	v1 := conf.V1
+	if v1.Search.Registries == nil && v1.Insecure.Registries == nil && v1.Block.Registries == nil {
+		return nil
+	}
+	if conf.Search != nil || conf.Helpers != nil || conf.Mode != "" || conf.Registry != nil || conf.Aliases != nil {
+		return errors.New("[registries] is of version 1 of the form, and the rest of version 2")
+	}
+	conf.Search = v1.Search.Registries
+	at := map[string]int{}
+	table := func(location string) *registryTable {
+		location = strings.TrimRight(location, "/")
+		if _, ok := at[location]; !ok {
+			at[location] = len(conf.Registry)
+			conf.Registry = append(conf.Registry, registryTable{Location: location})
+		}
+		return &conf.Registry[at[location]]
+	}
+	for _, name := range v1.Insecure.Registries {
+		table(name).Insecure = true
+	}
+	for _, name := range v1.Block.Registries {
+		table(name).Blocked = true
+	}
+	return nil
+}
+
+// checkAlias refuses an alias of what is no short name, and one that leads to
+// no registry or to one version. An empty target takes the alias back.
+func checkAlias(name, target string) error {
+	short, err := reference.Parse(name)
+	if err != nil || !isRepository(short) || isHost(domainOf(short)) {
+		return fmt.Errorf("the alias %q is not the short name of a repository", name)
+	}
+	if target == "" {
+		return nil
+	}
+	full, err := reference.Parse(target)
+	if err == nil && isRepository(full) && isHost(domainOf(full)) {
+		_, err = reference.ParseNormalizedNamed(target)
+		if err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("the alias %q has the target %q, which is not the name of a repository with its registry", name, target)
+}
+
+// isRepository reports whether a reference is a name without tag and digest.
+func isRepository(ref reference.Reference) bool {
+	named, ok := ref.(reference.Named)
+	return ok && reference.IsNameOnly(named)
+}
+
+func domainOf(ref reference.Reference) string { return reference.Domain(ref.(reference.Named)) }
+
+// isHost is podman's rule for what stands before the first slash.
+func isHost(name string) bool { return strings.ContainsAny(name, ".:") || name == "localhost" }
+
+// entries returns the [[registry]] tables. Of several with one prefix the first
+// counts, as for podman, but if any of them is blocked so is it.
+func (conf *registriesConf) entries(path string) ([]*registryEntry, error) {
+	var entries []*registryEntry
+	first := map[string]*registryEntry{}
+	places := map[string]*registryEntry{}
+	for _, table := range conf.Registry {
+		e := &registryEntry{registryTable: table, prefix: strings.TrimRight(table.Prefix, "/"), file: path}
+		if err := e.check(); err != nil {
+			return nil, err
+		}
+		place := cmp.Or(e.Location, e.prefix)
+		if other := places[place]; other != nil && (other.Insecure != e.Insecure || other.Blocked != e.Blocked) {
+			return nil, fmt.Errorf("there are several [[registry]] for %s, which disagree on insecure or blocked", place)
+		}
+		places[place] = e
+		if other := first[e.prefix]; other != nil {
+			other.Blocked = other.Blocked || e.Blocked
+			continue
+		}
+		first[e.prefix] = e
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// check completes an entry, and refuses what podman refuses, and what could
+// not mean anything.
 func (e *registryEntry) check() error {
 	e.Location = strings.TrimRight(e.Location, "/")
-	if e.prefix == "" {
+	if e.Prefix == "" {
 		e.prefix = e.Location
 	}
 	wild := strings.HasPrefix(e.prefix, "*.")
 	switch {
 	case e.prefix == "":
 		return errors.New("a [[registry]] has neither prefix nor location")
-	case strings.Contains(e.prefix, "*") && (!wild || strings.ContainsAny(e.prefix[1:], "*/:@")):
+	case strings.Contains(e.prefix, "*") && (!wild || e.prefix == "*." || strings.ContainsAny(e.prefix[1:], "*/:@")):
 		return fmt.Errorf("the prefix %q: * stands only at the beginning, as in *.example.com", e.prefix)
 	case e.Location == "" && !wild:
 		return fmt.Errorf("the [[registry]] with the prefix %q has no location", e.prefix)
+	case e.Pull != "":
+		return fmt.Errorf("pull-from-mirror of %s: it is for its mirrors", e.prefix)
 	}
 	if err := checkLocation(e.prefix); err != nil {
 		return err
@@ -125,22 +239,28 @@ func (e *registryEntry) check() error {
 		return err
 	}
 	for i := range e.Mirrors {
-		m := &e.Mirrors[i]
-		if m.Location = strings.TrimRight(m.Location, "/"); m.Location == "" {
-			return fmt.Errorf("a mirror of %s has no location", e.prefix)
-		}
-		if err := checkLocation(m.Location); err != nil {
+		if err := e.checkMirror(&e.Mirrors[i]); err != nil {
 			return err
 		}
-		switch m.Pull {
-		case "":
-		case pullAll, pullDigestOnly, pullTagOnly:
-			if e.ByDigestOnly {
-				return fmt.Errorf("pull-from-mirror of %s: the registry has mirror-by-digest-only already", m.Location)
-			}
-		default:
-			return fmt.Errorf("pull-from-mirror of %s is %q, which is none of all, digest-only and tag-only", m.Location, m.Pull)
+	}
+	return nil
+}
+
+func (e *registryEntry) checkMirror(m *mirrorTable) error {
+	if m.Location = strings.TrimRight(m.Location, "/"); m.Location == "" {
+		return fmt.Errorf("a mirror of %s has no location", e.prefix)
+	}
+	if err := checkLocation(m.Location); err != nil {
+		return err
+	}
+	switch m.Pull {
+	case "":
+	case pullAll, pullDigestOnly, pullTagOnly:
+		if e.ByDigestOnly {
+			return fmt.Errorf("pull-from-mirror of %s: the registry has mirror-by-digest-only already", m.Location)
 		}
+	default:
+		return fmt.Errorf("pull-from-mirror of %s is %q, which is none of all, digest-only and tag-only", m.Location, m.Pull)
 	}
 	return nil
 }
@@ -150,86 +270,4 @@ func checkLocation(location string) error {
 		return fmt.Errorf("%s is a URL; leave out what is before the host", location)
 	}
 	return nil
-}
-
-// entryFor returns the [[registry]] with the longest prefix that fits, and
-// what follows the prefix in the reference.
-func (c *Configuration) entryFor(ref remote.Reference) (*registryEntry, string) {
-	var best *registryEntry
-	longest, text := 0, ref.String()
-	for prefix, e := range c.registries {
-		n := matchPrefix(ref, text, prefix)
-		// Of a name and a pattern that match the same the name says more, and
-		// of two patterns the longer one.
-		if n > longest || n > 0 && n == longest && moreExact(prefix, best.prefix) {
-			best, longest = e, n
-		}
-	}
-	return best, text[longest:]
-}
-
-func moreExact(a, b string) bool {
-	wildA, wildB := strings.HasPrefix(a, "*."), strings.HasPrefix(b, "*.")
-	return !wildA && wildB || wildA == wildB && len(a) > len(b)
-}
-
-// matchPrefix returns how much of a reference, written as text, a prefix
-// stands for; 0 if it does not fit.
-func matchPrefix(ref remote.Reference, text, prefix string) int {
-	if domain, ok := strings.CutPrefix(prefix, "*"); ok {
-		// hostname is in lower case, and so is what people write.
-		if strings.HasSuffix(hostname(ref.Registry), strings.ToLower(domain)) {
-			return len(ref.Registry)
-		}
-		return 0
-	}
-	rest, ok := strings.CutPrefix(text, prefix)
-	if !ok {
-		return 0
-	}
-	switch {
-	case rest == "", rest[0] == '/', rest[0] == '@', rest[0] == ':' && strings.Contains(prefix, "/"):
-		return len(prefix)
-	}
-	return 0
-}
-
-// sites returns the mirrors that may be asked for a reference of this kind,
-// and the registry's own location. rest is what follows the prefix.
-func (e *registryEntry) sites(ref remote.Reference, rest string) ([]*site, error) {
-	var sites []*site
-	for _, m := range e.Mirrors {
-		pull := m.Pull
-		if e.ByDigestOnly {
-			pull = pullDigestOnly
-		}
-		if pull == pullDigestOnly && ref.Digest == "" || pull == pullTagOnly && ref.Digest != "" {
-			continue
-		}
-		s, err := e.site(ref, m.Location+rest, m.Insecure, m.Proxy)
-		if err != nil {
-			return nil, err
-		}
-		sites = append(sites, s)
-	}
-	text := ref.String()
-	if e.Location != "" {
-		text = e.Location + rest
-	}
-	last, err := e.site(ref, text, e.Insecure, e.Proxy)
-	if err != nil {
-		return nil, err
-	}
-	return append(sites, last), nil
-}
-
-func (e *registryEntry) site(original remote.Reference, text string, insecure bool, proxy proxyURL) (*site, error) {
-	ref, err := remote.ParseReference(text)
-	if err != nil || isShort(text) {
-		return nil, configFault(e.file, fmt.Errorf("%s leads to %q, which is not the name of an image with its registry", e.prefix, text))
-	}
-	s := canonicalSite(ref)
-	s.original = original.Name()
-	s.insecure, s.wire.skipVerify, s.wire.proxy = insecure, insecure, proxy.URL
-	return s, nil
 }
