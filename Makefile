@@ -27,6 +27,8 @@ nightly: setup
 	IMGFS_STACKS=20000 $(GO) test -count=1 -timeout 60m $(PACKAGES)
 	GOMAXPROCS=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
 	IMGFS_SOAK=10m $(GO) test -count=1 -timeout 20m -run '^TestSoak$$' ./cmd/imgfs
+	IMGFS_TARS=300000 $(GO) test -count=1 -timeout 30m -run '^TestScannerAgrees$$' ./layerindex
+	IMGFS_STREAMS=5000 $(GO) test -count=1 -timeout 30m -run '^TestAgreesWithProgram$$' ./layerindex/internal/gzip ./layerindex/internal/zstd
 	IMGFS_PODMAN=1m $(GO) test -count=1 -run '^TestAgreesWithPodman$$' ./remote/registry
 	@.ci/setup fio
 	IMGFS_STRESS=2m $(GO) test -count=1 -timeout 30m -run '^TestStress$$' ./cmd/imgfs
