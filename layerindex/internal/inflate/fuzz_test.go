@@ -68,31 +68,51 @@ func FuzzResume(f *testing.F) {
 	f.Add([]byte("\x00\x00\x01"), uint64(2), uint16(100), uint8(1))
 	f.Add([]byte("the quick brown fox"), uint64(3), uint16(7), uint8(9))
 	f.Add([]byte{}, uint64(4), uint16(999), uint8(11))
-	d := NewDecoder(nil, 0)
+	// What is big is kept: making it anew takes longer than all the rest.
+	d, finder := NewDecoder(nil, 0), NewDecoder(nil, 0)
+	writers := map[int]*flate.Writer{}
 	f.Fuzz(func(t *testing.T, data []byte, seed uint64, symbols uint16, level uint8) {
 		want := expand(data, seed)
 		flush := 0
 		if level >= 128 {
 			flush = 1 + int(seed%50_000)
 		}
-		stream := encoded(t, want, flush, func(w io.Writer) (io.WriteCloser, error) {
-			return flate.NewWriter(w, int(level%12)-2)
+		stream := encoded(t, want, max(flush, min(flush*100, len(want)/50)), func(w io.Writer) (io.WriteCloser, error) {
+			return keptWriter(writers, w, int(level%12)-2)
 		})
-		cps := places(t, stream, int(symbols))
-		for i, cp := range cps {
-			// The first, the last, and some between.
-			if i < 2 || i > len(cps)-2 || i%4 == int(seed%4) {
-				checkResume(t, d, stream, want, cp)
+		cps := places(t, finder, stream, max(int(symbols), len(want)/200*min(1, int(symbols))))
+		// Of one place all that is behind it, and of a few as much as uses up
+		// the window and begins another.
+		rng := rand.New(rand.NewPCG(seed, 1))
+		for i := range min(len(cps), 6) {
+			most := 70_000
+			if i == 0 {
+				most = len(want)
 			}
+			checkResume(t, d, stream, want, cps[rng.IntN(len(cps))], most)
 		}
 	})
 }
 
-// expand makes data of up to 300 KB with matches at all distances.
+// keptWriter is flate.NewWriter, which allocates a megabyte, with a writer for
+// each level.
+func keptWriter(writers map[int]*flate.Writer, w io.Writer, level int) (*flate.Writer, error) {
+	if kept := writers[level]; kept != nil {
+		kept.Reset(w)
+		return kept, nil
+	}
+	made, err := flate.NewWriter(w, level)
+	writers[level] = made
+	return made, err
+}
+
+// expand makes data of up to 300 KB with matches at all distances, and mostly
+// much less: whether there are more bytes than a window is what matters.
 func expand(data []byte, seed uint64) []byte {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	p := append([]byte{1}, data...)
-	for n := rng.IntN(300_000); len(p) < n; {
+	most := []int{300, 3000, 40_000, 80_000, 300_000}[min(rng.IntN(9), rng.IntN(9))*5/9]
+	for n := rng.IntN(most); len(p) < n; {
 		if rng.IntN(3) == 0 {
 			p = append(p, byte(rng.Uint32()), byte(rng.Uint32()))
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"testing/iotest"
@@ -17,12 +18,15 @@ import (
 )
 
 // decodeAll returns all output up to the end or an error.
-func decodeAll(d *Decoder) ([]byte, error) {
+func decodeAll(d *Decoder) ([]byte, error) { return decodeSome(d, math.MaxInt) }
+
+// decodeSome decodes until there are n bytes, or more, or the end.
+func decodeSome(d *Decoder, n int) ([]byte, error) {
 	var got []byte
 	for {
 		e, err := d.Next()
 		got = append(got, d.Take()...)
-		if err != nil || e == End {
+		if err != nil || e == End || len(got) > n {
 			return got, err
 		}
 	}

@@ -27,9 +27,9 @@ func poisoned(w codec.Window) codec.Window {
 // places decodes a stream and returns a checkpoint, with its window, wherever
 // one can be: at each block, and every so many symbols in a block if symbols is
 // not 0, but not within 32 KiB of the last.
-func places(t testing.TB, stream []byte, symbols int) []codec.Checkpoint {
+func places(t testing.TB, d *Decoder, stream []byte, symbols int) []codec.Checkpoint {
 	var all []codec.Checkpoint
-	d := NewDecoder(bytes.NewReader(stream), 0)
+	d.Reset(bytes.NewReader(stream), 0, 0)
 	var open codec.Checkpoint
 	tracking := false
 	note := func(track bool) {
@@ -75,7 +75,8 @@ func places(t testing.TB, stream []byte, symbols int) []codec.Checkpoint {
 
 // checkResume checks that decoding from cp gives what is behind it, with what
 // the window lacks poisoned and without, and that the source is sought or not.
-func checkResume(t testing.TB, d *Decoder, stream, want []byte, cp codec.Checkpoint) {
+// It looks at as much as most and whatever comes with that.
+func checkResume(t testing.TB, d *Decoder, stream, want []byte, cp codec.Checkpoint, most int) {
 	t.Helper()
 	tail := want[cp.Out:]
 	for i, w := range []codec.Window{cp.Window, poisoned(cp.Window)} {
@@ -91,8 +92,8 @@ func checkResume(t testing.TB, d *Decoder, stream, want []byte, cp codec.Checkpo
 		if d.Out() != cp.Out {
 			t.Fatalf("resume at %d of output: says %d", cp.Out, d.Out())
 		}
-		got, err := decodeAll(d)
-		if err != nil || !bytes.Equal(got, tail) {
+		got, err := decodeSome(d, most)
+		if err != nil || !bytes.Equal(got, tail[:max(len(got), min(len(tail), most))]) {
 			t.Fatalf("resume at byte %d bit %d symbol %d: got %d bytes, want %d, equal %v, %v",
 				cp.In, cp.Bit, cp.Symbol, len(got), len(tail), bytes.Equal(got, tail), err)
 		}
@@ -105,8 +106,8 @@ func TestResume(t *testing.T) {
 	for name, stream := range streams(t, want) {
 		for _, symbols := range []int{0, 1000} {
 			inside, sparse := 0, 0
-			for _, cp := range places(t, stream, symbols) {
-				checkResume(t, d, stream, want, cp)
+			for _, cp := range places(t, NewDecoder(nil, 0), stream, symbols) {
+				checkResume(t, d, stream, want, cp, len(want))
 				if cp.Symbol > 0 {
 					inside++
 				}
@@ -135,8 +136,8 @@ func TestResumeByHand(t *testing.T) {
 	stream := w.Bytes()
 	d := NewDecoder(nil, 0)
 	checkBoth(t, "blocks", stream, w.Want)
-	for _, cp := range places(t, stream, 100) {
-		checkResume(t, d, stream, w.Want, cp)
+	for _, cp := range places(t, NewDecoder(nil, 0), stream, 100) {
+		checkResume(t, d, stream, w.Want, cp, 1<<30)
 	}
 }
 
@@ -181,7 +182,7 @@ func TestGiantBlock(t *testing.T) {
 		if i%4 != 0 {
 			continue
 		}
-		checkResume(t, d, stream, got, cp)
+		checkResume(t, d, stream, got, cp, 1<<30)
 		read := new(int64)
 		if err := d.Resume(&countingSeeker{Reader: bytes.NewReader(stream), read: read}, &cp); err != nil {
 			t.Fatal(err)
