@@ -23,12 +23,26 @@ const (
 
 // A document holds what tells the kinds of manifest apart.
 type document struct {
-	SchemaVersion int             `json:"schemaVersion"`
-	MediaType     string          `json:"mediaType"`
-	Manifests     json.RawMessage `json:"manifests"`
-	Config        json.RawMessage `json:"config"`
-	Layers        json.RawMessage `json:"layers"`
-	FSLayers      json.RawMessage `json:"fsLayers"`
+	SchemaVersion int    `json:"schemaVersion"`
+	MediaType     string `json:"mediaType"`
+	Manifests     given  `json:"manifests"`
+	Config        given  `json:"config"`
+	Layers        given  `json:"layers"`
+	FSLayers      given  `json:"fsLayers"`
+}
+
+// given says that a document has a member that is not null. Of members that
+// come twice, in whatever case, the last counts for encoding/json, and so for
+// docker, containerd, podman and here; but what was there once was there: a
+// null behind it does not make the document one that can be read in one way.
+type given bool
+
+// UnmarshalJSON notes that there is a value.
+func (g *given) UnmarshalJSON(value []byte) error {
+	if !bytes.Equal(value, []byte("null")) {
+		*g = true
+	}
+	return nil
 }
 
 // classify returns what content is and its media type, given the type that
@@ -49,15 +63,15 @@ func classify(stated string, content []byte) (kind, string, error) {
 		k, mediaType = doc.guess()
 	}
 	switch {
-	case doc.SchemaVersion == 1, present(doc.FSLayers), k == kindSchema1, kindOf(stated) == kindSchema1:
+	case doc.SchemaVersion == 1, bool(doc.FSLayers), k == kindSchema1, kindOf(stated) == kindSchema1:
 		return 0, "", fmt.Errorf("%w: it is a docker schema 1 manifest; push the image again with a current tool", ErrUnsupported)
 	case k == kindUnknown:
 		return 0, "", fmt.Errorf("%w: media type %s is neither an image manifest nor an image index", ErrUnsupported, quote(mediaType))
 	case kindOf(stated) != kindUnknown && kindOf(stated) != k:
 		return 0, "", fmt.Errorf("%w: it is described as %s and calls itself %s", ErrUnsupported, quote(stated), quote(mediaType))
-	case k == kindManifest && present(doc.Manifests):
+	case k == kindManifest && bool(doc.Manifests):
 		return 0, "", fmt.Errorf("%w: it is an image manifest, yet lists manifests", ErrUnsupported)
-	case k == kindIndex && (present(doc.Layers) || present(doc.Config)):
+	case k == kindIndex && bool(doc.Layers || doc.Config):
 		return 0, "", fmt.Errorf("%w: it is an image index, yet has layers or a config", ErrUnsupported)
 	}
 	return k, mediaType, nil
@@ -66,9 +80,9 @@ func classify(stated string, content []byte) (kind, string, error) {
 // guess returns what a document is that has no media type.
 func (d *document) guess() (kind, string) {
 	switch {
-	case present(d.Manifests):
+	case bool(d.Manifests):
 		return kindIndex, ocispec.MediaTypeImageIndex
-	case present(d.Config), present(d.Layers):
+	case bool(d.Config || d.Layers):
 		return kindManifest, ocispec.MediaTypeImageManifest
 	}
 	return kindUnknown, d.MediaType
@@ -85,10 +99,6 @@ func jsonError(err error) error {
 		return fmt.Errorf("it is a JSON %s", wrong.Value)
 	}
 	return fmt.Errorf("its %s cannot be a JSON %s", wrong.Field, wrong.Value)
-}
-
-func present(m json.RawMessage) bool {
-	return len(m) > 0 && !bytes.Equal(m, []byte("null"))
 }
 
 // parseManifest reads an image manifest and checks that each part can be

@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,6 +66,32 @@ func TestOpenAccepts(t *testing.T) {
 	}
 }
 
+// TestMembersTwice: of members that come twice the last counts, in whatever
+// case, as for docker, containerd and podman, which read them with the same
+// package; what a scanner is shown is what they run.
+func TestMembersTwice(t *testing.T) {
+	store := sourcetest.NewStore()
+	plain := manifestOf(store, manifestType, imageConfig, goodConfig, imageLayer)
+	other := strings.Repeat("1", 64)
+	layers := func(member string) string {
+		return fmt.Sprintf(`,%q:[{"mediaType":%q,"digest":"sha256:%s","size":10}]}`, member, imageLayer, other)
+	}
+	for _, member := range []string{"layers", "LAYERS", "layer\u017f"} {
+		content := strings.TrimSuffix(plain, "}") + layers(member)
+		img, err := remote.Open(t.Context(), store.Source("test", store.Put(manifestType, []byte(content))), "")
+		if err != nil {
+			t.Fatalf("%s: %v", member, err)
+		}
+		var theirs ocispec.Manifest
+		if err := json.Unmarshal([]byte(content), &theirs); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := img.Layers[0].Digest(), theirs.Layers[0].Digest; got != want || want.Encoded() != other {
+			t.Errorf("%s: the layer is %s, want %s as for encoding/json, the last", member, got, want)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	store := sourcetest.NewStore()
 	plain := manifestOf(store, manifestType, imageConfig, goodConfig, imageLayer)
@@ -98,6 +125,9 @@ func TestOpenRefuses(t *testing.T) {
 		{"index said, manifest stated", manifestType, `{"mediaType":"` + indexType + `","manifests":[]}`, "calls itself"},
 		{"manifest said, index stated", indexType, plain, "calls itself"},
 		{"manifests in a manifest", manifestType, edit(`"config"`, `"manifests":[],"config"`), "yet lists manifests"},
+		{"manifests in a manifest, taken back", manifestType, edit(`"config"`, `"manifests":[],"MANIFESTS":null,"config"`), "yet lists manifests"},
+		{"layers in an index, taken back", indexType, `{"manifests":[],"Layers":[],"layers":null}`, "yet has layers"},
+		{"layers in an index, in capitals", indexType, `{"manifests":[],"LAYERS":[]}`, "yet has layers"},
 		{"layers in an index", indexType, `{"manifests":[],"layers":[]}`, "yet has layers"},
 		{"config in an index", indexType, `{"manifests":[],"config":{}}`, "yet has layers or a config"},
 		{"both and no type", "", `{"manifests":[],"layers":[]}`, "yet has layers"},
