@@ -24,7 +24,7 @@ func streamCount() int {
 // TestAgreesWithProgram composes files of members with all kinds of headers,
 // checksums and lengths, right ones and others, with garbage between and behind,
 // and damages some. GNU gzip and this package accept the same files, and have the
-// same bytes of them.
+// same bytes of them, but for members of gzip's predecessors, which no layer has.
 func TestAgreesWithProgram(t *testing.T) {
 	if out, err := exec.Command("gzip", "--version").Output(); err != nil || !bytes.HasPrefix(out, []byte("gzip 1.")) {
 		t.Skipf("no GNU gzip: %v", err)
@@ -39,6 +39,9 @@ func TestAgreesWithProgram(t *testing.T) {
 		want, theirErr := cmd.Output()
 		var exit *exec.ExitError
 		accepted := theirErr == nil || errors.As(theirErr, &exit) && exit.ExitCode() == 2 // a warning
+		if errors.Is(err, errOld) {
+			continue
+		}
 		if (err == nil) != accepted || err == nil && !bytes.Equal(got, want) {
 			t.Errorf("seed %d: %d bytes, %v; GNU gzip %d bytes, %v %s\n%q", seed, len(got), err, len(want), theirErr, stderrOf(exit), file[:min(len(file), 300)])
 		}

@@ -26,6 +26,7 @@ func streamCount() int {
 var onlyWeRefuse = []struct{ text, reason string }{
 	{"stream overrun", "a Huffman stream that does not end where it should: klauspost/compress, which the runtimes decode with, refuses it"},
 	{"block too small", "a compressed block of under three bytes: likewise"},
+	{"frame size does not match", "a frame that states another size than it has: the program does not look if its last block is empty"},
 	{"needs a window of", "a window over MaxWindow: the program does not look at it where the frame says its size and fits in its buffers"},
 }
 
