@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -275,18 +274,31 @@ func mountsOf(ctx context.Context, cacheDir string) liveMounts {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	answers := make([]mountStats, len(points))
-	var asked sync.WaitGroup
-	for i, p := range points {
-		asked.Go(func() {
-			if s, err := askStats(ctx, p.Dir); err == nil && sameDir(s.CacheDir, cacheDir) {
-				s.Dir = p.Dir // as this process sees it
-				answers[i] = s
-			}
-		})
+	type answer struct {
+		i     int
+		stats mountStats
 	}
-	asked.Wait()
-	return slices.DeleteFunc(answers, func(s mountStats) bool { return s.Dir == "" })
+	answers := make(chan answer, len(points))
+	for i, p := range points {
+		go func() {
+			s, err := askStats(ctx, p)
+			if err != nil || !sameDir(s.CacheDir, cacheDir) { // which may hang, too
+				s = mountStats{}
+			} else {
+				s.Dir = p.Dir // as this process sees it
+			}
+			answers <- answer{i, s}
+		}()
+	}
+	all := make(liveMounts, len(points))
+	for range points {
+		select {
+		case a := <-answers:
+			all[a.i] = a.stats
+		case <-ctx.Done():
+		}
+	}
+	return slices.DeleteFunc(all, func(s mountStats) bool { return s.Dir == "" })
 }
 
 // of returns where an image is mounted.

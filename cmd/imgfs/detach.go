@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 
@@ -56,7 +59,7 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	child.Dir = "/" // not to keep busy where the user happens to be
 	child.Env = childEnv()
 	child.Stdout, child.Stderr = e.raw, e.stderr
-	child.ExtraFiles = []*os.File{toParentFD - 3: theirWord, fromParentFD - 3: theirLife}
+	child.ExtraFiles = extraFiles(theirWord, theirLife, append(child.Env, child.Args...))
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {
 		return err
@@ -65,12 +68,42 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	return awaitReady(ctx, e, child, word)
 }
 
+// extraFiles are what the child inherits: its two pipes, and such descriptors of
+// ours as an argument or variable names. A shell makes names of that kind from
+// --authfile <(command).
+func extraFiles(word, life *os.File, names []string) []*os.File {
+	files := []*os.File{toParentFD - 3: word, fromParentFD - 3: life}
+	for _, name := range names {
+		m := descriptorName.FindStringSubmatch(name)
+		if m == nil {
+			continue
+		}
+		fd, err := strconv.Atoi(m[1])
+		var st unix.Stat_t
+		if err != nil || fd <= fromParentFD || fd > maxNamedFD || unix.Fstat(fd, &st) != nil {
+			continue
+		}
+		files = append(files, make([]*os.File, max(0, fd-3+1-len(files)))...)
+		files[fd-3] = os.NewFile(uintptr(fd), name)
+	}
+	return files
+}
+
+// maxNamedFD is the largest descriptor that an argument may name.
+const maxNamedFD = 1 << 16
+
+var descriptorName = regexp.MustCompile(`[:=]?/(?:dev|proc/self)/fd/([0-9]+)$`)
+
 // awaitReady waits for the child's word. A signal goes on to the child, which
 // cleans up and ends.
 func awaitReady(ctx context.Context, e *env, child *exec.Cmd, from io.Reader) error {
-	stop := context.AfterFunc(ctx, func() { child.Process.Signal(os.Interrupt) })
+	stop := context.AfterFunc(ctx, func() { child.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 	line, err := bufio.NewReader(from).ReadString('\n')
+	if err == nil && ctx.Err() != nil {
+		_ = child.Wait() // it unmounts
+		return ctx.Err()
+	}
 	if err == nil {
 		if !e.quiet {
 			fmt.Fprint(e.stdout, line)
@@ -158,4 +191,24 @@ func (p *parent) release(line string) error {
 		}
 	}
 	return p.to.Close()
+}
+
+// keepToOurselves sees to it that what this process was started with goes to
+// none that it starts: descriptors of locks, pipes and secrets, and a mask that
+// would give files more rights than they are to have, or none.
+func keepToOurselves() {
+	unix.Umask(0o077)
+	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	// Before Linux 5.11.
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, entry := range open {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
 }

@@ -30,13 +30,14 @@ type env struct {
 	quiet     bool
 	verbose   bool
 	network   network
+	life      *lifetime
 
 	mu   sync.Mutex
 	sink func(line string) // where lines for the user go
 }
 
 func newEnv(stdout, stderr io.Writer) *env {
-	e := &env{stdout: printable.NewWriter(stdout), raw: stdout, stderr: stderr}
+	e := &env{stdout: printable.NewWriter(stdout), raw: stdout, stderr: stderr, life: newLifetime()}
 	e.sayTo(nil)
 	return e
 }

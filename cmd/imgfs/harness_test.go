@@ -121,11 +121,18 @@ var buildImgfs = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "imgfs")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+	if out, err := buildCommand(path).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, os.Chmod(path, 0o755)
 })
+
+// buildCommand builds the command as make does.
+func buildCommand(path string) *exec.Cmd {
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd
+}
 
 // imgfsBinary returns the path of the command, in a directory of its own.
 func imgfsBinary(t testing.TB) string {

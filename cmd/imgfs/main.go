@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/pflag"
 )
@@ -17,8 +16,10 @@ import (
 func main() {
 	limitMemory(nil)
 	noCoreFiles()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	keepToOurselves()
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+	e := newEnv(os.Stdout, os.Stderr)
+	code := e.watchOver(ctx, func() int { return e.report(e.dispatch(ctx, os.Args[1:])) })
 	stop()
 	os.Exit(code)
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/imgfs/imgfs/fs"
@@ -20,15 +23,14 @@ import (
 
 const mountUsage = `usage: imgfs mount [FLAGS] IMAGE DIR
 
-Mounts the merged tree of an image on a directory, read-only. Returns when the
-tree can be used; a process in the background serves it until it is unmounted
-(imgfs umount DIR, fusermount3 -u DIR or umount DIR).
-
-With --offline an image mounts of which the indexes are in the cache; what is not
-there cannot be read. Without, an image that a registry cannot be asked about is
-mounted as it was last seen, with a warning.
+Mounts the merged tree of an image on a directory, read-only. Returns when the tree can be used; a
+process in the background serves it until it is unmounted (imgfs umount, fusermount3 -u, umount) or
+gets a signal. It serves those on who use the tree by then, which is gone from DIR: see --grace.
+With --offline an image mounts of which the indexes are in the cache; what is not there cannot be
+read. Without, an image that no registry can be asked about is mounted as it was last seen.
 
   -f, --foreground       serve in this process, until Ctrl-C or unmounting
+      --grace T          how long those who use the tree are served on after a signal (default 30s)
       --allow-other      let other users in (needs root, or user_allow_other in /etc/fuse.conf)
       --prefetch         bring all of the image into the cache, while nobody reads
       --read-timeout T   how long a read waits if nothing comes (default 60s) before it fails with
@@ -51,6 +53,7 @@ type mounter struct {
 	prefetch   bool
 	provenance bool
 	detached   bool // this is the process in the background
+	grace      time.Duration
 
 	passthrough, ioURing choice
 }
@@ -80,6 +83,7 @@ func mountCommand() command {
 	return command{usage: mountUsage, setup: func(f *pflag.FlagSet) action {
 		m := mounter{}
 		f.BoolVarP(&m.foreground, "foreground", "f", false, "")
+		f.DurationVar(&m.grace, "grace", defaultGrace, "")
 		f.BoolVar(&m.allowOther, "allow-other", false, "")
 		f.BoolVar(&m.prefetch, "prefetch", false, "")
 		f.BoolVar(&m.provenance, "provenance", false, "")
@@ -97,6 +101,8 @@ func mountCommand() command {
 				return usageError("mount: an image and a directory are needed")
 			case m.prefetch && e.offline:
 				return usageError("mount: --prefetch and --offline exclude each other")
+			case m.grace < 0:
+				return usageErrorf("--grace %s: less than nothing", m.grace)
 			case m.foreground || m.detached:
 				return m.serve(ctx, e, args[0], args[1])
 			}
@@ -107,7 +113,7 @@ func mountCommand() command {
 
 func (m *mounter) options(img string) *fusefs.Options {
 	return &fusefs.Options{Name: img, AllowOther: m.allowOther, Provenance: m.provenance,
-		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing)}
+		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing), EndAlone: m.detached}
 }
 
 // serve mounts the image and serves it until it is unmounted.
@@ -118,14 +124,17 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		shell, ctx = newParent(ctx)
 	}
 	opts := m.options(name)
-	if err := fusefs.Check(dir, opts); err != nil {
+	to, err := fusefs.Check(ctx, dir, opts)
+	if err != nil {
 		return err
 	}
+	defer to.Close()
 	cache, err := e.openCache()
 	if err != nil {
 		return err
 	}
 	defer cache.Close()
+	dir = to.Dir()
 	if err := outside(dir, cache.Dir()); err != nil {
 		return err
 	}
@@ -139,66 +148,81 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		e.warnf("%s is on this machine: there is nothing to fetch", img.Source.Name())
 		m.prefetch = false
 	}
-	if dir, err = realPath(dir); err != nil {
-		return err
-	}
-	log, tell := newMountLog(e, dir, cache), newTeller(e, img, t, dir, cache)
-	opts.Name, opts.Logf, opts.Control, opts.Told = img.Source.Name(), log.printf, tell.control, e.network.told
-	srv, err := fusefs.Mount(dir, t, opts)
+	shown := &shownTree{to: to, opts: opts, img: img, tree: t, cache: cache, begun: begun, shell: shell}
+	ended := e.life.serve()
+	defer ended()
+	return m.serveTree(ctx, e, shown, ended)
+}
+
+// A shownTree is what is mounted, and where.
+type shownTree struct {
+	to    *fusefs.Target
+	opts  *fusefs.Options
+	img   *remote.Image
+	tree  *fs.Tree
+	cache *blobcache.Cache
+	begun time.Time // when the command was
+	shell *parent   // nil in the foreground
+}
+
+// serveTree mounts a tree and serves it until it is unmounted, which ended is
+// called for.
+func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended func()) error {
+	dir := n.to.Dir()
+	log, tell := newMountLog(e, dir, n.cache), newTeller(e, n.img, n.tree, dir, n.cache)
+	n.opts.Name, n.opts.Logf, n.opts.Control, n.opts.Told = n.img.Source.Name(), log.printf, tell.control, e.network.told
+	srv, err := n.to.Mount(ctx, n.tree, n.opts)
 	if err != nil {
 		return err
 	}
+	n.to.Close() // what it is in stays busy no longer than the mount is there
 	tell.serving(srv.FastPaths())
-	line := summary(img, t, dir, cache.Stats(), time.Since(begun))
-	if shell != nil {
+	m.settle(e, srv)
+	line := summary(n.img, n.tree, dir, n.cache.Stats(), time.Since(n.begun))
+	say := e.warnf
+	if n.shell != nil {
 		log.toFile()
 		e.sayTo(func(line string) { log.printf("%s", line) })
-		err = shell.release(line)
+		say, err = log.printf, n.shell.release(line)
 	} else if !e.quiet {
 		_, err = fmt.Fprintln(e.stdout, line)
 	}
+	end := newCloser(srv, dir, m.grace, say)
 	if err != nil {
-		return errors.Join(err, srv.Unmount())
+		return errors.Join(err, end.end())
 	}
 	go debug.FreeOSMemory() // what mounting took, and serving does not need
 	e.network.tellTo(log.printf)
 	if m.prefetch {
 		defer tell.beginPrefetch(ctx, e)()
 	}
-	return untilUnmounted(ctx, srv)
+	err = end.untilUnmounted(ctx)
+	ended()
+	return err
 }
 
-// untilUnmounted serves until somebody unmounts, or ctx ends.
-func untilUnmounted(ctx context.Context, srv *fusefs.Server) error {
-	done := make(chan struct{})
-	go func() {
-		srv.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
+// settle prepares this process for a long life as a server.
+func (m *mounter) settle(e *env, srv *fusefs.Server) {
+	if os.Geteuid() == 0 && !m.allowOther {
+		e.warnf("only root can read it; --allow-other lets others in")
 	}
-	if err := srv.Unmount(); err != nil {
-		return err
+	if err := srv.DropPrivileges(); err != nil {
+		e.debugf("capabilities are kept that serving does not need: %v", err)
 	}
-	<-done
-	return nil
+	// Nobody may read what it says any more: the write fails then, and the
+	// process goes on.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
-// outside refuses a mountpoint that the mount would have to be read through
-// to serve it.
+// outside refuses a mountpoint, a path without symlinks, that the mount would
+// have to be read through to serve it.
 func outside(dir, cache string) error {
-	for _, p := range []*string{&dir, &cache} {
-		abs, err := filepath.EvalSymlinks(*p)
-		if err == nil {
-			abs, err = filepath.Abs(abs)
-		}
-		if err != nil {
-			return err
-		}
-		*p = abs
+	abs, err := filepath.EvalSymlinks(cache)
+	if err == nil {
+		cache, err = filepath.Abs(abs)
+	}
+	if err != nil {
+		return err
 	}
 	if cache == dir || strings.HasPrefix(cache, strings.TrimSuffix(dir, "/")+"/") {
 		return fmt.Errorf("%s holds the cache directory %s, which a mount there would hide", dir, cache)
@@ -225,7 +249,7 @@ example:
 func umountCommand() command {
 	return command{usage: umountUsage, setup: func(f *pflag.FlagSet) action {
 		lazy := f.BoolP("lazy", "l", false, "")
-		return func(_ context.Context, e *env, args []string) error {
+		return func(ctx context.Context, e *env, args []string) error {
 			if len(args) == 0 {
 				return usageError("umount: no directory named")
 			}
@@ -233,7 +257,7 @@ func umountCommand() command {
 			if *lazy {
 				unmount = fusefs.UnmountLazy
 			}
-			return e.each(args, unmount)
+			return e.each(args, func(dir string) error { return unmount(ctx, dir) })
 		}
 	}}
 }

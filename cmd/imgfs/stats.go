@@ -34,6 +34,9 @@ example:
   imgfs stats /mnt/fedora
 `
 
+// statsLimit is how long a mount may take to answer.
+const statsLimit = 5 * time.Second
+
 func statsCommand() command {
 	return command{usage: statsUsage, setup: func(f *pflag.FlagSet) action {
 		asJSON := f.Bool("json", false, "")
@@ -41,7 +44,7 @@ func statsCommand() command {
 			if len(args) != 1 {
 				return usageError("stats: one directory is needed")
 			}
-			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+			ctx, cancel := context.WithTimeout(ctx, statsLimit)
 			defer cancel()
 			s, err := statsOf(ctx, args[0])
 			switch {

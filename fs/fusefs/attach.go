@@ -2,12 +2,15 @@ package fusefs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,28 +18,81 @@ import (
 // maxRead is the largest read the kernel may send, in bytes.
 const maxRead = 1 << 20
 
-// attach mounts and returns a descriptor of the FUSE device that serves the
-// mount. go-fuse could do it too, but it lets fusermount3 write its complaints
-// to our standard error instead of into an error.
-// The target comes back with the way that was taken.
-func attach(t target, opts *Options) (int, target, error) {
+// An attached is what is mounted, and how it was: that is how it is unmounted.
+type attached struct {
+	entry  mountEntry
+	helper string // path of fusermount3, or "" if it was mounted directly
+}
+
+// attach mounts on the place that was checked, and returns a descriptor of the
+// FUSE device that serves the mount. go-fuse could do it too, but it lets
+// fusermount3 write its complaints to our standard error instead of into an
+// error. When attach fails, nothing is mounted.
+func (t *Target) attach(ctx context.Context, opts *Options) (fd int, a attached, err error) {
+	before, err := mountTable()
+	if err != nil {
+		return -1, a, err
+	}
+	if err := t.at.same(ctx); err != nil {
+		return -1, a, err
+	}
+	a.helper = t.helper
 	if t.helper != "" {
-		fd, err := attachHelper(t, opts)
-		return fd, t, err
+		fd, err = t.attachHelper(ctx, t.helper, opts)
+	} else if fd, err = t.attachDirect(opts); errors.Is(err, ErrCapability) && t.second != "" {
+		var second error
+		if fd, second = t.attachHelper(ctx, t.second, opts); second == nil {
+			err, a.helper = nil, t.second
+		}
 	}
-	fd, err := attachDirect(t.dir, opts)
-	if !errors.Is(err, ErrCapability) || t.second == "" {
-		return fd, t, err
+	if err == nil {
+		if a.entry, err = t.entry(); err == nil {
+			return fd, a, nil
+		}
+		unix.Close(fd) // which leaves a mount that is dead
 	}
-	t.helper = t.second
-	if fd, second := attachHelper(t, opts); second == nil {
-		return fd, t, nil
+	return -1, a, errors.Join(err, a.undo(ctx, before, opts))
+}
+
+// entry returns the mount that was just made, if it is where it should be. A
+// path that was changed after it was looked at, by whomever, has led it
+// somewhere else.
+func (t *Target) entry() (mountEntry, error) {
+	table, err := mountTable()
+	if err != nil {
+		return mountEntry{}, err
 	}
-	return -1, t, err
+	for _, m := range table {
+		if m.parent == t.at.mount && m.dir == t.at.path && m.fsType == fsType {
+			return m, nil
+		}
+	}
+	return mountEntry{}, ErrReplaced
+}
+
+// undo takes away what attaching that failed has left. Of the mounts that were
+// not there before that is the one that nobody serves.
+func (a attached) undo(ctx context.Context, before []mountEntry, opts *Options) error {
+	after, err := mountTable()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	var errs []error
+	for _, m := range after {
+		if _, old := withID(before, m.id); old || m.fsType != fsType || m.source != opts.name() || !m.ours() {
+			continue
+		}
+		if isDead(statfs(ctx, m.dir)) {
+			errs = append(errs, attached{m, a.helper}.unmount(ctx, true))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // attachDirect uses mount(2), with the options that fusermount3 would give.
-func attachDirect(dir string, opts *Options) (int, error) {
+func (t *Target) attachDirect(opts *Options) (int, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("%w: %w", ErrDevice, err)
@@ -53,10 +109,13 @@ func attachDirect(dir string, opts *Options) (int, error) {
 	if opts.AllowOther {
 		data += ",allow_other"
 	}
-	if err := unix.Mount(opts.name(), dir, fsType, flags, data); err != nil {
+	if err := unix.Mount(opts.name(), t.at.link(), fsType, flags, data); err != nil {
 		unix.Close(fd)
-		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		switch {
+		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 			err = ErrCapability
+		case errors.Is(err, unix.ENOENT):
+			err = ErrReplaced // it was removed
 		}
 		return -1, err
 	}
@@ -64,8 +123,9 @@ func attachDirect(dir string, opts *Options) (int, error) {
 }
 
 // attachHelper lets fusermount3 mount: it sends the descriptor over a socket
-// whose number it finds in its environment.
-func attachHelper(t target, opts *Options) (int, error) {
+// whose number it finds in its environment. It is started in the place and told
+// to mount there.
+func (t *Target) attachHelper(ctx context.Context, helper string, opts *Options) (int, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -81,10 +141,7 @@ func attachHelper(t target, opts *Options) (int, error) {
 			words = append(words, word)
 		}
 	}
-	cmd := exec.Command(t.helper, "-o", strings.Join(words, ","), "--", t.dir)
-	cmd.Env = []string{"_FUSE_COMMFD=3"}
-	cmd.ExtraFiles = []*os.File{theirs}
-	said, err := runHelper(cmd)
+	said, err := runHelper(ctx, helper, t.at, theirs, "-o", strings.Join(words, ","), "--", ".")
 	if err != nil {
 		return -1, err
 	}
@@ -94,7 +151,7 @@ func attachHelper(t target, opts *Options) (int, error) {
 	theirs.Close() // so that receiving ends if nothing was sent
 	fd, err := receiveFD(pair[0])
 	if err != nil {
-		return -1, errors.Join(fmt.Errorf("%s sent no descriptor: %w", filepath.Base(t.helper), err), detach(t))
+		return -1, fmt.Errorf("%s sent no descriptor: %w", filepath.Base(helper), err)
 	}
 	return fd, nil
 }
@@ -105,14 +162,45 @@ func escapeOption(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(s)
 }
 
-// runHelper runs fusermount3 and returns what it wrote to standard error,
-// which is in the error if it failed.
-func runHelper(cmd *exec.Cmd) (string, error) {
+// runHelper runs fusermount3 in a directory and returns what it wrote to
+// standard error, which is in the error if it failed. It is killed if it takes
+// longer than patience, or ctx ends. socket, if not nil, is for the descriptor
+// that it sends.
+func runHelper(ctx context.Context, helper string, in *place, socket *os.File, args ...string) (string, error) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(limited, helper, args...)
+	cmd.Dir = in.link()
+	cmd.Env = []string{}
+	if socket != nil {
+		cmd.Env = []string{"_FUSE_COMMFD=3"}
+		cmd.ExtraFiles = []*os.File{socket}
+	}
+	// In a process group of its own Ctrl-C does not end it half way, and what it
+	// starts is killed with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	// What it leaves behind can hold the pipe, and it may be past killing.
+	cmd.WaitDelay = 100 * time.Millisecond
+	said, err := ask(ctx, func(context.Context) (string, error) { return output(cmd) })
+	switch {
+	case err == nil:
+		return said, nil
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case limited.Err() != nil, errors.Is(err, ErrNoAnswer):
+		return "", fmt.Errorf("%s: %w", filepath.Base(helper), ErrNoAnswer)
+	}
+	return "", err
+}
+
+// output runs a command that says on standard error why it fails.
+func output(cmd *exec.Cmd) (string, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	err := cmd.Run()
 	said := strings.TrimSpace(stderr.String())
-	if err == nil {
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return said, nil
 	}
 	if said == "" {
@@ -144,13 +232,4 @@ func receiveFD(socket int) (int, error) {
 		}
 	}
 	return -1, errors.New("no descriptor in the message")
-}
-
-// detach takes a mount away even if it is in use.
-func detach(t target) error {
-	if t.helper == "" {
-		return unix.Unmount(t.dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	}
-	_, err := runHelper(exec.Command(t.helper, "-u", "-z", "--", t.dir))
-	return err
 }

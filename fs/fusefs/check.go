@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,15 +13,41 @@ import (
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
-// Check reports what would keep [Mount] from mounting on a directory, as far
-// as that can be told without mounting: an *[Error], or nil.
-func Check(dir string, opts *Options) error {
-	_, err := thisHost().check(dir, opts)
-	if err == nil && opts != nil && opts.Passthrough == On && !isPrivileged() {
+// A Target is a directory that was found fit to be mounted on. It is held open,
+// so that it is the directory that was looked at that is mounted on, whatever
+// has its name by then.
+type Target struct {
+	at     *place
+	name   string // as the caller gave it
+	helper string // path of fusermount3, or "" to mount directly
+	second string // path of fusermount3 for when that is not allowed, or ""
+}
+
+// Check looks for what would keep [Target.Mount] from mounting on a directory,
+// as far as that can be told without mounting. Errors are of type *[Error]. opts
+// may be nil. Whoever gets a Target has to close it.
+//
+// Check waits for two seconds at most for a file system that does not answer.
+func Check(ctx context.Context, dir string, opts *Options) (*Target, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	t, err := thisHost().check(ctx, dir, opts)
+	if err == nil && opts.Passthrough == On && !isPrivileged() {
+		t.Close()
 		err = fmt.Errorf("%w: %w", ErrPassthrough, errPrivilege)
 	}
-	return mountError("mount", dir, err)
+	if err != nil {
+		return nil, mountError("mount", dir, err)
+	}
+	return t, nil
 }
+
+// Dir returns the absolute path of the directory, without symlinks.
+func (t *Target) Dir() string { return t.at.path }
+
+// Close gives up the directory. A mount that was made on it stays.
+func (t *Target) Close() { t.at.close() }
 
 // A host is what a mount depends on outside of the mountpoint.
 type host struct {
@@ -41,68 +68,81 @@ func thisHost() host {
 	}
 }
 
-// A target is a directory that can be mounted on, and how.
-type target struct {
-	dir    string // absolute, without symlinks
-	helper string // path of fusermount3, or "" to mount directly
-	second string // path of fusermount3 for when that is not allowed, or ""
+// check returns a directory that can be mounted on, and how.
+func (h host) check(ctx context.Context, dir string, opts *Options) (*Target, error) {
+	at, err := openPlace(ctx, dir, 0)
+	if err != nil {
+		return nil, dirError(err)
+	}
+	t := &Target{at: at, name: dir}
+	if err := h.checkPlace(ctx, t, opts); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
-func (h host) check(dir string, opts *Options) (target, error) {
-	var t target
-	if opts == nil {
-		opts = &Options{}
-	}
-	real, err := h.checkDir(dir)
+// checkPlace finds out how to mount on the directory of t.
+func (h host) checkPlace(ctx context.Context, t *Target, opts *Options) error {
+	st, err := checkDir(ctx, t)
 	if err != nil {
-		return t, err
+		return err
 	}
-	t.dir = real
 	if err := h.checkDevice(); err != nil {
-		return t, err
+		return err
 	}
 	if (h.root || h.sysAdmin) && !opts.useHelper {
 		t.second, _ = h.helper()
-		return t, nil
+		return nil
 	}
-	if t.helper, err = h.helper(); err != nil {
-		return t, err
+	if t.helper, err = h.helper(); err != nil || h.root {
+		return err
 	}
-	if h.root {
-		return t, nil
-	}
-	return t, h.checkUser(real, opts)
+	return h.checkUser(ctx, t.at, st, opts)
 }
 
-// checkDir returns the resolved path of a directory on which nothing is
+// checkDir returns what the directory of t is like, on which nothing may be
 // mounted.
-func (h host) checkDir(dir string) (string, error) {
-	real, m, err := resolve(dir)
+func checkDir(ctx context.Context, t *Target) (*unix.Stat_t, error) {
+	m, err := t.at.mountAt()
 	if err != nil {
-		return "", dirError(err)
+		return nil, err
 	}
 	if m != nil {
-		return "", mountedError(dir, real, *m)
+		return nil, mountedError(ctx, t.name, *m)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(real, &st); err != nil {
-		return "", dirError(err)
+	st, err := ask(ctx, func(context.Context) (*unix.Stat_t, error) {
+		st := &unix.Stat_t{}
+		return st, unix.Fstat(t.at.fd, st)
+	})
+	if err != nil {
+		return nil, dirError(err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return "", ErrNotDir
+		return nil, ErrNotDir
 	}
-	return real, nil
+	return st, nil
 }
 
 // mountedError says what is mounted on a directory, and how to get rid of it
 // if it is one of our images or the remains of some other FUSE server.
-func mountedError(dir, real string, m mountEntry) error {
+func mountedError(ctx context.Context, dir string, m mountEntry) error {
 	err := fmt.Errorf("%w: %s of type %s", ErrMounted, printable.Name(m.source), printable.Name(m.fsType))
+	if !m.ours() {
+		return hinted{fmt.Errorf("%w, mounted by %s", err, m.ownerName()), "choose another directory"}
+	}
 	command := ""
-	var st unix.Statfs_t
 	// Our servers answer this always. One that is being killed can take the
 	// request with it, which then is EIO.
-	if dead := unix.Statfs(real, &st); isDead(dead) || dead != nil && m.fsType == fsType {
+	switch dead := statfs(ctx, m.dir); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(dead, ErrNoAnswer):
+		err = fmt.Errorf("%w: %w", err, dead)
+		if m.fsType == fsType {
+			return hinted{err, "imgfs umount -l " + printable.Word(dir)}
+		}
+	case isDead(dead), dead != nil && m.fsType == fsType:
 		err, command = ErrDead, "fusermount3 -u "
 	}
 	if m.fsType == fsType {
@@ -160,18 +200,18 @@ func (h host) helper() (string, error) {
 }
 
 // checkUser holds the rules that fusermount3 has for ordinary users.
-func (h host) checkUser(dir string, opts *Options) error {
+func (h host) checkUser(ctx context.Context, at *place, st *unix.Stat_t, opts *Options) error {
 	if opts.Suid || opts.Dev {
 		return ErrNeedsRoot
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return dirError(err)
 	}
 	if st.Mode&unix.S_ISVTX != 0 && int(st.Uid) != os.Getuid() {
 		return fmt.Errorf("%w: it is sticky and not yours", ErrPermission)
 	}
-	if unix.Access(dir, unix.W_OK) != nil {
+	err := askErr(ctx, func() error { return unix.Access(at.link(), unix.W_OK) })
+	switch {
+	case errors.Is(err, ErrNoAnswer), ctx.Err() != nil:
+		return err
+	case err != nil:
 		return fmt.Errorf("%w: it is not writable", ErrPermission)
 	}
 	if opts.AllowOther && !h.allowsOther() {

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -14,7 +15,7 @@ import (
 
 // checkRole tells what Check finds.
 func checkRole(k task) error {
-	err := Check(k.Dir, &Options{AllowOther: k.AllowOther})
+	_, err := Check(context.Background(), k.Dir, &Options{AllowOther: k.AllowOther})
 	if errors.Is(err, ErrPermission) {
 		say("no permission")
 	}
@@ -41,26 +42,28 @@ func TestCheckDirectory(t *testing.T) {
 		{"/proc", ErrMounted, "choose another directory"},
 		{"/", ErrMounted, "choose another directory"},
 	} {
-		err := Check(c.dir, nil)
+		_, err := Check(t.Context(), c.dir, nil)
 		if e := new(Error); !errors.Is(err, c.want) || !errors.As(err, &e) || e.Op != "mount" || e.Dir != c.dir || e.Hint != c.hint {
 			t.Errorf("Check(%s) = %v, want %v with hint %q", c.dir, err, c.want, c.hint)
 		}
-		if _, err := Mount(c.dir, treeNamed(t, "plain"), nil); !errors.Is(err, c.want) {
+		if _, err := Mount(t.Context(), c.dir, treeNamed(t, "plain"), nil); !errors.Is(err, c.want) {
 			t.Errorf("Mount(%s) = %v, want %v", c.dir, err, c.want)
 		}
 	}
-	if err := Check(loop, nil); err == nil {
+	if _, err := Check(t.Context(), loop, nil); err == nil {
 		t.Errorf("Check of a symlink loop succeeds")
 	}
-	if err := Check(dir, nil); isRoot() && err != nil {
+	if to, err := Check(t.Context(), dir, nil); isRoot() && err != nil {
 		t.Errorf("Check of an empty directory: %v", err)
+	} else if err == nil {
+		to.Close()
 	}
 }
 
 func TestCheckMounted(t *testing.T) {
 	w := mounters(t)[0]
 	_, dir := serve(t, w, task{Tree: "plain", Name: "fedora:latest"})
-	err := Check(dir, nil)
+	_, err := Check(t.Context(), dir, nil)
 	if !errors.Is(err, ErrMounted) || !strings.Contains(err.Error(), "fedora:latest of type fuse.imgfs") {
 		t.Errorf("Check: %v, want %v and what is mounted", err, ErrMounted)
 	}
@@ -113,7 +116,7 @@ func TestCheckHost(t *testing.T) {
 		{"allow_other, no file", host{device: device, conf: closed + "-none", lookPath: has("fusermount3")}, Options{AllowOther: true}, ErrAllowOther, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := c.host.check(dir, &c.opts)
+			got, err := c.host.check(t.Context(), dir, &c.opts)
 			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
@@ -150,6 +153,17 @@ func TestCheckPermission(t *testing.T) {
 		}
 		_ = c.cmd.Wait()
 	}
+}
+
+// placeOf opens a directory until the end of the test.
+func placeOf(t *testing.T, dir string) *place {
+	t.Helper()
+	at, err := openPlace(t.Context(), dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(at.close)
+	return at
 }
 
 // Root in a container often has no right to mount.
@@ -204,6 +218,7 @@ func TestUserNamespaceOfAUser(t *testing.T) {
 }
 
 func TestHelpersWords(t *testing.T) {
+	at := placeOf(t, "/")
 	for _, c := range []struct {
 		script, want string
 		is           error
@@ -215,7 +230,7 @@ func TestHelpersWords(t *testing.T) {
 		{"echo fusermount3: user has no write access to mountpoint /x >&2; exit 1",
 			ErrPermission.Error() + ": fusermount3: user has no write access to mountpoint /x", ErrPermission},
 	} {
-		_, err := runHelper(exec.Command("sh", "-c", c.script))
+		_, err := runHelper(t.Context(), "/bin/sh", at, nil, "-c", c.script)
 		if (err == nil) != (c.want == "") || err != nil && err.Error() != c.want || c.is != nil && !errors.Is(err, c.is) {
 			t.Errorf("after %q: %v, want %q", c.script, err, c.want)
 		}
@@ -229,7 +244,8 @@ func TestSilentHelper(t *testing.T) {
 		t.Fatal(err)
 	}
 	var logs []string
-	_, _, err := attach(target{dir: t.TempDir(), helper: helper}, &Options{Logf: func(f string, a ...any) { logs = append(logs, f) }})
+	to := &Target{at: placeOf(t, t.TempDir()), helper: helper}
+	_, _, err := to.attach(t.Context(), &Options{Logf: func(f string, a ...any) { logs = append(logs, f) }})
 	if err == nil || !strings.Contains(err.Error(), "sent no descriptor") || len(logs) != 1 {
 		t.Errorf("%v, log %q, want an error and the helper's words in the log", err, logs)
 	}
@@ -243,10 +259,10 @@ too short - x y
 35 24 0:42 / /mnt/odd\9 rw - tmpfs none
 `
 	want := []mountEntry{
-		{"24", "254:0", "/", "ext4", "/dev/root"},
-		{"33", "0:40", "/mnt/a b\\c\nd", "fuse.imgfs", "oci:#x,\ty"},
-		{"34", "0:41", "/no/optional", "fuse.imgfs", "fedora:latest"},
-		{"35", "0:42", `/mnt/odd\9`, "tmpfs", "none"},
+		{id: "24", parent: "1", device: "254:0", dir: "/", fsType: "ext4", source: "/dev/root", shared: true},
+		{id: "33", parent: "24", device: "0:40", dir: "/mnt/a b\\c\nd", fsType: "fuse.imgfs", source: "oci:#x,\ty", owner: "0", shared: true},
+		{id: "34", parent: "24", device: "0:41", dir: "/no/optional", fsType: "fuse.imgfs", source: "fedora:latest"},
+		{id: "35", parent: "24", device: "0:42", dir: `/mnt/odd\9`, fsType: "tmpfs", source: "none"},
 	}
 	if got := parseMountinfo(text); !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ type task struct {
 	mode
 
 	Provenance, Control bool
+	EndAlone            bool
+	Unused              time.Duration
 	Cache               string // directory, for the tree "opened"
 }
 
@@ -49,7 +52,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	roles := map[string]func(task) error{
-		"serve": serveRole, "dump": dumpRole, "read": readRole, "map": mapRole, "hold": holdRole, "check": checkRole, "open": openRole,
+		"serve": serveRole, "dump": dumpRole, "read": readRole, "map": mapRole, "hold": holdRole, "check": checkRole, "open": openRole, "ask": askRole, "unmount": unmountRole,
 	}
 	if err := roles[k.Role](k); err != nil {
 		say("error: %v", err)
@@ -80,6 +83,8 @@ func serveRole(k task) error {
 		disabled:    k.Disabled,
 		Passthrough: k.Passthrough,
 		IOUring:     k.IOUring,
+		EndAlone:    k.EndAlone,
+		unusedFor:   k.Unused,
 	}
 	if k.Disk {
 		opts.backings = files
@@ -87,7 +92,7 @@ func serveRole(k task) error {
 	if k.Control {
 		opts.Control = control(tree)
 	}
-	s, err := Mount(k.Dir, tree, opts)
+	s, err := Mount(context.Background(), k.Dir, tree, opts)
 	if err != nil {
 		return err
 	}
@@ -106,27 +111,38 @@ func serveRole(k task) error {
 				files.ready.Store(true)
 				say("there")
 			case "helper":
-				say("helper %s", s.target.helper)
+				say("helper %s", s.at.helper)
 			case "tell":
 				tell.Store(true)
 				say("told")
 			case "state":
 				say("%s", passState(s, files))
+			case "hang":
+				broken.hangs.Store(true)
+				say("hanging")
 			case "mend":
 				broken.mended.Store(true)
 				say("mended")
 			case "release":
 				close(broken.released)
+			case "detach":
+				if err := s.Detach(context.Background()); err != nil {
+					say("error: %v", err)
+				}
 			case "unmount":
-				if err := s.Unmount(); err != nil {
+				if err := s.Unmount(context.Background()); err != nil {
 					say("error: %v", err)
 				}
 			}
 		}
-		if s.mounted() {
-			_ = detach(s.target)
-		}
+		_ = s.Detach(context.Background())
 		os.Exit(2)
+	}()
+	go func() {
+		<-s.Orphaned()
+		say("orphaned")
+		_ = s.Detach(context.Background())
+		os.Exit(0)
 	}()
 	s.Wait()
 	if tell.Load() {
@@ -411,7 +427,7 @@ func (c *child) stop(dir string) {
 	timer.Stop()
 	if table, err := mountTable(); err == nil {
 		if _, ok := mountedAt(table, dir); ok {
-			_ = UnmountLazy(dir)
+			_ = UnmountLazy(context.Background(), dir)
 		}
 	}
 }
@@ -434,6 +450,17 @@ func aborter(t testing.TB, dir string) (abort func()) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// mountedAt returns what is mounted on a directory, the topmost if there are
+// several.
+func mountedAt(table []mountEntry, dir string) (mountEntry, bool) {
+	for i := len(table) - 1; i >= 0; i-- {
+		if table[i].dir == dir {
+			return table[i], true
+		}
+	}
+	return mountEntry{}, false
 }
 
 func isMounted(t testing.TB, dir string) bool {

@@ -32,8 +32,9 @@
 // with "user.imgfs.": of regular files where they come from (layer, digest,
 // offset; see [Options].Provenance), and of the root what [Options].Control
 // gives, for example counters. Who asks for them by name gets them; lists do not
-// show them, so that copies of the tree do not carry them along. An attribute of
-// the image by the same name is hidden.
+// show them, so that copies of the tree do not carry them along. Those of the root
+// are for who mounted and root alone. An attribute of the image by the same name
+// is hidden.
 //
 // Attributes that mean something to the system (security.*, system.*) are not
 // supported, EOPNOTSUPP, if no inode of the tree has one by that name: programs
@@ -55,10 +56,15 @@
 //
 // Root mounts directly, and so does whoever has CAP_SYS_ADMIN, also that of a
 // user namespace; everybody else through the setuid helper fusermount3.
+// What is mounted on is the directory that [Check] found, whatever has its name
+// by then, and unmounted is the mount that was made, wherever it is by then. Calls
+// that a server may hold up, of this mount or another, end after two seconds with
+// [ErrNoAnswer], or with their context; the system call is left behind.
+//
 // A process must not use the files of its own mount: both sides of a request
 // need a thread, and there may not be one left.
 //
-//	server, err := fusefs.Mount("/mnt/fedora", tree, &fusefs.Options{Name: "fedora:latest"})
+//	server, err := fusefs.Mount(ctx, "/mnt/fedora", tree, &fusefs.Options{Name: "fedora:latest"})
 //	if err != nil {
 //		return err
 //	}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"errors"
+	"path/filepath"
 
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -22,6 +23,10 @@ var (
 	ErrNeedsRoot  = errors.New("suid and dev need root")
 	ErrNotMounted = errors.New("not an imgfs mount")
 	ErrBusy       = errors.New("in use")
+	ErrReplaced   = errors.New("another directory, or a symlink, has taken its place meanwhile")
+	ErrNoAnswer   = errors.New("it does not answer")
+	ErrNoControl  = errors.New("the server of the mount has no such attribute")
+	ErrForeign    = errors.New("another user's mount")
 
 	// ErrPassthrough is for mounts where it is On.
 	ErrPassthrough = errors.New("no passthrough")
@@ -80,8 +85,34 @@ func hint(op, dir string, err error) string {
 		return "add the line user_allow_other to /etc/fuse.conf, as root"
 	case errors.Is(err, ErrPassthrough):
 		return "without --passthrough=on the daemon reads, which is slower for large files alone"
+	case errors.Is(err, ErrForeign):
+		return "only that user and root can unmount it"
+	case errors.Is(err, ErrNoAnswer):
+		return HintNoAnswer(dir)
 	case errors.Is(err, ErrBusy):
 		return "end what uses it, or unmount it lazily"
 	}
 	return ""
+}
+
+// HintNoAnswer returns the hint for a path at which there was ErrNoAnswer: to
+// unmount the image that it is in, as far as its spelling tells.
+func HintNoAnswer(path string) string {
+	hint := "a file system on the way may hang"
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return hint
+	}
+	mounts, err := Mounts()
+	if err != nil {
+		return hint
+	}
+	deepest := ""
+	for _, m := range mounts {
+		if len(m.Dir) >= len(deepest) && isBelow(m.Dir)(abs) {
+			deepest = m.Dir
+			hint = "the process that serves it may be stopped or gone; imgfs umount -l " + printable.Word(m.Dir)
+		}
+	}
+	return hint
 }

@@ -192,10 +192,10 @@ func testUnmountEndsBlockedReads(t *testing.T, w who) {
 	}
 	c.expect("blocked")
 	// Nobody asks for its end before.
-	if err := errors.Join(cat.Process.Signal(unix.SIGTERM), Unmount(dir)); err != nil {
+	if err := errors.Join(cat.Process.Signal(unix.SIGTERM), Unmount(t.Context(), dir)); err != nil {
 		// The process may not be gone yet.
 		_ = cat.Wait()
-		if err := Unmount(dir); err != nil {
+		if err := Unmount(t.Context(), dir); err != nil {
 			t.Fatal(err)
 		}
 	}

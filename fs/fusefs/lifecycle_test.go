@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,21 +22,21 @@ func TestUnmount(t *testing.T) {
 		root    bool // whether only root can
 		unmount func(t *testing.T, c *child, dir string) error
 	}{
-		{"from outside", false, func(_ *testing.T, _ *child, dir string) error { return Unmount(dir) }},
+		{"from outside", false, func(_ *testing.T, _ *child, dir string) error { return Unmount(context.Background(), dir) }},
 		{"by the server", false, func(_ *testing.T, c *child, _ string) error { c.send("unmount"); return nil }},
 		{"fusermount3", false, func(t *testing.T, _ *child, dir string) error {
 			needHelper(t)
 			return exec.Command("fusermount3", "-u", dir).Run()
 		}},
 		{"umount", true, func(_ *testing.T, _ *child, dir string) error { return exec.Command("umount", dir).Run() }},
-		{"lazily", false, func(_ *testing.T, _ *child, dir string) error { return UnmountLazy(dir) }},
+		{"lazily", false, func(_ *testing.T, _ *child, dir string) error { return UnmountLazy(context.Background(), dir) }},
 		{"through a symlink", false, func(t *testing.T, _ *child, dir string) error {
 			link := filepath.Join(t.TempDir(), "link")
-			return errors.Join(os.Symlink(dir, link), Unmount(link))
+			return errors.Join(os.Symlink(dir, link), Unmount(t.Context(), link))
 		}},
 		{"by a relative path", false, func(t *testing.T, _ *child, dir string) error {
 			t.Chdir(filepath.Dir(dir))
-			return Unmount(filepath.Base(dir) + "/")
+			return Unmount(t.Context(), filepath.Base(dir)+"/")
 		}},
 	}
 	forEachMounter(t, func(t *testing.T, w who) {
@@ -82,14 +83,14 @@ func TestUnmountBusy(t *testing.T) {
 		holder := start(t, w.uid, task{Role: "hold", Dir: filepath.Join(dir, "srv/index")})
 		holder.expect("holding")
 		by := fmt.Sprintf("%v by exe (pid %d)", ErrBusy, holder.cmd.Process.Pid)
-		if err := Unmount(dir); !errors.Is(err, ErrBusy) || !strings.HasSuffix(err.Error(), by) {
+		if err := Unmount(t.Context(), dir); !errors.Is(err, ErrBusy) || !strings.HasSuffix(err.Error(), by) {
 			t.Errorf("%v, want it %s", err, by)
 		}
 		c.send("unmount")
 		if got := c.next(); !strings.HasSuffix(got, by) {
 			t.Errorf("the server says %q, want it %s", got, by)
 		}
-		if err := UnmountLazy(dir); err != nil {
+		if err := UnmountLazy(t.Context(), dir); err != nil {
 			t.Fatal(err)
 		}
 		holder.send("go")
@@ -107,7 +108,7 @@ func TestUnmountWaits(t *testing.T) {
 		holder := start(t, w.uid, task{Role: "hold", Dir: filepath.Join(dir, "srv/index")})
 		holder.expect("holding")
 		time.AfterFunc(passing/5, func() { holder.send("go") })
-		if err := Unmount(dir); err != nil {
+		if err := Unmount(t.Context(), dir); err != nil {
 			t.Error(err)
 		}
 		holder.expect("4097 bytes, <nil>")
@@ -125,10 +126,10 @@ func TestUnmountBusyByAMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(inner, unix.MNT_DETACH) })
-	if err := Unmount(dir); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "a mount on "+inner) {
+	if err := Unmount(t.Context(), dir); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "a mount on "+inner) {
 		t.Errorf("%v, want it busy by the mount on %s", err, inner)
 	}
-	if err := Unmount(inner); !errors.Is(err, ErrNotMounted) || !isMounted(t, inner) {
+	if err := Unmount(t.Context(), inner); !errors.Is(err, ErrNotMounted) || !isMounted(t, inner) {
 		t.Errorf("unmounting a tmpfs: %v, want it refused", err)
 	}
 }
@@ -141,8 +142,8 @@ func TestUnmountRefuses(t *testing.T) {
 		filepath.Join(dir, "none"):        ErrNoDir,
 		filepath.Join(dir, "none", "two"): ErrNoDir,
 	} {
-		for _, unmount := range []func(string) error{Unmount, UnmountLazy} {
-			err := unmount(name)
+		for _, unmount := range []func(context.Context, string) error{Unmount, UnmountLazy} {
+			err := unmount(t.Context(), name)
 			if e := new(Error); !errors.Is(err, want) || !errors.As(err, &e) || e.Dir != name || e.Op != "unmount" {
 				t.Errorf("unmounting %s: %v, want %v", name, err, want)
 			}
@@ -150,22 +151,57 @@ func TestUnmountRefuses(t *testing.T) {
 	}
 }
 
+// TestForeignMount: a user who did not mount is told who did.
+func TestForeignMount(t *testing.T) {
+	needFUSE(t)
+	needHelper(t)
+	needRoot(t)
+	_, dir := serve(t, who{}, task{Tree: "plain"})
+	for role, want := range map[string]string{
+		"unmount": "error: unmount " + dir + ": another user's mount: root mounted it",
+		"check":   "error: mount " + dir + ": already a mount point: imgfs of type fuse.imgfs, mounted by root",
+	} {
+		c := start(t, nobody, task{Role: role, Dir: dir})
+		if got := c.next(); got != want {
+			t.Errorf("%s: %q, want %q", role, got, want)
+		}
+		_ = c.cmd.Wait()
+	}
+	if !isMounted(t, dir) {
+		t.Error("it is unmounted")
+	}
+	hint := func(err error) string {
+		e := new(Error)
+		errors.As(mountError("unmount", dir, err), &e)
+		return e.Hint
+	}
+	if got := hint(ErrForeign); got != "only that user and root can unmount it" {
+		t.Errorf("the hint is %q", got)
+	}
+}
+
+// unmountRole unmounts.
+func unmountRole(k task) error { return Unmount(context.Background(), k.Dir) }
+
 func TestMounts(t *testing.T) {
 	names := []string{"", "fedora:latest", `oci:/a dir, with\ "odd" #names:t`, "oci:\t\n."}
 	forEachMounter(t, func(t *testing.T, w who) {
 		for _, name := range names {
 			c, dir := serve(t, w, task{Tree: "plain", Name: name})
-			want := MountPoint{Dir: dir, Name: name}
+			want := MountPoint{Dir: dir, Name: name, Owner: "root"}
+			if w.uid != 0 {
+				want.Owner = fmt.Sprintf("user %d", w.uid)
+			}
 			if name == "" {
 				want.Name = "imgfs"
 			}
 			if got, err := Mounts(); err != nil || !slices.Contains(got, want) {
-				t.Errorf("Mounts() = %q, %v, want %q among them", got, err, want)
+				t.Errorf("Mounts() = %+v, %v, want %+v among them", got, err, want)
 			}
 			c.send("unmount")
 			c.ended()
 			if got, err := Mounts(); err != nil || slices.Contains(got, want) {
-				t.Errorf("Mounts() = %q, %v after the unmount of %q", got, err, want)
+				t.Errorf("Mounts() = %+v, %v after the unmount of %+v", got, err, want)
 			}
 		}
 	})
@@ -222,11 +258,11 @@ func TestDeadMount(t *testing.T) {
 		}
 		c.expect("")
 		_ = c.cmd.Wait()
-		err := Check(dir, nil)
+		_, err := Check(t.Context(), dir, nil)
 		if e := new(Error); !errors.Is(err, ErrDead) || !errors.As(err, &e) || e.Hint != "imgfs umount '"+dir+"'" {
 			t.Errorf("Check: %v, want %v with a hint", err, ErrDead)
 		}
-		if err := Unmount(dir); err != nil || isMounted(t, dir) {
+		if err := Unmount(t.Context(), dir); err != nil || isMounted(t, dir) {
 			t.Errorf("Unmount: %v, want it unmounted", err)
 		}
 	})

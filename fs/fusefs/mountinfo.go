@@ -1,12 +1,10 @@
 package fusefs
 
 import (
-	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // fsSubtype is what mounts are told by, and fsType how the kernel shows it.
@@ -17,8 +15,11 @@ const (
 
 // A MountPoint is a mounted image.
 type MountPoint struct {
-	Dir  string // absolute
-	Name string // Options.Name of the mount: the image
+	Dir   string // absolute
+	Name  string // Options.Name of the mount: the image
+	Owner string // who mounted it: "root", or "user" and a number
+
+	foreign bool // this process may not do with it what its owner may
 }
 
 // Mounts returns the imgfs mounts that this process can see, in the order of
@@ -31,7 +32,7 @@ func Mounts() ([]MountPoint, error) {
 	var ours []MountPoint
 	for _, m := range all {
 		if m.fsType == fsType {
-			ours = append(ours, MountPoint{Dir: m.dir, Name: m.source})
+			ours = append(ours, m.point())
 		}
 	}
 	return ours, nil
@@ -40,10 +41,13 @@ func Mounts() ([]MountPoint, error) {
 // A mountEntry is a line of /proc/self/mountinfo.
 type mountEntry struct {
 	id     string
+	parent string // id of the mount that it is mounted in
 	device string // major:minor
 	dir    string
 	fsType string
 	source string
+	owner  string // who mounted it, if it is of FUSE: the number of a user
+	shared bool   // whether other namespaces may have got it
 }
 
 func mountTable() ([]mountEntry, error) {
@@ -68,15 +72,41 @@ func parseMountinfo(text string) []mountEntry {
 		if !ok || len(f) < 6 || len(b) < 2 {
 			continue
 		}
-		table = append(table, mountEntry{
+		m := mountEntry{
 			id:     f[0],
+			parent: f[1],
 			device: f[2],
 			dir:    unescape(f[4]),
 			fsType: unescape(b[0]),
 			source: unescape(b[1]),
-		})
+			shared: slices.ContainsFunc(f[6:], func(field string) bool { return strings.HasPrefix(field, "shared:") }),
+		}
+		for option := range strings.SplitSeq(strings.Join(b[2:], ","), ",") {
+			if id, ok := strings.CutPrefix(option, "user_id="); ok {
+				m.owner = id
+			}
+		}
+		table = append(table, m)
 	}
 	return table
+}
+
+// ours reports whether who runs this process made a mount of FUSE, or may do
+// with it what that user may.
+func (m *mountEntry) ours() bool {
+	return os.Geteuid() == 0 || m.owner == "" || m.owner == strconv.Itoa(os.Getuid())
+}
+
+func (m *mountEntry) point() MountPoint {
+	return MountPoint{Dir: m.dir, Name: m.source, Owner: m.ownerName(), foreign: !m.ours()}
+}
+
+// ownerName is who made a mount, for people.
+func (m *mountEntry) ownerName() string {
+	if m.owner == "0" {
+		return "root"
+	}
+	return "user " + m.owner
 }
 
 // unescape undoes the kernel's mangling: space, tab, newline, backslash and #
@@ -99,36 +129,30 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// mountedAt returns what is mounted on a directory, the topmost if there are
-// several.
-func mountedAt(table []mountEntry, dir string) (mountEntry, bool) {
-	for i := len(table) - 1; i >= 0; i-- {
-		if table[i].dir == dir {
-			return table[i], true
+// withID returns the mount that has an id.
+func withID(table []mountEntry, id string) (mountEntry, bool) {
+	for _, m := range table {
+		if m.id == id {
+			return m, true
 		}
 	}
 	return mountEntry{}, false
 }
 
-// resolve returns the absolute path, without symlinks, of what the user calls
-// dir, and what is mounted there, if something is. It asks nothing of a file
-// system that is mounted on dir: that may be dead, or somebody else's.
-func resolve(dir string) (string, *mountEntry, error) {
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", nil, err
-	}
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	// An open descriptor keeps a mount busy.
-	if err := errors.Join(err, unix.Close(fd)); err != nil {
-		return "", nil, err
-	}
+// hasDevice reports whether a file system, by its device number, is mounted
+// anywhere.
+func hasDevice(table []mountEntry, device string) bool {
+	return slices.ContainsFunc(table, func(m mountEntry) bool { return m.device == device })
+}
+
+// mountAt returns what is mounted on a place: the mount whose root it is.
+func (p *place) mountAt() (*mountEntry, error) {
 	table, err := mountTable()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	if m, ok := mountedAt(table, path); ok {
-		return path, &m, nil
+	if m, ok := withID(table, p.mount); ok && m.dir == p.path {
+		return &m, nil
 	}
-	return path, nil, nil
+	return nil, nil
 }

@@ -148,14 +148,3 @@ func isPrivileged() bool {
 	m, err := os.ReadFile("/proc/self/uid_map")
 	return hasSysAdmin() && (err != nil || strings.Join(strings.Fields(string(m)), " ") == "0 0 4294967295")
 }
-
-// hasSysAdmin reports whether this process has CAP_SYS_ADMIN in its user
-// namespace.
-func hasSysAdmin() bool {
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if unix.Capget(&head, &data[0]) != nil {
-		return false
-	}
-	return data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
-}

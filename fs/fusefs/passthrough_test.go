@@ -218,7 +218,7 @@ func TestPassthroughAfterUnmount(t *testing.T) {
 	n := mustLookup(t, treeNamed(t, "sample"), "mega")
 	c, dir := servePassed(t, "sample", false)
 	f := mustOpen(t, filepath.Join(dir, "mega"), os.O_RDONLY)
-	if err := UnmountLazy(dir); err != nil {
+	if err := UnmountLazy(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	c.state("1 open, 1 passed, 1 registered, 1 files")

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"errors"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -31,6 +32,7 @@ type rawFS struct {
 
 	provenance bool // as Options have it
 	control    func(name string) ([]byte, bool)
+	owner      uint32 // the user who mounts
 
 	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
 	// life of the mount. keepOpens forbids it. These and pass are set before
@@ -57,6 +59,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		failures:      failureLog{tree: t, logf: opts.logf, told: opts.Told},
 		provenance:    opts.Provenance,
 		control:       opts.Control,
+		owner:         uint32(os.Getuid()),
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
 		backings:      opts.backings,

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -9,9 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
 )
@@ -47,7 +48,8 @@ type Options struct {
 	// do not carry them along.
 	Provenance bool
 	// Control, if not nil, gives the root's extended attributes that are about
-	// the mount and not the image. It is asked for every name that begins with
+	// the mount and not the image. Only who mounts and root get them; for others
+	// there are none. It is asked for every name that begins with
 	// "user.imgfs.", such as "user.imgfs.stats", from several goroutines at
 	// once, and twice by who asks for the length first. Values have at most
 	// 64 KiB. They are not listed.
@@ -61,6 +63,10 @@ type Options struct {
 	Passthrough Choice
 	// IOUring takes requests through io_uring.
 	IOUring Choice
+	// EndAlone has the server end when its process is the only one left in its
+	// mount namespace, so that nobody can get at the mount: see
+	// [Server.Orphaned].
+	EndAlone bool
 	// Debug logs every request and reply.
 	Debug bool
 	// Told reports whether the user knows already why a read failed, such as
@@ -77,6 +83,9 @@ type Options struct {
 	keepOpens bool
 	// disabled are capabilities that the kernel is taken not to have.
 	disabled uint64
+	// unusedFor is how long nobody must have used what is mounted no longer;
+	// default defaultUnused.
+	unusedFor time.Duration
 	// backings, if not nil, are used in place of the tree's.
 	backings backings
 }
@@ -96,53 +105,66 @@ func (o *Options) logf(format string, args ...any) {
 
 // A Server serves a mounted tree.
 type Server struct {
-	target target
-	entry  mountEntry // the mount's own line in the mount table
-	logf   func(format string, args ...any)
-	raw    *rawFS
-	conn   conn
-	paths  []FastPath
-	done   chan struct{}
+	at    attached
+	logf  func(format string, args ...any)
+	raw   *rawFS
+	conn  conn
+	paths []FastPath
+	done  chan struct{}
+
+	orphaned chan struct{}
+	watching *watch
 }
 
 // Mount mounts a tree on a directory and serves it until it is unmounted, by
-// whatever means. When Mount returns, the tree is ready to use, though not for
-// this process itself. Errors are of type *[Error]; after one nothing is
-// mounted. opts may be nil.
-func Mount(dir string, t *fs.Tree, opts *Options) (*Server, error) {
-	if opts == nil {
-		opts = &Options{}
-	}
-	s, err := mount(dir, t, opts)
-	return s, mountError("mount", dir, err)
-}
-
-func mount(dir string, t *fs.Tree, opts *Options) (*Server, error) {
-	to, err := thisHost().check(dir, opts)
+// whatever means: it is Check and [Target.Mount].
+func Mount(ctx context.Context, dir string, t *fs.Tree, opts *Options) (*Server, error) {
+	to, err := Check(ctx, dir, opts)
 	if err != nil {
 		return nil, err
 	}
-	raw := newRawFS(t, opts)
+	defer to.Close()
+	return to.Mount(ctx, t, opts)
+}
+
+// Mount mounts a tree on the directory that was checked, and serves it until it
+// is unmounted, by whatever means. If another directory has its name by then, or
+// ctx ends before the mount is ready, that is an error. When Mount returns, the
+// tree is ready to use, though not for this process itself. Errors are of type
+// *[Error]; after one nothing is mounted. opts are those of Check.
+func (t *Target) Mount(ctx context.Context, tree *fs.Tree, opts *Options) (*Server, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	s, err := t.mount(ctx, tree, opts)
+	return s, mountError("mount", t.name, err)
+}
+
+func (t *Target) mount(ctx context.Context, tree *fs.Tree, opts *Options) (*Server, error) {
+	raw := newRawFS(tree, opts)
 	defer raw.plan.close()
 	if err := raw.plan.refused(opts); err != nil {
 		return nil, err
 	}
-	fd, to, err := attach(to, opts)
+	fd, at, err := t.attach(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{target: to, logf: opts.logf, raw: raw, done: make(chan struct{})}
+	s := &Server{at: at, logf: opts.logf, raw: raw, done: make(chan struct{}), orphaned: make(chan struct{})}
 	if err := s.connect(fd, opts); err != nil {
-		gone := detach(to)
+		gone := s.at.unmount(context.WithoutCancel(ctx), true)
 		if gone == nil && s.conn != nil {
 			s.conn.serve() // which ends at once, and gives up the device
 		}
 		return nil, errors.Join(err, gone)
 	}
-	if table, err := mountTable(); err == nil {
-		s.entry, _ = mountedAt(table, to.dir)
+	if err := context.Cause(ctx); err != nil {
+		gone := s.at.unmount(context.WithoutCancel(ctx), true)
+		go s.conn.serve() // which ends when the kernel knows
+		return nil, errors.Join(err, gone)
 	}
-	s.paths = fastPaths(raw, s.conn, raiseReadAhead(s.entry.device))
+	s.paths = fastPaths(raw, s.conn, raiseReadAhead(s.at.entry.device))
+	s.watching = newWatch(s, opts)
 	go s.serve()
 	return s, nil
 }
@@ -207,34 +229,24 @@ func raiseReadAhead(device string) error {
 func (s *Server) serve() {
 	defer close(s.done)
 	s.conn.serve()
+	s.watching.stop()
 	if s.raw.pass != nil {
 		s.raw.pass.close()
 	}
-	if !s.mounted() {
+	m, ok := s.at.find()
+	if !ok {
 		return
 	}
 	// Serving can end without an unmount, when somebody aborts the connection
 	// or the device fails. Statfs goes to the server: if it is answered, the
 	// mount is another one in the same place.
-	var st unix.Statfs_t
-	if !isDead(unix.Statfs(s.target.dir, &st)) {
+	if !isDead(statfs(context.Background(), m.dir)) {
 		return
 	}
-	s.logf("the connection to the kernel broke: unmounting %s", s.target.dir)
-	if err := detach(s.target); err != nil {
-		s.logf("%v", mountError("unmount", s.target.dir, err))
+	s.logf("the connection to the kernel broke: unmounting %s", m.dir)
+	if err := s.Detach(context.Background()); err != nil {
+		s.logf("%v", err)
 	}
-}
-
-// mounted reports whether this mount is, as far as the mount table tells, still
-// where it was.
-func (s *Server) mounted() bool {
-	table, err := mountTable()
-	if err != nil {
-		return false
-	}
-	m, ok := mountedAt(table, s.target.dir)
-	return ok && m == s.entry
 }
 
 // FastPaths tells which ways to serve this mount uses, and of the others why
@@ -249,18 +261,36 @@ func (s *Server) FastPaths() []FastPath { return slices.Clone(s.paths) }
 // uses it any more.
 func (s *Server) Wait() { <-s.done }
 
+// Orphaned returns a channel that is closed when there is no reason to serve
+// any longer, though the kernel might ask again:
+//
+//   - The tree is mounted no longer in the mount namespace of this process, and
+//     none of the processes of the machine uses it. Copies of the mount that are
+//     left in other namespaces do not count. This is only noticed where this
+//     process can see all that may use the tree.
+//   - With [Options].EndAlone, nobody else is in the mount namespace of this
+//     process.
+//   - The connection to the kernel has ended, but a request hangs.
+//
+// Whoever then ends the process ends the connection.
+func (s *Server) Orphaned() <-chan struct{} { return s.orphaned }
+
 // Unmount unmounts the tree, if that has not happened yet. Errors are of type
 // *[Error]; ErrBusy is one of them, and the tree is then still served.
-func (s *Server) Unmount() error {
+func (s *Server) Unmount(ctx context.Context) error { return s.unmount(ctx, false) }
+
+// Detach takes the tree out of the directory tree, if that has not happened
+// yet, also while it is in use. It is served on to those who use it, and Wait
+// waits for them. Errors are of type *[Error].
+func (s *Server) Detach(ctx context.Context) error { return s.unmount(ctx, true) }
+
+func (s *Server) unmount(ctx context.Context, lazy bool) error {
 	select {
 	case <-s.done:
 		return nil
 	default:
+		return mountError("unmount", s.at.entry.dir, s.at.unmount(ctx, lazy))
 	}
-	if !s.mounted() {
-		return nil
-	}
-	return mountError("unmount", s.target.dir, unmount(s.target, false))
 }
 
 // A logWriter is where go-fuse's log lines go.

@@ -167,6 +167,7 @@ func faultyLayer(f *faulty) fs.Layer {
 // of another until it is released.
 type faulty struct {
 	mended   atomic.Bool
+	hangs    atomic.Bool   // reads that are blocked do not look at their context
 	released chan struct{} // nil: not blocked
 	event    func(string)
 }
@@ -177,6 +178,9 @@ func (f *faulty) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	switch {
 	case off >= slowOff && f.released != nil:
 		f.event("blocked")
+		if f.hangs.Load() {
+			<-f.released
+		}
 		select {
 		case <-f.released:
 		case <-ctx.Done():

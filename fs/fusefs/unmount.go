@@ -2,12 +2,10 @@ package fusefs
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,122 +17,137 @@ import (
 // program, and one that was killed until it has ended.
 const passing = 500 * time.Millisecond
 
-// maxHolders is how many of those who keep a mount busy an error names.
-const maxHolders = 5
-
 // Unmount unmounts the image that is mounted on a directory, whichever process
 // serves it, dead ones as well. Errors are of type *[Error]: ErrNotMounted for
-// everything that is not an imgfs mount, ErrBusy with the processes and mounts
-// that use it, as far as this user can see them.
-func Unmount(dir string) error {
-	return mountError("unmount", dir, unmountDir(dir, false))
+// everything that is not an imgfs mount, ErrForeign for that of another user,
+// ErrBusy with the processes and mounts that use it, as far as this user can see
+// them.
+func Unmount(ctx context.Context, dir string) error {
+	return mountError("unmount", dir, unmountDir(ctx, dir, false))
 }
 
 // UnmountLazy is like Unmount, but takes the image out of the directory tree
 // even if it is in use. It is served on to those who use it.
-func UnmountLazy(dir string) error {
-	return mountError("unmount", dir, unmountDir(dir, true))
+func UnmountLazy(ctx context.Context, dir string) error {
+	return mountError("unmount", dir, unmountDir(ctx, dir, true))
 }
 
-func unmountDir(dir string, lazy bool) error {
-	real, m, err := resolve(dir)
+func unmountDir(ctx context.Context, dir string, lazy bool) error {
+	at, err := openPlace(ctx, dir, 0)
 	if err != nil {
 		return dirError(err)
 	}
-	if m == nil {
+	m, err := at.mountAt()
+	at.close() // it would keep the mount busy
+	switch {
+	case err != nil:
+		return err
+	case m == nil:
 		return ErrNotMounted
-	}
-	if m.fsType != fsType {
+	case m.fsType != fsType:
 		return fmt.Errorf("%w: %s of type %s", ErrNotMounted, m.source, m.fsType)
 	}
 	h := thisHost()
-	t := target{dir: real}
-	direct := h.root || h.sysAdmin
-	if direct {
-		if err = unmount(t, lazy); !errors.Is(err, unix.EPERM) {
+	if h.root || h.sysAdmin {
+		if err = (attached{entry: *m}).unmount(ctx, lazy); !errors.Is(err, unix.EPERM) {
 			return err
 		}
+	}
+	if !m.ours() {
+		return fmt.Errorf("%w: %s mounted it", ErrForeign, m.ownerName())
 	}
 	helper, missing := h.helper()
 	if missing != nil {
 		return cmp.Or(err, missing)
 	}
-	t.helper = helper
-	return unmount(t, lazy)
+	return attached{*m, helper}.unmount(ctx, lazy)
 }
 
-func unmount(t target, lazy bool) error {
-	if lazy {
-		return detach(t)
-	}
-	err := unmountNow(t)
+// unmount takes a mount away, and no other one, wherever it is by now. If it
+// is gone, there is nothing to do.
+func (a attached) unmount(ctx context.Context, lazy bool) error {
+	err := a.unmountNow(ctx, lazy)
 	for end := time.Now().Add(passing); errors.Is(err, ErrBusy) && time.Now().Before(end); {
-		time.Sleep(passing / 50)
-		err = unmountNow(t)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(passing / 50):
+		}
+		err = a.unmountNow(ctx, lazy)
 	}
 	if !errors.Is(err, ErrBusy) {
 		return err
 	}
-	if who := holders(t.dir); len(who) > 0 {
+	if who := a.holders(ctx); len(who) > 0 {
 		return fmt.Errorf("%w by %s", err, strings.Join(who, ", "))
 	}
 	return err
 }
 
-func unmountNow(t target) error {
-	if t.helper == "" {
-		err := unix.Unmount(t.dir, unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EBUSY) {
-			return ErrBusy
-		}
-		return err
+// find returns where the mount is now. Its directory may have another path than
+// when it was mounted.
+func (a attached) find() (mountEntry, bool) {
+	table, err := mountTable()
+	if err != nil {
+		return mountEntry{}, false
 	}
-	_, err := runHelper(exec.Command(t.helper, "-u", "--", t.dir))
-	// fusermount3 has no translations.
-	if err != nil && strings.Contains(err.Error(), "busy") {
+	m, ok := withID(table, a.entry.id)
+	return m, ok && m.device == a.entry.device && m.source == a.entry.source
+}
+
+func (a attached) unmountNow(ctx context.Context, lazy bool) error {
+	m, ok := a.find()
+	if !ok {
+		return nil
+	}
+	top, err := openPlace(ctx, m.dir, unix.O_NOFOLLOW)
+	if err != nil {
+		return dirError(err)
+	}
+	defer func() {
+		if top != nil {
+			top.close()
+		}
+	}()
+	if top.mount != m.id {
+		return fmt.Errorf("%w by what is mounted over it", ErrBusy)
+	}
+	if lazy && a.helper == "" {
+		return ignoreGone(askErr(ctx, func() error { return unix.Unmount(top.link(), unix.MNT_DETACH) }))
+	}
+	parent, err := openParent(ctx, m.dir)
+	if err != nil {
+		return dirError(err)
+	}
+	defer parent.close()
+	top.close() // it would keep the mount busy
+	top = nil
+	name := filepath.Base(m.dir)
+	if a.helper == "" {
+		path := parent.link() + "/" + name
+		return ignoreGone(askErr(ctx, func() error { return unix.Unmount(path, unix.UMOUNT_NOFOLLOW) }))
+	}
+	args := []string{"-u", "--", name}
+	if lazy {
+		args = []string{"-u", "-z", "--", name}
+	}
+	_, err = runHelper(ctx, a.helper, parent, nil, args...)
+	switch _, there := a.find(); {
+	case err == nil, !there: // somebody else may have been faster
+		return nil
+	case strings.Contains(err.Error(), "busy"): // fusermount3 has no translations
 		return ErrBusy
 	}
 	return err
 }
 
-// holders names mounts and processes that keep a mount busy.
-func holders(dir string) []string {
-	var who []string
-	if table, err := mountTable(); err == nil {
-		for _, m := range table {
-			if strings.HasPrefix(m.dir, dir+"/") {
-				who = append(who, "a mount on "+m.dir)
-			}
-		}
+// ignoreGone returns the error of umount(2), none if somebody else was faster.
+func ignoreGone(err error) error {
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return ErrBusy
+	case errors.Is(err, unix.EINVAL): // there is no mount any more
+		return nil
 	}
-	processes, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return who
-	}
-	for _, p := range processes {
-		if uses(p, dir) {
-			name, _ := os.ReadFile(filepath.Join(p, "comm"))
-			who = append(who, fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), filepath.Base(p)))
-		}
-	}
-	if len(who) > maxHolders {
-		more := fmt.Sprintf("and %d more", len(who)-maxHolders)
-		who = append(who[:maxHolders], more)
-	}
-	return who
-}
-
-// uses reports whether the process with this directory in /proc has something
-// under dir open. It reads links only, which does not touch the mount.
-func uses(proc, dir string) bool {
-	links := []string{"cwd", "root", "exe"}
-	if fds, err := os.ReadDir(filepath.Join(proc, "fd")); err == nil {
-		for _, fd := range fds {
-			links = append(links, filepath.Join("fd", fd.Name()))
-		}
-	}
-	return slices.ContainsFunc(links, func(link string) bool {
-		to, err := os.Readlink(filepath.Join(proc, link))
-		return err == nil && (to == dir || strings.HasPrefix(to, dir+"/"))
-	})
+	return err
 }

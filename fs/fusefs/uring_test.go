@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -245,7 +246,7 @@ func TestURingKilled(t *testing.T) {
 	if err := unix.Statfs(dir, &st); !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.ENOTCONN) {
 		t.Errorf("statfs: %v, want %v", err, unix.ENOTCONN)
 	}
-	if err := Unmount(dir); err != nil {
+	if err := Unmount(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
 }
@@ -261,18 +262,18 @@ func TestURingFallsBackChild(t *testing.T) {
 	uringPayload = 8192 // too little for the kernel
 	tree := treeNamed(t, "sample")
 	dir := mountDir(t, os.Getuid())
-	s, err := Mount(dir, tree, &Options{IOUring: On, Logf: t.Logf})
+	s, err := Mount(t.Context(), dir, tree, &Options{IOUring: On, Logf: t.Logf})
 	if err == nil {
-		_ = s.Unmount()
+		_ = s.Unmount(context.Background())
 	}
 	if err == nil || !strings.Contains(err.Error(), noURing(errors.New("")).Error()) || isMounted(t, dir) {
 		t.Errorf("%v, want no mount", err)
 	}
-	if s, err = Mount(dir, tree, &Options{Logf: t.Logf}); err != nil {
+	if s, err = Mount(t.Context(), dir, tree, &Options{Logf: t.Logf}); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Wait()
-	defer func() { _ = s.Unmount() }()
+	defer func() { _ = s.Unmount(context.Background()) }()
 	if p := s.conn.(fastConn).fastPaths()[0]; p.Active || p.Why == "" {
 		t.Errorf("%+v, want it inactive with a reason", p)
 	}
@@ -319,7 +320,7 @@ func TestURingLeaksNothingChild(t *testing.T) {
 		if i == first {
 			before = resourcesNow(t)
 		}
-		s, err := Mount(dir, tree, &Options{IOUring: On, Logf: t.Logf})
+		s, err := Mount(t.Context(), dir, tree, &Options{IOUring: On, Logf: t.Logf})
 		if err != nil {
 			t.Fatalf("mount %d: %v", i, err)
 		}
@@ -328,7 +329,7 @@ func TestURingLeaksNothingChild(t *testing.T) {
 				t.Errorf("find: %v: %s", err, out)
 			}
 		}
-		if err := s.Unmount(); err != nil {
+		if err := s.Unmount(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		s.Wait()

@@ -94,7 +94,7 @@ func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, 
 	if !ok {
 		return 0, fuse.Status(unix.ESTALE)
 	}
-	value, ok, err := r.xattr(n, name)
+	value, ok, err := r.xattr(n, name, h.Uid)
 	switch {
 	case err != nil:
 		return 0, r.failures.status(&fuse.Context{Caller: h.Caller, Cancel: cancel}, "getxattr "+name, n, err)
@@ -108,10 +108,11 @@ func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, 
 	return uint32(len(value)), fuse.OK
 }
 
-// xattr returns the value of an attribute, if there is one by that name.
-func (r *rawFS) xattr(n fs.Node, name string) (value string, ok bool, err error) {
+// xattr returns the value of an attribute, if there is one by that name for a
+// user.
+func (r *rawFS) xattr(n fs.Node, name string, user uint32) (value string, ok bool, err error) {
 	if strings.HasPrefix(name, ownPrefix) {
-		if value, ok, err = r.ownXattr(n, name); ok || err != nil {
+		if value, ok, err = r.ownXattr(n, name, user); ok || err != nil {
 			return value, ok, err
 		}
 	}
@@ -127,9 +128,10 @@ func (r *rawFS) xattr(n fs.Node, name string) (value string, ok bool, err error)
 }
 
 // ownXattr returns the value of an attribute that is not the image's.
-func (r *rawFS) ownXattr(n fs.Node, name string) (value string, ok bool, err error) {
+func (r *rawFS) ownXattr(n fs.Node, name string, user uint32) (value string, ok bool, err error) {
 	if n == r.tree.Root() {
-		if r.control == nil {
+		// It tells what others read, and where the cache is.
+		if r.control == nil || user != 0 && user != r.owner {
 			return "", false, nil
 		}
 		b, ok := r.control(name)

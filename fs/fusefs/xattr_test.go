@@ -266,6 +266,47 @@ func TestControl(t *testing.T) {
 	}
 }
 
+// TestControlIsForTheOwner: what a mount tells of itself is for who mounted it
+// and root, whoever else may read its files. For others there is nothing.
+func TestControlIsForTheOwner(t *testing.T) {
+	needFUSE(t)
+	needRoot(t)
+	for _, c := range []struct {
+		mounter int
+		uid     int
+		want    string
+	}{
+		{0, 0, "1 byte"}, {0, nobody, unix.ENODATA.Error()},
+		{nobody, 0, "1 byte"}, {nobody, nobody, "1 byte"}, {nobody, 1, unix.ENODATA.Error()},
+	} {
+		// With the capability an ordinary user mounts for others.
+		w := who{uid: c.mounter}
+		if c.mounter != 0 {
+			w.wrap = []string{"setpriv", "--reuid=" + strconv.Itoa(nobody), "--inh-caps=+sys_admin", "--ambient-caps=+sys_admin", "--"}
+		}
+		_, dir := serve(t, w, task{Tree: "plain", Control: true, AllowOther: true})
+		asker := start(t, c.uid, task{Role: "ask", Dir: dir, Name: ownPrefix + "size-1"})
+		if got := asker.next(); got != c.want {
+			t.Errorf("mounted by user %d, user %d gets %q, want %q", c.mounter, c.uid, got, c.want)
+		}
+		asker.expect("4097 bytes")
+		_ = asker.cmd.Wait()
+	}
+}
+
+// askRole asks for an attribute of a mount's root, and reads a file of it.
+func askRole(k task) error {
+	value := make([]byte, xattrMax)
+	if n, err := unix.Getxattr(k.Dir, k.Name, value); err != nil {
+		say("%v", err)
+	} else {
+		say("%d byte", n)
+	}
+	b, err := os.ReadFile(filepath.Join(k.Dir, "srv/index"))
+	say("%d bytes", len(b))
+	return err
+}
+
 // TestStats reads a file through a mount and asks the mount's root what was
 // counted.
 func TestStats(t *testing.T) {
