@@ -26,6 +26,9 @@ func TestInterruptedIndexing(t *testing.T) {
 		// A terminal sends it to the whole process group.
 		{"Ctrl-C", 1, "interrupted", false, func(cmd *exec.Cmd, _ int) error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }},
 		{"SIGTERM", 1, "interrupted", false, func(cmd *exec.Cmd, _ int) error { return cmd.Process.Signal(syscall.SIGTERM) }},
+		{"SIGHUP", 1, "interrupted", false, func(cmd *exec.Cmd, _ int) error { return cmd.Process.Signal(syscall.SIGHUP) }},
+		{"SIGQUIT", 1, "interrupted", false, func(cmd *exec.Cmd, _ int) error { return cmd.Process.Signal(syscall.SIGQUIT) }},
+		{"SIGTERM of the child", 1, "interrupted", false, func(_ *exec.Cmd, child int) error { return syscall.Kill(child, syscall.SIGTERM) }},
 		{"SIGKILL", -1, "", false, func(cmd *exec.Cmd, _ int) error { return cmd.Process.Kill() }},
 		{"SIGKILL of the child", 1, "ended before the mount was ready", true, func(_ *exec.Cmd, child int) error { return syscall.Kill(child, syscall.SIGKILL) }},
 	}

@@ -1,0 +1,551 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"golang.org/x/sys/unix"
+)
+
+// soon is how long what takes a second may take on a busy machine, and still is
+// told from what takes for ever.
+const soon = 8 * time.Second
+
+// A holder is a process of a sandbox's user that stands in a mounted tree and
+// has a file of it open.
+type holder struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	out   *bufio.Reader
+}
+
+// hold starts a holder.
+func (s *sandbox) hold(dir string) *holder {
+	s.t.Helper()
+	cmd := s.program("sh", "-c", `exec 7<"$0/noise"; cd "$0/etc"; echo there; read _; cat <&7 | wc -c; cat os-release; ls ..`, dir)
+	h := &holder{t: s.t, cmd: cmd}
+	var err error
+	if h.stdin, err = cmd.StdinPipe(); err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(h.end)
+	h.out = bufio.NewReader(out)
+	if line, err := h.out.ReadString('\n'); line != "there\n" {
+		s.t.Fatalf("the holder says %q, %v", line, err)
+	}
+	return h
+}
+
+// read has the holder read on, and returns what came of it.
+func (h *holder) read() string {
+	h.t.Helper()
+	if _, err := io.WriteString(h.stdin, "\n"); err != nil {
+		h.t.Fatal(err)
+	}
+	text, err := io.ReadAll(h.out)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (h *holder) end() {
+	_ = h.cmd.Process.Kill()
+	_ = h.cmd.Wait()
+}
+
+const heldText = "3145728\nNAME=small\n"
+
+// clean checks that a directory is soon as it was before something was mounted
+// on it.
+func (s *sandbox) clean(dir string) {
+	s.t.Helper()
+	if !eventually(soon, func() bool { return !mounted(dir) }) {
+		s.t.Errorf("%s is still mounted", dir)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+		s.t.Errorf("%s has %v, %v; want it empty", dir, names, err)
+	}
+}
+
+// TestSignalWhileInUse sends what ends a server while somebody uses the tree:
+// the directory is as it was before, and who uses it is served to the last.
+func TestSignalWhileInUse(t *testing.T) {
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	forEachMounter(t, func(t *testing.T, who account) {
+		s := sandboxOf(t, who)
+		for _, c := range []struct {
+			sig  syscall.Signal
+			flag string
+		}{
+			{syscall.SIGTERM, "passthrough=off"}, {syscall.SIGINT, "io-uring=off"}, {syscall.SIGHUP, "quiet"}, {syscall.SIGQUIT, "quiet"},
+			{syscall.SIGTERM, "passthrough=on"}, {syscall.SIGTERM, "io-uring=on"},
+		} {
+			t.Run(unix.SignalName(c.sig)+" "+c.flag, func(t *testing.T) {
+				s := s.in(t)
+				if c.sig == syscall.SIGHUP && signal.Ignored(c.sig) {
+					t.Skip("these tests run under nohup")
+				}
+				if c.flag == "io-uring=on" {
+					enableURing(t)
+				}
+				s.ok("index", "-q", image)
+				s.dropBlobs() // what the holder reads comes from the registry, after the signal
+				dir := s.mountpoint()
+				r := s.run("mount", "-q", "--grace=5m", "--"+c.flag, image, dir)
+				if r.code != 0 && strings.HasSuffix(c.flag, "=on") {
+					t.Skip(r.stderr)
+				}
+				h := s.hold(dir)
+				pid := s.daemon(dir)
+				if err := syscall.Kill(pid, c.sig); err != nil {
+					t.Fatal(err)
+				}
+				s.clean(dir)
+				s.daemon(dir)
+				if got := h.read(); !strings.HasPrefix(got, heldText) || !strings.Contains(got, "\nnoise\n") {
+					t.Errorf("the holder reads %q, want %q and a list", got, heldText)
+				}
+				h.end()
+				s.gone(dir)
+				log := readFile(t, filepath.Join(s.cache, "imgfs.log"))
+				if want := fmt.Sprintf("in use by sh (pid %d); detached: it ends when unused, in 5m0s at the latest", h.cmd.Process.Pid); !strings.Contains(log, want) {
+					t.Errorf("the log has no %q:\n%s", want, log)
+				}
+			})
+		}
+	})
+}
+
+// enableURing lets mounts use io_uring during a test. The tests of fs/fusefs do
+// the same: each holds a shared lock, and the last to go restores the parameter.
+func enableURing(t *testing.T) {
+	t.Helper()
+	needRoot(t)
+	const parameter = "/sys/module/fuse/parameters/enable_uring"
+	f, err := os.Open(parameter)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	was := readFile(t, parameter)
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	if was[0] == 'Y' {
+		return
+	}
+	if err := os.WriteFile(parameter, []byte("Y"), 0); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = os.WriteFile(parameter, []byte("N"), 0)
+		}
+	})
+}
+
+// TestSignalTwice: a second signal ends what the first one did not, and so does
+// the end of the grace. The directory is clean all the same.
+func TestSignalTwice(t *testing.T) {
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	forEachMounter(t, func(t *testing.T, who account) {
+		s := sandboxOf(t, who)
+		for _, c := range []struct {
+			name, grace string
+			signals     int
+			log         string
+		}{
+			{"second signal", "5m", 2, "ended though in use\n"},
+			{"grace", "100ms", 1, "ended though in use: 100ms are over\n"},
+			{"no grace", "0s", 1, "ended though in use: 0s are over\n"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				s := s.in(t)
+				dir := s.mount(image, "--grace="+c.grace)
+				h := s.hold(dir)
+				pid := s.daemon(dir)
+				for range c.signals {
+					if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+						t.Fatal(err)
+					}
+					s.clean(dir)
+				}
+				s.gone(dir)
+				if got := h.read(); strings.Contains(got, "os-release") && strings.HasPrefix(got, heldText) {
+					t.Errorf("the holder reads %q, though nobody serves", got)
+				}
+				if log := readFile(t, filepath.Join(s.cache, "imgfs.log")); !strings.HasSuffix(log, c.log) {
+					t.Errorf("the log does not end with %q:\n%s", c.log, log)
+				}
+			})
+		}
+		if r := s.run("mount", "--grace=-1s", image, s.mountpoint()); r.code != exitUsage {
+			t.Errorf("--grace=-1s: exit code %d\n%s", r.code, r.stderr)
+		}
+	})
+}
+
+// TestSignalAfterLazyUnmount: a server that was unmounted lazily hears signals.
+func TestSignalAfterLazyUnmount(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	s := newSandbox(t)
+	dir := s.mount(image, "--grace=0s")
+	h := s.hold(dir)
+	s.ok("umount", "-l", dir)
+	pid := s.daemon(dir)
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.gone(dir)
+	if got := h.read(); strings.HasPrefix(got, heldText) {
+		t.Errorf("the holder reads %q, though nobody serves", got)
+	}
+}
+
+// A front is a mount in the foreground.
+type front struct {
+	cmd    *exec.Cmd
+	stderr *bytes.Buffer
+	ended  chan error
+}
+
+// foreground mounts in the foreground and waits until it is mounted.
+func (s *sandbox) foreground(dir string, args ...string) *front {
+	s.t.Helper()
+	f := &front{cmd: s.command(append([]string{"mount", "-f"}, args...)...), stderr: &bytes.Buffer{}, ended: make(chan error, 1)}
+	f.cmd.Stderr = f.stderr
+	if err := f.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() { f.ended <- f.cmd.Wait() }()
+	s.t.Cleanup(func() { _ = f.cmd.Process.Kill() })
+	if !eventuallyMounted(dir) {
+		s.t.Fatalf("nothing is mounted: %s", f.stderr)
+	}
+	return f
+}
+
+// wait waits for the end, which must come soon.
+func (f *front) wait(t *testing.T, what string) error {
+	t.Helper()
+	select {
+	case err := <-f.ended:
+		return err
+	case <-time.After(soon):
+		t.Fatalf("%s: it goes on", what)
+		return nil
+	}
+}
+
+// TestCtrlCWhileInUse: in the foreground Ctrl-C says what is going on.
+func TestCtrlCWhileInUse(t *testing.T) {
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	forEachMounter(t, func(t *testing.T, who account) {
+		for _, twice := range []bool{false, true} {
+			s := sandboxOf(t, who)
+			dir := s.mountpoint()
+			f := s.foreground(dir, image, dir)
+			h := s.hold(dir)
+			if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			s.clean(dir)
+			want := fmt.Sprintf("in use by sh (pid %d); detached: it ends when unused, in 30s at the latest; another Ctrl-C or signal ends it now", h.cmd.Process.Pid)
+			if twice {
+				if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
+					t.Fatal(err)
+				}
+			} else if got := h.read(); !strings.HasPrefix(got, heldText) {
+				t.Errorf("the holder reads %q", got)
+			} else {
+				h.end()
+			}
+			if err := f.wait(t, "Ctrl-C"); err != nil || !strings.Contains(f.stderr.String(), want) {
+				t.Errorf("twice %v: %v, stderr %q, want %q in it", twice, err, f.stderr, want)
+			}
+		}
+	})
+}
+
+// TestForegroundWithoutReader: a server whose output nobody reads any more does
+// not die of what it has to say at its end.
+func TestForegroundWithoutReader(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	s := newSandbox(t)
+	dir := s.mountpoint()
+	cmd := s.command("mount", "-f", "--grace=5m", image, dir)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	w.Close()
+	if !eventuallyMounted(dir) {
+		t.Fatal("nothing is mounted")
+	}
+	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil {
+		t.Fatal(line, err)
+	}
+	h := s.hold(dir)
+	r.Close()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	s.clean(dir)
+	if got := h.read(); !strings.HasPrefix(got, heldText) {
+		t.Errorf("the holder reads %q", got)
+	}
+}
+
+// hangingHelper puts a fusermount3 before that of the system which does not end
+// while there is a file, whose path is returned.
+func (s *sandbox) hangingHelper() (hang string) {
+	s.t.Helper()
+	need(s.t, "fusermount3")
+	real, err := exec.LookPath("fusermount3")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	bin := filepath.Join(s.dir, "bin")
+	hang = filepath.Join(s.dir, "hang")
+	script := fmt.Sprintf("#!/bin/sh\nPATH=/bin:/usr/bin\nif test -e '%s'; then exec sleep 1000; fi\nexec '%s' \"$@\"\n", hang, real)
+	if err := errors.Join(os.Mkdir(bin, 0o755), os.WriteFile(filepath.Join(bin, "fusermount3"), []byte(script), 0o755)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"))
+	return hang
+}
+
+// ordinary is a sandbox of an ordinary user.
+func ordinary(t *testing.T) *sandbox {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return sandboxOf(t, otherUser(t))
+	}
+	return newSandbox(t)
+}
+
+// TestHelperHangs: no command waits for a fusermount3 that hangs, and none ends
+// so that the directory is dead unless the user insists.
+func TestHelperHangs(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	s := ordinary(t)
+	hang := s.hangingHelper()
+	dir := s.mountpoint()
+	f := s.foreground(dir, image, dir)
+	other := s.mount(image)
+	writeFile(t, hang, "")
+
+	r := s.fails(exitError, []string{"fusermount3: it does not answer"}, "mount", image, s.mountpoint())
+	r2 := s.fails(exitError, []string{"fusermount3: it does not answer"}, "umount", other)
+	if r.took > soon || r2.took > soon {
+		t.Errorf("mount took %v, umount %v", r.took, r2.took)
+	}
+	// Ctrl-C at mount ends it before it gives up by itself.
+	empty := s.mountpoint()
+	cmd := s.command("mount", image, empty)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("imgfs mount succeeds")
+	}
+	s.gone(empty)
+
+	// The server in the background stays, and tries again.
+	if err := syscall.Kill(s.daemon(other), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	// That in the foreground says that it cannot.
+	if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(s.cache, "imgfs.log")
+	const served = "it is served on; another Ctrl-C or signal ends it and leaves "
+	if !eventually(soon, func() bool { return strings.Contains(readFile(t, log), served+other+" dead") }) {
+		t.Errorf("the log is %q", readFile(t, log))
+	}
+	if got := s.finish(s.program("cat", filepath.Join(other, "last"))); got.stdout != "last\n" {
+		t.Errorf("%+v while the server cannot unmount", got)
+	}
+	if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.wait(t, "a second Ctrl-C"); err == nil || !strings.Contains(f.stderr.String(), served+dir+" dead") || !strings.Contains(f.stderr.String(), dir+" is left dead") {
+		t.Errorf("%v, stderr %q", err, f.stderr)
+	}
+	if err := os.Remove(hang); err != nil {
+		t.Fatal(err)
+	}
+	s.umount(dir)
+	if !eventually(3*tryAgain, func() bool { return !mounted(other) }) {
+		t.Errorf("%s is still mounted: %s", other, readFile(t, log))
+	}
+	s.gone(other)
+}
+
+// TestServerHangs: no command waits for a server that hangs longer than it
+// takes to say so, or until Ctrl-C.
+func TestServerHangs(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s := newSandbox(t)
+	dir := s.mount(image, "--io-uring=off")
+	pid := s.daemon(dir)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil || !eventually(soon, func() bool { return stopped(pid) }) {
+		t.Fatalf("process %d does not stop: %v", pid, err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"mount", image, dir}, "does not answer"},
+		{[]string{"mount", image, filepath.Join(dir, "etc")}, "does not answer"},
+		{[]string{"stats", dir}, "does not answer"},
+		{[]string{"stats", filepath.Join(dir, "etc/os-release")}, "does not answer"},
+		{[]string{"umount", filepath.Join(dir, "etc")}, "does not answer"},
+	} {
+		r := s.run(c.args...)
+		checkRefusal(t, r, exitError, []string{c.says}, "imgfs umount -l "+dir+"\n")
+		if r.took > 2*soon {
+			t.Errorf("%q took %v", c.args, r.took)
+		}
+		cmd := s.command(c.args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		begun := time.Now()
+		if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil || time.Since(begun) > soon {
+			t.Errorf("%q, Ctrl-C: %v after %v", c.args, err, time.Since(begun))
+		}
+	}
+	s.ok("umount", "-l", dir)
+	if mounted(dir) {
+		t.Error("still mounted")
+	}
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.gone(dir)
+}
+
+// TestEndsThoughItHangs: a command that hangs in the kernel ends after a signal
+// all the same. What hangs is an open of a FIFO that nobody writes to.
+func TestEndsThoughItHangs(t *testing.T) {
+	s := newSandbox(t)
+	fifo := filepath.Join(s.dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(fifo, s.uid, s.gid); err != nil {
+		t.Fatal(err)
+	}
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT} {
+		cmd := s.command("ls", "oci-archive:"+fifo)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond)
+		begun := time.Now()
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		err := cmd.Wait()
+		if took := time.Since(begun); cmd.ProcessState.ExitCode() != exitError || stderr.String() != "imgfs: interrupted\n" || took > soon {
+			t.Errorf("%v: %v after %v, stderr %q", sig, err, took, stderr.String())
+		}
+	}
+}
+
+// TestCredentialHelperHangs: Ctrl-C ends a command, and a mount that is under
+// way, though a credential helper hangs, and the helper with it.
+func TestCredentialHelperHangs(t *testing.T) {
+	reg := registrytest.New(t, &registrytest.Options{Login: registrytest.Basic, User: "u", Password: "p"})
+	image, _ := publish(t, reg, small)
+	s := newSandbox(t)
+	bin, asked := filepath.Join(s.dir, "bin"), filepath.Join(s.dir, "asked")
+	path := writeFile(t, filepath.Join(bin, "docker-credential-test"), fmt.Sprintf("#!/bin/sh\necho $$ >'%s'\nsleep 1000\n", asked))
+	if err := errors.Join(os.Chmod(bin, 0o755), os.Chmod(path, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	auth := writeFile(t, filepath.Join(s.dir, "auth.json"), fmt.Sprintf(`{"credHelpers": {%q: "test"}}`, reg.Host()))
+	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"))
+	for _, args := range [][]string{{"ls", image}, {"mount", image, s.mountpoint()}, {"mount", "-f", image, s.mountpoint()}} {
+		cmd := s.command(append([]string{"--tls-verify=false", "--authfile=" + auth}, args...)...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var helper int
+		if !eventually(soon, func() bool {
+			text, _ := os.ReadFile(asked)
+			n, _ := fmt.Sscan(string(text), &helper)
+			return n == 1
+		}) {
+			t.Fatal("the helper is not asked")
+		}
+		begun := time.Now()
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		err := cmd.Wait()
+		if took := time.Since(begun); cmd.ProcessState.ExitCode() != exitError || !strings.Contains(stderr.String(), "imgfs: interrupted\n") || took > soon {
+			t.Errorf("%q: %v after %v, stderr %q", args, err, took, &stderr)
+		}
+		if !eventually(soon, func() bool { return errors.Is(syscall.Kill(helper, 0), syscall.ESRCH) }) {
+			t.Errorf("%q: the helper, process %d, goes on", args, helper)
+		}
+		if err := os.Remove(asked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.waitGone(s.dir)
+}
