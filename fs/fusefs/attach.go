@@ -182,7 +182,12 @@ func runHelper(ctx context.Context, helper string, in *place, socket *os.File, a
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	// What it leaves behind can hold the pipe, and it may be past killing.
 	cmd.WaitDelay = 100 * time.Millisecond
-	said, err := ask(ctx, func(context.Context) (string, error) { return output(cmd) })
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	said, err := ask(ctx, func(context.Context) (string, error) { return outcome(cmd, &stderr) })
 	switch {
 	case err == nil:
 		return said, nil
@@ -194,11 +199,9 @@ func runHelper(ctx context.Context, helper string, in *place, socket *os.File, a
 	return "", err
 }
 
-// output runs a command that says on standard error why it fails.
-func output(cmd *exec.Cmd) (string, error) {
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	err := cmd.Run()
+// outcome waits for a command that says on standard error why it fails.
+func outcome(cmd *exec.Cmd, stderr *bytes.Buffer) (string, error) {
+	err := cmd.Wait()
 	said := strings.TrimSpace(stderr.String())
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return said, nil
