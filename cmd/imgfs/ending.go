@@ -185,6 +185,9 @@ func (c *closer) try(take func(context.Context) error, again chan os.Signal) err
 // detached waits for the last user of the tree, if err is nil. Else it could not
 // be taken out of the directory tree, which is tried again.
 func (c *closer) detached(err error, again chan os.Signal) error {
+	if errors.Is(err, context.Canceled) {
+		return c.now(err) // there was another signal before it was known what became of the first
+	}
 	grace := time.After(c.grace)
 	if err != nil {
 		c.say("%v; it is served on; another Ctrl-C or signal ends it and leaves %s dead", err, c.dir)
@@ -214,14 +217,13 @@ func (c *closer) detached(err error, again chan os.Signal) error {
 
 // now ends the mount whoever uses it.
 func (c *closer) now(err error) error {
-	if err == nil {
-		c.say("%s: ended though in use", c.dir)
-		return nil
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), endLimit/2)
+		defer cancel()
+		if err := c.srv.Detach(ctx); err != nil {
+			return fmt.Errorf("%w; %s is left dead", err, c.dir)
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endLimit/2)
-	defer cancel()
-	if err := c.srv.Detach(ctx); err != nil {
-		return fmt.Errorf("%w; %s is left dead", err, c.dir)
-	}
+	c.say("%s: ended though in use", c.dir)
 	return nil
 }

@@ -299,11 +299,13 @@ func TestWhoMayAskStats(t *testing.T) {
 	root.umount(dir)
 }
 
+// rootIsTold is what a mount of root says.
+const rootIsTold = "imgfs: only root can read it; --allow-other lets others in\n"
+
 // TestRootIsTold: FUSE lets only who mounts in, which root is told once.
 func TestRootIsTold(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)
-	const words = "imgfs: only root can read it; --allow-other lets others in\n"
 	forEachMounter(t, func(t *testing.T, who account) {
 		s := sandboxOf(t, who)
 		for _, c := range []struct {
@@ -315,8 +317,8 @@ func TestRootIsTold(t *testing.T) {
 			}
 			dir := s.mountpoint()
 			r := s.run(append(append([]string{"mount"}, c.flags...), image, dir)...)
-			if got := strings.Count(r.stdout+r.stderr, words); got != c.want {
-				t.Errorf("%q: %d times %q in\n%s%s", c.flags, got, words, r.stdout, r.stderr)
+			if got := strings.Count(r.stdout+r.stderr, rootIsTold); got != c.want {
+				t.Errorf("%q: %d times %q in\n%s%s", c.flags, got, rootIsTold, r.stdout, r.stderr)
 			}
 			if r.code == 0 {
 				s.umount(dir)

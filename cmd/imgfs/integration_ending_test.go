@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -226,17 +227,35 @@ func TestSignalAfterLazyUnmount(t *testing.T) {
 	}
 }
 
+// A shared buffer is read while it is written.
+type shared struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
 // A front is a mount in the foreground.
 type front struct {
 	cmd    *exec.Cmd
-	stderr *bytes.Buffer
+	stderr *shared
 	ended  chan error
 }
 
 // foreground mounts in the foreground and waits until it is mounted.
 func (s *sandbox) foreground(dir string, args ...string) *front {
 	s.t.Helper()
-	f := &front{cmd: s.command(append([]string{"mount", "-f"}, args...)...), stderr: &bytes.Buffer{}, ended: make(chan error, 1)}
+	f := &front{cmd: s.command(append([]string{"mount", "-f"}, args...)...), stderr: &shared{}, ended: make(chan error, 1)}
 	f.cmd.Stderr = f.stderr
 	if err := f.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -276,6 +295,9 @@ func TestCtrlCWhileInUse(t *testing.T) {
 			}
 			s.clean(dir)
 			want := fmt.Sprintf("in use by sh (pid %d); detached: it ends when unused, in 30s at the latest; another Ctrl-C or signal ends it now", h.cmd.Process.Pid)
+			if !eventually(soon, func() bool { return strings.Contains(f.stderr.String(), want) }) {
+				t.Errorf("stderr %q, want %q in it", f.stderr, want)
+			}
 			if twice {
 				if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
 					t.Fatal(err)
@@ -315,8 +337,14 @@ func TestForegroundWithoutReader(t *testing.T) {
 	if !eventuallyMounted(dir) {
 		t.Fatal("nothing is mounted")
 	}
-	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil {
-		t.Fatal(line, err)
+	for lines := bufio.NewReader(r); ; {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatal(line, err)
+		}
+		if strings.HasPrefix(line, "mounted ") {
+			break
+		}
 	}
 	h := s.hold(dir)
 	r.Close()

@@ -149,6 +149,9 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		m.prefetch = false
 	}
 	shown := &shownTree{to: to, opts: opts, img: img, tree: t, cache: cache, begun: begun, shell: shell}
+	// Nobody may read what it says any more: the write fails then, and the
+	// process goes on.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ended := e.life.serve()
 	defer ended()
 	return m.serveTree(ctx, e, shown, ended)
@@ -209,9 +212,6 @@ func (m *mounter) settle(e *env, srv *fusefs.Server) {
 	if err := srv.DropPrivileges(); err != nil {
 		e.debugf("capabilities are kept that serving does not need: %v", err)
 	}
-	// Nobody may read what it says any more: the write fails then, and the
-	// process goes on.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
 // outside refuses a mountpoint, a path without symlinks, that the mount would
