@@ -34,7 +34,7 @@ func (e *env) printForeign(things []foreignThing) error {
 			_, err := fmt.Fprintf(e.stdout, "left alone: %d more\n", len(things)-i)
 			return err
 		}
-		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), bytesText(t.Bytes), t.Why); err != nil {
+		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), bytesText(t.Bytes), printable.Line(t.Why)); err != nil {
 			return err
 		}
 	}

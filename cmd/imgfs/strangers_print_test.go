@@ -41,9 +41,9 @@ func documents() map[string]document {
 	return map[string]document{
 		"inspect":      documentOf[remote.Inspection](0, nil),
 		"index":        documentOf(3, (*env).printIndex),
-		"cache ls":     documentOf(4, func(e *env, l cacheList) error { return e.printCache(&l) }),
-		"cache prune":  documentOf(1, (*env).printPruned),
-		"cache verify": documentOf(5, func(e *env, r verifyReport) error { return e.printReport(&r) }),
+		"cache ls":     documentOf(6, func(e *env, l cacheList) error { return e.printCache(&l) }),
+		"cache prune":  documentOf(3, (*env).printPruned),
+		"cache verify": documentOf(7, func(e *env, r verifyReport) error { return e.printReport(&r) }),
 		"stats":        documentOf(26, (*env).printStats),
 	}
 }
