@@ -22,6 +22,8 @@ var (
 	ErrPlatform = errors.New("no such platform")
 	// ErrUnsupported: the image is of a kind that imgfs does not mount.
 	ErrUnsupported = errors.New("unsupported image")
+	// ErrTooBig: an archive, or a layer, is bigger than the caller allows.
+	ErrTooBig = errors.New("too big")
 	// ErrReference: the reference is not well formed.
 	ErrReference = errors.New("invalid reference")
 )

@@ -35,9 +35,10 @@ layerindex/internal/zstd: layerindex/internal/codec compress
 
 remote: remote/printable go-digest image-spec reference platforms
 remote/beneath: x/sys
-remote/blobcache: remote remote/beneath go-digest image-spec x/sys
+remote/blobcache: remote remote/beneath remote/internal/nameless go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
+remote/internal/nameless: x/sys
 remote/internal/tarball: compress
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:

@@ -154,7 +154,9 @@ type budget struct {
 
 	mu    sync.Mutex
 	left  int64 // of the lease
-	held  int64 // taken off it, and being written
+	held  int64 // taken off it, and being written, or in files without a name
+	temps int64 // of held, what is in files without a name
+	alone int64 // in such files elsewhere, which no other process counts
 	loans []loan
 	full  time.Time // until then there is no room for those who come often
 	runs  series
@@ -171,12 +173,9 @@ type loan struct {
 }
 
 func newBudget(c *Cache, limit int64) *budget {
-	return &budget{
-		c:     c,
-		limit: max(limit, 0),
-		boot:  bootID(),
-		space: spaceFile{dir: c.files, wait: spaceWait, lease: -1},
-	}
+	b := &budget{c: c, limit: max(limit, 0), boot: bootID()}
+	b.space = spaceFile{dir: c.files, wait: spaceWait, lease: -1, temps: b.temporary}
+	return b
 }
 
 // take takes n bytes off the lease, and extends it if need be. done must be
@@ -283,7 +282,9 @@ func (b *budget) extend(need int64, r rule) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	grant := max(need, min(maxBatch, b.limit/64, b.limit/8-rec.leases-mine))
+	// What files without a name take is no room that waits to be written.
+	waiting := rec.leases - rec.temps + mine - b.temporary()
+	grant := max(need, min(maxBatch, b.limit/64, b.limit/8-waiting))
 	if rec.known && rec.used+grant <= b.limit && rec.used-rec.walked <= b.limit/16 {
 		return grant, b.space.write(b.boot, rec.used+grant, rec.walked, mine+grant)
 	}

@@ -72,8 +72,9 @@ type Cache struct {
 	budget     *budget
 	contents   contents
 
-	warned   atomic.Bool // that the disk does not take something
-	warnedOf atomic.Bool // of what cannot be used
+	warned     atomic.Bool // that the disk does not take something
+	warnedRoom atomic.Bool // that the budget has no room for a temporary file
+	warnedOf   atomic.Bool // of what cannot be used
 
 	warnedOthers atomic.Bool // of what is not ours and takes room
 	warnedLocks  atomic.Bool // that there are no locks
@@ -228,6 +229,9 @@ type Stats struct {
 	// BadFetched counts chunks from the source, and BadStored chunks, contents,
 	// manifests and configs from disk, that had not the digest they should have.
 	BadFetched, BadStored int64
+	// Temporary is how many bytes are in temporary files now: those of
+	// NewTempFile, recordings, and contents that are being stored.
+	Temporary int64
 	// MetaRequests counts what the source was asked to resolve and to
 	// fetch, MetaFetched the bytes of manifests and configs it gave.
 	MetaRequests, MetaFetched int64
@@ -236,7 +240,7 @@ type Stats struct {
 type counters struct {
 	requests, fetched, recorded, hitBytes atomic.Int64
 	contentsStored, contentBytes          atomic.Int64
-	badFetched, badStored                 atomic.Int64
+	badFetched, badStored, temporary      atomic.Int64
 	metaRequests, metaFetched             atomic.Int64
 }
 
@@ -252,6 +256,7 @@ func (c *Cache) Stats() Stats {
 		ContentBytes:   n.contentBytes.Load(),
 		BadFetched:     n.badFetched.Load(),
 		BadStored:      n.badStored.Load(),
+		Temporary:      n.temporary.Load(),
 		MetaRequests:   n.metaRequests.Load(),
 		MetaFetched:    n.metaFetched.Load(),
 	}

@@ -89,7 +89,9 @@ func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, s
 	h := sha256.New()
 	// One byte more than there should be tells that there are too many.
 	buf := make([]byte, min(contentPiece, size+1))
-	for off := int64(0); ; {
+	off := int64(0)
+	defer func() { c.count.temporary.Add(-off) }()
+	for {
 		if err := c.contents.interrupted(ctx); err != nil {
 			return err
 		}
@@ -111,6 +113,7 @@ func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, s
 				return err
 			}
 		}
+		c.count.temporary.Add(int64(n))
 		if off = end; err == nil {
 			continue
 		}

@@ -23,6 +23,8 @@ type Recording struct {
 	f      *tempFile // nil once it is over, or there is no room, or the disk failed
 	n      int64
 	done   bool
+	// temporary is how much of it counts as temporary.
+	temporary int64
 }
 
 // Record begins a recording of b. It must be ended by Commit or Abort; that of
@@ -76,6 +78,8 @@ func (r *Recording) Write(p []byte) (int, error) {
 	})
 	if stored {
 		r.c.count.recorded.Add(int64(len(p)))
+		r.c.count.temporary.Add(int64(len(p)))
+		r.temporary += int64(len(p))
 	}
 	return len(p), nil
 }
@@ -157,6 +161,7 @@ func (r *Recording) Abort() {
 	}
 	r.f.Close()
 	r.f = nil
+	r.c.count.temporary.Add(-r.temporary)
 	r.c.budget.endRecording(brought)
 }
 

@@ -45,6 +45,9 @@ type spaceFile struct {
 	// alone: the file system has no locks. Then there are no leases, and
 	// each process walks for itself.
 	alone bool
+	// temps returns what of the owner's lease files without a name take; nil
+	// means nothing.
+	temps func() int64
 }
 
 // A spaceRecord is what the file says.
@@ -52,6 +55,7 @@ type spaceRecord struct {
 	used   int64 // no less than what du says and all leases
 	walked int64 // what used was after the last walk
 	leases int64 // of the living, but for the owner of the spaceFile
+	temps  int64 // of these, what files without a name take
 	// known says that used and walked mean something.
 	known bool
 }
@@ -118,15 +122,16 @@ func (s *spaceFile) read(boot [16]byte) (spaceRecord, error) {
 		return r, nil
 	}
 	for i, lease := range leases {
-		if lease > 0 && i != s.lease && s.alive(i) {
-			r.leases += lease
+		if lease.bytes > 0 && i != s.lease && leaseAlive(s.f, i) {
+			r.leases += lease.bytes
+			r.temps += lease.temps
 		}
 	}
 	return r, nil
 }
 
 // decodeSpace returns what the bytes of the file say, and all leases.
-func decodeSpace(p []byte, boot [16]byte) (r spaceRecord, leases []int64) {
+func decodeSpace(p []byte, boot [16]byte) (r spaceRecord, leases []lease) {
 	if len(p) < spaceHeader {
 		return spaceRecord{}, nil
 	}
@@ -135,11 +140,7 @@ func decodeSpace(p []byte, boot [16]byte) (r spaceRecord, leases []int64) {
 	r.known = bytes.Equal(p[:16], encodeSpace(boot, 0, 0)[:16]) && bytes.Equal(p[16:32], boot[:]) &&
 		r.used >= 0 && r.used < maxSpace && r.walked >= 0 && r.walked <= r.used
 	for p = p[spaceHeader:]; len(p) >= leaseSize; p = p[leaseSize:] {
-		lease := int64(binary.LittleEndian.Uint64(p))
-		if lease < 0 || lease >= maxSpace {
-			lease = 0
-		}
-		leases = append(leases, lease)
+		leases = append(leases, decodeLease(p))
 	}
 	return r, leases
 }
@@ -169,9 +170,7 @@ func (s *spaceFile) write(boot [16]byte, used, walked, lease int64) error {
 	if s.lease < 0 {
 		return nil
 	}
-	p := make([]byte, leaseSize)
-	binary.LittleEndian.PutUint64(p, uint64(lease))
-	_, err := s.f.WriteAt(p, spaceHeader+leaseSize*int64(s.lease))
+	_, err := s.f.WriteAt(s.encodeLease(lease), spaceHeader+leaseSize*int64(s.lease))
 	return err
 }
 
@@ -188,13 +187,6 @@ func (s *spaceFile) takeLease() error {
 		}
 	}
 	return errBusy
-}
-
-// alive reports whether somebody has lease i.
-func (s *spaceFile) alive(i int) bool {
-	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: spaceHeader + leaseSize*int64(i), Len: leaseSize}
-	err := unix.FcntlFlock(s.f.Fd(), unix.F_OFD_GETLK, &l)
-	return err != nil || l.Type != unix.F_UNLCK
 }
 
 // setLock takes or gives back a lock on some bytes of an open file, without

@@ -2,6 +2,7 @@ package blobcache
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -95,10 +96,11 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 	for i := range srcs {
 		srcs[i] = &fakeBlob{t: t, data: randomBytes(20*testChunk+i, uint64(150+i))}
 	}
+	var temp *TempFile
 	r := rand.New(rand.NewPCG(7, 8))
 	for i := range 600 {
 		c, src := caches[r.IntN(len(caches))], srcs[r.IntN(len(srcs))]
-		what := r.IntN(9)
+		what := r.IntN(10)
 		switch what {
 		default:
 			// A blob file before its first chunk is found by the next walk:
@@ -124,6 +126,17 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 			}
 		case 8:
 			if err := useContent(c, src.data[:1+r.Int64N(src.Size()-1)]); err != nil {
+				t.Fatal(err)
+			}
+		case 9:
+			if temp != nil && r.IntN(3) == 0 {
+				temp.Close()
+				temp = nil
+			}
+			if temp == nil {
+				temp = newTemp(t, c, nil)
+			}
+			if _, err := temp.WriteAt(src.data[:r.Int64N(src.Size())], temp.end); err != nil && !errors.Is(err, ErrFull) {
 				t.Fatal(err)
 			}
 		}

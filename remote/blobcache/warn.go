@@ -39,9 +39,17 @@ func (c *Cache) diskFailed(err error) {
 }
 
 // WarnDisk warns that the disk did not take what somebody else writes below the
-// directory, unless it has been said already that it is full or fails.
+// directory, or the budget had no room for it, unless the same has been said
+// already.
 func (c *Cache) WarnDisk(err error) {
-	if c.warned.CompareAndSwap(false, true) {
+	var full *fullError
+	switch {
+	case errors.Is(err, fs.ErrClosed): // the Cache is
+	case errors.As(err, &full):
+		if c.warnedRoom.CompareAndSwap(false, true) {
+			c.warnf("cache directory %s: %v; what does not fit is fetched or decoded each time it is read", c.dir, full)
+		}
+	case c.warned.CompareAndSwap(false, true):
 		c.warnf("cache directory %s: %v; what cannot be stored is fetched each time it is read", c.dir, err)
 	}
 }

@@ -1,0 +1,52 @@
+// Package nameless makes temporary files without a name: they cannot be left
+// behind, whatever becomes of the process.
+package nameless
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Create makes a file without a name in a directory, if its disk looks as if
+// it would take size bytes; 0 means that the size is not known. The error is an
+// *fs.PathError.
+func Create(dir string, size int64) (*os.File, error) {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) == nil && !Fits(&st, size) {
+		return nil, &fs.PathError{Op: "write to", Path: dir, Err: unix.ENOSPC}
+	}
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
+	if err == nil {
+		return f, nil
+	}
+	// Not every file system can do that.
+	if f, err = os.CreateTemp(dir, "imgfs-*"); err != nil {
+		return nil, err
+	}
+	// Somebody who sweeps the directory may have been faster.
+	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Fits reports whether a file system looks as if it would take size bytes.
+func Fits(st *unix.Statfs_t, size int64) bool {
+	return st.Bsize <= 0 || size/st.Bsize <= int64(min(st.Bavail, 1<<62))
+}
+
+// Dir is where large temporary files lie: $TMPDIR, by default /var/tmp, since
+// they are too large for a /tmp in memory.
+func Dir() string {
+	const large = "/var/tmp"
+	if os.Getenv("TMPDIR") == "" {
+		if info, err := os.Stat(large); err == nil && info.IsDir() {
+			return large
+		}
+	}
+	return os.TempDir()
+}

@@ -1,0 +1,22 @@
+package remote
+
+import "io"
+
+// A TempFile is a temporary file without a name: closing it removes it.
+type TempFile interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+}
+
+// ArchiveOptions say what opening an archive may take. Nil and zero values
+// mean the defaults.
+type ArchiveOptions struct {
+	// MaxSize bounds the bytes that a compressed archive, or one that is no
+	// regular file, may have when it is unpacked, and those of a compressed
+	// layer in it. More is ErrTooBig. Default: no bound.
+	MaxSize int64
+	// NewTemp makes the file that such an archive is unpacked to. Default: one
+	// in $TMPDIR, or in /var/tmp if that is not set.
+	NewTemp func() (TempFile, error)
+}
