@@ -21,6 +21,8 @@ var (
 	ErrDigest = errors.New("blob is not what the manifest says")
 	// ErrDiffID: the uncompressed layer is not what the config says.
 	ErrDiffID = errors.New("uncompressed layer is not what the config says")
+	// ErrTooBig: the uncompressed layer is bigger than BuildOptions allow.
+	ErrTooBig = errors.New("layer is bigger than allowed")
 	// ErrCompressed: the compressed stream is damaged.
 	ErrCompressed = codec.ErrFormat
 )
@@ -40,6 +42,9 @@ type BuildOptions struct {
 	// SpanSize is how many bytes of output lie between checkpoints, about.
 	// Default: 1 MiB.
 	SpanSize int64
+	// MaxSize bounds the bytes of the uncompressed layer. Build ends when there
+	// is one more, without reading the rest of the blob. Zero means no bound.
+	MaxSize int64
 	// NoDigests leaves out the digest of every file's content.
 	NoDigests bool
 	// Progress, if not nil, is called now and then with the number of bytes
@@ -62,9 +67,10 @@ const (
 // Build reads the whole blob of a layer from src once and makes its index. It
 // checks the blob's size and digest and the diff_id; if any of them does not
 // hold, or the tar or the compressed stream is damaged, there is no index.
-// Errors wrap ErrDigest, ErrDiffID, ErrCompressed, ErrTar, io.ErrUnexpectedEOF
-// or what src returned. A blob that is not what the manifest says is reported
-// as that, whatever else is wrong with it.
+// Errors wrap ErrDigest, ErrDiffID, ErrCompressed, ErrTar, ErrTooBig,
+// io.ErrUnexpectedEOF or what src returned. A blob that is not what the manifest
+// says is reported as that, whatever else is wrong with it, but that it is too
+// big.
 //
 // The stages (fetching, hashing the blob, decoding, hashing and reading the
 // tar) run side by side; when Build returns all have ended.
@@ -93,6 +99,7 @@ type pass struct {
 	layer Layer
 	opts  BuildOptions
 	draft draft
+	stop  context.CancelFunc // ends fetching, for who has seen enough
 
 	blobSum *nestedsum.Hash // the stage of the blob
 	in      int64
@@ -105,6 +112,9 @@ type pass struct {
 }
 
 func (p *pass) run(ctx context.Context, src io.Reader) (*Index, error) {
+	caller := ctx
+	ctx, p.stop = context.WithCancel(ctx)
+	defer p.stop()
 	p.blobSum = nestedsum.New()
 	// A piece is a number of whole chunks. A small blob is one piece, with
 	// room for the byte too many.
@@ -126,6 +136,9 @@ func (p *pass) run(ctx context.Context, src io.Reader) (*Index, error) {
 	blob.close()
 	for range cap(done) {
 		<-done
+	}
+	if caller.Err() == nil && errors.Is(p.decodeErr, ErrTooBig) {
+		return nil, p.decodeErr
 	}
 	if err != nil {
 		return nil, err
@@ -180,6 +193,10 @@ func (p *pass) decode(ctx context.Context, src io.Reader, to *fan) {
 		p.decodeErr = err
 		return
 	}
+	// zstd's decoders share the memory for their largest windows.
+	if shared, ok := dec.(io.Closer); ok {
+		defer shared.Close()
+	}
 	p.draft.head.codec = c
 	for {
 		// A little input can decode to very much.
@@ -196,6 +213,11 @@ func (p *pass) decode(ctx context.Context, src io.Reader, to *fan) {
 			return
 		}
 		p.tarSize += int64(len(out))
+		if p.opts.MaxSize > 0 && p.tarSize > p.opts.MaxSize {
+			p.decodeErr = fmt.Errorf("%w: unpacked it has more than %d bytes", ErrTooBig, p.opts.MaxSize)
+			p.stop()
+			return
+		}
 		for len(out) > 0 {
 			piece := to.get()
 			n := copy(piece.buf, out)

@@ -3,6 +3,7 @@ package layerindex
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"slices"
@@ -12,8 +13,8 @@ import (
 	"github.com/imgfs/imgfs/layerindex/internal/spool"
 )
 
-// A span that is too long for memory is decoded into a file. Where the disk is
-// full there is none: then it is decoded from its beginning for each part of
+// A span that is too long for memory is decoded into a file. Where there is no
+// room for one there is none: then it is decoded from its beginning for each part of
 // it that somebody reads, and a few parts stay in memory. That is slow, and
 // better than a read that fails.
 
@@ -64,13 +65,31 @@ func (r *Reader) long(t *spanTable, i int) (l *longSpan, rests bool) {
 	l = r.longs[i]
 	if l == nil {
 		sp := r.newSpan(t, i)
-		l = &longSpan{Spool: spool.New(r.opts.SpoolDir, sp.size, sp.writeTo)}
+		l = &longSpan{Spool: spool.New(r.newTemp(sp.size), sp.size, r.produce(sp))}
 		if r.longs == nil {
 			r.longs = map[int]*longSpan{}
 		}
 		r.longs[i] = l
 	}
 	return l, time.Now().Before(l.rest)
+}
+
+// newTemp returns what makes a file for a span of size bytes.
+func (r *Reader) newTemp(size int64) func() (TempFile, error) {
+	if r.opts.NewTemp == nil {
+		return spool.InDir(r.opts.SpoolDir)
+	}
+	return func() (TempFile, error) { return r.opts.NewTemp(size) }
+}
+
+// produce returns what decodes a span into a file, until the reader is stopped.
+func (r *Reader) produce(s *span) spool.Producer {
+	return func(ctx context.Context, w io.Writer) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(r.closing, cancel)()
+		return s.writeTo(ctx, w)
+	}
 }
 
 // fileFailed notes that the disk did not take a span.
@@ -98,13 +117,30 @@ func (r *Reader) part(ctx context.Context, t *spanTable, i int, from int64) ([]b
 	if data := ps.get(key); data != nil {
 		return data, nil
 	}
-	sp := r.newSpan(t, i)
-	w := partWriter{skip: from, data: make([]byte, 0, min(partSize, sp.size-from))}
-	if err := sp.writeTo(ctx, &w); err != nil && err != errEnough {
+	data, err := r.decodePart(ctx, r.newSpan(t, i), from)
+	if err != nil {
 		return nil, err
 	}
-	ps.put(key, w.data)
-	return w.data, nil
+	ps.put(key, data)
+	return data, nil
+}
+
+// decodePart decodes a span from its beginning to the end of the part that
+// begins with its byte from.
+func (r *Reader) decodePart(ctx context.Context, s *span, from int64) ([]byte, error) {
+	caller := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.closing, cancel)()
+	w := partWriter{skip: from, data: make([]byte, 0, min(partSize, s.size-from))}
+	err := s.writeTo(ctx, &w)
+	switch {
+	case err == nil, err == errEnough:
+		return w.data, nil
+	case caller.Err() == nil && r.closing.Err() != nil:
+		return nil, fmt.Errorf("layer reader: %w", fs.ErrClosed)
+	}
+	return nil, err
 }
 
 // A partKey names a part of a long span.

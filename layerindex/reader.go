@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+
+	"github.com/imgfs/imgfs/layerindex/internal/spool"
 )
 
 // A Blob is the compressed layer that a Reader decodes. What it returns must
@@ -30,6 +32,9 @@ type Reader struct {
 	blob  Blob
 	opts  ReaderOptions
 	ahead readahead
+	// closing ends with Close, and with no caller.
+	closing context.Context
+	close   context.CancelFunc
 
 	mu    sync.Mutex
 	longs map[int]*longSpan // by span, of those too long for memory
@@ -44,14 +49,21 @@ type ReaderOptions struct {
 	// for memory are decoded into. Default: os.TempDir(). Where it takes none
 	// such a span is decoded from its beginning again and again.
 	SpoolDir string
-	// SpoolFailed, if not nil, is told that SpoolDir took no file. It may be
-	// called by any goroutine.
+	// NewTemp, if not nil, makes those files, of size bytes each, in place of
+	// SpoolDir.
+	NewTemp func(size int64) (TempFile, error)
+	// SpoolFailed, if not nil, is told that a file could not be made or
+	// written. It may be called by any goroutine.
 	SpoolFailed func(err error)
 }
+
+// A TempFile is a temporary file without a name: closing it removes it.
+type TempFile = spool.File
 
 // NewReader returns a reader of the layer that x is the index of.
 func NewReader(x *Index, blob Blob, opts *ReaderOptions) *Reader {
 	r := &Reader{x: x, blob: blob}
+	r.closing, r.close = context.WithCancel(context.Background())
 	if opts != nil {
 		r.opts = *opts
 	}
@@ -169,9 +181,11 @@ func (r *Reader) Source(off, end int64) (out, in, inEnd int64, err error) {
 	return p.Out, p.In, max(p.In, blobMap{r.x, t}.in(end)), nil
 }
 
-// Close stops what is decoded ahead of readers, and decoding into files, whose
-// space it gives back. Reads that wait for those fail.
+// Close stops what is decoded ahead of readers, and decoding of spans that are
+// too long for memory, and gives the space of files back. Reads that wait for
+// those fail.
 func (r *Reader) Close() error {
+	r.close()
 	r.stopAhead()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -210,6 +224,9 @@ type blobStream struct {
 	// after what it puts out first.
 	failed bool
 }
+
+// Done is for decoders that wait for memory.
+func (s *blobStream) Done() <-chan struct{} { return s.ctx.Done() }
 
 const streamPiece = 64 << 10
 

@@ -128,6 +128,18 @@ func BenchmarkReaderSequential(b *testing.B) {
 	}
 }
 
+// BenchmarkReaderLongSpan reads such a file that is one zstd frame, which is
+// decoded into a file on disk.
+func BenchmarkReaderLongSpan(b *testing.B) {
+	tarBytes := benchFile(b)
+	blob := memBlob(zstdFrames(b, tarBytes, len(tarBytes)))
+	x := mustBuild(b, blob, tarBytes, nil)
+	b.SetBytes(int64(len(tarBytes)))
+	for b.Loop() {
+		benchSequential(b, x, blob)
+	}
+}
+
 func benchSequential(b *testing.B, x *Index, blob Blob) {
 	r := NewReader(x, blob, &ReaderOptions{Cache: NewSpanCache(64 << 20)})
 	defer r.Close()

@@ -46,8 +46,12 @@ type decoding struct {
 }
 
 // next decodes one more piece, when about need bytes of input are expected to
-// be of use.
+// be of use. When ctx has ended it returns ctx.Err(): a little input can decode
+// to very much.
 func (d *decoding) next(ctx context.Context, need int64) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if d.over != nil {
 		out := d.over
 		d.over = nil
@@ -347,7 +351,8 @@ func (s *span) retire() []byte {
 	return buf
 }
 
-// writeTo decodes the whole span into w. It keeps nothing of it.
+// writeTo decodes the whole span into w. It keeps nothing of it. When ctx ends
+// it returns ctx.Err(), soon.
 func (s *span) writeTo(ctx context.Context, w io.Writer) error {
 	asked := s.t.points[s.i].In
 	dec, err := s.open(ctx, maxAsk)
@@ -361,10 +366,12 @@ func (s *span) writeTo(ctx context.Context, w io.Writer) error {
 	for left := s.size; left > 0; {
 		s.runAhead(dec.src.off, &asked)
 		out, err := dec.next(ctx, min(s.input(left), maxAsk))
-		if err == io.EOF {
+		switch {
+		case err == io.EOF:
 			return s.shortError(left)
-		}
-		if err != nil {
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
 			return err
 		}
 		out = out[:min(int64(len(out)), left)]

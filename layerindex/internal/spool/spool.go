@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,41 +25,73 @@ func fileError(err error) error { return fmt.Errorf("%w: %w", ErrFile, err) }
 // does, and when a write fails. A slice that it wrote is not kept.
 type Producer func(ctx context.Context, w io.Writer) error
 
+// A File is a file without a name: closing it removes it.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Truncate(size int64) error
+}
+
+// InDir returns what makes files in a directory.
+func InDir(dir string) func() (File, error) {
+	return func() (File, error) {
+		f, err := create(dir)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
+}
+
+// Linger is how long a producer goes on when nobody has read for its last time:
+// readers that come one after the other are not without a producer in between.
+const Linger = 500 * time.Millisecond
+
 // A Spool is size bytes of data that a producer writes to a file without a
 // name while readers wait for their part of it. It is safe for concurrent
 // use.
 //
-// The producer starts with the first read and runs to its end whether or not
-// readers stay. When it fails, the reads that wait for bytes which are not
-// there yet return its error, and the next read for such bytes starts it
+// The producer starts with the first read and runs to its end as long as there
+// are reads. When there was none for the time of Linger it is stopped, and what
+// it wrote stays; the next read for other bytes starts it again, and what is
+// there is not written again. When it fails, the reads that wait for bytes which
+// are not there yet return its error, and the next read for such bytes starts it
 // again, from the beginning. When it is the file that fails, what is in it is
-// given up, so that it takes no room. The last byte is there when the producer has ended without error,
-// so that a checksum which it finds wrong at the end does not go unnoticed.
+// given up, so that it takes no room. The last byte is there when the producer
+// has ended without error, so that a checksum which it finds wrong at the end
+// does not go unnoticed.
 type Spool struct {
-	dir     string
+	create  func() (File, error)
 	size    int64
 	produce Producer
 
-	mu     sync.Mutex
-	file   *os.File
-	have   int64         // bytes that can be read
-	grown  chan struct{} // closed when have grows or try ends; nil if nobody waits
-	try    *try          // the one that runs, or ran last
-	closed bool
+	mu      sync.Mutex
+	file    File
+	have    int64         // bytes that can be read
+	grown   chan struct{} // closed when have grows or try ends; nil if nobody waits
+	try     *try          // the one that runs, or ran last
+	waiting int           // reads that wait
+	used    time.Time     // when the last read began or ended
+	closed  bool
 }
 
 // A try is one run of the producer.
 type try struct {
 	cancel context.CancelFunc
-	done   bool // guarded by Spool.mu
-	err    error
 	ended  chan struct{} // closed when no goroutine is left
+
+	// Guarded by Spool.mu:
+	done    bool
+	stopped bool // for want of readers
+	err     error
+	watch   *time.Timer // looks whether there are readers
 }
 
 // New returns a spool of exactly size bytes of what produce writes, in a file
-// in the directory dir. Nothing happens before the first read.
-func New(dir string, size int64, produce Producer) *Spool {
-	return &Spool{dir: dir, size: size, produce: produce}
+// that create makes. Nothing happens before the first read.
+func New(create func() (File, error), size int64, produce Producer) *Spool {
+	return &Spool{create: create, size: size, produce: produce}
 }
 
 // ReadAt is like io.ReaderAt's, but waits until the bytes are there. It
@@ -112,15 +145,20 @@ func (s *Spool) Close() error {
 }
 
 // wait returns the file when it has the bytes before end.
-func (s *Spool) wait(ctx context.Context, end int64) (*os.File, error) {
+func (s *Spool) wait(ctx context.Context, end int64) (File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.waiting++
+	defer func() {
+		s.waiting--
+		s.used = time.Now()
+	}()
 	var joined *try
 	for s.have < end || s.closed {
 		if s.closed {
 			return nil, fmt.Errorf("spool: %w", fs.ErrClosed)
 		}
-		if joined != nil && joined.done {
+		if joined != nil && joined.done && !joined.stopped {
 			return nil, joined.err
 		}
 		if err := ctx.Err(); err != nil {
@@ -162,7 +200,7 @@ func (s *Spool) wake() {
 // start starts the producer from the beginning. The caller holds s.mu.
 func (s *Spool) start(ctx context.Context) error {
 	if s.file == nil {
-		file, err := create(s.dir)
+		file, err := s.create()
 		if err != nil {
 			return fileError(err)
 		}
@@ -170,18 +208,41 @@ func (s *Spool) start(ctx context.Context) error {
 	}
 	if s.try != nil {
 		<-s.try.ended // at once: it is done
+		if !s.try.stopped {
+			s.have = 0
+		}
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s.have = 0
-	s.try = &try{cancel: cancel, ended: make(chan struct{})}
-	go s.run(ctx, s.try)
+	t := &try{cancel: cancel, ended: make(chan struct{})}
+	t.watch = time.AfterFunc(Linger, func() { s.look(t) })
+	s.try = t
+	go s.run(ctx, t)
 	return nil
+}
+
+// look stops a try if nobody has read for long enough, or looks again later.
+func (s *Spool) look(t *try) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.done {
+		return
+	}
+	left := Linger
+	if s.waiting == 0 {
+		left -= time.Since(s.used)
+	}
+	if left > 0 {
+		t.watch.Reset(left)
+		return
+	}
+	t.stopped = true
+	t.cancel()
 }
 
 func (s *Spool) run(ctx context.Context, t *try) {
 	defer close(t.ended)
 	defer t.cancel()
-	w := &writer{s: s}
+	w := &writer{s: s, ctx: ctx, skip: s.kept()}
 	err := s.produce(ctx, w)
 	if w.err != nil {
 		err = w.err
@@ -191,7 +252,10 @@ func (s *Spool) run(ctx context.Context, t *try) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	t.watch.Stop()
 	t.done, t.err = true, err
+	// What failed by itself has failed, although it was stopped then.
+	t.stopped = t.stopped && ctx.Err() != nil && errors.Is(err, context.Canceled)
 	switch {
 	case err == nil:
 		s.have = s.size
@@ -202,15 +266,27 @@ func (s *Spool) run(ctx context.Context, t *try) {
 	s.wake()
 }
 
+// kept returns how many bytes a stopped try has left in the file.
+func (s *Spool) kept() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.have
+}
+
 // A writer writes what a producer gives to the spool's file.
 type writer struct {
-	s   *Spool
-	off int64
-	err error
+	s    *Spool
+	ctx  context.Context // of the try
+	skip int64           // bytes that are in the file
+	off  int64
+	err  error
 }
 
 // Write implements io.Writer.
 func (w *writer) Write(p []byte) (int, error) {
+	if w.err == nil {
+		w.err = w.ctx.Err()
+	}
 	if w.err != nil {
 		return 0, w.err
 	}
@@ -219,7 +295,9 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.err = fmt.Errorf("more data than the expected %d bytes", s.size)
 		return 0, w.err
 	}
-	n, err := s.file.WriteAt(p, w.off)
+	n := int(min(int64(len(p)), max(w.skip-w.off, 0)))
+	k, err := s.file.WriteAt(p[n:], w.off+int64(n))
+	n += k
 	w.off += int64(n)
 	if err != nil {
 		w.err = fileError(err)

@@ -62,7 +62,8 @@ var _ codec.Decoder = (*Decoder)(nil)
 
 // Resume returns a decoder that starts at a checkpoint of an Indexer. The
 // first byte that src gives is byte cp.In of the stream; places in errors
-// count from the stream's start. It fails for a checkpoint that is not the
+// count from the stream's start. If src has a method Done, as a context has,
+// waiting for memory ends when its channel is closed. It fails for a checkpoint that is not the
 // start of a frame.
 func Resume(src io.Reader, cp codec.Checkpoint) (*Decoder, error) {
 	if !cp.Start || cp.Bit != 0 || cp.Symbol != 0 || cp.In < 0 || cp.Out < 0 {
@@ -185,8 +186,8 @@ func (d *Decoder) stream(n int) (int, error) {
 	d.note(n, n+k)
 	n += k
 	if err != nil && d.body.err == errGrow {
-		if err = d.grow(); err == nil {
-			return n, nil
+		if err = d.grow(); err == nil || err == errEnded {
+			return n, err
 		}
 	}
 	switch {

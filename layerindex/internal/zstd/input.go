@@ -18,6 +18,15 @@ type input struct {
 	err  error // what ended src, io.EOF too
 }
 
+// done returns a channel that is closed when what the stream is read for ends,
+// if src knows of one: as its method Done says. A nil channel never is.
+func (in *input) done() <-chan struct{} {
+	if src, ok := in.src.(interface{ Done() <-chan struct{} }); ok {
+		return src.Done()
+	}
+	return nil
+}
+
 // peek returns what is buffered, at least n bytes. With an error, which is
 // io.EOF at the end of the stream, and for n larger than the buffer, it
 // returns fewer.

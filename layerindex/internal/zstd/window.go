@@ -65,12 +65,15 @@ type hold struct{ once sync.Once }
 
 func (h *hold) end() { h.once.Do(func() { <-large.held }) }
 
-// acquire waits for the large decoder and makes it ready for a window.
-func (l *largeDecoder) acquire(window uint64) (*hold, *zstd.Decoder, error) {
+// acquire waits for the large decoder and makes it ready for a window. It gives
+// up when done is closed.
+func (l *largeDecoder) acquire(window uint64, done <-chan struct{}) (*hold, *zstd.Decoder, error) {
 	for waiting := true; waiting; {
 		select {
 		case l.held <- struct{}{}:
 			waiting = false
+		case <-done:
+			return nil, nil, errEnded
 		case <-time.After(impatience):
 			runtime.GC()
 		}
@@ -104,7 +107,7 @@ func newDecoder() (*zstd.Decoder, error) {
 // acquire gets the large decoder for the current frame.
 func (d *Decoder) acquire() error {
 	d.putSmall() // who waits should not hold much
-	h, dec, err := large.acquire(d.body.need)
+	h, dec, err := large.acquire(d.body.need, d.in.done())
 	if err != nil {
 		return err
 	}
@@ -169,6 +172,9 @@ func (d *Decoder) Close() error {
 	d.end()
 	return nil
 }
+
+// errEnded: what the stream is read for has ended.
+var errEnded = errors.New("zstd: the stream is not read any more")
 
 var errClosed = errors.New("zstd: decoder is closed")
 
