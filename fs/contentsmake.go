@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"path/filepath"
 	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
@@ -159,8 +158,8 @@ func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := layerindex.NewReader(l.Index, presentBlob{l.blob}, &layerindex.ReaderOptions{
-		Cache:    layerindex.NewSpanCache(makeMemory),
-		SpoolDir: filepath.Join(l.cache.Dir(), "tmp"),
+		Cache:   layerindex.NewSpanCache(makeMemory),
+		NewTemp: newTemp(l.cache, true),
 		// A disk without room for the span has none for the content.
 		SpoolFailed: func(error) { cancel() },
 	})

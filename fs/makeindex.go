@@ -32,6 +32,9 @@ func (o *opener) buildMemory(l remote.Layer) int64 {
 
 // open loads the index of one layer, or makes it.
 func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, error) {
+	if err := o.checkBlob(l.Size()); err != nil {
+		return nil, err
+	}
 	claim := layerindex.Layer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID}
 	open := &OpenLayer{Layer: l, cache: o.opts.Cache, noContents: o.opts.NoContents}
 	x, err := o.store.Load(claim)
@@ -42,11 +45,32 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, e
 		return nil, err
 	}
 	open.Index = x
-	if err := o.connect(open); err != nil {
+	if err = o.checkTar(x.Size()); err == nil {
+		err = o.connect(open)
+	}
+	if err != nil {
 		x.Close()
 		return nil, err
 	}
 	return open, nil
+}
+
+// checkBlob refuses a blob that is bigger than allowed, before anything of it
+// is asked for.
+func (o *opener) checkBlob(size int64) error {
+	if limit := o.opts.MaxBlob; limit > 0 && size > limit {
+		return fmt.Errorf("%w: as it is sent it has %d bytes, more than %d", layerindex.ErrTooBig, size, limit)
+	}
+	return nil
+}
+
+// checkTar refuses a layer whose index, from another time, says that its tar is
+// bigger than allowed now.
+func (o *opener) checkTar(size int64) error {
+	if limit := o.opts.MaxLayer; limit > 0 && size > limit {
+		return fmt.Errorf("%w: unpacked it has %d bytes, more than %d", layerindex.ErrTooBig, size, limit)
+	}
+	return nil
 }
 
 // make makes the index of a layer that has none, unless another process, or
@@ -150,7 +174,8 @@ func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layer
 // isContentError reports whether a pass failed for what the right bytes mean,
 // and would with those of another place.
 func isContentError(err error) bool {
-	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar)
+	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar) ||
+		errors.Is(err, layerindex.ErrTooBig)
 }
 
 // pass reads a blob once, with a copy of its bytes to another place, and makes
@@ -159,6 +184,7 @@ func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layeri
 	blob := remote.NewStream(ctx, from, nil)
 	defer blob.Close()
 	return layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
+		MaxSize:  o.opts.MaxLayer,
 		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: in}) },
 	})
 }
@@ -204,6 +230,22 @@ func (o *opener) connect(l *OpenLayer) error {
 	if l.blob, err = o.opts.Cache.Blob(l.Layer.Blob, chunks); err != nil {
 		return err
 	}
-	l.reader = layerindex.NewReader(l.Index, l.blob, &layerindex.ReaderOptions{Cache: o.spans, SpoolDir: o.spool, SpoolFailed: o.opts.Cache.WarnDisk})
+	l.reader = layerindex.NewReader(l.Index, l.blob, &layerindex.ReaderOptions{
+		Cache:       o.spans,
+		NewTemp:     newTemp(o.opts.Cache, false),
+		SpoolFailed: o.opts.Cache.WarnDisk,
+	})
 	return nil
+}
+
+// newTemp returns what makes temporary files within a cache's budget. Those for
+// a copy take room only from what is idle.
+func newTemp(c *blobcache.Cache, forCopy bool) func(size int64) (layerindex.TempFile, error) {
+	return func(size int64) (layerindex.TempFile, error) {
+		f, err := c.NewTempFile(&blobcache.TempOptions{Size: size, Copy: forCopy})
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
 }

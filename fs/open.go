@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -155,7 +154,6 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenL
 	}
 	o.memory = semaphore.NewWeighted(o.opts.BuildMemory)
 	o.store = layerindex.NewStore(o.opts.Cache.Indexes())
-	o.spool = filepath.Join(o.opts.Cache.Dir(), "tmp")
 	o.spans = layerindex.NewSpanCache(o.opts.SpanMemory)
 	layers, err := o.all(ctx, img.Layers)
 	if err != nil {
@@ -181,7 +179,6 @@ type opener struct {
 	opts  Options
 	store *layerindex.Store
 	spans *layerindex.SpanCache
-	spool string
 	// memory is shared by the layers that are being indexed.
 	memory *semaphore.Weighted
 	// full lets only the first index that cannot be kept be told of.

@@ -79,6 +79,8 @@ type opened struct {
 	dir   string
 
 	budget int64 // of the cache
+	bounds fs.Options
+	cache  *blobcache.Cache // the one opened last
 	mu     sync.Mutex
 	warns  []string
 }
@@ -107,7 +109,10 @@ func (o *opened) open(ctx context.Context, progress func(fs.Progress)) (*fs.Tree
 		o.t.Fatal(err)
 	}
 	o.t.Cleanup(func() { cache.Close() })
-	t, err := fs.New(ctx, img, &fs.Options{Cache: cache, Progress: progress, Warnf: warnf})
+	o.cache = cache
+	opts := o.bounds
+	opts.Cache, opts.Progress, opts.Warnf = cache, progress, warnf
+	t, err := fs.New(ctx, img, &opts)
 	if err == nil {
 		o.t.Cleanup(func() { t.Close() })
 	}
