@@ -42,7 +42,7 @@ remote/internal/nameless: x/sys
 remote/internal/tarball: compress
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:
-remote/registry: remote remote/printable go-digest image-spec reference oras-go toml
+remote/registry: remote remote/internal/nameless remote/printable go-digest image-spec reference oras-go toml
 remote/registry/registrytest: go-digest image-spec
 remote/sourcetest: remote go-digest image-spec platforms
 testdata/demo: remote/registry/registrytest testdata/labimage

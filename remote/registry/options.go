@@ -6,6 +6,9 @@ import (
 	"net/url"
 	"os"
 	"time"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/nameless"
 )
 
 // Options are the settings of a Client. The zero value of each field means
@@ -37,8 +40,11 @@ type Options struct {
 	// ranges. Default: the directory for temporary files. Where it takes
 	// none each read of such a blob gets it from its beginning.
 	SpoolDir string
-	// SpoolFailed is told that SpoolDir took no blob. It may be called by any
-	// goroutine. Default: no one.
+	// NewTemp makes the file for such a blob of size bytes. Default: one in
+	// SpoolDir, if the disk looks as if it would take it.
+	NewTemp func(size int64) (remote.TempFile, error)
+	// SpoolFailed is told that there is no file for a blob, or that it takes no
+	// more. It may be called by any goroutine. Default: no one.
 	SpoolFailed func(err error)
 	// UserAgent names the program to registries. Default: imgfs.
 	UserAgent string
@@ -136,6 +142,18 @@ func (o *Options) withDefaults() *Options {
 	setDefault(&d.MirrorRest, 5*time.Minute)
 	setDefault(&d.LocationMargin, 5*time.Second)
 	return &d
+}
+
+// newTemp makes a file for a blob of size bytes.
+func (o *Options) newTemp(size int64) (remote.TempFile, error) {
+	if o.NewTemp != nil {
+		return o.NewTemp(size)
+	}
+	file, err := nameless.Create(o.SpoolDir, size)
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
 }
 
 // configuration returns the configuration set, or that of this machine.

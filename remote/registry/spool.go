@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,7 +19,7 @@ import (
 // read while it fills. The file has no name, so nothing of it stays.
 type spool struct {
 	of    *blobCopy
-	file  *os.File
+	file  remote.TempFile
 	close func() error // closes the file, once
 
 	// hash has been fed the first have bytes. Only who fills touches it.
@@ -36,8 +34,7 @@ type spool struct {
 	gone    bool          // nobody may begin to use it
 }
 
-// unspooledTime is how long nothing is spooled after the disk refused to take
-// it.
+// unspooledTime is how long nothing is spooled after there was no room for it.
 const unspooledTime = time.Minute
 
 var (
@@ -87,7 +84,7 @@ func (b *blobCopy) newSpool() (*spool, error) {
 	if !c.maySpool() {
 		return nil, errUnspooled
 	}
-	file, err := createNameless(c.opts.SpoolDir, b.size)
+	file, err := c.opts.newTemp(b.size)
 	if err != nil {
 		c.spoolFailed(b, err)
 		return nil, errUnspooled
@@ -95,24 +92,6 @@ func (b *blobCopy) newSpool() (*spool, error) {
 	c.opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, b.at.host, b.size)
 	return &spool{of: b, file: file, close: sync.OnceValue(file.Close),
 		hash: b.digest.Algorithm().Digester(), changed: make(chan struct{})}, nil
-}
-
-// createNameless makes a file without a name in a directory whose disk has n
-// bytes free.
-func createNameless(dir string, n int64) (*os.File, error) {
-	var st syscall.Statfs_t
-	if syscall.Statfs(dir, &st) == nil && int64(st.Bavail) < n/int64(st.Bsize) {
-		return nil, &os.PathError{Op: "write to", Path: dir, Err: syscall.ENOSPC}
-	}
-	file, err := os.CreateTemp(dir, "imgfs-spool-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(file.Name()); err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
 }
 
 // maySpool tells whether the disk is worth trying.

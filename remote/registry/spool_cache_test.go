@@ -77,7 +77,7 @@ func (g *spooling) files() int {
 	n := 0
 	for _, fd := range fds {
 		at, _ := os.Readlink("/proc/self/fd/" + fd.Name()) // some are closed by now
-		if strings.HasPrefix(at, g.opts.SpoolDir+"/imgfs-spool-") {
+		if strings.HasPrefix(at, g.opts.SpoolDir+"/") {
 			n++
 		}
 	}
