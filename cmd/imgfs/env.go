@@ -32,6 +32,8 @@ type env struct {
 	network   network
 	life      *lifetime
 
+	closing []io.Closer // sources of images, for the end of the command
+
 	mu   sync.Mutex
 	sink func(line string) // where lines for the user go
 }
@@ -40,6 +42,14 @@ func newEnv(stdout, stderr io.Writer) *env {
 	e := &env{stdout: printable.NewWriter(stdout), raw: stdout, stderr: stderr, life: newLifetime()}
 	e.sayTo(nil)
 	return e
+}
+
+// close ends what sources of images still do: it was only read from them.
+func (e *env) close() {
+	for _, c := range e.closing {
+		c.Close()
+	}
+	e.closing = nil
 }
 
 func (e *env) globalFlags() *pflag.FlagSet {

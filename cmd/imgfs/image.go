@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,7 +61,7 @@ func (e *env) budget() (int64, error) {
 }
 
 // source finds out what kind of place an image's name means. Nothing is asked
-// of a registry yet. Archives stay open until the process ends.
+// of a registry yet. It stays open until the command ends.
 func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (remote.Source, error) {
 	loc, err := remote.ParseLocation(name)
 	if err != nil {
@@ -69,10 +70,8 @@ func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (
 	switch loc.Transport {
 	case remote.TransportOCI:
 		return ocilayout.Open(loc.Path, loc.Image)
-	case remote.TransportOCIArchive:
-		return ocilayout.OpenArchive(ctx, loc.Path, loc.Image)
-	case remote.TransportDockerArchive:
-		return dockerarchive.Open(ctx, loc.Path, loc.Image)
+	case remote.TransportOCIArchive, remote.TransportDockerArchive:
+		return e.archive(ctx, loc, cache)
 	}
 	conf, err := (&registry.ConfigFiles{Logf: e.debugf}).Load()
 	if err != nil {
@@ -92,12 +91,47 @@ func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (
 	return e.repository(ref, conf, cache)
 }
 
+// archive opens an image in a file. What has to be unpacked of it goes to the
+// cache directory, and counts there.
+func (e *env) archive(ctx context.Context, loc remote.Location, cache *blobcache.Cache) (remote.Source, error) {
+	var src interface {
+		remote.Source
+		io.Closer
+	}
+	var err error
+	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return tempFile(cache, 0) }}
+	opts.MaxSize, _ = e.limits.layer()
+	if loc.Transport == remote.TransportOCIArchive {
+		src, err = ocilayout.OpenArchive(ctx, loc.Path, loc.Image, opts)
+	} else {
+		src, err = dockerarchive.Open(ctx, loc.Path, loc.Image, opts)
+	}
+	if errors.Is(err, blobcache.ErrFull) {
+		return nil, &hinted{err, "unpack it yourself, which needs no copy, or give the cache more room with --cache-size SIZE or --cache-dir DIR"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.closing = append(e.closing, src)
+	return src, nil
+}
+
+// tempFile makes a temporary file within the budget, for size bytes; 0 means
+// that the size is not known.
+func tempFile(cache *blobcache.Cache, size int64) (remote.TempFile, error) {
+	f, err := cache.NewTempFile(&blobcache.TempOptions{Size: size})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // repository returns an image in a registry.
 func (e *env) repository(ref remote.Reference, conf *registry.Configuration, cache *blobcache.Cache) (remote.Source, error) {
 	opts := &registry.Options{
 		AuthFile:      e.authfile,
 		Configuration: conf,
-		SpoolDir:      filepath.Join(cache.Dir(), "tmp"),
+		NewTemp:       func(size int64) (remote.TempFile, error) { return tempFile(cache, size) },
 		SpoolFailed:   cache.WarnDisk,
 		UserAgent:     "imgfs/" + version(),
 		Logf:          e.debugf,
@@ -115,6 +149,7 @@ func (e *env) repository(ref remote.Reference, conf *registry.Configuration, cac
 		}
 	}
 	client := registry.New(opts)
+	e.closing = append(e.closing, client)
 	e.network.health = client.Health
 	return client.Repository(ref), nil
 }

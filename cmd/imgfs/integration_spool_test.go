@@ -77,7 +77,8 @@ func (s *sandbox) spools(dir string) int {
 	}
 	n := 0
 	for _, name := range names {
-		if at, _ := os.Readlink(name); strings.Contains(at, "/imgfs-spool-") { // some are closed by now
+		// Some are closed by now. Nothing else has no name.
+		if at, _ := os.Readlink(name); strings.HasPrefix(at, s.cache+"/tmp/") && strings.HasSuffix(at, " (deleted)") {
 			n++
 		}
 	}

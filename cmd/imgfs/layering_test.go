@@ -39,7 +39,7 @@ remote/blobcache: remote remote/beneath remote/internal/nameless go-digest image
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: x/sys
-remote/internal/tarball: compress
+remote/internal/tarball: remote remote/internal/nameless compress x/sys
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:
 remote/registry: remote remote/internal/nameless remote/printable go-digest image-spec reference oras-go toml

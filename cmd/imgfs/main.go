@@ -88,6 +88,7 @@ func commands() map[string]command {
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	e := newEnv(stdout, stderr)
+	defer e.close()
 	return e.report(e.dispatch(ctx, args))
 }
 

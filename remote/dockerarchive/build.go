@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"sync"
 
@@ -73,10 +74,18 @@ func (s *Source) build(ctx context.Context, img image) error {
 	return nil
 }
 
+// A measured is what is known of a layer's member.
+type measured struct {
+	size   int64               // of the layer's tar
+	packed *ocispec.Descriptor // of the member, if it is compressed
+}
+
 // measure finds the layers' members and returns the size of each layer's
-// tar. A diff_id that occurs again is the same layer again.
+// tar. A diff_id that occurs again is the same layer again, and a member that
+// does is read once.
 func (s *Source) measure(ctx context.Context, names []string, diffIDs []digest.Digest) (map[digest.Digest]int64, error) {
 	members := make(map[digest.Digest]*io.SectionReader)
+	once := make(map[int64]func() (measured, error)) // by the place of the member
 	for i, d := range diffIDs {
 		if members[d] != nil {
 			continue
@@ -92,50 +101,71 @@ func (s *Source) measure(ctx context.Context, names []string, diffIDs []digest.D
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	for d, r := range members {
+		_, at, _ := r.Outer()
+		if once[at] == nil {
+			once[at] = sync.OnceValues(func() (measured, error) { return measureLayer(ctx, r, s.maxLayer) })
+		}
+		measure := once[at]
 		work.Go(func() error {
-			size, packed, err := measureLayer(ctx, r)
+			m, err := measure()
 			if err != nil {
 				return fmt.Errorf("layer %s: %w", d, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			sizes[d] = size
-			if packed == nil {
+			sizes[d] = m.size
+			if m.packed == nil {
 				s.contents[d] = r
 				return nil
 			}
-			s.packed[d] = *packed
-			s.contents[packed.Digest] = r
+			s.packed[d] = *m.packed
+			s.contents[m.packed.Digest] = r
 			return nil
 		})
 	}
 	return sizes, work.Wait()
 }
 
-// measureLayer returns the size of a layer's tar and, if the member is
-// compressed, its own descriptor.
-func measureLayer(ctx context.Context, member *io.SectionReader) (int64, *ocispec.Descriptor, error) {
+// measureLayer returns the size of a layer's tar, at most limit, and, if the
+// member is compressed, its own descriptor.
+func measureLayer(ctx context.Context, member *io.SectionReader, limit int64) (measured, error) {
 	hash := digest.Canonical.Digester()
 	// The section is read from its start without moving it: it is a blob too.
 	raw := io.TeeReader(io.NewSectionReader(member, 0, member.Size()), hash.Hash())
 	tar, compressed, err := tarball.Decompress(ctx, raw)
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+		return measured{}, fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
 	}
 	defer tar.Close()
 	if !compressed {
-		return member.Size(), nil, nil
+		return measured{size: member.Size()}, nil
 	}
-	size, err := io.Copy(io.Discard, tar)
+	size, err := sizeOf(tar, limit)
 	if ctx.Err() != nil {
-		return 0, nil, ctx.Err()
+		return measured{}, ctx.Err()
 	}
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: unpacking it: %w", remote.ErrDigest, err)
+		return measured{}, err
 	}
 	// What a decompressor leaves unread belongs to the blob as well.
 	if _, err := io.Copy(io.Discard, raw); err != nil {
-		return 0, nil, err
+		return measured{}, err
 	}
-	return size, &ocispec.Descriptor{MediaType: mediaTypeLayer, Digest: hash.Digest(), Size: member.Size()}, nil
+	return measured{size, &ocispec.Descriptor{MediaType: mediaTypeLayer, Digest: hash.Digest(), Size: member.Size()}}, nil
+}
+
+// sizeOf reads a compressed layer's tar and returns its size, at most limit; 0
+// is no limit.
+func sizeOf(tar io.Reader, limit int64) (int64, error) {
+	if limit == 0 {
+		limit = math.MaxInt64 - 1
+	}
+	size, err := io.Copy(io.Discard, io.LimitReader(tar, limit+1))
+	if err != nil {
+		return 0, fmt.Errorf("%w: unpacking it: %w", remote.ErrDigest, err)
+	}
+	if size > limit {
+		return 0, fmt.Errorf("%w: unpacked it has more than the %d bytes allowed", remote.ErrTooBig, limit)
+	}
+	return size, nil
 }

@@ -1,7 +1,7 @@
 // Package dockerarchive reads images from files that docker save writes, and
 // jib, bazel, kaniko and nix: docker-archive:FILE[:REF].
 //
-//	src, err := dockerarchive.Open(ctx, "image.tar", "alpine:3.10")
+//	src, err := dockerarchive.Open(ctx, "image.tar", "alpine:3.10", nil)
 //	img, err := remote.Open(ctx, src, "")
 //
 // Such a file has a manifest.json, which lists config and layers by the
@@ -52,6 +52,8 @@ type Source struct {
 	contents map[digest.Digest]localblob.Content
 	// packed holds for the diff_id of a compressed layer what its member is.
 	packed map[digest.Digest]ocispec.Descriptor
+	// maxLayer bounds the tar of a compressed layer; 0 is no bound.
+	maxLayer int64
 }
 
 var _ remote.Source = (*Source)(nil)
@@ -59,23 +61,27 @@ var _ remote.Source = (*Source)(nil)
 // Open opens the archive in file and finds the image that ref names: a
 // reference with a tag as docker writes it ("alpine:3.10"), "@" and the
 // number of an image in manifest.json, or "" for the only one. A compressed
-// file is unpacked to a temporary file without a name; see tarball.Open.
-// Compressed layers are read once.
+// file is unpacked to a temporary file without a name; opts say where, and how
+// much that may be. Compressed layers are read once.
 //
 // The errors are remote.ErrNotFound, ErrReference, ErrUnavailable,
-// ErrUnsupported and ErrDigest, wrapped.
-func Open(ctx context.Context, file, ref string) (*Source, error) {
+// ErrUnsupported, ErrTooBig and ErrDigest, wrapped.
+func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*Source, error) {
+	if opts == nil {
+		opts = &remote.ArchiveOptions{}
+	}
 	s := &Source{
 		location: remote.Location{Transport: remote.TransportDockerArchive, Path: file, Image: ref},
 		contents: make(map[digest.Digest]localblob.Content),
 		packed:   make(map[digest.Digest]ocispec.Descriptor),
+		maxLayer: opts.MaxSize,
 	}
 	selected, err := parseSelector(ref)
 	if err != nil {
 		return nil, s.fail(err)
 	}
 	s.repository = selected.repository()
-	if s.archive, err = openArchive(ctx, file); err != nil {
+	if s.archive, err = openArchive(ctx, file, opts); err != nil {
 		return nil, s.fail(err)
 	}
 	if err := s.load(ctx, selected); err != nil {
@@ -85,13 +91,15 @@ func Open(ctx context.Context, file, ref string) (*Source, error) {
 	return s, nil
 }
 
-func openArchive(ctx context.Context, file string) (*tarball.Archive, error) {
-	a, err := tarball.Open(ctx, file)
+func openArchive(ctx context.Context, file string, opts *remote.ArchiveOptions) (*tarball.Archive, error) {
+	a, err := tarball.Open(ctx, file, opts)
 	switch {
 	case err == nil:
 		return a, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.Is(err, remote.ErrTooBig):
+		return nil, err
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: %w", remote.ErrNotFound, err)
 	case errors.As(err, new(*fs.PathError)):

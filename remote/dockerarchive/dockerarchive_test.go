@@ -107,7 +107,7 @@ func zstded(t *testing.T, content string) string {
 // open opens the archive in file, and closes it at the end of the test.
 func open(t *testing.T, file, ref string) (*dockerarchive.Source, error) {
 	t.Helper()
-	src, err := dockerarchive.Open(t.Context(), file, ref)
+	src, err := dockerarchive.Open(t.Context(), file, ref, nil)
 	if err == nil {
 		t.Cleanup(func() {
 			if err := src.Close(); err != nil {
@@ -371,7 +371,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := dockerarchive.Open(ctx, several(t), "@0"); !errors.Is(err, context.Canceled) {
+	if _, err := dockerarchive.Open(ctx, several(t), "@0", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled context: got error %v, want %v", err, context.Canceled)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/internal/localblob"
@@ -91,7 +92,8 @@ func (d *directory) keep(name string, f *file) (localblob.Content, error) {
 	return f, nil
 }
 
-// openFile opens a regular file: opening a fifo would wait for a writer.
+// openFile opens a regular file. It does not open what is none, and does not
+// wait for a fifo that has come to its place meanwhile.
 func openFile(path string) (*file, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -100,11 +102,15 @@ func openFile(path string) (*file, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	if info, err = f.Stat(); err != nil {
+	info, err = f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -130,13 +136,15 @@ type archive struct {
 
 var _ files = archive{}
 
-func newArchive(ctx context.Context, name string) (archive, error) {
-	a, err := tarball.Open(ctx, name)
+func newArchive(ctx context.Context, name string, opts *remote.ArchiveOptions) (archive, error) {
+	a, err := tarball.Open(ctx, name, opts)
 	switch {
 	case err == nil:
 		return archive{a}, nil
 	case ctx.Err() != nil:
 		return archive{}, ctx.Err()
+	case errors.Is(err, remote.ErrTooBig):
+		return archive{}, err
 	case errors.As(err, new(*fs.PathError)):
 		return archive{}, sentinel(err)
 	}

@@ -67,10 +67,11 @@ func Open(dir, image string) (*Source, error) {
 }
 
 // OpenArchive is Open for a layout in a tar file. A compressed one is
-// unpacked to a temporary file without a name; see tarball.Open.
-func OpenArchive(ctx context.Context, file, image string) (*Source, error) {
+// unpacked to a temporary file without a name; opts say where, and how much that
+// may be: more is remote.ErrTooBig.
+func OpenArchive(ctx context.Context, file, image string, opts *remote.ArchiveOptions) (*Source, error) {
 	s := &Source{location: remote.Location{Transport: remote.TransportOCIArchive, Path: file, Image: image}}
-	a, err := newArchive(ctx, file)
+	a, err := newArchive(ctx, file, opts)
 	if err != nil {
 		return nil, s.fail(err)
 	}

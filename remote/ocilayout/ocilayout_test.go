@@ -88,7 +88,7 @@ func TestSource(t *testing.T) {
 	})
 	t.Run("archive", func(t *testing.T) {
 		sourcetest.Run(t, func(t *testing.T, store *sourcetest.Store, top ocispec.Descriptor) (remote.Source, error) {
-			src, err := ocilayout.OpenArchive(t.Context(), archiveOf(t, layoutOf(t, store, top)), "")
+			src, err := ocilayout.OpenArchive(t.Context(), archiveOf(t, layoutOf(t, store, top)), "", nil)
 			return closing(t, src, err)
 		}, nil)
 	})
@@ -256,7 +256,7 @@ func TestArchives(t *testing.T) {
 		if err := os.WriteFile(file, c.content, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		src, err := ocilayout.OpenArchive(t.Context(), file, "v1")
+		src, err := ocilayout.OpenArchive(t.Context(), file, "v1", nil)
 		if !errors.Is(err, c.want) || c.want != nil && err == nil {
 			t.Errorf("%s: got error %v, want %v", name, err, c.want)
 		}
@@ -271,12 +271,12 @@ func TestArchives(t *testing.T) {
 		}
 		src.Close()
 	}
-	if _, err := ocilayout.OpenArchive(t.Context(), filepath.Join(t.TempDir(), "absent.tar"), ""); !errors.Is(err, remote.ErrNotFound) {
+	if _, err := ocilayout.OpenArchive(t.Context(), filepath.Join(t.TempDir(), "absent.tar"), "", nil); !errors.Is(err, remote.ErrNotFound) {
 		t.Errorf("an absent file: got error %v, want %v", err, remote.ErrNotFound)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := ocilayout.OpenArchive(ctx, archiveOf(t, t.TempDir()), ""); !errors.Is(err, context.Canceled) {
+	if _, err := ocilayout.OpenArchive(ctx, archiveOf(t, t.TempDir()), "", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled context: got error %v, want %v", err, context.Canceled)
 	}
 }

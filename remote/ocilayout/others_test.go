@@ -60,7 +60,7 @@ func openLocation(t *testing.T, name string) (remote.Source, error) {
 	}
 	var src *ocilayout.Source
 	if l.Transport == remote.TransportOCIArchive {
-		src, err = ocilayout.OpenArchive(t.Context(), l.Path, l.Image)
+		src, err = ocilayout.OpenArchive(t.Context(), l.Path, l.Image, nil)
 	} else {
 		src, err = ocilayout.Open(l.Path, l.Image)
 	}

@@ -18,9 +18,20 @@ const maxWindow = 128 << 20
 
 // Decompress returns the content of r without its compression, which may be
 // gzip, zstd, bzip2 or none, and whether there was one. xz is an error. When
-// ctx ends, reading does too. The caller must close the result; that does
-// not close r.
+// ctx ends, reading does too, of either side: a little input can have very much
+// content. The caller must close the result; that does not close r.
 func Decompress(ctx context.Context, r io.Reader) (content io.ReadCloser, compressed bool, err error) {
+	content, compressed, err = decompress(ctx, r)
+	if err != nil {
+		return nil, compressed, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{&contextReader{ctx, content}, content}, compressed, nil
+}
+
+func decompress(ctx context.Context, r io.Reader) (content io.ReadCloser, compressed bool, err error) {
 	br := bufio.NewReaderSize(&contextReader{ctx, r}, 64<<10)
 	magic, err := br.Peek(10)
 	if err != nil && err != io.EOF {
@@ -29,7 +40,10 @@ func Decompress(ctx context.Context, r io.Reader) (content io.ReadCloser, compre
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b, 8}):
 		zr, err := gzip.NewReader(br)
-		return zr, true, err
+		if err != nil {
+			return nil, true, err
+		}
+		return zr, true, nil
 	case isZstd(magic):
 		zr, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {

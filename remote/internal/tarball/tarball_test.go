@@ -138,7 +138,7 @@ func TestMember(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			temp := t.TempDir()
 			t.Setenv("TMPDIR", temp)
-			a, err := tarball.Open(t.Context(), write(t, c.content(t)))
+			a, err := tarball.Open(t.Context(), write(t, c.content(t)), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -183,7 +183,7 @@ func TestOpenPipe(t *testing.T) {
 	content := example(t)
 	written := make(chan error, 1)
 	go func() { written <- os.WriteFile(name, content, 0) }()
-	a, err := tarball.Open(t.Context(), name)
+	a, err := tarball.Open(t.Context(), name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestOpenErrors(t *testing.T) {
 	} {
 		temp := t.TempDir()
 		t.Setenv("TMPDIR", temp)
-		if a, err := tarball.Open(t.Context(), write(t, content)); err == nil {
+		if a, err := tarball.Open(t.Context(), write(t, content), nil); err == nil {
 			a.Close()
 			t.Errorf("%s: no error", name)
 		}
@@ -247,16 +247,16 @@ func TestOpenErrors(t *testing.T) {
 			t.Errorf("%s: left %v, error %v", name, left, err)
 		}
 	}
-	if _, err := tarball.Open(t.Context(), filepath.Join(t.TempDir(), "absent")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := tarball.Open(t.Context(), filepath.Join(t.TempDir(), "absent"), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an absent file: got error %v, want %v", err, fs.ErrNotExist)
 	}
-	if _, err := tarball.Open(t.Context(), t.TempDir()); err == nil {
+	if _, err := tarball.Open(t.Context(), t.TempDir(), nil); err == nil {
 		t.Error("a directory: no error")
 	}
 }
 
 func TestOpenManyMembers(t *testing.T) {
-	_, err := tarball.Open(t.Context(), write(t, manyMembers(t)))
+	_, err := tarball.Open(t.Context(), write(t, manyMembers(t)), nil)
 	if err == nil || !strings.Contains(err.Error(), "more than 65536 members") {
 		t.Errorf("got error %v, want one for the number of members", err)
 	}
@@ -264,7 +264,7 @@ func TestOpenManyMembers(t *testing.T) {
 
 func TestOpenEmpty(t *testing.T) {
 	for _, content := range [][]byte{nil, make([]byte, 1024)} {
-		a, err := tarball.Open(t.Context(), write(t, content))
+		a, err := tarball.Open(t.Context(), write(t, content), nil)
 		if err != nil {
 			t.Errorf("%d zeros: %v", len(content), err)
 			continue
@@ -280,7 +280,7 @@ func TestOpenCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, content := range [][]byte{example(t), gzipped(t, example(t))} {
-		if _, err := tarball.Open(ctx, write(t, content)); !errors.Is(err, context.Canceled) {
+		if _, err := tarball.Open(ctx, write(t, content), nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("got error %v, want %v", err, context.Canceled)
 		}
 	}
@@ -321,7 +321,7 @@ func TestGNUTar(t *testing.T) {
 			t.Logf("%s: %v: %s", format, err, out)
 			continue
 		}
-		a, err := tarball.Open(t.Context(), archive)
+		a, err := tarball.Open(t.Context(), archive, nil)
 		if err != nil {
 			t.Errorf("%s: %v", format, err)
 			continue
