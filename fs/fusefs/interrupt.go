@@ -7,14 +7,21 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// askSignals is how often a caller is looked at that a signal has come for.
-const askSignals = 100 * time.Millisecond
+const (
+	// askSignals is how often a caller is looked at that a signal has come for.
+	askSignals = 100 * time.Millisecond
+	// askProcess is how often the process of a caller that waits is looked at;
+	// which it is is found out soonWaits after the beginning.
+	askProcess = 200 * time.Millisecond
+	soonWaits  = 20 * time.Millisecond
+)
 
 // A caller is the context of a read. It ends when who waits for the read is to
 // end, or the mount is gone.
@@ -26,6 +33,10 @@ const askSignals = 100 * time.Millisecond
 // it would get SIGBUS or EFAULT. Such a signal waits until the read is done, as
 // with other file systems. A caller cannot leave before it has its reply, so it
 // is looked at again and again.
+//
+// What the kernel reads ahead it never interrupts, though nobody may be left who
+// wants it. So such a read ends with the process that it was begun for: others who
+// have come to want the same pages meanwhile ask for them anew.
 type caller struct {
 	fuse.Context
 	gone func() bool // tells whether the mount is
@@ -34,6 +45,8 @@ type caller struct {
 	done chan struct{} // nil until somebody wants to know; closed at the end
 	left chan struct{} // closed when the read is over
 	over bool
+
+	dead atomic.Bool // the process is gone
 }
 
 var _ context.Context = (*caller)(nil)
@@ -57,6 +70,9 @@ func (c *caller) Err() error {
 	select {
 	case <-c.Cancel:
 	default:
+		if c.dead.Load() {
+			return context.Canceled
+		}
 		return nil // the usual case takes no goroutine
 	}
 	select {
@@ -79,9 +95,12 @@ func (c *caller) leave() {
 
 // watch closes done when the read is to end.
 func (c *caller) watch(done chan<- struct{}, left <-chan struct{}) {
-	select {
-	case <-c.Cancel:
-	case <-left:
+	switch c.await(left) {
+	case callerLeft:
+		return
+	case callerEnded:
+		c.dead.Store(true)
+		close(done)
 		return
 	}
 	for !c.gone() && signalsOf(c.Pid).wait() {
@@ -92,6 +111,33 @@ func (c *caller) watch(done chan<- struct{}, left <-chan struct{}) {
 		}
 	}
 	close(done)
+}
+
+// What may become of a caller.
+const (
+	callerLeft = iota
+	callerInterrupted
+	callerEnded
+)
+
+// await waits for what becomes of a caller.
+func (c *caller) await(left <-chan struct{}) int {
+	process, pause := 0, soonWaits
+	for {
+		select {
+		case <-c.Cancel:
+			return callerInterrupted
+		case <-left:
+			return callerLeft
+		case <-time.After(pause):
+		}
+		if pause == soonWaits {
+			process, pause = processOf(c.Pid), askProcess
+		}
+		if hasEnded(process) {
+			return callerEnded
+		}
+	}
 }
 
 // signals are those of a thread, as sets: bit 0 is signal 1.
@@ -127,6 +173,59 @@ var seesThreads = sync.OnceValue(func() bool {
 	self, err := os.Readlink("/proc/self")
 	return err == nil && self == strconv.Itoa(os.Getpid())
 })
+
+// processOf returns the process of a thread, 0 if that is not known. Of a thread
+// that is no more it is the thread, which has ended as well: one that is gone as
+// soon as this has most likely taken its process along.
+func processOf(thread uint32) int {
+	switch {
+	case thread == 0 || !seesThreads():
+		return 0
+	case unix.Kill(int(thread), 0) == unix.ESRCH:
+		return int(thread)
+	}
+	return statusOf(int(thread)).process
+}
+
+// hasEnded reports whether a process is known to be no more, or to be only
+// waited for. That its entry in /proc cannot be seen says nothing.
+func hasEnded(process int) bool {
+	if process == 0 {
+		return false
+	}
+	if unix.Kill(process, 0) == unix.ESRCH {
+		return true
+	}
+	st := statusOf(process)
+	// The first thread of a process may end before others.
+	return (st.state == 'Z' || st.state == 'X') && st.threads <= 1
+}
+
+// A procStatus is what hasEnded needs of proc_pid_status(5).
+type procStatus struct {
+	process, threads int
+	state            byte
+}
+
+func statusOf(id int) (st procStatus) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", id))
+	if err != nil {
+		return st
+	}
+	for line := range bytes.Lines(text) {
+		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":\t"))
+		n, _ := strconv.Atoi(string(value)) // 0 for what is no number
+		switch string(name) {
+		case "State":
+			st.state = append(value, 0)[0]
+		case "Tgid":
+			st.process = n
+		case "Threads":
+			st.threads = n
+		}
+	}
+	return st
+}
 
 // signalsOf returns the signals of a thread; see proc_pid_status(5).
 func signalsOf(thread uint32) (s signals) {

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -182,5 +183,38 @@ func TestSignalsOf(t *testing.T) {
 		if got := signalsOf(thread); got != (signals{}) {
 			t.Errorf("thread %d has %+v", thread, got)
 		}
+	}
+}
+
+// TestHasEnded looks at processes in all states.
+func TestHasEnded(t *testing.T) {
+	if hasEnded(0) {
+		t.Error("a process that is not known has ended")
+	}
+	if got := processOf(1 << 30); !hasEnded(got) { // no thread has that number
+		t.Errorf("process %d of a thread that is no more has not ended", got)
+	}
+	if got := processOf(uint32(unix.Gettid())); got != unix.Getpid() || hasEnded(got) {
+		t.Errorf("process %d, ended %v, want %d that has not", got, hasEnded(got), unix.Getpid())
+	}
+	sleep := exec.Command("sleep", "100")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := sleep.Process.Pid
+	if hasEnded(pid) {
+		t.Error("a process that sleeps has ended")
+	}
+	if err := sleep.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for begun := time.Now(); !hasEnded(pid); time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			t.Fatal("a process that is only waited for has not ended")
+		}
+	}
+	_ = sleep.Wait()
+	if !hasEnded(pid) {
+		t.Error("a process that is no more has not ended")
 	}
 }
