@@ -22,7 +22,7 @@ var (
 	// ErrDiffID: the uncompressed layer is not what the config says.
 	ErrDiffID = errors.New("uncompressed layer is not what the config says")
 	// ErrTooBig: the uncompressed layer is bigger than BuildOptions allow.
-	ErrTooBig = errors.New("layer is bigger than allowed")
+	ErrTooBig = errors.New("bigger than allowed")
 	// ErrCompressed: the compressed stream is damaged.
 	ErrCompressed = codec.ErrFormat
 )

@@ -53,6 +53,8 @@ type cacheList struct {
 	DirBytes nameBytes `json:"dirBytes,omitempty"` // see marshal
 	Usage    int64     `json:"usage"`              // of all that is in it, on disk
 	Budget   int64     `json:"budget"`             // what it may take; 0: no limit
+	// Temporary is what files without a name of running processes take besides.
+	Temporary int64 `json:"temporary"`
 	// Contents are the files that are kept whole, and what of the usage is
 	// theirs.
 	Contents     int           `json:"contents"`
@@ -124,6 +126,7 @@ func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList
 		return nil, err
 	}
 	list.Foreign = foreignThings(others)
+	list.Temporary = cache.Temporary()
 	holdings, err := cache.Holdings()
 	if err != nil {
 		return nil, err
@@ -210,6 +213,9 @@ func (e *env) printCache(list *cacheList) error {
 	other := ""
 	if list.Contents > 0 {
 		other = fmt.Sprintf("; %s of it in %s", bytesText(list.ContentBytes), count(list.Contents, "whole file"))
+	}
+	if list.Temporary > 0 {
+		other += fmt.Sprintf("; besides, %s in temporary files of running processes", bytesText(list.Temporary))
 	}
 	if n := len(list.Other); n > 0 {
 		sum := int64(0)

@@ -18,9 +18,9 @@ const statsUsage = `usage: imgfs stats [--json] DIR
 Prints what a running mount has done since it was mounted: bytes that readers
 asked for, bytes fetched from the registry (wasted: fetched and not read yet),
 requests, bytes that came from the cache, failed reads, how long reads waited,
-how each layer was verified, and the files that cost most; whether a registry is
-down, as of its last request; and what makes the mount fast, or why it is not
-used. DIR is the mountpoint or anything below it.
+bytes in temporary files now, how each layer was verified, and the files that
+cost most; whether a registry is down, as of its last request; and what makes the
+mount fast, or why it is not used. DIR is the mountpoint or anything below it.
 
 Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 (each piece by an index made from the whole layer elsewhere) or "publisher only"
@@ -80,6 +80,9 @@ func (e *env) printStats(s mountStats) error {
 	fmt.Fprintf(w, "waits\t%d\thalf up to %s, all but 1 %% up to %s\n", n.Waits, secondsText(n.WaitP50), secondsText(n.WaitP99))
 	fmt.Fprintf(w, "kept\t%s\tin %s that were read often; %s read from such\n",
 		bytesText(s.Contents.KeptBytes), count(int(s.Contents.Kept), "file"), bytesText(s.Contents.ReadBytes))
+	if s.Temporary > 0 {
+		fmt.Fprintf(w, "temporary\t%s\tin files without a name, which count in the cache's size\n", bytesText(s.Temporary))
+	}
 	if n.Bad > 0 {
 		fmt.Fprintf(w, "wrong\t%d\tchunks were not what they should be, and not used\n", n.Bad)
 	}

@@ -48,8 +48,11 @@ type mountStats struct {
 	FastPaths []fusefs.FastPath `json:"fastPaths"`
 	// Contents are files that are in the cache as such, besides the layers.
 	Contents fs.ContentStats `json:"contents"`
-	Total    totalStats      `json:"total"`
-	Layers   []layerStats    `json:"layers"` // the base first
+	// Temporary is how many bytes are in temporary files now, which have no
+	// name and count in --cache-size.
+	Temporary int64        `json:"temporary"`
+	Total     totalStats   `json:"total"`
+	Layers    []layerStats `json:"layers"` // the base first
 	// Files are those that had the most bytes fetched for them.
 	Files []fileCost `json:"files"`
 	// OmittedLayers and OmittedFiles were left out, for their number.
@@ -184,6 +187,7 @@ func (t *teller) stats() mountStats {
 	s.Line = lineState{line.Trip.Seconds(), math.Round(line.Rate)}
 	cached := t.cache.Stats()
 	s.Total.Indexed, s.Total.Meta = cached.Recorded, cached.MetaFetched
+	s.Temporary = cached.Temporary
 	return s
 }
 

@@ -44,7 +44,7 @@ func documents() map[string]document {
 		"cache ls":     documentOf(6, func(e *env, l cacheList) error { return e.printCache(&l) }),
 		"cache prune":  documentOf(3, (*env).printPruned),
 		"cache verify": documentOf(7, func(e *env, r verifyReport) error { return e.printReport(&r) }),
-		"stats":        documentOf(26, (*env).printStats),
+		"stats":        documentOf(27, (*env).printStats),
 	}
 }
 
