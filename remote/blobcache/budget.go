@@ -337,6 +337,7 @@ func (b *budget) close() {
 	b.refill.Lock()
 	defer b.refill.Unlock()
 	defer b.space.close()
+	b.space.wait = giveBackWait
 	if b.space.lease < 0 || b.space.lock() != nil || b.space.lease < 0 {
 		return
 	}

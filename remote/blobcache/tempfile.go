@@ -144,6 +144,9 @@ func (t *TempFile) reserve(end int64) error {
 		return fmt.Errorf("temporary file: %w", fs.ErrClosed)
 	}
 	if need := fileRoom(end) - t.room; need > 0 {
+		if t.c.isClosed() {
+			return fmt.Errorf("cache directory %s: %w", t.c.dir, fs.ErrClosed)
+		}
 		more := max(need, min(tempStep, blocks(t.c.budget.limit/64)))
 		if t.size > 0 {
 			more = max(need, min(more, fileRoom(t.size)-t.room))

@@ -297,6 +297,9 @@ func TestTempFileClosedCache(t *testing.T) {
 	if _, err := c.NewTempFile(nil); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("after Close: %v, want fs.ErrClosed", err)
 	}
+	if err := grow(f, 100*testChunk); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("a file that was open grows after Close: %v, want fs.ErrClosed", err)
+	}
 	if n, err := f.ReadAt(make([]byte, 10), 0); n != 10 || err != nil {
 		t.Errorf("of a file that was open: %d, %v", n, err)
 	}
