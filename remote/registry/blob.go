@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"mime/multipart"
 	"net/http"
@@ -58,14 +60,12 @@ func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (
 }
 
 func (b *blobCopy) readBody(ctx context.Context, a answer, p []byte, how reading) (int, error) {
-	if n, err := io.CopyN(io.Discard, a.body, a.skip); err != nil {
+	reader := attemptOf(ctx).patience
+	if n, err := io.Copy(io.Discard, &counted{io.LimitReader(a.body, a.skip), reader.alive}); n < a.skip {
 		a.body.Close()
-		return 0, b.broken(n, err)
+		return 0, b.broken(n, cmp.Or(err, io.EOF))
 	}
-	if a.skip > 0 {
-		attemptOf(ctx).patience.alive()
-	}
-	n, err := io.ReadFull(how.body(a.body), p[:a.n])
+	n, err := io.ReadFull(&counted{how.body(a.body), reader.progress}, p[:a.n])
 	if err != nil {
 		// The connection is no good any more, perhaps the server neither.
 		a.body.Close()
@@ -76,6 +76,18 @@ func (b *blobCopy) readBody(ctx context.Context, a answer, p []byte, how reading
 	}
 	drain(a.body)
 	return n, nil
+}
+
+// A counted reader says of each read how much it brought.
+type counted struct {
+	io.Reader
+	count func(n int)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.count(n)
+	return n, err
 }
 
 // An answer is what a request for a range brought: a body that has the first n
@@ -238,19 +250,25 @@ func (b *blobCopy) acceptPart(resp *http.Response, boundary string, off, n int64
 	if boundary == "" {
 		return answer{}, oddf("the answer has parts, and does not say how they are told apart")
 	}
-	part, err := multipart.NewReader(resp.Body, boundary).NextRawPart()
+	// Before the first part there may be anything, without an end.
+	body := &io.LimitedReader{R: resp.Body, N: maxPreamble}
+	part, err := multipart.NewReader(body, boundary).NextRawPart()
 	if err != nil {
 		if resp.Body.(*liveBody).cause() != nil {
 			return answer{}, err
 		}
 		return answer{}, oddf("the answer should have parts: %s", scrub(err.Error()))
 	}
+	body.N = math.MaxInt64
 	got, err := checkRange(http.Header(part.Header), -1, off, n, b.size)
 	return answer{body: struct {
 		io.Reader
 		io.Closer
 	}{part, resp.Body}, n: got}, err
 }
+
+// maxPreamble is how many bytes may stand before the first part's content.
+const maxPreamble = 64 << 10
 
 // RFC 9110, 14.4. The total may be left unknown.
 var contentRange = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`)

@@ -124,7 +124,6 @@ func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *walk, how r
 			m, err := c.read(ctx, p[n:], off+int64(n), how.after(n))
 			b.served.note(off+int64(n), int64(m), e)
 			n += m
-			attemptOf(ctx).patience.progress(m)
 			if err != nil {
 				return err
 			}

@@ -120,12 +120,12 @@ func (h *host) send(req *http.Request, transport *http.Transport) (*http.Respons
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		h.health.unanswered(req, begun, err)
-		<-h.slots
+		h.leave()
 		return nil, err
 	}
 	h.opts.Tracef("%s", traceLine(resp, time.Since(begun)))
 	h.obey(resp)
-	resp.Body = &slotBody{ReadCloser: h.health.watch(resp, begun), leave: sync.OnceFunc(func() { <-h.slots })}
+	resp.Body = &slotBody{ReadCloser: h.health.watch(resp, begun), leave: sync.OnceFunc(h.leave)}
 	return resp, nil
 }
 
@@ -151,11 +151,18 @@ func (h *host) enter(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		h.opts.active.Add(1)
 		if h.closedFor() <= 0 {
 			return nil
 		}
-		<-h.slots
+		h.leave()
 	}
+}
+
+// leave gives back the slot that enter took.
+func (h *host) leave() {
+	h.opts.active.Add(-1)
+	<-h.slots
 }
 
 // waitOpen waits until the host wants requests again; not if the attempt

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
@@ -70,7 +71,9 @@ type Options struct {
 	// before the request is given up and sent again. Default: 10 s.
 	StallTimeout time.Duration
 	// ReadTimeout is how long a read or request goes on trying without
-	// progress before it fails. Default: 60 s. Negative: for ever.
+	// progress before it fails. Less than 1 KiB a second on average, in all
+	// requests of the Client together, is none: a body that brings less for so
+	// long is given up as well. Default: 60 s. Negative: for ever.
 	ReadTimeout time.Duration
 	// Tries is how often in a row a server may fail to answer before a read
 	// fails. A server that cannot be reached at all does not count when a
@@ -95,6 +98,8 @@ type Options struct {
 	// LocationMargin is how long before it expires a redirect is no longer
 	// used. Default: 5 s.
 	LocationMargin time.Duration
+
+	active *atomic.Int64 // requests under way
 }
 
 // withDefaults returns a copy of o in which every field is set.
@@ -141,6 +146,7 @@ func (o *Options) withDefaults() *Options {
 	setDefault(&d.MirrorTimeout, 5*time.Second)
 	setDefault(&d.MirrorRest, 5*time.Minute)
 	setDefault(&d.LocationMargin, 5*time.Second)
+	d.active = new(atomic.Int64)
 	return &d
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"oras.land/oras-go/v2/registry"
@@ -85,8 +86,6 @@ func port(u *url.URL) string {
 	return "80"
 }
 
-var errStalled = errors.New("nothing came for too long")
-
 // ask sends a request, following redirects, and returns the answer and where
 // it came from. Its Body is a *liveBody: it ends if ctx does, and when it
 // brings nothing for the time that Options allow.
@@ -98,8 +97,10 @@ func (e *endpoint) ask(ctx context.Context, method string, from *location, heade
 	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() {
 		wait = time.Until(deadline)
 	}
-	body := &liveBody{stall: e.client.opts.StallTimeout, cancel: cancel, unlink: unlink, cause: func() error { return context.Cause(live) }}
-	body.watch = time.AfterFunc(wait, func() { cancel(errStalled) })
+	o := e.client.opts
+	body := &liveBody{stall: o.StallTimeout, most: attemptOf(ctx).bodyTime(o), pace: pace{active: o.active},
+		cancel: cancel, unlink: unlink, cause: func() error { return context.Cause(live) }}
+	body.watch = time.AfterFunc(wait, body.late)
 	resp, at, err := e.follow(live, method, from, header)
 	body.watch.Stop()
 	if err != nil {
@@ -174,21 +175,43 @@ func drain(body io.ReadCloser) {
 // A liveBody is the body of an answer with a watch on its progress.
 type liveBody struct {
 	body   io.ReadCloser
-	stall  time.Duration
+	stall  time.Duration // without a byte
+	most   time.Duration // without progress; negative: any
+	pace   pace
 	watch  *time.Timer
+	slow   atomic.Bool // watch is for a trickle
 	cancel context.CancelCauseFunc
 	unlink func() bool // makes it independent of the context it was asked with
 	cause  func() error
 }
 
+// Read gives the answer up when nothing comes, or a trickle. Only the time
+// within it counts: its caller may have other things to do.
 func (b *liveBody) Read(p []byte) (int, error) {
-	b.watch.Reset(b.stall)
+	wait, left := b.stall, b.most-b.pace.spent
+	slow := b.most >= 0 && left < wait
+	if slow {
+		wait = max(left, 0)
+	}
+	b.slow.Store(slow && b.pace.got > 0)
+	begun := time.Now()
+	b.watch.Reset(wait)
 	n, err := b.body.Read(p)
 	b.watch.Stop()
+	b.pace.add(n, time.Since(begun))
 	if err != nil && err != io.EOF {
 		err = b.explain(err)
 	}
 	return n, err
+}
+
+// late ends the request.
+func (b *liveBody) late() {
+	if b.slow.Load() {
+		b.cancel(errSlow)
+		return
+	}
+	b.cancel(errStalled)
 }
 
 // explain returns why the request was ended, if we ended it and err does not

@@ -144,13 +144,17 @@ type patience struct {
 	tries              int           // of each kind
 	parent             *patience     // of the reader, if this is that with a mirror
 	since              time.Time
-	got                int // bytes since the last fault
+	pace               pace
+	told               time.Time // when pace was told last
+	got                int       // bytes since the last fault
 	busy, odd, outages int
 	backoff            time.Duration
 }
 
 func newPatience(o *Options, long bool) *patience {
-	return &patience{opts: o, long: long, time: o.ReadTimeout, tries: o.Tries, since: time.Now(), backoff: o.MinBackoff}
+	now := time.Now()
+	return &patience{opts: o, long: long, time: o.ReadTimeout, tries: o.Tries, since: now, told: now,
+		pace: pace{active: o.active}, backoff: o.MinBackoff}
 }
 
 // deadline is when to give up if nothing more comes; zero means never.
@@ -161,28 +165,26 @@ func (p *patience) deadline() time.Time {
 	return p.since.Add(p.time)
 }
 
-// progress notes that n bytes came. A server that breaks after every few of
-// them does not count as mended.
+// progress notes that n bytes came for the reader. A server that breaks after
+// every few of them does not count as mended.
 func (p *patience) progress(n int) {
 	const mended = 4 << 10
-	if n == 0 {
-		return
-	}
-	if p.parent != nil {
-		p.parent.progress(n)
-	}
-	p.since = time.Now()
-	if p.got += n; p.got >= mended {
-		p.busy, p.odd, p.outages, p.backoff = 0, 0, 0, p.opts.MinBackoff
+	p.alive(n)
+	for ; p != nil && n > 0; p = p.parent {
+		if p.got += n; p.got >= mended {
+			p.busy, p.odd, p.outages, p.backoff = 0, 0, 0, p.opts.MinBackoff
+		}
 	}
 }
 
-// alive notes that the server sends something, though nothing for the reader
-// yet.
-func (p *patience) alive() {
-	p.since = time.Now()
-	if p.parent != nil {
-		p.parent.alive()
+// alive notes that the server sends n bytes, perhaps none for the reader yet.
+// A trickle does not give the reader more time.
+func (p *patience) alive(n int) {
+	for now := time.Now(); p != nil; p = p.parent {
+		if p.pace.add(n, now.Sub(p.told)) {
+			p.since = now
+		}
+		p.told = now
 	}
 }
 
@@ -256,6 +258,16 @@ func attemptOf(ctx context.Context) *attempt {
 		return a
 	}
 	return new(attempt)
+}
+
+// bodyTime is how long the body of an answer may go without progress; negative
+// is for ever. A mirror has a share of the reader's time, but may be silent as
+// long as any server.
+func (a *attempt) bodyTime(o *Options) time.Duration {
+	if a.patience == nil || o.ReadTimeout < 0 {
+		return o.ReadTimeout
+	}
+	return min(o.ReadTimeout, max(a.patience.time, 2*o.StallTimeout))
 }
 
 // deadline is when the reader gives up; zero means never.

@@ -201,7 +201,7 @@ func (b *healthBody) Read(p []byte) (int, error) {
 		reason := classify(err).text
 		switch {
 		case errors.Is(context.Cause(b.ctx), errStalled):
-			reason = errStalled.Error()
+			reason = context.Cause(b.ctx).Error()
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			reason = "its answers end too early"
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/textproto"
 	"strings"
+	"time"
 )
 
 // A Fault answers a request in place of serve, which is what would answer it
@@ -197,6 +198,31 @@ func (s *Server) Stall(n int) Fault {
 		case <-s.done:
 		}
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// Trickle sends n bytes of the body at once and then some bytes at a time, with
+// a pause before each, until the client or the server ends it or all is sent.
+func (s *Server) Trickle(n, some int, pause time.Duration) Fault {
+	return func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		answer := capture(r, serve)
+		begin(w, answer, n)
+		control := http.NewResponseController(w)
+		for rest := answer.Body.Bytes()[n:]; len(rest) > 0; {
+			select {
+			case <-r.Context().Done():
+				panic(http.ErrAbortHandler)
+			case <-s.done:
+				panic(http.ErrAbortHandler)
+			case <-time.After(pause):
+			}
+			m := min(some, len(rest))
+			if _, err := w.Write(rest[:m]); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			_ = control.Flush() // the next Write fails too
+			rest = rest[m:]
+		}
 	}
 }
 
