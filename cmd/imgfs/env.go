@@ -63,6 +63,7 @@ func (e *env) globalFlags() *pflag.FlagSet {
 	f.Var(&e.tlsVerify, "tls-verify", "")
 	f.Lookup("tls-verify").NoOptDefVal = "true"
 	f.StringVar(&e.authfile, "authfile", "", "")
+	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "")
 	return f

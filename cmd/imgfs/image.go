@@ -172,6 +172,8 @@ func (e *env) advise(src remote.Source, err error) error {
 	switch {
 	case e.offline && errors.Is(err, remote.ErrUnavailable):
 		return &hinted{err, "imgfs index --fetch " + printable.Word(src.Name()) + ", without --offline, brings all of it into the cache"}
+	case errors.Is(err, registry.ErrPrivate):
+		return &hinted{err, "if you trust " + host + " with what this machine can reach: --allow-private"}
 	case errors.Is(err, registry.ErrTLS):
 		return &hinted{err, "put the certificate to trust into /etc/containers/certs.d/" + host + "/ca.crt, or do without: --tls-verify=false"}
 	case errors.Is(err, remote.ErrUnauthorized):

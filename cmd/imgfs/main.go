@@ -42,7 +42,6 @@ const usage = `imgfs shows what is in a container image, without pulling it
   imgfs cache ls             list what is kept of images; also: cache prune, cache verify
   imgfs help [COMMAND]       say more of a command, and what flags it has; also: imgfs version
 IMAGE: a reference as for docker, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF]
-
 Every command takes:
       --cache-dir DIR    where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)
       --cache-size SIZE  how much to keep (IMGFS_CACHE_SIZE; default 10G or 1/10 of the free disk)
@@ -52,6 +51,7 @@ Every command takes:
       --platform P       os/arch[/variant] of the image (default: this machine's)
       --tls-verify=BOOL  true: only https with a certificate to trust; false: any, and plain http
       --authfile FILE    credentials (default: where podman and docker look)
+      --allow-private    let registries lead to addresses in private networks and on this machine
   -q, --quiet            say nothing but errors
   -v, --verbose          say what is asked of the registry
 example: imgfs mount fedora:latest /mnt/fedora && ls /mnt/fedora && imgfs umount /mnt/fedora

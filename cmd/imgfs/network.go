@@ -21,9 +21,10 @@ const (
 // A network is how registries are spoken to, and what is known of them. The
 // zero value means the defaults.
 type network struct {
-	readTimeout time.Duration // negative: for ever
-	tries       int
-	maxRequests int
+	readTimeout  time.Duration // negative: for ever
+	tries        int
+	maxRequests  int
+	allowPrivate bool // registries may lead to private addresses
 
 	health func() []registry.HostState // nil: no registry is asked
 
@@ -65,7 +66,7 @@ func (n *network) configure(opts *registry.Options) {
 		// comes, to try again in time.
 		opts.DialTimeout, opts.HeaderTimeout, opts.StallTimeout = min(t/3, 10*time.Second), min(t/3, 15*time.Second), min(t/3, 10*time.Second)
 	}
-	opts.StateChanged = n.changed
+	opts.AllowPrivate, opts.StateChanged = n.allowPrivate, n.changed
 }
 
 // changed is for registry.Options.StateChanged.

@@ -21,20 +21,16 @@ import (
 // server. Credentials can differ between repositories of a registry, so
 // nothing of it is shared.
 func newAuthClient(e *endpoint) *auth.Client {
-	c := &auth.Client{
+	return &auth.Client{
 		Client:     &http.Client{Transport: e, CheckRedirect: checkRedirect},
 		Header:     http.Header{"User-Agent": {e.client.opts.UserAgent}},
 		Credential: e.credential,
 		Cache:      e.tokens,
 		ClientID:   "imgfs",
+		// oras-go would look the name of a token server up once more, and
+		// judge it before it is connected to. RoundTrip judges the address.
+		BlockedRealmPrefixes: []netip.Prefix{},
 	}
-	if isLoopback(e.host) {
-		// oras-go refuses token servers on this machine unless they have
-		// the registry's name. A registry here may well have its token
-		// server here under another.
-		c.BlockedRealmPrefixes = []netip.Prefix{}
-	}
-	return c
 }
 
 type tokenRequestKey struct{}

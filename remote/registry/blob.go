@@ -202,7 +202,7 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, fresh 
 		return answer{}, err
 	}
 	if !at.expires.IsZero() && !at.expires.After(time.Now()) {
-		at = &location{url: from.url, home: from.home, expires: from.expires}
+		at = from
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

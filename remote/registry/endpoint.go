@@ -21,6 +21,7 @@ type endpoint struct {
 	*site
 	client  *Client
 	wire    *wire
+	known   []string // hosts of all sites of the repository
 	auth    *auth.Client
 	tokens  *tokenCache
 	probing turn // of finding out the scheme
@@ -39,18 +40,17 @@ func (r *Repository) findEndpoints() ([]*endpoint, error) {
 	}
 	opts := r.client.opts
 	var endpoints []*endpoint
+	var known []string
 	for _, s := range sites {
-		e := &endpoint{site: s, client: r.client, wire: s.wire.at(opts, s.host), probing: newTurn(),
+		known = append(known, s.host)
+	}
+	for _, s := range sites {
+		e := &endpoint{site: s, client: r.client, wire: s.wire.at(opts, s.host), known: known, probing: newTurn(),
 			tokens: newTokenCache(opts.HeaderTimeout + opts.StallTimeout)}
 		e.auth = newAuthClient(e)
 		endpoints = append(endpoints, e)
 	}
 	return endpoints, nil
-}
-
-// RoundTrip sends a request on behalf of the endpoint, to it or elsewhere.
-func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
-	return e.client.hosts.roundTrip(req, e.wire)
 }
 
 // location returns the address of one of the repository's resources.
@@ -63,7 +63,7 @@ func (e *endpoint) location(ctx context.Context, path string) (*location, error)
 	if e.namespace != "" {
 		u.RawQuery = url.Values{"ns": {e.namespace}}.Encode()
 	}
-	return &location{url: u, home: true}, nil
+	return &location{url: u, home: true, limit: reachAny}, nil
 }
 
 // findScheme returns how the endpoint is spoken to. It is found out once,
@@ -215,8 +215,6 @@ func (e *endpoint) reference() string {
 	}
 	return e.ref.Tag
 }
-
-var _ http.RoundTripper = (*endpoint)(nil)
 
 var errNoResolver = &fault{class: ErrConfiguration, text: "of the servers configured none may say what a tag is"}
 

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,21 +25,32 @@ type hosts struct {
 
 	mu     sync.Mutex
 	byName map[string]*host
+	homes  map[string]*home // by the host that a user named
 }
 
 func newHosts(o *Options) *hosts {
-	return &hosts{opts: o, byName: make(map[string]*host)}
+	return &hosts{opts: o, byName: make(map[string]*host), homes: make(map[string]*home)}
 }
 
-// roundTrip sends req within the limits of its host, by the wire w.
-func (s *hosts) roundTrip(req *http.Request, w *wire) (*http.Response, error) {
-	h := s.host(strings.ToLower(req.URL.Host))
-	transport, err := h.transport(w)
+// roundTrip sends req within the limits of its host, by the wire w, to an
+// address of no nearer a reach than limit. It returns the reach of the server
+// that answered.
+func (s *hosts) roundTrip(req *http.Request, w *wire, limit reach) (*http.Response, reach, error) {
+	name := strings.ToLower(req.URL.Host)
+	by, err := s.way(req, w, limit)
 	if err != nil {
 		closeBody(req)
-		return nil, &fault{class: remote.ErrUnavailable, text: "certificates for " + h.name + ": " + scrub(err.Error())}
+		return nil, 0, err
 	}
-	return h.send(req, transport)
+	h := s.host(name)
+	transport, err := h.transport(w, by)
+	if err != nil {
+		closeBody(req)
+		return nil, 0, &fault{class: remote.ErrUnavailable, text: "certificates for " + h.name + ": " + scrub(err.Error())}
+	}
+	req, peer := by.watch(req)
+	resp, err := h.send(req, transport)
+	return resp, *peer, err
 }
 
 func (s *hosts) host(name string) *host {
@@ -81,21 +93,23 @@ type host struct {
 	health *health
 
 	mu         sync.Mutex
-	transports map[string]*http.Transport // by the key of the wire; mostly one
+	transports map[string]*http.Transport // by the keys of way and wire; mostly one
 	opens      time.Time                  // no request is sent before
 }
 
-// transport returns the connection pool for a wire.
-func (h *host) transport(w *wire) (*http.Transport, error) {
+// transport returns the connection pool for a wire and a way. Connections that
+// were allowed on one way are not used on another.
+func (h *host) transport(w *wire, by way) (*http.Transport, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.transports[w.key]
+	key := by.key() + " " + w.key
+	t := h.transports[key]
 	if t == nil {
 		var err error
-		if t, err = newTransport(h.opts, h.name, w); err != nil {
+		if t, err = newTransport(h.opts, h.name, w, by); err != nil {
 			return nil, err
 		}
-		h.transports[w.key] = t
+		h.transports[key] = t
 	}
 	return t, nil
 }
@@ -119,7 +133,10 @@ func (h *host) send(req *http.Request, transport *http.Transport) (*http.Respons
 	begun := time.Now()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		h.health.unanswered(req, begun, err)
+		var refused *refusal
+		if !errors.As(err, &refused) { // then it was not asked
+			h.health.unanswered(req, begun, err)
+		}
 		h.leave()
 		return nil, err
 	}

@@ -18,25 +18,36 @@ import (
 // maxRedirects is how many redirects in a row are followed.
 const maxRedirects = 5
 
+const (
+	// maxLocation is how long the URL of a redirect may be: one is kept for each
+	// blob.
+	maxLocation = 16 << 10
+	// maxLocationLife bounds what a URL says of when it expires: times of far
+	// away would overflow.
+	maxLocationLife = 100 * 365 * 24 * time.Hour
+)
+
 // A location is an address that a request can be sent to.
 type location struct {
 	url     *url.URL
 	home    bool      // it is the registry's, which gets the credential
+	limit   reach     // the nearest address that the server may have
 	expires time.Time // when not to use it any more; zero: never
 }
 
-// redirect returns where resp, an answer of l, sends us.
-func (l *location) redirect(resp *http.Response, o *Options) (*location, error) {
+// redirect returns where resp, an answer of l, sends us. The server that
+// answered leads no nearer than limit.
+func (l *location) redirect(resp *http.Response, limit reach, o *Options) (*location, error) {
+	if n := len(resp.Header.Get("Location")); n > maxLocation {
+		return nil, oddf("%s answers with a redirect to a URL of %d bytes", l.url.Host, n)
+	}
 	next, err := l.url.Parse(resp.Header.Get("Location"))
 	if err != nil || resp.Header.Get("Location") == "" || next.Host == "" {
 		return nil, oddf("%s answers with a redirect to nowhere", l.url.Host)
 	}
 	next.User, next.Fragment = nil, ""
-	switch {
-	case next.Scheme != "https" && (next.Scheme != "http" || l.url.Scheme == "https"):
+	if next.Scheme != "https" && (next.Scheme != "http" || l.url.Scheme == "https") {
 		return nil, oddf("%s redirects from %s to %s", l.url.Host, l.url.Scheme, scrub(next.Scheme))
-	case isLocal(next.Host) && !isLocal(l.url.Host):
-		return nil, oddf("%s redirects to %s, which is local", l.url.Host, scrub(next.Host))
 	}
 	now := time.Now()
 	serverNow := now
@@ -45,13 +56,13 @@ func (l *location) redirect(resp *http.Response, o *Options) (*location, error) 
 	}
 	life := o.LocationLife
 	if end, ok := expiry(next.Query()); ok {
-		life = end.Sub(serverNow)
+		life = min(max(end.Sub(serverNow), -maxLocationLife), maxLocationLife)
 	}
 	expires := now.Add(life - o.LocationMargin)
 	if !l.expires.IsZero() && l.expires.Before(expires) {
 		expires = l.expires
 	}
-	return &location{url: next, home: l.home && sameOrigin(l.url, next), expires: expires}, nil
+	return &location{url: next, home: l.home && sameOrigin(l.url, next), limit: limit, expires: expires}, nil
 }
 
 // expiry reads from the query of a signed URL when it expires, by the clock
@@ -116,7 +127,8 @@ func (e *endpoint) ask(ctx context.Context, method string, from *location, heade
 // goes to the registry alone, and not any more once a redirect has left it.
 func (e *endpoint) follow(ctx context.Context, method string, at *location, header http.Header) (*http.Response, *location, error) {
 	for hop := 0; ; hop++ {
-		resp, err := e.send(ctx, method, at, header)
+		r := &route{limit: at.limit}
+		resp, err := e.send(context.WithValue(ctx, routeKey{}, r), method, at, header)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -129,7 +141,7 @@ func (e *endpoint) follow(ctx context.Context, method string, at *location, head
 		if hop == maxRedirects {
 			return nil, nil, oddf("%s redirects more than %d times", e.host, maxRedirects)
 		}
-		if at, err = at.redirect(resp, e.client.opts); err != nil {
+		if at, err = at.redirect(resp, min(r.limit, r.from), e.client.opts); err != nil {
 			return nil, nil, err
 		}
 	}

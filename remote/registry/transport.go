@@ -11,26 +11,31 @@ import (
 )
 
 // newTransport returns the connection pool for one host, "name" or
-// "name:port", on behalf of a site with the wire w.
-func newTransport(o *Options, host string, w *wire) (*http.Transport, error) {
+// "name:port", on behalf of a site with the wire w, by a way.
+func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, error) {
 	conf, err := tlsConfig(o, host, w)
 	if err != nil {
 		return nil, err
 	}
-	proxy, dialTimeout := o.Proxy, o.DialTimeout
-	if w.proxy != nil {
-		proxy = http.ProxyURL(w.proxy)
-	}
+	dialTimeout := o.DialTimeout
 	if w.dialTimeout > 0 {
 		dialTimeout = w.dialTimeout
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
+	var proxy func(*http.Request) (*url.URL, error)
+	if by.proxy != nil {
+		proxy = http.ProxyURL(by.proxy)
+	} else if !o.AllowPrivate {
+		dialer.Control = (&gate{host: host, limit: by.limit, home: by.home}).control
+	}
 	return &http.Transport{
 		Proxy:                 proxy,
 		DialContext:           dialer.DialContext,
 		TLSClientConfig:       conf,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: o.HeaderTimeout,
+		// The default of 10 MB is held once for each request under way.
+		MaxResponseHeaderBytes: maxHeader,
 		// The default of 2 makes every further reader dial anew.
 		MaxIdleConnsPerHost: 2 * o.MaxRequests,
 		IdleConnTimeout:     90 * time.Second,
@@ -41,6 +46,10 @@ func newTransport(o *Options, host string, w *wire) (*http.Transport, error) {
 		HTTP2: &http.HTTP2Config{SendPingTimeout: o.StallTimeout / 2, PingTimeout: o.StallTimeout / 2},
 	}, nil
 }
+
+// maxHeader is how long the head of an answer may be. Signed URLs are the
+// longest that is in one, and have some kilobytes.
+const maxHeader = 256 << 10
 
 // A wire says how connections are made on behalf of a site: its own, and
 // those to its token server and its storage, which trust the same
@@ -77,16 +86,6 @@ func isLoopback(host string) bool {
 	}
 	addr, err := netip.ParseAddr(name)
 	return err == nil && addr.Unmap().IsLoopback()
-}
-
-// isLocal tells whether host is this machine or on its link, where no
-// registry from elsewhere has a reason to send us.
-func isLocal(host string) bool {
-	if isLoopback(host) {
-		return true
-	}
-	addr, err := netip.ParseAddr(hostname(host))
-	return err == nil && (addr.Unmap().IsLinkLocalUnicast() || addr.Unmap().IsUnspecified())
 }
 
 // hostname returns host without port, brackets and zone, in lower case.
