@@ -40,7 +40,8 @@ type Image struct {
 
 // Open resolves src for one platform: image index (nested ones too) to
 // manifest to config, each fetched by digest and checked against it, and
-// each layer's media type looked at. No layer is read.
+// each layer's media type looked at. No layer is read. What is fetched has at
+// most 32 MiB altogether.
 //
 // platform is written as containerd does ("linux/arm/v7", "arm64"); empty
 // means the host's. An image index is searched as containerd does, so arm/v7
@@ -86,7 +87,8 @@ func Open(ctx context.Context, src Source, platform string) (*Image, error) {
 
 // An opener reads the parts of one image.
 type opener struct {
-	src Source
+	src  Source
+	read int64 // bytes of all documents so far
 }
 
 // fail puts the image's name, and that of the part at fault, before err.
@@ -152,7 +154,9 @@ func (o *opener) platformOf(ctx context.Context, desc ocispec.Descriptor) (*ocis
 	if err != nil {
 		return nil, err
 	}
-	var m ocispec.Manifest
+	var m struct {
+		Config ocispec.Descriptor `json:"config"`
+	}
 	if k != kindManifest || json.Unmarshal(content, &m) != nil || !isImageConfig(m.Config.MediaType) {
 		return nil, nil
 	}
@@ -189,20 +193,34 @@ func (o *opener) fetch(ctx context.Context, part string, desc ocispec.Descriptor
 		return nil, o.fail(part, fmt.Errorf("%w: digest %s: %w", ErrUnsupported, quote(desc.Digest.String()), err))
 	}
 	part += " " + desc.Digest.String()
-	if desc.Size < 0 || desc.Size > limit {
-		return nil, o.fail(part, fmt.Errorf("%w: %d bytes; imgfs reads up to %d", ErrUnsupported, desc.Size, limit))
+	if err := o.admit(desc.Size, limit); err != nil {
+		return nil, o.fail(part, err)
 	}
 	content, err := o.src.Fetch(ctx, bare(desc))
 	if err != nil {
 		return nil, err
 	}
-	if n := int64(len(content)); n > limit {
-		return nil, o.fail(part, fmt.Errorf("%w: %d bytes; imgfs reads up to %d", ErrUnsupported, n, limit))
+	// Files go by their digest, and may have another size than is stated.
+	if err := o.admit(int64(len(content)), limit); err != nil {
+		return nil, o.fail(part, err)
 	}
+	o.read += int64(len(content))
 	if got := desc.Digest.Algorithm().FromBytes(content); got != desc.Digest {
 		return nil, o.fail(part, fmt.Errorf("%w: the content has %s", ErrDigest, got))
 	}
 	return content, nil
+}
+
+// admit tells whether a document of n bytes may be read, of which the kind may
+// have limit.
+func (o *opener) admit(n, limit int64) error {
+	switch {
+	case n < 0 || n > limit:
+		return fmt.Errorf("%w: %d bytes; imgfs reads up to %d", ErrUnsupported, n, limit)
+	case n > maxDocuments-o.read:
+		return fmt.Errorf("%w: %d bytes, after %d of other manifests, image indexes and configs; imgfs reads up to %d of an image", ErrUnsupported, n, o.read, maxDocuments)
+	}
+	return nil
 }
 
 // bare returns of desc what a source needs to find the content: neither

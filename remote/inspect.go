@@ -46,9 +46,11 @@ type InspectedLayer struct {
 // Inspect describes img, which comes from Open.
 func Inspect(img *Image) Inspection {
 	// Open has parsed both.
-	var m ocispec.Manifest
+	m, err := readManifest(img.Manifest)
+	if err != nil {
+		m = new(ocispec.Manifest)
+	}
 	var c config
-	_ = json.Unmarshal(img.Manifest, &m)
 	_ = json.Unmarshal(img.Config, &c)
 	in := Inspection{
 		Name:          img.Source.Repository(),

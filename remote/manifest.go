@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	// digest.Digest.Validate knows an algorithm only if it is linked in.
 	_ "crypto/sha256"
 	_ "crypto/sha512"
@@ -14,12 +15,21 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// What a manifest, image index or config may measure at most. Registries
-// commonly take 4 MiB of manifest; the largest known index has 0.4 MB.
+// What a manifest, image index or config may measure at most, and all of an
+// image. Registries commonly take 4 MiB of manifest; the largest known index has
+// 0.4 MB.
 const (
 	maxManifestSize = 8 << 20
 	maxConfigSize   = 16 << 20
+	maxDocuments    = 32 << 20
 )
+
+// maxLayers is how many layers an image may have; docker makes up to 127.
+const maxLayers = 4096
+
+// maxImageSize is what all layers of an image may measure: no sum of their
+// sizes overflows, and none is inexact in JSON.
+const maxImageSize = 1 << 53
 
 // A document holds what tells the kinds of manifest apart.
 type document struct {
@@ -101,12 +111,35 @@ func jsonError(err error) error {
 	return fmt.Errorf("its %s cannot be a JSON %s", wrong.Field, wrong.Value)
 }
 
+// eachDescriptor calls f with each descriptor of a JSON array, or with what is
+// wrong with it, until f returns an error. It holds one at a time.
+func eachDescriptor(array json.RawMessage, f func(ocispec.Descriptor, error) error) error {
+	if len(array) == 0 || bytes.Equal(array, []byte("null")) {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(array))
+	if start, err := dec.Token(); err != nil || start != json.Delim('[') {
+		return f(ocispec.Descriptor{}, fmt.Errorf("%w: its list of descriptors is no JSON array", ErrUnsupported))
+	}
+	for dec.More() {
+		var desc ocispec.Descriptor
+		err := dec.Decode(&desc)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
+		}
+		if err := cmp.Or(f(desc, err), err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // parseManifest reads an image manifest and checks that each part can be
 // mounted.
 func parseManifest(content []byte) (*ocispec.Manifest, error) {
-	m := new(ocispec.Manifest)
-	if err := json.Unmarshal(content, m); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
+	m, err := readManifest(content)
+	if err != nil {
+		return nil, err
 	}
 	if t := m.Config.MediaType; !isImageConfig(t) {
 		return nil, fmt.Errorf("%w: its config has media type %s: %s", ErrUnsupported, quote(t), describeArtifact(t))
@@ -126,6 +159,34 @@ func parseManifest(content []byte) (*ocispec.Manifest, error) {
 		}
 	}
 	return m, nil
+}
+
+// readManifest reads what imgfs needs of an image manifest. It refuses one that
+// lists more layers, or larger ones, than any image has, before all of them are
+// in memory.
+func readManifest(content []byte) (*ocispec.Manifest, error) {
+	var doc struct {
+		Config ocispec.Descriptor `json:"config"`
+		Layers json.RawMessage    `json:"layers"`
+	}
+	if err := json.Unmarshal(content, &doc); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
+	}
+	m, total := &ocispec.Manifest{Config: doc.Config}, int64(0)
+	err := eachDescriptor(doc.Layers, func(desc ocispec.Descriptor, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case len(m.Layers) == maxLayers:
+			return fmt.Errorf("%w: more than %d layers", ErrUnsupported, maxLayers)
+		case desc.Size > maxImageSize-total:
+			return fmt.Errorf("%w: layer %s has size %d; imgfs reads images of up to %d bytes", ErrUnsupported, quote(desc.Digest.String()), desc.Size, int64(maxImageSize))
+		}
+		total += max(desc.Size, 0)
+		m.Layers = append(m.Layers, desc)
+		return nil
+	})
+	return m, err
 }
 
 // A config is what imgfs reads of an image's config.

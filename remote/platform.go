@@ -20,6 +20,9 @@ const (
 	// maxIndexReads bounds what one image index can make imgfs fetch before
 	// it has chosen.
 	maxIndexReads = 64
+	// maxIndexEntries bounds the entries of all image indexes of an image. In
+	// memory each takes up to fifty times its JSON.
+	maxIndexEntries = 16 << 10
 	// maxPlatformsNamed bounds the list in an error.
 	maxPlatformsNamed = 32
 )
@@ -78,9 +81,10 @@ func shown(s string) string {
 
 // An indexWalk gathers the images of an image index.
 type indexWalk struct {
-	opener *opener
-	want   wish
-	reads  int
+	opener  *opener
+	want    wish
+	reads   int
+	entries int
 	// fit holds the manifests that state a platform that matches, silent
 	// those that state none, and there all platforms stated.
 	fit, silent []ocispec.Descriptor
@@ -118,30 +122,41 @@ func (o *opener) choose(ctx context.Context, index []byte, want wish) (ocispec.D
 // gather sorts the entries of an image index into w, and those of the
 // indexes within it.
 func (w *indexWalk) gather(ctx context.Context, content []byte, depth int) error {
-	var index ocispec.Index
+	var index struct {
+		Manifests json.RawMessage `json:"manifests"`
+	}
 	if err := json.Unmarshal(content, &index); err != nil {
 		return w.opener.fail("image index", fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err)))
 	}
-	for _, desc := range index.Manifests {
-		if !isImageEntry(desc) {
-			continue
+	return eachDescriptor(index.Manifests, func(desc ocispec.Descriptor, err error) error {
+		if err != nil {
+			return w.opener.fail("image index", err)
 		}
-		if desc.Platform != nil {
-			w.there = append(w.there, *desc.Platform)
-			if !w.want.Match(*desc.Platform) {
-				continue
-			}
+		if w.entries++; w.entries > maxIndexEntries {
+			return w.opener.fail("image index", fmt.Errorf("%w: more than %d entries, with those of indexes within it", ErrUnsupported, maxIndexEntries))
 		}
-		switch {
-		case kindOf(desc.MediaType) == kindIndex:
-			if err := w.descend(ctx, desc, depth+1); err != nil {
-				return err
-			}
-		case desc.Platform != nil:
-			w.fit = append(w.fit, desc)
-		default:
-			w.silent = append(w.silent, desc)
+		return w.sort(ctx, desc, depth)
+	})
+}
+
+// sort puts an entry where it belongs, or those of the index that it is.
+func (w *indexWalk) sort(ctx context.Context, desc ocispec.Descriptor, depth int) error {
+	if !isImageEntry(desc) {
+		return nil
+	}
+	if desc.Platform != nil {
+		w.there = append(w.there, *desc.Platform)
+		if !w.want.Match(*desc.Platform) {
+			return nil
 		}
+	}
+	switch {
+	case kindOf(desc.MediaType) == kindIndex:
+		return w.descend(ctx, desc, depth+1)
+	case desc.Platform != nil:
+		w.fit = append(w.fit, desc)
+	default:
+		w.silent = append(w.silent, desc)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@
 package ocilayout
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -145,7 +146,9 @@ func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	if err != nil {
 		return ocispec.Descriptor{}, s.fail(err)
 	}
-	var index ocispec.Index
+	var index struct {
+		Manifests entries `json:"manifests"`
+	}
 	if err := json.Unmarshal(content, &index); err != nil {
 		return ocispec.Descriptor{}, s.fail(fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageIndexFile, err))
 	}
@@ -160,6 +163,38 @@ func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, s.fail(err)
 	}
 	return desc, nil
+}
+
+// maxEntries is how many entries index.json may have. In memory each takes up to
+// fifty times its JSON, and what describes an image has 130 bytes of that.
+const maxEntries = 64 << 10
+
+// entries are those of index.json.
+type entries []ocispec.Descriptor
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *entries) UnmarshalJSON(array []byte) error {
+	*e = nil
+	dec := json.NewDecoder(bytes.NewReader(array))
+	switch start, err := dec.Token(); {
+	case err != nil:
+		return err
+	case start == nil: // null
+		return nil
+	case start != json.Delim('['):
+		return errors.New("its manifests are no JSON array")
+	}
+	for dec.More() {
+		if len(*e) == maxEntries {
+			return fmt.Errorf("more than %d entries", maxEntries)
+		}
+		var desc ocispec.Descriptor
+		if err := dec.Decode(&desc); err != nil {
+			return err
+		}
+		*e = append(*e, desc)
+	}
+	return nil
 }
 
 // Fetch implements remote.Source.
