@@ -182,6 +182,10 @@ func (c *tokenCache) fetch(ctx context.Context, scheme auth.Scheme, fetch func(c
 	return token, err
 }
 
+// maxScopes is about how many scopes tokens are kept for. A registry demands
+// one, or two.
+const maxScopes = 16
+
 // store keeps a token for all of scopes: the one that the registry demanded
 // and the one that was expected. If they differ and the token were not found
 // under both, each request would be sent twice.
@@ -192,7 +196,8 @@ func (c *tokenCache) store(scheme auth.Scheme, scopes []string, token string, er
 		c.failed, c.failAt = err, time.Now()
 		return
 	}
-	if c.scheme != scheme {
+	// A registry can demand another scope for each request.
+	if c.scheme != scheme || len(c.tokens) > maxScopes {
 		clear(c.tokens)
 	}
 	c.scheme = scheme

@@ -178,7 +178,7 @@ func (e *endpoint) oras(ctx context.Context) (*orasremote.Repository, error) {
 		Reference:          registry.Reference{Registry: e.host, Repository: e.ref.Repository},
 		PlainHTTP:          at.url.Scheme == "http",
 		ManifestMediaTypes: manifestTypes(),
-		TagListMaxPages:    maxTagPages,
+		MaxMetadataBytes:   maxTagPage,
 	}, nil
 }
 

@@ -27,10 +27,7 @@ const (
 	dockerUnsignedSchema1 = "application/vnd.docker.distribution.manifest.v1+json"
 )
 
-const (
-	maxDocument = 16 << 20 // bytes of a manifest, image index or config
-	maxTagPages = 1000
-)
+const maxDocument = 16 << 20 // bytes of a manifest, image index or config
 
 func manifestTypes() []string {
 	return []string{

@@ -87,26 +87,6 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte
 	return content, nil
 }
 
-// Tags returns all tags of the repository, in the registry's order.
-func (r *Repository) Tags(ctx context.Context) ([]string, error) {
-	var tags []string
-	err := r.retry(ctx, r.Repository(), true, func(ctx context.Context, e *endpoint) error {
-		tags = nil
-		repo, err := e.oras(ctx)
-		if err != nil {
-			return err
-		}
-		return repo.Tags(ctx, "", func(page []string) error {
-			tags = append(tags, page...)
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, wrap("tags of "+r.Repository(), err)
-	}
-	return tags, nil
-}
-
 // Blob returns a reader of the blob that desc describes. All readers of a
 // digest share what is known of where it is.
 func (r *Repository) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
