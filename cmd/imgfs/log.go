@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -10,8 +11,10 @@ import (
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
-// maxLog is when a log file is put aside and a new one begun.
-const maxLog = 1 << 20
+const (
+	maxLog  = 1 << 20 // bytes of the log and of what was put aside of it
+	maxLine = 8 << 10 // bytes of a line
+)
 
 // A mountLog takes what a mount has to say while it serves: on stderr in the
 // foreground, in the file imgfs.log of the cache directory else. The mounts
@@ -43,5 +46,10 @@ func (l *mountLog) toFile() {
 func (l *mountLog) printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintf(l.w, "%s imgfs: %s: %s\n", time.Now().Format(time.RFC3339), printable.Name(l.dir), printable.Line(fmt.Sprintf(format, args...)))
+	line := fmt.Sprintf("%s imgfs: %s: %s", time.Now().Format(time.RFC3339), printable.Name(l.dir), printable.Line(fmt.Sprintf(format, args...)))
+	if len(line) > maxLine {
+		line = strings.ToValidUTF8(line[:maxLine], "") + "…"
+	}
+	// Of a log that cannot be written nobody can be told.
+	_, _ = io.WriteString(l.w, line+"\n")
 }

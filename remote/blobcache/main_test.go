@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 		crowd(os.Args[1])
 	case "claim":
 		claimer(os.Args[1])
+	case "log":
+		writeLog(os.Args[1], os.Args[2])
 	case "use":
 		useAll(os.Args[1])
 	case "use without":
