@@ -18,6 +18,10 @@ import (
 // The kernel asks again at once for what its readahead failed to get.
 const repeat = time.Second
 
+// When so many failures of different files were logged, there is one line a
+// second.
+const manyFailures = 50
+
 // A failureLog turns errors of the tree into errno values and logs those that
 // the errno does not explain.
 type failureLog struct {
@@ -25,8 +29,11 @@ type failureLog struct {
 	logf func(format string, args ...any)
 	told func(err error) bool // nil: the user knows nothing
 
-	mu   sync.Mutex
-	seen map[failure]time.Time
+	mu      sync.Mutex
+	seen    map[failure]time.Time
+	spent   int       // of manyFailures
+	earned  time.Time // when spent was less last
+	skipped int       // failures since the last line
 }
 
 type failure struct {
@@ -50,8 +57,9 @@ func (l *failureLog) status(ctx context.Context, op string, n fs.Node, err error
 	if l.told != nil && l.told(err) {
 		return fuse.EIO
 	}
-	if l.first(failure{n.Ino(), err.Error()}, time.Now()) {
-		l.logf("%s %q: %v", op, pathOf(l.tree, n.Ino()), err)
+	now := time.Now()
+	if l.first(failure{n.Ino(), err.Error()}, now) {
+		l.log(op, n, err, now)
 	}
 	if errors.Is(err, iofs.ErrPermission) {
 		return fuse.EACCES
@@ -71,6 +79,35 @@ func (l *failureLog) first(f failure, now time.Time) bool {
 	}
 	l.seen[f] = now
 	return true
+}
+
+// log writes the line of a failure, or counts it if there were too many.
+func (l *failureLog) log(op string, n fs.Node, err error, now time.Time) {
+	skipped, ok := l.admit(now)
+	switch {
+	case !ok:
+	case skipped > 0:
+		l.logf("%s %q: %v (%d failures before it are not in the log)", op, pathOf(l.tree, n.Ino()), err, skipped)
+	default:
+		l.logf("%s %q: %v", op, pathOf(l.tree, n.Ino()), err)
+	}
+}
+
+// admit tells whether there may be a line, and how many failures since the last
+// one have none.
+func (l *failureLog) admit(now time.Time) (skipped int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if since := int(now.Sub(l.earned) / repeat); since > 0 {
+		l.spent, l.earned = max(l.spent-since, 0), now
+	}
+	if l.spent >= manyFailures {
+		l.skipped++
+		return 0, false
+	}
+	l.spent++
+	skipped, l.skipped = l.skipped, 0
+	return skipped, true
 }
 
 // pathOf returns a path of an inode, for a log line. It searches the tree:

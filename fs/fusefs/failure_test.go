@@ -207,3 +207,34 @@ func testUnmountEndsBlockedReads(t *testing.T, w who) {
 		t.Errorf("the log is %q, want nothing", c.logs)
 	}
 }
+
+// Thousands of files that cannot be read make some lines, not thousands.
+func TestFailuresOfManyFiles(t *testing.T) {
+	var lines []string
+	tree := treeNamed(t, "sample")
+	l := failureLog{tree: tree, logf: func(f string, a ...any) { lines = append(lines, fmt.Sprintf(f, a...)) }}
+	n := mustLookup(t, tree, "/etc/deep/er")
+	now := time.Unix(noon, 0)
+	for range 4000 {
+		l.log("read", n, errFaulty, now)
+	}
+	if len(lines) != manyFailures {
+		t.Errorf("%d lines of 4000 failures at once, want %d", len(lines), manyFailures)
+	}
+	lines = nil
+	for i := range 100 {
+		l.log("read", n, errFaulty, now.Add(time.Duration(i+1)*repeat/10))
+	}
+	want := fmt.Sprintf("read %q: %v (%d failures before it are not in the log)", "/etc/deep/er", errFaulty, 4000-manyFailures+9)
+	if len(lines) != 10 || lines[0] != want {
+		t.Errorf("got %d lines of ten seconds, the first %q, want 10 and %q", len(lines), lines[0], want)
+	}
+	now = now.Add(time.Hour)
+	lines = nil
+	for range 2 * manyFailures {
+		l.log("read", n, errFaulty, now)
+	}
+	if len(lines) != manyFailures {
+		t.Errorf("%d lines after an hour, want %d", len(lines), manyFailures)
+	}
+}
