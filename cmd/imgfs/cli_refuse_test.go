@@ -73,6 +73,21 @@ func TestRefusedLogin(t *testing.T) {
 	}
 }
 
+// A registry that leads where it may not is named, and the flag that allows it.
+// Even a registry on this machine may not lead to an address that no server has.
+func TestRefusedAddress(t *testing.T) {
+	alone(t)
+	for kind, command := range map[registrytest.Kind]string{registrytest.Manifest: "ls", registrytest.Blob: "index"} {
+		t.Run(string(kind), func(t *testing.T) {
+			reg := registrytest.New(t, nil)
+			image, _ := publish(t, reg, small)
+			reg.Inject(kind, registrytest.Always(registrytest.Redirect("https://255.255.255.255/x")))
+			says := []string{reg.Host() + "/app", "unavailable: refused address: " + reg.Host() + " leads to 255.255.255.255, a reserved address"}
+			checkRefusal(t, invoke(t, "--cache-dir", t.TempDir(), command, image), exitError, says, "--allow-private")
+		})
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	alone(t)
 	reg := registrytest.New(t, nil)

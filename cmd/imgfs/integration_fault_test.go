@@ -110,6 +110,13 @@ func TestMountFault25BlobGone(t *testing.T) {
 	testMountFault(t, mountFault{hard: always(registrytest.Status(404)), atOnce: true})
 }
 
+// Fifty bytes a second are as good as none.
+func TestMountFault26Trickle(t *testing.T) {
+	testMountFault(t, mountFault{hard: func(s *registrytest.Server) func(int) registrytest.Fault {
+		return registrytest.Always(s.Trickle(1000, 1, 20*time.Millisecond))
+	}})
+}
+
 func always(f registrytest.Fault) func(*registrytest.Server) func(int) registrytest.Fault {
 	return func(*registrytest.Server) func(int) registrytest.Fault { return registrytest.Always(f) }
 }

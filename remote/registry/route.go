@@ -81,7 +81,7 @@ func (e *endpoint) named(u *url.URL) bool {
 type way struct {
 	limit reach    // the nearest address allowed
 	proxy *url.URL // nil: none
-	home  *home    // of a server that the user named; nil: he did not
+	home  *home    // of a server that the user named, unless all is allowed
 }
 
 func (w way) key() string {
@@ -94,16 +94,15 @@ func (w way) key() string {
 // way returns how to connect for req. What a name stands for is judged when
 // the connection is made, see gate. A proxy finds that out for itself: then
 // only addresses that are written out can be judged.
-func (s *hosts) way(req *http.Request, w *wire, limit reach) (way, error) {
-	if s.opts.AllowPrivate {
-		limit = reachAny
-	}
-	by := way{limit: limit, proxy: w.proxy}
-	if by.proxy == nil {
-		var err error
+func (s *hosts) way(req *http.Request, w *wire, limit reach) (by way, err error) {
+	if by.proxy = w.proxy; by.proxy == nil {
 		if by.proxy, err = s.opts.Proxy(req); err != nil {
 			return by, err
 		}
+	}
+	if by.limit = limit; s.opts.AllowPrivate {
+		by.limit = reachAny
+		return by, nil
 	}
 	if limit == reachAny {
 		by.home = s.home(hostname(req.URL.Host))
