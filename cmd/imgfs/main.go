@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,6 +17,7 @@ import (
 func main() {
 	limitMemory(nil)
 	noCoreFiles()
+	log.SetOutput(io.Discard) // net/http writes there what servers send unasked
 	keepToOurselves()
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	e := newEnv(os.Stdout, os.Stderr)

@@ -120,15 +120,15 @@ func TestFault26Trickle(t *testing.T) {
 func TestFault26Mirror(t *testing.T) {
 	t.Parallel()
 	m := newMirrored(t, 1, "")
-	m.opts.ReadTimeout, m.opts.StallTimeout, m.opts.MirrorTimeout = 20*time.Second, time.Second, time.Second
+	m.opts.ReadTimeout, m.opts.StallTimeout, m.opts.MirrorTimeout = longest, 3*time.Second, 3*time.Second
 	m.mirrors[0].Inject(registrytest.Blob, registrytest.Always(m.mirrors[0].Trickle(0, 1, 100*time.Millisecond)))
 	r := open(t, m.upstream, m.opts)
 	start := time.Now()
 	m.read(t, r)
-	if n := m.mirrors[0].Count(registrytest.Blob); n != 2 {
-		t.Errorf("the mirror was asked %d times, want once without a token and once with it", n)
+	if n := m.mirrors[0].Count(registrytest.Blob); n < 1 || n > 2 {
+		t.Errorf("the mirror was asked %d times, want once, or once more for want of a token", n)
 	}
-	if d := time.Since(start); d > 15*time.Second {
+	if d := time.Since(start); d > longest-5*time.Second {
 		t.Errorf("it took %s to leave the mirror", d)
 	}
 }
@@ -139,12 +139,12 @@ func TestFault26SlowLine(t *testing.T) {
 	for _, readers := range []int{1, 16} {
 		t.Run(fmt.Sprint(readers, " readers"), func(t *testing.T) {
 			bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
-				opts.ReadTimeout, opts.StallTimeout = 4*time.Second, 3*time.Second
+				opts.ReadTimeout, opts.StallTimeout = 8*time.Second, 7*time.Second
 				content := noise(1, blobSize)
 				b := blobOf(t, open(t, s, opts), s.PutBlob(ocispec.MediaTypeImageLayer, content))
 				// Ten KiB a second for all, and for longer than a read waits.
 				s.Inject(registrytest.Blob, registrytest.Always(s.Trickle(0, 1024/readers, 100*time.Millisecond)))
-				all := 60 << 10
+				all := 96_000 // of blobSize
 				done := make(chan error)
 				for i := range readers {
 					go func() { done <- check(t.Context(), b, content, i*all/readers, all/readers) }()

@@ -69,7 +69,7 @@ func (s *hosts) host(name string) *host {
 			delete(s.byName, old)
 		}
 	}
-	h := &host{name: name, opts: s.opts, transports: make(map[string]*http.Transport),
+	h := &host{name: name, opts: s.opts, transports: make(map[pool]*http.Transport),
 		slots: make(chan struct{}, s.opts.MaxRequests), health: newHealth(s.opts, name)}
 	s.byName[name] = h
 	return h
@@ -93,8 +93,8 @@ type host struct {
 	health *health
 
 	mu         sync.Mutex
-	transports map[string]*http.Transport // by the keys of way and wire; mostly one
-	opens      time.Time                  // no request is sent before
+	transports map[pool]*http.Transport // mostly one
+	opens      time.Time                // no request is sent before
 }
 
 // transport returns the connection pool for a wire and a way. Connections that
@@ -102,7 +102,7 @@ type host struct {
 func (h *host) transport(w *wire, by way) (*http.Transport, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	key := by.key() + " " + w.key
+	key := by.pool(w)
 	t := h.transports[key]
 	if t == nil {
 		var err error

@@ -32,6 +32,7 @@ type location struct {
 	url     *url.URL
 	home    bool      // it is the registry's, which gets the credential
 	limit   reach     // the nearest address that the server may have
+	named   bool      // the user named it: it may have any
 	expires time.Time // when not to use it any more; zero: never
 }
 
@@ -127,7 +128,7 @@ func (e *endpoint) ask(ctx context.Context, method string, from *location, heade
 // goes to the registry alone, and not any more once a redirect has left it.
 func (e *endpoint) follow(ctx context.Context, method string, at *location, header http.Header) (*http.Response, *location, error) {
 	for hop := 0; ; hop++ {
-		r := &route{limit: at.limit}
+		r := &route{limit: at.limit, named: at.named}
 		resp, err := e.send(context.WithValue(ctx, routeKey{}, r), method, at, header)
 		if err != nil {
 			return nil, nil, err
@@ -144,6 +145,7 @@ func (e *endpoint) follow(ctx context.Context, method string, at *location, head
 		if at, err = at.redirect(resp, min(r.limit, r.from), e.client.opts); err != nil {
 			return nil, nil, err
 		}
+		at.named = e.named(at.url)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -30,6 +31,7 @@ var ErrPrivate = fmt.Errorf("%w: refused address", remote.ErrUnavailable)
 type route struct {
 	limit reach
 	from  reach
+	named bool // the user named the server, so that it may be anywhere
 }
 
 type routeKey struct{}
@@ -47,7 +49,7 @@ func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	r := routeOf(req.Context())
 	limit, token := r.limit, req.Context().Value(tokenRequestKey{}) != nil
 	switch {
-	case e.named(req.URL):
+	case r.named && !token, e.own(req.URL), token && e.named(req.URL):
 		limit = reachAny
 	case token:
 		limit = min(r.limit, r.from)
@@ -66,15 +68,19 @@ func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// own tells whether a URL is the endpoint's.
+func (e *endpoint) own(u *url.URL) bool { return servedBy(u, e.host) }
+
 // named tells whether the user named a server: as the registry, as another
 // place for its images, or by a directory of certificates for it.
 func (e *endpoint) named(u *url.URL) bool {
-	for _, host := range e.known {
-		if hostname(u.Host) == hostname(host) && port(u) == port(&url.URL{Scheme: u.Scheme, Host: host}) {
-			return true
-		}
-	}
-	return hasCertDir(e.client.opts, strings.ToLower(u.Host))
+	return slices.ContainsFunc(e.known, func(host string) bool { return servedBy(u, host) }) ||
+		hasCertDir(e.client.opts, strings.ToLower(u.Host))
+}
+
+// servedBy tells whether a URL is of a host, "name" or "name:port".
+func servedBy(u *url.URL, host string) bool {
+	return hostname(u.Host) == hostname(host) && port(u) == port(&url.URL{Scheme: u.Scheme, Host: host})
 }
 
 // A way is how connections for a request are made.
@@ -84,11 +90,18 @@ type way struct {
 	home  *home    // of a server that the user named, unless all is allowed
 }
 
-func (w way) key() string {
-	if w.proxy == nil {
-		return fmt.Sprint(int(w.limit))
+// A pool names connections that may be used for each other.
+type pool struct {
+	limit       reach
+	proxy, wire string
+}
+
+func (w way) pool(on *wire) pool {
+	p := pool{limit: w.limit, wire: on.key}
+	if w.proxy != nil {
+		p.proxy = w.proxy.String()
 	}
-	return fmt.Sprint(int(w.limit), w.proxy)
+	return p
 }
 
 // way returns how to connect for req. What a name stands for is judged when
