@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgfs/imgfs/internal/seal"
 	"github.com/imgfs/imgfs/remote/beneath"
 )
 
@@ -23,6 +24,10 @@ const (
 	blockSize   = 4096
 
 	maxChunk = 16 << 20
+
+	// sealBlock is the length of the pieces of a chunk that are sealed, and
+	// read back, each for itself: a divisor of most chunks.
+	sealBlock = 16 << 10
 
 	// noteAfter is how old, in seconds, a chunk's state word gets before its
 	// use is noted again. What it costs is one small write a chunk in that
@@ -104,9 +109,20 @@ type blobFile struct {
 	// unsure: chunks may be removed without the epoch saying so, as the lock
 	// of the file was not taken.
 	unsure bool
-	// sound is not 0 for each chunk whose bytes in the file this process has
-	// checked, or written, in this epoch: it is the state word that it knows.
-	sound []atomic.Uint32
+	// sound is not 0 for each chunk whose bytes this process has checked, or
+	// written, in this epoch: it is the state word that it knows. What is read
+	// of it must still be the bytes that are sealed.
+	sound  []atomic.Uint32
+	sealed *seal.Table
+}
+
+// track makes room for what becomes known of the chunks.
+func (b *blobFile) track() {
+	block := int64(sealBlock)
+	if b.chunk%block != 0 {
+		block = blockSize
+	}
+	b.sound, b.sealed = make([]atomic.Uint32, b.chunks()), seal.NewTable(seal.NewKey(), b.size, block)
 }
 
 // errNoFile: there is no blob file, and none is to be made.
@@ -143,7 +159,7 @@ func openBlobFile(d *beneath.Dir, name string, l layout, how blobMode) (*blobFil
 		}
 		b := &blobFile{layout: l, f: f}
 		if b.epoch, err = b.prepare(d, name, how); b.epoch != 0 {
-			b.sound = make([]atomic.Uint32, l.chunks())
+			b.track()
 			return b, nil
 		}
 		f.Close()
@@ -222,7 +238,7 @@ func retire(f *os.File) {
 }
 
 // current reports whether the file still has the epoch it was opened at. If
-// so, bytes read from sound chunks before are what was checked.
+// so, nobody has taken anything away from it.
 func (b *blobFile) current() bool {
 	var p [8]byte
 	_, err := b.f.ReadAt(p[:], b.footer()+epochOff)
@@ -246,14 +262,15 @@ func (b *blobFile) setWord(k int64, w uint32) error {
 	return err
 }
 
-// setSound says that chunk k has been checked, and is being used.
-func (b *blobFile) setSound(k int64) {
+// setSound says that chunk k is data, which has been checked and is being used.
+func (b *blobFile) setSound(k int64, data []byte) {
 	if b.unsure {
 		if w, now := b.present(k, k+1)[0], stamp(); w != 0 && now-w >= noteAfter {
 			_ = b.setWord(k, now)
 		}
 		return
 	}
+	b.sealed.Seal(k*b.chunk, data)
 	if b.sound[k].CompareAndSwap(0, b.present(k, k+1)[0]) {
 		b.touch(k, k+1)
 	}
@@ -283,21 +300,23 @@ func (b *blobFile) hollow(k int64) bool {
 	return errors.Is(err, unix.ENXIO) || err == nil && at >= blocks(end)
 }
 
-// readSound reads p from off, if all chunks from first to end are sound. The
-// range must lie in these chunks.
+// readSound reads p from off, if all chunks from first to end are sound, and
+// what is read of them is what was checked. The range must lie in these chunks.
 func (b *blobFile) readSound(p []byte, off, first, end int64) bool {
 	for k := first; k < end; k++ {
 		if !b.isSound(k) {
 			return false
 		}
 	}
-	if _, err := b.f.ReadAt(p, off); err != nil {
+	if !b.sealed.Read(b.f, p, off) {
+		// They may be right all the same: who wants them checks them whole.
 		for k := first; k < end; k++ {
 			b.clearSound(k)
 		}
 		return false
 	}
-	// Only now: chunks may have been removed while they were read.
+	// Bytes that were removed had not been what was checked. But who goes on
+	// with a file that is not the blob's any more keeps it on the disk.
 	if !b.current() {
 		return false
 	}

@@ -14,6 +14,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/seal"
+	"github.com/imgfs/imgfs/remote"
 )
 
 // docs/cache-format.md, "Contents".
@@ -23,6 +26,9 @@ const (
 
 	// contentPiece is how much is read of a content at once.
 	contentPiece = 128 << 10
+	// contentBlock is the length of the pieces of a content that are sealed: what
+	// a page fault asks for.
+	contentBlock = 4 << 10
 	// contentTouch is how old the time of modification gets before a use is
 	// noted again.
 	contentTouch = 10 * time.Minute
@@ -32,13 +38,55 @@ const (
 // a regular file, whole and checked by this process. While it is open it is not
 // removed to make room. It is safe for concurrent use.
 type Content struct {
-	f    *os.File
-	size int64
+	c      *Cache
+	digest digest.Digest
+	f      *os.File
+	size   int64
+	known  *checkedContent // nil before it was checked
 }
 
-// File returns the open file, which cannot be written. Its offset is nobody's:
-// use ReadAt. It is closed by Close.
+// File returns the open file, which cannot be written, for the kernel to read.
+// Nothing looks at what it reads then: see Unchanged. It is closed by Close.
 func (x *Content) File() *os.File { return x.f }
+
+// ReadAt reads len(p) bytes from off, like io.ReaderAt, which are still those
+// that were checked. If the file has others by now, or cannot be read, it is
+// removed, and the error wraps remote.ErrDigest: from then on the content is not
+// there.
+func (x *Content) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("content %s: read at negative offset %d: %w", x.digest, off, fs.ErrInvalid)
+	}
+	if off >= x.size {
+		return 0, io.EOF
+	}
+	var atEnd error
+	if rest := x.size - off; int64(len(p)) > rest {
+		p, atEnd = p[:rest], io.EOF
+	}
+	if x.known.sealed.Read(x.f, p, off) {
+		return len(p), atEnd
+	}
+	if _, err := x.f.Stat(); errors.Is(err, os.ErrClosed) {
+		return 0, contentError(x.digest, err)
+	}
+	if err := x.c.dropContent(x); err != nil {
+		x.c.diskFailed(err)
+	}
+	return 0, fmt.Errorf("content %s: it has changed on disk: %w", x.digest, remote.ErrDigest)
+}
+
+// Unchanged reports whether nobody has written to the file, or removed it, since
+// it was checked, as far as its time of change says. If not, the next OpenContent
+// checks it again.
+func (x *Content) Unchanged() bool {
+	id, _, err := identify(x.f)
+	if err == nil && x.c.contents.unchanged(x.known, id) {
+		return true
+	}
+	x.c.contents.forget(x.digest)
+	return false
+}
 
 // Size returns the content's length in bytes.
 func (x *Content) Size() int64 { return x.size }
@@ -58,12 +106,14 @@ type contents struct {
 	mu sync.Mutex
 	// checked are the files that this process has compared with their
 	// digests, or has written.
-	checked map[digest.Digest]identity
+	checked map[digest.Digest]*checkedContent
+	key     *seal.Key
 }
 
 func (k *contents) init() {
 	k.closing = make(chan struct{})
-	k.checked = map[digest.Digest]identity{}
+	k.checked = map[digest.Digest]*checkedContent{}
+	k.key = seal.NewKey()
 	k.use.idle = contentIdle
 }
 
@@ -130,17 +180,20 @@ func (c *Cache) OpenCheckedContent(d digest.Digest, size int64) (*Content, error
 	if err != nil {
 		return nil, contentError(d, err)
 	}
-	if !c.contents.knows(d, id) {
+	if x.known = c.contents.knows(d, id); x.known == nil {
 		x.Close()
 		return nil, contentError(d, fs.ErrNotExist)
 	}
-	return c.useContent(x, d, size)
+	return c.useContent(x, size)
 }
 
 func (c *Cache) openContent(ctx context.Context, d digest.Digest, size int64) (*Content, error) {
 	// Without the lock on the digest first: most contents are known.
 	x, id, err := c.lockContent(d)
-	if err == nil && !c.contents.knows(d, id) {
+	if err == nil {
+		x.known = c.contents.knows(d, id)
+	}
+	if err == nil && x.known == nil {
 		x.Close()
 		var unlock func()
 		if unlock, err = c.contents.lock(ctx, &c.contents.checking, d); err == nil {
@@ -151,18 +204,23 @@ func (c *Cache) openContent(ctx context.Context, d digest.Digest, size int64) (*
 	if err != nil {
 		return nil, contentError(d, err)
 	}
-	return c.useContent(x, d, size)
+	return c.useContent(x, size)
 }
 
 // openChecked opens a content and checks it, unless it is known by now.
 func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, error) {
 	x, id, err := c.lockContent(d)
-	if err != nil || c.contents.knows(d, id) {
-		return x, err
+	if err != nil {
+		return nil, err
 	}
-	got, err := c.contents.digest(ctx, x)
+	if x.known = c.contents.knows(d, id); x.known != nil {
+		return x, nil
+	}
+	sealed := seal.NewAppender(c.contents.key, contentBlock)
+	got, err := c.contents.digest(ctx, x, sealed)
 	if err == nil && got == d {
-		c.contents.know(d, id)
+		// What it was before it was read: who writes meanwhile is noticed.
+		x.known = c.contents.know(d, id, sealed.Table())
 		return x, nil
 	}
 	if err := c.contents.interrupted(ctx); err != nil {
@@ -170,7 +228,7 @@ func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, err
 		return nil, err
 	}
 	// What a disk cannot read it has not got.
-	err = c.dropContent(x, d)
+	err = c.dropContent(x)
 	x.Close()
 	if err == nil {
 		err = fs.ErrNotExist
@@ -180,13 +238,13 @@ func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, err
 
 // dropContent removes a content that is wrong, unless there is another file in
 // its place.
-func (c *Cache) dropContent(x *Content, d digest.Digest) error {
-	c.count.badStored.Add(1)
-	name := c.path(contentsDir, d)
+func (c *Cache) dropContent(x *Content) error {
+	name := c.path(contentsDir, x.digest)
 	if !c.files.Is(x.f, name) {
 		return nil
 	}
-	c.contents.forget(d)
+	c.count.badStored.Add(1)
+	c.contents.forget(x.digest)
 	if c.readOnly != nil {
 		return nil
 	}
@@ -198,15 +256,15 @@ func (c *Cache) dropContent(x *Content, d digest.Digest) error {
 
 // useContent notes that a content is being used, and closes it if it is not
 // what was asked for.
-func (c *Cache) useContent(x *Content, d digest.Digest, size int64) (*Content, error) {
+func (c *Cache) useContent(x *Content, size int64) (*Content, error) {
 	if x.size != size {
 		x.Close()
-		return nil, fmt.Errorf("content %s: it has %d bytes, and not %d: %w", d, x.size, size, fs.ErrNotExist)
+		return nil, fmt.Errorf("content %s: it has %d bytes, and not %d: %w", x.digest, x.size, size, fs.ErrNotExist)
 	}
 	if st, err := x.f.Stat(); err == nil && c.readOnly == nil {
 		now := time.Now()
 		if age := now.Sub(st.ModTime()); age > contentTouch || age < -futureTime {
-			c.touchContent(x, d, now)
+			c.touchContent(x, now)
 		}
 	}
 	return x, nil
@@ -215,7 +273,7 @@ func (c *Cache) useContent(x *Content, d digest.Digest, size int64) (*Content, e
 // lockContent opens a content with its lock. Its bytes are not to be believed
 // but if its identity is known. It is fs.ErrNotExist if there is none, or it
 // is about to be removed.
-func (c *Cache) lockContent(d digest.Digest) (*Content, identity, error) {
+func (c *Cache) lockContent(d digest.Digest) (*Content, seen, error) {
 	name := c.path(contentsDir, d)
 	// Each turn but the last means that another process replaced the file at
 	// that moment.
@@ -225,7 +283,7 @@ func (c *Cache) lockContent(d digest.Digest) (*Content, identity, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				c.contents.forget(d)
 			}
-			return nil, identity{}, err
+			return nil, seen{}, err
 		}
 		err = flock(f, unix.LOCK_SH|unix.LOCK_NB)
 		none := noLocks(err)
@@ -233,24 +291,24 @@ func (c *Cache) lockContent(d digest.Digest) (*Content, identity, error) {
 			id, st, err := identify(f)
 			if err != nil {
 				f.Close()
-				return nil, identity{}, err
+				return nil, seen{}, err
 			}
-			return &Content{f: f, size: st.Size()}, id, nil
+			return &Content{c: c, digest: d, f: f, size: st.Size()}, id, nil
 		}
 		f.Close()
 		if err != nil && !none && !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, identity{}, &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+			return nil, seen{}, &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 		if err != nil && !none {
 			break
 		}
 	}
-	return nil, identity{}, fs.ErrNotExist
+	return nil, seen{}, fs.ErrNotExist
 }
 
-// digest reads a content through its descriptor and returns what it is. The
-// error is that of the disk, ctx.Err() or fs.ErrClosed.
-func (k *contents) digest(ctx context.Context, x *Content) (digest.Digest, error) {
+// digest reads a content through its descriptor and returns what it is, with its
+// bytes in sealed. The error is that of the disk, ctx.Err() or fs.ErrClosed.
+func (k *contents) digest(ctx context.Context, x *Content, sealed *seal.Appender) (digest.Digest, error) {
 	h := sha256.New()
 	buf := make([]byte, min(contentPiece, x.size+1))
 	for off := int64(0); ; {
@@ -259,6 +317,7 @@ func (k *contents) digest(ctx context.Context, x *Content) (digest.Digest, error
 		}
 		n, err := x.f.ReadAt(buf, off)
 		h.Write(buf[:n])
+		sealed.Append(buf[:n])
 		off += int64(n)
 		if err == io.EOF {
 			return digest.NewDigest(digest.SHA256, h), nil

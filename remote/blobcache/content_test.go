@@ -41,6 +41,9 @@ func checkContent(t testing.TB, x *Content, err error, data []byte) *Content {
 	if err != nil || x.Size() != int64(len(data)) || !bytes.Equal(got, data) {
 		t.Fatalf("the content has %d bytes, %v; want the %d that it is of", len(got), err, len(data))
 	}
+	if got, err = io.ReadAll(io.NewSectionReader(x, 0, x.Size()+1)); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("ReadAt() gives %d bytes, %v; want the %d that it is of", len(got), err, len(data))
+	}
 	return x
 }
 
@@ -168,7 +171,7 @@ func TestDropContentReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	storeContent(t, openCache(t, dir, nil), data)
-	if err := c.dropContent(x, digest.FromBytes(data)); err != nil {
+	if err := c.dropContent(x); err != nil {
 		t.Error(err)
 	}
 	openContent(t, c, data)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/seal"
 )
 
 // An identity tells a file from all others that have been in its place. That of
@@ -20,40 +22,68 @@ type identity struct {
 	at           unix.StatxTimestamp // of birth, or of change where there is none
 }
 
+// A checkedContent is a content that this process has compared with its digest.
+type checkedContent struct {
+	identity
+	sealed *seal.Table
+	// changed is the file's time of change before it was compared, or when
+	// the Cache changed it last itself; guarded by contents.mu.
+	changed unix.StatxTimestamp
+}
+
+// A seen is what a file was at some moment.
+type seen struct {
+	identity
+	changed unix.StatxTimestamp
+}
+
 // identify returns the identity of an open file, and what stat(2) says of it.
-func identify(f *os.File) (identity, os.FileInfo, error) {
+func identify(f *os.File) (seen, os.FileInfo, error) {
 	st, err := f.Stat()
 	if err != nil {
-		return identity{}, nil, err
+		return seen{}, nil, err
 	}
 	var x unix.Statx_t
 	// Kernels and sandboxes without statx(2) cost a check each time.
 	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x) != nil {
-		return identity{}, st, nil
+		return seen{}, st, nil
 	}
 	id := identity{major: x.Dev_major, minor: x.Dev_minor, ino: x.Ino, size: x.Size, at: x.Btime}
 	if x.Mask&unix.STATX_BTIME == 0 {
 		id.at = x.Ctime
 	}
-	return id, st, nil
+	return seen{id, x.Ctime}, st, nil
 }
 
-// knows reports whether the file with this identity has the digest d.
-func (k *contents) knows(d digest.Digest, id identity) bool {
+// knows returns what is known of the file if it has been found to have the
+// digest d.
+func (k *contents) knows(d digest.Digest, now seen) *checkedContent {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	known, ok := k.checked[d]
-	return ok && known == id
+	if known := k.checked[d]; known != nil && known.identity == now.identity {
+		return known
+	}
+	return nil
 }
 
-// know notes that the file with this identity has the digest d.
-func (k *contents) know(d digest.Digest, id identity) {
-	if id == (identity{}) {
-		return
+// know notes that a file has the digest d, and its bytes are those sealed; was is
+// what the file was before they were.
+func (k *contents) know(d digest.Digest, was seen, sealed *seal.Table) *checkedContent {
+	known := &checkedContent{identity: was.identity, sealed: sealed, changed: was.changed}
+	if was.identity == (identity{}) {
+		return known
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.checked[d] = id
+	k.checked[d] = known
+	return known
+}
+
+// unchanged reports whether a file is what it was when it was checked.
+func (k *contents) unchanged(known *checkedContent, now seen) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return known.identity != (identity{}) && now == seen{known.identity, known.changed}
 }
 
 func (k *contents) forget(d digest.Digest) {
@@ -63,14 +93,23 @@ func (k *contents) forget(d digest.Digest) {
 }
 
 // touchContent makes now the last use of a known content.
-func (c *Cache) touchContent(x *Content, d digest.Digest, now time.Time) {
-	name := c.path(contentsDir, d)
+func (c *Cache) touchContent(x *Content, now time.Time) {
+	k, name := &c.contents, c.path(contentsDir, x.digest)
+	was, _, err := identify(x.f)
+	same := err == nil && k.unchanged(x.known, was)
 	// If it fails it only goes earlier.
 	_ = c.files.Touch(name, now)
-	// Where files have no time of birth this has changed the identity.
-	if id, _, err := identify(x.f); err == nil && c.files.Is(x.f, name) {
-		c.contents.know(d, id)
+	is, st, err := identify(x.f)
+	if err != nil || !c.files.Is(x.f, name) {
+		return
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if same && st.ModTime().Equal(now) { // else somebody has written meanwhile
+		x.known.changed = is.changed
+	}
+	// Where files have no time of birth this has changed the identity.
+	x.known.identity = is.identity
 }
 
 // keyLocks are locks on digests. The zero keyLocks has none taken.

@@ -65,7 +65,7 @@ func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check Conte
 	}
 	defer x.Close()
 	check.Bytes = x.size
-	got, err := c.contents.digest(ctx, x)
+	got, err := c.contents.digest(ctx, x, nil)
 	if err := c.contents.interrupted(ctx); err != nil {
 		return check, false, contentError(d, err)
 	}
@@ -75,5 +75,5 @@ func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check Conte
 	if check.Bad = check.Got != d; !check.Bad {
 		return check, true, nil
 	}
-	return check, true, c.dropContent(x, d)
+	return check, true, c.dropContent(x)
 }

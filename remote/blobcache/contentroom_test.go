@@ -114,7 +114,10 @@ func TestContentsTakeHalf(t *testing.T) {
 // openAsIs opens a content without noting its use.
 func openAsIs(t *testing.T, c *Cache, data []byte) *Content {
 	t.Helper()
-	x, _, err := c.lockContent(digest.FromBytes(data))
+	x, id, err := c.lockContent(digest.FromBytes(data))
+	if err == nil {
+		x.known = c.contents.knows(x.digest, id)
+	}
 	return checkContent(t, x, err, data)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/imgfs/imgfs/internal/seal"
 	"github.com/imgfs/imgfs/remote"
 )
 
@@ -70,22 +71,25 @@ func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r
 			w.discard()
 		}
 	}()
-	if err := c.copyContent(ctx, w, d, size, r); err != nil {
+	sealed := seal.NewAppender(c.contents.key, contentBlock)
+	if err := c.copyContent(ctx, w, d, size, r, sealed); err != nil {
 		return nil, err
 	}
 	f, err := reopenContent(w)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.publishContent(w, f, d); err != nil {
+	x = &Content{c: c, digest: d, f: f, size: size}
+	if err := c.publishContent(w, x, sealed.Table()); err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &Content{f: f, size: size}, nil
+	return x, nil
 }
 
-// copyContent writes to w what r gives, which must have size and digest.
-func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, size int64, r io.Reader) error {
+// copyContent writes to w what r gives, which must have size and digest, and
+// seals it.
+func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, size int64, r io.Reader, sealed *seal.Appender) error {
 	h := sha256.New()
 	// One byte more than there should be tells that there are too many.
 	buf := make([]byte, min(contentPiece, size+1))
@@ -105,6 +109,7 @@ func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, s
 		}
 		if n > 0 {
 			h.Write(buf[:n])
+			sealed.Append(buf[:n])
 			err := c.putContent(blocks(end)-blocks(off), func() error {
 				_, err := w.WriteAt(buf[:n], off)
 				return err
@@ -159,8 +164,8 @@ func reopenContent(w *tempFile) (*os.File, error) {
 }
 
 // publishContent gives a content that is complete its name.
-func (c *Cache) publishContent(w *tempFile, f *os.File, d digest.Digest) error {
-	name := c.path(contentsDir, d)
+func (c *Cache) publishContent(w *tempFile, x *Content, sealed *seal.Table) error {
+	name := c.path(contentsDir, x.digest)
 	room := int64(0)
 	if !c.files.Exists(path.Dir(name)) {
 		room = 2 * blockSize // the first one makes two directories
@@ -168,9 +173,11 @@ func (c *Cache) publishContent(w *tempFile, f *os.File, d digest.Digest) error {
 	if err := c.putContent(room, func() error { return w.publish(name) }); err != nil {
 		return err
 	}
-	if id, _, err := identify(f); err == nil {
-		c.contents.know(d, id)
+	now, _, err := identify(x.f)
+	if err != nil {
+		now = seen{}
 	}
+	x.known = c.contents.know(x.digest, now, sealed)
 	return nil
 }
 

@@ -47,7 +47,7 @@ func (s *store) load(file *blobFile, f *flight) {
 			}
 			continue
 		}
-		file.setSound(k)
+		file.setSound(k, data)
 		f.land(k, k+1, fromDisk)
 	}
 }
@@ -260,6 +260,9 @@ func (b *blobFile) writeRun(first, end int64, data []byte) error {
 	if err != nil {
 		b.forget(first, end)
 		return err
+	}
+	if !b.unsure {
+		b.sealed.Seal(first*b.chunk, data)
 	}
 	for k := first; k < end && !b.unsure; k++ {
 		b.sound[k].Store(now)

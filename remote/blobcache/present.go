@@ -103,7 +103,7 @@ func (s *store) loadPresent(f *blobFile, k int64, buf []byte) []byte {
 	if _, err := f.f.ReadAt(buf, begin); err != nil || !s.chunks.match(k, buf) {
 		return nil
 	}
-	f.setSound(k)
+	f.setSound(k, buf)
 	return buf
 }
 
