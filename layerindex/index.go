@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"sort"
-	"sync"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/klauspost/compress/zstd"
@@ -37,17 +36,18 @@ func (c Codec) String() string {
 
 // An Index is everything needed to list a layer and to read any byte of it.
 // It is immutable and safe for concurrent use. Its parts are read from the
-// index file when they are first needed; a part that does not have its
-// checksum is an error wrapping ErrIndex, then and every time.
+// index file when they are first needed, and compared with their checksums each
+// time; a part that has not its checksum is an error wrapping ErrIndex. No error
+// is kept: what is right again can be read.
 type Index struct {
 	head header
 	src  io.ReaderAt
 	size int64
 	file io.Closer // nil unless the index was loaded from a file of its own
 
-	spans   func() (*spanTable, error)
-	windows func() ([]byte, error)
-	zstd    func() (*zstd.Decoder, error)
+	spanTable lazy[*spanTable]
+	windowsOf lazy[[]byte]
+	unpacker  lazy[*zstd.Decoder]
 }
 
 // A spanTable is the decoded section of checkpoints, without windows.
@@ -71,12 +71,24 @@ func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{head: *h, src: src, size: size}
-	x.spans = sync.OnceValues(x.readSpans)
-	x.zstd = sync.OnceValues(newUnpacker)
-	x.windows = sync.OnceValues(func() ([]byte, error) { return x.section(sectionWindows) })
-	return x, nil
+	return &Index{head: *h, src: src, size: size}, nil
 }
+
+// spans returns the checkpoints, which stay in memory. Every read asks for them:
+// it allocates nothing when they are there.
+func (x *Index) spans() (*spanTable, error) {
+	if t := x.spanTable.value.Load(); t != nil {
+		return *t, nil
+	}
+	return x.spanTable.get(x.readSpans)
+}
+
+// windows returns the section of windows, which stays in memory as it is stored.
+func (x *Index) windows() ([]byte, error) {
+	return x.windowsOf.get(func() ([]byte, error) { return x.section(sectionWindows) })
+}
+
+func (x *Index) zstd() (*zstd.Decoder, error) { return x.unpacker.get(newUnpacker) }
 
 // Close closes the index file, if the index came from a Store. Nothing may be
 // read from the index any more.
@@ -165,6 +177,16 @@ func (x *Index) EntriesWithDigests() (Entries, error) {
 		return nil, err
 	}
 	return d.entries(""), nil
+}
+
+// SameEntries reports whether another index of the same layer lists the same
+// entries, as far as the headers say: then what was learned from one of where
+// files lie holds for the other.
+func (x *Index) SameEntries(y *Index) bool {
+	a, _ := x.head.find(sectionEntries)
+	b, _ := y.head.find(sectionEntries)
+	return x.head.blob == y.head.blob && x.head.tarSize == y.head.tarSize && x.head.entries == y.head.entries &&
+		a.sum == b.sum && a.encoding == b.encoding && a.raw == b.raw
 }
 
 // Verify reads every part of the index, compares it with its checksum and
