@@ -67,7 +67,7 @@ func (n Node) Backing(use BackingUse) (*Backing, bool) {
 		return nil, false
 	}
 	c := k.candidate(n)
-	if c == nil {
+	if c == nil || n.t.layers[n.inode().layer].state.Load().refuted() != nil {
 		return nil, false
 	}
 	x := k.hold(c)
@@ -168,11 +168,11 @@ type contents struct {
 	tick    time.Duration
 	queue   []*contentJob
 	working bool
-	tables  map[*OpenLayer]func() (*digestTable, error)
+	tables  map[*layerState]func() (*digestTable, error)
 }
 
 func newContents(t *Tree, dir contentDir) *contents {
-	k := &contents{dir: dir, tree: t, tick: contentTick, tables: map[*OpenLayer]func() (*digestTable, error){}}
+	k := &contents{dir: dir, tree: t, tick: contentTick, tables: map[*layerState]func() (*digestTable, error){}}
 	// It ends with the tree, and with no caller.
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	return k
@@ -214,9 +214,9 @@ func (k *contents) candidate(n Node) *candidate {
 
 func newCandidate(n Node) *candidate {
 	in := n.inode()
-	out, _, _, err := n.t.layers[in.layer].reader.Source(in.off, in.off+in.size)
+	out, _, _, err := n.t.layers[in.layer].state.Load().reader.Source(in.off, in.off+in.size)
 	if err != nil {
-		return nil
+		out = in.off // a guess, while the index cannot be read
 	}
 	c := &candidate{n: n, cost: in.off + in.size - out}
 	c.due.Store(c.cost / lookShare)
@@ -226,26 +226,35 @@ func newCandidate(n Node) *candidate {
 // makeAt is how much has to have been decoded for the content to be made.
 func (c *candidate) makeAt() int64 { return c.cost / 2 * makeHalves }
 
-// digest returns the SHA-256 of a candidate, if it is known.
-func (k *contents) digest(c *candidate) (digest.Digest, bool) {
+// digest returns the SHA-256 of a candidate. The error is errNoDigest, or that of
+// an index that has become wrong.
+func (k *contents) digest(c *candidate) (digest.Digest, error) {
 	in := c.n.inode()
 	l := k.tree.layers[in.layer]
+	s := l.state.Load()
+	if err := s.refuted(); err != nil {
+		return "", err
+	}
 	k.mu.Lock()
-	load := k.tables[l]
+	load := k.tables[s]
 	if load == nil {
-		load = sync.OnceValues(func() (*digestTable, error) { return newDigestTable(l.Index, minContent) })
-		k.tables[l] = load
+		load = sync.OnceValues(func() (*digestTable, error) { return newDigestTable(s.index, minContent) })
+		k.tables[s] = load
 	}
 	k.mu.Unlock()
 	table, err := load()
 	if err != nil {
-		return "", false // the index has become wrong: reads of it say so
+		l.beginMend(s, err)
+		k.mu.Lock()
+		delete(k.tables, s) // the next one tries again
+		k.mu.Unlock()
+		return "", err
 	}
 	sum, ok := table.find(in.off, in.size)
 	if !ok {
-		return "", false
+		return "", errNoDigest
 	}
-	return asDigest(sum), true
+	return asDigest(sum), nil
 }
 
 // count fills in what is known here of the counters.

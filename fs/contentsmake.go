@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/blobcache"
 )
 
@@ -106,11 +105,11 @@ func (k *contents) do(job *contentJob) {
 	}
 	now := c.decoded.Load()
 	switch {
-	case errors.Is(err, errNoDigest), errors.Is(err, remote.ErrDigest), errors.Is(err, layerindex.ErrIndex):
+	case errors.Is(err, errNoDigest):
 		c.due.Store(math.MaxInt64)
 	case errors.Is(err, blobcache.ErrAbsent):
 		c.due.Store(now + c.cost/lookShare)
-	case err != nil: // no room, most of the time
+	case err != nil: // no room, most of the time, or an index that is wrong for now
 		c.due.Store(now + 2*c.cost)
 	default:
 		c.due.Store(c.makeAt())
@@ -123,9 +122,9 @@ var errNoDigest = errors.New("no digest")
 // find opens the content of a candidate if it is there; it returns nil if not.
 // The first time it is read and checked.
 func (k *contents) find(ctx context.Context, c *candidate) (contentFile, error) {
-	d, ok := k.digest(c)
-	if !ok {
-		return nil, errNoDigest
+	d, err := k.digest(c)
+	if err != nil {
+		return nil, err
 	}
 	size := c.n.inode().size
 	if !k.dir.HasContent(d, size) {
@@ -142,12 +141,12 @@ func (k *contents) find(ctx context.Context, c *candidate) (contentFile, error) 
 // of its own, so that it neither counts as a reader nor takes away what readers
 // have in memory.
 func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) {
-	d, ok := k.digest(c)
-	if !ok {
-		return nil, errNoDigest
+	d, err := k.digest(c)
+	if err != nil {
+		return nil, err
 	}
 	in := c.n.inode()
-	l := k.tree.layers[in.layer]
+	l := k.tree.layers[in.layer].state.Load()
 	_, from, to, err := l.reader.Source(in.off, in.off+in.size)
 	if err != nil {
 		return nil, err
@@ -157,9 +156,9 @@ func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := layerindex.NewReader(l.Index, presentBlob{l.blob}, &layerindex.ReaderOptions{
+	r := layerindex.NewReader(l.index, presentBlob{l.blob}, &layerindex.ReaderOptions{
 		Cache:   layerindex.NewSpanCache(makeMemory),
-		NewTemp: newTemp(l.cache, true),
+		NewTemp: newTemp(k.tree.layers[in.layer].cache, true),
 		// A disk without room for the span has none for the content.
 		SpoolFailed: func(error) { cancel() },
 	})

@@ -13,7 +13,7 @@ func (k *contents) before(ctx context.Context, c *candidate, off, n int64) *open
 		return c.open.Load() // which may have been opened just now
 	}
 	in := c.n.inode()
-	l := k.tree.layers[in.layer]
+	l := k.tree.layers[in.layer].state.Load()
 	_, from, to, err := l.reader.Source(in.off+off, in.off+off+n)
 	if err != nil || l.blob.Present(from, to-from) {
 		return nil
@@ -61,8 +61,8 @@ func (k *contents) reopen(c *candidate) *openContent {
 	if !c.shelved.CompareAndSwap(true, false) {
 		return c.open.Load()
 	}
-	d, ok := k.digest(c)
-	if !ok {
+	d, err := k.digest(c)
+	if err != nil {
 		return nil
 	}
 	file, err := k.dir.OpenCheckedContent(d, c.n.inode().size)
@@ -89,8 +89,8 @@ func (k *contents) after(c *candidate) {
 // rescue looks for the content of a candidate that could not be read in another
 // way, and waits for it to be checked.
 func (k *contents) rescue(ctx context.Context, c *candidate) *openContent {
-	d, ok := k.digest(c)
-	if !ok || !k.dir.HasContent(d, c.n.inode().size) {
+	d, err := k.digest(c)
+	if err != nil || !k.dir.HasContent(d, c.n.inode().size) {
 		return nil
 	}
 	job := k.enqueue(c, false)
@@ -107,8 +107,8 @@ func (k *contents) rescue(ctx context.Context, c *candidate) *openContent {
 // openNow opens the content of a candidate for a holder, if that does not take
 // long. If not it is checked, or made if this is the time for it, for later.
 func (k *contents) openNow(c *candidate, use BackingUse) *openContent {
-	d, ok := k.digest(c)
-	if !ok {
+	d, err := k.digest(c)
+	if err != nil {
 		return nil
 	}
 	size := c.n.inode().size

@@ -88,21 +88,24 @@ func (c *counters) read(ctx context.Context, n Node, p []byte, off int64) (int, 
 // readQuickly is read of what is in an open content, or decoded and in memory. f
 // are the file's counters, nil if it has none.
 func (c *counters) readQuickly(n Node, f *fileCounts, p []byte, off int64) bool {
-	k := n.t.contents
+	k, s := n.t.contents, n.t.layers[n.inode().layer].state.Load()
+	if s.refuted() != nil {
+		return false
+	}
 	if f != nil && k != nil && f.candidate != nil && k.readOpen(f.candidate, p, off) {
 		c.layers[n.inode().layer].kept.Add(int64(len(p)))
 		return true
 	}
-	return c.readHeld(n, p, off)
+	return c.readHeld(s, n, p, off)
 }
 
 // readHeld is read of what is decoded and in memory.
-func (c *counters) readHeld(n Node, p []byte, off int64) bool {
+func (c *counters) readHeld(s *layerState, n Node, p []byte, off int64) bool {
 	in := n.inode()
 	if n.t.extras[in.extra].sparse {
 		return false
 	}
-	return n.t.layers[in.layer].reader.ReadHeld(p, in.off+off, in.off+in.size, func() context.Context {
+	return s.reader.ReadHeld(p, in.off+off, in.off+in.size, func() context.Context {
 		// Nobody waits for what is done ahead.
 		return &meteredContext{context.Background(), c, n.id}
 	})
@@ -114,6 +117,9 @@ func (c *counters) readSlowly(ctx context.Context, n Node, f *fileCounts, p []by
 	defer func() { c.layers[n.inode().layer].waits.add(time.Since(begun)) }()
 	metered := &meteredContext{ctx, c, n.id}
 	k := n.t.contents
+	if n.t.layers[n.inode().layer].state.Load().refuted() != nil {
+		k = nil // contents are told apart by what the index says of them
+	}
 	if k == nil || f == nil || f.candidate == nil {
 		return n.readAt(metered, p, off)
 	}

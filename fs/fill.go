@@ -25,7 +25,7 @@ func (t *Tree) Fill(ctx context.Context, progress func(have, all int64)) error {
 func FillLayers(ctx context.Context, cache *blobcache.Cache, layers []*OpenLayer, progress func(have, all int64)) error {
 	blobs := make([]*blobcache.Blob, len(layers))
 	for i, l := range layers {
-		blobs[i] = l.blob
+		blobs[i] = l.state.Load().blob
 	}
 	return cache.Fill(ctx, blobs, progress)
 }

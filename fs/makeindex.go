@@ -35,23 +35,23 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, e
 	if err := o.checkBlob(l.Size()); err != nil {
 		return nil, err
 	}
-	claim := layerindex.Layer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID}
-	open := &OpenLayer{Layer: l, cache: o.opts.Cache, noContents: o.opts.NoContents}
-	x, err := o.store.Load(claim)
+	claim := claimOf(l)
+	open := &OpenLayer{Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents}
+	x, err := o.load(claim, nil)
 	if errors.Is(err, layerindex.ErrNoIndex) {
-		x, open.Built, err = o.make(ctx, i, l, claim)
+		x, open.Built, err = o.make(ctx, i, l, claim, nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	open.Index = x
-	if err = o.checkTar(x.Size()); err == nil {
-		err = o.connect(open)
-	}
+	s, err := o.connect(l, x)
 	if err != nil {
 		x.Close()
 		return nil, err
 	}
+	s.proven = open.Built
+	open.Index = x
+	open.start(s)
 	return open, nil
 }
 
@@ -73,9 +73,32 @@ func (o *opener) checkTar(size int64) error {
 	return nil
 }
 
+// load loads the index of a layer. One that says the same as doubted, if that is
+// not nil, and one that is known to be wrong, count as none.
+func (o *opener) load(claim layerindex.Layer, doubted *layerindex.Index) (*layerindex.Index, error) {
+	x, err := o.store.Load(claim)
+	if err != nil {
+		return nil, err
+	}
+	chunks, err := chunksOf(x)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%w: %w", layerindex.ErrNoIndex, err)
+	case o.opts.Cache.Refuted(claim.Digest, chunks):
+		err = fmt.Errorf("%w: %w: the index of %s is not that of the layer", layerindex.ErrNoIndex, layerindex.ErrIndex, claim.Digest)
+	case doubted != nil && doubted.Equal(x):
+		err = fmt.Errorf("%w of %s that is beyond doubt", layerindex.ErrNoIndex, claim.Digest)
+	}
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
 // make makes the index of a layer that has none, unless another process, or
-// another mount of this one, does so first.
-func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer) (x *layerindex.Index, built bool, err error) {
+// another mount of this one, does so first. For doubted see load.
+func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer, doubted *layerindex.Index) (x *layerindex.Index, built bool, err error) {
 	// The claim comes before the memory: who has memory waits for nobody, so
 	// two processes cannot wait for each other.
 	release, err := o.opts.Cache.Claim(ctx, l.Digest())
@@ -83,7 +106,7 @@ func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerind
 		return nil, false, err
 	}
 	defer release()
-	x, err = o.store.Load(claim)
+	x, err = o.load(claim, doubted)
 	if !errors.Is(err, layerindex.ErrNoIndex) {
 		return x, false, err
 	}
@@ -199,8 +222,12 @@ func (o *opener) keep(x *layerindex.Index, claim layerindex.Layer) *layerindex.I
 	}
 	if err == nil {
 		var kept *layerindex.Index
-		if kept, err = o.store.Load(claim); err == nil {
+		if kept, err = o.store.Load(claim); err == nil && kept.Equal(x) {
 			return kept
+		}
+		if err == nil { // another process has put its own there
+			kept.Close()
+			return x
 		}
 	}
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -221,21 +248,26 @@ func chunksOf(x *layerindex.Index) (blobcache.Chunks, error) {
 	return blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
-// connect puts the cache between a layer and its source.
-func (o *opener) connect(l *OpenLayer) error {
-	chunks, err := chunksOf(l.Index)
+// connect puts the cache between a layer, which x is the index of, and its
+// source.
+func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, error) {
+	if err := o.checkTar(x.Size()); err != nil {
+		return nil, err
+	}
+	chunks, err := chunksOf(x)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if l.blob, err = o.opts.Cache.Blob(l.Layer.Blob, chunks); err != nil {
-		return err
+	blob, err := o.opts.Cache.Blob(l.Blob, chunks)
+	if err != nil {
+		return nil, err
 	}
-	l.reader = layerindex.NewReader(l.Index, l.blob, &layerindex.ReaderOptions{
+	r := layerindex.NewReader(x, blob, &layerindex.ReaderOptions{
 		Cache:       o.spans,
 		NewTemp:     newTemp(o.opts.Cache, false),
 		SpoolFailed: o.opts.Cache.WarnDisk,
 	})
-	return nil
+	return &layerState{index: x, blob: blob, reader: r}, nil
 }
 
 // newTemp returns what makes temporary files within a cache's budget. Those for

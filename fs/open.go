@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
@@ -61,13 +62,16 @@ type Progress struct {
 // An OpenLayer is a layer that can be listed and read.
 type OpenLayer struct {
 	remote.Layer
+	// Index is the one that it was opened with.
 	Index *layerindex.Index
 	// Built says that the index was made by this call, and not loaded.
 	Built bool
 
 	cache  *blobcache.Cache
-	blob   *blobcache.Blob
-	reader *layerindex.Reader
+	opener *opener
+	number int // in the image, the base is 0
+	state  atomic.Pointer[layerState]
+	mend   mender
 
 	noContents bool
 }
@@ -75,8 +79,8 @@ type OpenLayer struct {
 // verified says how the layer's bytes are checked.
 func (l *OpenLayer) verified() blobcache.Verification {
 	v := l.cache.Verification(l.Digest())
-	if v == blobcache.VerifiedWrong {
-		return v
+	if v == blobcache.VerifiedWrong || l.state.Load().wrong != nil {
+		return blobcache.VerifiedWrong
 	}
 	// An index of our own format was made from the whole blob, if nobody
 	// remembers where: all that is read is checked against it.
@@ -107,7 +111,7 @@ func MergeLayers(layers []*OpenLayer) (*Tree, error) {
 			if err != nil {
 				return layerError(l.Digest(), err)
 			}
-			parts[i] = Layer{Name: l.Digest().String(), Entries: entries, Marked: marked, Count: l.Index.NumEntries(), Content: l.reader}
+			parts[i] = Layer{Name: l.Digest().String(), Entries: entries, Marked: marked, Count: l.Index.NumEntries(), Content: layerContent{l}}
 			return nil
 		})
 	}
@@ -145,7 +149,7 @@ func (t *Tree) Close() error {
 // same new image at the same time one reads each layer, and the others wait
 // for its index.
 func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenLayer, error) {
-	o := opener{opts: *opts}
+	o := &opener{opts: *opts}
 	if o.opts.SpanMemory == 0 {
 		o.opts.SpanMemory = 32 << 20
 	}
@@ -159,6 +163,7 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenL
 	if err != nil {
 		return nil, err
 	}
+	o.opened.Store(true)
 	if img.Source != nil { // else it has no name
 		o.opts.Cache.NoteImage(noteOf(img))
 	}
@@ -183,6 +188,8 @@ type opener struct {
 	memory *semaphore.Weighted
 	// full lets only the first index that cannot be kept be told of.
 	full sync.Once
+	// opened: what is made from then on is no progress.
+	opened atomic.Bool
 }
 
 // all opens the layers, big ones first: they take longest.
@@ -217,12 +224,11 @@ func (o *opener) all(ctx context.Context, layers []remote.Layer) ([]*OpenLayer, 
 	return opened, nil
 }
 
-// closeLayers closes what was only read from: there is nothing to lose.
+// closeLayers closes layers, some of which may be there more than once.
 func closeLayers(layers []*OpenLayer) {
 	for _, l := range layers {
 		if l != nil {
-			l.reader.Close()
-			l.Index.Close()
+			l.close()
 		}
 	}
 }
@@ -236,7 +242,7 @@ func (o *opener) warnf(format string, args ...any) {
 }
 
 func (o *opener) progress(p Progress) {
-	if o.opts.Progress != nil {
+	if o.opts.Progress != nil && !o.opened.Load() {
 		o.opts.Progress(p)
 	}
 }

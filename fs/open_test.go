@@ -53,6 +53,7 @@ func gzipLayer(t testing.TB, files ...string) sourcetest.Layer {
 type countedSource struct {
 	remote.Source
 	read atomic.Int64
+	hang func(ctx context.Context) // if not nil, called by each read of a blob
 }
 
 type countedBlob struct {
@@ -66,6 +67,9 @@ func (s *countedSource) Blob(d ocispec.Descriptor) (remote.Blob, error) {
 }
 
 func (b countedBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if b.s.hang != nil {
+		b.s.hang(ctx)
+	}
 	n, err := b.Blob.ReadAt(ctx, p, off)
 	b.s.read.Add(int64(n))
 	return n, err

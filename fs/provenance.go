@@ -33,8 +33,13 @@ func (n Node) ContentDigest() (d digest.Digest, ok bool, err error) {
 		return "", false, nil
 	}
 	l := n.t.layers[in.layer]
-	table, err := n.t.digests.of(l)
+	s := l.state.Load()
+	if err := s.refuted(); err != nil {
+		return "", false, err
+	}
+	table, err := n.t.digests.of(s)
 	if err != nil {
+		l.beginMend(s, err)
 		return "", false, layerError(l.Digest(), err)
 	}
 	sum, ok := table.find(in.off, in.size)
@@ -104,13 +109,13 @@ type digestTables struct {
 }
 
 type lazyTable struct {
-	layer *OpenLayer
+	layer *layerState
 	load  func() (*digestTable, error) // once
 	size  int64                        // 0 before it is loaded; guarded by digestTables.mu
 }
 
 // of returns the table of a layer.
-func (d *digestTables) of(l *OpenLayer) (*digestTable, error) {
+func (d *digestTables) of(l *layerState) (*digestTable, error) {
 	d.mu.Lock()
 	i := slices.IndexFunc(d.lru, func(t *lazyTable) bool { return t.layer == l })
 	var lazy *lazyTable
@@ -118,7 +123,7 @@ func (d *digestTables) of(l *OpenLayer) (*digestTable, error) {
 		lazy = d.lru[i]
 		d.lru = slices.Delete(d.lru, i, i+1)
 	} else {
-		lazy = &lazyTable{layer: l, load: sync.OnceValues(func() (*digestTable, error) { return newDigestTable(l.Index, 1) })}
+		lazy = &lazyTable{layer: l, load: sync.OnceValues(func() (*digestTable, error) { return newDigestTable(l.index, 1) })}
 	}
 	d.lru = append(d.lru, lazy)
 	d.mu.Unlock()

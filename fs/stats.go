@@ -85,7 +85,7 @@ func (t *Tree) Stats() Stats {
 		if !again {
 			k = len(s.Layers)
 			at[l] = k
-			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Blob: l.blob.Stats()})
+			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Blob: l.state.Load().blob.Stats()})
 			waits = append(waits, waitCounts{})
 		}
 		s.Layers[k].Asked += asked

@@ -181,7 +181,7 @@ func (v *verifier) indexes(ctx context.Context) error {
 		v.report.Indexes++
 		x, err := v.store.Open(s.Digest)
 		if err == nil {
-			err = x.Verify()
+			err = v.index(x)
 			x.Close()
 		}
 		if err == nil {
@@ -196,6 +196,18 @@ func (v *verifier) indexes(ctx context.Context) error {
 		v.wrong(wrongThing{Kind: "index", Digest: s.Digest, Bytes: s.Size, Why: describe(err)})
 	}
 	return nil
+}
+
+// index verifies an index file, also against what was found out before.
+func (v *verifier) index(x *layerindex.Index) error {
+	if err := x.Verify(); err != nil {
+		return err
+	}
+	sums, err := x.ChunkSums()
+	if err == nil && v.cache.Refuted(x.Digest(), blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}) {
+		err = fmt.Errorf("%w: all chunks were as it says once, and the whole was not the layer", layerindex.ErrIndex)
+	}
+	return err
 }
 
 // blob verifies what there is of a blob.
@@ -214,6 +226,13 @@ func (v *verifier) blob(ctx context.Context, h blobcache.Holding) error {
 		return err
 	}
 	v.report.Bytes += h.Cached
+	if check.Refuted {
+		if err := v.store.Remove(h.Digest); err != nil {
+			return err
+		}
+		v.wrong(wrongThing{Kind: "index", Digest: h.Digest, Bytes: x.EncodedSize(),
+			Why: "all chunks are as it says, and the whole is not the layer"})
+	}
 	if check.Bad > 0 {
 		v.wrong(wrongThing{Kind: "blob", Digest: h.Digest, Chunks: check.Bad, Bytes: check.BadBytes,
 			Why: fmt.Sprintf("%d of %d chunks are not what the index says", check.Bad, check.Checked)})

@@ -80,6 +80,9 @@ func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.whole.lied.Load() {
+		s.recall() // it may have been checked since
+	}
 	cached := &Blob{src: b, s: s}
 	s.beginIntake(cached, true)
 	return cached, nil

@@ -18,6 +18,8 @@ import (
 type BlobCheck struct {
 	Checked, Bad int64 // chunks
 	BadBytes     int64
+	// Refuted: the chunks are not those of the blob. Whatever they come from is wrong.
+	Refuted bool
 }
 
 // VerifyBlob reads every chunk of a blob that is on disk and checks it; chunks
@@ -66,7 +68,7 @@ func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chu
 		return check, err
 	}
 	if s.checkWhole(ctx, b); s.whole.lied.Load() {
-		check.Bad, check.BadBytes = check.Checked, size
+		check.Bad, check.BadBytes, check.Refuted = check.Checked, size, true
 	}
 	return check, ctx.Err()
 }

@@ -104,6 +104,14 @@ func (c *Cache) mark(d digest.Digest) mark {
 // Verification returns what is known of a blob.
 func (c *Cache) Verification(d digest.Digest) Verification { return c.mark(d).Verification }
 
+// Refuted reports whether it is known that these chunks are not those of a blob:
+// all of them were right by their sums, and the whole was not the blob.
+func (c *Cache) Refuted(d digest.Digest, chunks Chunks) bool {
+	m := c.mark(d)
+	sums := sha256.Sum256(chunks.Sums)
+	return m.Verification == VerifiedWrong && m.table == hex.EncodeToString(sums[:])
+}
+
 // SetVerification notes how a blob was checked; it lowers nothing that is
 // known already. That an index lied is forgotten only when the whole blob has
 // been checked, for then there is another index. VerifiedNot and VerifiedWrong

@@ -55,6 +55,11 @@ func (s *store) lie() error {
 	return fmt.Errorf("blob %s: its chunks are as the index says, but the whole is not: the index is wrong: %w", s.digest, remote.ErrDigest)
 }
 
+// Refuted returns an error, which wraps remote.ErrDigest, if all of the blob has been
+// there by now, each chunk as it should be, and was not the blob: then what was
+// read of it before is not its content either.
+func (b *Blob) Refuted() error { return b.s.lie() }
+
 // noteComplete begins to check the whole blob if all of it is there and that
 // was not done before. It is called after anything was read or stored.
 func (s *store) noteComplete(file *blobFile) {
