@@ -41,7 +41,7 @@ const (
 // A Backing is an open file on disk with exactly the content of a regular file
 // of the tree, checked against its SHA-256.
 type Backing struct {
-	file  contentFile
+	file  openFile
 	close func() error
 }
 
@@ -59,7 +59,7 @@ type BackingUse struct {
 }
 
 // Backing returns the file on disk that holds the content of a regular file,
-// if there is one now. If not, it notes that one was asked for, and may begin
+// if there is one now, and nobody has written to it since it was checked. If not, it notes that one was asked for, and may begin
 // to make it for later. It does not wait for the network or for much of the disk.
 func (n Node) Backing(use BackingUse) (*Backing, bool) {
 	k := n.t.contents
@@ -94,11 +94,17 @@ func (t *Tree) BackingProbe() (*Backing, error) {
 	return &Backing{file: f, close: f.Close}, nil
 }
 
-// A contentFile is an open file with a content.
-type contentFile interface {
-	io.ReaderAt
+// An openFile is one that the kernel can be given.
+type openFile interface {
 	io.Closer
 	Fd() uintptr
+}
+
+// A contentFile is an open file with a content.
+type contentFile interface {
+	openFile
+	io.ReaderAt
+	Unchanged() bool
 }
 
 // A contentDir is where contents are kept: a blobcache.Cache, whose
@@ -109,15 +115,14 @@ type contentDir interface {
 	OpenContent(ctx context.Context, d digest.Digest, size int64) (contentFile, error)
 	OpenCheckedContent(d digest.Digest, size int64) (contentFile, error)
 	StoreContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (contentFile, error)
-	ContentProbe() (contentFile, error)
+	ContentProbe() (openFile, error)
 }
 
 type cacheContents struct{ *blobcache.Cache }
 
 type cacheContent struct{ *blobcache.Content }
 
-func (x cacheContent) ReadAt(p []byte, off int64) (int, error) { return x.File().ReadAt(p, off) }
-func (x cacheContent) Fd() uintptr                             { return x.File().Fd() }
+func (x cacheContent) Fd() uintptr { return x.File().Fd() }
 
 // asFile makes a contentFile of a Content.
 func asFile(x *blobcache.Content, err error) (contentFile, error) {
@@ -139,7 +144,7 @@ func (c cacheContents) StoreContent(ctx context.Context, d digest.Digest, size i
 	return asFile(c.Cache.StoreContent(ctx, d, size, r))
 }
 
-func (c cacheContents) ContentProbe() (contentFile, error) {
+func (c cacheContents) ContentProbe() (openFile, error) {
 	f, err := c.Cache.ContentProbe()
 	if err != nil {
 		return nil, err

@@ -79,8 +79,11 @@ func closeContents(files []contentFile) {
 }
 
 // hold returns the open content of a candidate, if there is one, with one more
-// holder. Each must release it.
+// holder. Each must release it. One that somebody has written to is given up.
 func (k *contents) hold(c *candidate) *openContent {
+	if x := c.open.Load(); x != nil && !x.file.Unchanged() {
+		k.drop(x)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	x := c.open.Load()

@@ -122,8 +122,11 @@ func (k *contents) openNow(c *candidate, use BackingUse) *openContent {
 	if err != nil && size <= checkAtOpen {
 		file, err = k.dir.OpenContent(k.ctx, d, size)
 	}
-	if err == nil {
+	if err == nil && file.Unchanged() {
 		return k.add(c, file, true)
+	}
+	if err == nil {
+		file.Close() // it is checked again
 	}
 	k.enqueue(c, false)
 	return nil

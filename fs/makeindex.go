@@ -81,11 +81,12 @@ func (o *opener) load(claim layerindex.Layer, doubted *layerindex.Index) (*layer
 		return nil, err
 	}
 	chunks, err := chunksOf(x)
+	if err == nil {
+		err = o.opts.Cache.CheckChunks(claim.Digest, claim.Size, chunks)
+	}
 	switch {
 	case err != nil:
-		err = fmt.Errorf("%w: %w", layerindex.ErrNoIndex, err)
-	case o.opts.Cache.Refuted(claim.Digest, chunks):
-		err = fmt.Errorf("%w: %w: the index of %s is not that of the layer", layerindex.ErrNoIndex, layerindex.ErrIndex, claim.Digest)
+		err = fmt.Errorf("%w: %w: %w", layerindex.ErrNoIndex, layerindex.ErrIndex, err)
 	case doubted != nil && doubted.Equal(x):
 		err = fmt.Errorf("%w of %s that is beyond doubt", layerindex.ErrNoIndex, claim.Digest)
 	}
@@ -121,7 +122,9 @@ func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerind
 	if x, err = o.build(ctx, i, l, claim); err != nil {
 		return nil, false, err
 	}
-	o.opts.Cache.SetVerification(l.Digest(), blobcache.VerifiedWhole)
+	if chunks, err := chunksOf(x); err == nil {
+		o.opts.Cache.SetVerifiedWhole(l.Digest(), chunks)
+	}
 	return o.keep(x, claim), true, nil
 }
 

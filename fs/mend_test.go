@@ -331,10 +331,24 @@ func eventually(t *testing.T, tree *fs.Tree, name string, done func(got []byte, 
 // A forged index with chunks that fit it is found out when all of the blob has
 // been there. Then nothing more is read by it, and the next tree is right.
 func TestForgedIndex(t *testing.T) {
-	honest := gzipLayer(t, "os-release", "NAME=honest", "more", text(300_000))
-	o := newOpened(t, honest)
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprint("opened before ", before), func(t *testing.T) {
+			honest := gzipLayer(t, "os-release", "NAME=honest", "more", text(300_000))
+			o := newOpened(t, honest)
+			if before { // and so the whole blob was checked, but not by these chunks
+				mustOpen(t, o).Close()
+			}
+			checkForgedIndex(t, o, honest)
+		})
+	}
+}
+
+func checkForgedIndex(t *testing.T, o *opened, honest sourcetest.Layer) {
 	forge(t, o, honest, "os-release", "NAME=forged", "evil", "evil")
 	tree := mustOpen(t, o)
+	if v := tree.Stats().Layers[0].Verified; v != blobcache.VerifiedByChunk {
+		t.Errorf("at first verified: %v", v)
+	}
 	eventually(t, tree, "os-release", func(got []byte, err error) bool { return errors.Is(err, fs.ErrReopen) })
 	for range 2 {
 		if got, err := iofs.ReadFile(tree.WithContext(t.Context()), "evil"); !errors.Is(err, fs.ErrReopen) {

@@ -78,8 +78,8 @@ type OpenLayer struct {
 
 // verified says how the layer's bytes are checked.
 func (l *OpenLayer) verified() blobcache.Verification {
-	v := l.cache.Verification(l.Digest())
-	if v == blobcache.VerifiedWrong || l.state.Load().wrong != nil {
+	v := l.state.Load().blob.Verification()
+	if v == blobcache.VerifiedWrong || l.state.Load().refuted() != nil {
 		return blobcache.VerifiedWrong
 	}
 	// An index of our own format was made from the whole blob, if nobody

@@ -203,11 +203,19 @@ func (v *verifier) index(x *layerindex.Index) error {
 	if err := x.Verify(); err != nil {
 		return err
 	}
-	sums, err := x.ChunkSums()
-	if err == nil && v.cache.Refuted(x.Digest(), blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}) {
-		err = fmt.Errorf("%w: all chunks were as it says once, and the whole was not the layer", layerindex.ErrIndex)
+	chunks, err := chunksOf(x)
+	if err == nil {
+		err = v.cache.CheckChunks(x.Digest(), x.BlobSize(), chunks)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("%w: %w", layerindex.ErrIndex, err)
+	}
+	return nil
+}
+
+func chunksOf(x *layerindex.Index) (blobcache.Chunks, error) {
+	sums, err := x.ChunkSums()
+	return blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
 // blob verifies what there is of a blob.
@@ -217,11 +225,11 @@ func (v *verifier) blob(ctx context.Context, h blobcache.Holding) error {
 		return v.withoutIndex(ctx, h)
 	}
 	defer x.Close()
-	sums, err := x.ChunkSums()
+	chunks, err := chunksOf(x)
 	if err != nil {
-		return err
+		return v.withoutIndex(ctx, h)
 	}
-	check, err := v.cache.VerifyBlob(ctx, h.Digest, x.BlobSize(), blobcache.Chunks{Size: x.ChunkSize(), Sums: sums})
+	check, err := v.cache.VerifyBlob(ctx, h.Digest, x.BlobSize(), chunks)
 	if err != nil {
 		return err
 	}

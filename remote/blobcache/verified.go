@@ -3,6 +3,7 @@ package blobcache
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -104,12 +105,18 @@ func (c *Cache) mark(d digest.Digest) mark {
 // Verification returns what is known of a blob.
 func (c *Cache) Verification(d digest.Digest) Verification { return c.mark(d).Verification }
 
-// Refuted reports whether it is known that these chunks are not those of a blob:
-// all of them were right by their sums, and the whole was not the blob.
-func (c *Cache) Refuted(d digest.Digest, chunks Chunks) bool {
-	m := c.mark(d)
-	sums := sha256.Sum256(chunks.Sums)
-	return m.Verification == VerifiedWrong && m.table == hex.EncodeToString(sums[:])
+// CheckChunks returns an error if a blob of size bytes cannot be read by these
+// chunks: they do not fit it, or it is known that they are not its own, since all
+// of them were right by their sums once, and the whole was not the blob.
+func (c *Cache) CheckChunks(d digest.Digest, size int64, chunks Chunks) error {
+	if _, err := chunks.layout(d, size); err != nil {
+		return err
+	}
+	m, sums := c.mark(d), sha256.Sum256(chunks.Sums)
+	if m.Verification == VerifiedWrong && m.table == hex.EncodeToString(sums[:]) {
+		return fmt.Errorf("blob %s: all chunks were as they should be once, and the whole was not the blob", d)
+	}
+	return nil
 }
 
 // SetVerification notes how a blob was checked; it lowers nothing that is
@@ -128,6 +135,37 @@ func (c *Cache) SetVerification(d digest.Digest, v Verification) {
 			s.whole.settled.Store(true)
 		}
 	}
+}
+
+// SetVerifiedWhole notes that a blob was read whole, had its digest, and has these
+// chunks.
+func (c *Cache) SetVerifiedWhole(d digest.Digest, chunks Chunks) {
+	if d.Validate() != nil {
+		return
+	}
+	sums := sha256.Sum256(chunks.Sums)
+	m := mark{VerifiedWhole, time.Now(), hex.EncodeToString(sums[:])}
+	c.setMark(d, m, m.betterThan)
+	for _, s := range c.storesOf(d) {
+		if s.sums == sums {
+			s.whole.settled.Store(true)
+		}
+	}
+}
+
+// betterThan reports whether a mark of the whole blob says more than an old one.
+func (m mark) betterThan(old mark) bool {
+	return old.Verification != VerifiedWhole || old.table != m.table
+}
+
+// Verification returns what is known of the blob that is read by these chunks: that
+// the whole was checked says nothing of others.
+func (b *Blob) Verification() Verification {
+	m := b.s.c.mark(b.s.digest)
+	if m.table != "" && m.table != b.s.table() {
+		return VerifiedNot
+	}
+	return m.Verification
 }
 
 // setMark writes a mark in place of an old one that may be replaced. Nobody

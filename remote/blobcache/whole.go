@@ -37,8 +37,8 @@ type whole struct {
 // recall takes over what the mark says of these chunks.
 func (s *store) recall() {
 	m := s.c.mark(s.digest)
-	if m.table != "" && m.table != s.table() {
-		return
+	if m.table != s.table() {
+		return // they may not be the blob's all the same
 	}
 	s.whole.settled.Store(m.Verification == VerifiedWhole || m.Verification == VerifiedWrong)
 	s.whole.lied.Store(m.Verification == VerifiedWrong)
@@ -113,9 +113,8 @@ func (s *store) checkWhole(ctx context.Context, file *blobFile) bool {
 		return false
 	}
 	if s.digestIs(h) {
-		s.c.setMark(s.digest, mark{VerifiedWhole, time.Now(), s.table()}, func(old mark) bool {
-			return old.Verification != VerifiedWhole || old.table != "" && old.table != s.table()
-		})
+		m := mark{VerifiedWhole, time.Now(), s.table()}
+		s.c.setMark(s.digest, m, m.betterThan)
 		return true
 	}
 	// Either the index lied, or chunks have changed or gone on disk: these
