@@ -80,7 +80,10 @@ func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r
 		return nil, err
 	}
 	x = &Content{c: c, digest: d, f: f, size: size}
-	if err := c.publishContent(w, x, sealed.Table()); err != nil {
+	if err = c.protectContent(ctx, x); err == nil {
+		err = c.publishContent(w, x, sealed.Table())
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -136,9 +139,6 @@ func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, s
 // the lock of a reader in place of the lock of w, and closes w: a file that
 // somebody may write cannot be executed.
 func reopenContent(w *tempFile) (*os.File, error) {
-	if err := w.Chmod(contentMode); err != nil {
-		return nil, err
-	}
 	f, err := w.dir.Open(w.name)
 	if err != nil {
 		return nil, err
