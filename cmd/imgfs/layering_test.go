@@ -30,7 +30,7 @@ layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerind
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/inflate/inflatetest:
 layerindex/internal/nestedsum:
-layerindex/internal/spool: x/sys
+layerindex/internal/spool: internal/seal x/sys
 layerindex/internal/zstd: layerindex/internal/codec compress
 
 remote: remote/printable go-digest image-spec reference platforms

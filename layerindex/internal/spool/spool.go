@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/internal/seal"
 )
 
 // ErrFile: the file could not be made, written or read, while the data is
@@ -68,11 +70,14 @@ type Spool struct {
 
 	mu      sync.Mutex
 	file    File
+	sealed  *seal.Table   // what is in file, but for tail
 	have    int64         // bytes that can be read
 	grown   chan struct{} // closed when have grows or try ends; nil if nobody waits
 	try     *try          // the one that runs, or ran last
-	waiting int           // reads that wait
-	used    time.Time     // when the last read began or ended
+	tail    []byte        // of a block that is not complete, from tailAt
+	tailAt  int64
+	waiting int       // reads that wait
+	used    time.Time // when the last read began or ended
 	closed  bool
 }
 
@@ -114,15 +119,15 @@ func (s *Spool) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := file.ReadAt(want, off)
-	switch {
-	case n < len(want):
-		// It may have been given up since.
-		return 0, fileError(err)
-	case n < len(p):
-		return n, io.EOF
+	if !s.sealed.Read(file, s.copyTail(want, off), off) {
+		// It may have been given up since, too.
+		s.giveUp()
+		return 0, fileError(errChanged)
 	}
-	return n, nil
+	if len(want) < len(p) {
+		return len(want), io.EOF
+	}
+	return len(want), nil
 }
 
 // Close stops the producer, waits for it, and gives the space back. Reads
@@ -204,12 +209,12 @@ func (s *Spool) start(ctx context.Context) error {
 		if err != nil {
 			return fileError(err)
 		}
-		s.file = file
+		s.file, s.sealed = file, seal.NewTable(seal.NewKey(), s.size, sealBlock)
 	}
 	if s.try != nil {
 		<-s.try.ended // at once: it is done
 		if !s.try.stopped {
-			s.have = 0
+			s.forget()
 		}
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -258,19 +263,24 @@ func (s *Spool) run(ctx context.Context, t *try) {
 	t.stopped = t.stopped && ctx.Err() != nil && errors.Is(err, context.Canceled)
 	switch {
 	case err == nil:
-		s.have = s.size
+		s.sealed.Seal(s.tailAt, s.tail)
+		s.have, s.tail = s.size, nil
 	case errors.Is(err, ErrFile):
-		s.have = 0
+		s.forget()
 		_ = s.file.Truncate(0) // if it stays, so does what it takes
 	}
 	s.wake()
 }
 
-// kept returns how many bytes a stopped try has left in the file.
+// forget says that nothing of the file can be read. The caller holds s.mu.
+func (s *Spool) forget() { s.have, s.tail, s.tailAt = 0, nil, 0 }
+
+// kept returns how many bytes a stopped try has left in the file. The last of
+// all is not to be read yet, but sealed like the others.
 func (s *Spool) kept() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.have
+	return s.tailAt + int64(len(s.tail))
 }
 
 // A writer writes what a producer gives to the spool's file.
@@ -280,6 +290,7 @@ type writer struct {
 	skip int64           // bytes that are in the file
 	off  int64
 	err  error
+	buf  []byte // what seal puts together
 }
 
 // Write implements io.Writer.
@@ -296,15 +307,20 @@ func (w *writer) Write(p []byte) (int, error) {
 		return 0, w.err
 	}
 	n := int(min(int64(len(p)), max(w.skip-w.off, 0)))
-	k, err := s.file.WriteAt(p[n:], w.off+int64(n))
-	n += k
 	w.off += int64(n)
+	k, err := s.file.WriteAt(p[n:], w.off)
+	tail := w.seal(p[n : n+k])
+	n += k
+	w.off += int64(k)
 	if err != nil {
 		w.err = fileError(err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.have = max(s.have, min(w.off, s.size-1))
+	if k > 0 {
+		s.tail, s.tailAt = tail, w.off-int64(len(tail))
+	}
 	s.wake()
 	return n, w.err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -157,6 +158,40 @@ func TestCloseEndsWrites(t *testing.T) {
 		s.Close()
 		if took := time.Since(begun); took > time.Second {
 			t.Errorf("Close took %s", took)
+		}
+	})
+}
+
+// What a stopped producer has written is sealed together with what comes after
+// it, wherever in a block it stopped.
+func TestStoppedWithinABlock(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		data := random(5*sealBlock + 77)
+		var runs atomic.Int64
+		s, _ := counted(t, dir, int64(len(data)), func(ctx context.Context, w io.Writer) error {
+			runs.Add(1)
+			for piece := range slices.Chunk(data, 3000) {
+				time.Sleep(100 * time.Millisecond)
+				if _, err := w.Write(piece); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for end := 5000; end <= len(data); end += 20000 {
+			p := make([]byte, end)
+			if n, err := s.ReadAt(t.Context(), p, 0); n != end || err != nil || !bytes.Equal(p, data[:end]) {
+				t.Errorf("ReadAt of %d bytes = %d, %v", end, n, err)
+			}
+			time.Sleep(time.Minute)
+		}
+		p := make([]byte, len(data))
+		if n, err := s.ReadAt(t.Context(), p, 0); n != len(p) || err != nil || !bytes.Equal(p, data) {
+			t.Errorf("ReadAt of all = %d, %v", n, err)
+		}
+		if runs.Load() < 3 {
+			t.Errorf("it was produced %d times, and was to be stopped", runs.Load())
 		}
 	})
 }
