@@ -4,7 +4,8 @@
 // files, for the kernel to read by itself.
 //
 // The idea: bytes are believed because they have the digest that they should
-// have, never because of where they lie. What the disk says about itself
+// have, never because of where they lie; and at each later read because they are
+// those that had it (package seal). What the disk says about itself
 // (which chunks are there) is a hint that saves work, so that nothing needs
 // to be in order after a process was killed, and any number of processes can
 // share one directory without talking to each other. docs/cache-format.md
