@@ -32,7 +32,7 @@ type Client struct {
 // defaults.
 func New(opts *Options) *Client {
 	o := opts.withDefaults()
-	conf := sync.OnceValues(o.configuration)
+	conf := remembered(o.configuration)
 	if o.Credential == nil {
 		o.Credential = o.credentials(conf)
 	}
@@ -50,7 +50,7 @@ func New(opts *Options) *Client {
 // Repository returns the image that ref names. It asks no one for anything.
 func (c *Client) Repository(ref remote.Reference) *Repository {
 	r := &Repository{client: c, ref: ref, blobs: make(map[digest.Digest]*blob)}
-	r.endpoints = sync.OnceValues(r.findEndpoints)
+	r.endpoints = remembered(r.findEndpoints)
 	return r
 }
 

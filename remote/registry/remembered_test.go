@@ -1,0 +1,35 @@
+package registry
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+// A configuration that is malformed is read again, by the same client and for
+// the same repository, and one that is right is not.
+func TestConfigurationIsReadAgain(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", "")
+	path := filepath.Join(home, ".config", "containers", "registries.conf")
+	c := New(nil)
+	defer c.Close()
+	ref, err := remote.ParseReference("registry.example/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Repository(ref)
+	for _, step := range []struct {
+		text string
+		ok   bool
+	}{{"[[registry", false}, {"x = ", false}, {"# nothing", true}, {"[[registry", true}} {
+		writeFile(t, path, step.text, 0o600)
+		all, err := r.endpoints()
+		if (err == nil) != step.ok || step.ok && len(all) != 1 {
+			t.Errorf("%q: %d endpoints, %v", step.text, len(all), err)
+		}
+	}
+}
