@@ -1,5 +1,7 @@
 package fs
 
+import "time"
+
 // Uncounted returns a tree that does not count what is read from it.
 func Uncounted(t *Tree) *Tree {
 	u := *t
@@ -33,6 +35,15 @@ func TickContents(t *Tree) { t.contents.onTick() }
 func Decoded(n Node) (decoded, cost int64) {
 	c := n.t.contents.candidate(n)
 	return c.decoded.Load(), c.cost
+}
+
+// PassMendPause lets the time pass in which no index is made again.
+func PassMendPause(t *Tree) {
+	for _, l := range t.layers {
+		l.mend.mu.Lock()
+		l.mend.next = time.Time{}
+		l.mend.mu.Unlock()
+	}
 }
 
 type (

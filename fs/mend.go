@@ -21,6 +21,10 @@ const (
 	// minMendPause is how long nothing is tried after an index was taken or
 	// made again, and maxMendPause how long at most after several times.
 	minMendPause, maxMendPause = time.Second, time.Minute
+	// doubtPause is how long nothing is tried for a source and an index that
+	// disagree, after it could not be said which of them is wrong: that takes
+	// all of the layer.
+	doubtPause = 10 * time.Minute
 )
 
 // A layerState is what a layer is read by. It never changes.
@@ -54,6 +58,7 @@ type mender struct {
 	try   *mendTry // under way, or nil
 	next  time.Time
 	pause time.Duration
+	doubt time.Time     // until then nothing is tried for a mere doubt
 	old   []*layerState // replaced: reads of them may still be under way
 }
 
@@ -125,6 +130,11 @@ func (s *layerState) doubtful(err error) bool {
 	return s.blob.Refuted() != nil || !s.proven && (errors.Is(err, remote.ErrDigest) || errors.Is(err, layerindex.ErrCompressed))
 }
 
+// mereDoubt reports whether an error leaves open whether the index is wrong.
+func (s *layerState) mereDoubt(err error) bool {
+	return !errors.Is(err, layerindex.ErrIndex) && s.blob.Refuted() == nil
+}
+
 // replaced reports whether the state that a read failed by is another one now.
 // It waits for a try to replace it, which the reader's error may begin.
 func (l *OpenLayer) replaced(ctx context.Context, was *layerState, cause error) bool {
@@ -149,7 +159,8 @@ func (l *OpenLayer) beginMend(was *layerState, cause error) *mendTry {
 	m := &l.mend
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.try != nil || l.state.Load() != was || time.Now().Before(m.next) {
+	now := time.Now()
+	if m.try != nil || l.state.Load() != was || now.Before(m.next) || now.Before(m.doubt) && was.mereDoubt(cause) {
 		return m.try
 	}
 	m.try = &mendTry{over: make(chan struct{})}
@@ -180,6 +191,9 @@ func (l *OpenLayer) runMend(try *mendTry, was *layerState, cause error) {
 		m.next = time.Now().Add(m.pause)
 	}
 	m.pause = min(2*m.pause, maxMendPause)
+	if s == nil && was.mereDoubt(cause) {
+		m.doubt = time.Now().Add(doubtPause)
+	}
 	m.try = nil
 	close(try.over)
 }

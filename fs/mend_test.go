@@ -115,7 +115,7 @@ const (
 // An index that changes in place under a tree, before it is first used, costs no
 // reader anything: it is made again of the blob, which is in the cache.
 func TestIndexChangesUnderTree(t *testing.T) {
-	big := text(5 << 20)
+	big := text(5 << 19)
 	layer := gzipLayer(t, "small", "s", "big", big)
 	damages := map[string]func(f *indexFile){
 		"spans":   func(f *indexFile) { f.damage(sectionSpans) },
@@ -133,9 +133,9 @@ func TestIndexChangesUnderTree(t *testing.T) {
 				damage(f)
 				before := o.src.read.Load()
 				var wg sync.WaitGroup
-				for range 4 {
+				for range 2 {
 					wg.Go(func() {
-						checkAt(t, tree, "big", big, 4<<20) // where decoding needs a window
+						checkAt(t, tree, "big", big, 2<<20) // where decoding needs a window
 						o.has(tree, "big", big)
 					})
 				}
@@ -399,7 +399,7 @@ func TestRefutedIndexIsMadeAgain(t *testing.T) {
 // A source that is wrong does not have an index made again that is right: of one
 // that this process made nothing is fetched, and of another once.
 func TestSourceWrongIndexRight(t *testing.T) {
-	big := text(20 << 20)
+	big := text(6 << 20)
 	layer := gzipLayer(t, "big", big)
 	size := int64(len(layer.Content))
 	bad := slices.Clone(layer.Content)
@@ -421,13 +421,15 @@ func TestSourceWrongIndexRight(t *testing.T) {
 			}
 			o.store.Replace(digest.FromBytes(layer.Content), bad)
 			before := o.src.read.Load()
-			for range 5 {
+			for range 3 {
 				if err := read(o, tree); !errors.Is(err, remote.ErrDigest) {
 					t.Errorf("from a source that is wrong: %v", err)
 				}
+				fs.PassMendPause(tree)
 			}
-			// What is before the wrong chunk once, and then that one.
-			most := size + size/2
+			// What is before the wrong chunk once, and then that one, each time
+			// twice, with what is brought ahead.
+			most := size + size*3/4
 			if !built {
 				most += size
 			}
