@@ -30,12 +30,12 @@ layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerind
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/inflate/inflatetest:
 layerindex/internal/nestedsum:
-layerindex/internal/spool: internal/seal x/sys
+layerindex/internal/spool: remote/seal x/sys
 layerindex/internal/zstd: layerindex/internal/codec compress
 
 remote: remote/printable go-digest image-spec reference platforms
 remote/beneath: x/sys
-remote/blobcache: remote remote/beneath remote/internal/nameless go-digest image-spec x/sys
+remote/blobcache: remote remote/beneath remote/internal/nameless remote/seal go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: x/sys
@@ -44,6 +44,7 @@ remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-di
 remote/printable:
 remote/registry: remote remote/internal/nameless remote/printable go-digest image-spec reference oras-go toml
 remote/registry/registrytest: go-digest image-spec
+remote/seal: x/sys
 remote/sourcetest: remote go-digest image-spec platforms
 testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/labimage: go-digest image-spec compress

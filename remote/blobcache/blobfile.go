@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/seal"
 	"github.com/imgfs/imgfs/remote/beneath"
+	"github.com/imgfs/imgfs/remote/seal"
 )
 
 // docs/cache-format.md, "Blob files".

@@ -15,8 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/seal"
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/seal"
 )
 
 // docs/cache-format.md, "Contents".

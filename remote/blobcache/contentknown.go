@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/seal"
+	"github.com/imgfs/imgfs/remote/seal"
 )
 
 // An identity tells a file from all others that have been in its place. That of

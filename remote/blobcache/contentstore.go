@@ -13,8 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/seal"
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/seal"
 )
 
 // StoreContent keeps the content with SHA-256 d that r gives: size bytes. It

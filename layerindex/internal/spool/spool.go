@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/internal/seal"
+	"github.com/imgfs/imgfs/remote/seal"
 )
 
 // ErrFile: the file could not be made, written or read, while the data is
