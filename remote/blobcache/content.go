@@ -310,7 +310,7 @@ func (c *Cache) lockContent(d digest.Digest) (*Content, seen, error) {
 // bytes in sealed. The error is that of the disk, ctx.Err() or fs.ErrClosed.
 func (k *contents) digest(ctx context.Context, x *Content, sealed *seal.Appender) (digest.Digest, error) {
 	h := sha256.New()
-	buf := make([]byte, min(contentPiece, x.size+1))
+	buf := make([]byte, 1+min(contentPiece-1, x.size))
 	for off := int64(0); ; {
 		if err := k.interrupted(ctx); err != nil {
 			return "", err

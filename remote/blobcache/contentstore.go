@@ -95,7 +95,7 @@ func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r
 func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, size int64, r io.Reader, sealed *seal.Appender) error {
 	h := sha256.New()
 	// One byte more than there should be tells that there are too many.
-	buf := make([]byte, min(contentPiece, size+1))
+	buf := make([]byte, 1+min(contentPiece-1, size))
 	off := int64(0)
 	defer func() { c.count.temporary.Add(-off) }()
 	for {
