@@ -44,7 +44,7 @@ func BenchmarkMerge(b *testing.B) {
 	size := bytesPerInode(b, layers)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := fs.Merge(layers); err != nil {
+		if _, err := fs.Merge(b.Context(), layers); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -65,7 +65,7 @@ func bytesPerInode(b *testing.B, layers []fs.Layer) float64 {
 	before, inodes := heap(), 0
 	var trees []*fs.Tree
 	for range 4 {
-		tree, err := fs.Merge(layers)
+		tree, err := fs.Merge(b.Context(), layers)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func bytesPerInode(b *testing.B, layers []fs.Layer) float64 {
 
 func BenchmarkLookup(b *testing.B) {
 	layers, _ := syntheticImage()
-	tree, err := fs.Merge(layers)
+	tree, err := fs.Merge(b.Context(), layers)
 	if err != nil {
 		b.Fatal(err)
 	}

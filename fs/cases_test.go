@@ -33,7 +33,7 @@ const implied = "0755 0:0 0 x2"
 func TestCases(t *testing.T) {
 	for _, c := range allCases() {
 		t.Run(c.id, func(t *testing.T) {
-			tree, err := fs.Merge(layersOf(c.stack...))
+			tree, err := fs.Merge(t.Context(), layersOf(c.stack...))
 			if c.err != nil {
 				checkRefused(t, c, err)
 				return

@@ -203,7 +203,7 @@ type candidate struct {
 // attributes say.
 func (n Node) mayKeep() bool {
 	in := n.inode()
-	return in.size >= minContent && in.format() == syscall.S_IFREG && !n.t.extras[in.extra].sparse
+	return in.size >= minContent && in.format() == syscall.S_IFREG && !n.isSparse()
 }
 
 // candidate returns what is known of a file, nil if its content is not kept.
@@ -243,7 +243,7 @@ func (k *contents) digest(c *candidate) (digest.Digest, error) {
 	k.mu.Lock()
 	load := k.tables[s]
 	if load == nil {
-		load = sync.OnceValues(func() (*digestTable, error) { return newDigestTable(s.index, minContent) })
+		load = sync.OnceValues(func() (*digestTable, error) { return newDigestTable(k.ctx, s.index, minContent) })
 		k.tables[s] = load
 	}
 	k.mu.Unlock()

@@ -102,7 +102,7 @@ func (c *counters) readQuickly(n Node, f *fileCounts, p []byte, off int64) bool 
 // readHeld is read of what is decoded and in memory.
 func (c *counters) readHeld(s *layerState, n Node, p []byte, off int64) bool {
 	in := n.inode()
-	if n.t.extras[in.extra].sparse {
+	if n.isSparse() {
 		return false
 	}
 	return s.reader.ReadHeld(p, in.off+off, in.off+in.size, func() context.Context {

@@ -12,7 +12,7 @@
 // where each file comes from (Node.Provenance) and can be brought into the
 // cache whole (Tree.Fill).
 //
-//	tree, err := fs.Merge(layers)
+//	tree, err := fs.Merge(ctx, layers)
 //	n, err := tree.Lookup("/etc/os-release", true)
 //	_, err = n.ReadAt(ctx, buf, 0)
 //	err = iofs.WalkDir(tree.WithContext(ctx), ".", visit)
@@ -52,8 +52,9 @@
 //
 // # Limits
 //
-// A tree has at most 65,535 layers, 2^31 names and 4 GiB of names; Merge
-// refuses more. Contents are read through Layer.Content, whose business it is
+// A tree has at most 4,096 layers, 16 Mi entries of all layers and 4 GiB of
+// names; Merge refuses more. A name takes at most 4,096 steps to resolve, and all
+// names of an image 2^28. Options.MaxMetadata bounds the memory. Contents are read through Layer.Content, whose business it is
 // to verify them.
 //
 // A full disk fails nothing: indexes that cannot be kept are held in memory, and

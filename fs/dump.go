@@ -20,11 +20,18 @@ import (
 // SHA-256. What does not apply is "-". Newlines and tabs in names are written
 // \n and \t, all other bytes as they are.
 func (t *Tree) Dump(ctx context.Context, w io.Writer, content bool) error {
-	rows := t.paths()
+	rows, err := t.paths(ctx)
+	if err != nil {
+		return err
+	}
 	first := make(map[uint32]string) // path of inodes with several
 	bw := bufio.NewWriter(w)
 	escape := strings.NewReplacer("\n", `\n`, "\t", `\t`)
+	ended := canceled{ctx: ctx}
 	for _, r := range rows {
+		if ended.now() {
+			return ctx.Err()
+		}
 		in := r.node.inode()
 		group, ok := first[r.node.id]
 		if !ok && in.nlink > 1 && !in.isDir() {
@@ -56,13 +63,17 @@ type pathNode struct {
 }
 
 // paths returns all paths of the tree in byte order.
-func (t *Tree) paths() []pathNode {
+func (t *Tree) paths(ctx context.Context) ([]pathNode, error) {
+	ended := canceled{ctx: ctx}
 	rows := []pathNode{{"/", t.Root()}}
 	dirs := []pathNode{{"", t.Root()}}
 	for len(dirs) > 0 {
 		d := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]
 		for name, n := range d.node.Children() {
+			if ended.now() {
+				return nil, ctx.Err()
+			}
 			r := pathNode{d.path + "/" + name, n}
 			rows = append(rows, r)
 			if n.inode().isDir() {
@@ -70,8 +81,13 @@ func (t *Tree) paths() []pathNode {
 			}
 		}
 	}
-	slices.SortFunc(rows, func(a, b pathNode) int { return strings.Compare(a.path, b.path) })
-	return rows
+	slices.SortFunc(rows, func(a, b pathNode) int {
+		if ended.now() {
+			return 0
+		}
+		return strings.Compare(a.path, b.path)
+	})
+	return rows, ctx.Err()
 }
 
 func dumpColumns(path string, n Node, group, sum string) []string {

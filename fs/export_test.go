@@ -1,6 +1,9 @@
 package fs
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Uncounted returns a tree that does not count what is read from it.
 func Uncounted(t *Tree) *Tree {
@@ -54,4 +57,20 @@ type (
 // WrapContentDir puts something between a tree and where contents are kept.
 func WrapContentDir(t *Tree, wrap func(ContentDir) ContentDir) {
 	t.contents.dir = wrap(t.contents.dir)
+}
+
+// MergeWithin is Merge of layers that are not looked through again, with a bound
+// on all steps.
+func MergeWithin(ctx context.Context, steps int64, layers []Layer) (*Tree, error) {
+	b, err := newBuilder(ctx, nil, len(layers))
+	if err != nil {
+		return nil, err
+	}
+	b.maxSteps = steps
+	for _, l := range layers {
+		if err := b.apply(l); err != nil {
+			return nil, err
+		}
+	}
+	return b.freeze()
 }

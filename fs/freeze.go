@@ -1,43 +1,51 @@
 package fs
 
 import (
+	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // freeze makes the tree of what can be reached from the root. Inodes are
 // numbered breadth first, the names of a directory in byte order: the numbers
-// depend on nothing but the tree itself.
+// depend on nothing but the tree itself. It uses the builder up: what the tree
+// keeps stays where it is, as a copy would take as much again.
 func (b *builder) freeze() (*Tree, error) {
-	sorted, size := b.bySet()
-	if size > math.MaxUint32 {
-		return nil, fmt.Errorf("%w: %d bytes of names", ErrTooLarge, size)
+	if err := b.ctx.Err(); err != nil {
+		return nil, err
 	}
-	f := freezer{builder: b, ids: make([]uint32, len(b.inodes))}
-	f.inodes = make([]inode, 0, len(sorted.links)+1)
-	f.names = make([]dirent, 0, len(sorted.links)+1)
-	f.text.Grow(int(size))
-	f.extras = []extra{{xattrs: f.xattrs.add(nil)}}
+	b.links.slots, b.reserved, b.sets.seen, b.sets.stable = nil, nil, nil, true
+	for at, list := range b.merged {
+		// What the xattrs take is counted: they are of sets that are there.
+		set, err := b.sets.intern(list, xattrSetCost)
+		if err != nil {
+			return nil, fmt.Errorf("attributes of hard links: %w", err)
+		}
+		b.extras[at].xattrs = set
+		delete(b.merged, at)
+	}
+	sorted := b.bySet()
+	f := freezer{builder: b, ids: make([]uint32, b.inodes.n), canceled: canceled{ctx: b.ctx}}
+	f.names = make([]dirent, 0, len(sorted.links))
 	f.id(b.root)
 	for i := 0; i < len(f.queue); i++ {
-		f.freezeDir(i, sorted.of(b.inodes[f.queue[i]].nlink))
+		if f.freezeDir(i, sorted.of(f.queue[i].set)); f.now() {
+			return nil, b.ctx.Err()
+		}
 	}
-	if int64(f.xattrs.data.Len()) > math.MaxUint32 || int64(len(f.extents)) > math.MaxUint32 {
-		return nil, fmt.Errorf("%w: xattrs and extents of sparse files", ErrTooLarge)
-	}
-	f.names = append(f.names, dirent{text: uint32(f.text.Len())})
+	b.links.all, f.queue, sorted = paged[link]{}, nil, linksBySet{}
+	f.renumber()
+	b.inodes.cut(f.count)
 	return &Tree{
-		inodes:  trim(f.inodes),
+		inodes:  b.inodes,
 		dirs:    trim(f.dirs),
-		names:   trim(f.names),
-		text:    f.text.String(),
-		targets: f.targets.String(),
-		extras:  trim(f.extras),
-		xattrs:  f.xattrs.data.String(),
-		extents: trim(f.extents),
+		names:   f.names,
+		text:    b.links.names.freeze(),
+		targets: b.targets.freeze(),
+		extras:  trim(b.extras),
+		xattrs:  b.sets.list,
+		sparse:  b.sparse,
 		sources: b.sources,
 	}, nil
 }
@@ -51,106 +59,116 @@ func trim[E any](s []E) []E {
 	return append(make([]E, 0, len(s)), s...)
 }
 
-// linksBySet are the links that were not removed, those of each set together.
+// linksBySet are positions of the links that were not removed, those of each
+// set together.
 type linksBySet struct {
-	links []*link
+	links []uint32
 	first []uint32 // by set, and the end
 }
 
-func (l *linksBySet) of(set uint32) []*link {
+func (l *linksBySet) of(set uint32) []uint32 {
 	return l.links[l.first[set]:l.first[set+1]]
 }
 
-// bySet sorts the links by set; size is the length of all their names.
-func (b *builder) bySet() (sorted linksBySet, size int64) {
+// bySet sorts the links by set.
+func (b *builder) bySet() linksBySet {
 	// A counting sort. first[set+2] counts, then first[set+1] is where the
 	// next link goes, and in the end where the next set begins.
-	first := make([]uint32, b.sets+2)
-	for i := range b.links.all {
-		if l := &b.links.all[i]; l.ino != 0 {
+	first := make([]uint32, b.dirSets+2)
+	for i := range uint32(b.links.all.n) {
+		if l := b.links.all.at(i); l.ino != 0 {
 			first[l.set+2]++
-			size += int64(len(l.name))
 		}
 	}
 	for i := 1; i < len(first); i++ {
 		first[i] += first[i-1]
 	}
-	links := make([]*link, first[len(first)-1])
-	for i := range b.links.all {
-		if l := &b.links.all[i]; l.ino != 0 {
-			links[first[l.set+1]] = l
+	links := make([]uint32, first[len(first)-1])
+	for i := range uint32(b.links.all.n) {
+		if l := b.links.all.at(i); l.ino != 0 {
+			links[first[l.set+1]] = i
 			first[l.set+1]++
 		}
 	}
-	return linksBySet{links, first}, size
+	return linksBySet{links, first}
+}
+
+// canceled looks now and then whether a context has ended.
+type canceled struct {
+	ctx context.Context
+	n   uint
+	yes bool
+}
+
+// now reports whether it has.
+func (c *canceled) now() bool {
+	if c.n++; c.n%(1<<12) == 0 && !c.yes {
+		c.yes = c.ctx.Err() != nil
+	}
+	return c.yes
 }
 
 // A freezer is a tree while a builder is frozen into it.
 type freezer struct {
 	*builder
-	ids   []uint32 // by inode of the builder: position in inodes and one more
-	queue []uint32 // directories of the builder, in the order of dirs
+	canceled
+	ids   []uint32    // by inode of the builder: position in the tree and one more
+	queue []queuedDir // in the order of dirs
+	count int         // inodes of the tree
 
-	inodes  []inode
-	dirs    []dir
-	names   []dirent
-	text    strings.Builder
-	targets strings.Builder
-	extras  []extra
-	xattrs  xattrTable
-	extents []extent
+	dirs  []dir
+	names []dirent
 }
+
+// A queuedDir is a directory of the builder.
+type queuedDir struct{ ino, set, parent uint32 }
 
 // id returns the position of an inode, which it takes over if it is new.
 func (f *freezer) id(ino uint32) uint32 {
 	if id := f.ids[ino]; id != 0 {
 		return id - 1
 	}
-	in := f.builder.inodes[ino]
-	switch in.format() {
-	case syscall.S_IFDIR:
-		f.queue = append(f.queue, ino)
+	if in := f.inodes.at(ino); in.isDir() {
+		f.queue = append(f.queue, queuedDir{ino, in.nlink, uint32(in.off)})
 		in.nlink, in.size, in.off = 2, dirSize, int64(len(f.queue)-1)
-	case syscall.S_IFLNK:
-		target := f.builder.targets[in.off]
-		in.off = int64(f.targets.Len())
-		f.targets.WriteString(target)
 	}
-	if in.extra != 0 {
-		in.extra = f.extra(ino)
-	}
-	f.inodes = append(f.inodes, in)
-	f.ids[ino] = uint32(len(f.inodes))
+	f.count++
+	f.ids[ino] = uint32(f.count)
 	return f.ids[ino] - 1
 }
 
-// extra takes over what few inodes have, and returns where it is.
-func (f *freezer) extra(ino uint32) uint32 {
-	extents, sparse := f.builder.sparse[ino]
-	f.extras = append(f.extras, extra{
-		xattrs: f.xattrs.add(f.builder.xattrs[ino]),
-		sparse: sparse,
-		first:  uint32(len(f.extents)),
-		count:  uint32(len(extents)),
+// freezeDir takes over the names of the directory at a position of the queue.
+func (f *freezer) freezeDir(at int, links []uint32) {
+	all, text := &f.links.all, &f.links.names
+	slices.SortFunc(links, func(a, b uint32) int {
+		if f.now() {
+			return 0 // whatever order it ends in, soon
+		}
+		return strings.Compare(text.counted(all.at(a).text), text.counted(all.at(b).text))
 	})
-	f.extents = append(f.extents, extents...)
-	return uint32(len(f.extras) - 1)
+	d := f.queue[at]
+	f.dirs = append(f.dirs, dir{uint32(len(f.names)), uint32(len(links)), f.id(d.parent)})
+	for _, k := range links {
+		l := all.at(k)
+		f.names = append(f.names, dirent{l.text, f.id(l.ino)})
+		if f.inodes.at(l.ino).isDir() {
+			f.inodes.at(d.ino).nlink++
+		} else {
+			f.inodes.at(l.ino).nlink++
+		}
+	}
 }
 
-// freezeDir takes over the names of the directory at a position of the queue.
-func (f *freezer) freezeDir(at int, links []*link) {
-	slices.SortFunc(links, func(a, b *link) int { return strings.Compare(a.name, b.name) })
-	ino := f.queue[at]
-	self, parent := f.id(ino), f.id(uint32(f.builder.inodes[ino].off))
-	f.dirs = append(f.dirs, dir{uint32(len(f.names)), uint32(len(links)), parent})
-	for _, l := range links {
-		id := f.id(l.ino)
-		f.names = append(f.names, dirent{uint32(f.text.Len()), id})
-		f.text.WriteString(l.name)
-		if f.inodes[id].isDir() {
-			f.inodes[self].nlink++
-		} else {
-			f.inodes[id].nlink++
+// renumber brings the inodes in the order of the tree, those that are not in it
+// behind the others.
+func (f *freezer) renumber() {
+	for i := range uint32(f.inodes.n) {
+		// Each turn brings one inode to its place.
+		for f.ids[i] != 0 && f.ids[i] != i+1 {
+			to := f.ids[i] - 1
+			a, b := f.inodes.at(i), f.inodes.at(to)
+			*a, *b = *b, *a
+			f.ids[i], f.ids[to] = f.ids[to], f.ids[i]
 		}
 	}
 }

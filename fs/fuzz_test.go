@@ -33,7 +33,7 @@ func FuzzMerge(f *testing.F) {
 			return c
 		}
 		stack := g.stack()
-		tree, err := fs.Merge(layersOf(stack...))
+		tree, err := fs.Merge(t.Context(), layersOf(stack...))
 		if err != nil {
 			return
 		}
@@ -53,7 +53,7 @@ func FuzzMerge(f *testing.F) {
 func TestOneTar(t *testing.T) {
 	checked := 0
 	for _, c := range allCases() {
-		if tree, err := fs.Merge(layersOf(c.stack...)); err == nil {
+		if tree, err := fs.Merge(t.Context(), layersOf(c.stack...)); err == nil {
 			checkOneTar(t, tree, c.stack)
 			checked++
 		}
@@ -71,7 +71,7 @@ func checkOneTar(t *testing.T, tree *fs.Tree, stack [][]member) {
 	if !ok {
 		return
 	}
-	again, err := fs.Merge([]fs.Layer{layerOfTar(t, tarOf(members))})
+	again, err := fs.Merge(t.Context(), []fs.Layer{layerOfTar(t, tarOf(members))})
 	if err != nil {
 		t.Errorf("merging the tar of the tree: %v\nwith\n%s", err, stackString(stack))
 		return

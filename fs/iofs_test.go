@@ -310,7 +310,7 @@ func TestContentEnds(t *testing.T) {
 	for _, content := range []fs.Content{memContent("short"), nil} {
 		layers := layersOf(layer(file("f", "some content")))
 		layers[0].Content = content
-		tree, err := fs.Merge(layers)
+		tree, err := fs.Merge(t.Context(), layers)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -143,7 +143,7 @@ func layersOf(stack ...[]member) []fs.Layer {
 
 func merge(t testing.TB, stack ...[]member) *fs.Tree {
 	t.Helper()
-	tree, err := fs.Merge(layersOf(stack...))
+	tree, err := fs.Merge(t.Context(), layersOf(stack...))
 	if err != nil {
 		t.Fatalf("Merge: %v", err)
 	}

@@ -7,18 +7,19 @@ import (
 
 // A link is a name in a set of names.
 type link struct {
-	name  string
+	text  uint32 // where the name is
 	set   uint32
-	hash  uint32
 	ino   uint32 // 0 if it was removed
 	layer uint16 // that gave it
+	tag   uint16 // of the name's hash
 }
 
 // A linkTable holds links in the order they were made, with a hash table of
 // their positions: a third of the time and memory of a map.
 type linkTable struct {
-	all   []link
-	slots []uint32 // position in all and one more, 0 if free; a power of two of them
+	all   paged[link]
+	slots []uint32 // position in all and one more, 0 if free
+	names textWriter
 	seed  maphash.Seed
 }
 
@@ -26,21 +27,26 @@ func newLinkTable() linkTable {
 	return linkTable{slots: make([]uint32, 1<<10), seed: maphash.MakeSeed()}
 }
 
-// reserve makes room for n links in a table that has none.
+// reserve makes room in the hash table for n links, in a table that has none.
 func (t *linkTable) reserve(n int) {
-	t.all = slices.Grow(t.all, n)
-	size := len(t.slots)
-	for 3*size < 4*n {
-		size *= 2
+	if size := n + n/2; size > len(t.slots) {
+		t.slots = make([]uint32, size)
 	}
-	t.slots = make([]uint32, size)
 }
 
 // hash has a seed, for names come from strangers.
-func (t *linkTable) hash(set uint32, name string) uint32 {
+func (t *linkTable) hash(set uint32, name string) uint64 {
 	// The multiplier spreads the sets, which are small numbers.
 	h := maphash.String(t.seed, name) ^ uint64(set)*0x9e3779b97f4a7c15
-	return uint32(h ^ h>>32)
+	return h ^ h>>32
+}
+
+// name returns the name of a link. It stays valid.
+func (t *linkTable) name(l *link) string { return t.names.counted(l.text) }
+
+// slot returns the slot that a hash begins to look at.
+func (t *linkTable) slot(hash uint64) int {
+	return int(hash & 0xffffffff * uint64(len(t.slots)) >> 32)
 }
 
 // find returns the link of a name, or nil. It is valid until the next add.
@@ -48,40 +54,46 @@ func (t *linkTable) find(set uint32, name string) *link {
 	return t.findHash(t.hash(set, name), set, name)
 }
 
-func (t *linkTable) findHash(hash, set uint32, name string) *link {
-	mask := uint32(len(t.slots) - 1)
-	for i := hash & mask; t.slots[i] != 0; i = (i + 1) & mask {
-		if l := &t.all[t.slots[i]-1]; l.hash == hash && l.set == set && l.name == name {
+func (t *linkTable) findHash(hash uint64, set uint32, name string) *link {
+	for i := t.slot(hash); t.slots[i] != 0; {
+		if l := t.all.at(t.slots[i] - 1); l.tag == uint16(hash>>48) && l.set == set && t.name(l) == name {
 			return l
+		}
+		if i++; i == len(t.slots) {
+			i = 0
 		}
 	}
 	return nil
 }
 
-// findOrAdd returns the link of a name, a new one if there is none.
-func (t *linkTable) findOrAdd(set uint32, name string) *link {
-	hash := t.hash(set, name)
-	if l := t.findHash(hash, set, name); l != nil {
-		return l
+// add adds the link of a name that has none. It returns nil if there is no room
+// for more names.
+func (t *linkTable) add(set uint32, name string) *link {
+	at := t.names.add(name, true)
+	if at>>pieceBits >= maxPieces {
+		return nil
 	}
-	t.all = push(t.all, link{name: name, set: set, hash: hash})
-	if 4*len(t.all) > 3*len(t.slots) {
+	hash := t.hash(set, name)
+	last := t.all.push(link{text: uint32(at), set: set, tag: uint16(hash >> 48)})
+	if 4*t.all.n > 3*len(t.slots) {
 		t.slots = make([]uint32, 2*len(t.slots))
-		for i := range t.all {
-			t.place(uint32(i))
+		for i := range uint32(t.all.n) {
+			l := t.all.at(i)
+			t.place(i, t.hash(l.set, t.name(l)))
 		}
 	} else {
-		t.place(uint32(len(t.all) - 1))
+		t.place(last, hash)
 	}
-	return &t.all[len(t.all)-1]
+	return t.all.at(last)
 }
 
 // place puts a position into the first free slot for it.
-func (t *linkTable) place(at uint32) {
-	mask := uint32(len(t.slots) - 1)
-	i := t.all[at].hash & mask
+func (t *linkTable) place(at uint32, hash uint64) {
+	i := t.slot(hash)
 	for t.slots[i] != 0 {
-		i = (i + 1) & mask
+		if i++; i == len(t.slots) {
+			i = 0
+		}
 	}
 	t.slots[i] = at + 1
 }

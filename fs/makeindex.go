@@ -36,13 +36,19 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, e
 		return nil, err
 	}
 	claim := claimOf(l)
-	open := &OpenLayer{Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents}
-	x, err := o.load(claim, nil)
+	open := &OpenLayer{
+		Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents,
+		maxMetadata: o.opts.MaxMetadata, metadata: o.opts.Metadata,
+	}
+	x, err := o.load(ctx, claim, nil)
 	if errors.Is(err, layerindex.ErrNoIndex) {
 		x, open.Built, err = o.make(ctx, i, l, claim, nil)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !x.OnDisk() {
+		open.held = x.EncodedSize()
 	}
 	s, err := o.connect(l, x)
 	if err != nil {
@@ -73,10 +79,11 @@ func (o *opener) checkTar(size int64) error {
 	return nil
 }
 
-// load loads the index of a layer. One that says the same as doubted, if that is
-// not nil, and one that is known to be wrong, count as none.
-func (o *opener) load(claim layerindex.Layer, doubted *layerindex.Index) (*layerindex.Index, error) {
-	x, err := o.store.Load(claim)
+// load loads the index of a layer, if the image may have as much. One that says
+// the same as doubted, if that is not nil, and one that is known to be wrong,
+// count as none.
+func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *layerindex.Index) (*layerindex.Index, error) {
+	x, err := o.store.Load(ctx, claim)
 	if err != nil {
 		return nil, err
 	}
@@ -89,12 +96,23 @@ func (o *opener) load(claim layerindex.Layer, doubted *layerindex.Index) (*layer
 		err = fmt.Errorf("%w: %w: %w", layerindex.ErrNoIndex, layerindex.ErrIndex, err)
 	case doubted != nil && doubted.Equal(x):
 		err = fmt.Errorf("%w of %s that is beyond doubt", layerindex.ErrNoIndex, claim.Digest)
+	default:
+		err = x.TakeMetadata(o.bound())
 	}
 	if err != nil {
 		x.Close()
 		return nil, err
 	}
 	return x, nil
+}
+
+// bound is what the metadata of a layer counts in: with that of the others while
+// the image is opened, and alone if its index is put right later.
+func (o *opener) bound() *layerindex.Budget {
+	if o.opened.Load() {
+		return layerindex.NewBudget(o.opts.MaxMetadata, nil)
+	}
+	return o.budget
 }
 
 // make makes the index of a layer that has none, unless another process, or
@@ -107,7 +125,7 @@ func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerind
 		return nil, false, err
 	}
 	defer release()
-	x, err = o.load(claim, doubted)
+	x, err = o.load(ctx, claim, doubted)
 	if !errors.Is(err, layerindex.ErrNoIndex) {
 		return x, false, err
 	}
@@ -125,7 +143,7 @@ func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerind
 	if chunks, err := chunksOf(x); err == nil {
 		o.opts.Cache.SetVerifiedWhole(l.Digest(), chunks)
 	}
-	return o.keep(x, claim), true, nil
+	return o.keep(ctx, x, claim), true, nil
 }
 
 // build makes the index of a layer: of the bytes in the cache, if all of them
@@ -201,7 +219,7 @@ func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layer
 // and would with those of another place.
 func isContentError(err error) bool {
 	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar) ||
-		errors.Is(err, layerindex.ErrTooBig)
+		errors.Is(err, layerindex.ErrTooBig) || errors.Is(err, layerindex.ErrMetadata) || errors.Is(err, layerindex.ErrEntries)
 }
 
 // pass reads a blob once, with a copy of its bytes to another place, and makes
@@ -211,6 +229,7 @@ func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layeri
 	defer blob.Close()
 	return layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
 		MaxSize:  o.opts.MaxLayer,
+		Budget:   o.bound(),
 		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: in}) },
 	})
 }
@@ -218,14 +237,14 @@ func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layeri
 // keep puts an index that was just made on disk, and returns it as it is read
 // from there, so that its memory is free. Where the disk does not take it, the
 // one in memory does as well for as long as this process lives.
-func (o *opener) keep(x *layerindex.Index, claim layerindex.Layer) *layerindex.Index {
+func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex.Layer) *layerindex.Index {
 	err := errNoRoom
 	if o.opts.Cache.MakeRoom(x.EncodedSize()) {
-		err = o.store.Save(x)
+		err = o.store.Save(ctx, x)
 	}
 	if err == nil {
 		var kept *layerindex.Index
-		if kept, err = o.store.Load(claim); err == nil && kept.Equal(x) {
+		if kept, err = o.store.Load(ctx, claim); err == nil && kept.Equal(x) {
 			return kept
 		}
 		if err == nil { // another process has put its own there

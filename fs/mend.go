@@ -207,7 +207,7 @@ func (l *OpenLayer) other(ctx context.Context, was *layerState, cause error) (*l
 		doubted = nil
 	}
 	o, claim := l.opener, claimOf(l.Layer)
-	x, err := o.load(claim, doubted)
+	x, err := o.load(ctx, claim, doubted)
 	built := false
 	if errors.Is(err, layerindex.ErrNoIndex) {
 		x, built, err = o.make(ctx, l.number, l.Layer, claim, doubted)

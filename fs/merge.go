@@ -1,41 +1,55 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
 )
 
+const (
+	// maxLayers is how many layers an image may have: docker takes 127.
+	maxLayers = 1 << 12
+	// ctxEntries is how many entries are merged between two looks at the context.
+	ctxEntries = 1 << 8
+)
+
 // Merge makes one tree of layers, the base first. The same layers give the
 // same tree with the same inode numbers. The package documentation has the
-// rules.
+// rules. It ends with ctx.
 //
 // A layer that no rule gives a meaning to is refused: the error is an
 // *EntryError that wraps one of the reasons in this package.
-func Merge(layers []Layer) (*Tree, error) {
-	if len(layers) > math.MaxUint16 {
-		return nil, fmt.Errorf("%w: %d layers", ErrTooLarge, len(layers))
+func Merge(ctx context.Context, layers []Layer) (*Tree, error) {
+	b, err := newBuilder(ctx, nil, len(layers))
+	if err != nil {
+		return nil, err
 	}
-	b := newBuilder()
-	count := 0
+	all, once, seen := 0, 0, map[string]bool{}
 	for _, l := range layers {
-		count += l.Count
+		if l.Count < 0 || l.Count > layerindex.MaxEntries-all {
+			return nil, tooManyEntries(l.Name)
+		}
+		all += l.Count
+		if !seen[l.Name] {
+			once += l.Count
+		}
+		seen[l.Name] = true
 	}
-	b.inodes = slices.Grow(b.inodes, count)
-	b.links.reserve(count)
-	for i, l := range layers {
-		b.layer = uint16(i)
-		b.sources = append(b.sources, source{l.Name, l.Content})
+	b.links.reserve(once)
+	for _, l := range layers {
 		if err := b.apply(l); err != nil {
 			return nil, err
 		}
 	}
 	return b.freeze()
+}
+
+func tooManyEntries(layer string) error {
+	return fmt.Errorf("layer %s: %w: more than %d entries in all layers", layer, layerindex.ErrEntries, layerindex.MaxEntries)
 }
 
 // A builder is the tree while layers are applied to it. Inodes and links that
@@ -45,58 +59,125 @@ func Merge(layers []Layer) (*Tree, error) {
 // A directory's inode has in off its parent's inode, in size the length of its
 // path and in nlink the number of its set of names.
 type builder struct {
-	inodes  []inode // 0 is no inode
+	ctx      context.Context    // of the one call that merges
+	budget   *layerindex.Budget // nil: no bound
+	steps    int64              // to resolve names, so far
+	maxSteps int64
+	count    int // entries, so far
+
+	inodes  paged[inode] // 0 is no inode
 	root    uint32
 	links   linkTable
-	sets    uint32   // sets of names so far
-	targets []string // of symlinks
+	sets    setTable
+	dirSets uint32     // sets of names so far
+	targets textWriter // of symlinks
 	sources []source
-	// What few inodes have, by inode. inode.extra is 1 if it has either.
-	xattrs map[uint32][]layerindex.Xattr // sorted by name
-	sparse map[uint32][]extent
+	extras  []extra    // what few inodes have; 0 is none
+	sparse  [][]extent // of sparse files
+	// merged has, by position in extras, the xattrs that are of several entries.
+	merged map[uint32][]layerindex.Xattr
 
 	// Of the layer that is being applied:
 	layer    uint16
 	reserved map[string]uint32 // inodes by reserved path
+	// fromBelow says that a hard link was bound by what lower layers have: it
+	// may mean something else when the same layer lies below.
+	fromBelow bool
 
 	// The directory of the last entry: tars are grouped by directory.
 	lastPath string
 	last     uint32 // 0 if not known
 }
 
-func newBuilder() *builder {
-	b := &builder{
-		inodes: make([]inode, 1),
-		links:  newLinkTable(),
-		xattrs: make(map[uint32][]layerindex.Xattr),
-		sparse: make(map[uint32][]extent),
+func newBuilder(ctx context.Context, budget *layerindex.Budget, layers int) (*builder, error) {
+	if layers > maxLayers {
+		return nil, fmt.Errorf("%w: %d layers, more than %d", ErrTooLarge, layers, maxLayers)
 	}
-	b.root = b.newDir(0, 0)
-	b.inodes[b.root].off = int64(b.root)
-	return b
+	b := &builder{
+		ctx: ctx, budget: budget, maxSteps: maxImageSteps,
+		links:  newLinkTable(),
+		sets:   newSetTable(budget),
+		extras: make([]extra, 1),
+		merged: make(map[uint32][]layerindex.Xattr),
+	}
+	b.inodes.push(inode{})
+	var err error
+	if b.root, err = b.newDir(0, 0); err != nil {
+		return nil, err
+	}
+	b.inodes.at(b.root).off = int64(b.root)
+	return b, nil
 }
 
-// apply changes the tree as a layer says: first it takes away what the layer
-// hides of the lower ones, then it adds what the layer has. So whiteouts never
-// act on their own layer, wherever they stand in it.
+// apply changes the tree as a layer says, the one on top of those before: first
+// it takes away what the layer hides of the lower ones, then it adds what the
+// layer has. So whiteouts never act on their own layer, wherever they stand in it.
 func (b *builder) apply(l Layer) error {
+	b.layer = uint16(len(b.sources))
+	b.sources = append(b.sources, source{l.Name, l.Content})
+	b.sets.begin(l.stable)
 	if b.layer > 0 {
-		marked := l.Marked
-		if marked == nil {
-			marked = l.Entries
-		}
-		for e := range marked {
-			if !strings.Contains(e.Name, whiteoutPrefix) {
-				continue
-			}
-			if p, err := placeOf(e.Name); err == nil {
-				b.hide(p)
-			}
+		if err := b.hideAll(l); err != nil {
+			return err
 		}
 	}
-	b.last, b.reserved = 0, nil
+	b.last, b.reserved, b.fromBelow = 0, nil, false
 	for e := range l.Entries {
-		if err := b.add(e); err != nil {
+		err := b.tick()
+		if err == nil {
+			err = b.add(e)
+		}
+		switch {
+		case b.ctx.Err() != nil:
+			return b.ctx.Err()
+		case errors.Is(err, layerindex.ErrEntries):
+			return tooManyEntries(l.Name)
+		case err != nil:
+			return &EntryError{Layer: l.Name, Name: e.Name, Err: err}
+		}
+	}
+	return nil
+}
+
+// tick counts an entry, and looks now and then at what ends merging.
+func (b *builder) tick() error {
+	if b.count++; b.count > layerindex.MaxEntries {
+		return layerindex.ErrEntries
+	}
+	if err := b.checkSteps(); err != nil {
+		return err
+	}
+	if b.count%ctxEntries == 0 {
+		return b.ctx.Err()
+	}
+	return nil
+}
+
+func (b *builder) checkSteps() error {
+	if b.steps > b.maxSteps {
+		return fmt.Errorf("%w: more than %d in all layers", ErrSteps, b.maxSteps)
+	}
+	return nil
+}
+
+// hideAll takes away what the whiteouts and opaque markers of a layer hide.
+func (b *builder) hideAll(l Layer) error {
+	marked := l.Marked
+	if marked == nil {
+		marked = l.Entries
+	}
+	n := 0
+	for e := range marked {
+		if n++; n%ctxEntries == 0 && b.ctx.Err() != nil {
+			return b.ctx.Err()
+		}
+		if !strings.Contains(e.Name, whiteoutPrefix) {
+			continue
+		}
+		if p, err := placeOf(e.Name); err == nil {
+			b.hide(p)
+		}
+		if err := b.checkSteps(); err != nil {
 			return &EntryError{Layer: l.Name, Name: e.Name, Err: err}
 		}
 	}
@@ -113,9 +194,9 @@ func (b *builder) hide(p place) {
 	switch {
 	case !ok:
 	case p.kind == kindOpaque:
-		b.inodes[dir].nlink = b.newSet()
+		b.inodes.at(dir).nlink = b.newSet()
 	default:
-		if l := b.links.find(b.inodes[dir].nlink, p.base); l != nil {
+		if l := b.links.find(b.inodes.at(dir).nlink, p.base); l != nil {
 			l.ino = 0
 		}
 	}
@@ -159,8 +240,10 @@ func (b *builder) addTo(dir uint32, name string, e *layerindex.Entry) error {
 		return b.addLink(dir, name, e)
 	case layerindex.TypeDir:
 		ino, _ := b.find(dir, name)
-		if ino == 0 || !b.inodes[ino].isDir() {
-			ino = b.newDir(dir, length)
+		if ino == 0 || !b.inodes.at(ino).isDir() {
+			if ino, err = b.newDir(dir, length); err != nil {
+				return err
+			}
 		}
 		if err := b.setAttr(ino, e); err != nil {
 			return err
@@ -192,10 +275,13 @@ func (b *builder) addReserved(path string, e *layerindex.Entry) error {
 	if err != nil {
 		return err
 	}
+	if err := b.budget.Take(reservedCost + int64(len(path))); err != nil {
+		return err
+	}
 	if b.reserved == nil {
 		b.reserved = make(map[string]uint32)
 	}
-	b.reserved[path] = ino
+	b.reserved[strings.Clone(path)] = ino
 	return nil
 }
 
@@ -210,7 +296,7 @@ func (b *builder) addLink(dir uint32, name string, e *layerindex.Entry) error {
 	}
 	// The name must be free before it can be a link: what was there is gone,
 	// and the target must not be in it.
-	if old, _ := b.find(dir, name); inDir != 0 && b.inodes[old].isDir() && b.within(inDir, old) {
+	if old, _ := b.find(dir, name); inDir != 0 && b.inodes.at(old).isDir() && b.within(inDir, old) {
 		return fmt.Errorf("%w %q is below the link itself", ErrLinkTarget, e.Linkname)
 	}
 	if err := b.addAttr(ino, e); err != nil {
@@ -231,9 +317,10 @@ func (b *builder) linkTarget(target string) (inDir uint32, inName string, ino ui
 	if err != nil {
 		return 0, "", 0, fmt.Errorf("%w %q: %w", ErrLinkTarget, target, err)
 	}
-	ino, _ = b.find(dir, name)
+	ino, layer := b.find(dir, name)
+	b.fromBelow = b.fromBelow || layer != b.layer
 	switch {
-	case path == "" || b.inodes[ino].isDir():
+	case path == "" || b.inodes.at(ino).isDir():
 		return 0, "", 0, fmt.Errorf("%w %q is a directory", ErrLinkTarget, target)
 	case ino == 0:
 		return 0, "", 0, fmt.Errorf("%w %q: %w", ErrLinkTarget, target, syscall.ENOENT)
@@ -244,7 +331,8 @@ func (b *builder) linkTarget(target string) (inDir uint32, inName string, ino ui
 // within says whether dir is ancestor or below it.
 func (b *builder) within(dir, ancestor uint32) bool {
 	for dir != ancestor && dir != b.root {
-		dir = uint32(b.inodes[dir].off)
+		b.steps++
+		dir = uint32(b.inodes.at(dir).off)
 	}
 	return dir == ancestor
 }

@@ -134,7 +134,7 @@ func TestRefused(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.what, func(t *testing.T) {
-			_, err := fs.Merge(layersOf(c.stack...))
+			_, err := fs.Merge(t.Context(), layersOf(c.stack...))
 			checkRefused(t, c, err)
 		})
 	}
@@ -149,7 +149,7 @@ func manyXattrs(n int) (opts []option) {
 }
 
 func TestRefusedNamesLayer(t *testing.T) {
-	_, err := fs.Merge(layersOf(layer(file("f", "")), layer(file("../etc/passwd", ""))))
+	_, err := fs.Merge(t.Context(), layersOf(layer(file("f", "")), layer(file("../etc/passwd", ""))))
 	const want = `layer L2: entry "../etc/passwd": name climbs above the root`
 	if err == nil || err.Error() != want {
 		t.Errorf("got error %v, want %s", err, want)
@@ -220,7 +220,7 @@ func TestAccepted(t *testing.T) {
 		})
 	}
 	c := mergeCase{what: "41 symlinks", err: fs.ErrLoop, errAt: "s00/x"}
-	_, err := fs.Merge(layersOf(symlinkChain(41)))
+	_, err := fs.Merge(t.Context(), layersOf(symlinkChain(41)))
 	checkRefused(t, c, err)
 }
 

@@ -3,6 +3,7 @@ package fs
 import (
 	"fmt"
 	"math"
+	"slices"
 	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
@@ -18,15 +19,28 @@ const (
 // noOwner is none to chown(2), which leaves the owner as it is.
 const noOwner = math.MaxUint32
 
+// What things take while layers are merged, in bytes: an inode with its number in
+// the tree, a directory's record too, a link without the bytes of its name.
+const (
+	inodeCost  = 56
+	dirCost    = 80
+	linkCost   = 32
+	extraCost  = 8
+	sparseCost = 48
+	extentCost = 24
+	// reservedCost is what a reserved path takes beside its bytes.
+	reservedCost = 64
+)
+
 // newSet returns the number of a new, empty set of names.
 func (b *builder) newSet() uint32 {
-	b.sets++
-	return b.sets - 1
+	b.dirSets++
+	return b.dirSets - 1
 }
 
 // checkRoom says whether one more inode and one more link can be numbered.
 func (b *builder) checkRoom() error {
-	if len(b.links.all) >= math.MaxInt32 || len(b.inodes) >= math.MaxInt32 || b.sets >= math.MaxInt32 {
+	if b.links.all.n >= math.MaxInt32 || b.inodes.n >= math.MaxInt32 || b.dirSets >= math.MaxInt32 {
 		return ErrTooLarge
 	}
 	return nil
@@ -34,18 +48,23 @@ func (b *builder) checkRoom() error {
 
 // newDir makes a directory as it is when no layer describes it: of root,
 // 0755, at the beginning of 1970.
-func (b *builder) newDir(parent uint32, pathLen int64) uint32 {
-	b.inodes = push(b.inodes, inode{
+func (b *builder) newDir(parent uint32, pathLen int64) (uint32, error) {
+	if err := b.budget.Take(dirCost); err != nil {
+		return 0, err
+	}
+	return b.inodes.push(inode{
 		mode:  modeImplied,
 		off:   int64(parent),
 		size:  pathLen,
 		nlink: b.newSet(),
-	})
-	return uint32(len(b.inodes) - 1)
+	}), nil
 }
 
 // newInode makes the inode of an entry that is neither directory nor hard link.
 func (b *builder) newInode(e *layerindex.Entry) (uint32, error) {
+	if err := b.budget.Take(inodeCost); err != nil {
+		return 0, err
+	}
 	in := inode{layer: b.layer}
 	switch e.Type {
 	case layerindex.TypeReg:
@@ -58,8 +77,10 @@ func (b *builder) newInode(e *layerindex.Entry) (uint32, error) {
 		if e.Linkname == "" || len(e.Linkname) >= maxPath {
 			return 0, fmt.Errorf("%w: symlink target of %d bytes", ErrEntry, len(e.Linkname))
 		}
-		in.mode, in.size, in.off = modeSymlink, int64(len(e.Linkname)), int64(len(b.targets))
-		b.targets = append(b.targets, e.Linkname)
+		if err := b.budget.Take(int64(len(e.Linkname))); err != nil {
+			return 0, err
+		}
+		in.mode, in.size, in.off = modeSymlink, int64(len(e.Linkname)), b.targets.add(e.Linkname, false)
 	case layerindex.TypeChar:
 		in.mode, in.off = syscall.S_IFCHR, deviceOf(e)
 	case layerindex.TypeBlock:
@@ -69,8 +90,7 @@ func (b *builder) newInode(e *layerindex.Entry) (uint32, error) {
 	default:
 		return 0, fmt.Errorf("%w: type %q", ErrEntry, byte(e.Type))
 	}
-	b.inodes = push(b.inodes, in)
-	ino := uint32(len(b.inodes) - 1)
+	ino := b.inodes.push(in)
 	if e.Type == layerindex.TypeReg && e.Sparse != nil {
 		if err := b.setSparse(ino, e); err != nil {
 			return 0, err
@@ -86,12 +106,18 @@ func deviceOf(e *layerindex.Entry) int64 {
 	return int64(e.Major&0xfff)<<32 | int64(e.Minor&0xfffff)
 }
 
+// target returns what a symlink holds.
+func (b *builder) target(in *inode) string { return b.targets.at(in.off, in.size) }
+
 // setSparse notes where the data of a sparse file is.
 func (b *builder) setSparse(ino uint32, e *layerindex.Entry) error {
-	extents := []extent{}
+	if err := b.budget.Take(sparseCost + extentCost*int64(len(e.Sparse))); err != nil {
+		return err
+	}
+	extents := make([]extent, 0, len(e.Sparse))
 	end, out := int64(0), e.Off
 	for _, x := range e.Sparse {
-		if x.Off < end || x.Size < 0 || x.Size > e.Size-x.Off || x.Size > math.MaxInt64-out {
+		if x.Off < end || x.Size < 0 || x.Off > e.Size || x.Size > e.Size-x.Off || x.Size > math.MaxInt64-out {
 			return fmt.Errorf("%w: sparse file of %d bytes has %d at %d", ErrEntry, e.Size, x.Size, x.Off)
 		}
 		if x.Size > 0 {
@@ -99,16 +125,36 @@ func (b *builder) setSparse(ino uint32, e *layerindex.Entry) error {
 		}
 		end, out = x.Off+x.Size, out+x.Size
 	}
-	b.sparse[ino] = extents
-	b.inodes[ino].extra = 1
-	return nil
+	x, err := b.extra(ino)
+	if err == nil {
+		b.sparse = append(b.sparse, extents)
+		x.sparse = uint32(len(b.sparse))
+	}
+	return err
+}
+
+// extra returns what few inodes have, of an inode that now has it.
+func (b *builder) extra(ino uint32) (*extra, error) {
+	in := b.inodes.at(ino)
+	if in.extra == 0 {
+		if err := b.budget.Take(extraCost); err != nil {
+			return nil, err
+		}
+		in.extra = uint32(len(b.extras))
+		b.extras = push(b.extras, extra{})
+	}
+	return &b.extras[in.extra], nil
 }
 
 // setAttr gives an inode the attributes of the entry that describes it, and no
 // others.
 func (b *builder) setAttr(ino uint32, e *layerindex.Entry) error {
-	delete(b.xattrs, ino)
-	b.inodes[ino].uid, b.inodes[ino].gid = 0, 0
+	in := b.inodes.at(ino)
+	in.uid, in.gid = 0, 0
+	if in.extra != 0 {
+		b.extras[in.extra].xattrs = 0
+		delete(b.merged, in.extra)
+	}
 	return b.addAttr(ino, e)
 }
 
@@ -119,7 +165,7 @@ func (b *builder) addAttr(ino uint32, e *layerindex.Entry) error {
 	if e.ModNsec >= 1e9 {
 		return fmt.Errorf("%w: %d nanoseconds", ErrEntry, e.ModNsec)
 	}
-	in := &b.inodes[ino]
+	in := b.inodes.at(ino)
 	if in.format() != syscall.S_IFLNK {
 		in.mode = in.mode&^permBits | uint16(e.Mode&permBits)
 	}
@@ -133,11 +179,39 @@ func (b *builder) addAttr(ino uint32, e *layerindex.Entry) error {
 	if len(e.Xattrs) == 0 {
 		return nil
 	}
-	xattrs, err := addXattrs(b.xattrs[ino], e.Xattrs, in.mode)
-	if err != nil || len(xattrs) == 0 {
+	return b.addXattrs(ino, e.Xattrs)
+}
+
+// addXattrs gives an inode xattrs. Those of one entry are kept once for all
+// inodes that have the same.
+func (b *builder) addXattrs(ino uint32, list []layerindex.Xattr) error {
+	set, err := b.sets.share(list, b.inodes.at(ino).mode)
+	if err != nil || set == 0 {
 		return err
 	}
-	b.xattrs[ino] = xattrs
-	in.extra = 1
-	return nil
+	x, err := b.extra(ino)
+	if err != nil {
+		return err
+	}
+	at := b.inodes.at(ino).extra
+	old, merged := b.merged[at]
+	switch {
+	case x.xattrs == set && !merged:
+		return nil
+	case x.xattrs == 0 && !merged:
+		x.xattrs = set
+		return nil
+	case !merged:
+		old = slices.Clone(b.sets.list[x.xattrs])
+	}
+	before := len(old)
+	all, err := mergeXattrs(old, b.sets.list[set])
+	if err != nil {
+		return err
+	}
+	if !merged {
+		before = 0
+	}
+	b.merged[at] = all
+	return b.budget.Take(xattrCost * int64(len(all)-before))
 }

@@ -13,7 +13,7 @@ var errReserved = errors.New("reserved name")
 // find returns the inode that a name in a directory has, and the layer that
 // gave it; 0 if there is none.
 func (b *builder) find(dir uint32, name string) (ino uint32, layer uint16) {
-	if l := b.links.find(b.inodes[dir].nlink, name); l != nil {
+	if l := b.links.find(b.inodes.at(dir).nlink, name); l != nil {
 		return l.ino, l.layer
 	}
 	return 0, 0
@@ -24,8 +24,17 @@ func (b *builder) put(dir uint32, name string, ino uint32) error {
 	if err := b.checkRoom(); err != nil {
 		return err
 	}
-	l := b.links.findOrAdd(b.inodes[dir].nlink, name)
-	if old := &b.inodes[l.ino]; l.ino != 0 && l.ino != ino && old.format() != syscall.S_IFREG {
+	set := b.inodes.at(dir).nlink
+	l := b.links.find(set, name)
+	if l == nil {
+		if err := b.budget.Take(linkCost + int64(len(name))); err != nil {
+			return err
+		}
+		if l = b.links.add(set, name); l == nil {
+			return fmt.Errorf("%w: too many bytes of names", ErrTooLarge)
+		}
+	}
+	if old := b.inodes.at(l.ino); l.ino != 0 && l.ino != ino && old.format() != syscall.S_IFREG {
 		b.last = 0 // what had the name may have been on the way there
 	}
 	l.ino, l.layer = ino, b.layer
@@ -34,7 +43,7 @@ func (b *builder) put(dir uint32, name string, ino uint32) error {
 
 // pathLen returns the length of the path of a name in a directory.
 func (b *builder) pathLen(dir uint32, name string) (int64, error) {
-	n := b.inodes[dir].size + int64(len(name))
+	n := b.inodes.at(dir).size + int64(len(name))
 	if dir != b.root {
 		n++ // the slash
 	}
@@ -49,8 +58,9 @@ func (b *builder) findDir(path string) (uint32, bool) {
 	dir := b.root
 	for path != "" {
 		var name string
+		b.steps++
 		name, path, _ = strings.Cut(path, "/")
-		if dir, _ = b.find(dir, name); !b.inodes[dir].isDir() {
+		if dir, _ = b.find(dir, name); !b.inodes.at(dir).isDir() {
 			return 0, false
 		}
 	}
@@ -78,15 +88,21 @@ type step func(dir uint32, name string) (next uint32, target string, err error)
 // walk goes from the root along a path. It stays inside the root: there ".."
 // is the root, and absolute targets of symlinks begin there.
 func (b *builder) walk(path string, step step) (uint32, error) {
-	dir, follows := b.root, 0
-	for path != "" {
-		var name string
-		name, path, _ = strings.Cut(path, "/")
+	dir, w := b.root, pathWalk{path: path}
+	defer func() { b.steps += int64(w.steps) }()
+	for {
+		name, _, ok := w.next()
+		if !ok {
+			return dir, nil
+		}
+		if err := w.tooLong(); err != nil {
+			return 0, err
+		}
 		switch name {
 		case "", ".":
 			continue
 		case "..":
-			dir = uint32(b.inodes[dir].off)
+			dir = uint32(b.inodes.at(dir).off)
 			continue
 		}
 		next, target, err := step(dir, name)
@@ -97,15 +113,13 @@ func (b *builder) walk(path string, step step) (uint32, error) {
 			dir = next
 			continue
 		}
-		if follows++; follows > maxFollow {
-			return 0, ErrLoop
+		if err := w.follow(target); err != nil {
+			return 0, err
 		}
 		if target[0] == '/' {
 			dir = b.root
 		}
-		path = target + "/" + path
 	}
-	return dir, nil
 }
 
 // stepMake makes directories of what is missing and of what a lower layer has
@@ -116,7 +130,7 @@ func (b *builder) stepMake(dir uint32, name string) (uint32, string, error) {
 		return 0, "", errReserved
 	}
 	ino, layer := b.find(dir, name)
-	switch in := &b.inodes[ino]; {
+	switch in := b.inodes.at(ino); {
 	case ino != 0 && in.isDir():
 		return ino, "", nil
 	case ino == 0 || layer != b.layer:
@@ -124,24 +138,27 @@ func (b *builder) stepMake(dir uint32, name string) (uint32, string, error) {
 		if err != nil {
 			return 0, "", err
 		}
-		ino = b.newDir(dir, length)
+		if ino, err = b.newDir(dir, length); err != nil {
+			return 0, "", err
+		}
 		return ino, "", b.put(dir, name, ino)
 	case in.format() == syscall.S_IFLNK:
-		return 0, b.targets[in.off], nil
+		return 0, b.target(in), nil
 	}
 	return 0, "", fmt.Errorf("%w: %q", ErrParent, name)
 }
 
 // stepFind goes to what is there, through symlinks of every layer.
 func (b *builder) stepFind(dir uint32, name string) (uint32, string, error) {
-	ino, _ := b.find(dir, name)
-	switch in := &b.inodes[ino]; {
+	ino, layer := b.find(dir, name)
+	switch in := b.inodes.at(ino); {
 	case ino == 0:
 		return 0, "", syscall.ENOENT
 	case in.isDir():
 		return ino, "", nil
 	case in.format() == syscall.S_IFLNK:
-		return 0, b.targets[in.off], nil
+		b.fromBelow = b.fromBelow || layer != b.layer
+		return 0, b.target(in), nil
 	}
 	return 0, "", syscall.ENOTDIR
 }

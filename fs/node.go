@@ -2,6 +2,7 @@ package fs
 
 import (
 	"iter"
+	"slices"
 	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
@@ -28,7 +29,7 @@ type Attr struct {
 // dirSize is the size that directories show, as most file systems do.
 const dirSize = 4096
 
-func (n Node) inode() *inode { return &n.t.inodes[n.id] }
+func (n Node) inode() *inode { return n.t.inodes.at(n.id) }
 
 // Ino returns the inode number: stable over mounts of the same image.
 func (n Node) Ino() uint64 { return uint64(n.id) + 1 }
@@ -71,6 +72,9 @@ func (n Node) dir() dir {
 // Other inodes can have several and give the root.
 func (n Node) Parent() Node { return Node{n.t, n.dir().parent} }
 
+// isSparse says whether the inode is of a file with holes.
+func (n Node) isSparse() bool { return n.t.extras[n.inode().extra].sparse != 0 }
+
 // Child finds a name in a directory. Inodes that are no directories have no
 // children.
 func (n Node) Child(name string) (Node, bool) {
@@ -92,7 +96,7 @@ func (n Node) Child(name string) (Node, bool) {
 
 // name returns the name of a dirent.
 func (t *Tree) name(i uint32) string {
-	return t.text[t.names[i].text:t.names[i+1].text]
+	return t.text.counted(t.names[i].text)
 }
 
 // NumChildren returns the number of names in a directory, without . and ...
@@ -121,11 +125,11 @@ func (n Node) Target() string {
 	if in.format() != syscall.S_IFLNK {
 		return ""
 	}
-	return n.t.targets[in.off : in.off+in.size]
+	return n.t.targets.at(in.off, in.size)
 }
 
 // Xattrs returns the extended attributes, sorted by name. The slice is the
 // caller's.
 func (n Node) Xattrs() []layerindex.Xattr {
-	return decodeXattrs(n.t.xattrs, n.t.extras[n.inode().extra].xattrs)
+	return slices.Clone(n.t.xattrs[n.t.extras[n.inode().extra].xattrs])
 }

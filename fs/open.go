@@ -34,6 +34,10 @@ type Options struct {
 	// attributes, extents and entries of all layers of the image take
 	// together. Zero means no bound.
 	MaxMetadata int64
+	// Metadata, if not nil, is told now and then how many bytes that is by now,
+	// while layers are opened and while they are merged. Calls may come from
+	// several goroutines.
+	Metadata func(used int64)
 	// MaxLayer bounds the bytes of a layer's tar, MaxBlob those of its blob.
 	// Zero means no bound.
 	MaxLayer, MaxBlob int64
@@ -74,6 +78,11 @@ type OpenLayer struct {
 	mend   mender
 
 	noContents bool
+	// What MergeLayers is to keep to: Options.MaxMetadata and Options.Metadata.
+	maxMetadata int64
+	metadata    func(int64)
+	// held is how many bytes an index takes that is not on disk.
+	held int64
 }
 
 // verified says how the layer's bytes are checked.
@@ -97,40 +106,7 @@ func New(ctx context.Context, img *remote.Image, opts *Options) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return MergeLayers(layers)
-}
-
-// MergeLayers makes one tree of opened layers, the base first. It closes
-// them when it fails.
-func MergeLayers(layers []*OpenLayer) (*Tree, error) {
-	parts := make([]Layer, len(layers))
-	var group errgroup.Group
-	for i, l := range layers {
-		group.Go(func() error {
-			entries, marked, err := l.Index.EntriesAnd(whiteoutPrefix)
-			if err != nil {
-				return layerError(l.Digest(), err)
-			}
-			parts[i] = Layer{Name: l.Digest().String(), Entries: entries, Marked: marked, Count: l.Index.NumEntries(), Content: layerContent{l}}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		closeLayers(layers)
-		return nil, err
-	}
-	t, err := Merge(parts)
-	if err != nil {
-		closeLayers(layers)
-		return nil, err
-	}
-	t.layers, t.digests = layers, &digestTables{limit: maxDigestMemory}
-	t.counts = &counters{layers: make([]layerCounter, len(layers))}
-	t.counts.files.init(len(t.inodes))
-	if len(layers) > 0 && !layers[0].noContents {
-		t.contents = newContents(t, cacheContents{layers[0].cache})
-	}
-	return t, nil
+	return MergeLayers(ctx, layers)
 }
 
 // Close closes the layers of a tree that New or MergeLayers made. Nothing may
@@ -138,6 +114,9 @@ func MergeLayers(layers []*OpenLayer) (*Tree, error) {
 func (t *Tree) Close() error {
 	if t.contents != nil {
 		t.contents.close()
+	}
+	if t.digests != nil {
+		t.digests.cancel()
 	}
 	closeLayers(t.layers)
 	return nil
@@ -156,6 +135,10 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenL
 	if o.opts.BuildMemory == 0 {
 		o.opts.BuildMemory = 64 << 20
 	}
+	if len(img.Layers) > maxLayers {
+		return nil, fmt.Errorf("%w: %d layers, more than %d", ErrTooLarge, len(img.Layers), maxLayers)
+	}
+	o.budget = layerindex.NewBudget(o.opts.MaxMetadata, o.opts.Metadata)
 	o.memory = semaphore.NewWeighted(o.opts.BuildMemory)
 	o.store = layerindex.NewStore(o.opts.Cache.Indexes())
 	o.spans = layerindex.NewSpanCache(o.opts.SpanMemory)
@@ -186,6 +169,8 @@ type opener struct {
 	spans *layerindex.SpanCache
 	// memory is shared by the layers that are being indexed.
 	memory *semaphore.Weighted
+	// budget is what the metadata of all layers may take.
+	budget *layerindex.Budget
 	// full lets only the first index that cannot be kept be told of.
 	full sync.Once
 	// opened: what is made from then on is no progress.

@@ -117,7 +117,7 @@ func compareStack(t *testing.T, dir string, stack [][]member, able generator) (*
 	if err != nil {
 		return nil, fmt.Errorf("extracting: %w", err)
 	}
-	tree, mergeErr := fs.Merge(layersOf(stack...))
+	tree, mergeErr := fs.Merge(t.Context(), layersOf(stack...))
 	if refused != nil {
 		want := stack[refused.layer][refused.entry].Name
 		var e *fs.EntryError
@@ -155,7 +155,7 @@ func joined(a, b map[string]string) map[string]string {
 // checkExport says whether a tree that is exported and merged is the same.
 func checkExport(t testing.TB, tree *fs.Tree) error {
 	t.Helper()
-	again, err := fs.Merge(layersOf(export(t, tree)...))
+	again, err := fs.Merge(t.Context(), layersOf(export(t, tree)...))
 	if err != nil {
 		return fmt.Errorf("merging the export: %w", err)
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
@@ -26,7 +27,7 @@ func (n Node) Provenance() (layer digest.Digest, off int64, ok bool) {
 // ContentDigest returns the SHA-256 of a regular file's content if the layer's
 // index has it: it has none of sparse files. Trees that Merge made have no
 // indexes. The first call for a layer reads its index, and later ones, if
-// many other layers were asked about since.
+// many other layers were asked about since; it ends when the tree is closed.
 func (n Node) ContentDigest() (d digest.Digest, ok bool, err error) {
 	in := n.inode()
 	if in.format() != syscall.S_IFREG || n.t.digests == nil {
@@ -43,7 +44,7 @@ func (n Node) ContentDigest() (d digest.Digest, ok bool, err error) {
 		return "", false, layerError(l.Digest(), err)
 	}
 	sum, ok := table.find(in.off, in.size)
-	if !ok || n.t.extras[in.extra].sparse {
+	if !ok || n.isSparse() {
 		return "", false, nil
 	}
 	return asDigest(sum), true, nil
@@ -62,24 +63,29 @@ type digestTable struct {
 }
 
 // newDigestTable returns the table of contents of at least min bytes.
-func newDigestTable(x *layerindex.Index, min int64) (*digestTable, error) {
-	entries, err := x.EntriesWithDigests()
+func newDigestTable(ctx context.Context, x *layerindex.Index, min int64) (*digestTable, error) {
+	list, err := x.ListDigests(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t := &digestTable{}
-	for e := range entries {
-		if !e.HasDigest {
-			continue
+	n := 0
+	for e := range list.All() {
+		if e.HasDigest && e.Size >= min {
+			n++
 		}
-		t.any = true
-		if e.Size >= min {
+	}
+	t := &digestTable{any: x.HasDigests(), offs: make([]int64, 0, n), sums: make([]byte, 0, n*sha256.Size)}
+	n = 0
+	for e := range list.Drain() {
+		if n++; n%ctxEntries == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if e.HasDigest && e.Size >= min {
 			t.offs = append(t.offs, e.Off)
 			t.sums = append(t.sums, e.Digest[:]...)
 		}
 	}
-	t.offs, t.sums = trim(t.offs), trim(t.sums)
-	return t, nil
+	return t, list.Err()
 }
 
 // find returns the digest of the content of some size at an offset.
@@ -103,38 +109,52 @@ const maxDigestMemory = 16 << 20
 
 // digestTables are the tables of a tree's layers that were used last.
 type digestTables struct {
+	ctx    context.Context // of the tree: what loads a table ends with it
+	cancel func()
+
 	mu    sync.Mutex
 	limit int64        // of memory, in bytes; the table used last may have more
 	lru   []*lazyTable // the one used last is the last
 }
 
+// A lazyTable is a table that somebody loads, for all who ask meanwhile.
 type lazyTable struct {
 	layer *layerState
-	load  func() (*digestTable, error) // once
-	size  int64                        // 0 before it is loaded; guarded by digestTables.mu
+	done  chan struct{} // closed when it is loaded, or could not be
+	table *digestTable
+	err   error
+	size  int64 // 0 before it is loaded; guarded by digestTables.mu
 }
 
 // of returns the table of a layer.
 func (d *digestTables) of(l *layerState) (*digestTable, error) {
 	d.mu.Lock()
 	i := slices.IndexFunc(d.lru, func(t *lazyTable) bool { return t.layer == l })
-	var lazy *lazyTable
+	lazy := &lazyTable{layer: l, done: make(chan struct{})}
 	if i >= 0 {
 		lazy = d.lru[i]
 		d.lru = slices.Delete(d.lru, i, i+1)
-	} else {
-		lazy = &lazyTable{layer: l, load: sync.OnceValues(func() (*digestTable, error) { return newDigestTable(l.index, 1) })}
 	}
 	d.lru = append(d.lru, lazy)
 	d.mu.Unlock()
+	if i < 0 {
+		d.load(lazy)
+	}
+	<-lazy.done
+	return lazy.table, lazy.err
+}
 
-	table, err := lazy.load()
+// load loads a table, and drops those that have not been used for longest.
+func (d *digestTables) load(lazy *lazyTable) {
+	table, err := newDigestTable(d.ctx, lazy.layer.index, 1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	lazy.table, lazy.err = table, err
+	close(lazy.done)
 	if err != nil {
 		// The next one tries again.
 		d.lru = slices.DeleteFunc(d.lru, func(t *lazyTable) bool { return t == lazy })
-		return nil, err
+		return
 	}
 	lazy.size = table.memory()
 	used := int64(0)
@@ -144,5 +164,4 @@ func (d *digestTables) of(l *layerState) (*digestTable, error) {
 			break
 		}
 	}
-	return table, nil
 }

@@ -28,8 +28,8 @@ func (n Node) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	src := &n.t.sources[in.layer]
 	got, err := 0, error(nil)
-	if x := n.t.extras[in.extra]; x.sparse {
-		got, err = readSparse(ctx, src, n.t.extents[x.first:x.first+x.count], p, off)
+	if x := n.t.extras[in.extra].sparse; x != 0 {
+		got, err = readSparse(ctx, src, n.t.sparse[x-1], p, off)
 	} else {
 		got, err = src.readAt(ctx, p, in.off+off, in.off+in.size)
 	}
@@ -63,6 +63,9 @@ func (s *source) readAt(ctx context.Context, p []byte, out, outEnd int64) (n int
 
 // readSparse fills p from off of a file that holds extents and zeros.
 func readSparse(ctx context.Context, src *source, extents []extent, p []byte, off int64) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err // zeros come without end
+	}
 	clear(p)
 	end := off + int64(len(p))
 	i := sort.Search(len(extents), func(i int) bool { return extents[i].off+extents[i].size > off })

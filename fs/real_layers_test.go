@@ -58,7 +58,7 @@ func TestRealLayers(t *testing.T) {
 			for _, headers := range c.layers {
 				layers = append(layers, layerOfTar(t, goTar(t, headers)))
 			}
-			tree, err := fs.Merge(layers)
+			tree, err := fs.Merge(t.Context(), layers)
 			if err != nil {
 				t.Fatal(err)
 			}

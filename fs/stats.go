@@ -136,10 +136,14 @@ func (t *Tree) costly(n int) []FileCost {
 // nameOf sets for each key, a Node.id of no directory, one of its paths.
 func (t *Tree) nameOf(paths map[uint32]string) {
 	missing := len(paths)
+	ended := canceled{ctx: t.digests.ctx}
 	for dirs := []pathNode{{"", t.Root()}}; len(dirs) > 0 && missing > 0; {
 		d := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]
 		for name, n := range d.node.Children() {
+			if ended.now() {
+				return // the tree is being closed
+			}
 			if p, ok := paths[n.id]; ok && p == "" {
 				paths[n.id] = d.path + "/" + name
 				missing--

@@ -37,6 +37,9 @@ type Layer struct {
 	Count int
 	// Content is what regular files' offsets refer to. The tree keeps it.
 	Content Content
+
+	// stable says that equal xattrs of Entries are the same slice, for good.
+	stable bool
 }
 
 // A Tree is the merged, read-only view of an image's layers. But for what it
@@ -44,14 +47,14 @@ type Layer struct {
 //
 // Everything lies in a few flat arrays; a Node is a position in them.
 type Tree struct {
-	inodes  []inode // inode number n is at n-1
+	inodes  paged[inode] // inode number n is at n-1
 	dirs    []dir
-	names   []dirent // of all directories, and one more at the end
-	text    string   // the names, in the order of names
-	targets string
+	names   []dirent // of all directories
+	text    text     // the names, counted
+	targets text
 	extras  []extra
-	xattrs  string // lists of xattrs as xattrTable writes them
-	extents []extent
+	xattrs  [][]layerindex.Xattr // sets, each sorted by name; the first is empty
+	sparse  [][]extent           // of sparse files
 	sources []source
 
 	// Of a tree that New or MergeLayers made:
@@ -80,8 +83,7 @@ type inode struct {
 //
 //	regular file  offset of the content in the uncompressed layer
 //	directory     position in Tree.dirs (in a builder the parent's inode)
-//	symlink       offset of the target in Tree.targets (in a builder the
-//	              position in builder.targets)
+//	symlink       where the target is in Tree.targets
 //	device        major<<32 | minor
 
 // A dir says where the names of a directory are.
@@ -90,18 +92,16 @@ type dir struct {
 	parent       uint32 // position of the inode
 }
 
-// A dirent is one name. Its bytes end where those of the next dirent begin.
+// A dirent is one name.
 type dirent struct {
-	text uint32 // offset in Tree.text
+	text uint32 // where it is in Tree.text
 	id   uint32 // position of the inode
 }
 
 // An extra is what few inodes have.
 type extra struct {
-	xattrs uint32 // offset in Tree.xattrs
-	sparse bool
-	first  uint32 // in Tree.extents, if sparse
-	count  uint32
+	xattrs uint32 // position in Tree.xattrs
+	sparse uint32 // position in Tree.sparse and one more, 0 if the file is not sparse
 }
 
 // An extent is a run of data in a sparse file.
@@ -120,11 +120,11 @@ type source struct {
 func (t *Tree) Root() Node { return Node{t, 0} }
 
 // Len returns the number of inodes. They are numbered 1 to Len.
-func (t *Tree) Len() int { return len(t.inodes) }
+func (t *Tree) Len() int { return t.inodes.n }
 
 // Node returns the inode with a number.
 func (t *Tree) Node(ino uint64) (Node, bool) {
-	if ino == 0 || ino > uint64(len(t.inodes)) {
+	if ino == 0 || ino > uint64(t.inodes.n) {
 		return Node{}, false
 	}
 	return Node{t, uint32(ino - 1)}, true

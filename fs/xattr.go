@@ -3,6 +3,7 @@ package fs
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,17 +18,52 @@ const (
 	maxXattrNames = 64 << 10 // of one inode, each with a NUL
 )
 
-// addXattrs adds to a list that is sorted by name what an inode with a mode
-// keeps of another, and returns the list. The later one of a name wins.
-func addXattrs(to, list []layerindex.Xattr, mode uint16) ([]layerindex.Xattr, error) {
-	for _, x := range list {
+// What sets of xattrs take in bytes: an xattr beside its bytes, and a set.
+const (
+	xattrCost    = 32
+	xattrSetCost = 64
+)
+
+// filterXattrs returns those of a list, sorted by name, that an inode keeps.
+// user says whether it keeps those of users.
+func filterXattrs(list []layerindex.Xattr, user bool) ([]layerindex.Xattr, error) {
+	sorted, all := true, true
+	for i, x := range list {
 		// setxattr(2) refuses these.
 		if x.Name == "" || len(x.Name) > maxXattrName || len(x.Value) > maxXattrValue {
 			return nil, fmt.Errorf("%w: xattr %.40q of %d bytes", ErrEntry, x.Name, len(x.Value))
 		}
-		if !keepsXattr(x.Name, mode) {
-			continue
+		sorted = sorted && (i == 0 || list[i-1].Name < x.Name)
+		all = all && keepsXattr(x.Name, user)
+	}
+	if sorted && all {
+		return list, checkNames(list)
+	}
+	var kept []layerindex.Xattr
+	for _, x := range list {
+		if keepsXattr(x.Name, user) {
+			kept = append(kept, x)
 		}
+	}
+	return mergeXattrs(nil, kept)
+}
+
+// checkNames refuses more names than listxattr(2) can tell.
+func checkNames(list []layerindex.Xattr) error {
+	size := 0
+	for _, x := range list {
+		size += len(x.Name) + 1
+	}
+	if size > maxXattrNames {
+		return fmt.Errorf("%w: %d bytes of xattr names", ErrEntry, size)
+	}
+	return nil
+}
+
+// mergeXattrs adds xattrs to a list that is sorted by name, which it uses up. The
+// later one of a name wins.
+func mergeXattrs(to, list []layerindex.Xattr) ([]layerindex.Xattr, error) {
+	for _, x := range list {
 		i, found := slices.BinarySearchFunc(to, x.Name, func(x layerindex.Xattr, name string) int {
 			return strings.Compare(x.Name, name)
 		})
@@ -37,80 +73,105 @@ func addXattrs(to, list []layerindex.Xattr, mode uint16) ([]layerindex.Xattr, er
 			to = slices.Insert(to, i, x)
 		}
 	}
-	size := 0
-	for _, x := range to {
-		size += len(x.Name) + 1
-	}
-	if size > maxXattrNames {
-		return nil, fmt.Errorf("%w: %d bytes of xattr names", ErrEntry, size)
-	}
-	return to, nil
+	return to, checkNames(to)
 }
 
-func keepsXattr(name string, mode uint16) bool {
+func keepsXattr(name string, user bool) bool {
 	if strings.HasPrefix(name, "trusted.overlay.") {
 		return false // overlayfs's own, about a stack that is not ours
 	}
-	if strings.HasPrefix(name, "user.") {
-		// xattr(7): only files and directories have user attributes.
-		format := uint32(mode) & syscall.S_IFMT
-		return format == syscall.S_IFREG || format == syscall.S_IFDIR
-	}
-	return true
+	return user || !strings.HasPrefix(name, "user.")
 }
 
-// An xattrTable stores lists of xattrs, equal ones once. A list is the number
-// of its xattrs and, of each, the lengths of name and value and their bytes;
-// numbers are varints.
-type xattrTable struct {
-	data strings.Builder // at most 4 GiB, or the offsets are wrong
-	seen map[string]uint32
+// keepsUser says whether an inode with a mode has attributes of users.
+func keepsUser(mode uint16) bool {
+	// xattr(7): only files and directories have them.
+	format := uint32(mode) & syscall.S_IFMT
+	return format == syscall.S_IFREG || format == syscall.S_IFDIR
 }
 
-// add returns the offset of a list that is sorted by name.
-func (t *xattrTable) add(list []layerindex.Xattr) uint32 {
-	b := binary.AppendUvarint(nil, uint64(len(list)))
-	for _, x := range list {
-		b = binary.AppendUvarint(b, uint64(len(x.Name)))
-		b = binary.AppendUvarint(b, uint64(len(x.Value)))
-		b = append(append(b, x.Name...), x.Value...)
-	}
-	off, ok := t.seen[string(b)]
-	if ok {
-		return off
-	}
-	if t.seen == nil {
-		t.seen = make(map[string]uint32)
-	}
-	off = uint32(t.data.Len())
-	t.seen[string(b)] = off
-	t.data.Write(b)
-	return off
+// A setTable has sets of xattrs, equal ones once.
+type setTable struct {
+	budget *layerindex.Budget
+	list   [][]layerindex.Xattr // the first is empty; sorted by name
+	byHash map[uint64][]uint32  // positions in list
+	seed   maphash.Seed
+
+	// stable says that the layer in hand gives equal lists as the same slice,
+	// which does not change: then it need not be looked at twice.
+	stable bool
+	seen   map[seenSet]uint32
 }
 
-// decodeXattrs returns the list at an offset that add returned.
-func decodeXattrs(data string, off uint32) []layerindex.Xattr {
-	count, data := cutUvarint(data[off:])
-	if count == 0 {
-		return nil
-	}
-	list := make([]layerindex.Xattr, count)
-	for i := range list {
-		var name, value uint64
-		name, data = cutUvarint(data)
-		value, data = cutUvarint(data)
-		list[i] = layerindex.Xattr{Name: data[:name], Value: data[name : name+value]}
-		data = data[name+value:]
-	}
-	return list
+type seenSet struct {
+	first *layerindex.Xattr
+	user  bool
 }
 
-// cutUvarint is binary.Uvarint for strings.
-func cutUvarint(s string) (v uint64, rest string) {
-	for i := 0; ; i++ {
-		v |= uint64(s[i]&0x7f) << (7 * i)
-		if s[i] < 0x80 {
-			return v, s[i+1:]
+func newSetTable(budget *layerindex.Budget) setTable {
+	return setTable{budget: budget, list: make([][]layerindex.Xattr, 1), byHash: map[uint64][]uint32{}, seed: maphash.MakeSeed()}
+}
+
+// begin begins a layer.
+func (t *setTable) begin(stable bool) { t.stable, t.seen = stable, map[seenSet]uint32{} }
+
+// share returns the number of the set that an inode with a mode keeps of a list.
+func (t *setTable) share(list []layerindex.Xattr, mode uint16) (uint32, error) {
+	key := seenSet{&list[0], keepsUser(mode)}
+	if t.stable {
+		if set, ok := t.seen[key]; ok {
+			return set, nil
 		}
 	}
+	kept, err := filterXattrs(list, key.user)
+	if err != nil {
+		return 0, err
+	}
+	cost := int64(xattrSetCost)
+	for _, x := range kept {
+		cost += xattrCost + int64(len(x.Name)) + int64(len(x.Value))
+	}
+	set, err := t.intern(kept, cost)
+	if err == nil && t.stable {
+		t.seen[key] = set
+	}
+	return set, err
+}
+
+// intern returns the number of a list, a new one, which takes cost bytes, if there
+// is none like it.
+func (t *setTable) intern(list []layerindex.Xattr, cost int64) (uint32, error) {
+	if len(list) == 0 {
+		return 0, nil
+	}
+	hash := t.hash(list)
+	for _, at := range t.byHash[hash] {
+		if slices.Equal(t.list[at], list) {
+			return at, nil
+		}
+	}
+	if err := t.budget.Take(cost); err != nil {
+		return 0, err
+	}
+	if !t.stable {
+		list = slices.Clone(list)
+	}
+	at := uint32(len(t.list))
+	t.list = push(t.list, list)
+	t.byHash[hash] = append(t.byHash[hash], at)
+	return at, nil
+}
+
+func (t *setTable) hash(list []layerindex.Xattr) uint64 {
+	var h maphash.Hash
+	h.SetSeed(t.seed)
+	var b [16]byte
+	for _, x := range list {
+		binary.LittleEndian.PutUint64(b[:], uint64(len(x.Name)))
+		binary.LittleEndian.PutUint64(b[8:], uint64(len(x.Value)))
+		h.Write(b[:])
+		h.WriteString(x.Name)
+		h.WriteString(x.Value)
+	}
+	return h.Sum64()
 }

@@ -47,6 +47,9 @@ type BuildOptions struct {
 	MaxSize int64
 	// NoDigests leaves out the digest of every file's content.
 	NoDigests bool
+	// Budget, if not nil, bounds what names, attributes and entries take. Passes
+	// over layers of the same image share one.
+	Budget *Budget
 	// Progress, if not nil, is called now and then with the number of bytes
 	// of the blob that have been read.
 	Progress func(in int64)
@@ -59,18 +62,15 @@ const (
 	pieceSize = 256 << 10
 	// piecesInFlight bounds the memory of a stage of the pipeline.
 	piecesInFlight = 8
-	// maxEntries caps the entries of one layer: a layer of more is an attack
-	// on memory, not an image.
-	maxEntries = 1 << 24
 )
 
 // Build reads the whole blob of a layer from src once and makes its index. It
 // checks the blob's size and digest and the diff_id; if any of them does not
 // hold, or the tar or the compressed stream is damaged, there is no index.
 // Errors wrap ErrDigest, ErrDiffID, ErrCompressed, ErrTar, ErrTooBig,
-// io.ErrUnexpectedEOF or what src returned. A blob that is not what the manifest
-// says is reported as that, whatever else is wrong with it, but that it is too
-// big.
+// ErrMetadata, ErrEntries, io.ErrUnexpectedEOF or what src returned. A blob that
+// is not what the manifest says is reported as that, whatever else is wrong with
+// it; but a layer that is out of bounds is not read to its end.
 //
 // The stages (fetching, hashing the blob, decoding, hashing and reading the
 // tar) run side by side; when Build returns all have ended.
@@ -90,6 +90,11 @@ func Build(ctx context.Context, l Layer, src io.Reader, opts *BuildOptions) (*In
 			return nil, fmt.Errorf("%q is not a sha256 digest, the only kind supported", d)
 		}
 	}
+	if l.Size < 0 || l.Size > maxSize {
+		return nil, fmt.Errorf("%w: a blob of %d bytes", ErrDigest, l.Size)
+	}
+	p.draft.cols.budget, p.draft.spans.budget = p.opts.Budget, p.opts.Budget
+	defer p.draft.spans.close()
 	return p.run(ctx, src)
 }
 
@@ -99,7 +104,8 @@ type pass struct {
 	layer Layer
 	opts  BuildOptions
 	draft draft
-	stop  context.CancelFunc // ends fetching, for who has seen enough
+	// refuse ends the pass, as the layer is out of bounds.
+	refuse context.CancelCauseFunc
 
 	blobSum *nestedsum.Hash // the stage of the blob
 	in      int64
@@ -112,9 +118,8 @@ type pass struct {
 }
 
 func (p *pass) run(ctx context.Context, src io.Reader) (*Index, error) {
-	caller := ctx
-	ctx, p.stop = context.WithCancel(ctx)
-	defer p.stop()
+	ctx, p.refuse = context.WithCancelCause(ctx)
+	defer p.refuse(nil)
 	p.blobSum = nestedsum.New()
 	// A piece is a number of whole chunks. A small blob is one piece, with
 	// room for the byte too many.
@@ -137,8 +142,8 @@ func (p *pass) run(ctx context.Context, src io.Reader) (*Index, error) {
 	for range cap(done) {
 		<-done
 	}
-	if caller.Err() == nil && errors.Is(p.decodeErr, ErrTooBig) {
-		return nil, p.decodeErr
+	if cause := context.Cause(ctx); outOfBounds(cause) {
+		return nil, cause
 	}
 	if err != nil {
 		return nil, err
@@ -204,7 +209,11 @@ func (p *pass) decode(ctx context.Context, src io.Reader, to *fan) {
 			return
 		}
 		out, err := dec.Next()
-		p.draft.points = append(p.draft.points, dec.Checkpoints()...)
+		if err := p.draft.spans.add(dec.Checkpoints()); err != nil {
+			p.refuse(err)
+			p.decodeErr = err
+			return
+		}
 		if err == io.EOF {
 			break
 		}
@@ -215,7 +224,7 @@ func (p *pass) decode(ctx context.Context, src io.Reader, to *fan) {
 		p.tarSize += int64(len(out))
 		if p.opts.MaxSize > 0 && p.tarSize > p.opts.MaxSize {
 			p.decodeErr = fmt.Errorf("%w: unpacked it has more than %d bytes", ErrTooBig, p.opts.MaxSize)
-			p.stop()
+			p.refuse(p.decodeErr)
 			return
 		}
 		for len(out) > 0 {
@@ -229,16 +238,14 @@ func (p *pass) decode(ctx context.Context, src io.Reader, to *fan) {
 
 // scan reads the tar's entries. After an error it only lets the pieces pass.
 func (p *pass) scan(from *fan) {
-	s := NewScanner(func(e *Entry) error {
-		if p.draft.cols.n == maxEntries {
-			return fmt.Errorf("more than %d entries", maxEntries)
-		}
-		return p.draft.cols.add(e)
-	}, &ScanOptions{NoDigests: p.opts.NoDigests})
+	s := NewScanner(p.draft.cols.add, &ScanOptions{NoDigests: p.opts.NoDigests, Budget: p.opts.Budget})
+	defer s.release()
 	p.tarSum = s.sums
 	from.each(0, func(b []byte) {
 		if p.scanErr == nil {
-			_, p.scanErr = s.Write(b)
+			if _, p.scanErr = s.Write(b); outOfBounds(p.scanErr) {
+				p.refuse(p.scanErr)
+			}
 		}
 	})
 	if p.scanErr == nil && p.decodeErr == nil {

@@ -1,9 +1,9 @@
 package layerindex
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"io"
+	"slices"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 )
@@ -13,55 +13,119 @@ type draft struct {
 	head   header // without sections
 	cols   columnWriter
 	chunks []byte
-	points []codec.Checkpoint
+	spans  spanWriter
 }
 
-// finish encodes the draft and returns it as an Index over the encoded bytes.
+// finish encodes the draft, which it uses up, and returns it as an Index over
+// the encoded bytes.
 func (d *draft) finish(digests bool) (*Index, error) {
-	d.head.entries = d.cols.n
-	d.head.checkpoints = int64(len(d.points))
 	p, err := newPacker()
 	if err != nil {
 		return nil, err
 	}
 	defer p.close()
-	spans, windows := encodeSpans(d.points, p)
-	sections := []struct {
-		kind     sectionKind
-		encoding uint32
-		raw      []byte
-	}{
-		{sectionEntries, encodingZstd, d.cols.bytes()},
-		{sectionChunks, encodingRaw, d.chunks},
-		{sectionSpans, encodingZstd, spans},
-		{sectionWindows, encodingRaw, windows},
-		{sectionDigests, encodingRaw, d.cols.digests},
+	d.head.entries = d.cols.n
+	d.head.checkpoints = d.spans.n
+	if err := d.spans.finish(); err != nil {
+		return nil, err
+	}
+	raw := d.cols.finish()
+	entries, err := p.packFrom(raw, d.cols.moveTo)
+	if err != nil {
+		return nil, err
+	}
+	spans := d.spans.section()
+	sections := []draftSection{
+		{sectionEntries, encodingZstd, raw, entries},
+		{sectionChunks, encodingRaw, int64(len(d.chunks)), column{[][]byte{d.chunks}, int64(len(d.chunks))}},
+		{sectionSpans, encodingZstd, int64(len(spans)), packed(p, spans)},
+		{sectionWindows, encodingRaw, d.spans.windows.size, d.spans.windows},
+		{sectionDigests, encodingRaw, d.cols.digests.size, d.cols.digests},
 	}
 	if !digests {
 		sections = sections[:len(sections)-1]
 	}
-	var bodies [][]byte
+	return d.assemble(sections)
+}
+
+// A draftSection is a section as it goes into the file.
+type draftSection struct {
+	kind     sectionKind
+	encoding uint32
+	raw      int64 // decoded length
+	stored   column
+}
+
+func packed(p *packer, raw []byte) column {
+	b := p.pack(raw)
+	return column{[][]byte{b}, int64(len(b))}
+}
+
+// assemble makes the file of its sections.
+func (d *draft) assemble(sections []draftSection) (*Index, error) {
 	off := int64(headerLen(len(sections)))
+	var file pieces
 	for _, s := range sections {
-		stored := s.raw
-		if s.encoding == encodingZstd {
-			stored = p.pack(s.raw)
+		sum := sha256.New()
+		for _, p := range s.stored.pieces {
+			sum.Write(p)
 		}
 		d.head.sections = append(d.head.sections, sectionInfo{
 			kind: s.kind, encoding: s.encoding, off: off,
-			stored: int64(len(stored)), raw: int64(len(s.raw)), sum: sha256.Sum256(stored),
+			stored: s.stored.size, raw: s.raw, sum: [32]byte(sum.Sum(nil)),
 		})
-		bodies = append(bodies, stored)
-		off += int64(len(stored))
+		file.list = append(file.list, s.stored.pieces...)
+		off += s.stored.size
 	}
-	file := d.head.append(make([]byte, 0, off))
-	for _, b := range bodies {
-		file = append(file, b...)
+	file.list = slices.Insert(file.list, 0, d.head.append(nil))
+	file.index()
+	return ReadIndex(&file, off)
+}
+
+// pieces are a file in memory that is not in one piece.
+type pieces struct {
+	list [][]byte
+	ends []int64 // of each
+}
+
+// index notes where the pieces are.
+func (p *pieces) index() {
+	end := int64(0)
+	for _, b := range p.list {
+		end += int64(len(b))
+		p.ends = append(p.ends, end)
 	}
-	return ReadIndex(bytes.NewReader(file), int64(len(file)))
+}
+
+// ReadAt implements io.ReaderAt.
+func (p *pieces) ReadAt(b []byte, off int64) (int, error) {
+	i, _ := slices.BinarySearch(p.ends, off+1)
+	n := 0
+	for ; i < len(p.list) && n < len(b); i++ {
+		from := off + int64(n) - (p.ends[i] - int64(len(p.list[i])))
+		n += copy(b[n:], p.list[i][from:])
+	}
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 // WriteTo writes the index file to w.
 func (x *Index) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, io.NewSectionReader(x.src, 0, x.size))
+}
+
+// A spanWriter collects checkpoints. Their windows are compressed as soon as a
+// batch of them is whole.
+type spanWriter struct {
+	budget  *Budget
+	packer  *packer // made with the first window
+	n       int64
+	in, out int64
+	cols    [4]column
+	batch   []codec.Checkpoint
+	batches column
+	nBatch  uint64
+	windows column
 }

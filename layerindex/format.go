@@ -27,6 +27,12 @@ const (
 	maxSection = 2 << 30
 	// windowBatch is how many windows are compressed together.
 	windowBatch = 8
+	// smallSection is how long a section may be to be encoded and decoded in one
+	// piece, which is faster.
+	smallSection = 4 << 20
+	// maxSize is how large a blob or a tar may claim to be: sums of two sizes
+	// and roundings stay far from the largest number there is.
+	maxSize = 1 << 60
 	// padding is how many zero bytes behind a tar its diff_id may cover.
 	padding = 10240
 )
@@ -185,7 +191,7 @@ func (h *header) check(size int64) error {
 		return fmt.Errorf("%w: unknown codec %d", ErrIndex, h.codec)
 	case h.chunkSize == 0 || h.chunkSize%4096 != 0:
 		return fmt.Errorf("%w: chunk size %d", ErrIndex, h.chunkSize)
-	case h.blobSize < 0 || h.tarSize < 0 || h.entries < 0 || h.checkpoints < 0:
+	case h.blobSize < 0 || h.blobSize > maxSize || h.tarSize < 0 || h.tarSize > maxSize || h.entries < 0 || h.checkpoints < 0:
 		return fmt.Errorf("%w: size out of range", ErrIndex)
 	case h.codec == Plain && h.tarSize != h.blobSize:
 		return fmt.Errorf("%w: plain tar of %d bytes in a blob of %d", ErrIndex, h.tarSize, h.blobSize)
@@ -224,44 +230,6 @@ func readFull(src io.ReaderAt, b []byte, off int64) error {
 	return nil
 }
 
-// section reads one section, checks it and decodes it.
-func (x *Index) section(kind sectionKind) ([]byte, error) {
-	s, ok := x.head.find(kind)
-	if !ok {
-		return nil, fmt.Errorf("%w: section %d is missing", ErrIndex, kind)
-	}
-	stored := make([]byte, s.stored) // bounded by the size of the file
-	if err := readFull(x.src, stored, s.off); err != nil {
-		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, kind, err)
-	}
-	if sha256.Sum256(stored) != s.sum {
-		return nil, fmt.Errorf("%w: section %d: checksum", ErrIndex, kind)
-	}
-	if s.encoding == encodingRaw {
-		return stored, nil
-	}
-	raw, err := unpackOnce(stored, s.raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: section %d: %w", ErrIndex, kind, err)
-	}
-	return raw, nil
-}
-
-// checkSums compares all sections with their checksums, and keeps nothing.
-func (x *Index) checkSums() error {
-	sum := sha256.New()
-	for _, s := range x.head.sections {
-		sum.Reset()
-		if _, err := io.Copy(sum, io.NewSectionReader(x.src, s.off, s.stored)); err != nil {
-			return fmt.Errorf("%w: section %d: %w", ErrIndex, s.kind, err)
-		}
-		if [32]byte(sum.Sum(nil)) != s.sum {
-			return fmt.Errorf("%w: section %d: checksum", ErrIndex, s.kind)
-		}
-	}
-	return nil
-}
-
 // A packer compresses, each time one zstd frame.
 type packer struct{ w *zstd.Encoder }
 
@@ -271,6 +239,24 @@ func newPacker() (*packer, error) {
 }
 
 func (p *packer) pack(b []byte) []byte { return p.w.EncodeAll(b, nil) }
+
+// packFrom compresses what write writes, size bytes.
+func (p *packer) packFrom(size int64, write func(io.Writer) error) (column, error) {
+	var packed column
+	if size <= smallSection {
+		var raw bytes.Buffer
+		if err := write(&raw); err != nil {
+			return packed, err
+		}
+		_, err := packed.Write(p.pack(raw.Bytes()))
+		return packed, err
+	}
+	p.w.ResetContentSize(&packed, size)
+	if err := write(p.w); err != nil {
+		return packed, err
+	}
+	return packed, p.w.Close()
+}
 
 func (p *packer) close() { p.w.Close() }
 

@@ -2,6 +2,8 @@ package layerindex
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -100,6 +102,13 @@ func (x *Index) Close() error {
 	return x.file.Close()
 }
 
+// HasDigests reports whether the index has the digests of content.
+func (x *Index) HasDigests() bool { return x.head.has(sectionDigests) }
+
+// OnDisk reports whether the index was loaded from a file of its own. Any other
+// is in memory.
+func (x *Index) OnDisk() bool { return x.file != nil }
+
 // Digest returns the digest of the layer's blob.
 func (x *Index) Digest() digest.Digest { return sha256Digest(x.head.blob[:]) }
 
@@ -132,52 +141,58 @@ func (x *Index) ChunkSize() int64 { return int64(x.head.chunkSize) }
 // ChunkSums returns the SHA-256 of every chunk of the blob, 32 bytes each in
 // order.
 func (x *Index) ChunkSums() ([]byte, error) {
-	sums, err := x.section(sectionChunks)
-	if err != nil {
-		return nil, err
+	s, _ := x.head.find(sectionChunks)
+	if want := chunkCount(x.head.blobSize, x.ChunkSize()) * 32; s.raw != want {
+		return nil, fmt.Errorf("%w: %d bytes of chunk sums, want %d", ErrIndex, s.raw, want)
 	}
-	if want := chunkCount(x.head.blobSize, x.ChunkSize()) * 32; int64(len(sums)) != want {
-		return nil, fmt.Errorf("%w: %d bytes of chunk sums, want %d", ErrIndex, len(sums), want)
-	}
-	return sums, nil
+	return x.section(sectionChunks)
 }
 
 // Entries returns the layer's entries, without the digests of their content.
 // All of them are checked before the first is handed out. The sequence can be
-// ranged over more than once and by several goroutines.
+// ranged over more than once and by several goroutines. List does the same
+// within bounds.
 func (x *Index) Entries() (Entries, error) {
-	d, err := x.columns(nil)
+	d, err := x.List(context.Background(), nil)
 	if err != nil {
 		return nil, err
 	}
-	return d.entries(""), nil
-}
-
-// EntriesAnd is Entries, and beside it those entries whose name contains a
-// word: looking for few of them takes a fraction of the time.
-func (x *Index) EntriesAnd(word string) (all, containing Entries, err error) {
-	d, err := x.columns(nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	return d.entries(""), d.entries(word), nil
+	return d.All(), nil
 }
 
 // EntriesWithDigests is Entries with the digests of content, where the index
-// has them.
+// has them. They are read from the file again each time; by one goroutine at a
+// time.
 func (x *Index) EntriesWithDigests() (Entries, error) {
-	var digests []byte
-	if x.head.has(sectionDigests) {
-		var err error
-		if digests, err = x.section(sectionDigests); err != nil {
-			return nil, err
-		}
-	}
-	d, err := x.columns(digests)
+	d, err := x.ListDigests(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	return d.entries(""), nil
+	return d.All(), nil
+}
+
+// ListDigests is List with the digests of content, where the index has them.
+// The listing hands them out as it reads them from the file, until ctx ends: its
+// Err tells, after the last one, whether they were right.
+func (x *Index) ListDigests(ctx context.Context) (*Listing, error) {
+	d, err := x.List(ctx, nil)
+	if err != nil || !x.head.has(sectionDigests) {
+		return d, err
+	}
+	s, _ := x.head.find(sectionDigests)
+	if s.raw != d.flagged*sha256.Size {
+		return nil, fmt.Errorf("%w: %d bytes of content digests for %d files", ErrIndex, s.raw, d.flagged)
+	}
+	r, err := x.openSection(ctx, sectionDigests)
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+		err = r.close(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.digests = func() (*sectionReader, error) { return x.openSection(ctx, sectionDigests) }
+	return d, nil
 }
 
 // SameEntries reports whether another index of the same layer lists the same
@@ -197,20 +212,17 @@ func (x *Index) Equal(y *Index) bool {
 
 // Verify reads every part of the index, compares it with its checksum and
 // decodes it. What is wrong is an error that wraps ErrIndex.
-func (x *Index) Verify() error {
+func (x *Index) Verify(ctx context.Context) error {
 	// A part that was read before is read again: it may be wrong by now.
 	x, err := ReadIndex(x.src, x.size)
 	if err != nil {
 		return err
 	}
-	if err := x.checkSums(); err != nil {
+	if err := x.checkSums(ctx); err != nil {
 		return err
 	}
-	entries, err := x.EntriesWithDigests()
-	if err != nil {
+	if _, err := x.ListDigests(ctx); err != nil {
 		return err
-	}
-	for range entries {
 	}
 	if _, err := x.ChunkSums(); err != nil {
 		return err
@@ -223,25 +235,15 @@ func (x *Index) Verify() error {
 		return err
 	}
 	for _, b := range spans.batches {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		// The last window of a batch cannot be read without the others.
 		if _, err := x.window(b, b.n-1); err != nil {
 			return fmt.Errorf("%w: window %d: %w", ErrIndex, b.first+b.n-1, err)
 		}
 	}
 	return nil
-}
-
-// columns reads the section of entries and checks it.
-func (x *Index) columns(digests []byte) (*columns, error) {
-	section, err := x.section(sectionEntries)
-	if err != nil {
-		return nil, err
-	}
-	d, err := newColumns(section, digests, int(x.head.entries), x.head.tarSize)
-	if err != nil {
-		return nil, err
-	}
-	return d, d.walk(noStrings, "", func(*Entry) bool { return true })
 }
 
 // spanAt returns the number of the span that holds byte out.

@@ -249,7 +249,9 @@ func checkPoisoned(t *testing.T, x *Index, blob, tarBytes []byte) {
 		if !p.Start {
 			p.Window = poisoned(p.Window)
 		}
-		poison.points = append(poison.points, p)
+		if err := poison.spans.add([]codec.Checkpoint{p}); err != nil {
+			t.Fatal(err)
+		}
 		want := tarBytes[p.Out:]
 		if i != 1 { // a window is used up after 32 KiB
 			want = want[:min(len(want), 100<<10)]

@@ -36,6 +36,8 @@ func (e *FormatError) Unwrap() error { return e.Err }
 type ScanOptions struct {
 	// NoDigests leaves out Entry.Digest.
 	NoDigests bool
+	// Budget, if not nil, bounds the sparse map that the Scanner keeps.
+	Budget *Budget
 }
 
 // A Scanner reads the tar that is written to it, in pieces of any size, and
@@ -113,7 +115,10 @@ var _ io.WriteCloser = (*Scanner)(nil)
 // of the tar. The Entry and its slices are valid until emit returns, its
 // strings for good; xattrs are sorted by name. An error of emit ends the scan.
 func NewScanner(emit func(*Entry) error, opts *ScanOptions) *Scanner {
-	return &Scanner{emit: emit, digests: opts == nil || !opts.NoDigests, sums: nestedsum.New()}
+	if opts == nil {
+		opts = &ScanOptions{}
+	}
+	return &Scanner{emit: emit, digests: !opts.NoDigests, sums: nestedsum.New(), sparse: sparseMap{budget: opts.Budget}}
 }
 
 // Write takes the next piece of the tar and keeps no reference to it. The
@@ -266,7 +271,16 @@ func (s *Scanner) begin(state scanState, n int64) error {
 func (s *Scanner) refuse(err error) error { return s.refuseAt(s.at, err) }
 
 func (s *Scanner) refuseAt(off int64, err error) error {
+	if outOfBounds(err) {
+		return entryError(s.label, err) // the tar is right
+	}
 	return &FormatError{s.label, off, fmt.Errorf("%w: %w", ErrTar, err)}
+}
+
+// release gives back what the scanner has counted in its budget.
+func (s *Scanner) release() {
+	s.sparse.budget.Release(s.sparse.held)
+	s.sparse.held, s.sparse.extents = 0, nil
 }
 
 // finish hands on the entry, whose content has passed.

@@ -327,7 +327,7 @@ func (s *Scanner) beginContent(kind sparseKind, stored int64) error {
 			return s.refuse(fmt.Errorf("sparse map tells of %d bytes, the entry has %d", s.sparse.stored, stored))
 		}
 		if !s.sparse.dense() {
-			e.Sparse = append([]Extent{}, s.sparse.extents...)
+			e.Sparse = s.sparse.extents
 		}
 	}
 	return s.begin(inContent, stored)

@@ -23,6 +23,20 @@ func FuzzScanner(f *testing.F) {
 		c.tar(&w)
 		f.Add(w.Bytes(), uint16(100))
 	}
+	for _, n := range []string{"9223372036854775807", "9223372036854775296", "9223372036854775808", "4611686018427387904"} {
+		for _, records := range [][]string{
+			{"size", n},
+			{"GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "f", "GNU.sparse.realsize", n},
+			{"GNU.sparse.size", n, "GNU.sparse.numblocks", "2", "GNU.sparse.map", "0,1," + n + ",1"},
+			{"GNU.sparse.size", n, "GNU.sparse.numblocks", "1", "GNU.sparse.map", "1," + n},
+		} {
+			var w rawTar
+			w.pax(records...)
+			w.entry(rawHeader{name: "f", flag: '0', magic: magicUstar, mode: "644"}, "1\n0\n"+n+"\n")
+			w.end()
+			f.Add(w.Bytes(), uint16(100))
+		}
+	}
 	for _, path := range goVectors(f) {
 		if filepath.Ext(path) != ".bz2" { // big, for what they are
 			data, _ := decoded(f, path)

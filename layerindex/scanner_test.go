@@ -18,7 +18,7 @@ func scanTar(data []byte, piece int, opts *ScanOptions) ([]Entry, error) {
 	var entries []Entry
 	s := NewScanner(func(e *Entry) error {
 		c := *e
-		c.Xattrs = slices.Clone(e.Xattrs)
+		c.Xattrs, c.Sparse = slices.Clone(e.Xattrs), slices.Clone(e.Sparse)
 		entries = append(entries, c)
 		return nil
 	}, opts)

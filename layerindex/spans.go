@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 )
@@ -16,38 +17,77 @@ const (
 	windowSize = 32 << 10
 )
 
-// encodeSpans encodes checkpoints as the sections of checkpoints and windows
-// (docs/index-format.md, kinds 3 and 4).
-func encodeSpans(points []codec.Checkpoint, p *packer) (spans, windows []byte) {
-	var cols [4][]byte
-	var in, out int64
+// add adds checkpoints (docs/index-format.md, kinds 3 and 4).
+func (s *spanWriter) add(points []codec.Checkpoint) error {
 	for _, p := range points {
-		cols[0] = binary.AppendUvarint(cols[0], uint64(p.In-in))
-		cols[1] = binary.AppendUvarint(cols[1], uint64(p.Out-out))
+		s.cols[0].uvarint(uint64(p.In - s.in))
+		s.cols[1].uvarint(uint64(p.Out - s.out))
 		flags := p.Bit & spanBits
 		if p.Start {
 			flags |= spanStart
 		}
-		cols[2] = append(cols[2], flags)
-		cols[3] = binary.AppendUvarint(cols[3], uint64(p.Symbol))
-		in, out = p.In, p.Out
-	}
-	for _, c := range cols {
-		spans = binary.AppendUvarint(spans, uint64(len(c)))
-		spans = append(spans, c...)
-	}
-	spans = binary.AppendUvarint(spans, uint64((len(points)+windowBatch-1)/windowBatch))
-	for len(points) > 0 {
-		n := min(len(points), windowBatch)
-		raw := encodeWindows(points[:n])
-		stored := p.pack(raw)
-		for _, v := range []int{n, len(stored), len(raw)} {
-			spans = binary.AppendUvarint(spans, uint64(v))
+		s.cols[2].byte(flags)
+		s.cols[3].uvarint(uint64(p.Symbol))
+		s.in, s.out = p.In, p.Out
+		s.n++
+		if s.batch = append(s.batch, p); len(s.batch) == windowBatch {
+			if err := s.pack(); err != nil {
+				return err
+			}
 		}
-		windows = append(windows, stored...)
-		points = points[n:]
 	}
-	return spans, windows
+	return nil
+}
+
+// pack compresses the windows of the batch in hand.
+func (s *spanWriter) pack() error {
+	if s.packer == nil {
+		var err error
+		if s.packer, err = newPacker(); err != nil {
+			return err
+		}
+	}
+	raw := encodeWindows(s.batch)
+	stored := s.packer.pack(raw)
+	for _, v := range []int{len(s.batch), len(stored), len(raw)} {
+		s.batches.uvarint(uint64(v))
+	}
+	s.nBatch++
+	s.windows.Write(stored)
+	err := s.budget.Take(int64(len(stored)) + pointCost*int64(len(s.batch)))
+	clear(s.batch)
+	s.batch = s.batch[:0]
+	return err
+}
+
+// finish packs what is left.
+func (s *spanWriter) finish() error {
+	if len(s.batch) > 0 {
+		if err := s.pack(); err != nil {
+			return err
+		}
+	}
+	s.close()
+	return nil
+}
+
+func (s *spanWriter) close() {
+	if s.packer != nil {
+		s.packer.close()
+		s.packer = nil
+	}
+}
+
+// section returns the section of checkpoints, decoded.
+func (s *spanWriter) section() []byte {
+	var all column
+	for i := range s.cols {
+		all.uvarint(uint64(s.cols[i].size))
+		_ = s.cols[i].moveTo(&all) // a column takes all
+	}
+	all.uvarint(s.nBatch)
+	_ = s.batches.moveTo(&all)
+	return slices.Concat(all.pieces...)
 }
 
 // encodeWindows returns the decoded form of one batch.
@@ -75,12 +115,15 @@ func (x *Index) readSpans() (*spanTable, error) {
 	if x.head.checkpoints < 0 || x.head.checkpoints > int64(len(b)) {
 		return nil, fmt.Errorf("%w: %d checkpoints in %d bytes", ErrIndex, x.head.checkpoints, len(b))
 	}
-	t := &spanTable{points: make([]codec.Checkpoint, x.head.checkpoints)}
 	c := cursor{b: b}
 	var cols [4]cursor
 	for i := range cols {
 		cols[i].b = c.bytes(c.length())
 	}
+	if int64(len(cols[2].b)) != x.head.checkpoints {
+		return nil, fmt.Errorf("%w: %d checkpoints of %d", ErrIndex, len(cols[2].b), x.head.checkpoints)
+	}
+	t := &spanTable{points: make([]codec.Checkpoint, x.head.checkpoints)}
 	if err := x.readPoints(t.points, &cols); err != nil {
 		return nil, err
 	}

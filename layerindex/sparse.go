@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -21,11 +22,16 @@ type sparseMap struct {
 	blocks  int   // of the map, besides the header
 	end     int64 // of the last extent seen
 	stored  int64 // sum of the extents' sizes
+	budget  *Budget
+	held    int64 // bytes taken from it
 }
 
 // reset makes m the map of a file without data and keeps its memory.
 func (m *sparseMap) reset(size int64) {
-	*m = sparseMap{size: size, extents: m.extents[:0]}
+	if m.extents == nil {
+		m.extents = []Extent{} // of a file that is one hole, too
+	}
+	*m = sparseMap{size: size, extents: m.extents[:0], budget: m.budget, held: m.held}
 }
 
 func (m *sparseMap) add(off, size int64) error {
@@ -42,11 +48,21 @@ func (m *sparseMap) add(off, size int64) error {
 	if size == 0 {
 		return nil
 	}
-	if n := len(m.extents); n > 0 && m.extents[n-1].Off+m.extents[n-1].Size == off {
+	n := len(m.extents)
+	if n > 0 && m.extents[n-1].Off+m.extents[n-1].Size == off {
 		m.extents[n-1].Size += size
-	} else {
-		m.extents = append(m.extents, Extent{off, size})
+		return nil
 	}
+	if n == cap(m.extents) {
+		// The room stays for the next file, and is counted once.
+		room := max(64, n)
+		m.held += extentCost * int64(room)
+		if err := m.budget.Take(extentCost * int64(room)); err != nil {
+			return err
+		}
+		m.extents = slices.Grow(m.extents, room)
+	}
+	m.extents = append(m.extents, Extent{off, size})
 	return nil
 }
 

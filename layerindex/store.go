@@ -1,8 +1,10 @@
 package layerindex
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -98,7 +100,7 @@ func (s *Store) name(d digest.Digest) (string, error) {
 //
 // The time of the file's modification says, give or take an hour, when it was
 // last loaded.
-func (s *Store) Load(l Layer) (*Index, error) {
+func (s *Store) Load(ctx context.Context, l Layer) (*Index, error) {
 	x, f, err := s.open(l.Digest)
 	if err != nil {
 		return nil, err
@@ -107,8 +109,11 @@ func (s *Store) Load(l Layer) (*Index, error) {
 		x.Close()
 		return nil, fmt.Errorf("%w: %w: %s is of a blob of %d bytes, not %d", ErrNoIndex, ErrIndex, f.Name(), x.BlobSize(), l.Size)
 	}
-	if err := x.checkSums(); err != nil {
+	if err := x.checkSums(ctx); err != nil {
 		x.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, fmt.Errorf("%w: %s: %w", ErrNoIndex, f.Name(), err)
 	}
 	if x.DiffID() != l.DiffID {
@@ -168,7 +173,7 @@ func readFile(f *os.File) (*Index, error) {
 }
 
 // Save stores an index, in place of an older one of the same layer.
-func (s *Store) Save(x *Index) error {
+func (s *Store) Save(ctx context.Context, x *Index) error {
 	name, err := s.name(x.Digest())
 	if err != nil {
 		return err
@@ -178,7 +183,7 @@ func (s *Store) Save(x *Index) error {
 	if err != nil {
 		return err
 	}
-	_, err = x.WriteTo(f)
+	_, err = io.Copy(f, ctxReader{ctx, io.NewSectionReader(x.src, 0, x.size)})
 	if err == nil {
 		// Without this a crash of the machine can leave a name with no content.
 		err = f.Sync()

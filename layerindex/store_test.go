@@ -23,7 +23,7 @@ func stored(t *testing.T) (s *Store, x *Index, l Layer, path string) {
 		t.Fatal(err)
 	}
 	x = mustBuild(t, blob, tarBytes, &BuildOptions{SpanSize: 4096})
-	if err := s.Save(x); err != nil {
+	if err := s.Save(t.Context(), x); err != nil {
 		t.Fatal(err)
 	}
 	l = claim(blob, tarBytes)
@@ -49,7 +49,7 @@ func TestStoreUse(t *testing.T) {
 		if st, err := os.Stat(path); err != nil || !st.ModTime().Equal(old) {
 			t.Errorf("Open has touched the file: %v, %v", st.ModTime(), err)
 		}
-		if x, err = s.Load(l); err != nil {
+		if x, err = s.Load(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
 		x.Close()
@@ -85,7 +85,7 @@ func TestStoreList(t *testing.T) {
 		t.Errorf("List without a directory = %+v, %v", list, err)
 	}
 	// Save makes the directory again.
-	if err := s.Save(x); err != nil {
+	if err := s.Save(t.Context(), x); err != nil {
 		t.Error(err)
 	}
 }
@@ -101,7 +101,7 @@ func TestStoreSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Save(x); err != nil {
+	if err := s.Save(t.Context(), x); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
@@ -145,12 +145,12 @@ func TestVerify(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(readEverything(file), x.Verify()); err != nil {
+			if err := errors.Join(readEverything(file), x.Verify(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			for i := range file {
 				file[i] ^= 1
-				if err := x.Verify(); !errors.Is(err, ErrIndex) {
+				if err := x.Verify(t.Context()); !errors.Is(err, ErrIndex) {
 					t.Errorf("flipped bit in byte %d: %v", i, err)
 				}
 				file[i] ^= 1
@@ -195,11 +195,11 @@ func TestStoreOddFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			if _, err := s.Load(layer); !errors.Is(err, ErrNoIndex) {
+			if _, err := s.Load(t.Context(), layer); !errors.Is(err, ErrNoIndex) {
 				t.Errorf("Load() = %v, want %v", err, ErrNoIndex)
 			}
-			saved := s.Save(x)
-			got, err := s.Load(layer)
+			saved := s.Save(t.Context(), x)
+			got, err := s.Load(t.Context(), layer)
 			if regular := name == "others may write"; regular != (saved == nil) || regular != (err == nil) {
 				t.Errorf("Save() = %v, and then Load() = %v", saved, err)
 			}

@@ -65,11 +65,11 @@ func TestIndexContradicts(t *testing.T) {
 	file := f.bytes()
 	x, err := ReadIndex(bytes.NewReader(file), int64(len(file)))
 	if err == nil {
-		err = errors.Join(readEverything(file), x.Verify())
+		err = errors.Join(readEverything(file), x.Verify(t.Context()))
 	}
 	if err != nil {
 		t.Errorf("a kind of section that is not known: %v", err)
-	} else if file[len(file)-1] ^= 1; !errors.Is(x.Verify(), ErrIndex) {
+	} else if file[len(file)-1] ^= 1; !errors.Is(x.Verify(t.Context()), ErrIndex) {
 		t.Error("a kind of section that is not known: damage is not found")
 	}
 

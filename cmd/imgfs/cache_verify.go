@@ -181,7 +181,7 @@ func (v *verifier) indexes(ctx context.Context) error {
 		v.report.Indexes++
 		x, err := v.store.Open(s.Digest)
 		if err == nil {
-			err = v.index(x)
+			err = v.index(ctx, x)
 			x.Close()
 		}
 		if err == nil {
@@ -199,8 +199,8 @@ func (v *verifier) indexes(ctx context.Context) error {
 }
 
 // index verifies an index file, also against what was found out before.
-func (v *verifier) index(x *layerindex.Index) error {
-	if err := x.Verify(); err != nil {
+func (v *verifier) index(ctx context.Context, x *layerindex.Index) error {
+	if err := x.Verify(ctx); err != nil {
 		return err
 	}
 	chunks, err := chunksOf(x)

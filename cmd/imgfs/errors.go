@@ -87,6 +87,8 @@ func hintFor(err error) string {
 		return "give the cache more room, on the disk or with --cache-size SIZE"
 	case errors.Is(err, layerindex.ErrTooBig), errors.Is(err, remote.ErrTooBig):
 		return "allow more with --max-layer-size SIZE, or anything with --max-layer-size " + unlimited
+	case errors.Is(err, layerindex.ErrMetadata):
+		return "allow this image more memory with --max-metadata SIZE, if you trust it"
 	case errors.Is(err, remote.ErrPlatform):
 		return "choose one with --platform OS/ARCH[/VARIANT]"
 	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):

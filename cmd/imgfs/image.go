@@ -241,8 +241,8 @@ func (e *env) tree(ctx context.Context, name string, cache *blobcache.Cache) (*r
 	if err != nil {
 		return nil, nil, err
 	}
-	limitMemory(layers)
-	t, err := fs.MergeLayers(layers)
+	limitMemory(mergeMemory(layers, e.limits.metadata.orDefault(defaultMaxMetadata)))
+	t, err := fs.MergeLayers(ctx, layers)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", img.Source.Name(), err)
 	}

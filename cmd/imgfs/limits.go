@@ -27,6 +27,7 @@ func (l *limits) flags(f *pflag.FlagSet) {
 // configure sets what l says in opts.
 func (l *limits) configure(opts *fs.Options) {
 	opts.MaxMetadata = l.metadata.orDefault(defaultMaxMetadata)
+	opts.Metadata = raiseMemory
 	opts.MaxLayer, opts.MaxBlob = l.layer()
 }
 

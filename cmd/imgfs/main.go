@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	limitMemory(nil)
+	limitMemory(0)
 	noCoreFiles()
 	log.SetOutput(io.Discard) // net/http writes there what servers send unasked
 	keepToOurselves()

@@ -16,14 +16,30 @@ const (
 	entryMemory = 160
 )
 
-// limitMemory keeps the process small, unless the user has set GOMEMLIMIT.
-func limitMemory(layers []*fs.OpenLayer) {
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return
+// limitMemory keeps the process small, unless the user has set GOMEMLIMIT, while
+// an image takes used bytes for names and attributes.
+func limitMemory(used int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(baseMemory + used)
 	}
-	limit := int64(baseMemory)
+}
+
+// raiseMemory is limitMemory, if the limit is lower.
+func raiseMemory(used int64) {
+	if debug.SetMemoryLimit(-1) < baseMemory+used {
+		limitMemory(used)
+	}
+}
+
+// mergeMemory is what merging layers takes at most, if their names and
+// attributes may take so many bytes; 0 for any.
+func mergeMemory(layers []*fs.OpenLayer, allowed int64) int64 {
+	n := int64(0)
 	for _, l := range layers {
-		limit += entryMemory * int64(l.Index.NumEntries())
+		n += entryMemory * int64(l.Index.NumEntries())
 	}
-	debug.SetMemoryLimit(limit)
+	if allowed > 0 {
+		n = min(n, allowed)
+	}
+	return n
 }

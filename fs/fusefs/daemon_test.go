@@ -161,7 +161,7 @@ func (k task) tree(broken *faulty) (*fs.Tree, error) {
 	if k.Tree == "faulty" {
 		layers[1] = faultyLayer(broken)
 	}
-	return fs.Merge(layers)
+	return fs.Merge(context.Background(), layers)
 }
 
 // A who is a way to mount.

@@ -31,7 +31,7 @@ var trees = map[string]func() []fs.Layer{
 
 func treeNamed(t testing.TB, name string) *fs.Tree {
 	t.Helper()
-	tree, err := fs.Merge(trees[name]())
+	tree, err := fs.Merge(t.Context(), trees[name]())
 	if err != nil {
 		t.Fatalf("merging the tree %q: %v", name, err)
 	}

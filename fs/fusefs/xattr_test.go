@@ -81,7 +81,7 @@ func openedTree(cacheDir string) (*fs.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fs.MergeLayers(opened)
+	return fs.MergeLayers(context.Background(), opened)
 }
 
 // control gives the attributes of the root that the tests ask for.

@@ -203,7 +203,7 @@ func loadOnce(ctx context.Context, dir, list string) (loaded, error) {
 		if err != nil {
 			return err
 		}
-		tree, err := imagefs.MergeLayers(opened)
+		tree, err := imagefs.MergeLayers(ctx, opened)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,351 @@
+package fs_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/sourcetest"
+)
+
+// headersLayer is a plain layer of headers, whose content is "x".
+func headersLayer(t testing.TB, headers ...tar.Header) sourcetest.Layer {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, h := range headers {
+		if h.Typeflag == 0 {
+			h.Typeflag, h.Size = tar.TypeReg, 1
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Size > 0 {
+			io.WriteString(w, "x")
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return sourcetest.Layer{Content: buf.Bytes(), DiffID: digest.FromBytes(buf.Bytes())}
+}
+
+// openWith opens the image with other options than open does.
+func (o *opened) openWith(ctx context.Context, opts fs.Options) (*fs.Tree, error) {
+	o.t.Helper()
+	img, err := remote.Open(ctx, o.src, "")
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	cache, err := blobcache.Open(o.dir, nil)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.t.Cleanup(func() { cache.Close() })
+	opts.Cache = cache
+	t, err := fs.New(ctx, img, &opts)
+	if err == nil {
+		o.t.Cleanup(func() { t.Close() })
+	}
+	return t, err
+}
+
+// TestMaxMetadata: an image of two layers that passes the bound in one of them
+// or in both together is refused, when they are read and when their indexes are
+// loaded, and is not with a higher bound.
+func TestMaxMetadata(t *testing.T) {
+	long := strings.Repeat("n", 250)
+	var a, b []tar.Header
+	for i := range 50 {
+		a = append(a, tar.Header{Name: fmt.Sprintf("a%d", i), PAXRecords: map[string]string{"SCHILY.xattr.user.a": fmt.Sprint(i, strings.Repeat("v", 1000))}})
+		b = append(b, tar.Header{Name: fmt.Sprintf("b%d/%s", i, long)})
+	}
+	o := newOpened(t, headersLayer(t, a...), headersLayer(t, b...))
+	refused := func(when string, limit int64, named bool) {
+		t.Helper()
+		_, err := o.openWith(t.Context(), fs.Options{MaxMetadata: limit})
+		if !errors.Is(err, layerindex.ErrMetadata) || !strings.Contains(err.Error(), "layer sha256:") || named && !strings.Contains(err.Error(), `entry "`) && !strings.Contains(err.Error(), "attribute set") {
+			t.Errorf("%s, at most %d bytes: %v", when, limit, err)
+		}
+	}
+	refused("new", 20_000, true)
+	refused("new", 50_000, true) // both together
+	if len(o.files()) > 2 {
+		t.Errorf("after it was refused: %q", o.files())
+	}
+	var told int64
+	tree, err := o.openWith(t.Context(), fs.Options{MaxMetadata: 1 << 20, Metadata: func(n int64) { told = n }})
+	if err != nil || tree.Len() != 1+50+50+50 || told != 0 {
+		t.Fatalf("with enough: %v, told of %d", err, told)
+	}
+	refused("loaded", 500, false)
+	refused("loaded", 20_000, false)
+	refused("loaded", 50_000, false)
+	refused("loaded", 70_000, true)
+}
+
+// TestMaxMetadataImplied has few entries that make many directories: those count
+// while layers are merged.
+func TestMaxMetadataImplied(t *testing.T) {
+	var headers []tar.Header
+	for i := range 20 {
+		headers = append(headers, tar.Header{Name: fmt.Sprintf("%d/%sf", i, strings.Repeat("d/", 1000))})
+	}
+	o := newOpened(t, headersLayer(t, headers...))
+	_, err := o.openWith(t.Context(), fs.Options{MaxMetadata: 1 << 20})
+	var refused *fs.EntryError
+	if !errors.As(err, &refused) || !errors.Is(err, layerindex.ErrMetadata) || !strings.HasPrefix(refused.Name, "9/d/") && !strings.HasPrefix(refused.Name, "8/d/") {
+		t.Errorf("%.200v", err)
+	}
+	if _, err := o.openWith(t.Context(), fs.Options{MaxMetadata: 4 << 20}); err != nil {
+		t.Errorf("with enough: %v", err)
+	}
+}
+
+// TestMaxMetadataLinks has hard links that heap attributes on one inode, and
+// names that only hard links see.
+func TestMaxMetadataLinks(t *testing.T) {
+	attrs, reserved := []tar.Header{{Name: "f"}}, []tar.Header{{Name: "f"}}
+	for i := range 200 {
+		attrs = append(attrs, tar.Header{Typeflag: tar.TypeLink, Name: fmt.Sprint("l", i), Linkname: "f",
+			PAXRecords: map[string]string{fmt.Sprint("SCHILY.xattr.user.a", i): strings.Repeat("v", 1000)}})
+		reserved = append(reserved, tar.Header{Typeflag: tar.TypeLink, Name: fmt.Sprint(".wh..wh.plnk/", i, strings.Repeat("n", 200)), Linkname: "f"})
+	}
+	for name, headers := range map[string][]tar.Header{"attributes": attrs, "reserved": reserved} {
+		o := newOpened(t, headersLayer(t, headers...))
+		if _, err := o.openWith(t.Context(), fs.Options{MaxMetadata: 1 << 20}); err != nil {
+			t.Errorf("%s, with enough: %v", name, err)
+		}
+		if _, err := o.openWith(t.Context(), fs.Options{MaxMetadata: 40_000}); !errors.Is(err, layerindex.ErrMetadata) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestLayerOnItself merges an image that has layers several times in a row, also
+// one that means something else there, as if each were another layer.
+func TestLayerOnItself(t *testing.T) {
+	base := []member{file("t", "base"), file("u", "base"), symlink("s", "d1"), file("d1/t", "one"), file("d2/t", "two"), file("gone", "x")}
+	for name, top := range map[string][]member{
+		"files":                         {file("t", "top"), whiteout("gone"), file("gone", "back"), file("n/m", "")},
+		"link to what comes later":      {link("l", "t"), file("t", "top")},
+		"chain of links":                {link("l1", "l2"), link("l2", "u"), file("u", "top")},
+		"link through a later symlink":  {link("l", "s/t"), symlink("s", "d2")},
+		"link to its own layer":         {file("t", "top"), link("l", "t")},
+		"link to what is then replaced": {link("k", "d1/t"), whiteout("d2"), file("d1/t", "new")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pre := base
+			if name == "chain of links" {
+				pre = append(slices.Clone(base), link("l2", "t"))
+			}
+			for _, stack := range [][][]member{{pre, top, top}, {pre, top, top, top}, {pre, top, top, top, pre, top}} {
+				checkRepeated(t, stack)
+			}
+		})
+	}
+}
+
+func checkRepeated(t *testing.T, stack [][]member) {
+	t.Helper()
+	want := list(t, merge(t, stack...))
+	var layers []sourcetest.Layer
+	for _, members := range stack {
+		b := tarOf(members)
+		layers = append(layers, sourcetest.Layer{Content: b, DiffID: digest.FromBytes(b)})
+	}
+	tree, err := newOpened(t, layers...).openWith(t.Context(), fs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, tree); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestTooMuchToMerge: more layers or entries than an image may have are refused
+// before any is looked at.
+func TestTooMuchToMerge(t *testing.T) {
+	unread := fs.Layer{Name: "L", Entries: func(func(*layerindex.Entry) bool) { t.Error("entries are looked at") }}
+	if _, err := fs.Merge(t.Context(), make([]fs.Layer, 4097)); !errors.Is(err, fs.ErrTooLarge) {
+		t.Errorf("4,097 layers: %v", err)
+	}
+	for _, counts := range [][]int{{layerindex.MaxEntries, 1}, {1<<63 - 1, 1}, {1 << 62, 1 << 62, 1 << 62}, {-1}} {
+		var layers []fs.Layer
+		for _, n := range counts {
+			l := unread
+			l.Count = n
+			layers = append(layers, l)
+		}
+		if _, err := fs.Merge(t.Context(), layers); !errors.Is(err, layerindex.ErrEntries) {
+			t.Errorf("%d entries: %v", counts, err)
+		}
+	}
+	img := sourcetest.Image{}
+	for range 4097 {
+		img.Layers = append(img.Layers, headersLayer(t, tar.Header{Name: "a"}))
+	}
+	if _, err := newOpened(t, img.Layers...).openWith(t.Context(), fs.Options{}); !errors.Is(err, fs.ErrTooLarge) {
+		t.Errorf("an image of 4,097 layers: %v", err)
+	}
+	if tree, err := newOpened(t, img.Layers[:4096]...).openWith(t.Context(), fs.Options{}); err != nil || tree.Len() != 2 {
+		t.Errorf("an image of one layer 4,096 times: %v", err)
+	}
+}
+
+// detours are symlinks s0 to sN-1, each to the next by way of n components, the
+// last one to d.
+func detours(links, n int) []member {
+	members := []member{dir("d"), file("d/f", "x")}
+	for i := range links {
+		next := fmt.Sprint("s", i+1)
+		if i == links-1 {
+			next = "d"
+		}
+		members = append(members, symlink(fmt.Sprint("s", i), strings.Repeat("d/../", n/2)+next))
+	}
+	return members
+}
+
+// TestSteps: names that take more steps to resolve than any that is no attack
+// are refused, and named.
+func TestSteps(t *testing.T) {
+	var refused *fs.EntryError
+	for name, last := range map[string]member{"hard link": link("l", "s0/f"), "parent": file("s0/l", "")} {
+		_, err := fs.Merge(t.Context(), layersOf(append(detours(10, 500), last)))
+		if !errors.As(err, &refused) || !errors.Is(err, fs.ErrSteps) || refused.Name != last.Name {
+			t.Errorf("%s of 5,000 steps: %v", name, err)
+		}
+		if _, err := fs.Merge(t.Context(), layersOf(append(detours(10, 400), last))); err != nil {
+			t.Errorf("%s of 4,000 steps: %v", name, err)
+		}
+	}
+	stack := detours(10, 100)
+	for i := range 20 {
+		stack = append(stack, link(fmt.Sprint("l", i), "s0/f"))
+	}
+	if _, err := fs.MergeWithin(t.Context(), 10_000, layersOf(stack)); !errors.As(err, &refused) || !errors.Is(err, fs.ErrSteps) || refused.Name != "l10" {
+		t.Errorf("20,000 steps in all, of 10,000: %v", err)
+	}
+	var deep, marks []member
+	for i := range 20 {
+		deep = append(deep, file(fmt.Sprint(strings.Repeat("d/", 100), i), ""))
+		marks = append(marks, whiteout(fmt.Sprint(strings.Repeat("d/", 100), i)))
+	}
+	if _, err := fs.MergeWithin(t.Context(), 1000, layersOf(deep, marks)); !errors.As(err, &refused) || !errors.Is(err, fs.ErrSteps) || refused.Layer != "L2" {
+		t.Errorf("whiteouts of 2,000 steps in all, of 1,000: %v", err)
+	}
+	tree := merge(t, append(detours(10, 500), file(strings.Repeat("d/", 2040)+"f", "deep")))
+	for _, name := range []string{"s0/f", strings.Repeat("./", 4096) + "d/f"} {
+		if _, err := tree.Lookup(name, true); !errors.Is(err, syscall.ELOOP) {
+			t.Errorf("Lookup of %.20q: %v", name, err)
+		}
+	}
+	if _, err := iofs.Stat(tree.WithContext(t.Context()), "s0/f"); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("Stat: %v", err)
+	}
+	if _, err := tree.Lookup(strings.Repeat("d/", 2040)+"f", true); err != nil {
+		t.Errorf("Lookup of the deepest file: %v", err)
+	}
+}
+
+// TestMergeEnds ends the context in each of the phases of merging.
+func TestMergeEnds(t *testing.T) {
+	const n = 20_000
+	for _, end := range []int{0, n / 2, n - 1} {
+		ctx, cancel := context.WithCancel(t.Context())
+		seen := 0
+		layers := []fs.Layer{{Name: "L", Entries: func(yield func(*layerindex.Entry) bool) {
+			for i := range n {
+				if seen = i; i == end {
+					cancel()
+				}
+				if !yield(&layerindex.Entry{Name: fmt.Sprint("f", n-i), Type: layerindex.TypeReg}) {
+					return
+				}
+			}
+		}}}
+		if tree, err := fs.Merge(ctx, layers); !errors.Is(err, context.Canceled) || seen > end+1000 {
+			t.Errorf("ended at entry %d: %v, %v, %d entries were looked at", end, tree, err, seen)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o := newOpened(t, gzipLayer(t, "a", "x"))
+	if _, err := o.openWith(ctx, fs.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := fs.MergeLayers(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("MergeLayers: %v", err)
+	}
+	tree := merge(t, layer(sparse("holes", 1<<63-1, "", []layerindex.Extent{})))
+	f, err := tree.WithContext(ctx).Open("holes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.Read(make([]byte, 100)); n != 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("reading zeros: %d, %v", n, err)
+	}
+}
+
+// TestManyOfEach has more of everything than fits in one page or piece.
+func TestManyOfEach(t *testing.T) {
+	var members []member
+	for i := range 9000 {
+		name := fmt.Sprintf("d%d/%s%d", i%7, strings.Repeat("n", i%240), i)
+		switch i % 4 {
+		case 0:
+			members = append(members, symlink(name, strings.Repeat("t", 1+i%4000)))
+		case 1:
+			members = append(members, file(name, "", xattr("user.a", fmt.Sprint(i%500)), xattr("user.b", "b")))
+		case 2:
+			members = append(members, sparse(name, 1000, "xy", []layerindex.Extent{{Off: 1, Size: 1}, {Off: int64(3 + i%900), Size: 1}}))
+		case 3:
+			members = append(members, link(name, members[i-2].Name, xattr("user.c", fmt.Sprint(i%300))))
+		}
+	}
+	tree := merge(t, members, members[4000:])
+	checkTree(t, tree)
+	for i, m := range members {
+		n, err := tree.Lookup(m.Name, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		switch i % 4 {
+		case 0:
+			if n.Target() != m.Linkname {
+				t.Fatalf("%s: target %q", m.Name, n.Target())
+			}
+		case 1, 3:
+			for _, x := range n.Xattrs() {
+				got += x.Name + "=" + x.Value + " "
+			}
+			want := fmt.Sprintf("user.a=%d user.b=b ", i&^2%500)
+			if i+2 < len(members) || i%4 == 3 {
+				want += fmt.Sprintf("user.c=%d ", (i|2)%300)
+			}
+			if got != want {
+				t.Fatalf("%s: %q, want %q", m.Name, got, want)
+			}
+		case 2:
+			if got = readAll(t, n); got[1] != 'x' || got[3+i%900] != 'y' || strings.Trim(got, "\x00xy") != "" {
+				t.Fatalf("%s: %q", m.Name, got)
+			}
+		}
+	}
+}

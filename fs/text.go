@@ -1,0 +1,72 @@
+package fs
+
+import "strings"
+
+const (
+	pieceBits = 20
+	pieceSize = 1 << pieceBits
+	pieceMask = pieceSize - 1
+	// maxPieces keeps where a name is below 2^32.
+	maxPieces = 1 << (32 - pieceBits)
+)
+
+// A textWriter collects strings in pieces of 1 MiB, so that it can grow without
+// a copy of all that it holds. No string lies in two pieces.
+type textWriter struct {
+	pieces []*strings.Builder
+}
+
+// text are the strings of a textWriter, frozen.
+type text []string
+
+// add appends a string, with its length in one byte before it if counted, and
+// returns where it is.
+func (w *textWriter) add(s string, counted bool) (at int64) {
+	n := len(s)
+	if counted {
+		n++
+	}
+	last := len(w.pieces) - 1
+	if last < 0 || w.pieces[last].Len()+n > pieceSize {
+		w.pieces = append(w.pieces, new(strings.Builder))
+		if last++; last > 0 {
+			w.pieces[last].Grow(pieceSize) // the first one may stay small
+		}
+	}
+	p := w.pieces[last]
+	at = int64(last)<<pieceBits | int64(p.Len())
+	if counted {
+		p.WriteByte(byte(len(s)))
+	}
+	p.WriteString(s)
+	return at
+}
+
+// at returns n bytes.
+func (w *textWriter) at(at, n int64) string {
+	return w.pieces[at>>pieceBits].String()[at&pieceMask:][:n]
+}
+
+// counted returns a string that was added with its length.
+func (w *textWriter) counted(at uint32) string { return counted(w.pieces[at>>pieceBits].String(), at) }
+
+func counted(piece string, at uint32) string {
+	from := at & pieceMask
+	return piece[from+1:][:piece[from]]
+}
+
+// freeze returns the strings. Nothing may be added any more.
+func (w *textWriter) freeze() text {
+	t := make(text, len(w.pieces))
+	for i, p := range w.pieces {
+		t[i] = p.String()
+	}
+	if last := len(w.pieces) - 1; last >= 0 && w.pieces[last].Cap()-len(t[last]) > len(t[last])/16 {
+		t[last] = strings.Clone(t[last])
+	}
+	return t
+}
+
+func (t text) at(at, n int64) string { return t[at>>pieceBits][at&pieceMask:][:n] }
+
+func (t text) counted(at uint32) string { return counted(t[at>>pieceBits], at) }

@@ -1,0 +1,128 @@
+package layerindex
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+// ErrMetadata: the names, attributes and entries of an image take more memory
+// than is allowed. It comes wrapped, with the entry that was too much.
+var ErrMetadata = errors.New("too many names and attributes")
+
+// ErrEntries: the layers of an image have more than MaxEntries entries together.
+// It comes wrapped.
+var ErrEntries = errors.New("too many entries")
+
+// outOfBounds reports whether an error is of a layer that asks for too much.
+func outOfBounds(err error) bool {
+	return errors.Is(err, ErrMetadata) || errors.Is(err, ErrEntries) || errors.Is(err, ErrTooBig)
+}
+
+// MaxEntries is how many entries the layers of one image may have together: an
+// image of more is an attack on memory.
+const MaxEntries = 1 << 24
+
+// What things count, in bytes: about the memory that a tree takes for them.
+const (
+	entryCost  = 64 // an inode and a link to it
+	nameCost   = 16 // a name, beside its bytes
+	extentCost = 24 // a run of data in a sparse file
+	setCost    = 64 // a set of attributes
+	attrCost   = 32 // an attribute in a set, beside the bytes of name and value
+	pointCost  = 48 // a checkpoint, beside its window as it is stored
+	// grownStep is how far a Budget's use grows before it says so again.
+	grownStep = 16 << 20
+)
+
+// A Budget counts the metadata of one image: that of all layers that are read
+// for it, side by side or not. It is safe for concurrent use. A nil *Budget
+// bounds nothing.
+type Budget struct {
+	limit   int64 // 0: none
+	grown   func(used int64)
+	used    atomic.Int64
+	entries atomic.Int64
+}
+
+// NewBudget returns a budget of limit bytes; 0 means no bound but that of
+// MaxEntries. grown, if not nil, is told now and then how many bytes are in
+// use, by any goroutine.
+func NewBudget(limit int64, grown func(used int64)) *Budget {
+	return &Budget{limit: limit, grown: grown}
+}
+
+// Take counts n bytes more. The error wraps ErrMetadata.
+func (b *Budget) Take(n int64) error {
+	if b == nil {
+		return nil
+	}
+	used := b.used.Add(n)
+	if used < n || b.limit > 0 && used > b.limit {
+		return b.refuse()
+	}
+	if b.grown != nil && used/grownStep != (used-n)/grownStep {
+		b.grown(used)
+	}
+	return nil
+}
+
+// Release gives n bytes back that Take counted.
+func (b *Budget) Release(n int64) {
+	if b != nil {
+		b.used.Add(-n)
+	}
+}
+
+// Used returns how many bytes are counted.
+func (b *Budget) Used() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.used.Load()
+}
+
+// fits compares n bytes of so many entries with what is left, and takes nothing.
+func (b *Budget) fits(entries, n int64) error {
+	switch {
+	case entries < 0 || entries > MaxEntries:
+		return fmt.Errorf("%w: %d, and the image may have %d", ErrEntries, entries, MaxEntries)
+	case b != nil && b.limit > 0 && n > b.limit-b.Used():
+		return b.refuse()
+	}
+	return nil
+}
+
+func (b *Budget) refuse() error {
+	return fmt.Errorf("%w: they take more than %d bytes of memory", ErrMetadata, b.limit)
+}
+
+// takeEntries counts n entries, with the names, but not what else they have.
+func (b *Budget) takeEntries(n, names int64) error {
+	if b == nil {
+		return nil
+	}
+	if all := b.entries.Add(n); all > MaxEntries || all < n {
+		return fmt.Errorf("%w: more than %d", ErrEntries, MaxEntries)
+	}
+	return b.Take(n*(entryCost+nameCost) + names)
+}
+
+// takeEntry counts an entry, without its attributes: those are shared.
+func (b *Budget) takeEntry(e *Entry) error {
+	return b.takeEntries(1, int64(len(e.Name))+int64(len(e.Linkname))+extentCost*int64(len(e.Sparse)))
+}
+
+// attrsCost is what a set of attributes counts.
+func attrsCost(set []Xattr) int64 {
+	n := int64(setCost)
+	for _, x := range set {
+		n += attrCost + int64(len(x.Name)) + int64(len(x.Value))
+	}
+	return n
+}
+
+// entryError names the entry at which a budget was used up.
+func entryError(name string, err error) error {
+	return fmt.Errorf("entry %q: %w", clip([]byte(name)), err)
+}

@@ -1,0 +1,399 @@
+package layerindex
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// headersTar is a tar of headers without content.
+func headersTar(t testing.TB, headers ...tar.Header) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for i := range headers {
+		if err := w.WriteHeader(&headers[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// manyOf is a tar of n headers.
+func manyOf(t testing.TB, n int, header func(i int) tar.Header) []byte {
+	t.Helper()
+	var list []tar.Header
+	for i := range n {
+		list = append(list, header(i))
+	}
+	return headersTar(t, list...)
+}
+
+// sparseTar is a tar of a sparse file with n extents of a byte.
+func sparseTar(n int) []byte {
+	var w rawTar
+	var m strings.Builder
+	for i := range n {
+		fmt.Fprintf(&m, "%d,1,", 2*i)
+	}
+	w.pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1", "GNU.sparse.name", "f0", "GNU.sparse.size", fmt.Sprint(2*n),
+		"GNU.sparse.numblocks", fmt.Sprint(n), "GNU.sparse.map", strings.TrimSuffix(m.String(), ","))
+	w.entry(rawHeader{name: "f0", flag: '0', magic: magicUstar, mode: "644"}, strings.Repeat("x", n))
+	w.end()
+	return w.Bytes()
+}
+
+// metadataTars are tars that are hard on memory, each in its way.
+func metadataTars(t testing.TB) map[string][]byte {
+	long := strings.Repeat("n", 200)
+	return map[string][]byte{
+		"entries": manyOf(t, 1000, func(i int) tar.Header { return tar.Header{Name: fmt.Sprint("f", i)} }),
+		"names": manyOf(t, 100, func(i int) tar.Header {
+			return tar.Header{Name: fmt.Sprint("f", i, strings.Repeat("/"+long, 10))}
+		}),
+		"targets": manyOf(t, 100, func(i int) tar.Header {
+			return tar.Header{Typeflag: tar.TypeSymlink, Name: fmt.Sprint("f", i), Linkname: strings.Repeat(long, 20)}
+		}),
+		"attributes": manyOf(t, 20, func(i int) tar.Header {
+			return tar.Header{Name: fmt.Sprint("f", i), PAXRecords: map[string]string{xattrPrefix + "user.a": fmt.Sprint(i, strings.Repeat("v", 50_000))}}
+		}),
+		"small attributes": manyOf(t, 1000, func(i int) tar.Header {
+			return tar.Header{Name: fmt.Sprint("f", i), PAXRecords: map[string]string{xattrPrefix + "user.a": fmt.Sprint(i)}}
+		}),
+		"extents": sparseTar(10_000),
+	}
+}
+
+// TestBudget has layers that need more than is allowed, in each way that there
+// is: the pass, and reading the index of one that was made when more was
+// allowed, name the entry. With as much as the layer counts both work.
+func TestBudget(t *testing.T) {
+	for name, tarBytes := range metadataTars(t) {
+		t.Run(name, func(t *testing.T) {
+			blob := gzipped(t, tarBytes)
+			free := NewBudget(0, nil)
+			x := mustBuild(t, blob, tarBytes, &BuildOptions{Budget: free})
+			need := free.Used()
+			if need < 64*int64(x.NumEntries()) {
+				t.Errorf("%d bytes for %d entries", need, x.NumEntries())
+			}
+			// What the scanner has in hand counts while it has it.
+			exact := NewBudget(need+extentCost*1<<15, nil)
+			mustBuild(t, blob, tarBytes, &BuildOptions{Budget: exact})
+			for _, limit := range []int64{1, need / 2, need - 1} {
+				_, err := Build(t.Context(), claim(blob, tarBytes), bytes.NewReader(blob), &BuildOptions{Budget: NewBudget(limit, nil)})
+				if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), `entry "f`) && limit < need-1 {
+					t.Errorf("Build with %d of %d bytes: %v", limit, need, err)
+				}
+				if errors.Is(err, ErrTar) {
+					t.Errorf("Build with %d of %d bytes blames the tar: %v", limit, need, err)
+				}
+				if _, err := x.List(t.Context(), NewBudget(limit, nil)); !errors.Is(err, ErrMetadata) {
+					t.Errorf("List with %d of %d bytes: %v", limit, need, err)
+				}
+			}
+			listed := NewBudget(need, nil)
+			if _, err := x.List(t.Context(), listed); err != nil || listed.Used() != need {
+				t.Errorf("List with %d bytes: %v, %d used", need, err, listed.Used())
+			}
+		})
+	}
+}
+
+// TestBudgetShared has two passes side by side share what is allowed.
+func TestBudgetShared(t *testing.T) {
+	a, b := metadataTars(t)["names"], metadataTars(t)["targets"]
+	var grown []int64
+	budget := NewBudget(1<<30, func(n int64) { grown = append(grown, n) })
+	for _, tarBytes := range [][]byte{a, b} {
+		mustBuild(t, tarBytes, tarBytes, &BuildOptions{Budget: budget})
+	}
+	both := NewBudget(budget.Used()-1, nil)
+	mustBuild(t, a, a, &BuildOptions{Budget: both})
+	if _, err := Build(t.Context(), claim(b, b), bytes.NewReader(b), &BuildOptions{Budget: both}); !errors.Is(err, ErrMetadata) {
+		t.Errorf("the second layer: %v", err)
+	}
+	if budget.Take(3*grownStep) != nil || len(grown) != 1 || grown[0] != budget.Used() {
+		t.Errorf("told of %d, %d are used", grown, budget.Used())
+	}
+}
+
+// TestBudgetEndsThePass: what is refused is not read to its end.
+func TestBudgetEndsThePass(t *testing.T) {
+	first := manyOf(t, 10, func(i int) tar.Header { return tar.Header{Name: fmt.Sprint("f", i)} })
+	src := &endlessReader{r: bytes.NewReader(first[:len(first)-1024])}
+	l := claim(nil, nil)
+	l.Size = maxSize
+	_, err := Build(t.Context(), l, src, &BuildOptions{Budget: NewBudget(500, nil)})
+	if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), `entry "f`) {
+		t.Errorf("Build = %v", err)
+	}
+}
+
+// endlessReader has tar headers without end behind what r has.
+type endlessReader struct{ r io.Reader }
+
+func (e *endlessReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if err == io.EOF {
+		clear(p)
+		return len(p), nil
+	}
+	return n, err
+}
+
+// countingReaderAt counts what is read.
+type countingReaderAt struct {
+	io.ReaderAt
+	n int64
+}
+
+func (c *countingReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.ReaderAt.ReadAt(p, off)
+	c.n += int64(n)
+	return n, err
+}
+
+// TestClaims has an index file that says in its header that it is too big: it
+// is refused before anything behind the header is read.
+func TestClaims(t *testing.T) {
+	x := draftOf(t, oddEntries, true)
+	for name, change := range map[string]func(*header){
+		"entries":            func(h *header) { h.entries = MaxEntries },
+		"too many entries":   func(h *header) { h.entries = MaxEntries + 1 },
+		"length of a column": func(h *header) { h.sections[0].raw = maxSection },
+		"windows":            func(h *header) { h.sections[3].stored = 1 << 40 },
+		"checkpoints":        func(h *header) { h.checkpoints = math.MaxInt64 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := &countingReaderAt{ReaderAt: bytes.NewReader(encoded(t, x))}
+			y, err := ReadIndex(src, x.EncodedSize())
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(&y.head)
+			src.n = 0
+			_, listErr := y.List(t.Context(), NewBudget(1<<20, nil))
+			for _, err := range []error{listErr, y.TakeMetadata(NewBudget(1<<20, nil))} {
+				if !errors.Is(err, ErrMetadata) && !errors.Is(err, ErrEntries) || src.n > 0 {
+					t.Errorf("%v after %d bytes", err, src.n)
+				}
+			}
+		})
+	}
+}
+
+// TestSizesNearMaxInt has sizes for which nothing may be added without a look.
+func TestSizesNearMaxInt(t *testing.T) {
+	good := draftOf(t, oddEntries, true)
+	for _, size := range []int64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - 511, 1 << 62, 1<<60 + 1, math.MinInt64, -1} {
+		l := claim(nil, nil)
+		l.Size = size
+		if x, err := Build(t.Context(), l, strings.NewReader("x"), nil); !errors.Is(err, ErrDigest) {
+			t.Errorf("Build of a blob of %d bytes: %v, %v", size, x, err)
+		}
+		for _, at := range []int{88, 96, 104, 112} { // blob, tar, entries, checkpoints
+			f := takeApart(t, good)
+			binary.LittleEndian.PutUint64(f.head[at:], uint64(size))
+			if err := readEverything(f.bytes()); err == nil || !errors.Is(err, ErrIndex) && !errors.Is(err, ErrEntries) {
+				t.Errorf("header with %d at %d: %v", size, at, err)
+			}
+		}
+	}
+}
+
+// TestSharedAttributes: entries with the same attributes have them in memory
+// once.
+func TestSharedAttributes(t *testing.T) {
+	set := []Xattr{{"user.a", strings.Repeat("v", 1000)}, {"user.b", ""}}
+	var entries []Entry
+	for i := range 100 {
+		entries = append(entries, Entry{Name: fmt.Sprint(i), Type: TypeDir, Xattrs: slices.Clone(set)})
+	}
+	x := draftOf(t, entries, false)
+	if size := x.EncodedSize(); size > 3000 {
+		t.Errorf("an index of %d bytes", size)
+	}
+	list, err := x.List(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first *Xattr
+	for e := range list.Drain() {
+		if first == nil {
+			first = &e.Xattrs[0]
+		}
+		if &e.Xattrs[0] != first || !slices.Equal(e.Xattrs, set) {
+			t.Errorf("%s has %v at %p, the first %p", e.Name, e.Xattrs, &e.Xattrs[0], first)
+		}
+	}
+}
+
+// TestEmptyDigests: an index has no digests of files without content, and knows
+// them. One of before, which has them, means the same.
+func TestEmptyDigests(t *testing.T) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for i, content := range []string{"", "x", ""} {
+		if err := w.WriteHeader(&tar.Header{Name: fmt.Sprint("f", i), Mode: 0o644, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, content)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile("testdata/empty-digests.index")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := encoded(t, mustBuild(t, buf.Bytes(), buf.Bytes(), nil))
+	if len(now) >= len(before) {
+		t.Errorf("the index has %d bytes, with digests of nothing %d", len(now), len(before))
+	}
+	want := [][32]byte{sha256.Sum256(nil), sha256.Sum256([]byte("x")), sha256.Sum256(nil)}
+	for name, file := range map[string][]byte{"before": before, "now": now} {
+		x, err := ReadIndex(bytes.NewReader(file), int64(len(file)))
+		if err == nil {
+			err = x.Verify(t.Context())
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		entries, err := decodedEntries(file)
+		if err != nil || len(entries) != len(want) {
+			t.Fatalf("%s: %d entries, %v", name, len(entries), err)
+		}
+		for i, e := range entries {
+			if !e.HasDigest || e.Digest != want[i] {
+				t.Errorf("%s: %s has %x, %v, want %x", name, e.Name, e.Digest, e.HasDigest, want[i])
+			}
+		}
+	}
+	f := takeApart(t, mustBuild(t, buf.Bytes(), buf.Bytes(), nil))
+	if n := len(f.bodies[sectionDigests]); n != 32 {
+		t.Errorf("%d bytes of digests, want 32", n)
+	}
+	none := mustBuild(t, buf.Bytes(), buf.Bytes(), &BuildOptions{NoDigests: true})
+	entries, err := decodedEntries(encoded(t, none))
+	if err != nil || entries[0].HasDigest {
+		t.Errorf("without digests: %+v, %v", entries[0], err)
+	}
+}
+
+// TestListingEnds: reading, saving and loading an index end with their context.
+func TestListingEnds(t *testing.T) {
+	x := draftOf(t, oddEntries, true)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	store, err := OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Save(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+	l := Layer{Digest: x.Digest(), Size: x.BlobSize(), DiffID: x.DiffID()}
+	_, listErr := x.List(ctx, nil)
+	_, digestsErr := x.ListDigests(ctx)
+	_, loadErr := store.Load(ctx, l)
+	for what, err := range map[string]error{"List": listErr, "ListDigests": digestsErr, "Load": loadErr, "Save": store.Save(ctx, x), "Verify": x.Verify(ctx)} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if left, err := store.Load(t.Context(), l); err != nil {
+		t.Errorf("after a Save that was ended: %v, %v", left, err)
+	}
+}
+
+// TestColumns writes values into a column and reads them again, of pieces of all
+// sizes, with and without giving them back.
+func TestColumns(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 2))
+	for range 200 {
+		var c column
+		var want []uint64
+		var texts []string
+		for range rng.IntN(400) {
+			v := rng.Uint64() >> rng.IntN(64)
+			s := strings.Repeat(string(byte('a'+rng.IntN(26))), rng.IntN(1<<rng.IntN(14)))
+			want, texts = append(want, v), append(texts, s)
+			c.uvarint(v)
+			c.varint(-int64(v >> 1))
+			c.text(s)
+			c.byte(byte(v))
+		}
+		// The same bytes in pieces that end anywhere.
+		all := slices.Concat(c.pieces...)
+		if int64(len(all)) != c.size {
+			t.Fatalf("%d bytes, the column says %d", len(all), c.size)
+		}
+		cut := column{size: c.size}
+		for rest := all; len(rest) > 0; {
+			n := min(len(rest), 1+rng.IntN(1<<rng.IntN(12)))
+			cut.pieces, rest = append(cut.pieces, rest[:n]), rest[n:]
+		}
+		for _, drain := range []bool{false, false, true} {
+			k := cut.cursor(drain)
+			for i, v := range want {
+				if got := k.uvarint(); got != v {
+					t.Fatalf("value %d: %d, want %d", i, got, v)
+				}
+				if got := k.svarint(); got != -int64(v>>1) {
+					t.Fatalf("value %d: %d, want %d", i, got, -int64(v>>1))
+				}
+				if got := k.bytes(len(texts[i])); string(got) != texts[i] {
+					t.Fatalf("text %d: %d bytes, want %d", i, len(got), len(texts[i]))
+				}
+				if got := k.byte(); got != byte(v) {
+					t.Fatalf("byte %d: %d", i, got)
+				}
+			}
+			if k.err != nil || k.rest() != 0 || k.uvarint() != 0 || k.err == nil {
+				t.Fatalf("at the end: %v, %d bytes left", k.err, k.rest())
+			}
+		}
+		if cut.pieces != nil {
+			t.Error("a drained column keeps its pieces")
+		}
+	}
+}
+
+// TestFileInPieces reads the file of an index that is in memory from everywhere.
+func TestFileInPieces(t *testing.T) {
+	file := encoded(t, draftOf(t, oddEntries, true))
+	var p pieces
+	for rest := file; len(rest) > 0; {
+		n := min(len(rest), 7)
+		p.list, rest = append(p.list, rest[:n]), rest[n:]
+	}
+	p.index()
+	for off := range len(file) + 1 {
+		for _, n := range []int{0, 1, 6, 7, 8, 100, len(file)} {
+			b := make([]byte, n)
+			got, err := p.ReadAt(b, int64(off))
+			want, wantErr := bytes.NewReader(file).ReadAt(make([]byte, n), int64(off))
+			if n == 0 {
+				want, wantErr = 0, nil
+			}
+			if got != want || err != wantErr || !bytes.Equal(b[:got], file[off:off+got]) {
+				t.Fatalf("%d bytes at %d: %d, %v, want %d, %v", n, off, got, err, want, wantErr)
+			}
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package layerindex
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// emptyDigest is the digest of files without content: an index need not have
+// it.
+var emptyDigest = sha256.Sum256(nil)
+
+var errShort = errors.New("ends too early")
+
+// ctxSteps is how many entries a loop over entries passes between two looks at
+// its context.
+const ctxSteps = 1 << 12
+
+// A Listing has the entries of an index in memory, in the form of the file. It
+// is safe for concurrent use, but for Drain.
+type Listing struct {
+	cols    [numColumns]column // colTables begins with the sparse maps
+	sets    [][]Xattr
+	n       int
+	tarSize int64 // bounds every offset
+	size    int64 // of the section, decoded
+	// digests opens the digests of content; nil if they are left out.
+	digests func() (*sectionReader, error)
+	flagged int64 // entries that have one
+	err     error // of the digests
+}
+
+// List reads the entries into memory and checks all of them. What they take is
+// counted in budget; the first entry that has no room there is an error that
+// wraps ErrMetadata and names it. Sets of attributes are in memory once, for
+// all entries that have them.
+func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
+	least, windows := x.leastMetadata()
+	if err := budget.fits(x.head.entries, least+windows); err != nil {
+		return nil, fmt.Errorf("its index: %w", err)
+	}
+	if err := budget.Take(windows); err != nil {
+		return nil, err
+	}
+	r, err := x.openSection(ctx, sectionEntries)
+	if err != nil {
+		return nil, err
+	}
+	d := &Listing{n: int(x.head.entries), tarSize: x.head.tarSize, size: r.left}
+	if err := r.close(d.read(r, budget)); err != nil {
+		return nil, err
+	}
+	return d, d.check(ctx, budget)
+}
+
+// TakeMetadata counts in budget what an index that was loaded has at least:
+// how long the names are nobody knows before they are read.
+func (x *Index) TakeMetadata(budget *Budget) error {
+	least, windows := x.leastMetadata()
+	err := budget.fits(x.head.entries, least+windows)
+	if err == nil {
+		err = budget.takeEntries(x.head.entries, least+windows-x.head.entries*(entryCost+nameCost))
+	}
+	if err != nil {
+		return fmt.Errorf("its index: %w", err)
+	}
+	return nil
+}
+
+// ListedSize returns about how many bytes the entries take once they are listed.
+func (x *Index) ListedSize() int64 {
+	s, _ := x.head.find(sectionEntries)
+	return s.raw
+}
+
+// leastMetadata is the least that the index can count: no column of the entries
+// takes more bytes in the file than the budget counts for it.
+func (x *Index) leastMetadata() (entries, windows int64) {
+	e, _ := x.head.find(sectionEntries)
+	w, _ := x.head.find(sectionWindows)
+	return max(e.raw, x.head.entries*(entryCost+nameCost)), w.stored + pointCost*min(x.head.checkpoints, maxSection)
+}
+
+// read splits the decoded section of entries into its columns.
+func (d *Listing) read(r *sectionReader, budget *Budget) error {
+	br := bufio.NewReaderSize(r, 64<<10)
+	var lens [numColumns]int64
+	all := int64(0)
+	for i := range lens {
+		n, used, err := readUvarint(br)
+		if err != nil || n > uint64(d.size) {
+			return fmt.Errorf("%w: entries: columns", ErrIndex)
+		}
+		lens[i] = int64(n)
+		all += int64(n) + used
+	}
+	if all != d.size || lens[colFlags] != int64(d.n) {
+		return fmt.Errorf("%w: entries: columns", ErrIndex)
+	}
+	for i, n := range lens {
+		if err := d.cols[i].read(br, n); err != nil {
+			return fmt.Errorf("%w: entries: column %d: %w", ErrIndex, i, err)
+		}
+	}
+	return d.readSets(budget)
+}
+
+// readUvarint is binary.ReadUvarint, and says how many bytes it took.
+func readUvarint(r io.ByteReader) (v uint64, n int64, err error) {
+	for shift := 0; ; shift += 7 {
+		b, err := r.ReadByte()
+		if err != nil || shift > 63 || shift == 63 && b > 1 {
+			return 0, n, errors.Join(err, errShort)
+		}
+		n++
+		v |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return v, n, nil
+		}
+	}
+}
+
+// readSets takes the table of attribute sets off the last column. Its bytes
+// are given back one piece after the other.
+func (d *Listing) readSets(budget *Budget) error {
+	t := d.cols[colTables].cursor(true)
+	for sets := t.length(); len(d.sets) < sets && t.err == nil; {
+		set := readSet(&t)
+		if err := budget.Take(attrsCost(set)); err != nil {
+			return fmt.Errorf("attribute set %d: %w", len(d.sets), err)
+		}
+		d.sets = append(d.sets, set)
+	}
+	if t.err != nil {
+		return fmt.Errorf("%w: entries: attributes: %w", ErrIndex, t.err)
+	}
+	maps := column{size: t.rest()}
+	for _, p := range append([][]byte{t.b, t.next}, t.more...) {
+		if len(p) > 0 {
+			maps.pieces = append(maps.pieces, bytes.Clone(p))
+		}
+	}
+	d.cols[colTables] = maps
+	return nil
+}
+
+// readSet reads one set, as one string of which the others are parts.
+func readSet(t *cursor) []Xattr {
+	type pair struct{ name, value int }
+	var pairs []pair
+	var text []byte
+	for n := t.length(); len(pairs) < n && t.err == nil; {
+		name := t.bytes(t.length())
+		text = append(text, name...)
+		value := t.bytes(t.length())
+		text = append(text, value...)
+		pairs = append(pairs, pair{len(name), len(value)})
+	}
+	all := string(text)
+	set := make([]Xattr, 0, len(pairs))
+	for _, p := range pairs {
+		set = append(set, Xattr{Name: all[:p.name], Value: all[p.name : p.name+p.value]})
+		all = all[p.name+p.value:]
+	}
+	return set
+}
+
+// check decodes all entries once and counts them.
+func (d *Listing) check(ctx context.Context, budget *Budget) error {
+	w := d.walker(false)
+	var e Entry
+	for i := range d.n {
+		if i%ctxSteps == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := w.next(d, &e); err != nil {
+			return fmt.Errorf("%w: entry %d: %w", ErrIndex, i, err)
+		}
+		names := int64(len(w.name)) + int64(len(w.link))
+		if err := budget.takeEntries(1, names+extentCost*int64(len(e.Sparse))); err != nil {
+			return entryError(string(w.name), err)
+		}
+	}
+	d.flagged = w.flagged
+	return w.done()
+}
+
+// Len returns the number of entries.
+func (d *Listing) Len() int { return d.n }
+
+// All returns the entries in the order of the tar.
+func (d *Listing) All() Entries { return d.entries(nil, false) }
+
+// Containing returns those entries whose name contains a word, which takes a
+// fraction of the time.
+func (d *Listing) Containing(word string) Entries { return d.entries([]byte(word), false) }
+
+// Drain is All for the last time: it gives the memory of the listing back as it
+// goes, and nothing can be read from it any more.
+func (d *Listing) Drain() Entries { return d.entries(nil, true) }
+
+// Err returns what was wrong with the digests that were handed out, which are
+// read from the file as they are needed.
+func (d *Listing) Err() error { return d.err }
+
+func (d *Listing) entries(word []byte, drain bool) Entries {
+	return func(yield func(*Entry) bool) {
+		w := d.walker(drain)
+		if d.digests != nil {
+			r, err := d.digests()
+			if err != nil {
+				d.err = err
+				return
+			}
+			defer r.release()
+			w.digests = bufio.NewReaderSize(r, 64<<10)
+			defer func() {
+				if w.seen == d.n {
+					d.err = r.close(d.err)
+				}
+			}()
+		}
+		var e Entry
+		var pool stringPool
+		for range d.n {
+			// It was checked before.
+			if err := w.next(d, &e); err != nil {
+				d.err = err
+				return
+			}
+			if len(word) > 0 && !bytes.Contains(w.name, word) {
+				continue
+			}
+			e.Name, e.Linkname = pool.own(w.name), pool.own(w.link)
+			if !yield(&e) {
+				return
+			}
+		}
+	}
+}
