@@ -36,12 +36,48 @@ func cat(ctx context.Context, e *env, image string, paths []string) error {
 		return err
 	}
 	defer done()
+	w := newEndingWriter(ctx, e.raw)
 	return e.each(paths, func(p string) error {
-		if err := catFile(ctx, e.raw, t, p); err != nil {
+		if err := catFile(ctx, w, t, p); err != nil {
 			return pathError(img.Source.Name(), p, err)
 		}
 		return nil
 	})
+}
+
+// An endingWriter writes until its context ends, even if nobody takes what is
+// written any more: then the last Write goes on behind it, and nothing of the
+// caller's may change.
+type endingWriter struct {
+	ctx  context.Context // of the command that prints
+	w    io.Writer
+	done chan writeResult
+}
+
+type writeResult struct {
+	n   int
+	err error
+}
+
+func newEndingWriter(ctx context.Context, w io.Writer) *endingWriter {
+	return &endingWriter{ctx: ctx, w: w, done: make(chan writeResult, 1)}
+}
+
+// Write implements io.Writer.
+func (e *endingWriter) Write(p []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
+	go func() {
+		n, err := e.w.Write(p)
+		e.done <- writeResult{n, err}
+	}()
+	select {
+	case r := <-e.done:
+		return r.n, r.err
+	case <-e.ctx.Done():
+		return 0, e.ctx.Err()
+	}
 }
 
 // catFile writes the content of a file to w.
@@ -57,7 +93,7 @@ func catFile(ctx context.Context, w io.Writer, t *fs.Tree, name string) error {
 	default:
 		return errors.New("not a regular file")
 	}
-	buf := make([]byte, min(n.Attr().Size+1, 1<<20))
+	buf := make([]byte, 1+min(n.Attr().Size, 1<<20))
 	for off := int64(0); ; {
 		k, err := n.ReadAt(ctx, buf, off)
 		if _, werr := w.Write(buf[:k]); werr != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"iter"
 	"slices"
 	"strings"
 
@@ -72,7 +73,7 @@ func (l *lister) run(ctx context.Context, e *env, image string, paths []string) 
 	if len(paths) == 0 {
 		paths = []string{"/"}
 	}
-	l.w = bufio.NewWriter(e.raw)
+	l.w = bufio.NewWriterSize(newEndingWriter(ctx, e.raw), 64<<10)
 	_, l.terminal = terminal(e.raw)
 	l.headings = len(paths) > 1 || l.recursive
 	var files, dirs []row
@@ -125,7 +126,9 @@ func isDir(n fs.Node) bool { return n.Mode()&unix.S_IFMT == unix.S_IFDIR }
 func (l *lister) arguments(ctx context.Context, files, dirs []row) error {
 	slices.SortStableFunc(files, byName)
 	slices.SortStableFunc(dirs, byName)
-	l.print(files)
+	if err := l.print(ctx, slices.Values(files)); err != nil {
+		return err
+	}
 	for _, d := range dirs {
 		if err := l.dir(ctx, d); err != nil {
 			return err
@@ -147,45 +150,73 @@ func (l *lister) dir(ctx context.Context, d row) error {
 		l.printed = true
 	}
 	rows := l.children(d.node)
-	l.print(rows)
-	for _, c := range rows {
-		if !l.recursive || !isDir(c.node) || c.name == "." || c.name == ".." {
+	if err := l.print(ctx, rows); err != nil || !l.recursive {
+		return err
+	}
+	for c := range look(ctx, rows) {
+		if !isDir(c.node) || c.name == "." || c.name == ".." {
 			continue
 		}
 		if err := l.dir(ctx, row{strings.TrimSuffix(d.name, "/") + "/" + c.name, c.node}); err != nil {
 			return err
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
-// children returns what is shown of a directory, in byte order.
-func (l *lister) children(n fs.Node) []row {
-	var rows []row
-	for name, c := range n.Children() {
-		if l.all || l.almostAll || !strings.HasPrefix(name, ".") {
-			rows = append(rows, row{name, c})
+// children returns what is shown of a directory, in byte order. A directory may
+// have millions of names, so they are not gathered.
+func (l *lister) children(n fs.Node) iter.Seq[row] {
+	return func(yield func(row) bool) {
+		var dots []row
+		if l.all && !l.almostAll {
+			dots = []row{{".", n}, {"..", n.Parent()}}
+		}
+		for name, c := range n.Children() {
+			for len(dots) > 0 && dots[0].name < name {
+				if !yield(dots[0]) {
+					return
+				}
+				dots = dots[1:]
+			}
+			if (l.all || l.almostAll || !strings.HasPrefix(name, ".")) && !yield(row{name, c}) {
+				return
+			}
+		}
+		for _, d := range dots {
+			if !yield(d) {
+				return
+			}
 		}
 	}
-	if l.all && !l.almostAll {
-		rows = append(rows, row{".", n}, row{"..", n.Parent()})
-		slices.SortFunc(rows, byName)
+}
+
+// look hands on rows until ctx ends, at which it looks now and then.
+func look(ctx context.Context, rows iter.Seq[row]) iter.Seq[row] {
+	return func(yield func(row) bool) {
+		n := 0
+		for r := range rows {
+			if n++; n%1024 == 0 && ctx.Err() != nil || !yield(r) {
+				return
+			}
+		}
 	}
-	return rows
 }
 
 func byName(a, b row) int { return cmp.Compare(a.name, b.name) }
 
-// print prints a line a row. Failure to write shows at the end, in Flush.
-func (l *lister) print(rows []row) {
-	l.printed = l.printed || len(rows) > 0
+// print prints a line a row, until ctx ends. Failure to write shows at the end, in
+// Flush.
+func (l *lister) print(ctx context.Context, rows iter.Seq[row]) error {
 	if l.long {
-		l.printLong(rows)
-		return
+		l.printLong(ctx, rows)
+		return ctx.Err()
 	}
-	for _, r := range rows {
+	for r := range look(ctx, rows) {
+		l.printed = true
 		fmt.Fprintf(l.w, "%s\n", l.shown(r.name))
 	}
+	return ctx.Err()
 }
 
 // shown is a name as it is printed: byte for byte as ls does, and on a terminal

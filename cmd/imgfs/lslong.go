@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/imgfs/imgfs/fs"
@@ -35,12 +37,13 @@ func (w *widths) add(c cells) {
 }
 
 // printLong prints rows as ls -ln does, the time in UTC.
-func (l *lister) printLong(rows []row) {
+func (l *lister) printLong(ctx context.Context, rows iter.Seq[row]) {
 	var w widths
-	for _, r := range rows {
+	for r := range look(ctx, rows) {
 		w.add(cellsOf(r.node.Attr()))
 	}
-	for _, r := range rows {
+	for r := range look(ctx, rows) {
+		l.printed = true
 		a, name := r.node.Attr(), l.shown(r.name)
 		if a.Mode&unix.S_IFMT == unix.S_IFLNK {
 			name += " -> " + l.shown(r.node.Target())
