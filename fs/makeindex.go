@@ -36,19 +36,13 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, e
 		return nil, err
 	}
 	claim := claimOf(l)
-	open := &OpenLayer{
-		Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents,
-		maxMetadata: o.opts.MaxMetadata, metadata: o.opts.Metadata,
-	}
+	open := &OpenLayer{Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents}
 	x, err := o.load(ctx, claim, nil)
 	if errors.Is(err, layerindex.ErrNoIndex) {
 		x, open.Built, err = o.make(ctx, i, l, claim, nil)
 	}
 	if err != nil {
 		return nil, err
-	}
-	if !x.OnDisk() {
-		open.held = x.EncodedSize()
 	}
 	s, err := o.connect(l, x)
 	if err != nil {
@@ -79,9 +73,8 @@ func (o *opener) checkTar(size int64) error {
 	return nil
 }
 
-// load loads the index of a layer, if the image may have as much. One that says
-// the same as doubted, if that is not nil, and one that is known to be wrong,
-// count as none.
+// load loads the index of a layer. One that says the same as doubted, if that is
+// not nil, and one that is known to be wrong, count as none.
 func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *layerindex.Index) (*layerindex.Index, error) {
 	x, err := o.store.Load(ctx, claim)
 	if err != nil {
@@ -97,7 +90,7 @@ func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *laye
 	case doubted != nil && doubted.Equal(x):
 		err = fmt.Errorf("%w of %s that is beyond doubt", layerindex.ErrNoIndex, claim.Digest)
 	default:
-		err = x.TakeMetadata(o.bound())
+		err = x.TakeMetadata(o.metadata())
 	}
 	if err != nil {
 		x.Close()
@@ -106,9 +99,9 @@ func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *laye
 	return x, nil
 }
 
-// bound is what the metadata of a layer counts in: with that of the others while
-// the image is opened, and alone if its index is put right later.
-func (o *opener) bound() *layerindex.Budget {
+// metadata is what the metadata of the layers may take together. What is made
+// again once they are opened takes no more than it did.
+func (o *opener) metadata() *layerindex.Budget {
 	if o.opened.Load() {
 		return layerindex.NewBudget(o.opts.MaxMetadata, nil)
 	}
@@ -227,11 +220,16 @@ func isContentError(err error) bool {
 func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer, to io.Writer) (*layerindex.Index, error) {
 	blob := remote.NewStream(ctx, from, nil)
 	defer blob.Close()
-	return layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
+	budget := o.metadata().Part()
+	x, err := layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
 		MaxSize:  o.opts.MaxLayer,
-		Budget:   o.bound(),
+		Budget:   budget,
 		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: in}) },
 	})
+	if err != nil {
+		budget.Undo() // another place may have it right
+	}
+	return x, err
 }
 
 // keep puts an index that was just made on disk, and returns it as it is read

@@ -33,14 +33,11 @@ func MergeLayers(ctx context.Context, layers []*OpenLayer) (*Tree, error) {
 }
 
 func mergeLayers(ctx context.Context, layers []*OpenLayer) (*Tree, error) {
-	limit, told := int64(0), func(int64) {}
+	var opts Options
 	if len(layers) > 0 {
-		limit = layers[0].maxMetadata
-		if layers[0].metadata != nil {
-			told = layers[0].metadata
-		}
+		opts = layers[0].opener.opts
 	}
-	budget := layerindex.NewBudget(limit, told)
+	budget := layerindex.NewBudget(opts.MaxMetadata, opts.Metadata)
 	b, err := newBuilder(ctx, budget, len(layers))
 	if err != nil {
 		return nil, err
@@ -51,7 +48,7 @@ func mergeLayers(ctx context.Context, layers []*OpenLayer) (*Tree, error) {
 	}
 	b.links.reserve(names)
 	ctx, cancel := context.WithCancel(ctx)
-	lists := listAhead(ctx, layers, layerindex.NewBudget(limit, nil))
+	lists := listAhead(ctx, layers, layerindex.NewBudget(opts.MaxMetadata, nil))
 	defer lists.wait()
 	defer cancel()
 	for i, l := range layers {
@@ -97,7 +94,10 @@ func sumEntries(layers []*OpenLayer, budget *layerindex.Budget) (names int, err 
 		}
 		seen[l] = true
 		names += n
-		if err := budget.Take(l.held); err != nil {
+		if l.Index.OnDisk() {
+			continue
+		}
+		if err := budget.Take(l.Index.EncodedSize()); err != nil {
 			return 0, layerError(l.Digest(), err)
 		}
 	}

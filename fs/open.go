@@ -78,11 +78,6 @@ type OpenLayer struct {
 	mend   mender
 
 	noContents bool
-	// What MergeLayers is to keep to: Options.MaxMetadata and Options.Metadata.
-	maxMetadata int64
-	metadata    func(int64)
-	// held is how many bytes an index takes that is not on disk.
-	held int64
 }
 
 // verified says how the layer's bytes are checked.

@@ -43,6 +43,7 @@ type Budget struct {
 	grown   func(used int64)
 	used    atomic.Int64
 	entries atomic.Int64
+	whole   *Budget // that it is a part of
 }
 
 // NewBudget returns a budget of limit bytes; 0 means no bound but that of
@@ -52,12 +53,32 @@ func NewBudget(limit int64, grown func(used int64)) *Budget {
 	return &Budget{limit: limit, grown: grown}
 }
 
+// Part returns a budget whose use is counted in b, and can be given back: of
+// one layer.
+func (b *Budget) Part() *Budget {
+	if b == nil {
+		return nil
+	}
+	return &Budget{limit: b.limit, whole: b}
+}
+
+// Undo gives all back to the whole that a part has counted.
+func (b *Budget) Undo() {
+	if b != nil {
+		b.whole.used.Add(-b.used.Swap(0))
+		b.whole.entries.Add(-b.entries.Swap(0))
+	}
+}
+
 // Take counts n bytes more. The error wraps ErrMetadata.
 func (b *Budget) Take(n int64) error {
 	if b == nil {
 		return nil
 	}
 	used := b.used.Add(n)
+	if b.whole != nil {
+		return b.whole.Take(n)
+	}
 	if used < n || b.limit > 0 && used > b.limit {
 		return b.refuse()
 	}
@@ -71,6 +92,7 @@ func (b *Budget) Take(n int64) error {
 func (b *Budget) Release(n int64) {
 	if b != nil {
 		b.used.Add(-n)
+		b.whole.Release(n)
 	}
 }
 
@@ -102,7 +124,11 @@ func (b *Budget) takeEntries(n, names int64) error {
 	if b == nil {
 		return nil
 	}
-	if all := b.entries.Add(n); all > MaxEntries || all < n {
+	all := b.entries.Add(n)
+	if b.whole != nil {
+		all = b.whole.entries.Add(n)
+	}
+	if all > MaxEntries || all < n {
 		return fmt.Errorf("%w: more than %d", ErrEntries, MaxEntries)
 	}
 	return b.Take(n*(entryCost+nameCost) + names)

@@ -132,6 +132,31 @@ func TestBudgetShared(t *testing.T) {
 	}
 }
 
+// TestBudgetPart gives back what a pass has counted that failed.
+func TestBudgetPart(t *testing.T) {
+	tarBytes := metadataTars(t)["extents"]
+	blob := gzipped(t, tarBytes)
+	whole := NewBudget(1<<20, nil)
+	for range 50 {
+		part := whole.Part()
+		l := claim(blob, tarBytes)
+		l.DiffID = l.Digest
+		if _, err := Build(t.Context(), l, bytes.NewReader(blob), &BuildOptions{Budget: part}); !errors.Is(err, ErrDiffID) {
+			t.Fatal(err)
+		}
+		if whole.Used() == 0 || whole.Used() != part.Used() {
+			t.Fatalf("%d bytes used, of the part %d", whole.Used(), part.Used())
+		}
+		part.Undo()
+		if whole.Used() != 0 || whole.entries.Load() != 0 {
+			t.Fatalf("%d bytes and %d entries used", whole.Used(), whole.entries.Load())
+		}
+	}
+	if err := whole.Part().Take(1<<20 + 1); !errors.Is(err, ErrMetadata) {
+		t.Errorf("a part takes more than the whole: %v", err)
+	}
+}
+
 // TestBudgetEndsThePass: what is refused is not read to its end.
 func TestBudgetEndsThePass(t *testing.T) {
 	first := manyOf(t, 10, func(i int) tar.Header { return tar.Header{Name: fmt.Sprint("f", i)} })
