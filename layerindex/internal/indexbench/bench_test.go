@@ -135,7 +135,7 @@ func TestSectionSizes(t *testing.T) {
 	for _, n := range stored {
 		sum += sectionRow + n
 	}
-	files, err := regularFiles(x)
+	files, err := filledFiles(x)
 	if sum != total || stored[kindDigests] != int64(files)*32 || err != nil {
 		t.Errorf("got %d bytes of %d, %d of digests of %d files, %v", sum, total, stored[kindDigests], files, err)
 	}
