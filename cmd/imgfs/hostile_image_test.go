@@ -160,7 +160,7 @@ var heavyKinds = []heavyKind{
 	{"small sparse files", 200, oneOf(func(w layerWriter, i int) { sparseFile(w, fmt.Sprint(i), 1) }), false, true, false},
 	{"reserved names", 400, oneOf(func(w layerWriter, i int) {
 		w.add(tar.Header{Name: fmt.Sprint(".wh..wh.plnk/", longPart[:200], i)}, 0)
-	}), false, false, false},
+	}), false, true, false},
 	{"whiteouts", 100, func(t testing.TB, n int) []sourcetest.Layer {
 		base := oneOf(func(w layerWriter, i int) { w.add(tar.Header{Name: fmt.Sprint(i)}, 0) })(t, n/2)
 		return append(base, oneOf(func(w layerWriter, i int) { w.add(tar.Header{Name: fmt.Sprint(".wh.", i)}, 0) })(t, n/2)...)
