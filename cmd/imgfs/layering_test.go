@@ -50,6 +50,7 @@ testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/labimage: go-digest image-spec compress
 testdata/benchkit:
 testdata/fusebench: testdata/benchkit testdata/labimage
+testdata/hostile: go-digest image-spec compress
 testdata/netbench: testdata/benchkit testdata/labimage go-digest image-spec compress
 `
 
@@ -89,7 +90,7 @@ type listed struct {
 
 func listPackages(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo", module+"/testdata/benchkit", module+"/testdata/netbench", module+"/testdata/fusebench")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports", module+"/...", module+"/testdata/labimage", module+"/testdata/demo", module+"/testdata/benchkit", module+"/testdata/netbench", module+"/testdata/fusebench", module+"/testdata/hostile")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)

@@ -1,0 +1,36 @@
+package hostile
+
+import (
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// manifestAttacks claim what is not so, or list what never ends.
+func manifestAttacks() []Attack {
+	refused := func(name, kind, why string, make func(m *Image, n int)) Attack {
+		return Attack{Name: name, Kind: kind, Make: make, Full: 1, Small: 1, Refused: why}
+	}
+	return []Attack{
+		refused("layer size", "a layer of 2^63-1 bytes", "--max-layer-size", func(m *Image, _ int) {
+			m.Gzip(func(*Tar) {})
+			m.Manifest.Layers[0].Size = maxSize
+		}),
+		refused("negative size", "a layer of -1 bytes", "size", func(m *Image, _ int) {
+			m.Gzip(func(*Tar) {})
+			m.Manifest.Layers[0].Size = -1
+		}),
+		{Name: "image indexes", Kind: "image indexes of 8 MB in one", Make: indexes, Full: 60, Small: 6, Refused: "MiB"},
+	}
+}
+
+// indexes makes an image index of indexes, of which none fits.
+func indexes(m *Image, n int) {
+	m.Gzip(func(*Tar) {})
+	list := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	for i := range n {
+		part := list
+		part.Annotations = map[string]string{"filler": filler(i, 8_000_000)}
+		list.Manifests = append(list.Manifests, m.json(ocispec.MediaTypeImageIndex, part))
+	}
+	m.top = m.json(ocispec.MediaTypeImageIndex, list)
+}
