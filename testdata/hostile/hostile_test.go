@@ -185,10 +185,23 @@ func (v *verdict) judge(u usage) {
 
 func (v *verdict) refused(u usage, why string) {
 	v.t.Helper()
-	v.ends = oneLine(u.stderr)
+	v.ends = v.oneLine(u.stderr)
 	if u.code != 1 || !strings.Contains(u.stderr, why) {
 		v.t.Errorf("exit code %d, %q; want 1 and an error with %q", u.code, u.stderr, why)
 	}
+}
+
+// oneLine is the error that a command ended with, for the table.
+func (v *verdict) oneLine(text string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, ": indexed ") {
+			continue
+		}
+		line = strings.TrimPrefix(strings.TrimSpace(line), "imgfs: ")
+		line = strings.TrimLeft(strings.Replace(line, v.image, "", 1), ": ")
+		return line[:min(len(line), 160)]
+	}
+	return "nothing said"
 }
 
 // opens checks the tree: how many names it has in one place, and what is in

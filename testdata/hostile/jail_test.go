@@ -250,12 +250,3 @@ func (l *lines) Write(p []byte) (int, error) {
 	l.n += bytes.Count(p, []byte("\n"))
 	return len(p), nil
 }
-
-// oneLine is the first error of imgfs, for the table.
-func oneLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	if len(line) > 100 {
-		line = line[:100] + "…"
-	}
-	return line
-}

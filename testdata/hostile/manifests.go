@@ -11,7 +11,7 @@ func manifestAttacks() []Attack {
 		return Attack{Name: name, Kind: kind, Make: make, Full: 1, Small: 1, Refused: why}
 	}
 	return []Attack{
-		refused("layer size", "a layer of 2^63-1 bytes", "--max-layer-size", func(m *Image, _ int) {
+		refused("layer size", "a layer of 2^63-1 bytes", "size", func(m *Image, _ int) {
 			m.Gzip(func(*Tar) {})
 			m.Manifest.Layers[0].Size = maxSize
 		}),
@@ -19,7 +19,7 @@ func manifestAttacks() []Attack {
 			m.Gzip(func(*Tar) {})
 			m.Manifest.Layers[0].Size = -1
 		}),
-		{Name: "image indexes", Kind: "image indexes of 8 MB in one", Make: indexes, Full: 60, Small: 6, Refused: "MiB"},
+		{Name: "image indexes", Kind: "image indexes of 8 MB in one", Make: indexes, Full: 60, Small: 6, Refused: "bytes, after"},
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 func (v *verdict) expect(whys []string, args ...string) {
 	v.t.Helper()
 	u := v.run(nil, args...)
-	v.ends = oneLine(u.stderr)
+	v.ends = v.oneLine(u.stderr)
 	for _, why := range whys {
 		if u.code == 1 && strings.Contains(u.stderr, why) {
 			return
@@ -47,7 +47,7 @@ func TestHostileArchives(t *testing.T) {
 		for _, transport := range []string{"oci-archive:", "docker-archive:"} {
 			t.Run(c.name+" "+transport, func(t *testing.T) {
 				j.empty(t)
-				v := &verdict{t: t, j: j, attack: Attack{Name: transport + " " + c.name}}
+				v := &verdict{t: t, j: j, attack: Attack{Name: transport + " " + c.name}, image: transport + c.file}
 				v.expect([]string{c.why}, "ls", transport+c.file)
 				r.add(v, c.of)
 			})
@@ -60,7 +60,7 @@ func TestHostileArchives(t *testing.T) {
 		time.AfterFunc(300*time.Millisecond, func() { run.signal(syscall.SIGTERM) })
 		u := run.wait()
 		v.judge(u)
-		v.ends = oneLine(u.stderr)
+		v.ends = v.oneLine(u.stderr)
 		r.add(v, "a pipe that nobody writes to")
 	})
 	r.print(t)
@@ -113,8 +113,8 @@ func TestHostileRegistries(t *testing.T) {
 				v.opens(v.run(nil, "ls", s.Image()), 0, 0)
 				v.mount()
 			}
-			if c.claim > 0 && s.Sent.Load() > 0 {
-				t.Errorf("%d bytes of the blob were fetched before it was refused", s.Sent.Load())
+			if c.claim > 0 && s.Sent.Load() > 1<<10 { // its config
+				t.Errorf("%d bytes of blobs were fetched before it was refused", s.Sent.Load())
 			}
 			r.add(v, c.of)
 		})
