@@ -174,7 +174,7 @@ func (l *OpenLayer) runMend(try *mendTry, was *layerState, cause error) {
 	m := &l.mend
 	defer m.work.Done()
 	s, err := l.other(m.ctx, was, cause)
-	if err != nil && m.ctx.Err() == nil {
+	if err != nil && m.ctx.Err() == nil && !was.mereDoubt(cause) { // else the reader's error says enough
 		l.opener.warnf("layer %s: %v; its index could not be made again: %v", l.Digest(), cause, err)
 	}
 	m.mu.Lock()

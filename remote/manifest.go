@@ -112,14 +112,15 @@ func jsonError(err error) error {
 }
 
 // eachDescriptor calls f with each descriptor of a JSON array, or with what is
-// wrong with it, until f returns an error. It holds one at a time.
-func eachDescriptor(array json.RawMessage, f func(ocispec.Descriptor, error) error) error {
+// wrong with it, until f returns an error. It holds one at a time. member is the
+// array's name.
+func eachDescriptor(member string, array json.RawMessage, f func(ocispec.Descriptor, error) error) error {
 	if len(array) == 0 || bytes.Equal(array, []byte("null")) {
 		return nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(array))
 	if start, err := dec.Token(); err != nil || start != json.Delim('[') {
-		return f(ocispec.Descriptor{}, fmt.Errorf("%w: its list of descriptors is no JSON array", ErrUnsupported))
+		return f(ocispec.Descriptor{}, fmt.Errorf("%w: its %s are no JSON array", ErrUnsupported, member))
 	}
 	for dec.More() {
 		var desc ocispec.Descriptor
@@ -173,7 +174,7 @@ func readManifest(content []byte) (*ocispec.Manifest, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
 	}
 	m, total := &ocispec.Manifest{Config: doc.Config}, int64(0)
-	err := eachDescriptor(doc.Layers, func(desc ocispec.Descriptor, err error) error {
+	err := eachDescriptor("layers", doc.Layers, func(desc ocispec.Descriptor, err error) error {
 		switch {
 		case err != nil:
 			return err

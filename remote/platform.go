@@ -128,7 +128,7 @@ func (w *indexWalk) gather(ctx context.Context, content []byte, depth int) error
 	if err := json.Unmarshal(content, &index); err != nil {
 		return w.opener.fail("image index", fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err)))
 	}
-	return eachDescriptor(index.Manifests, func(desc ocispec.Descriptor, err error) error {
+	return eachDescriptor("manifests", index.Manifests, func(desc ocispec.Descriptor, err error) error {
 		if err != nil {
 			return w.opener.fail("image index", err)
 		}
