@@ -102,3 +102,21 @@ func TestLongSpanInBudget(t *testing.T) {
 		})
 	}
 }
+
+// TestBoundsDefaults: an image is bounded unless the caller says that it is not.
+func TestBoundsDefaults(t *testing.T) {
+	for _, tt := range []struct {
+		name                  string
+		opts                  fs.Options
+		metadata, layer, blob int64
+	}{
+		{"none given", fs.Options{}, 1 << 30, 64 << 30, 16 << 30},
+		{"given", fs.Options{MaxMetadata: 1, MaxLayer: 2, MaxBlob: 3}, 1, 2, 3},
+		{"no bound", fs.Options{MaxMetadata: -1, MaxLayer: -1, MaxBlob: -1}, 0, 0, 0},
+	} {
+		metadata, layer, blob := fs.Bounds(&tt.opts)
+		if metadata != tt.metadata || layer != tt.layer || blob != tt.blob {
+			t.Errorf("%s: got %d, %d and %d, want %d, %d and %d", tt.name, metadata, layer, blob, tt.metadata, tt.layer, tt.blob)
+		}
+	}
+}

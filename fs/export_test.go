@@ -74,3 +74,9 @@ func MergeWithin(ctx context.Context, steps int64, layers []Layer) (*Tree, error
 	}
 	return b.freeze()
 }
+
+// Bounds returns what opts allow an image, with their defaults; 0 is no bound.
+func Bounds(opts *Options) (metadata, layer, blob int64) {
+	o := opts.withDefaults()
+	return o.MaxMetadata, o.MaxLayer, o.MaxBlob
+}

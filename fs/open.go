@@ -18,6 +18,13 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
+// What an image may take if Options say nothing else, in bytes.
+const (
+	DefaultMaxMetadata = 1 << 30
+	DefaultMaxLayer    = 64 << 30
+	DefaultMaxBlob     = 16 << 30
+)
+
 // Options are the choices of New and OpenLayers. Fields that are zero mean
 // their defaults.
 type Options struct {
@@ -32,14 +39,14 @@ type Options struct {
 	BuildMemory int64
 	// MaxMetadata bounds the bytes of memory that the names, link targets,
 	// attributes, extents and entries of all layers of the image take
-	// together. Zero means no bound.
+	// together. Default: 1 GiB. Negative: no bound.
 	MaxMetadata int64
 	// Metadata, if not nil, is told now and then how many bytes that is by now,
 	// while layers are opened and while they are merged. Calls may come from
 	// several goroutines.
 	Metadata func(used int64)
 	// MaxLayer bounds the bytes of a layer's tar, MaxBlob those of its blob.
-	// Zero means no bound.
+	// Defaults: 64 GiB and 16 GiB. Negative: no bound.
 	MaxLayer, MaxBlob int64
 	// NoContents keeps no contents of files on disk, and uses none.
 	NoContents bool
@@ -50,6 +57,24 @@ type Options struct {
 	// harm: a damaged index file that is made again, a disk without room for
 	// an index. Calls may come from several goroutines.
 	Warnf func(format string, args ...any)
+}
+
+// withDefaults returns the options with their defaults, and 0 for no bound.
+func (opts *Options) withDefaults() Options {
+	o := *opts
+	for _, f := range []struct {
+		n    *int64
+		zero int64
+	}{
+		{&o.SpanMemory, 32 << 20}, {&o.BuildMemory, 64 << 20}, {&o.MaxMetadata, DefaultMaxMetadata},
+		{&o.MaxLayer, DefaultMaxLayer}, {&o.MaxBlob, DefaultMaxBlob},
+	} {
+		if *f.n == 0 {
+			*f.n = f.zero
+		}
+		*f.n = max(*f.n, 0)
+	}
+	return o
 }
 
 // Progress tells how far a layer is.
@@ -123,13 +148,7 @@ func (t *Tree) Close() error {
 // same new image at the same time one reads each layer, and the others wait
 // for its index.
 func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenLayer, error) {
-	o := &opener{opts: *opts}
-	if o.opts.SpanMemory == 0 {
-		o.opts.SpanMemory = 32 << 20
-	}
-	if o.opts.BuildMemory == 0 {
-		o.opts.BuildMemory = 64 << 20
-	}
+	o := &opener{opts: opts.withDefaults()}
 	if len(img.Layers) > maxLayers {
 		return nil, fmt.Errorf("%w: %d layers, more than %d", ErrTooLarge, len(img.Layers), maxLayers)
 	}

@@ -14,9 +14,17 @@ type TempFile interface {
 type ArchiveOptions struct {
 	// MaxSize bounds the bytes that a compressed archive, or one that is no
 	// regular file, may have when it is unpacked, and those of a compressed
-	// layer in it. More is ErrTooBig. Default: no bound.
+	// layer in it. More is ErrTooBig. Default: 64 GiB. Negative: no bound.
 	MaxSize int64
 	// NewTemp makes the file that such an archive is unpacked to. Default: one
 	// in $TMPDIR, or in /var/tmp if that is not set.
 	NewTemp func() (TempFile, error)
+}
+
+// Limit returns MaxSize or its default, and 0 if there is no bound.
+func (o *ArchiveOptions) Limit() int64 {
+	if o.MaxSize == 0 {
+		return 64 << 30
+	}
+	return max(o.MaxSize, 0)
 }

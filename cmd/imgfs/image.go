@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +101,7 @@ func (e *env) archive(ctx context.Context, loc remote.Location, cache *blobcache
 	}
 	var err error
 	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return tempFile(cache, 0) }}
-	opts.MaxSize, _ = e.limits.layer()
+	opts.MaxSize = e.limits.layerSize.option()
 	if loc.Transport == remote.TransportOCIArchive {
 		src, err = ocilayout.OpenArchive(ctx, loc.Path, loc.Image, opts)
 	} else {
@@ -241,7 +242,7 @@ func (e *env) tree(ctx context.Context, name string, cache *blobcache.Cache) (*r
 	if err != nil {
 		return nil, nil, err
 	}
-	limitMemory(mergeMemory(layers, e.limits.metadata.orDefault(defaultMaxMetadata)))
+	limitMemory(mergeMemory(layers, cmp.Or(e.limits.metadata.option(), fs.DefaultMaxMetadata)))
 	t, err := fs.MergeLayers(ctx, layers)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", img.Source.Name(), err)

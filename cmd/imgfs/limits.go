@@ -5,13 +5,6 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// What an image may take unless the user allows more.
-const (
-	defaultMaxMetadata = 1 << 30
-	defaultMaxLayer    = 64 << 30 // of its tar, in bytes
-	defaultMaxBlob     = 16 << 30 // of the same layer as it is sent, in bytes
-)
-
 // limits are what one image may take of this machine.
 type limits struct {
 	metadata  boundFlag
@@ -24,16 +17,11 @@ func (l *limits) flags(f *pflag.FlagSet) {
 	f.Var(&l.layerSize, "max-layer-size", "")
 }
 
-// configure sets what l says in opts.
+// configure sets what l says in opts. A size that the user gives for layers bounds
+// both forms of them.
 func (l *limits) configure(opts *fs.Options) {
-	opts.MaxMetadata = l.metadata.orDefault(defaultMaxMetadata)
+	opts.MaxMetadata = l.metadata.option()
 	opts.Metadata = raiseMemory
-	opts.MaxLayer, opts.MaxBlob = l.layer()
-}
-
-// layer returns how many bytes a layer may have when it is unpacked and as it
-// is sent, 0 for any. A size that the user gives bounds both: a layer that is not
-// compressed is as big when it is sent.
-func (l *limits) layer() (unpacked, sent int64) {
-	return l.layerSize.orDefault(defaultMaxLayer), l.layerSize.orDefault(defaultMaxBlob)
+	// A layer that is not compressed is as big when it is sent.
+	opts.MaxLayer, opts.MaxBlob = l.layerSize.option(), l.layerSize.option()
 }

@@ -45,12 +45,13 @@ func (b *boundFlag) Set(text string) error {
 	return b.sizeFlag.Set(text)
 }
 
-// orDefault returns the bytes, or n if none were given.
-func (b *boundFlag) orDefault(n int64) int64 {
-	if b.set {
-		return b.bytes
+// option is the bound as options of packages have it: 0 for their default and
+// negative for none.
+func (b *boundFlag) option() int64 {
+	if b.set && b.bytes == 0 {
+		return -1
 	}
-	return n
+	return b.bytes
 }
 
 // parseSize reads a number of bytes as du and docker do: K, M, G and T, also

@@ -74,7 +74,7 @@ func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*
 		location: remote.Location{Transport: remote.TransportDockerArchive, Path: file, Image: ref},
 		contents: make(map[digest.Digest]localblob.Content),
 		packed:   make(map[digest.Digest]ocispec.Descriptor),
-		maxLayer: opts.MaxSize,
+		maxLayer: opts.Limit(),
 	}
 	selected, err := parseSelector(ref)
 	if err != nil {

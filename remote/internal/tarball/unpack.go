@@ -34,7 +34,7 @@ func unpack(ctx context.Context, r io.Reader, opts *remote.ArchiveOptions) (*Arc
 	if err != nil {
 		return nil, fmt.Errorf("unpacking it to a temporary file: %w", err)
 	}
-	a, err := unpackTo(ctx, file, in, opts.MaxSize)
+	a, err := unpackTo(ctx, file, in, opts.Limit())
 	if err != nil {
 		file.Close()
 		return nil, err
