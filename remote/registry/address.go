@@ -3,6 +3,7 @@ package registry
 import (
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 )
 
 // A reach says how near to this machine an address is. A server may lead to
@@ -121,7 +122,9 @@ func translated(addr netip.Addr) (netip.Addr, bool) {
 // literalReach returns the reach of a host, with or without a port, as far as
 // its text tells: names are public but for those of this machine. Numbers in
 // a form that only some programs take for an address are refused: a proxy may
-// be one of them.
+// be one of them. So are letters and digits beyond ASCII, of which a URL that
+// is sent has none: net/http makes 10.0.0.5 of wide digits when it asks a proxy
+// to connect.
 func literalReach(host string) reach {
 	name := hostname(host)
 	if addr, err := netip.ParseAddr(name); err == nil {
@@ -131,7 +134,7 @@ func literalReach(host string) reach {
 	switch {
 	case isLoopback(name):
 		return reachMachine
-	case last == "", isNumber(last):
+	case last == "", isNumber(last), !isASCII(name):
 		return reachNowhere
 	}
 	return reachPublic
@@ -145,4 +148,8 @@ func isNumber(label string) bool {
 		label, digits = hex, digits+"abcdef"
 	}
 	return strings.Trim(label, digits) == ""
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }

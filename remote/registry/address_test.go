@@ -44,7 +44,8 @@ func TestLiteralReach(t *testing.T) {
 		reachPrivate: {"10.0.0.1", "192.168.0.1:5000", "[fd12::1]:443", "[::ffff:10.0.0.1]"},
 		reachLink:    {"169.254.169.254", "[fe80::1%25eth0]:80", "[fe80::1%eth0]"},
 		reachMachine: {"localhost", "x.localhost.", "LOCALHOST:1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "127.0.0.1."},
-		reachNowhere: {"127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.0x1", "r.example.0x", "127.1.", "", "255.255.255.255"},
+		reachNowhere: {"127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.0x1", "r.example.0x", "127.1.", "", "255.255.255.255",
+			"１０.0.0.5", "10。0。0。5", "127.0.0.①:443", "ｌocalhost", "local\u00adhost", "bücher.example"},
 	} {
 		for _, host := range hosts {
 			if got := literalReach(host); got != r {
@@ -62,6 +63,7 @@ func TestWayByProxy(t *testing.T) {
 		for target, want := range map[string]bool{
 			"https://cdn.example/": true, "https://203.0.113.5/": true,
 			"https://127.0.0.1/": allow, "https://127.1/": allow, "https://10.0.0.1:3128/": allow, "https://localhost/": allow,
+			"https://10.0.0.５/": allow, "https://169。254。169。254/": allow, "https://ⓛocalhost/": allow, "https://xn--bcher-kva.example/": true,
 		} {
 			req, err := http.NewRequest(http.MethodGet, target, nil)
 			if err != nil {
@@ -75,6 +77,24 @@ func TestWayByProxy(t *testing.T) {
 			if err == nil && by.proxy != proxy {
 				t.Errorf("%s: goes by %v", target, by.proxy)
 			}
+		}
+	}
+}
+
+// A server behind a proxy counts as near as its text says, and as public where
+// that says nothing: it could else lead to all that is nearer.
+func TestWatchByProxy(t *testing.T) {
+	by := way{proxy: &url.URL{Scheme: "http", Host: "proxy.example:3128"}}
+	for target, want := range map[string]reach{
+		"https://r.example/": reachPublic, "https://bücher.example/": reachPublic, "https://2130706433/": reachPublic,
+		"https://10.0.0.1/": reachPrivate, "https://localhost/": reachMachine,
+	} {
+		req, err := http.NewRequest(http.MethodGet, target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, peer := by.watch(req); *peer != want {
+			t.Errorf("%s: got %s, want %s", target, *peer, want)
 		}
 	}
 }

@@ -129,7 +129,9 @@ func (s *hosts) way(req *http.Request, w *wire, limit reach) (by way, err error)
 func (w way) watch(req *http.Request) (*http.Request, *reach) {
 	peer := new(reach)
 	if w.proxy != nil {
-		*peer = literalReach(req.URL.Host)
+		if *peer = literalReach(req.URL.Host); *peer == reachNowhere {
+			*peer = reachPublic // the user named it, and its text tells nothing
+		}
 		return req, peer
 	}
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
