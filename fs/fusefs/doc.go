@@ -33,8 +33,7 @@
 // offset; see [Options].Provenance), and of the root what [Options].Control
 // gives, for example counters. Who asks for them by name gets them; lists do not
 // show them, so that copies of the tree do not carry them along. Those of the root
-// are for who mounted and root alone. An attribute of the image by the same name
-// is hidden.
+// are for who mounted and root alone. What an image has by such names is hidden.
 //
 // Attributes that mean something to the system (security.*, system.*) are not
 // supported, EOPNOTSUPP, if no inode of the tree has one by that name: programs

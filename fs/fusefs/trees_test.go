@@ -22,6 +22,7 @@ var trees = map[string]func() []fs.Layer{
 	"plain":  func() []fs.Layer { return []fs.Layer{topLayer()} },
 	"wide":   func() []fs.Layer { return []fs.Layer{wideLayer()} },
 	"acl":    func() []fs.Layer { return []fs.Layer{aclLayer()} },
+	"forged": func() []fs.Layer { return []fs.Layer{forgedLayer(), topLayer()} },
 	"faulty": func() []fs.Layer { return []fs.Layer{sampleLayer(), faultyLayer(&faulty{})} },
 	"bench":  func() []fs.Layer { return []fs.Layer{benchLayer()} },
 
@@ -122,6 +123,20 @@ func sampleLayer() fs.Layer {
 		symlink("far", strings.Repeat("x/", 2000)+"y"),
 		file("odd\n\\ \"\xff name", 0o644, 9, 99), file(strings.Repeat("n", 255), 0o644, 1, 2),
 	)
+}
+
+// forgedLayer pretends to have attributes of the mount, where the mount has one
+// and where it has none.
+func forgedLayer() fs.Layer {
+	var forged []layerindex.Xattr
+	for _, name := range []string{"digest", "layer", "none", "offset", "size-1", "stats"} {
+		forged = append(forged, layerindex.Xattr{Name: ownPrefix + name, Value: "forged"})
+	}
+	forged = append(forged, layerindex.Xattr{Name: "user.own", Value: "kept"})
+	root, etc, sparse := dir("./", 0o755), dir("etc/", 0o755), file("sparse", 0o644, 0, 4096)
+	sparse.Sparse = []layerindex.Extent{{Off: 0, Size: 1}}
+	root.Xattrs, etc.Xattrs, sparse.Xattrs = forged, forged, forged
+	return layerOf(pattern{}, root, etc, sparse)
 }
 
 // topLayer is an upper layer without extended attributes.

@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -72,8 +71,9 @@ func (s *summary) missing(name string) fuse.Status {
 	return fuse.Status(unix.EOPNOTSUPP)
 }
 
-// ownPrefix begins the names of the attributes that are the mount's own. Where
-// it has one by such a name, an image cannot pretend another value.
+// ownPrefix begins the names of the attributes that are the mount's own. Those
+// of an image are hidden, also where the mount has none by that name: a digest
+// that it does not know, or does not tell, is nobody else's to tell.
 const ownPrefix = "user.imgfs."
 
 // The attributes of regular files that say where their content comes from.
@@ -112,9 +112,7 @@ func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, 
 // user.
 func (r *rawFS) xattr(n fs.Node, name string, user uint32) (value string, ok bool, err error) {
 	if strings.HasPrefix(name, ownPrefix) {
-		if value, ok, err = r.ownXattr(n, name, user); ok || err != nil {
-			return value, ok, err
-		}
+		return r.ownXattr(n, name, user)
 	}
 	if !r.contents.xattrs {
 		return "", false, nil
@@ -166,12 +164,11 @@ func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uin
 		}
 		size += len(name) + 1
 	}
-	own := r.listedOwn(n)
-	for _, name := range own {
+	for _, name := range r.listedOwn(n) {
 		add(name)
 	}
 	for _, x := range n.Xattrs() {
-		if listed(x.Name, h.Uid) && !slices.Contains(own, x.Name) {
+		if listed(x.Name, h.Uid) {
 			add(x.Name)
 		}
 	}
@@ -194,9 +191,9 @@ func (r *rawFS) listedOwn(n fs.Node) []string {
 	return []string{layerAttr, offsetAttr}
 }
 
-// listed reports whether a caller is told of a name. The kernel refuses a
-// list with an empty name in it, and hides the values of trusted attributes
-// from everybody but root; disk file systems do not even list them.
+// listed reports whether a caller is told of a name that the image has. The
+// kernel refuses a list with an empty name in it, and hides the values of trusted
+// attributes from everybody but root; disk file systems do not even list them.
 func listed(name string, uid uint32) bool {
-	return name != "" && (uid == 0 || !strings.HasPrefix(name, "trusted."))
+	return name != "" && !strings.HasPrefix(name, ownPrefix) && (uid == 0 || !strings.HasPrefix(name, "trusted."))
 }

@@ -205,9 +205,7 @@ func checkProvenance(t *testing.T, dir string, listed bool) {
 			want = []string{digestAttr, layerAttr, offsetAttr}
 		}
 		if name == "forged" {
-			if want = append(want, "user.own"); !listed {
-				want = []string{layerAttr, "user.own"}
-			}
+			want = append(want, "user.own")
 		}
 		if got := xattrNames(t, path); !slices.Equal(got, want) {
 			t.Errorf("%s lists %q, want %q", name, got, want)
@@ -235,6 +233,35 @@ func testProvenanceWithoutIndex(t *testing.T, w who) {
 	}
 	if got := xattrNames(t, filepath.Join(dir, "link")); len(got) != 0 {
 		t.Errorf("a symlink lists %q", got)
+	}
+}
+
+// TestForgedAttributes: an image says nothing by the names of the mount's own
+// attributes, also where the mount has nothing to say.
+func TestForgedAttributes(t *testing.T) { forEachMode(t, testForgedAttributes) }
+
+func testForgedAttributes(t *testing.T, w who) {
+	for _, listed := range []bool{false, true} {
+		_, dir := serve(t, w, task{Tree: "forged", Control: true, Provenance: listed})
+		for name, has := range map[string][]string{"": {"size-1", "stats"}, "etc": nil, "sparse": {"layer", "offset"}} {
+			path := filepath.Join(dir, name)
+			want := []string{"user.own"}
+			if listed && name == "sparse" {
+				want = []string{layerAttr, offsetAttr, "user.own"}
+			}
+			if got := xattrNames(t, path); !slices.Equal(got, want) {
+				t.Errorf("%q lists %q, want %q", name, got, want)
+			}
+			for _, attr := range []string{"digest", "layer", "none", "offset", "size-1", "stats"} {
+				if !slices.Contains(has, attr) {
+					if err := getxattr(path, ownPrefix+attr, 100); !errors.Is(err, unix.ENODATA) {
+						t.Errorf("%s of %q: %v, want %v", attr, name, err, unix.ENODATA)
+					}
+				} else if got := xattrOf(t, path, ownPrefix+attr); got == "forged" {
+					t.Errorf("%s of %q is the image's", attr, name)
+				}
+			}
+		}
 	}
 }
 
@@ -284,7 +311,7 @@ func TestControlIsForTheOwner(t *testing.T) {
 		if c.mounter != 0 {
 			w.wrap = []string{"setpriv", "--reuid=" + strconv.Itoa(nobody), "--inh-caps=+sys_admin", "--ambient-caps=+sys_admin", "--"}
 		}
-		_, dir := serve(t, w, task{Tree: "plain", Control: true, AllowOther: true})
+		_, dir := serve(t, w, task{Tree: "forged", Control: true, AllowOther: true}) // others do not get the image's either
 		asker := start(t, c.uid, task{Role: "ask", Dir: dir, Name: ownPrefix + "size-1"})
 		if got := asker.next(); got != c.want {
 			t.Errorf("mounted by user %d, user %d gets %q, want %q", c.mounter, c.uid, got, c.want)
