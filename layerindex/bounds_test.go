@@ -94,6 +94,26 @@ func TestBuildMaxSize(t *testing.T) {
 	}
 }
 
+// An entry that says that it goes beyond the bound is refused by its header:
+// nothing of its content is waited for.
+func TestBuildMaxSizeByHeader(t *testing.T) {
+	var head bytes.Buffer
+	w := tar.NewWriter(&head)
+	if err := w.WriteHeader(&tar.Header{Name: "big", Mode: 0o644, Size: 10 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	src := &endless{Reader: io.MultiReader(&head, zeros{})}
+	l := Layer{Digest: digest.FromString("any"), Size: 1 << 40, DiffID: digest.FromString("any")}
+	_, err := Build(t.Context(), l, src, &BuildOptions{MaxSize: 10 << 20})
+	var where *FormatError
+	if !errors.Is(err, ErrTooBig) || !errors.As(err, &where) || where.Entry != "big" {
+		t.Errorf("got error %v, want ErrTooBig of the entry big", err)
+	}
+	if most := int64(2*piecesInFlight+2) * pieceSize; src.n > most {
+		t.Errorf("%d bytes were read, want the header and what the stages have in hand, %d", src.n, most)
+	}
+}
+
 // An endless reader counts what is read of it.
 type endless struct {
 	io.Reader

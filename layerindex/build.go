@@ -238,7 +238,7 @@ func (p *pass) decode(ctx context.Context, src io.Reader, to *fan) {
 
 // scan reads the tar's entries. After an error it only lets the pieces pass.
 func (p *pass) scan(from *fan) {
-	s := NewScanner(p.draft.cols.add, &ScanOptions{NoDigests: p.opts.NoDigests, Budget: p.opts.Budget})
+	s := NewScanner(p.draft.cols.add, &ScanOptions{NoDigests: p.opts.NoDigests, Budget: p.opts.Budget, MaxSize: p.opts.MaxSize})
 	defer s.release()
 	p.tarSum = s.sums
 	from.each(0, func(b []byte) {

@@ -38,6 +38,9 @@ type ScanOptions struct {
 	NoDigests bool
 	// Budget, if not nil, bounds the sparse map that the Scanner keeps.
 	Budget *Budget
+	// MaxSize bounds the bytes of the tar: an entry that says that it goes
+	// beyond is refused before its content comes. 0 means no bound.
+	MaxSize int64
 }
 
 // A Scanner reads the tar that is written to it, in pieces of any size, and
@@ -92,6 +95,7 @@ type Scanner struct {
 	joined  []byte
 
 	digests bool
+	maxSize int64           // of the tar; 0: no bound
 	sums    *nestedsum.Hash // of the tar and of the content so far
 }
 
@@ -118,7 +122,7 @@ func NewScanner(emit func(*Entry) error, opts *ScanOptions) *Scanner {
 	if opts == nil {
 		opts = &ScanOptions{}
 	}
-	return &Scanner{emit: emit, digests: !opts.NoDigests, sums: nestedsum.New(), sparse: sparseMap{budget: opts.Budget}}
+	return &Scanner{emit: emit, digests: !opts.NoDigests, sums: nestedsum.New(), sparse: sparseMap{budget: opts.Budget}, maxSize: opts.MaxSize}
 }
 
 // Write takes the next piece of the tar and keeps no reference to it. The
@@ -256,6 +260,9 @@ func (s *Scanner) bodyDone() error {
 func (s *Scanner) begin(state scanState, n int64) error {
 	if n < 0 || n > 1<<63-1-blockSize-s.off {
 		return s.refuse(fmt.Errorf("size %d is out of range", n))
+	}
+	if s.maxSize > 0 && n > s.maxSize-s.off {
+		return &FormatError{s.label, s.at, fmt.Errorf("%w: unpacked the layer has more than %d bytes", ErrTooBig, s.maxSize)}
 	}
 	s.state, s.left, s.pad = state, n, -n&(blockSize-1)
 	if state == inContent && s.digests {
