@@ -3,6 +3,8 @@ package fs
 import (
 	"context"
 	"time"
+
+	"github.com/imgfs/imgfs/layerindex"
 )
 
 // Uncounted returns a tree that does not count what is read from it.
@@ -79,4 +81,20 @@ func MergeWithin(ctx context.Context, steps int64, layers []Layer) (*Tree, error
 func Bounds(opts *Options) (metadata, layer, blob int64) {
 	o := opts.withDefaults()
 	return o.MaxMetadata, o.MaxLayer, o.MaxBlob
+}
+
+// MergeCounted merges a layer whose lists of xattrs do not change, and returns
+// what that counts.
+func MergeCounted(ctx context.Context, l Layer) (*Tree, int64, error) {
+	budget := layerindex.NewBudget(0, nil)
+	b, err := newBuilder(ctx, budget, 1)
+	if err != nil {
+		return nil, 0, err
+	}
+	l.stable = true
+	if err := b.apply(l); err != nil {
+		return nil, 0, err
+	}
+	t, err := b.freeze()
+	return t, budget.Used(), err
 }

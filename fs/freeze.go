@@ -15,7 +15,8 @@ func (b *builder) freeze() (*Tree, error) {
 	if err := b.ctx.Err(); err != nil {
 		return nil, err
 	}
-	b.links.slots, b.reserved, b.sets.seen, b.sets.stable = nil, nil, nil, true
+	b.links.slots, b.reserved = nil, nil
+	b.sets.end()
 	for at, list := range b.merged {
 		// What the xattrs take is counted: they are of sets that are there.
 		set, err := b.sets.intern(list, xattrSetCost)
@@ -25,6 +26,7 @@ func (b *builder) freeze() (*Tree, error) {
 		b.extras[at].xattrs = set
 		delete(b.merged, at)
 	}
+	b.sets.slots = nil
 	sorted := b.bySet()
 	f := freezer{builder: b, ids: make([]uint32, b.inodes.n), canceled: canceled{ctx: b.ctx}}
 	f.names = make([]dirent, 0, len(sorted.links))

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,6 +145,42 @@ func TestMaxMetadataLinks(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestOwnAttributes merges files of one name that have a small set of attributes
+// each: those take no more memory than they count, beside the sets themselves.
+func TestOwnAttributes(t *testing.T) {
+	const n = 200_000
+	all := make([]layerindex.Xattr, n)
+	for i := range all {
+		all[i] = layerindex.Xattr{Name: "user.a", Value: strconv.Itoa(i)}
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before, took := heap(), int64(0)
+	tree, counted, err := fs.MergeCounted(t.Context(), fs.Layer{Name: "L", Entries: func(yield func(*layerindex.Entry) bool) {
+		for i := range all {
+			if !yield(&layerindex.Entry{Name: "f", Type: layerindex.TypeReg, Xattrs: all[i : i+1]}) {
+				return
+			}
+		}
+		took = heap() - before
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took > counted {
+		t.Errorf("%d bytes for each set while merging, of which %d are counted", took/n, counted/n)
+	}
+	f, _ := tree.Root().Child("f")
+	if got := f.Xattrs(); !slices.Equal(got, all[n-1:]) {
+		t.Errorf("the last file has %v, want %v", got, all[n-1:])
+	}
+	runtime.KeepAlive(all)
 }
 
 // TestLayerOnItself merges an image that has layers several times in a row, also

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"slices"
 	"strings"
 	"syscall"
@@ -90,15 +91,22 @@ func keepsUser(mode uint16) bool {
 	return format == syscall.S_IFREG || format == syscall.S_IFDIR
 }
 
+// seenCost is what a set counts at least for its number to be remembered by its
+// slice. A smaller one is hashed as fast, and what remembers it would take more
+// than the set.
+const seenCost = 512
+
 // A setTable has sets of xattrs, equal ones once.
 type setTable struct {
 	budget *layerindex.Budget
 	list   [][]layerindex.Xattr // the first is empty; sorted by name
-	byHash map[uint64][]uint32  // positions in list
-	seed   maphash.Seed
+	// slots is a hash table of list: the upper half of a hash over a position;
+	// 0 is free. Its length is a power of two.
+	slots []uint64
+	seed  maphash.Seed
 
 	// stable says that the layer in hand gives equal lists as the same slice,
-	// which does not change: then it need not be looked at twice.
+	// which does not change: then a long one need not be looked at twice.
 	stable bool
 	seen   map[seenSet]uint32
 }
@@ -109,11 +117,15 @@ type seenSet struct {
 }
 
 func newSetTable(budget *layerindex.Budget) setTable {
-	return setTable{budget: budget, list: make([][]layerindex.Xattr, 1), byHash: map[uint64][]uint32{}, seed: maphash.MakeSeed()}
+	return setTable{budget: budget, list: make([][]layerindex.Xattr, 1), slots: make([]uint64, 64), seed: maphash.MakeSeed()}
 }
 
 // begin begins a layer.
 func (t *setTable) begin(stable bool) { t.stable, t.seen = stable, map[seenSet]uint32{} }
+
+// end drops what only adding sets needs. Those to come are slices that do not
+// change.
+func (t *setTable) end() { t.seen, t.stable = nil, true }
 
 // share returns the number of the set that an inode with a mode keeps of a list.
 func (t *setTable) share(list []layerindex.Xattr, mode uint16) (uint32, error) {
@@ -127,15 +139,20 @@ func (t *setTable) share(list []layerindex.Xattr, mode uint16) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	cost := int64(xattrSetCost)
-	for _, x := range kept {
-		cost += xattrCost + int64(len(x.Name)) + int64(len(x.Value))
-	}
-	set, err := t.intern(kept, cost)
-	if err == nil && t.stable {
+	set, err := t.intern(kept, setCost(kept))
+	if err == nil && t.stable && setCost(list) >= seenCost {
 		t.seen[key] = set
 	}
 	return set, err
+}
+
+// setCost is what a set counts.
+func setCost(list []layerindex.Xattr) int64 {
+	cost := int64(xattrSetCost)
+	for _, x := range list {
+		cost += xattrCost + int64(len(x.Name)) + int64(len(x.Value))
+	}
+	return cost
 }
 
 // intern returns the number of a list, a new one, which takes cost bytes, if there
@@ -145,8 +162,8 @@ func (t *setTable) intern(list []layerindex.Xattr, cost int64) (uint32, error) {
 		return 0, nil
 	}
 	hash := t.hash(list)
-	for _, at := range t.byHash[hash] {
-		if slices.Equal(t.list[at], list) {
+	for i := t.slot(hash); t.slots[i] != 0; i = (i + 1) % len(t.slots) {
+		if at := uint32(t.slots[i]); t.slots[i]>>32 == hash>>32 && slices.Equal(t.list[at], list) {
 			return at, nil
 		}
 	}
@@ -158,8 +175,34 @@ func (t *setTable) intern(list []layerindex.Xattr, cost int64) (uint32, error) {
 	}
 	at := uint32(len(t.list))
 	t.list = push(t.list, list)
-	t.byHash[hash] = append(t.byHash[hash], at)
+	if len(t.list) > len(t.slots)/4*3 {
+		t.grow()
+	}
+	t.enter(hash&^math.MaxUint32 | uint64(at))
 	return at, nil
+}
+
+// slot returns the slot that a hash begins to look at.
+func (t *setTable) slot(hash uint64) int { return int(hash >> 32 & uint64(len(t.slots)-1)) }
+
+// enter puts what a slot holds into the first one that is free.
+func (t *setTable) enter(held uint64) {
+	i := t.slot(held)
+	for t.slots[i] != 0 {
+		i = (i + 1) % len(t.slots)
+	}
+	t.slots[i] = held
+}
+
+// grow makes room in the hash table for twice as many sets.
+func (t *setTable) grow() {
+	old := t.slots
+	t.slots = make([]uint64, 2*len(old))
+	for _, held := range old {
+		if held != 0 {
+			t.enter(held)
+		}
+	}
 }
 
 func (t *setTable) hash(list []layerindex.Xattr) uint64 {
