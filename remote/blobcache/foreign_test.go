@@ -63,7 +63,18 @@ func TestSomebodysDirectory(t *testing.T) {
 		{"version", "", true},
 		{"tmp/1", "", true},
 		{"tmp/1", "imgfs cache 1\n", true},
-		{"blobs/sha256/" + anyHex, "anything", true}, // before a version could be written
+		{"blobs/sha256/" + anyHex, "", true},
+		{"blobs/sha256/" + anyHex, "a blob of an OCI layout", false},
+		{"indexes/sha256/" + anyHex, "anything", false},
+		{"indexes/sha256/" + anyHex, "imgfsidx and so on", true},
+		{"indexes/sha256/.new-1", "anything", false},
+		{"meta/sha256/" + anyHex, "{}", false},
+		{"refs/" + anyHex + ".json", "{}", false},
+		{"images/" + anyHex + ".json", "{}", false},
+		{"contents/sha256/" + anyHex, "anything", false},
+		{"verified/sha256/" + anyHex, "{}", false},
+		{"claims/sha256/" + anyHex, "anything", false},
+		{"imgfs.log", "anything", true},
 		{"space", "imgfsspc and so on", true},
 	} {
 		dir := t.TempDir()

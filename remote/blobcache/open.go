@@ -1,6 +1,7 @@
 package blobcache
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -238,15 +239,22 @@ func (o *opening) checkUnmarked() error {
 	if err != nil {
 		return dirError(o.path, err)
 	}
-	stranger := ""
+	stranger, doubtful, proven := "", "", false
 	if len(inv.others) > 0 {
 		stranger = inv.others[0].Path
 	}
 	for _, f := range inv.files {
-		// Digits alone, and a few common names, may be anybody's.
-		if (f.kind == kindKept || f.kind == kindOwned && strings.HasPrefix(f.name, tmpDir)) && !o.isOurs(f) && stranger == "" {
-			stranger = f.name
+		switch o.whose(f) {
+		case ours:
+			proven = true
+		case notOurs:
+			stranger = cmp.Or(stranger, f.name)
+		case nobodys:
+			doubtful = cmp.Or(doubtful, f.name)
 		}
+	}
+	if !proven {
+		stranger = cmp.Or(stranger, doubtful)
 	}
 	if stranger == "" {
 		return nil
@@ -257,30 +265,64 @@ func (o *opening) checkUnmarked() error {
 	return o.refuse("name a directory that is new or empty", " is not empty, and not a cache of imgfs: it has %s, and no file %s", stranger, versionFile)
 }
 
-// isOurs reports whether a file whose name anybody might use has what imgfs
-// puts there, or nothing.
-func (o *opening) isOurs(f found) bool {
+// A belonging says what a file tells of who made it.
+type belonging int
+
+const (
+	harmless belonging = iota // nothing, and it may stay: it is empty, or is never removed
+	ours                      // it begins, or ends, as imgfs alone writes it
+	notOurs                   // it does not
+	nobodys                   // nothing: imgfs writes there what others have written
+)
+
+// indexMagic begins a layer index: docs/index-format.md.
+const indexMagic = "imgfsidx"
+
+// whose says whether imgfs has made a file. A name alone proves nothing: an OCI
+// layout has its blobs under the very names that a cache has.
+func (o *opening) whose(f found) belonging {
 	if f.size == 0 {
-		return true
+		return harmless
 	}
-	begin := make([]byte, len(versionPrefix))
 	file, err := o.d.Open(f.name)
 	if err != nil {
 		var refused *beneath.RefusedError
-		if errors.As(err, &refused) {
-			return errors.Is(err, fs.ErrPermission) && refused.UID == 0 // what root has left
+		switch {
+		case errors.As(err, &refused) && errors.Is(err, fs.ErrPermission) && refused.UID == 0:
+			if f.kind == kindKept {
+				return ours // root has left it
+			}
+			return nobodys
+		case !errors.As(err, &refused) && errors.Is(err, fs.ErrNotExist):
+			return harmless // gone meanwhile
 		}
-		return errors.Is(err, fs.ErrNotExist) // gone meanwhile
+		return notOurs
 	}
 	defer file.Close()
-	n, _ := file.ReadAt(begin, 0)
-	switch text := string(begin[:n]); {
+	var p [len(versionPrefix)]byte
+	n, _ := file.ReadAt(p[:], 0)
+	begin := string(p[:n])
+	switch {
+	case f.name == logName, f.name == oldLogName, f.name == spaceName && strings.Trim(begin, "\x00") == "":
+		return harmless
 	case f.name == spaceName:
-		return strings.HasPrefix(text, spaceMagic) || strings.Trim(text, "\x00") == ""
-	case f.name == versionFile, f.kind == kindOwned:
-		return text == versionPrefix
+		return oursIf(strings.HasPrefix(begin, spaceMagic))
+	case f.kind == kindKept, f.kind == kindOwned && strings.HasPrefix(f.name, tmpDir):
+		return oursIf(begin == versionPrefix)
+	case f.kind == kindBlob:
+		_, _, ok := readFooter(file)
+		return oursIf(ok)
+	case f.kind == kindIndex:
+		return oursIf(strings.HasPrefix(begin, indexMagic))
 	}
-	return true // the log
+	return nobodys
+}
+
+func oursIf(is bool) belonging {
+	if is {
+		return ours
+	}
+	return notOurs
 }
 
 // make makes what is missing of the directory.
