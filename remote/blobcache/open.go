@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -38,7 +39,10 @@ func (e *DirError) Unwrap() error { return e.Err }
 func dirError(path string, err error) *DirError {
 	var pe *fs.PathError
 	var refused *beneath.RefusedError
+	var unfit *DirError
 	switch {
+	case errors.As(err, &unfit):
+		return unfit
 	case errors.As(err, &refused) && !errors.Is(err, fs.ErrPermission):
 		return &DirError{Dir: refused.Path, Why: ": " + refused.Why(), Err: refused.Err}
 	case errors.As(err, &refused):
@@ -63,10 +67,10 @@ func dirError(path string, err error) *DirError {
 // The error err may be that the disk is full: then what is there is returned
 // all the same, which may be nothing.
 func openDir(path string, opts *beneath.Options) (d *beneath.Dir, readOnly, err error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	o := opening{path: path}
+	if err := o.mkdir(); err != nil {
 		return beneath.New(path, nil, opts), nil, dirError(path, err)
 	}
-	o := opening{path: path}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		var st unix.Stat_t
@@ -92,6 +96,42 @@ type opening struct {
 
 func (o *opening) refuse(hint, format string, args ...any) error {
 	return &DirError{Dir: o.path, Why: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// mkdir makes the directory, and those above it, if they are not there. Root
+// makes nothing in a directory of somebody else, who could not use it: a .cache
+// of root's would be in the way of all programs of that user.
+func (o *opening) mkdir() error {
+	if os.Geteuid() != 0 {
+		return os.MkdirAll(o.path, 0o700)
+	}
+	there, rest := filepath.Clean(o.path), "."
+	for isMissing(there) && there != filepath.Dir(there) {
+		there, rest = filepath.Dir(there), filepath.Join(filepath.Base(there), rest)
+	}
+	if rest == "." {
+		return nil
+	}
+	above, err := beneath.Open(there, nil)
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	st, err := above.Stat(".")
+	if err != nil {
+		return err
+	}
+	if !beneath.Trusted(st.Uid) {
+		owner := userName(st.Uid)
+		return o.refuse("run imgfs as "+owner, " is not there, and %s belongs to %s: root makes nothing in it", there, owner)
+	}
+	return above.MkdirAll(rest)
+}
+
+// isMissing reports whether a path, through links, leads to nothing.
+func isMissing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // prepare checks the directory, and makes what is missing of it.

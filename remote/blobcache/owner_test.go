@@ -289,6 +289,27 @@ func TestRootInAUsersDirectory(t *testing.T) {
 	}
 }
 
+// Root makes no cache, nor a directory on the way to one, in a user's directory.
+func TestRootMakesNothingInAUsersDirectory(t *testing.T) {
+	base, exe := usersDir(t)
+	home := filepath.Join(base, "home")
+	mkdir(t, home, 0o755)
+	give(t, home, stranger)
+	if err := os.Symlink(home, filepath.Join(base, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, below := range []string{"home/.cache/imgfs", "home/imgfs", "link/.cache/imgfs"} {
+		dir := base + "/" + below
+		checkSaid(t, useAs(t, exe, dir, 0), dir, []string{"refused: cache directory DIR is not there, and ", "hint: run imgfs as uid 54321"})
+		if entries, err := os.ReadDir(home); err != nil || len(entries) > 0 {
+			t.Fatalf("%s: root made %v, %v", dir, entries, err)
+		}
+	}
+	dir := filepath.Join(home, ".cache/imgfs")
+	checkSaid(t, useAs(t, exe, dir, stranger), dir, nil)
+	checkSaid(t, useAs(t, exe, base+"/of/root", 0), dir, nil)
+}
+
 // What root has left in a user's cache counts as missing, with one warning; the
 // user's own goes on to be kept.
 func TestLeftByRoot(t *testing.T) {
