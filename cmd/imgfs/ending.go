@@ -40,25 +40,32 @@ func endings() []os.Signal {
 type lifetime struct {
 	mu      sync.Mutex
 	serving bool
+	leaving bool
 	over    chan struct{} // closed when it has served
 }
 
 func newLifetime() *lifetime { return &lifetime{over: make(chan struct{})} }
 
-// serve says that there is a mount from now on. ended says that there is not
-// any more.
-func (l *lifetime) serve() (ended func()) {
-	l.set(true)
-	return sync.OnceFunc(func() {
-		l.set(false)
-		close(l.over)
-	})
-}
-
-func (l *lifetime) set(serving bool) {
+// serve says that there is a mount from now on, unless the process is ending. ended
+// says that there is not any more.
+func (l *lifetime) serve() (ended func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.serving = serving
+	l.serving = !l.leaving
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.serving = false
+		close(l.over)
+	}), l.serving
+}
+
+// leave says that the process ends, unless there is a mount.
+func (l *lifetime) leave() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leaving = !l.serving
+	return l.leaving
 }
 
 func (l *lifetime) isServing() bool {
@@ -82,7 +89,7 @@ func (e *env) watchOver(ctx context.Context, do func() int) int {
 	case <-ctx.Done():
 	}
 	const step = endLimit / 20
-	for left := endLimit; left > 0; left -= step {
+	for left := endLimit; left > 0 || !e.life.leave(); left -= step {
 		select {
 		case code := <-done:
 			return code
@@ -129,6 +136,22 @@ func newCloser(srv *fusefs.Server, dir string, grace time.Duration, say func(for
 		close(c.done)
 	}()
 	return c
+}
+
+// meanwhile does something that may hang while the mount is served, such as to
+// write to a pipe that nobody reads. It is left behind when the mount, or ctx,
+// ends.
+func (c *closer) meanwhile(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	case <-c.done:
+	case <-c.srv.Orphaned():
+	}
+	return nil
 }
 
 // untilUnmounted serves until somebody unmounts, or ctx ends, or nobody can get

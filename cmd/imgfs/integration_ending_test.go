@@ -356,3 +356,68 @@ func TestForegroundWithoutReader(t *testing.T) {
 		t.Errorf("the holder reads %q", got)
 	}
 }
+
+// TestForegroundUnread: a server whose output nobody reads, as on a terminal that
+// is stopped, hears signals and sees its unmount.
+func TestForegroundUnread(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	s := newSandbox(t)
+	for _, flag := range []string{"--quiet=false", "--verbose"} {
+		for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, 0} {
+			dir := s.mountpoint()
+			s.ok("index", image)
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			fillPipe(t, w)
+			cmd := s.command("mount", "-f", flag, image, dir)
+			cmd.Stdout = w
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			w.Close()
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			if !eventuallyMounted(dir) {
+				t.Fatal("nothing is mounted")
+			}
+			time.Sleep(200 * time.Millisecond) // it writes
+			if end == 0 {
+				s.ok("umount", dir)
+			} else if err := cmd.Process.Signal(end); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(soon):
+				t.Errorf("%s, signal %d: it goes on", flag, end)
+				_ = cmd.Process.Kill()
+				<-ended
+				tool(t, "umount", "-l", dir)
+			}
+			s.clean(dir)
+		}
+	}
+}
+
+// fillPipe writes to a pipe until it takes no more.
+func fillPipe(t *testing.T, w *os.File) {
+	t.Helper()
+	if err := w.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range [][]byte{make([]byte, 4096), {0}} {
+		for {
+			if _, err := w.Write(p); err != nil {
+				break
+			}
+		}
+	}
+}

@@ -152,7 +152,10 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	// Nobody may read what it says any more: the write fails then, and the
 	// process goes on.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ended := e.life.serve()
+	ended, ok := e.life.serve()
+	if !ok {
+		return context.Cause(ctx)
+	}
 	defer ended()
 	return m.serveTree(ctx, e, shown, ended)
 }
@@ -180,17 +183,26 @@ func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended fun
 	}
 	n.to.Close() // what it is in stays busy no longer than the mount is there
 	tell.serving(srv.FastPaths())
-	m.settle(e, srv)
-	line := summary(n.img, n.tree, dir, n.cache.Stats(), time.Since(n.begun))
+	kept := srv.DropPrivileges()
 	say := e.warnf
 	if n.shell != nil {
-		log.toFile()
-		e.sayTo(func(line string) { log.printf("%s", line) })
-		say, err = log.printf, n.shell.release(line)
-	} else if !e.quiet {
-		_, err = fmt.Fprintln(e.stdout, line)
+		say = log.printf
 	}
 	end := newCloser(srv, dir, m.grace, say)
+	err = end.meanwhile(ctx, func() error {
+		m.settled(e, kept)
+		line := summary(n.img, n.tree, dir, n.cache.Stats(), time.Since(n.begun))
+		if n.shell != nil {
+			log.toFile()
+			e.sayTo(func(line string) { log.printf("%s", line) })
+			return n.shell.release(line)
+		}
+		if e.quiet {
+			return nil
+		}
+		_, err := fmt.Fprintln(e.stdout, line)
+		return err
+	})
 	if err != nil {
 		return errors.Join(err, end.end())
 	}
@@ -204,13 +216,14 @@ func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended fun
 	return err
 }
 
-// settle prepares this process for a long life as a server.
-func (m *mounter) settle(e *env, srv *fusefs.Server) {
+// settled says what is worth knowing of a process that begins its long life as a
+// server. kept is why it has capabilities still that it does not need.
+func (m *mounter) settled(e *env, kept error) {
 	if os.Geteuid() == 0 && !m.allowOther {
 		e.warnf("only root can read it; --allow-other lets others in")
 	}
-	if err := srv.DropPrivileges(); err != nil {
-		e.debugf("capabilities are kept that serving does not need: %v", err)
+	if kept != nil {
+		e.debugf("capabilities are kept that serving does not need: %v", kept)
 	}
 }
 
