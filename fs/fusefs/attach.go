@@ -164,7 +164,7 @@ func escapeOption(s string) string {
 
 // runHelper runs fusermount3 in a directory and returns what it wrote to
 // standard error, which is in the error if it failed. It is killed if it takes
-// longer than patience, or ctx ends. socket, if not nil, is for the descriptor
+// longer than patience, or ctx ends, and has then ended if that can be. socket, if not nil, is for the descriptor
 // that it sends.
 func runHelper(ctx context.Context, helper string, in *place, socket *os.File, args ...string) (string, error) {
 	limited, cancel := context.WithTimeout(ctx, patience)
@@ -187,17 +187,40 @@ func runHelper(ctx context.Context, helper string, in *place, socket *os.File, a
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
-	said, err := ask(ctx, func(context.Context) (string, error) { return outcome(cmd, &stderr) })
+	type result struct {
+		said string
+		err  error
+	}
+	results := make(chan result, 1)
+	go func() {
+		said, err := outcome(cmd, &stderr)
+		results <- result{said, err}
+	}()
+	r := result{err: ErrNoAnswer}
+	select {
+	case r = <-results:
+	case <-limited.Done():
+		// It may be in the middle of mounting: what it has done can be told when
+		// it has ended. If it is past killing it is left behind.
+		_ = cmd.Cancel()
+		select {
+		case r = <-results:
+		case <-time.After(dying):
+		}
+	}
 	switch {
-	case err == nil:
-		return said, nil
+	case r.err == nil:
+		return r.said, nil
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
-	case limited.Err() != nil, errors.Is(err, ErrNoAnswer):
+	case limited.Err() != nil:
 		return "", fmt.Errorf("%s: %w", filepath.Base(helper), ErrNoAnswer)
 	}
-	return "", err
+	return "", r.err
 }
+
+// dying is how long a fusermount3 that was killed may take to end.
+const dying = 300 * time.Millisecond
 
 // outcome waits for a command that says on standard error why it fails.
 func outcome(cmd *exec.Cmd, stderr *bytes.Buffer) (string, error) {

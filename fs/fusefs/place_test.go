@@ -330,6 +330,47 @@ func TestHelperHangs(t *testing.T) {
 	}
 }
 
+// TestHelperIsGone: a fusermount3 that is given up has ended when that is said, so
+// that it does not mount afterwards.
+func TestHelperIsGone(t *testing.T) {
+	dir := t.TempDir()
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		helper := helperScript(t, "exec sleep 1000\n")
+		time.AfterFunc(50*time.Millisecond, cancel)
+		if _, err := runHelper(ctx, helper, placeOf(t, dir), nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want %v", err, context.Canceled)
+		}
+		for _, p := range processes() {
+			if cwd, _ := os.Readlink(p + "/cwd"); cwd == dir {
+				t.Fatalf("the process %s is still there", p)
+			}
+		}
+	}
+}
+
+// TestHelperClaims has a fusermount3 that says that it has unmounted, and has not.
+func TestHelperClaims(t *testing.T) {
+	needFUSE(t)
+	needRoot(t)
+	dir, _ := replaceable(t)
+	to := &Target{at: placeOf(t, dir), name: dir, helper: helperScript(t, `case "$*" in *-u*) exit 0;; esac; exec "$real" "$@"`)}
+	s, err := to.Mount(t.Context(), treeNamed(t, "plain"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.Close()
+	for name, unmount := range map[string]func(context.Context) error{"Unmount": s.Unmount, "Detach": s.Detach} {
+		if err := unmount(t.Context()); err == nil || !strings.Contains(err.Error(), "has not unmounted it") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.at.helper = ""
+	if err := s.Unmount(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestHelperDiesHalfWay has a fusermount3 that mounts, and is killed before it
 // says so, or sends no descriptor.
 func TestHelperDiesHalfWay(t *testing.T) {

@@ -133,8 +133,10 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 	}
 	_, err = runHelper(ctx, a.helper, parent, nil, args...)
 	switch _, there := a.find(); {
-	case err == nil, !there: // somebody else may have been faster
+	case !there: // somebody else may have been faster
 		return nil
+	case err == nil:
+		return fmt.Errorf("%s has not unmounted it", filepath.Base(a.helper))
 	case strings.Contains(err.Error(), "busy"): // fusermount3 has no translations
 		return ErrBusy
 	}
