@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -59,7 +60,7 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	child.Dir = "/" // not to keep busy where the user happens to be
 	child.Env = childEnv()
 	child.Stdout, child.Stderr = e.raw, e.stderr
-	child.ExtraFiles = extraFiles(theirWord, theirLife, append(child.Env, child.Args...))
+	child.ExtraFiles = extraFiles(theirWord, theirLife, child.Args)
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {
 		return err
@@ -69,9 +70,13 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 }
 
 // extraFiles are what the child inherits: its two pipes, and such descriptors of
-// ours as an argument or variable names. A shell makes names of that kind from
-// --authfile <(command).
-func extraFiles(word, life *os.File, names []string) []*os.File {
+// ours as an argument names, or a variable that it reads. A shell makes names of
+// that kind from --authfile <(command).
+func extraFiles(word, life *os.File, args []string) []*os.File {
+	names := slices.Clone(args)
+	for _, name := range pathVars {
+		names = append(names, os.Getenv(name))
+	}
 	files := []*os.File{toParentFD - 3: word, fromParentFD - 3: life}
 	for _, name := range names {
 		m := descriptorName.FindStringSubmatch(name)
@@ -137,11 +142,15 @@ func childArgs(flags *pflag.FlagSet) []string {
 	return args
 }
 
+// pathVars are the variables with a path that imgfs, or Go for it, reads.
+var pathVars = []string{"IMGFS_CACHE_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "CONTAINERS_REGISTRIES_CONF", "CONTAINERS_REGISTRIES_CONF_OVERRIDE",
+	"SSL_CERT_FILE", "TMPDIR"}
+
 // childEnv gives the child this process's environment, with the paths that
 // imgfs reads in it made absolute.
 func childEnv() []string {
 	vars := os.Environ()
-	for _, name := range []string{"IMGFS_CACHE_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "CONTAINERS_REGISTRIES_CONF", "CONTAINERS_REGISTRIES_CONF_OVERRIDE", "TMPDIR"} {
+	for _, name := range pathVars {
 		value := os.Getenv(name)
 		if abs, err := filepath.Abs(value); err == nil && value != "" {
 			vars = append(vars, name+"="+abs)

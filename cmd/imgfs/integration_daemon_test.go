@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -164,6 +165,35 @@ func TestNamedDescriptor(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	s.umount(dir)
+}
+
+// TestDescriptorOfAnyVariable: a variable that imgfs does not read hands no
+// descriptor to the process in the background, one that it reads does.
+func TestDescriptorOfAnyVariable(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s := newSandbox(t)
+	lock := filepath.Join(s.dir, "lock")
+	for variable, want := range map[string]bool{"LOCK": false, "IMGFS_LOCK": false, "SSL_CERT_FILE": true} {
+		dir := s.mountpoint()
+		sh := s.program("bash", "-c", `exec 9>"$1"; export $2=/dev/fd/9; "$0" mount -q "$3" "$4"`, imgfsBinary(t), lock, variable, image, dir)
+		if r := s.finish(sh); r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.daemon(dir)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := slices.ContainsFunc(open, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return to == lock
+		})
+		if has != want {
+			t.Errorf("%s: the server has the descriptor: %v", variable, has)
+		}
+		s.umount(dir)
+	}
 }
 
 // statusOf returns a member of /proc/PID/status of each thread of a process.
