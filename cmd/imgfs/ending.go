@@ -227,6 +227,7 @@ func (c *closer) detached(err error, again chan os.Signal) error {
 			return err
 		case <-last:
 			c.say("%s: ended though in use: %s are over", c.dir, c.grace)
+			c.abandon()
 			return nil
 		case <-retry:
 			if err = c.try(c.srv.Detach, again); err == nil {
@@ -248,5 +249,15 @@ func (c *closer) now(err error) error {
 		}
 	}
 	c.say("%s: ended though in use", c.dir)
+	c.abandon()
 	return nil
+}
+
+// abandon takes away what bind mounts have made of the mount: it would be dead.
+func (c *closer) abandon() {
+	ctx, cancel := context.WithTimeout(context.Background(), endLimit/4)
+	defer cancel()
+	if err := c.srv.DetachAll(ctx); err != nil {
+		c.say("%v", err)
+	}
 }

@@ -227,6 +227,44 @@ func TestSignalAfterLazyUnmount(t *testing.T) {
 	}
 }
 
+// TestSignalWithBindMount: what bind mounts have made of a mount is served on for
+// the grace, and is gone with it, not dead.
+func TestSignalWithBindMount(t *testing.T) {
+	needFUSE(t)
+	needRoot(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, threeLayers()...)
+	for _, signals := range []int{1, 2} {
+		s := newSandbox(t)
+		dir, whole, part := s.mount(image, "--grace=2s"), s.mountpoint(), s.mountpoint()
+		tool(t, "mount", "--bind", dir, whole)
+		tool(t, "mount", "--bind", dir+"/etc", part)
+		t.Cleanup(func() {
+			for _, dir := range []string{whole, part} {
+				_ = syscall.Unmount(dir, syscall.MNT_DETACH)
+			}
+		})
+		pid := s.daemon(dir)
+		for n := range signals {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			s.clean(dir)
+			if n == 0 {
+				if _, err := os.ReadFile(part + "/os-release"); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		s.waitGone(dir)
+		for _, dir := range []string{whole, part} {
+			if !eventually(soon, func() bool { return !mounted(dir) }) {
+				t.Errorf("%d signals: %s is left dead", signals, dir)
+			}
+		}
+	}
+}
+
 // A shared buffer is read while it is written.
 type shared struct {
 	mu  sync.Mutex

@@ -284,6 +284,24 @@ func (s *Server) Unmount(ctx context.Context) error { return s.unmount(ctx, fals
 // waits for them. Errors are of type *[Error].
 func (s *Server) Detach(ctx context.Context) error { return s.unmount(ctx, true) }
 
+// DetachAll is Detach also for copies of the mount in the mount namespace of this
+// process, which bind mounts are: they would be dead when the process ends.
+func (s *Server) DetachAll(ctx context.Context) error {
+	select {
+	case <-s.done:
+		return nil
+	default:
+	}
+	table, err := mountTable()
+	errs := []error{err}
+	for _, m := range table {
+		if m.device == s.at.entry.device {
+			errs = append(errs, mountError("unmount", m.dir, attached{m, s.at.helper}.unmount(ctx, true)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (s *Server) unmount(ctx context.Context, lazy bool) error {
 	select {
 	case <-s.done:
