@@ -206,6 +206,23 @@ func TestSpoolWrong(t *testing.T) {
 	}
 }
 
+// A server that sends wrong bytes whole is given up after a few tries, however
+// many bytes they are.
+func TestSpoolAlwaysWrong(t *testing.T) {
+	s := registrytest.New(t, nil)
+	content := noise(1, 1<<20)
+	b := blobOf(t, open(t, s, fast()), s.PutBlob(ocispec.MediaTypeImageLayer, content))
+	s.Inject(registrytest.Blob, registrytest.Always(whole(registrytest.FlipBit())))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := check(ctx, b, content, len(content)-100, 100); !errors.Is(err, remote.ErrUnavailable) {
+		t.Errorf("read of the end: %v, want ErrUnavailable", err)
+	}
+	if n := s.Count(registrytest.Blob); n > 5 {
+		t.Errorf("%d requests", n)
+	}
+}
+
 // Who stops waiting leaves at once, and the others get their bytes.
 func TestCancel(t *testing.T) {
 	for name, fault := range map[string]func(*registrytest.Server) registrytest.Fault{

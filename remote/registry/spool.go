@@ -256,7 +256,7 @@ func (s *spool) read(ctx context.Context, patience *patience, p []byte, off int6
 		have, body, err, changed := s.have, s.body, s.err, s.changed
 		s.mu.Unlock()
 		if seen >= 0 && have > seen {
-			patience.progress(int(have - seen))
+			patience.spooledTo(seen, have)
 		}
 		seen = have
 		switch {
