@@ -157,7 +157,7 @@ func TestBadCache(t *testing.T) {
 	for _, command := range []string{"ls", "index", "inspect"} {
 		for _, c := range []struct{ dir, says string }{
 			{file, "cache directory " + file + ": not a directory"},
-			{file + "/below", "cache directory " + file + ": not a directory"},
+			{file + "/below", "cache directory " + file + "/below: not a directory"},
 			{newer, "cache directory " + newer + " has format 99"},
 			{"/proc/imgfs", "cache directory /proc/imgfs: no such file or directory"},
 		} {

@@ -354,7 +354,11 @@ func TestHelperClaims(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
 	dir, _ := replaceable(t)
-	to := &Target{at: placeOf(t, dir), name: dir, helper: helperScript(t, `case "$*" in *-u*) exit 0;; esac; exec "$real" "$@"`)}
+	lie := filepath.Join(t.TempDir(), "lie")
+	if err := os.WriteFile(lie, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	to := &Target{at: placeOf(t, dir), name: dir, helper: helperScript(t, `case "$*" in *-u*) [ -e '`+lie+`' ] && exit 0;; esac; exec "$real" "$@"`)}
 	s, err := to.Mount(t.Context(), treeNamed(t, "plain"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -365,7 +369,9 @@ func TestHelperClaims(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	s.at.helper = ""
+	if err := os.Remove(lie); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Unmount(t.Context()); err != nil {
 		t.Error(err)
 	}
