@@ -100,11 +100,8 @@ func TestHostileRegistries(t *testing.T) {
 				m.Manifest.Layers[0].Size = c.claim
 			}
 			must(t, m.Write())
-			s := NewRegistry(dir)
+			s := NewRegistry(dir, c.manners)
 			defer s.Close()
-			if c.manners != nil {
-				s.Manners = func(w http.ResponseWriter, r *http.Request, what string) bool { return c.manners(s, w, r, what) }
-			}
 			v := &verdict{t: t, j: j, attack: Attack{Name: c.name}, image: s.Image()}
 			if c.whys != nil {
 				args := append(strings.Fields(c.command), s.Image())
@@ -132,13 +129,13 @@ type registryAttack struct {
 	bigger   bool
 	command  string
 	whys     []string // what the error says; nil if the image opens
-	manners  func(s *Registry, w http.ResponseWriter, r *http.Request, what string) bool
+	manners  Manners
 }
 
 func registryAttacks() []registryAttack {
 	manifest := func(_ *Registry, what string) bool { return strings.HasPrefix(what, "manifests/") }
 	layer := func(s *Registry, what string) bool { return s.size(what) > 1<<20 }
-	endless := func(of func(*Registry, string) bool, status int, begin, rest string) func(*Registry, http.ResponseWriter, *http.Request, string) bool {
+	endless := func(of func(*Registry, string) bool, status int, begin, rest string) Manners {
 		return func(s *Registry, w http.ResponseWriter, r *http.Request, what string) bool {
 			if of(s, what) {
 				s.Endless(w, r, status, begin, rest)

@@ -19,19 +19,21 @@ import (
 // A Registry serves one image on loopback, with bad manners.
 type Registry struct {
 	*httptest.Server
-	// Manners answers a request for what follows /v2/NAME/ ("blobs/…",
-	// "manifests/…", "tags/list"), and reports whether it has.
-	Manners func(w http.ResponseWriter, r *http.Request, what string) bool
 	// Sent counts the bytes of blobs.
 	Sent atomic.Int64
 
-	dir  string
-	done chan struct{}
+	dir     string
+	manners Manners
+	done    chan struct{}
 }
 
-// NewRegistry serves the image of a layout.
-func NewRegistry(dir string) *Registry {
-	s := &Registry{dir: dir, done: make(chan struct{})}
+// Manners answer a request for what follows /v2/NAME/ ("blobs/…", "manifests/…",
+// "tags/list"), and report whether they have.
+type Manners func(s *Registry, w http.ResponseWriter, r *http.Request, what string) bool
+
+// NewRegistry serves the image of a layout, with the manners given, if any.
+func NewRegistry(dir string, manners Manners) *Registry {
+	s := &Registry{dir: dir, manners: manners, done: make(chan struct{})}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	return s
 }
@@ -48,7 +50,7 @@ func (s *Registry) Image() string { return s.Listener.Addr().String() + "/hostil
 
 func (s *Registry) serve(w http.ResponseWriter, r *http.Request) {
 	_, what, ok := strings.Cut(r.URL.Path, "/v2/hostile/image/")
-	if !ok || s.Manners != nil && s.Manners(w, r, what) {
+	if !ok || s.manners != nil && s.manners(s, w, r, what) {
 		return
 	}
 	kind, name, _ := strings.Cut(what, "/")
