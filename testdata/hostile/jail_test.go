@@ -170,9 +170,6 @@ func (r *running) wait() usage {
 		r.t.Fatal(err)
 	}
 	disk, memory := r.peak.stop()
-	if memory == 0 { // it was too short to be seen; this includes what the test takes
-		memory = r.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
-	}
 	u := usage{
 		stdout: r.stdout.String(), stderr: r.stderr.String(), code: r.ProcessState.ExitCode(),
 		wall: end.Sub(r.begun), cpu: r.ProcessState.UserTime() + r.ProcessState.SystemTime(),
@@ -199,7 +196,10 @@ func (p *peak) watch(t *testing.T, j *jail, pid int) {
 		defer tick.Stop()
 		for {
 			p.disk = max(p.disk, j.free-available(t, j.disk))
-			p.memory = max(p.memory, residentPeak(pid))
+			// Before it is imgfs it has what the test has.
+			if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); exe == j.imgfs {
+				p.memory = max(p.memory, residentPeak(pid))
+			}
 			select {
 			case p.done <- struct{}{}:
 				return
