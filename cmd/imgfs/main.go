@@ -21,7 +21,7 @@ func main() {
 	keepToOurselves()
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	e := newEnv(os.Stdout, os.Stderr)
-	code := e.watchOver(ctx, func() int { return e.report(e.dispatch(ctx, os.Args[1:])) })
+	code := e.watchOver(ctx, func() int { return e.run(ctx, os.Args[1:]) })
 	stop()
 	os.Exit(code)
 }
@@ -89,7 +89,11 @@ func commands() map[string]command {
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	e := newEnv(stdout, stderr)
+	return newEnv(stdout, stderr).run(ctx, args)
+}
+
+// run does what the command line says and returns the exit code.
+func (e *env) run(ctx context.Context, args []string) int {
 	defer e.close()
 	return e.report(e.dispatch(ctx, args))
 }
