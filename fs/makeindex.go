@@ -250,6 +250,9 @@ func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex
 			return x
 		}
 	}
+	if ctx.Err() != nil {
+		return x // nobody waits for the image any more: the disk is not to blame
+	}
 	if errors.Is(err, iofs.ErrNotExist) {
 		return x // what lies in its place is not to be used, which the cache has said
 	}
