@@ -13,7 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -59,12 +59,12 @@ func BenchmarkReadFromDisk(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		cache, err := blobcache.Open(o.dir, nil)
+		disk, err := cache.Open(o.dir, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { cache.Close() })
-		tree, err := fs.New(b.Context(), img, &fs.Options{Cache: cache, SpanMemory: 1, NoContents: true})
+		b.Cleanup(func() { disk.Close() })
+		tree, err := fs.New(b.Context(), img, &fs.Options{Cache: disk, SpanMemory: 1, NoContents: true})
 		if err != nil {
 			b.Fatal(err)
 		}

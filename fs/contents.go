@@ -11,7 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // docs/architecture.md, "Contents on disk", says what the numbers rest on.
@@ -107,7 +107,7 @@ type contentFile interface {
 	Unchanged() bool
 }
 
-// A contentDir is where contents are kept: a blobcache.Cache, whose
+// A contentDir is where contents are kept: a cache.Cache, whose
 // documentation says what the methods do.
 type contentDir interface {
 	HasContents() bool
@@ -118,14 +118,14 @@ type contentDir interface {
 	ContentProbe() (openFile, error)
 }
 
-type cacheContents struct{ *blobcache.Cache }
+type cacheContents struct{ *cache.Cache }
 
-type cacheContent struct{ *blobcache.Content }
+type cacheContent struct{ *cache.Content }
 
 func (x cacheContent) Fd() uintptr { return x.File().Fd() }
 
 // asFile makes a contentFile of a Content.
-func asFile(x *blobcache.Content, err error) (contentFile, error) {
+func asFile(x *cache.Content, err error) (contentFile, error) {
 	if err != nil {
 		return nil, err
 	}

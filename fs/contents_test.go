@@ -17,23 +17,23 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
 // with opens the image, with a Cache of its own and options that change makes.
-func (o *opened) with(change func(*fs.Options)) (*fs.Tree, *blobcache.Cache) {
+func (o *opened) with(change func(*fs.Options)) (*fs.Tree, *cache.Cache) {
 	o.t.Helper()
 	img, err := remote.Open(o.t.Context(), o.src, "")
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	cache, err := blobcache.Open(o.dir, &blobcache.Options{Budget: o.budget})
+	disk, err := cache.Open(o.dir, &cache.Options{Budget: o.budget})
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	o.t.Cleanup(func() { cache.Close() })
-	opts := &fs.Options{Cache: cache}
+	o.t.Cleanup(func() { disk.Close() })
+	opts := &fs.Options{Cache: disk}
 	if change != nil {
 		change(opts)
 	}
@@ -42,7 +42,7 @@ func (o *opened) with(change func(*fs.Options)) (*fs.Tree, *blobcache.Cache) {
 		o.t.Fatal(err)
 	}
 	o.t.Cleanup(func() { tree.Close() })
-	return tree, cache
+	return tree, disk
 }
 
 // forgetful has a tree keep next to nothing of what it decodes.
@@ -273,8 +273,8 @@ func TestContentsOfAnotherImage(t *testing.T) {
 func TestContentsOfAnEarlierMount(t *testing.T) {
 	big := random(1, 3<<20)
 	o := newOpened(t, gzipLayer(t, "big", big))
-	_, cache := o.with(nil)
-	store(t, cache, big)
+	_, disk := o.with(nil)
+	store(t, disk, big)
 	tree, _ := o.with(nil)
 	n := lookup(t, tree, "big")
 	if _, err := n.ReadAt(t.Context(), make([]byte, 1000), 0); err != nil {
@@ -293,9 +293,9 @@ func TestContentsOfAnEarlierMount(t *testing.T) {
 }
 
 // store keeps a content.
-func store(t *testing.T, cache *blobcache.Cache, content string) {
+func store(t *testing.T, disk *cache.Cache, content string) {
 	t.Helper()
-	x, err := cache.StoreContent(t.Context(), digest.FromString(content), int64(len(content)), bytes.NewReader([]byte(content)))
+	x, err := disk.StoreContent(t.Context(), digest.FromString(content), int64(len(content)), bytes.NewReader([]byte(content)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 const (
@@ -107,7 +107,7 @@ func (k *contents) do(job *contentJob) {
 	switch {
 	case errors.Is(err, errNoDigest):
 		c.due.Store(math.MaxInt64)
-	case errors.Is(err, blobcache.ErrAbsent):
+	case errors.Is(err, cache.ErrAbsent):
 		c.due.Store(now + c.cost/lookShare)
 	case err != nil: // no room, most of the time, or an index that is wrong for now
 		c.due.Store(now + 2*c.cost)
@@ -152,7 +152,7 @@ func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) 
 		return nil, err
 	}
 	if !l.blob.Present(from, max(1, to-from-tail)) {
-		return nil, blobcache.ErrAbsent
+		return nil, cache.ErrAbsent
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -173,7 +173,7 @@ func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) 
 }
 
 // A presentBlob is what is on disk of a blob.
-type presentBlob struct{ *blobcache.Blob }
+type presentBlob struct{ *cache.Blob }
 
 func (b presentBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return b.ReadPresent(ctx, p, off)

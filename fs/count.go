@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // ReadAt reads from a regular file, like io.ReaderAt: it returns fewer than
@@ -149,19 +149,19 @@ type meteredContext struct {
 }
 
 var (
-	_ blobcache.Meter  = (*meteredContext)(nil)
+	_ cache.Meter      = (*meteredContext)(nil)
 	_ layerindex.Meter = (*meteredContext)(nil)
 )
 
 func (m *meteredContext) Value(key any) any {
 	switch key.(type) {
-	case blobcache.MeterKey, layerindex.MeterKey:
+	case cache.MeterKey, layerindex.MeterKey:
 		return m
 	}
 	return m.Context.Value(key)
 }
 
-// Fetched is the blobcache.Meter.
+// Fetched is the cache.Meter.
 func (m *meteredContext) Fetched(n int64) {
 	if f := m.c.files.make(m.id, nil); f != nil {
 		f.fetched.Add(n)

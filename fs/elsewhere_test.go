@@ -11,7 +11,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -68,13 +68,13 @@ func TestNewElsewhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			o := &opened{t: t, store: store, dir: t.TempDir()}
-			cache, err := blobcache.Open(o.dir, nil)
+			disk, err := cache.Open(o.dir, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer cache.Close()
+			defer disk.Close()
 			warned := 0
-			tree, err := fs.New(t.Context(), img, &fs.Options{Cache: cache, Warnf: func(string, ...any) { warned++ }})
+			tree, err := fs.New(t.Context(), img, &fs.Options{Cache: disk, Warnf: func(string, ...any) { warned++ }})
 			if both {
 				if !errors.Is(err, layerindex.ErrDigest) {
 					t.Fatalf("got error %v, want %v", err, layerindex.ErrDigest)

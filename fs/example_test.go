@@ -7,7 +7,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
 )
 
@@ -19,16 +19,16 @@ func Example() {
 		if err != nil {
 			return err
 		}
-		cache, err := blobcache.Open(dir, nil)
+		disk, err := cache.Open(dir, nil)
 		if err != nil {
 			return err
 		}
-		defer cache.Close()
+		defer disk.Close()
 		img, err := remote.Open(ctx, registry.New(nil).Repository(ref), "")
 		if err != nil {
 			return err
 		}
-		tree, err := fs.New(ctx, img, &fs.Options{Cache: cache})
+		tree, err := fs.New(ctx, img, &fs.Options{Cache: disk})
 		if err != nil {
 			return err
 		}

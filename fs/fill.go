@@ -3,7 +3,7 @@ package fs
 import (
 	"context"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // Fill brings into the cache what is missing of the layers of a tree that New
@@ -22,10 +22,10 @@ func (t *Tree) Fill(ctx context.Context, progress func(have, all int64)) error {
 // cache and are left out.
 //
 // progress, if not nil, is called with how many bytes of all are there.
-func FillLayers(ctx context.Context, cache *blobcache.Cache, layers []*OpenLayer, progress func(have, all int64)) error {
-	blobs := make([]*blobcache.Blob, len(layers))
+func FillLayers(ctx context.Context, disk *cache.Cache, layers []*OpenLayer, progress func(have, all int64)) error {
+	blobs := make([]*cache.Blob, len(layers))
 	for i, l := range layers {
 		blobs[i] = l.state.Load().blob
 	}
-	return cache.Fill(ctx, blobs, progress)
+	return disk.Fill(ctx, blobs, progress)
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // errNoRoom is why the cache does not take an index.
@@ -266,9 +266,9 @@ func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex
 	return x
 }
 
-func chunksOf(x *layerindex.Index) (blobcache.Chunks, error) {
+func chunksOf(x *layerindex.Index) (cache.Chunks, error) {
 	sums, err := x.ChunkSums()
-	return blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
+	return cache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
 // connect puts the cache between a layer, which x is the index of, and its
@@ -295,9 +295,9 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, erro
 
 // newTemp returns what makes temporary files within a cache's budget. Those for
 // a copy take room only from what is idle.
-func newTemp(c *blobcache.Cache, forCopy bool) func(size int64) (layerindex.TempFile, error) {
+func newTemp(c *cache.Cache, forCopy bool) func(size int64) (layerindex.TempFile, error) {
 	return func(size int64) (layerindex.TempFile, error) {
-		f, err := c.NewTempFile(&blobcache.TempOptions{Size: size, Copy: forCopy})
+		f, err := c.NewTempFile(&cache.TempOptions{Size: size, Copy: forCopy})
 		if err != nil {
 			return nil, err
 		}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -46,13 +46,13 @@ func TestNewAtTheSameTime(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			cache, err := blobcache.Open(o.dir, nil)
+			disk, err := cache.Open(o.dir, nil)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			defer cache.Close()
-			tree, err := fs.New(t.Context(), img, &fs.Options{Cache: cache, Progress: count})
+			defer disk.Close()
+			tree, err := fs.New(t.Context(), img, &fs.Options{Cache: disk, Progress: count})
 			if err != nil {
 				t.Error(err)
 				return
@@ -76,11 +76,11 @@ func TestNewUnkeptIndex(t *testing.T) {
 	l := gzipLayer(t, "a", "1", "b", random(1, 100_000))
 	top := gzipLayer(t, "c", "3")
 	o := newOpened(t, l, top)
-	cache, err := blobcache.Open(o.dir, nil)
+	disk, err := cache.Open(o.dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache.Close()
+	disk.Close()
 	for _, l := range []sourcetest.Layer{l, top} {
 		// Nothing can be renamed to what is a directory.
 		name := filepath.Join(o.dir, "indexes", "sha256", digest.FromBytes(l.Content).Encoded())
@@ -144,12 +144,12 @@ func TestNewLocal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cache, err := blobcache.Open(o.dir, nil)
+		disk, err := cache.Open(o.dir, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer cache.Close()
-		tree, err := fs.New(t.Context(), img, &fs.Options{Cache: cache})
+		defer disk.Close()
+		tree, err := fs.New(t.Context(), img, &fs.Options{Cache: disk})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,24 +178,24 @@ func TestNewNotesTheImage(t *testing.T) {
 	l := gzipLayer(t, "a", "1")
 	o := newOpened(t, l, l)
 	o.opens()
-	cache, err := blobcache.Open(o.dir, nil)
+	disk, err := cache.Open(o.dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cache.Close()
-	images, err := cache.Images()
+	defer disk.Close()
+	images, err := disk.Images()
 	if err != nil || len(images) != 1 {
 		t.Fatalf("images %+v, %v, want one", images, err)
 	}
 	img := images[0]
 	if img.Name != "test" || img.Manifest.Validate() != nil || !strings.HasPrefix(img.Platform, "linux/") || len(img.Layers) != 2 ||
-		img.Layers[1] != (blobcache.ImageLayer{Digest: digest.FromBytes(l.Content), Size: int64(len(l.Content)), DiffID: l.DiffID}) {
+		img.Layers[1] != (cache.ImageLayer{Digest: digest.FromBytes(l.Content), Size: int64(len(l.Content)), DiffID: l.DiffID}) {
 		t.Errorf("noted %+v", img)
 	}
 	if age := time.Since(img.Used); age < 0 || age > time.Minute {
 		t.Errorf("used %v", img.Used)
 	}
-	if v := cache.Verification(digest.FromBytes(l.Content)); v != blobcache.VerifiedWhole {
+	if v := disk.Verification(digest.FromBytes(l.Content)); v != cache.VerifiedWhole {
 		t.Errorf("verified %v, want whole", v)
 	}
 }
@@ -236,11 +236,11 @@ func TestNewFullDisk(t *testing.T) {
 	frame := zstdLayer(t, gunzip(t, gzipLayer(t, "c", long).Content)) // cannot be entered, and is too long for memory
 	o := newOpened(t, gzipLayer(t, "a", big), gzipLayer(t, "b", "2"), frame)
 	sourcetest.SmallDisk(t, o.dir, 256<<10)
-	cache, err := blobcache.Open(o.dir, nil)
+	disk, err := cache.Open(o.dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache.Close()
+	disk.Close()
 	f, err := os.Create(filepath.Join(o.dir, "tmp", "full"))
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // An index may be found to be wrong while its layer is mounted: its file has
@@ -30,7 +30,7 @@ const (
 // A layerState is what a layer is read by. It never changes.
 type layerState struct {
 	index  *layerindex.Index
-	blob   *blobcache.Blob
+	blob   *cache.Blob
 	reader *layerindex.Reader
 	// proven: this process made the index, of bytes with the layer's digest.
 	proven bool

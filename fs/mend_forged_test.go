@@ -19,7 +19,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -29,11 +29,11 @@ func forge(t *testing.T, o *opened, honest sourcetest.Layer, files ...string) {
 	t.Helper()
 	layer := gzipLayer(t, files...)
 	blob := append(layer.Content, make([]byte, len(honest.Content)-len(layer.Content))...)
-	cache, err := blobcache.Open(o.dir, nil)
+	disk, err := cache.Open(o.dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cache.Close()
+	defer disk.Close()
 	d := digest.FromBytes(honest.Content)
 	x, err := layerindex.Build(t.Context(), layerindex.Layer{Digest: digest.FromBytes(blob), Size: int64(len(blob)), DiffID: layer.DiffID}, bytes.NewReader(blob), nil)
 	if err != nil {
@@ -60,14 +60,14 @@ func forge(t *testing.T, o *opened, honest sourcetest.Layer, files ...string) {
 	if err := os.WriteFile(f.path, f.seal(b), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rec, err := cache.Record(claimedBlob{d, int64(len(blob))})
+	rec, err := disk.Record(claimedBlob{d, int64(len(blob))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := rec.Write(blob); err != nil {
 		t.Fatal(err)
 	}
-	if err := rec.Commit(blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}); err != nil {
+	if err := rec.Commit(cache.Chunks{Size: x.ChunkSize(), Sums: sums}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -118,7 +118,7 @@ func TestForgedIndex(t *testing.T) {
 func checkForgedIndex(t *testing.T, o *opened, honest sourcetest.Layer) {
 	forge(t, o, honest, "os-release", "NAME=forged", "evil", "evil")
 	tree := mustOpen(t, o)
-	if v := tree.Stats().Layers[0].Verified; v != blobcache.VerifiedByChunk {
+	if v := tree.Stats().Layers[0].Verified; v != cache.VerifiedByChunk {
 		t.Errorf("at first verified: %v", v)
 	}
 	eventually(t, tree, "os-release", func(got []byte, err error) bool { return errors.Is(err, fs.ErrReopen) })
@@ -127,7 +127,7 @@ func checkForgedIndex(t *testing.T, o *opened, honest sourcetest.Layer) {
 			t.Errorf("read %q, %v of a tree that is another image's", got, err)
 		}
 	}
-	if v := tree.Stats().Layers[0].Verified; v != blobcache.VerifiedWrong {
+	if v := tree.Stats().Layers[0].Verified; v != cache.VerifiedWrong {
 		t.Errorf("verified: %v", v)
 	}
 	if n, err := tree.Lookup("evil", false); err == nil {
@@ -140,7 +140,7 @@ func checkForgedIndex(t *testing.T, o *opened, honest sourcetest.Layer) {
 	if _, err := again.Lookup("evil", false); err == nil {
 		t.Error("the next tree has the forged file")
 	}
-	if v := again.Stats().Layers[0].Verified; v != blobcache.VerifiedWhole {
+	if v := again.Stats().Layers[0].Verified; v != cache.VerifiedWhole {
 		t.Errorf("then verified: %v", v)
 	}
 }

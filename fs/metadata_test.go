@@ -20,7 +20,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -53,12 +53,12 @@ func (o *opened) openWith(ctx context.Context, opts fs.Options) (*fs.Tree, error
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	cache, err := blobcache.Open(o.dir, nil)
+	disk, err := cache.Open(o.dir, nil)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	o.t.Cleanup(func() { cache.Close() })
-	opts.Cache = cache
+	o.t.Cleanup(func() { disk.Close() })
+	opts.Cache = disk
 	t, err := fs.New(ctx, img, &opts)
 	if err == nil {
 		o.t.Cleanup(func() { t.Close() })

@@ -12,7 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -30,7 +30,7 @@ const (
 type Options struct {
 	// Cache keeps blobs and layer indexes. It must be set, and stay open as
 	// long as the tree is used.
-	Cache *blobcache.Cache
+	Cache *cache.Cache
 	// SpanMemory bounds the memory in bytes that decoded pieces of layers
 	// take. Default: 32 MiB.
 	SpanMemory int64
@@ -96,7 +96,7 @@ type OpenLayer struct {
 	// Built says that the index was made by this call, and not loaded.
 	Built bool
 
-	cache  *blobcache.Cache
+	cache  *cache.Cache
 	opener *opener
 	number int // in the image, the base is 0
 	state  atomic.Pointer[layerState]
@@ -106,14 +106,14 @@ type OpenLayer struct {
 }
 
 // verified says how the layer's bytes are checked.
-func (l *OpenLayer) verified() blobcache.Verification {
+func (l *OpenLayer) verified() cache.Verification {
 	v := l.state.Load().blob.Verification()
-	if v == blobcache.VerifiedWrong || l.state.Load().refuted() != nil {
-		return blobcache.VerifiedWrong
+	if v == cache.VerifiedWrong || l.state.Load().refuted() != nil {
+		return cache.VerifiedWrong
 	}
 	// An index of our own format was made from the whole blob, if nobody
 	// remembers where: all that is read is checked against it.
-	return max(v, blobcache.VerifiedByChunk)
+	return max(v, cache.VerifiedByChunk)
 }
 
 // New opens an image: it loads the layer indexes that the cache has, makes
@@ -168,11 +168,11 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenL
 }
 
 // noteOf is what the cache remembers of an image.
-func noteOf(img *remote.Image) blobcache.Image {
-	note := blobcache.Image{Name: img.Source.Name(), Manifest: img.Descriptor.Digest, Used: time.Now()}
+func noteOf(img *remote.Image) cache.Image {
+	note := cache.Image{Name: img.Source.Name(), Manifest: img.Descriptor.Digest, Used: time.Now()}
 	note.Platform = path.Join(img.Platform.OS, img.Platform.Architecture, img.Platform.Variant)
 	for _, l := range img.Layers {
-		note.Layers = append(note.Layers, blobcache.ImageLayer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID})
+		note.Layers = append(note.Layers, cache.ImageLayer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID})
 	}
 	return note
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -84,7 +84,7 @@ type opened struct {
 
 	budget int64 // of the cache
 	bounds fs.Options
-	cache  *blobcache.Cache // the one opened last
+	cache  *cache.Cache // the one opened last
 	mu     sync.Mutex
 	warns  []string
 }
@@ -108,14 +108,14 @@ func (o *opened) open(ctx context.Context, progress func(fs.Progress)) (*fs.Tree
 		defer o.mu.Unlock()
 		o.warns = append(o.warns, fmt.Sprintf(format, args...))
 	}
-	cache, err := blobcache.Open(o.dir, &blobcache.Options{Budget: o.budget, Warnf: warnf})
+	disk, err := cache.Open(o.dir, &cache.Options{Budget: o.budget, Warnf: warnf})
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	o.t.Cleanup(func() { cache.Close() })
-	o.cache = cache
+	o.t.Cleanup(func() { disk.Close() })
+	o.cache = disk
 	opts := o.bounds
-	opts.Cache, opts.Progress, opts.Warnf = cache, progress, warnf
+	opts.Cache, opts.Progress, opts.Warnf = disk, progress, warnf
 	t, err := fs.New(ctx, img, &opts)
 	if err == nil {
 		o.t.Cleanup(func() { t.Close() })

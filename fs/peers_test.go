@@ -18,7 +18,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -96,15 +96,15 @@ func openTars(t *testing.T, cacheDir string, layers [][]byte) (tree *fs.Tree, cl
 	if err != nil {
 		return nil, nil, err
 	}
-	cache, err := blobcache.Open(cacheDir, nil)
+	disk, err := cache.Open(cacheDir, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	if tree, err = fs.New(t.Context(), img, &fs.Options{Cache: cache}); err != nil {
-		cache.Close()
+	if tree, err = fs.New(t.Context(), img, &fs.Options{Cache: disk}); err != nil {
+		disk.Close()
 		return nil, nil, err
 	}
-	return tree, func() { tree.Close(); cache.Close() }, nil
+	return tree, func() { tree.Close(); disk.Close() }, nil
 }
 
 // run runs another program to its end; what it says is in the error.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // Stats are the counters of a tree that New or MergeLayers made, since then.
@@ -43,15 +43,15 @@ type ContentStats struct {
 
 // LayerStats are the counters of one layer.
 type LayerStats struct {
-	Digest   digest.Digest          `json:"digest"`
-	Size     int64                  `json:"size"`  // of the blob
-	Reads    int64                  `json:"reads"` // as in Stats, of files of this layer
-	Asked    int64                  `json:"asked"`
-	Waits    int64                  `json:"waits"`
-	WaitP50  time.Duration          `json:"waitP50"`
-	WaitP99  time.Duration          `json:"waitP99"`
-	Verified blobcache.Verification `json:"verified"`
-	Blob     blobcache.BlobStats    `json:"blob"`
+	Digest   digest.Digest      `json:"digest"`
+	Size     int64              `json:"size"`  // of the blob
+	Reads    int64              `json:"reads"` // as in Stats, of files of this layer
+	Asked    int64              `json:"asked"`
+	Waits    int64              `json:"waits"`
+	WaitP50  time.Duration      `json:"waitP50"`
+	WaitP99  time.Duration      `json:"waitP99"`
+	Verified cache.Verification `json:"verified"`
+	Blob     cache.BlobStats    `json:"blob"`
 }
 
 // A FileCost is what reading one file took; of a small one, since something was

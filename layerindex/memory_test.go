@@ -23,7 +23,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
@@ -157,12 +157,12 @@ func TestMemoryChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := blobcache.Open(filepath.Join(dir, "cache"), nil)
+	disk, err := cache.Open(filepath.Join(dir, "cache"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cache.Close()
-	tree, err := fs.New(t.Context(), img, &fs.Options{Cache: cache})
+	defer disk.Close()
+	tree, err := fs.New(t.Context(), img, &fs.Options{Cache: disk})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 //
 // Implementations are safe for concurrent use. Unless they say otherwise they
 // hand on what the source answered: a reader of ranges must check the bytes
-// itself (see blobcache), because no source verifies a range.
+// itself (see package cache), because no source verifies a range.
 type Blob interface {
 	// Digest returns the digest of the whole content.
 	Digest() digest.Digest

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
@@ -16,7 +16,7 @@ type foreignThing struct {
 	Why       string    `json:"why"`                 // it is left alone
 }
 
-func foreignThings(others []blobcache.Other) []foreignThing {
+func foreignThings(others []cache.Other) []foreignThing {
 	things := make([]foreignThing, len(others))
 	for i, o := range others {
 		things[i] = foreignThing{Path: o.Path, Bytes: o.Bytes, Why: o.Why}

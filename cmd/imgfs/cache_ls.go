@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -91,20 +91,20 @@ type cachedLayer struct {
 	Cached   int64         `json:"cached"` // of that on disk
 	Index    int64         `json:"index"`  // of the index file
 	Used     time.Time     `json:"used,omitzero"`
-	Verified string        `json:"verified"` // as blobcache.Verification has it
+	Verified string        `json:"verified"` // as cache.Verification has it
 }
 
-func newCachedLayer(h blobcache.Holding) cachedLayer {
+func newCachedLayer(h cache.Holding) cachedLayer {
 	return cachedLayer{Digest: h.Digest, Size: h.Size, Cached: h.Cached, Index: h.Index, Used: h.Used, Verified: h.Verified.String()}
 }
 
 func cacheLs(ctx context.Context, e *env, asJSON bool) error {
-	cache, err := e.openCache()
+	disk, err := e.openCache()
 	if err != nil {
 		return err
 	}
-	defer cache.Close()
-	list, err := e.listCache(ctx, cache)
+	defer disk.Close()
+	list, err := e.listCache(ctx, disk)
 	switch {
 	case err != nil:
 		return err
@@ -115,23 +115,23 @@ func cacheLs(ctx context.Context, e *env, asJSON bool) error {
 }
 
 // listCache finds out what a cache directory has.
-func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList, error) {
-	list := &cacheList{Dir: cache.Dir(), Budget: cache.Budget(), Images: []cachedImage{}, Other: []cachedLayer{}, Foreign: []foreignThing{}}
+func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, error) {
+	list := &cacheList{Dir: disk.Dir(), Budget: disk.Budget(), Images: []cachedImage{}, Other: []cachedLayer{}, Foreign: []foreignThing{}}
 	var err error
-	if list.Usage, err = cache.Usage(); err != nil {
+	if list.Usage, err = disk.Usage(); err != nil {
 		return nil, err
 	}
-	others, err := cache.Others()
+	others, err := disk.Others()
 	if err != nil {
 		return nil, err
 	}
 	list.Foreign = foreignThings(others)
-	list.Temporary = cache.Temporary()
-	holdings, err := cache.Holdings()
+	list.Temporary = disk.Temporary()
+	holdings, err := disk.Holdings()
 	if err != nil {
 		return nil, err
 	}
-	contents, err := cache.Contents()
+	contents, err := disk.Contents()
 	if err != nil {
 		return nil, err
 	}
@@ -139,16 +139,16 @@ func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList
 		list.Contents++
 		list.ContentBytes += x.Disk
 	}
-	images, err := cache.Images()
+	images, err := disk.Images()
 	if err != nil {
 		return nil, err
 	}
-	held := make(map[digest.Digest]blobcache.Holding)
+	held := make(map[digest.Digest]cache.Holding)
 	for _, h := range holdings {
 		held[h.Digest] = h
 	}
 	listed := make(map[digest.Digest]bool)
-	mounts := mountsOf(ctx, cache.Dir())
+	mounts := mountsOf(ctx, disk.Dir())
 	for _, img := range images {
 		row := newCachedImage(img, held)
 		row.Mounts = mounts.of(img)
@@ -168,9 +168,9 @@ func (e *env) listCache(ctx context.Context, cache *blobcache.Cache) (*cacheList
 
 // newCachedImage adds up what is held of an image. A layer that it has twice
 // counts once.
-func newCachedImage(img blobcache.Image, held map[digest.Digest]blobcache.Holding) cachedImage {
+func newCachedImage(img cache.Image, held map[digest.Digest]cache.Holding) cachedImage {
 	row := cachedImage{Name: img.Name, Manifest: img.Manifest, Platform: img.Platform, Used: img.Used, Mounts: []string{}, Layers: []cachedLayer{}}
-	least := blobcache.VerifiedWhole
+	least := cache.VerifiedWhole
 	seen := make(map[digest.Digest]bool)
 	for _, l := range img.Layers {
 		h := held[l.Digest]
@@ -245,7 +245,7 @@ func verifiedLayers(layers []cachedLayer) string {
 		counts[l.Verified]++
 	}
 	var parts []string
-	for v := blobcache.VerifiedWrong; v <= blobcache.VerifiedWhole; v++ {
+	for v := cache.VerifiedWrong; v <= cache.VerifiedWhole; v++ {
 		switch n := counts[v.String()]; n {
 		case 0:
 		case len(layers):
@@ -308,7 +308,7 @@ func mountsOf(ctx context.Context, cacheDir string) liveMounts {
 }
 
 // of returns where an image is mounted.
-func (m liveMounts) of(img blobcache.Image) []string {
+func (m liveMounts) of(img cache.Image) []string {
 	dirs := []string{}
 	for _, s := range m {
 		if s.Image == img.Name && s.Manifest == img.Manifest {

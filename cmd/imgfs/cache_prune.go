@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/spf13/pflag"
 )
 
@@ -67,29 +67,29 @@ type pruneResult struct {
 }
 
 func (p *pruner) run(ctx context.Context, e *env) error {
-	cache, err := e.openCache()
+	disk, err := e.openCache()
 	if err != nil {
 		return err
 	}
-	defer cache.Close()
-	opts := blobcache.PruneOptions{All: p.all, OlderThan: p.olderThan.age, To: -1}
+	defer disk.Close()
+	opts := cache.PruneOptions{All: p.all, OlderThan: p.olderThan.age, To: -1}
 	if p.to.set {
 		opts.To = p.to.bytes
 	}
-	images, err := cache.Images()
+	images, err := disk.Images()
 	if err != nil {
 		return err
 	}
-	done, err := cache.Prune(opts)
+	done, err := disk.Prune(opts)
 	if err != nil {
 		return err
 	}
-	if noteMounted(ctx, cache, images) {
-		if done.After, err = cache.Usage(); err != nil {
+	if noteMounted(ctx, disk, images) {
+		if done.After, err = disk.Usage(); err != nil {
 			return err
 		}
 	}
-	others, err := cache.Others()
+	others, err := disk.Others()
 	if err != nil {
 		return err
 	}
@@ -113,11 +113,11 @@ func (e *env) printPruned(r pruneResult) error {
 
 // noteMounted notes those of the images anew that are mounted: they go on to
 // use the cache, and imgfs cache ls names them. It reports whether there are any.
-func noteMounted(ctx context.Context, cache *blobcache.Cache, images []blobcache.Image) bool {
-	noted, mounts := false, mountsOf(ctx, cache.Dir())
+func noteMounted(ctx context.Context, disk *cache.Cache, images []cache.Image) bool {
+	noted, mounts := false, mountsOf(ctx, disk.Dir())
 	for _, img := range images {
 		if len(mounts.of(img)) > 0 {
-			cache.NoteImage(img)
+			disk.NoteImage(img)
 			noted = true
 		}
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -72,15 +72,15 @@ type wrongThing struct {
 }
 
 func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
-	cache, err := e.openCache()
+	disk, err := e.openCache()
 	if err != nil {
 		return err
 	}
-	defer cache.Close()
-	if err := cache.ReadOnly(); err != nil {
+	defer disk.Close()
+	if err := disk.ReadOnly(); err != nil {
 		return err // nothing that is wrong could be removed
 	}
-	v := verifier{cache: cache, store: layerindex.NewStore(cache.Indexes()),
+	v := verifier{cache: disk, store: layerindex.NewStore(disk.Indexes()),
 		report: verifyReport{Wrong: []wrongThing{}, Unknown: []digest.Digest{}, Foreign: []foreignThing{}}}
 	if err := v.all(ctx, e); err != nil {
 		return err
@@ -98,7 +98,7 @@ func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
 
 // A verifier is imgfs cache verify at work.
 type verifier struct {
-	cache  *blobcache.Cache
+	cache  *cache.Cache
 	store  *layerindex.Store
 	report verifyReport
 }
@@ -213,13 +213,13 @@ func (v *verifier) index(ctx context.Context, x *layerindex.Index) error {
 	return nil
 }
 
-func chunksOf(x *layerindex.Index) (blobcache.Chunks, error) {
+func chunksOf(x *layerindex.Index) (cache.Chunks, error) {
 	sums, err := x.ChunkSums()
-	return blobcache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
+	return cache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
 // blob verifies what there is of a blob.
-func (v *verifier) blob(ctx context.Context, h blobcache.Holding) error {
+func (v *verifier) blob(ctx context.Context, h cache.Holding) error {
 	x, err := v.store.Open(h.Digest)
 	if err != nil {
 		return v.withoutIndex(ctx, h)
@@ -250,7 +250,7 @@ func (v *verifier) blob(ctx context.Context, h blobcache.Holding) error {
 
 // withoutIndex verifies a blob that has no index: by its digest, if all of it
 // is there.
-func (v *verifier) withoutIndex(ctx context.Context, h blobcache.Holding) error {
+func (v *verifier) withoutIndex(ctx context.Context, h cache.Holding) error {
 	stored, ok := v.cache.Stored(h.Digest, h.Size)
 	if !ok {
 		v.report.Unknown = append(v.report.Unknown, h.Digest)

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/opencontainers/go-digest"
@@ -303,8 +303,8 @@ func TestCacheVerifyUnknown(t *testing.T) {
 func TestCacheContents(t *testing.T) {
 	alone(t)
 	dir := t.TempDir()
+	kept, err := cache.Open(dir, nil)
 	cache := "--cache-dir=" + dir
-	kept, err := blobcache.Open(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -51,7 +51,7 @@ func forgeLayer(t *testing.T, dir string, honest indexRow, name, content string)
 	if err := os.WriteFile(cacheFile(dir, "indexes", honest.Digest), renamedIndex(t, index.Bytes(), honest), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cache, err := blobcache.Open(dir, nil)
+	cache, err := cache.Open(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/spf13/pflag"
 )
 
@@ -83,7 +83,7 @@ func hintFor(err error) string {
 		return own.hint
 	case errors.As(err, &mount):
 		return mount.Hint
-	case errors.Is(err, blobcache.ErrFull):
+	case errors.Is(err, cache.ErrFull):
 		return "give the cache more room, on the disk or with --cache-size SIZE"
 	case errors.Is(err, layerindex.ErrTooBig), errors.Is(err, remote.ErrTooBig):
 		return "allow more with --max-layer-size SIZE, or anything with --max-layer-size " + unlimited

@@ -10,7 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // stallLimit is how long imgfs index --fetch goes on while nothing arrives. A
@@ -24,17 +24,17 @@ type filling struct{ have, all int64 }
 func (f *filling) String() string { return bytesText(f.have) + " of " + bytesText(f.all) }
 
 // fetch brings all of an image into the cache.
-func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLayer, cache *blobcache.Cache) error {
+func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLayer, disk *cache.Cache) error {
 	name := img.Source.Name()
 	if isLocal(name) {
 		e.warnf("%s is on this machine: there is nothing to fetch", name)
 		return nil
 	}
-	begun, before := time.Now(), cache.Stats().Fetched
+	begun, before := time.Now(), disk.Stats().Fetched
 	var f filling
 	g := e.newGauge("fetching")
 	alive, stop := whileAlive(ctx, stallLimit)
-	err := fs.FillLayers(alive.ctx, cache, layers, func(have, all int64) {
+	err := fs.FillLayers(alive.ctx, disk, layers, func(have, all int64) {
 		if have > f.have {
 			alive.prolong()
 		}
@@ -50,7 +50,7 @@ func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLay
 		return e.advise(img.Source, fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err)))
 	}
 	e.warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, bytesText(f.all),
-		bytesText(cache.Stats().Fetched-before), time.Since(begun).Seconds())
+		bytesText(disk.Stats().Fetched-before), time.Since(begun).Seconds())
 	return nil
 }
 

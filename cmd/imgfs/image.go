@@ -13,7 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/dockerarchive"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -23,11 +23,11 @@ import (
 )
 
 // openCache opens the cache directory.
-func (e *env) openCache() (*blobcache.Cache, error) {
+func (e *env) openCache() (*cache.Cache, error) {
 	dir := e.cacheDir
 	if dir == "" {
 		var err error
-		if dir, err = blobcache.DefaultDir(); err != nil {
+		if dir, err = cache.DefaultDir(); err != nil {
 			return nil, &hinted{err, "name a cache directory with --cache-dir DIR"}
 		}
 	}
@@ -35,19 +35,19 @@ func (e *env) openCache() (*blobcache.Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := blobcache.Open(dir, &blobcache.Options{Budget: budget, Warnf: e.warnf})
+	disk, err := cache.Open(dir, &cache.Options{Budget: budget, Warnf: e.warnf})
 	if err != nil {
 		hint := "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"
-		if unfit := (*blobcache.DirError)(nil); errors.As(err, &unfit) && unfit.Hint != "" {
+		if unfit := (*cache.DirError)(nil); errors.As(err, &unfit) && unfit.Hint != "" {
 			hint = unfit.Hint + ", or " + hint
 		}
 		return nil, &hinted{err, hint}
 	}
-	return cache, nil
+	return disk, nil
 }
 
 // budget returns how many bytes the cache directory may take, as
-// blobcache.Options have it.
+// cache.Options have it.
 func (e *env) budget() (int64, error) {
 	size := e.cacheSize
 	if text := os.Getenv("IMGFS_CACHE_SIZE"); !size.set && text != "" {
@@ -58,12 +58,12 @@ func (e *env) budget() (int64, error) {
 	if size.set {
 		return size.bytes, nil
 	}
-	return blobcache.DefaultBudget, nil
+	return cache.DefaultBudget, nil
 }
 
 // source finds out what kind of place an image's name means. Nothing is asked
 // of a registry yet. It stays open until the command ends.
-func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (remote.Source, error) {
+func (e *env) source(ctx context.Context, name string, disk *cache.Cache) (remote.Source, error) {
 	loc, err := remote.ParseLocation(name)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (
 	case remote.TransportOCI:
 		return ocilayout.Open(loc.Path, loc.Image)
 	case remote.TransportOCIArchive, remote.TransportDockerArchive:
-		return e.archive(ctx, loc, cache)
+		return e.archive(ctx, loc, disk)
 	}
 	conf, err := (&registry.ConfigFiles{Logf: e.debugf}).Load()
 	if err != nil {
@@ -89,25 +89,25 @@ func (e *env) source(ctx context.Context, name string, cache *blobcache.Cache) (
 	if err != nil {
 		return nil, err
 	}
-	return e.repository(ref, conf, cache)
+	return e.repository(ref, conf, disk)
 }
 
 // archive opens an image in a file. What has to be unpacked of it goes to the
 // cache directory, and counts there.
-func (e *env) archive(ctx context.Context, loc remote.Location, cache *blobcache.Cache) (remote.Source, error) {
+func (e *env) archive(ctx context.Context, loc remote.Location, disk *cache.Cache) (remote.Source, error) {
 	var src interface {
 		remote.Source
 		io.Closer
 	}
 	var err error
-	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return tempFile(cache, 0) }}
+	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return tempFile(disk, 0) }}
 	opts.MaxSize = e.limits.layerSize.option()
 	if loc.Transport == remote.TransportOCIArchive {
 		src, err = ocilayout.OpenArchive(ctx, loc.Path, loc.Image, opts)
 	} else {
 		src, err = dockerarchive.Open(ctx, loc.Path, loc.Image, opts)
 	}
-	if errors.Is(err, blobcache.ErrFull) {
+	if errors.Is(err, cache.ErrFull) {
 		return nil, &hinted{err, "unpack it yourself, which needs no copy, or give the cache more room with --cache-size SIZE or --cache-dir DIR"}
 	}
 	if err != nil {
@@ -119,8 +119,8 @@ func (e *env) archive(ctx context.Context, loc remote.Location, cache *blobcache
 
 // tempFile makes a temporary file within the budget, for size bytes; 0 means
 // that the size is not known.
-func tempFile(cache *blobcache.Cache, size int64) (remote.TempFile, error) {
-	f, err := cache.NewTempFile(&blobcache.TempOptions{Size: size})
+func tempFile(disk *cache.Cache, size int64) (remote.TempFile, error) {
+	f, err := disk.NewTempFile(&cache.TempOptions{Size: size})
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +128,12 @@ func tempFile(cache *blobcache.Cache, size int64) (remote.TempFile, error) {
 }
 
 // repository returns an image in a registry.
-func (e *env) repository(ref remote.Reference, conf *registry.Configuration, cache *blobcache.Cache) (remote.Source, error) {
+func (e *env) repository(ref remote.Reference, conf *registry.Configuration, disk *cache.Cache) (remote.Source, error) {
 	opts := &registry.Options{
 		AuthFile:      e.authfile,
 		Configuration: conf,
-		NewTemp:       func(size int64) (remote.TempFile, error) { return tempFile(cache, size) },
-		SpoolFailed:   cache.WarnDisk,
+		NewTemp:       func(size int64) (remote.TempFile, error) { return tempFile(disk, size) },
+		SpoolFailed:   disk.WarnDisk,
 		UserAgent:     "imgfs/" + version(),
 		Logf:          e.debugf,
 		Tracef:        e.debugf,
@@ -156,9 +156,9 @@ func (e *env) repository(ref remote.Reference, conf *registry.Configuration, cac
 }
 
 // open resolves an image. What a registry's manifests say is kept in the cache.
-func (e *env) open(ctx context.Context, src remote.Source, cache *blobcache.Cache) (*remote.Image, error) {
+func (e *env) open(ctx context.Context, src remote.Source, disk *cache.Cache) (*remote.Image, error) {
 	if _, ok := src.(*registry.Repository); ok {
-		src = cache.Source(src, &blobcache.SourceOptions{Offline: e.offline, Warnf: e.warnf})
+		src = disk.Source(src, &cache.SourceOptions{Offline: e.offline, Warnf: e.warnf})
 	}
 	img, err := remote.Open(ctx, src, e.platform)
 	if err != nil {
@@ -184,22 +184,22 @@ func (e *env) advise(src remote.Source, err error) error {
 }
 
 // image finds and resolves an image.
-func (e *env) image(ctx context.Context, name string, cache *blobcache.Cache) (*remote.Image, error) {
-	src, err := e.source(ctx, name, cache)
+func (e *env) image(ctx context.Context, name string, disk *cache.Cache) (*remote.Image, error) {
+	src, err := e.source(ctx, name, disk)
 	if err != nil {
 		return nil, err
 	}
-	return e.open(ctx, src, cache)
+	return e.open(ctx, src, disk)
 }
 
 // layers opens an image and all of its layers.
-func (e *env) layers(ctx context.Context, name string, cache *blobcache.Cache) (*remote.Image, []*fs.OpenLayer, error) {
-	img, err := e.image(ctx, name, cache)
+func (e *env) layers(ctx context.Context, name string, disk *cache.Cache) (*remote.Image, []*fs.OpenLayer, error) {
+	img, err := e.image(ctx, name, disk)
 	if err != nil {
 		return nil, nil, err
 	}
 	p := e.newProgress(img)
-	opts := &fs.Options{Cache: cache, Progress: p.update, Warnf: e.warnf}
+	opts := &fs.Options{Cache: disk, Progress: p.update, Warnf: e.warnf}
 	e.limits.configure(opts)
 	layers, err := fs.OpenLayers(ctx, img, opts)
 	p.finish()
@@ -211,15 +211,15 @@ func (e *env) layers(ctx context.Context, name string, cache *blobcache.Cache) (
 
 // usedUntilNow notes that an image, which is noted already, was used to the
 // last.
-func usedUntilNow(img *remote.Image, cache *blobcache.Cache) {
-	images, err := cache.Images()
+func usedUntilNow(img *remote.Image, disk *cache.Cache) {
+	images, err := disk.Images()
 	if err != nil {
 		return
 	}
 	for _, note := range images {
 		if note.Manifest == img.Descriptor.Digest && note.Name == img.Source.Name() {
 			note.Used = time.Now()
-			cache.NoteImage(note)
+			disk.NoteImage(note)
 		}
 	}
 }
@@ -237,8 +237,8 @@ func isLocal(name string) bool {
 }
 
 // tree opens an image as one tree.
-func (e *env) tree(ctx context.Context, name string, cache *blobcache.Cache) (*remote.Image, *fs.Tree, error) {
-	img, layers, err := e.layers(ctx, name, cache)
+func (e *env) tree(ctx context.Context, name string, disk *cache.Cache) (*remote.Image, *fs.Tree, error) {
+	img, layers, err := e.layers(ctx, name, disk)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -252,15 +252,15 @@ func (e *env) tree(ctx context.Context, name string, cache *blobcache.Cache) (*r
 
 // openTree opens an image as one tree with the user's cache. done closes both.
 func (e *env) openTree(ctx context.Context, name string) (img *remote.Image, t *fs.Tree, done func(), err error) {
-	cache, err := e.openCache()
+	disk, err := e.openCache()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if img, t, err = e.tree(ctx, name, cache); err != nil {
-		cache.Close()
+	if img, t, err = e.tree(ctx, name, disk); err != nil {
+		disk.Close()
 		return nil, nil, nil, err
 	}
-	return img, t, func() { t.Close(); cache.Close() }, nil
+	return img, t, func() { t.Close(); disk.Close() }, nil
 }
 
 // absLocation makes the path in an image's name absolute, for a process with

@@ -16,7 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -157,7 +157,7 @@ func TestMountEqualsCorpus(t *testing.T) {
 // openCorpus opens the tree of an image of the corpus.
 func openCorpus(t *testing.T, file string, c goldenCase) *fs.Tree {
 	t.Helper()
-	cache, err := blobcache.Open(t.TempDir(), nil)
+	cache, err := cache.Open(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

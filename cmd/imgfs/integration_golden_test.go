@@ -23,7 +23,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -295,7 +295,7 @@ func linksOf(rows map[string]goldenRow) string {
 // treeOfCorpus opens an image of the corpus, or a layer as an image of its own.
 func treeOfCorpus(t *testing.T, file string, c goldenCase) (map[string]goldenRow, error) {
 	t.Helper()
-	cache, err := blobcache.Open(t.TempDir(), nil)
+	cache, err := cache.Open(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func treeOfCorpus(t *testing.T, file string, c goldenCase) (map[string]goldenRow
 	return rowsOf(t, tree), nil
 }
 
-func corpusSource(t *testing.T, file, choose string, cache *blobcache.Cache) (remote.Source, error) {
+func corpusSource(t *testing.T, file, choose string, cache *cache.Cache) (remote.Source, error) {
 	t.Helper()
 	name := "oci:" + file
 	if info, err := os.Stat(file); err == nil && !info.IsDir() {

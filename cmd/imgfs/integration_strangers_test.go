@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -291,7 +291,7 @@ func TestStrangeRecords(t *testing.T) {
 	s := newSandbox(t)
 	image, _ := strangeImage(t, filepath.Join(s.dir, "layout"))
 	s.ok("index", image)
-	record := filled[blobcache.Image](strange)
+	record := filled[cache.Image](strange)
 	record.Manifest, record.Layers = digest.FromString("m"), nil
 	text, err := json.Marshal(record)
 	if err != nil {

@@ -17,8 +17,8 @@ const module = "github.com/imgfs/imgfs"
 // line a package, its own packages by their place in the module, others by
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
-cmd/imgfs: fs fs/fusefs layerindex remote remote/blobcache remote/dockerarchive remote/ocilayout remote/printable remote/registry go-digest image-spec pflag mpb x/sys x/term
-fs: layerindex remote remote/blobcache go-digest x/sync
+cmd/imgfs: fs fs/fusefs layerindex remote remote/cache remote/dockerarchive remote/ocilayout remote/printable remote/registry go-digest image-spec pflag mpb x/sys x/term
+fs: layerindex remote remote/cache go-digest x/sync
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
 fs/fusefs/internal/uring: x/sys
 
@@ -26,7 +26,7 @@ fs/fusefs/internal/uring: x/sys
 layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd remote/beneath go-digest compress x/sys
 layerindex/internal/codec:
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
-layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/blobcache remote/ocilayout remote/registry/registrytest testdata/benchkit go-digest compress x/sync x/sys
+layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/cache remote/ocilayout remote/registry/registrytest testdata/benchkit go-digest compress x/sync x/sys
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/inflate/inflatetest:
 layerindex/internal/nestedsum:
@@ -35,7 +35,7 @@ layerindex/internal/zstd: layerindex/internal/codec compress
 
 remote: remote/printable go-digest image-spec reference platforms
 remote/beneath: x/sys
-remote/blobcache: remote remote/beneath remote/internal/nameless remote/seal go-digest image-spec x/sys
+remote/cache: remote remote/beneath remote/internal/nameless remote/seal go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: x/sys
@@ -56,13 +56,13 @@ testdata/netbench: testdata/benchkit testdata/labimage go-digest image-spec comp
 
 // strangers says what of the standard library is none of a package's business.
 var strangers = map[string][]string{
-	"cmd/imgfs":        {"net/http", "archive/tar", "compress/gzip"},
-	"fs":               {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"fs/fusefs":        {"net/http", "archive/tar"},
-	"layerindex":       {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
-	"remote":           {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"remote/blobcache": {"net/http", "net", "archive/tar", "compress/gzip"},
-	"remote/registry":  {"archive/tar", "compress/gzip"},
+	"cmd/imgfs":       {"net/http", "archive/tar", "compress/gzip"},
+	"fs":              {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"fs/fusefs":       {"net/http", "archive/tar"},
+	"layerindex":      {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
+	"remote":          {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"remote/cache":    {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/registry": {"archive/tar", "compress/gzip"},
 }
 
 // modules are the short names of the modules that we depend on.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
@@ -21,14 +21,14 @@ const (
 // of a user share that file, so each line names its mount.
 type mountLog struct {
 	dir   string // of the mount
-	cache *blobcache.Cache
+	cache *cache.Cache
 
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func newMountLog(e *env, dir string, cache *blobcache.Cache) *mountLog {
-	return &mountLog{dir: dir, cache: cache, w: e.stderr}
+func newMountLog(e *env, dir string, disk *cache.Cache) *mountLog {
+	return &mountLog{dir: dir, cache: disk, w: e.stderr}
 }
 
 // toFile sends what follows to the file. Where that cannot be written the

@@ -16,7 +16,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
@@ -129,26 +129,26 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		return err
 	}
 	defer to.Close()
-	cache, err := e.openCache()
+	disk, err := e.openCache()
 	if err != nil {
 		return err
 	}
-	defer cache.Close()
+	defer disk.Close()
 	dir = to.Dir()
-	if err := outside(dir, cache.Dir()); err != nil {
+	if err := outside(dir, disk.Dir()); err != nil {
 		return err
 	}
-	img, t, err := e.tree(ctx, name, cache)
+	img, t, err := e.tree(ctx, name, disk)
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-	defer usedUntilNow(img, cache)
+	defer usedUntilNow(img, disk)
 	if m.prefetch && isLocal(name) {
 		e.warnf("%s is on this machine: there is nothing to fetch", img.Source.Name())
 		m.prefetch = false
 	}
-	shown := &shownTree{to: to, opts: opts, img: img, tree: t, cache: cache, begun: begun, shell: shell}
+	shown := &shownTree{to: to, opts: opts, img: img, tree: t, cache: disk, begun: begun, shell: shell}
 	// Nobody may read what it says any more: the write fails then, and the
 	// process goes on.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -166,7 +166,7 @@ type shownTree struct {
 	opts  *fusefs.Options
 	img   *remote.Image
 	tree  *fs.Tree
-	cache *blobcache.Cache
+	cache *cache.Cache
 	begun time.Time // when the command was
 	shell *parent   // nil in the foreground
 }
@@ -229,22 +229,22 @@ func (m *mounter) settled(e *env, kept error) {
 
 // outside refuses a mountpoint, a path without symlinks, that the mount would
 // have to be read through to serve it.
-func outside(dir, cache string) error {
-	abs, err := filepath.EvalSymlinks(cache)
+func outside(dir, disk string) error {
+	abs, err := filepath.EvalSymlinks(disk)
 	if err == nil {
-		cache, err = filepath.Abs(abs)
+		disk, err = filepath.Abs(abs)
 	}
 	if err != nil {
 		return err
 	}
-	if cache == dir || strings.HasPrefix(cache, strings.TrimSuffix(dir, "/")+"/") {
-		return fmt.Errorf("%s holds the cache directory %s, which a mount there would hide", dir, cache)
+	if disk == dir || strings.HasPrefix(disk, strings.TrimSuffix(dir, "/")+"/") {
+		return fmt.Errorf("%s holds the cache directory %s, which a mount there would hide", dir, disk)
 	}
 	return nil
 }
 
 // summary is the line that says what was mounted.
-func summary(img *remote.Image, t *fs.Tree, dir string, s blobcache.Stats, took time.Duration) string {
+func summary(img *remote.Image, t *fs.Tree, dir string, s cache.Stats, took time.Duration) string {
 	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
 		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Len(), bytesText(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
@@ -141,11 +141,11 @@ func secondsText(seconds float64) string {
 // verifiedText says for people how a layer was checked.
 func verifiedText(v string) string {
 	switch v {
-	case blobcache.VerifiedByChunk.String():
+	case cache.VerifiedByChunk.String():
 		return "by chunk"
-	case blobcache.VerifiedByPublisher.String():
+	case cache.VerifiedByPublisher.String():
 		return "publisher only"
-	case blobcache.VerifiedNot.String():
+	case cache.VerifiedNot.String():
 		return "not yet"
 	}
 	return printable.Cell(v)

@@ -12,7 +12,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -96,7 +96,7 @@ type layerStats struct {
 	Digest   digest.Digest `json:"digest"`
 	Size     int64         `json:"size"`     // compressed
 	Cached   int64         `json:"cached"`   // bytes of it on disk, as far as this mount knows
-	Verified string        `json:"verified"` // as blobcache.Verification has it
+	Verified string        `json:"verified"` // as cache.Verification has it
 	traffic
 	reads
 }
@@ -134,7 +134,7 @@ type prefetchState struct {
 // A teller makes the stats of a mount that is served by this process.
 type teller struct {
 	about mountStats // what does not change
-	cache *blobcache.Cache
+	cache *cache.Cache
 	tree  *fs.Tree
 	net   *network
 
@@ -143,13 +143,13 @@ type teller struct {
 	paths    []fusefs.FastPath
 }
 
-func newTeller(e *env, img *remote.Image, t *fs.Tree, dir string, cache *blobcache.Cache) *teller {
+func newTeller(e *env, img *remote.Image, t *fs.Tree, dir string, disk *cache.Cache) *teller {
 	return &teller{
 		about: mountStats{
 			Image: img.Source.Name(), Manifest: img.Descriptor.Digest, Platform: platformText(img.Platform), Dir: dir,
-			CacheDir: cache.Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: e.offline,
+			CacheDir: disk.Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: e.offline,
 		},
-		cache: cache, tree: t, net: &e.network, prefetch: prefetchState{State: "off"}, paths: []fusefs.FastPath{},
+		cache: disk, tree: t, net: &e.network, prefetch: prefetchState{State: "off"}, paths: []fusefs.FastPath{},
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -73,11 +73,11 @@ func openedTree(cacheDir string) (*fs.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := blobcache.Open(cacheDir, nil)
+	disk, err := cache.Open(cacheDir, nil)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := fs.OpenLayers(ctx, img, &fs.Options{Cache: cache})
+	opened, err := fs.OpenLayers(ctx, img, &fs.Options{Cache: disk})
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@
 // docs/registries.md has the rules.
 //
 // No registry verifies a range, so neither can a reader here: whoever reads
-// blobs checks the bytes against digests of its own (see blobcache). What
+// blobs checks the bytes against digests of its own (see package cache). What
 // Fetch returns is checked against its descriptor.
 //
 // The errors are the sentinels of package remote, wrapped; their texts carry

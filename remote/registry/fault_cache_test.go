@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -33,20 +33,20 @@ func testCachedFault(t *testing.T, tc faultCase, proto string) {
 		opts.ReadTimeout = time.Second // and so long the server is left alone
 	}
 	trust(t, s, opts)
-	cache, err := blobcache.Open(t.TempDir(), nil)
+	disk, err := cache.Open(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := open(t, s, opts)
 	t.Cleanup(func() {
-		if err := cache.Close(); err != nil {
+		if err := disk.Close(); err != nil {
 			t.Errorf("closing the cache: %v", err)
 		}
 	})
 	content, other := noise(1, blobSize), noise(2, blobSize)
 	desc := s.PutBlob(ocispec.MediaTypeImageLayer, content)
-	b := cachedOf(t, cache, blobOf(t, r, desc), content)
-	o := cachedOf(t, cache, blobOf(t, r, s.PutBlob(ocispec.MediaTypeImageLayer, other)), other)
+	b := cachedOf(t, disk, blobOf(t, r, desc), content)
+	o := cachedOf(t, disk, blobOf(t, r, s.PutBlob(ocispec.MediaTypeImageLayer, other)), other)
 	for blob, data := range map[remote.Blob][]byte{b: content, o: other} {
 		if err := check(t.Context(), blob, data, 0, 10); err != nil {
 			t.Fatalf("read before the fault: %v", err)
@@ -89,7 +89,7 @@ func testCachedFault(t *testing.T, tc faultCase, proto string) {
 	})
 	time.AfterFunc(2*time.Millisecond, cancel)
 	wg.Wait()
-	verifyCached(t, cache, desc, content)
+	verifyCached(t, disk, desc, content)
 	// One fetch a chunk: readers share it, and what they meet.
 	asked := 0
 	for _, r := range s.Requests(registrytest.Blob, registrytest.CDN) {
@@ -104,21 +104,21 @@ func testCachedFault(t *testing.T, tc faultCase, proto string) {
 	if err := check(t.Context(), b, content, 0, blobSize); err != nil {
 		t.Errorf("read after the fault: %v", err)
 	}
-	verifyCached(t, cache, desc, content)
+	verifyCached(t, disk, desc, content)
 }
 
 // cachedOf returns a blob by way of a cache that knows what is right.
-func cachedOf(t *testing.T, cache *blobcache.Cache, b remote.Blob, content []byte) remote.Blob {
+func cachedOf(t *testing.T, disk *cache.Cache, b remote.Blob, content []byte) remote.Blob {
 	t.Helper()
-	cached, err := cache.Blob(b, chunksOf(content))
+	cached, err := disk.Blob(b, chunksOf(content))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return cached
 }
 
-func chunksOf(content []byte) blobcache.Chunks {
-	chunks := blobcache.Chunks{Size: faultChunk}
+func chunksOf(content []byte) cache.Chunks {
+	chunks := cache.Chunks{Size: faultChunk}
 	for at := 0; at < len(content); at += faultChunk {
 		sum := sha256.Sum256(content[at:min(at+faultChunk, len(content))])
 		chunks.Sums = append(chunks.Sums, sum[:]...)
@@ -127,9 +127,9 @@ func chunksOf(content []byte) blobcache.Chunks {
 }
 
 // verifyCached checks that nothing is on disk that should not be there.
-func verifyCached(t *testing.T, cache *blobcache.Cache, desc ocispec.Descriptor, content []byte) {
+func verifyCached(t *testing.T, disk *cache.Cache, desc ocispec.Descriptor, content []byte) {
 	t.Helper()
-	got, err := cache.VerifyBlob(t.Context(), desc.Digest, desc.Size, chunksOf(content))
+	got, err := disk.VerifyBlob(t.Context(), desc.Digest, desc.Size, chunksOf(content))
 	if err != nil || got.Bad > 0 {
 		t.Errorf("the cache has %+v, error %v", got, err)
 	}

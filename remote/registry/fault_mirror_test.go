@@ -8,7 +8,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
@@ -37,13 +37,13 @@ func TestFault21BadMirror(t *testing.T) {
 					}
 					return registry.Credential{}, nil
 				}
-				cache, err := blobcache.Open(t.TempDir(), nil)
+				disk, err := cache.Open(t.TempDir(), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				r := open(t, upstream, opts)
-				t.Cleanup(func() { cache.Close() })
-				b := cachedOf(t, cache, blobOf(t, r, desc), content)
+				t.Cleanup(func() { disk.Close() })
+				b := cachedOf(t, disk, blobOf(t, r, desc), content)
 				if err := check(t.Context(), b, content, 0, 10); err != nil || mirror.Count(registrytest.Blob) == 0 {
 					t.Fatalf("by way of the mirror: error %v, %d requests there", err, mirror.Count(registrytest.Blob))
 				}
@@ -64,7 +64,7 @@ func TestFault21BadMirror(t *testing.T) {
 				if err := check(t.Context(), b, content, 0, blobSize); err != nil {
 					t.Error(err)
 				}
-				verifyCached(t, cache, desc, content)
+				verifyCached(t, disk, desc, content)
 			})
 		})
 	}

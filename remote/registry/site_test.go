@@ -19,7 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
@@ -33,18 +33,18 @@ func TestMirrorWrongBytes(t *testing.T) {
 	}
 	liar := m.mirrors[0]
 	liar.Inject(registrytest.Blob, registrytest.Always(registrytest.FlipBit()))
-	cache, err := blobcache.Open(t.TempDir(), nil)
+	disk, err := cache.Open(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cache.Close()
+	defer disk.Close()
 	r := open(t, m.upstream, m.opts)
-	chunks := blobcache.Chunks{Size: 4096}
+	chunks := cache.Chunks{Size: 4096}
 	for i := 0; i < len(m.content); i += 4096 {
 		sum := sha256.Sum256(m.content[i : i+4096])
 		chunks.Sums = append(chunks.Sums, sum[:]...)
 	}
-	b, err := cache.Blob(blobOf(t, r, m.layer), chunks)
+	b, err := disk.Blob(blobOf(t, r, m.layer), chunks)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
@@ -28,13 +28,13 @@ type spooling struct {
 	s       *registrytest.Server
 	opts    *registry.Options
 	client  *registry.Client
-	cache   *blobcache.Cache
+	cache   *cache.Cache
 	content []byte
 	desc    ocispec.Descriptor
 	blob    remote.Blob
 }
 
-func newSpooling(t *testing.T, s *registrytest.Server, opts *registry.Options, cacheDir string, cacheOpts *blobcache.Options) *spooling {
+func newSpooling(t *testing.T, s *registrytest.Server, opts *registry.Options, cacheDir string, cacheOpts *cache.Options) *spooling {
 	t.Helper()
 	opts.SpoolDir = t.TempDir()
 	g := &spooling{t: t, s: s, opts: opts, client: registry.New(opts), content: noise(1, 1<<20)}
@@ -46,14 +46,14 @@ func newSpooling(t *testing.T, s *registrytest.Server, opts *registry.Options, c
 	return g
 }
 
-func openCache(t *testing.T, dir string, opts *blobcache.Options) *blobcache.Cache {
+func openCache(t *testing.T, dir string, opts *cache.Options) *cache.Cache {
 	t.Helper()
-	cache, err := blobcache.Open(dir, opts)
+	disk, err := cache.Open(dir, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cache.Close() })
-	return cache
+	t.Cleanup(func() { disk.Close() })
+	return disk
 }
 
 func (g *spooling) read(off, n int) {
@@ -130,7 +130,7 @@ func TestSpoolTakenIn(t *testing.T) {
 		g.asked(1)
 		g.fetched(len(g.content))
 		verifyCached(t, g.cache, g.desc, g.content)
-		if !eventually(func() bool { return g.cache.Verification(g.desc.Digest) == blobcache.VerifiedWhole }) {
+		if !eventually(func() bool { return g.cache.Verification(g.desc.Digest) == cache.VerifiedWhole }) {
 			t.Error("the digest of the whole was not checked")
 		}
 		s.Inject(registrytest.Blob, registrytest.Always(registrytest.Status(404)))
@@ -203,7 +203,7 @@ func TestSpoolNotTakenIn(t *testing.T) {
 					dir = filepath.Join(smallDisk(t, tt.disk), "cache")
 				}
 				var warned lines
-				g := newSpooling(t, s, opts, dir, &blobcache.Options{Budget: tt.budget, Warnf: warned.printf})
+				g := newSpooling(t, s, opts, dir, &cache.Options{Budget: tt.budget, Warnf: warned.printf})
 				s.Inject(registrytest.Blob, nil)
 				old := noise(2, 200_000)
 				o := cachedOf(t, g.cache, blobOf(t, g.client.Repository(reference(s)), s.PutBlob(ocispec.MediaTypeImageLayer, old)), old)

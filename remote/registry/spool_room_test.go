@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
@@ -25,10 +25,10 @@ func TestSpoolInBudget(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
 				var warned lines
-				cache := openCache(t, t.TempDir(), &blobcache.Options{Budget: tt.budget, Warnf: warned.printf})
-				opts.SpoolFailed = cache.WarnDisk
+				disk := openCache(t, t.TempDir(), &cache.Options{Budget: tt.budget, Warnf: warned.printf})
+				opts.SpoolFailed = disk.WarnDisk
 				opts.NewTemp = func(size int64) (remote.TempFile, error) {
-					f, err := cache.NewTempFile(&blobcache.TempOptions{Size: size})
+					f, err := disk.NewTempFile(&cache.TempOptions{Size: size})
 					if err != nil {
 						return nil, err
 					}
@@ -48,11 +48,11 @@ func TestSpoolInBudget(t *testing.T) {
 				if tt.kept {
 					want = int64(len(g.content))
 				}
-				if n := cache.Stats().Temporary; n != want {
+				if n := disk.Stats().Temporary; n != want {
 					t.Errorf("%d bytes are temporary, want %d", n, want)
 				}
-				if used, err := cache.Usage(); err != nil || used+cache.Stats().Temporary > tt.budget {
-					t.Errorf("%d bytes on disk, the budget is %d; %v", used+cache.Stats().Temporary, tt.budget, err)
+				if used, err := disk.Usage(); err != nil || used+disk.Stats().Temporary > tt.budget {
+					t.Errorf("%d bytes on disk, the budget is %d; %v", used+disk.Stats().Temporary, tt.budget, err)
 				}
 				if all := warned.all(); strings.Count(all, "\n") > 0 || (all == "") != tt.kept {
 					t.Errorf("warned: %q", all)
@@ -60,7 +60,7 @@ func TestSpoolInBudget(t *testing.T) {
 				if err := g.client.Close(); err != nil {
 					t.Error(err)
 				}
-				if n := cache.Stats().Temporary; n != 0 {
+				if n := disk.Stats().Temporary; n != 0 {
 					t.Errorf("%d bytes are temporary when the client is closed", n)
 				}
 			})

@@ -19,7 +19,7 @@ import (
 	imagefs "github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/blobcache"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // loadCommand makes this program load an image and tell what that took:
@@ -77,15 +77,15 @@ func (b *bench) loadImage(name string, layers []layerFile, wantMs, wantMB float6
 	if err != nil {
 		return err
 	}
-	cache := filepath.Join(dir, "cache")
+	disk := filepath.Join(dir, "cache")
 	b.logf("indexing %s", name)
-	entries, err := indexInto(b.ctx, cache, layers)
+	entries, err := indexInto(b.ctx, disk, layers)
 	if err != nil {
 		return err
 	}
 	var results []loaded
 	for range b.runs {
-		r, err := b.loadCold(cache, list)
+		r, err := b.loadCold(disk, list)
 		if err != nil {
 			return err
 		}
@@ -99,16 +99,16 @@ func (b *bench) loadImage(name string, layers []layerFile, wantMs, wantMB float6
 
 // loadCold loads an image in a new process, when its indexes have left the
 // page cache (except where the file system has no other place for them).
-func (b *bench) loadCold(cache, list string) (loaded, error) {
+func (b *bench) loadCold(disk, list string) (loaded, error) {
 	var r loaded
-	if err := dropPages(filepath.Join(cache, "indexes")); err != nil {
+	if err := dropPages(filepath.Join(disk, "indexes")); err != nil {
 		return r, err
 	}
 	program, err := os.Executable()
 	if err != nil {
 		return r, err
 	}
-	cmd := exec.CommandContext(b.ctx, program, loadCommand, cache, list)
+	cmd := exec.CommandContext(b.ctx, program, loadCommand, disk, list)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -135,20 +135,20 @@ func dropPages(dir string) error {
 // indexInto fills a cache directory with the indexes of layers, and returns
 // how many entries those have.
 func indexInto(ctx context.Context, dir string, layers []layerFile) (int, error) {
-	cache, err := blobcache.Open(dir, nil)
+	disk, err := cache.Open(dir, nil)
 	if err != nil {
 		return 0, err
 	}
 	entries := 0
 	err = withImage(layers, func(img *remote.Image) error {
-		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: cache})
+		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: disk})
 		for _, l := range opened {
 			entries += l.Index.NumEntries()
 			err = errors.Join(err, l.Index.Close())
 		}
 		return err
 	})
-	return entries, errors.Join(err, cache.Close())
+	return entries, errors.Join(err, disk.Close())
 }
 
 // withImage makes an image of layers in files, and closes them afterwards.
@@ -193,13 +193,13 @@ func loadOnce(ctx context.Context, dir, list string) (loaded, error) {
 	if err := json.Unmarshal(data, &layers); err != nil {
 		return r, err
 	}
-	cache, err := blobcache.Open(dir, nil)
+	disk, err := cache.Open(dir, nil)
 	if err != nil {
 		return r, err
 	}
 	err = withImage(layers, func(img *remote.Image) error {
 		before, begun := heapInUse(), time.Now()
-		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: cache})
+		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: disk})
 		if err != nil {
 			return err
 		}
@@ -219,7 +219,7 @@ func loadOnce(ctx context.Context, dir, list string) (loaded, error) {
 		}
 		return err
 	})
-	return r, errors.Join(err, cache.Close())
+	return r, errors.Join(err, disk.Close())
 }
 
 func heapInUse() int64 {

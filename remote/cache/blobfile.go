@@ -1,0 +1,325 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/beneath"
+	"github.com/imgfs/imgfs/remote/seal"
+)
+
+// docs/cache-format.md, "Blob files".
+const (
+	footerMagic = "imgfsblb"
+	footerSize  = 64
+	epochOff    = 24 // in the footer
+	wordSize    = 4
+	blockSize   = 4096
+
+	maxChunk = 16 << 20
+
+	// sealBlock is the length of the pieces of a chunk that are sealed, and
+	// read back, each for itself: a divisor of most chunks.
+	sealBlock = 16 << 10
+
+	// noteAfter is how old, in seconds, a chunk's state word gets before its
+	// use is noted again. What it costs is one small write a chunk in that
+	// time; the order in which chunks are removed is as exact as it.
+	noteAfter = 10
+)
+
+// A layout says where the parts of a blob file lie.
+type layout struct {
+	size, chunk int64 // of the blob, and of its chunks
+}
+
+func (l layout) valid() bool {
+	// The bound on size leaves room for what stands behind the data.
+	return l.chunk > 0 && l.chunk <= maxChunk && l.chunk%blockSize == 0 && l.size >= 0 && l.size < 1<<60
+}
+
+// chunks returns the number of chunks.
+func (l layout) chunks() int64 { return (l.size + l.chunk - 1) / l.chunk }
+
+// bounds returns where chunk k begins and ends in the blob.
+func (l layout) bounds(k int64) (off, end int64) {
+	return k * l.chunk, min((k+1)*l.chunk, l.size)
+}
+
+// word returns the offset of chunk k's state word.
+func (l layout) word(k int64) int64 {
+	return (l.size+blockSize-1)/blockSize*blockSize + wordSize*k
+}
+
+func (l layout) footer() int64 { return l.word(l.chunks()) }
+
+func (l layout) fileSize() int64 { return l.footer() + footerSize }
+
+func (l layout) encodeFooter(epoch uint64) []byte {
+	p := make([]byte, footerSize)
+	copy(p, footerMagic)
+	binary.LittleEndian.PutUint32(p[8:], version)
+	binary.LittleEndian.PutUint32(p[12:], uint32(l.chunk))
+	binary.LittleEndian.PutUint64(p[16:], uint64(l.size))
+	binary.LittleEndian.PutUint64(p[epochOff:], epoch)
+	return p
+}
+
+// readFooter returns what f says of itself; false if it is not a blob file.
+func readFooter(f *os.File) (l layout, epoch uint64, ok bool) {
+	st, err := f.Stat()
+	if err != nil || st.Size() < footerSize {
+		return layout{}, 0, false
+	}
+	var p [footerSize]byte
+	if _, err := f.ReadAt(p[:], st.Size()-footerSize); err != nil {
+		return layout{}, 0, false
+	}
+	l.chunk = int64(binary.LittleEndian.Uint32(p[12:]))
+	l.size = int64(binary.LittleEndian.Uint64(p[16:]))
+	epoch = binary.LittleEndian.Uint64(p[epochOff:])
+	ok = string(p[:8]) == footerMagic && binary.LittleEndian.Uint32(p[8:]) == version &&
+		l.valid() && l.fileSize() == st.Size()
+	return l, epoch, ok
+}
+
+// newEpoch returns the epoch of a new file: not 0, and none that another file
+// in its place has had.
+func newEpoch() uint64 { return uint64(time.Now().UnixNano()) }
+
+// stamp is the state word of a chunk that is used now.
+func stamp() uint32 { return max(uint32(time.Now().Unix()), 1) }
+
+// A blobFile is an open blob file at one epoch: as long as the file has this
+// epoch, nothing has gone that was in it. It is safe for concurrent use.
+//
+// It is not closed when it is replaced, since readers may be using it: the
+// runtime closes it when the last one is through.
+type blobFile struct {
+	layout
+	f     *os.File
+	epoch uint64
+	// unsure: chunks may be removed without the epoch saying so, as the lock
+	// of the file was not taken.
+	unsure bool
+	// sound is not 0 for each chunk whose bytes this process has checked, or
+	// written, in this epoch: it is the state word that it knows. What is read
+	// of it must still be the bytes that are sealed.
+	sound  []atomic.Uint32
+	sealed *seal.Table
+}
+
+// track makes room for what becomes known of the chunks.
+func (b *blobFile) track() {
+	block := int64(sealBlock)
+	if b.chunk%block != 0 {
+		block = blockSize
+	}
+	b.sound, b.sealed = make([]atomic.Uint32, b.chunks()), seal.NewTable(seal.NewKey(), b.size, block)
+}
+
+// errNoFile: there is no blob file, and none is to be made.
+var errNoFile = errors.New("no blob file")
+
+// A blobMode says what a blob file is opened for.
+type blobMode int
+
+const (
+	blobRead blobMode = iota // nothing is changed
+	blobUse                  // as far as it is there
+	blobMake                 // and is made, if it is not
+)
+
+func (m blobMode) flags() int {
+	return [...]int{os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREATE}[m]
+}
+
+// openBlobFile opens the file of a blob. If there is none, or one that does
+// not fit, it makes an empty one, or returns errNoFile if it is not to.
+func openBlobFile(d *beneath.Dir, name string, l layout, how blobMode) (*blobFile, error) {
+	// Each turn but the last means that another process replaced the file
+	// at that moment, or that one that did not fit was removed.
+	for range 100 {
+		f, err := d.OpenFile(name, how.flags())
+		if how == blobMake && isRefused(err) && d.Remove(name) == nil {
+			continue // it was of no use to anybody who may write here
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errNoFile
+		}
+		if err != nil {
+			return nil, err
+		}
+		b := &blobFile{layout: l, f: f}
+		if b.epoch, err = b.prepare(d, name, how); b.epoch != 0 {
+			b.track()
+			return b, nil
+		}
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s is replaced all the time", d.Path(name))
+}
+
+// prepare makes sure, under the file's lock, that it is the blob file of this
+// name and fits the layout, and returns its epoch. It returns 0 if the name must
+// be opened again, or given up because of err.
+func (b *blobFile) prepare(d *beneath.Dir, name string, how blobMode) (uint64, error) {
+	if err := b.lock(how); err != nil {
+		return 0, &fs.PathError{Op: "flock", Path: b.f.Name(), Err: err}
+	}
+	defer flock(b.f, unix.LOCK_UN)
+	if !d.Is(b.f, name) {
+		return 0, nil
+	}
+	have, epoch, ok := readFooter(b.f)
+	switch {
+	case ok && have == b.layout && epoch != 0:
+		return epoch, nil
+	case how == blobRead:
+		return 0, errNoFile
+	}
+	st, err := b.f.Stat()
+	if err == nil && st.Size() == 0 && how == blobMake {
+		return initFile(b.f, b.layout)
+	}
+	retire(b.f)
+	if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	return 0, nil
+}
+
+// lock takes the file's lock. Where there are none, and of a file that is not
+// to be changed, it makes the file one of which each chunk is checked each time.
+func (b *blobFile) lock(how blobMode) error {
+	if how == blobRead {
+		b.unsure = true // others' locks are not to be taken
+		return nil
+	}
+	err := lockSoon(b.f)
+	if noLocks(err) {
+		b.unsure, err = true, nil
+	}
+	return err
+}
+
+// initFile makes an empty file a blob file without chunks.
+func initFile(f *os.File, l layout) (uint64, error) {
+	epoch := newEpoch()
+	if _, err := f.WriteAt(l.encodeFooter(epoch), l.footer()); err != nil {
+		// An empty file is what the next one to open it can deal with.
+		f.Truncate(0)
+		return 0, err
+	}
+	return epoch, nil
+}
+
+func writeEpoch(f *os.File, l layout, epoch uint64) error {
+	_, err := f.WriteAt(binary.LittleEndian.AppendUint64(nil, epoch), l.footer()+epochOff)
+	return err
+}
+
+// retire tells all who have the file open that it is no longer the blob's.
+func retire(f *os.File) {
+	if l, _, ok := readFooter(f); ok {
+		// If this fails they go on with a file that has lost its name.
+		_ = writeEpoch(f, l, 0)
+	}
+}
+
+// current reports whether the file still has the epoch it was opened at. If
+// so, nobody has taken anything away from it.
+func (b *blobFile) current() bool {
+	var p [8]byte
+	_, err := b.f.ReadAt(p[:], b.footer()+epochOff)
+	return err == nil && binary.LittleEndian.Uint64(p[:]) == b.epoch
+}
+
+// present returns the state words of the chunks from first to end; 0 for a
+// chunk that is not there.
+func (b *blobFile) present(first, end int64) []uint32 {
+	words := make([]uint32, end-first)
+	p := make([]byte, wordSize*len(words))
+	n, _ := b.f.ReadAt(p, b.word(first))
+	for i := range n / wordSize {
+		words[i] = binary.LittleEndian.Uint32(p[wordSize*i:])
+	}
+	return words
+}
+
+func (b *blobFile) setWord(k int64, w uint32) error {
+	_, err := b.f.WriteAt(binary.LittleEndian.AppendUint32(nil, w), b.word(k))
+	return err
+}
+
+// setSound says that chunk k is data, which has been checked and is being used.
+func (b *blobFile) setSound(k int64, data []byte) {
+	if b.unsure {
+		if w, now := b.present(k, k+1)[0], stamp(); w != 0 && now-w >= noteAfter {
+			_ = b.setWord(k, now)
+		}
+		return
+	}
+	b.sealed.Seal(k*b.chunk, data)
+	if b.sound[k].CompareAndSwap(0, b.present(k, k+1)[0]) {
+		b.touch(k, k+1)
+	}
+}
+
+func (b *blobFile) clearSound(k int64)   { b.sound[k].Store(0) }
+func (b *blobFile) isSound(k int64) bool { return b.sound[k].Load() != 0 }
+
+// touch notes that the sound chunks from first to end are being used, if the
+// last note is old.
+func (b *blobFile) touch(first, end int64) {
+	now := stamp()
+	for k := first; k < end; k++ {
+		// Also a word of the future is set right.
+		word := b.sound[k].Load()
+		if word != 0 && now-word >= noteAfter && b.sound[k].CompareAndSwap(word, now) {
+			_ = b.setWord(k, now) // it only says what to remove first
+		}
+	}
+}
+
+// hollow reports whether there is nothing at all where chunk k should be: its
+// state word was written while the chunk was removed, which is no damage.
+func (b *blobFile) hollow(k int64) bool {
+	off, end := b.bounds(k)
+	at, err := unix.Seek(int(b.f.Fd()), off, unix.SEEK_DATA)
+	return errors.Is(err, unix.ENXIO) || err == nil && at >= blocks(end)
+}
+
+// readSound reads p from off, if all chunks from first to end are sound, and
+// what is read of them is what was checked. The range must lie in these chunks.
+func (b *blobFile) readSound(p []byte, off, first, end int64) bool {
+	for k := first; k < end; k++ {
+		if !b.isSound(k) {
+			return false
+		}
+	}
+	if !b.sealed.Read(b.f, p, off) {
+		// They may be right all the same: who wants them checks them whole.
+		for k := first; k < end; k++ {
+			b.clearSound(k)
+		}
+		return false
+	}
+	// Bytes that were removed had not been what was checked. But who goes on
+	// with a file that is not the blob's any more keeps it on the disk.
+	if !b.current() {
+		return false
+	}
+	b.touch(first, end)
+	return true
+}

@@ -1,0 +1,392 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxDefaultBudget = 10 << 30
+
+	maxBatch = 4 << 20   // of room that is leased at a time
+	maxSlack = 256 << 20 // of room that is made at a time
+
+	// loanTime is how long what MakeRoom gave may take to be written.
+	loanTime = 10 * time.Second
+	// fullTime is how long a full directory is left alone by those who come
+	// often.
+	fullTime = time.Second
+)
+
+// errNoRoom: the budget is used up, and nothing more may be removed.
+var errNoRoom = errors.New("the cache is full")
+
+// DefaultBudget is for Options.Budget where the user says nothing: 10 GiB, or a
+// tenth of what the disk has free besides what the directory takes already, if
+// that is less.
+const DefaultBudget = -1
+
+// defaultBudget returns what DefaultBudget means for this directory.
+func (c *Cache) defaultBudget() int64 {
+	st, err := c.files.Statfs()
+	if err != nil {
+		return maxDefaultBudget
+	}
+	used, known := knownUse(c.files)
+	if !known {
+		inv, _ := walk(c.files)
+		used = inv.total
+	}
+	free := min(st.Bavail, math.MaxInt64/2/uint64(st.Bsize)) * uint64(st.Bsize)
+	return min(maxDefaultBudget, (int64(free)+used)/10)
+}
+
+// Budget returns how many bytes the directory may take, 0 for any.
+func (c *Cache) Budget() int64 { return c.budget.limit }
+
+// MakeRoom counts n more bytes as used, for a file that somebody else is about
+// to write below the directory, and removes what was used least recently if
+// the budget needs it. It reports whether the bytes may be written; they
+// should be within ten seconds.
+func (c *Cache) MakeRoom(n int64) bool {
+	if n < 0 || n > maxSpace || c.saysReadOnly() {
+		return false
+	}
+	n = fileRoom(n)
+	if !c.budget.take(n, rule{indexes: true}) {
+		return false
+	}
+	c.budget.lend(n)
+	return true
+}
+
+// blocks rounds up to what n bytes take on disk.
+func blocks(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
+
+// fileRoom is what n bytes of a file take at most, with a block for what the
+// file system adds: the file's map, or its directory.
+func fileRoom(n int64) int64 { return blocks(n) + blockSize }
+
+// put stores n bytes of chunks by calling write, if budget and disk take them
+// by the rule, and reports whether they did. write is called once more if the
+// disk was full.
+func (c *Cache) put(n int64, r rule, write func() error) bool {
+	if !c.mayKeep() {
+		return false
+	}
+	stored, err := c.within(fileRoom(n), r, write)
+	if err != nil {
+		c.diskFailed(err)
+	}
+	return stored
+}
+
+// openBlob is openBlobFile for the blob d; a file is made only if budget and
+// disk take it.
+func (c *Cache) openBlob(d digest.Digest, l layout, create bool) (*blobFile, error) {
+	name, how := c.path(blobsDir, d), blobUse
+	if c.readOnly != nil {
+		how = blobRead
+	}
+	f, err := openBlobFile(c.files, name, l, how)
+	if err == nil && f.unsure && how != blobRead {
+		c.warnLocks()
+	}
+	if !create || !errors.Is(err, errNoFile) {
+		return f, err
+	}
+	made, err := c.within(fileRoom(footerSize), rule{often: true}, func() (err error) {
+		f, err = openBlobFile(c.files, name, l, blobMake)
+		return err
+	})
+	if !made && err == nil {
+		err = errNoFile
+	}
+	return f, err
+}
+
+// keepFile is writeFile, if budget and disk take it.
+func (c *Cache) keepFile(name string, data []byte) {
+	if !c.mayWrite() {
+		return
+	}
+	_, err := c.within(fileRoom(int64(len(data))), rule{indexes: true}, func() error { return writeFile(c.files, name, data) })
+	if err != nil {
+		c.diskFailed(err)
+	}
+}
+
+// within writes what takes at most n bytes on disk, if the budget has room for
+// it or can get it by the rule. On a full disk it makes some room and tries
+// once more. It reports whether the write was done; the error is the disk's.
+func (c *Cache) within(n int64, r rule, write func() error) (bool, error) {
+	if !c.budget.take(n, r) {
+		return false, nil
+	}
+	defer c.budget.done(n)
+	if c.unmarked.Load() && writeVersion(c.files) == nil {
+		c.unmarked.Store(false)
+	}
+	err := write()
+	if isFull(err) && c.budget.freeSome(r) {
+		err = write()
+	}
+	return err == nil, err
+}
+
+// isFull reports whether err says that the disk, or the user's share of it, is
+// full.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// A budget keeps what one Cache writes within its bounds: docs/cache-format.md,
+// "The budget". It is safe for concurrent use.
+type budget struct {
+	c     *Cache
+	limit int64 // 0: none
+	boot  [16]byte
+
+	mu    sync.Mutex
+	left  int64 // of the lease
+	held  int64 // taken off it, and being written, or in files without a name
+	temps int64 // of held, what is in files without a name
+	alone int64 // in such files elsewhere, which no other process counts
+	loans []loan
+	full  time.Time // until then there is no room for those who come often
+	runs  series
+
+	// refill is held while the lease is extended, which others wait for.
+	refill sync.Mutex
+	space  spaceFile // guarded by refill
+}
+
+// A loan is room that somebody else may be filling.
+type loan struct {
+	n     int64
+	until time.Time
+}
+
+func newBudget(c *Cache, limit int64) *budget {
+	b := &budget{c: c, limit: max(limit, 0), boot: bootID()}
+	b.space = spaceFile{dir: c.files, wait: spaceWait, lease: -1, temps: b.temporary}
+	return b
+}
+
+// take takes n bytes off the lease, and extends it if need be. done must be
+// called when they have been written.
+func (b *budget) take(n int64, r rule) bool {
+	if b.limit == 0 || b.fromLease(n) {
+		return true
+	}
+	b.refill.Lock()
+	defer b.refill.Unlock()
+	if b.fromLease(n) {
+		return true
+	}
+	// What is left is put aside, so that nobody takes it meanwhile.
+	b.mu.Lock()
+	if r.often && time.Now().Before(b.full) {
+		b.mu.Unlock()
+		return false
+	}
+	have := b.left
+	b.left = 0
+	b.held += have
+	b.mu.Unlock()
+
+	need := n - have
+	grant, err := b.extend(need, r)
+	if isFull(err) && b.freeSomeLocked(r) {
+		grant, err = b.extend(need, r)
+	}
+	b.mu.Lock()
+	if err == nil {
+		b.held += need
+		b.left += grant - need
+	} else {
+		b.held -= have
+		b.left += have
+		if r.often {
+			b.full = time.Now().Add(fullTime)
+		}
+	}
+	b.mu.Unlock()
+	if err != nil && !errors.Is(err, errNoRoom) && !errors.Is(err, errBusy) {
+		b.c.diskFailed(err)
+	}
+	return err == nil
+}
+
+func (b *budget) fromLease(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left < n {
+		return false
+	}
+	b.left -= n
+	b.held += n
+	return true
+}
+
+// done says that n bytes that were taken are on disk, or never will be.
+func (b *budget) done(n int64) {
+	if b.limit > 0 {
+		b.mu.Lock()
+		b.held -= n
+		b.mu.Unlock()
+	}
+}
+
+// lend says that n bytes that were taken will be on disk soon.
+func (b *budget) lend(n int64) {
+	if b.limit > 0 {
+		b.mu.Lock()
+		b.held -= n
+		b.loans = append(b.loans, loan{n, time.Now().Add(loanTime)})
+		b.mu.Unlock()
+	}
+}
+
+// outstanding returns how much may still be written on account of what was
+// leased.
+func (b *budget) outstanding() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.left + b.held
+	now := time.Now()
+	b.loans = slices.DeleteFunc(b.loans, func(l loan) bool { return now.After(l.until) })
+	for _, l := range b.loans {
+		n += l.n
+	}
+	return n
+}
+
+// extend leases at least need bytes more, and returns how many. The caller has
+// refill.
+func (b *budget) extend(need int64, r rule) (int64, error) {
+	if need > b.limit {
+		return 0, errNoRoom
+	}
+	mine := b.outstanding()
+	if err := b.space.lock(); err != nil {
+		return 0, err
+	}
+	defer b.space.unlock()
+	rec, err := b.space.read(b.boot)
+	if err != nil {
+		return 0, err
+	}
+	// What files without a name take is no room that waits to be written.
+	waiting := rec.leases - rec.temps + mine - b.temporary()
+	grant := max(need, min(maxBatch, b.limit/64, b.limit/8-waiting))
+	if rec.known && rec.used+grant <= b.limit && rec.used-rec.walked <= b.limit/16 {
+		return grant, b.space.write(b.boot, rec.used+grant, rec.walked, mine+grant)
+	}
+	inv, err := walk(b.c.files)
+	if err != nil {
+		return 0, err
+	}
+	used := inv.total + rec.leases + mine
+	if used+grant > b.limit {
+		slack := min(b.limit/20, maxSlack)
+		e := eviction{inv: inv, rule: r, want: used + grant + slack - b.limit, must: used - b.limit}
+		used -= e.run()
+	}
+	if used+grant > b.limit {
+		grant = need
+	}
+	if used+grant > b.limit {
+		b.c.warnOthers(inv.others, used+grant-b.limit)
+		if err := b.space.write(b.boot, used, used, mine); err != nil {
+			return 0, err
+		}
+		return 0, errNoRoom
+	}
+	return grant, b.space.write(b.boot, used+grant, used+grant, mine+grant)
+}
+
+// freeSome removes a part of what the directory holds, whatever the budget:
+// the disk is full.
+func (b *budget) freeSome(r rule) bool {
+	b.refill.Lock()
+	defer b.refill.Unlock()
+	return b.freeSomeLocked(r)
+}
+
+func (b *budget) freeSomeLocked(r rule) bool {
+	if b.space.lock() != nil {
+		return false
+	}
+	defer b.space.unlock()
+	inv, err := walk(b.c.files)
+	if err != nil {
+		return false
+	}
+	e := eviction{inv: inv, rule: r, want: min(inv.total/10, 64<<20)}
+	return e.run() > 0
+}
+
+// close gives back what is left of the lease.
+func (b *budget) close() {
+	b.refill.Lock()
+	defer b.refill.Unlock()
+	defer b.space.close()
+	b.space.wait = giveBackWait
+	if b.space.lease < 0 || b.space.lock() != nil || b.space.lease < 0 {
+		return
+	}
+	defer b.space.unlock()
+	b.mu.Lock()
+	left := b.left
+	b.left = 0
+	b.mu.Unlock()
+	if rec, err := b.space.read(b.boot); err == nil && rec.known {
+		// If it fails the next walk finds it.
+		_ = b.space.write(b.boot, rec.used-left, rec.walked-left, b.outstanding())
+	}
+}
+
+// recount makes the space file say what is true after things were removed. The
+// caller has refill and the space lock.
+func (b *budget) recount() (inventory, error) {
+	mine := b.outstanding()
+	rec, err := b.space.read(b.boot)
+	if err != nil {
+		return inventory{}, err
+	}
+	inv, err := walk(b.c.files)
+	if err != nil {
+		return inventory{}, err
+	}
+	used := inv.total + rec.leases + mine
+	return inv, b.space.write(b.boot, used, used, mine)
+}
+
+// locked calls do with the space lock held. It waits longer than a writer: the
+// user has asked for it.
+func (b *budget) locked(do func() error) error {
+	b.refill.Lock()
+	defer b.refill.Unlock()
+	err := b.space.lock()
+	for range 10 {
+		if !errors.Is(err, errBusy) {
+			break
+		}
+		err = b.space.lock()
+	}
+	if err != nil {
+		return fmt.Errorf("cache directory %s: %w", b.c.dir, err)
+	}
+	defer b.space.unlock()
+	// This gives the file the size that it will have.
+	if _, err := b.space.read(b.boot); err != nil {
+		return err
+	}
+	return do()
+}

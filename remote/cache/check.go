@@ -1,0 +1,261 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// A BlobCheck is the result of VerifyBlob.
+type BlobCheck struct {
+	Checked, Bad int64 // chunks
+	BadBytes     int64
+	// Refuted: the chunks are not those of the blob. Whatever they come from is wrong.
+	Refuted bool
+}
+
+// VerifyBlob reads every chunk of a blob that is on disk and checks it; chunks
+// that are wrong are removed. If all are there and right it checks the digest
+// of the whole too: if that is wrong the index lied, all of them count as bad,
+// and the blob is removed. A file that is no blob file, or that of another blob,
+// counts as one bad chunk.
+//
+// Others may use the directory meanwhile; what they remove is not counted. The
+// error is ctx.Err(), that the chunks do not fit the blob, or that the disk fails.
+func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chunks Chunks) (check BlobCheck, err error) {
+	if err := d.Validate(); err != nil {
+		return check, fmt.Errorf("blob %q: %w", d, err)
+	}
+	l, err := chunks.layout(d, size)
+	if err != nil {
+		return check, err
+	}
+	f, err := c.files.OpenFile(c.path(blobsDir, d), os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) {
+		return check, nil
+	}
+	if err != nil {
+		return check, err
+	}
+	defer f.Close()
+	have, epoch, ok, err := lookAt(f)
+	switch {
+	case err != nil:
+		return check, err
+	case !ok, epoch != 0 && have != l:
+		// Nobody reads it: who opens it for reading makes another.
+		c.count.badStored.Add(1)
+		c.RemoveBlob(d)
+		return BlobCheck{Bad: 1}, nil
+	case epoch == 0:
+		return check, nil
+	}
+	b := &blobFile{layout: l, f: f, epoch: epoch}
+	if check, err = c.verifyChunks(ctx, b, chunks); err != nil || check.Bad > 0 || check.Checked < l.chunks() {
+		return check, err
+	}
+	s, err := c.store(d, l, chunks, false)
+	if err != nil {
+		return check, err
+	}
+	if s.checkWhole(ctx, b); s.whole.lied.Load() {
+		check.Bad, check.BadBytes, check.Refuted = check.Checked, size, true
+	}
+	return check, ctx.Err()
+}
+
+// lookAt returns what an open file says of itself. An empty one is that of a
+// blob that has nothing.
+func lookAt(f *os.File) (l layout, epoch uint64, ok bool, err error) {
+	if err := lockSoon(f); err != nil && !noLocks(err) {
+		return l, 0, false, err
+	}
+	defer flock(f, unix.LOCK_UN)
+	st, err := f.Stat()
+	if err != nil || st.Size() == 0 {
+		return l, 0, true, err
+	}
+	l, epoch, ok = readFooter(f)
+	return l, epoch, ok, nil
+}
+
+// verifyChunks checks each chunk of a blob file.
+func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (check BlobCheck, err error) {
+	buf := make([]byte, min(b.chunk, b.size))
+	right := func(k int64) (bool, error) {
+		at, stop := b.bounds(k)
+		data := buf[:stop-at]
+		if _, err := b.f.ReadAt(data, at); err != nil {
+			return false, err
+		}
+		return chunks.match(k, data), nil
+	}
+	for k := range b.layout.chunks() {
+		if err := ctx.Err(); err != nil {
+			return check, err
+		}
+		if b.present(k, k+1)[0] == 0 {
+			continue
+		}
+		// A disk that cannot read a chunk has not got it.
+		if ok, err := right(k); err == nil && ok {
+			check.Checked++
+			continue
+		}
+		removed, err := b.removeUnless(k, right)
+		if err != nil {
+			return check, err
+		}
+		if removed {
+			c.count.badStored.Add(1)
+			at, stop := b.bounds(k)
+			check.Checked++
+			check.Bad++
+			check.BadBytes += stop - at
+		}
+	}
+	return check, nil
+}
+
+// removeUnless takes chunk k away from a file, as docs/cache-format.md has it,
+// unless it is right, or gone, now that nobody else takes anything away. It
+// returns false of a chunk that was never really there, too.
+func (b *blobFile) removeUnless(k int64, right func(k int64) (bool, error)) (removed bool, err error) {
+	locked := lockSoon(b.f)
+	if locked != nil && !noLocks(locked) {
+		return false, locked
+	}
+	defer flock(b.f, unix.LOCK_UN)
+	_, epoch, ok := readFooter(b.f)
+	if !ok || epoch == 0 || b.present(k, k+1)[0] == 0 {
+		return false, nil
+	}
+	if ok, err := right(k); err == nil && ok {
+		return false, nil
+	}
+	hollow := b.hollow(k)
+	if locked != nil {
+		// The bytes stay: who opens the file now would not notice that they go.
+		return !hollow, b.setWord(k, 0)
+	}
+	if err := writeEpoch(b.f, b.layout, epoch+1); err != nil {
+		return false, err
+	}
+	if err := b.setWord(k, 0); err != nil {
+		return false, err
+	}
+	at, stop := b.bounds(k)
+	// Where there are no holes the bytes stay, and nobody believes them.
+	_ = punch(b.f, at, blocks(stop-at))
+	return !hollow, nil
+}
+
+// VerifyMeta checks manifests, configs, references, verification marks and
+// records of images, and removes those that are wrong; it returns how many files it looked at, and the
+// paths below the directory of those that it removed. Files whose names are
+// none of the cache's are left alone, and not counted.
+//
+// Others may use the directory meanwhile. The error is ctx.Err(), or that the
+// disk fails.
+func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, err error) {
+	for _, dir := range []struct {
+		name  string
+		right func(name string, data []byte) bool
+	}{
+		{metaDir, rightMeta},
+		{refsDir, c.rightRef},
+		{verifiedDir, rightMark},
+		{imagesDir, rightImage},
+	} {
+		some, wrong, err := c.verifyFiles(ctx, dir.name, dir.right)
+		checked += some
+		removed = append(removed, wrong...)
+		if err != nil {
+			return checked, removed, err
+		}
+	}
+	return checked, removed, nil
+}
+
+// verifyFiles checks the files below one directory. What cannot be read counts
+// as missing.
+func (c *Cache) verifyFiles(ctx context.Context, dir string, right func(name string, data []byte) bool) (checked int, removed []string, err error) {
+	var names []string
+	err = c.files.Walk(dir, func(name string, st *unix.Stat_t) bool {
+		if isRegular(st) && kindOf(name) != kindOther {
+			names = append(names, name)
+		}
+		return true
+	}, func(string, error) {})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, nil, err
+	}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return checked, removed, err
+		}
+		there, bad, err := c.verifyFile(name, right)
+		if there {
+			checked++
+		}
+		if bad {
+			c.count.badStored.Add(1)
+			removed = append(removed, name)
+		}
+		if err != nil {
+			return checked, removed, err
+		}
+	}
+	return checked, removed, nil
+}
+
+// verifyFile checks one file and removes it if it is wrong.
+func (c *Cache) verifyFile(name string, right func(name string, data []byte) bool) (there, bad bool, err error) {
+	f, err := c.files.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxMeta+1))
+	if err == nil && len(data) <= maxMeta && right(name, data) {
+		return true, false, nil
+	}
+	if !c.files.Is(f, name) {
+		return true, false, nil // there is another one now
+	}
+	if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return true, false, err
+	}
+	return true, true, nil
+}
+
+func rightMeta(name string, data []byte) bool {
+	d, ours := digestOf(name)
+	return ours && d.Algorithm().FromBytes(data) == d
+}
+
+func rightMark(_ string, data []byte) bool {
+	_, right := parseMark(data)
+	return right
+}
+
+func rightImage(name string, data []byte) bool {
+	img, ok := parseImage(data)
+	return ok && img.fileName() == path.Base(name)
+}
+
+func (c *Cache) rightRef(name string, data []byte) bool {
+	var r ref
+	return json.Unmarshal(data, &r) == nil && r.Descriptor.Digest.Validate() == nil && c.refPath(r.Name) == name
+}

@@ -1,0 +1,314 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func TestVerifyBlob(t *testing.T) {
+	const c = testChunk
+	src := &fakeBlob{t: t, data: randomBytes(6*c+10, 270)}
+	chunks := chunksOf(src.data, c)
+	flip := func(off int64) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			p := make([]byte, 1)
+			f.ReadAt(p, off)
+			p[0] ^= 1
+			f.WriteAt(p, off)
+		}
+	}
+	footer := layout{src.Size(), c}.footer()
+	tests := []struct {
+		name   string
+		have   []int64 // chunks
+		damage func(t *testing.T, path string)
+		want   BlobCheck
+		mark   Verification
+	}{
+		{"nothing", nil, nil, BlobCheck{}, VerifiedNot},
+		{"some", []int64{1, 6}, nil, BlobCheck{Checked: 2}, VerifiedNot},
+		{"all", []int64{0, 1, 2, 3, 4, 5, 6}, nil, BlobCheck{Checked: 7}, VerifiedWhole},
+		{"a bit", []int64{1, 4, 6}, flip(4*c + 9), BlobCheck{Checked: 3, Bad: 1, BadBytes: c}, VerifiedNot},
+		{"a bit of the last", []int64{1, 4, 6}, flip(6*c + 9), BlobCheck{Checked: 3, Bad: 1, BadBytes: 10}, VerifiedNot},
+		{"a hole", []int64{1, 4}, flip(5 * c), BlobCheck{Checked: 2}, VerifiedNot},
+		{"footer", []int64{1}, flip(footer), BlobCheck{Bad: 1}, VerifiedNot},
+		{"cut", []int64{1}, func(t *testing.T, path string) { os.Truncate(path, 3*c) }, BlobCheck{Bad: 1}, VerifiedNot},
+		{"empty", []int64{1}, func(t *testing.T, path string) { os.Truncate(path, 0) }, BlobCheck{}, VerifiedNot},
+		{"retired", []int64{1}, func(t *testing.T, path string) {
+			f, _ := os.OpenFile(path, os.O_RDWR, 0)
+			retire(f)
+			f.Close()
+		}, BlobCheck{}, VerifiedNot},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			reader := openCache(t, dir, nil)
+			b := cached(t, reader, src)
+			for _, k := range tt.have {
+				checkRead(t, b, src, k*c, 1)
+			}
+			reader.flying.Wait()
+			os.Remove(reader.at(reader.path(verifiedDir, src.Digest())))
+			if tt.damage != nil {
+				tt.damage(t, blobPath(dir, src))
+			}
+			checker := openCache(t, dir, nil)
+			got, err := checker.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunks)
+			if err != nil || got != tt.want {
+				t.Errorf("VerifyBlob() = %+v, %v; want %+v", got, err, tt.want)
+			}
+			if got := checker.Verification(src.Digest()); got != tt.mark {
+				t.Errorf("Verification() = %v, want %v", got, tt.mark)
+			}
+			again, err := checker.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunks)
+			if left := tt.want.Checked - tt.want.Bad; err != nil || again.Bad != 0 || left >= 0 && again.Checked != left {
+				t.Errorf("the second time: %+v, %v", again, err)
+			}
+			// Who has read a chunk before gets the right bytes, too.
+			for _, k := range tt.have {
+				checkRead(t, b, src, k*c, 10)
+			}
+			checkRead(t, b, src, 0, src.Size())
+		})
+	}
+}
+
+func TestVerifyBlobRefuses(t *testing.T) {
+	src := &fakeBlob{t: t, data: randomBytes(2*testChunk, 271)}
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	b := cached(t, c, src)
+	checkRead(t, b, src, 0, src.Size())
+	if _, err := c.VerifyBlob(t.Context(), "sha256:../x", 1, Chunks{}); err == nil {
+		t.Error("a path as digest is accepted")
+	}
+	if _, err := c.VerifyBlob(t.Context(), src.Digest(), src.Size(), Chunks{Size: testChunk}); err == nil {
+		t.Error("chunks without sums are accepted")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.VerifyBlob(ctx, src.Digest(), src.Size(), chunksOf(src.data, testChunk)); err != context.Canceled {
+		t.Errorf("with an ended context: %v", err)
+	}
+}
+
+// A chunk that is right by the time that others are kept out stays.
+func TestRemoveUnlessRight(t *testing.T) {
+	dir := t.TempDir()
+	src := &fakeBlob{t: t, data: randomBytes(3*testChunk, 274)}
+	b := cached(t, openCache(t, dir, nil), src)
+	checkRead(t, b, src, 0, src.Size())
+	file := b.s.file.Load()
+	for _, right := range []bool{true, false} {
+		removed, err := file.removeUnless(1, func(int64) (bool, error) { return right, nil })
+		if removed == right || err != nil || (file.present(1, 2)[0] == 0) == right || file.current() != right {
+			t.Errorf("right %v: removed %v, %v; word %d, current %v", right, removed, err, file.present(1, 2)[0], file.current())
+		}
+	}
+}
+
+// A file with other chunks than the index has is of no use to anybody.
+func TestVerifyBlobOtherChunks(t *testing.T) {
+	src := &fakeBlob{t: t, data: randomBytes(2*testChunk, 274)}
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	checkRead(t, cached(t, c, src), src, 0, src.Size())
+	got, err := c.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunksOf(src.data, 2*testChunk))
+	if want := (BlobCheck{Bad: 1}); err != nil || got != want || exists(blobPath(dir, src)) {
+		t.Errorf("VerifyBlob() = %+v, %v, want %+v; it is there: %v", got, err, want, exists(blobPath(dir, src)))
+	}
+	checkRead(t, cached(t, c, src), src, 0, src.Size())
+}
+
+func TestCheckChunks(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	data := randomBytes(2*testChunk, 275)
+	d, size := digest.FromBytes(data), int64(len(data))
+	right, other := chunksOf(data, testChunk), chunksOf(randomBytes(len(data), 276), testChunk)
+	c.setMark(d, mark{VerifiedWrong, time.Now(), hex.EncodeToString(sha256Of(other.Sums))}, func(mark) bool { return true })
+	for _, tt := range []struct {
+		name   string
+		chunks Chunks
+		ok     bool
+	}{
+		{"right", right, true},
+		{"known to be wrong", other, false},
+		{"too few", Chunks{Size: testChunk, Sums: right.Sums[:32]}, false},
+		{"too big", Chunks{Size: maxChunk * 2, Sums: right.Sums[:32]}, false},
+		{"no size", Chunks{Sums: right.Sums}, false},
+	} {
+		if err := c.CheckChunks(d, size, tt.chunks); (err == nil) != tt.ok {
+			t.Errorf("%s: CheckChunks() = %v", tt.name, err)
+		}
+	}
+	c.SetVerification(d, VerifiedWhole)
+	if err := c.CheckChunks(d, size, other); err != nil {
+		t.Errorf("after the whole was checked: %v", err)
+	}
+}
+
+func sha256Of(data []byte) []byte {
+	sum := sha256.Sum256(data)
+	return sum[:]
+}
+
+// verify tells that an index lied as soon as the blob is whole.
+func TestVerifyBlobLie(t *testing.T) {
+	data := randomBytes(3*testChunk, 272)
+	liar := &claimedBlob{fakeBlob: fakeBlob{t: t, data: data}, digest: digest.FromString("another"), size: int64(len(data))}
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	chunks := chunksOf(data, testChunk)
+	r, err := c.Record(liar)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Write(data)
+	if err := r.Commit(chunks); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.VerifyBlob(t.Context(), liar.digest, liar.size, chunks)
+	if want := (BlobCheck{Checked: 3, Bad: 3, BadBytes: liar.size, Refuted: true}); err != nil || got != want {
+		t.Errorf("VerifyBlob() = %+v, %v; want %+v", got, err, want)
+	}
+	if got := c.Verification(liar.digest); got != VerifiedWrong {
+		t.Errorf("Verification() = %v", got)
+	}
+}
+
+// Others read and remove while a blob is verified: nothing is found wrong.
+func TestVerifyBlobAmongOthers(t *testing.T) {
+	dir := t.TempDir()
+	src := &fakeBlob{t: t, data: randomBytes(60*testChunk, 273)}
+	c, other := openCache(t, dir, nil), openCache(t, dir, nil)
+	b := cached(t, other, src)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for k := int64(0); ; k = (k + 7) % 60 {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			checkReadNoFatal(t, b, src, k*testChunk, testChunk)
+			if err := evict(blobPath(dir, src), []int64{(k * 3) % 60}, nil); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 300 {
+		got, err := c.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunksOf(src.data, testChunk))
+		if err != nil || got.Bad > 0 {
+			t.Errorf("VerifyBlob() = %+v, %v", got, err)
+			break
+		}
+	}
+	close(done)
+	wg.Wait()
+}
+
+// A file that somebody replaces while it is looked at stays.
+func TestVerifyFileReplaced(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	path := c.at("a")
+	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ours, bad, err := c.verifyFile("a", func(name string, data []byte) bool {
+		if err := writeFile(c.files, name, []byte("new")); err != nil {
+			t.Error(err)
+		}
+		return false
+	})
+	if !ours || bad || err != nil {
+		t.Errorf("verifyFile() = %v, %v, %v", ours, bad, err)
+	}
+	if data, err := os.ReadFile(path); string(data) != "new" {
+		t.Errorf("then it is %q, %v", data, err)
+	}
+}
+
+func TestVerifyMeta(t *testing.T) {
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	var want []string
+	for i := range 10 {
+		data := fmt.Sprintf("document %d", i)
+		d := digest.FromString(data)
+		c.keepMeta(d, []byte(data))
+		c.SetVerification(d, VerifiedByChunk)
+		name := fmt.Sprintf("example.com/a:%d", i)
+		c.keepRef(name, ocispec.Descriptor{Digest: d, Size: 5})
+		img := Image{Name: name, Manifest: d, Platform: "linux/amd64"}
+		c.NoteImage(img)
+		var path string
+		switch i {
+		case 1:
+			path = filepath.Join(dir, imagesDir, img.fileName())
+		case 2:
+			path = c.at(c.path(metaDir, d))
+		case 4:
+			path = c.at(c.refPath(name))
+		case 6:
+			path = c.at(c.path(verifiedDir, d))
+		case 8: // a reference under another's name
+			path = c.at(c.refPath(name))
+			other, err := os.ReadFile(c.at(c.refPath("example.com/a:7")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, other, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			continue
+		}
+		if i != 8 {
+			if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rel, _ := filepath.Rel(dir, path)
+		want = append(want, rel)
+	}
+	foreign := filepath.Join(dir, metaDir, "sha256", "reserved")
+	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checked, removed, err := c.VerifyMeta(t.Context())
+	slices.Sort(want)
+	slices.Sort(removed)
+	if checked != 40 || err != nil || !slices.Equal(removed, want) {
+		t.Errorf("VerifyMeta() = %d, %q, %v; want 40, %q", checked, removed, err, want)
+	}
+	for _, rel := range want {
+		if _, err := os.Stat(filepath.Join(dir, rel)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", rel, err)
+		}
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Error(err)
+	}
+	if checked, removed, err := c.VerifyMeta(t.Context()); checked != 35 || len(removed) > 0 || err != nil {
+		t.Errorf("the second time: %d, %q, %v", checked, removed, err)
+	}
+}

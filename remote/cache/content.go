@@ -1,0 +1,350 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/seal"
+)
+
+// docs/cache-format.md, "Contents".
+const (
+	contentsDir = "contents"
+	contentMode = 0o400
+
+	// contentPiece is how much is read of a content at once.
+	contentPiece = 128 << 10
+	// contentBlock is the length of the pieces of a content that are sealed: what
+	// a page fault asks for.
+	contentBlock = 4 << 10
+	// contentTouch is how old the time of modification gets before a use is
+	// noted again.
+	contentTouch = 10 * time.Minute
+)
+
+// A Content is an open file of the cache directory that holds the content of
+// a regular file, whole and checked by this process. While it is open it is not
+// removed to make room. It is safe for concurrent use.
+type Content struct {
+	c      *Cache
+	digest digest.Digest
+	f      *os.File
+	size   int64
+	known  *checkedContent // nil before it was checked
+}
+
+// File returns the open file, which cannot be written, for the kernel to read.
+// Nothing looks at what it reads then: see Unchanged. It is closed by Close.
+func (x *Content) File() *os.File { return x.f }
+
+// ReadAt reads len(p) bytes from off, like io.ReaderAt, which are still those
+// that were checked. If the file has others by now, or cannot be read, it is
+// removed, and the error wraps remote.ErrDigest: from then on the content is not
+// there.
+func (x *Content) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("content %s: read at negative offset %d: %w", x.digest, off, fs.ErrInvalid)
+	}
+	if off >= x.size {
+		return 0, io.EOF
+	}
+	var atEnd error
+	if rest := x.size - off; int64(len(p)) > rest {
+		p, atEnd = p[:rest], io.EOF
+	}
+	if x.known.sealed.Read(x.f, p, off) {
+		return len(p), atEnd
+	}
+	if _, err := x.f.Stat(); errors.Is(err, os.ErrClosed) {
+		return 0, contentError(x.digest, err)
+	}
+	if err := x.c.dropContent(x); err != nil {
+		x.c.diskFailed(err)
+	}
+	return 0, fmt.Errorf("content %s: it has changed on disk: %w", x.digest, remote.ErrDigest)
+}
+
+// Unchanged reports whether nobody has written to the file, or removed it, since
+// it was checked, as far as its time of change says. If not, the next OpenContent
+// checks it again.
+func (x *Content) Unchanged() bool {
+	id, _, err := identify(x.f)
+	if err == nil && x.c.contents.unchanged(x.known, id) {
+		return true
+	}
+	x.c.contents.forget(x.digest)
+	return false
+}
+
+// Size returns the content's length in bytes.
+func (x *Content) Size() int64 { return x.size }
+
+// Close closes the file. What the kernel has been given of it stays readable,
+// and is not removed to make room either: its lock is that of the open file.
+func (x *Content) Close() error { return x.f.Close() }
+
+// contents is what a Cache knows of the contents in its directory.
+type contents struct {
+	closing chan struct{} // closed when the Cache is
+	// storing and checking have the digests that somebody is at. Who has
+	// both takes storing first.
+	storing, checking keyLocks
+	use               contentUse
+
+	mu sync.Mutex
+	// checked are the files that this process has compared with their
+	// digests, or has written.
+	checked map[digest.Digest]*checkedContent
+	key     *seal.Key
+}
+
+func (k *contents) init() {
+	k.closing = make(chan struct{})
+	k.checked = map[digest.Digest]*checkedContent{}
+	k.key = seal.NewKey()
+	k.use.idle = contentIdle
+}
+
+// interrupted returns why what goes on with a content is to end, if it is.
+func (k *contents) interrupted(ctx context.Context) error {
+	select {
+	case <-k.closing:
+		return fs.ErrClosed
+	default:
+		return ctx.Err()
+	}
+}
+
+// enterContent begins an operation with a content. It is ended by
+// c.flying.Done, which Close waits for.
+func (c *Cache) enterContent(d digest.Digest) error {
+	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+		return fmt.Errorf("content %q: not a SHA-256: %w", d, fs.ErrInvalid)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return contentError(d, fs.ErrClosed)
+	}
+	c.flying.Add(1)
+	return nil
+}
+
+func contentError(d digest.Digest, err error) error { return fmt.Errorf("content %s: %w", d, err) }
+
+// HasContent reports whether the directory seems to have the content with
+// SHA-256 d and size bytes. It is a hint, for one stat(2).
+func (c *Cache) HasContent(d digest.Digest, size int64) bool {
+	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+		return false
+	}
+	st, err := c.files.Stat(c.path(contentsDir, d))
+	return err == nil && isRegular(st) && st.Size == size
+}
+
+// OpenContent opens the content with SHA-256 d. The first time in the life of
+// a Cache it reads all of it and checks it; of those that open it at the same
+// time one does, and the others wait. A content that is not there, or is not
+// of size bytes, is fs.ErrNotExist, wrapped; one that is wrong is removed, and
+// is not there either. Other errors are ctx.Err(), fs.ErrClosed after Close,
+// fs.ErrInvalid if d is no SHA-256, and those of the disk.
+func (c *Cache) OpenContent(ctx context.Context, d digest.Digest, size int64) (*Content, error) {
+	if err := c.enterContent(d); err != nil {
+		return nil, err
+	}
+	defer c.flying.Done()
+	return c.openContent(ctx, d, size)
+}
+
+// OpenCheckedContent is OpenContent for those who cannot wait for the disk: it
+// reads nothing. A content that this Cache has neither checked nor stored is
+// fs.ErrNotExist, wrapped, whether or not it is there.
+func (c *Cache) OpenCheckedContent(d digest.Digest, size int64) (*Content, error) {
+	if err := c.enterContent(d); err != nil {
+		return nil, err
+	}
+	defer c.flying.Done()
+	x, id, err := c.lockContent(d)
+	if err != nil {
+		return nil, contentError(d, err)
+	}
+	if x.known = c.contents.knows(d, id); x.known == nil {
+		x.Close()
+		return nil, contentError(d, fs.ErrNotExist)
+	}
+	return c.useContent(x, size)
+}
+
+func (c *Cache) openContent(ctx context.Context, d digest.Digest, size int64) (*Content, error) {
+	// Without the lock on the digest first: most contents are known.
+	x, id, err := c.lockContent(d)
+	if err == nil {
+		x.known = c.contents.knows(d, id)
+	}
+	if err == nil && x.known == nil {
+		x.Close()
+		var unlock func()
+		if unlock, err = c.contents.lock(ctx, &c.contents.checking, d); err == nil {
+			x, err = c.openChecked(ctx, d)
+			unlock()
+		}
+	}
+	if err != nil {
+		return nil, contentError(d, err)
+	}
+	return c.useContent(x, size)
+}
+
+// openChecked opens a content and checks it, unless it is known by now.
+func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, error) {
+	x, id, err := c.lockContent(d)
+	if err != nil {
+		return nil, err
+	}
+	if x.known = c.contents.knows(d, id); x.known != nil {
+		return x, nil
+	}
+	sealed := seal.NewAppender(c.contents.key, contentBlock)
+	got, err := c.contents.digest(ctx, x, sealed)
+	if err == nil && got == d {
+		// What it was before it was read: who writes meanwhile is noticed.
+		x.known = c.contents.know(d, id, sealed.Table())
+		return x, nil
+	}
+	if err := c.contents.interrupted(ctx); err != nil {
+		x.Close()
+		return nil, err
+	}
+	// What a disk cannot read it has not got.
+	err = c.dropContent(x)
+	x.Close()
+	if err == nil {
+		err = fs.ErrNotExist
+	}
+	return nil, err
+}
+
+// dropContent removes a content that is wrong, unless there is another file in
+// its place.
+func (c *Cache) dropContent(x *Content) error {
+	name := c.path(contentsDir, x.digest)
+	if !c.files.Is(x.f, name) {
+		return nil
+	}
+	c.count.badStored.Add(1)
+	c.contents.forget(x.digest)
+	if c.readOnly != nil {
+		return nil
+	}
+	if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// useContent notes that a content is being used, and closes it if it is not
+// what was asked for.
+func (c *Cache) useContent(x *Content, size int64) (*Content, error) {
+	if x.size != size {
+		x.Close()
+		return nil, fmt.Errorf("content %s: it has %d bytes, and not %d: %w", x.digest, x.size, size, fs.ErrNotExist)
+	}
+	if st, err := x.f.Stat(); err == nil && c.readOnly == nil {
+		now := time.Now()
+		if age := now.Sub(st.ModTime()); age > contentTouch || age < -futureTime {
+			c.touchContent(x, now)
+		}
+	}
+	return x, nil
+}
+
+// lockContent opens a content with its lock. Its bytes are not to be believed
+// but if its identity is known. It is fs.ErrNotExist if there is none, or it
+// is about to be removed.
+func (c *Cache) lockContent(d digest.Digest) (*Content, seen, error) {
+	name := c.path(contentsDir, d)
+	// Each turn but the last means that another process replaced the file at
+	// that moment.
+	for range 100 {
+		f, err := c.files.Open(name)
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				c.contents.forget(d)
+			}
+			return nil, seen{}, err
+		}
+		err = flock(f, unix.LOCK_SH|unix.LOCK_NB)
+		none := noLocks(err)
+		if (err == nil || none) && c.files.Is(f, name) {
+			id, st, err := identify(f)
+			if err != nil {
+				f.Close()
+				return nil, seen{}, err
+			}
+			return &Content{c: c, digest: d, f: f, size: st.Size()}, id, nil
+		}
+		f.Close()
+		if err != nil && !none && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, seen{}, &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+		}
+		if err != nil && !none {
+			break
+		}
+	}
+	return nil, seen{}, fs.ErrNotExist
+}
+
+// digest reads a content through its descriptor and returns what it is, with its
+// bytes in sealed. The error is that of the disk, ctx.Err() or fs.ErrClosed.
+func (k *contents) digest(ctx context.Context, x *Content, sealed *seal.Appender) (digest.Digest, error) {
+	h := sha256.New()
+	buf := make([]byte, 1+min(contentPiece-1, x.size))
+	for off := int64(0); ; {
+		if err := k.interrupted(ctx); err != nil {
+			return "", err
+		}
+		n, err := x.f.ReadAt(buf, off)
+		h.Write(buf[:n])
+		sealed.Append(buf[:n])
+		off += int64(n)
+		if err == io.EOF {
+			return digest.NewDigest(digest.SHA256, h), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
+
+// ContentProbe returns an empty file without a name where contents lie, to find
+// out what the kernel does with such files. It cannot be written.
+func (c *Cache) ContentProbe() (*os.File, error) {
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return nil, fmt.Errorf("cache directory %s: %w", c.dir, fs.ErrClosed)
+	}
+	w, err := createOwned(c.files)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	defer w.discard()
+	return c.files.Open(w.name)
+}
+
+// contentWord is the state word of a content that was last used at t.
+func contentWord(t time.Time) uint32 { return uint32(min(max(t.Unix(), 1), math.MaxUint32)) }

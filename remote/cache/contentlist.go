@@ -1,0 +1,79 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A HeldContent is a content that lies in the directory, not checked in any
+// way.
+type HeldContent struct {
+	Digest digest.Digest
+	Size   int64
+	Disk   int64     // bytes that it takes on disk
+	Used   time.Time // last, to about ten minutes
+}
+
+// Contents returns the contents in the directory, in the order of their
+// digests.
+func (c *Cache) Contents() ([]HeldContent, error) {
+	w := newWalker(c.files)
+	if err := w.below(contentsDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	var all []HeldContent
+	for _, f := range w.inv.files {
+		if d, ok := digestOf(f.name); ok && f.kind == kindContent && d.Algorithm() == digest.SHA256 {
+			all = append(all, HeldContent{Digest: d, Size: f.size, Disk: f.bytes, Used: f.mtime})
+		}
+	}
+	slices.SortFunc(all, func(a, b HeldContent) int { return cmp.Compare(a.Digest, b.Digest) })
+	return all, nil
+}
+
+// A ContentCheck is the result of VerifyContent.
+type ContentCheck struct {
+	Bytes int64         // that there were
+	Got   digest.Digest // the digest that they have; "" if they could not be read
+	Bad   bool          // the content was wrong, and has been removed
+}
+
+// VerifyContent reads a content that is on disk and checks it, whether or not
+// that was done before; one that is wrong, or cannot be read, is removed. Who
+// has it open goes on to read it. ok is false if there is none.
+//
+// Others may use the directory meanwhile. The error is ctx.Err(), that d is no
+// SHA-256, that the Cache is closed, or that the disk fails.
+func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check ContentCheck, ok bool, err error) {
+	if err := c.enterContent(d); err != nil {
+		return check, false, err
+	}
+	defer c.flying.Done()
+	x, _, err := c.lockContent(d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return check, false, nil
+	}
+	if err != nil {
+		return check, false, contentError(d, err)
+	}
+	defer x.Close()
+	check.Bytes = x.size
+	got, err := c.contents.digest(ctx, x, nil)
+	if err := c.contents.interrupted(ctx); err != nil {
+		return check, false, contentError(d, err)
+	}
+	if err == nil {
+		check.Got = got
+	}
+	if check.Bad = check.Got != d; !check.Bad {
+		return check, true, nil
+	}
+	return check, true, c.dropContent(x)
+}

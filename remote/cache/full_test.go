@@ -1,0 +1,265 @@
+package cache
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/sourcetest"
+)
+
+// smallDisk returns a directory on a file system of n bytes.
+func smallDisk(t *testing.T, n int) string {
+	t.Helper()
+	dir := t.TempDir()
+	sourcetest.SmallDisk(t, dir, n)
+	return filepath.Join(dir, "cache")
+}
+
+// warnings notes what is warned of.
+type warnings struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (w *warnings) warnf(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, fmt.Sprintf(format, args...))
+}
+
+func (w *warnings) check(t *testing.T, parts ...string) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.all) != 1 {
+		t.Fatalf("warned %d times, want once: %q", len(w.all), w.all)
+	}
+	for _, p := range parts {
+		if !strings.Contains(w.all[0], p) {
+			t.Errorf("warning %q does not say %q", w.all[0], p)
+		}
+	}
+}
+
+// fillDisk leaves about n bytes of a small disk.
+func fillDisk(t *testing.T, dir string, n int64) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(filepath.Dir(dir), "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A disk that is full of what others store is left alone, after one warning.
+func TestDiskFull(t *testing.T) {
+	dir := smallDisk(t, 1<<20)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	c.retryWrites = 0 // so that every write is tried
+	src := &fakeBlob{t: t, data: randomBytes(2<<20, 40)}
+	other := &fakeBlob{t: t, data: randomBytes(1<<20, 41)}
+	b, b2 := cached(t, c, src), cached(t, c, other)
+	fillDisk(t, dir, 0)
+	for range 2 {
+		for off := int64(0); off < src.Size(); off += 100_000 {
+			checkRead(t, b, src, off, min(100_000, src.Size()-off))
+		}
+		checkRead(t, b2, other, 0, other.Size())
+	}
+	w.check(t, dir, "no space left on device")
+
+	// A disk that has room again is used again.
+	if err := os.Remove(filepath.Join(filepath.Dir(dir), "filler")); err != nil {
+		t.Fatal(err)
+	}
+	small := &fakeBlob{t: t, data: randomBytes(10*testChunk, 42)}
+	b = cached(t, c, small)
+	c.noWrites.Store(0)
+	checkRead(t, b, small, 0, small.Size())
+	if got := held(t, c, small); got != 1<<10-1 {
+		t.Errorf("chunks %b are on a disk with room again", got)
+	}
+}
+
+// On a disk that is full of what is cached, some of it makes room for more,
+// whatever the budget.
+func TestDiskFullOfCache(t *testing.T) {
+	for _, budget := range []int64{0, 1 << 40} {
+		dir := smallDisk(t, 1<<20)
+		c := openCache(t, dir, &Options{Budget: budget, Warnf: t.Errorf})
+		src := &fakeBlob{t: t, data: randomBytes(3<<20, 46)}
+		b := cached(t, c, src)
+		for i := range 2 {
+			if i > 0 { // or what goes first of this second is what was read last
+				time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+			}
+			for off := int64(0); off < src.Size(); off += 100_000 {
+				n := min(100_000, src.Size()-off)
+				checkRead(t, b, src, off, n)
+				fetched := c.Stats().Fetched
+				checkRead(t, b, src, off, n)
+				// One chunk is of the read before, and as old as that.
+				if more := c.Stats().Fetched - fetched; more > testChunk {
+					t.Errorf("budget %d: %d bytes at %d were not kept", budget, more, off)
+				}
+			}
+		}
+		small := &fakeBlob{t: t, data: randomBytes(200<<10, 47)}
+		r := startRecording(t, c, small, 100<<10)
+		if !finish(t, r, small) {
+			t.Errorf("budget %d: not recorded", budget)
+		}
+		s := c.Source(newFakeSource(t, "example.com/a:1", string(randomBytes(100<<10, 48))), nil)
+		desc, err := s.Resolve(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Fetch(t.Context(), desc); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := c.keptMeta(desc.Digest); !ok {
+			t.Errorf("budget %d: the manifest was not kept", budget)
+		}
+		if entries, err := os.ReadDir(filepath.Join(dir, refsDir)); err != nil || len(entries) != 1 {
+			t.Errorf("budget %d: %d references kept, %v", budget, len(entries), err)
+		}
+		if err := unix.Access(blobPath(dir, small), unix.F_OK); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A disk that is full before there is a cache has none, and one later.
+func TestDiskFullAtOpen(t *testing.T) {
+	dir := smallDisk(t, 1<<20)
+	fillDisk(t, dir, 0)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 49)}
+	b := cached(t, c, src)
+	for range 2 {
+		checkRead(t, b, src, 0, src.Size())
+	}
+	s := c.Source(newFakeSource(t, "example.com/a:1", "{}"), nil)
+	if _, err := s.Resolve(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.check(t, dir+": no space left on device")
+
+	if err := os.Remove(filepath.Join(filepath.Dir(dir), "filler")); err != nil {
+		t.Fatal(err)
+	}
+	c.noWrites.Store(0)
+	// What is in memory would not be read anew.
+	later := &fakeBlob{t: t, data: randomBytes(4*testChunk, 50)}
+	checkRead(t, cached(t, c, later), later, 0, later.Size())
+	if got := held(t, c, later); got != 1<<4-1 {
+		t.Errorf("chunks %b are on a disk with room again", got)
+	}
+	if openCache(t, dir, nil); !exists(filepath.Join(dir, versionFile)) {
+		t.Error("the next Open does not write the version")
+	}
+}
+
+func TestDiskFullAtRecording(t *testing.T) {
+	dir := smallDisk(t, 1<<20)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	src := &fakeBlob{t: t, data: randomBytes(2<<20, 43)}
+	for range 2 {
+		r, err := c.Record(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for off := 0; off < len(src.data); off += 64 << 10 {
+			if n, err := r.Write(src.data[off : off+64<<10]); n != 64<<10 || err != nil {
+				t.Fatalf("Write() = %d, %v", n, err)
+			}
+		}
+		if err := r.Commit(chunksOf(src.data, testChunk)); err != nil || r.Recorded() {
+			t.Errorf("Commit() = %v, Recorded() = %v", err, r.Recorded())
+		}
+		checkTmp(t, dir)
+	}
+	w.check(t, dir, "no space left on device")
+	checkRead(t, cached(t, c, src), src, 0, src.Size())
+}
+
+func TestDiskFullOfMetadata(t *testing.T) {
+	dir := smallDisk(t, 256<<10)
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	src := newFakeSource(t, "example.com/a:1", string(randomBytes(300<<10, 44)))
+	s := c.Source(src, nil)
+	for range 2 {
+		desc, err := s.Resolve(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Fetch(t.Context(), desc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkTmp(t, dir)
+	w.check(t, dir, "no space left on device")
+}
+
+// A directory that stops being writable while it is in use.
+func TestDirectoryRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	var w warnings
+	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src := &fakeBlob{t: t, data: randomBytes(2*testChunk, 45)}
+	for range 2 {
+		checkRead(t, cached(t, c, src), src, 0, src.Size())
+	}
+	r, err := c.Record(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Write(src.data)
+	if err := r.Commit(chunksOf(src.data, testChunk)); err != nil || r.Recorded() {
+		t.Errorf("Commit() = %v, Recorded() = %v", err, r.Recorded())
+	}
+	if _, err := c.Source(newFakeSource(t, "a", "{}"), nil).Fetch(t.Context(), ocispec.DescriptorEmptyJSON); err != nil {
+		t.Errorf("Fetch() = %v", err)
+	}
+	w.check(t, dir, "not a directory")
+}
+
+func TestRetryWrites(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	if !c.mayWrite() {
+		t.Error("a new cache does not write")
+	}
+	c.diskFailed(unix.ENOSPC)
+	if c.mayWrite() {
+		t.Error("writes again at once")
+	}
+	c.noWrites.Store(time.Now().UnixNano())
+	if !c.mayWrite() {
+		t.Error("does not write again later")
+	}
+}

@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// ErrAbsent: bytes of a blob are not on disk.
+var ErrAbsent = errors.New("not in the cache")
+
+// Present reports whether the chunks that n bytes from off lie in seem to be on
+// disk. It is a hint, for a read of 4 bytes a chunk. A blob that is local is
+// there.
+func (b *Blob) Present(off, n int64) bool {
+	s := b.s
+	if off < 0 || n <= 0 || off >= s.size || s.local {
+		return true
+	}
+	f := s.openFileTo(false)
+	if f == nil {
+		return false
+	}
+	first, end := off/s.chunk, (off+min(n, s.size-off)-1)/s.chunk+1
+	const batch = 4096
+	for ; first < end; first += batch {
+		for _, w := range f.present(first, min(first+batch, end)) {
+			if w == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// ReadPresent is ReadAt for work that nobody waits for: of bytes on disk alone,
+// checked as always, and not counted. The error wraps ErrAbsent if there are no
+// right ones. Of a blob that is local the source is read.
+func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error) {
+	s := b.s
+	if off < 0 {
+		return 0, fmt.Errorf("blob %s: read at negative offset %d: %w", s.digest, off, fs.ErrInvalid)
+	}
+	if off >= s.size {
+		return 0, io.EOF
+	}
+	var atEnd error
+	if rest := s.size - off; int64(len(p)) > rest {
+		p, atEnd = p[:rest], io.EOF
+	}
+	if s.local {
+		n, err := b.read(ctx, p, off)
+		if err == nil {
+			err = atEnd
+		}
+		return n, err
+	}
+	if err := s.lie(); err != nil {
+		return 0, err
+	}
+	f := s.openFileTo(false)
+	if f == nil {
+		return 0, s.absentError()
+	}
+	var chunk []byte
+	for n := 0; n < len(p); {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		at := off + int64(n)
+		k := at / s.chunk
+		begin, stop := s.bounds(k)
+		part := p[n:min(int64(len(p)), stop-off)]
+		if !f.readSound(part, at, k, k+1) {
+			if chunk = s.loadPresent(f, k, chunk); chunk == nil {
+				return n, s.absentError()
+			}
+			copy(part, chunk[at-begin:])
+		}
+		n += len(part)
+	}
+	return len(p), atEnd
+}
+
+func (s *store) absentError() error { return fmt.Errorf("blob %s: %w", s.digest, ErrAbsent) }
+
+// loadPresent returns chunk k if it is in the file and right, else nil. It uses
+// the memory of buf. A chunk that is wrong stays for the next reader to remove.
+func (s *store) loadPresent(f *blobFile, k int64, buf []byte) []byte {
+	begin, stop := s.bounds(k)
+	if int64(cap(buf)) < stop-begin {
+		buf = make([]byte, s.chunk)
+	}
+	buf = buf[:stop-begin]
+	if f.present(k, k+1)[0] == 0 {
+		return nil
+	}
+	if _, err := f.f.ReadAt(buf, begin); err != nil || !s.chunks.match(k, buf) {
+		return nil
+	}
+	f.setSound(k, buf)
+	return buf
+}
+
+// HasContents reports whether the directory has any contents at all.
+func (c *Cache) HasContents() bool {
+	f, err := c.files.OpenDir(path.Join(contentsDir, string(digest.SHA256)), false)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(1)
+	return len(names) > 0
+}

@@ -1,0 +1,76 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"path"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxMeta bounds the files of references, manifests and configs.
+const maxMeta = 16 << 20
+
+// A ref is what the cache remembers of a reference.
+// docs/cache-format.md, "References".
+type ref struct {
+	Name       string             `json:"name"`
+	Descriptor ocispec.Descriptor `json:"descriptor"`
+	Seen       time.Time          `json:"seen"`
+}
+
+func (c *Cache) refPath(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return path.Join(refsDir, hex.EncodeToString(sum[:])+".json")
+}
+
+// keptRef returns what name resolved to last.
+func (c *Cache) keptRef(name string) (ref, bool) {
+	data, _, err := c.files.ReadFile(c.refPath(name), maxMeta)
+	if err != nil {
+		return ref{}, false
+	}
+	var r ref
+	if json.Unmarshal(data, &r) != nil || r.Name != name || r.Descriptor.Digest.Validate() != nil {
+		return ref{}, false
+	}
+	return r, true
+}
+
+func (c *Cache) keepRef(name string, desc ocispec.Descriptor) {
+	data, err := json.Marshal(ref{name, desc, time.Now().UTC().Truncate(time.Second)})
+	if err == nil {
+		c.keepFile(c.refPath(name), append(data, '\n'))
+	}
+}
+
+// describe makes the descriptor of a manifest or image index on disk.
+func (c *Cache) describe(d digest.Digest) (ocispec.Descriptor, bool) {
+	data, ok := c.keptMeta(d)
+	if !ok {
+		return ocispec.Descriptor{}, false
+	}
+	var body struct {
+		MediaType string          `json:"mediaType"`
+		Manifests json.RawMessage `json:"manifests"`
+		Layers    json.RawMessage `json:"layers"`
+	}
+	if json.Unmarshal(data, &body) != nil {
+		return ocispec.Descriptor{}, false
+	}
+	// OCI image-spec, manifest.md and image-index.md: mediaType may be
+	// missing, in what is then never one of Docker's.
+	switch {
+	case body.MediaType != "":
+	case body.Manifests != nil:
+		body.MediaType = ocispec.MediaTypeImageIndex
+	case body.Layers != nil:
+		body.MediaType = ocispec.MediaTypeImageManifest
+	default:
+		return ocispec.Descriptor{}, false
+	}
+	return ocispec.Descriptor{MediaType: body.MediaType, Digest: d, Size: int64(len(data))}, true
+}

@@ -1,0 +1,72 @@
+package cache
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A series is a run of recordings that have the same claim to room: the layers
+// of an image, as a rule. One does not remove what another has brought.
+type series struct {
+	began  time.Time
+	active int
+	ended  time.Time // the last one
+	have   map[digest.Digest]bool
+}
+
+const (
+	seriesPause = 10 * time.Second
+	seriesTime  = 10 * time.Minute
+)
+
+// begin counts a recording that begins.
+func (s *series) begin(now time.Time) {
+	if s.active == 0 && now.Sub(s.ended) > seriesPause || now.Sub(s.began) > seriesTime {
+		s.began, s.have = now, map[digest.Digest]bool{}
+	}
+	s.active++
+}
+
+// rule returns what recordings of the series may remove.
+func (s *series) rule() rule {
+	spare := make(map[digest.Digest]bool, len(s.have))
+	for d := range s.have {
+		spare[d] = true
+	}
+	return rule{before: uint32(s.began.Unix()) + 1, spare: spare}
+}
+
+// beginRecording counts a recording that begins.
+func (b *budget) beginRecording() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.runs.begin(time.Now())
+}
+
+// endRecording counts one that ends, with the blob that it brought, if any.
+func (b *budget) endRecording(d digest.Digest) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.runs.active--
+	b.runs.ended = time.Now()
+	if d != "" {
+		b.runs.have[d] = true
+	}
+}
+
+// newImage says that what is recorded next belongs to another image.
+func (b *budget) newImage() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.runs.active == 0 {
+		b.runs.ended = time.Time{}
+	}
+}
+
+// recordingRule returns what recordings may remove now.
+func (b *budget) recordingRule() rule {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.runs.rule()
+}

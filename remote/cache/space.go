@@ -1,0 +1,249 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/beneath"
+)
+
+// docs/cache-format.md, "The budget".
+const (
+	spaceName   = "space"
+	spaceMagic  = "imgfsspc"
+	spaceHeader = 64
+	leaseSize   = 16
+	maxLeases   = 1024
+
+	// spaceWait is how long the space lock is worth waiting for. Whoever
+	// stores something has a reader behind them.
+	spaceWait = 2 * time.Second
+)
+
+// maxSpace bounds numbers in the file: sums of them do not overflow.
+const maxSpace = 1 << 50
+
+// errBusy: another process has the space lock for too long.
+var errBusy = errors.New("the cache directory is busy")
+
+// A spaceFile is the open file that says how much the directory takes, with
+// the lease of its owner. It is not safe for concurrent use.
+type spaceFile struct {
+	dir   *beneath.Dir
+	wait  time.Duration // for the lock
+	f     *os.File
+	lease int // the owner's; -1 if there is none
+	// alone: the file system has no locks. Then there are no leases, and
+	// each process walks for itself.
+	alone bool
+	// temps returns what of the owner's lease files without a name take; nil
+	// means nothing.
+	temps func() int64
+}
+
+// A spaceRecord is what the file says.
+type spaceRecord struct {
+	used   int64 // no less than what du says and all leases
+	walked int64 // what used was after the last walk
+	leases int64 // of the living, but for the owner of the spaceFile
+	temps  int64 // of these, what files without a name take
+	// known says that used and walked mean something.
+	known bool
+}
+
+// lock takes the space lock, and makes the file if there is none. It is
+// errBusy if that takes too long.
+func (s *spaceFile) lock() error {
+	deadline := time.Now().Add(s.wait)
+	for {
+		if s.f == nil {
+			f, err := openOver(s.dir, spaceName, os.O_RDWR)
+			if err != nil {
+				return err
+			}
+			s.f, s.lease = f, -1
+		}
+		if err := lockBytes(s.f, 0, spaceHeader, deadline); err != nil && !s.without(err) {
+			return err
+		}
+		if s.dir.Is(s.f, spaceName) {
+			return nil
+		}
+		s.close() // the directory was cleared by hand
+	}
+}
+
+// without reports whether err says that there are no locks, and notes it.
+func (s *spaceFile) without(err error) bool {
+	s.alone = s.alone || noLocks(err) || errors.Is(err, unix.EINVAL)
+	return s.alone
+}
+
+// unlock gives the space lock back.
+func (s *spaceFile) unlock() {
+	if s.f != nil {
+		_ = setLock(s.f, unix.F_UNLCK, 0, spaceHeader)
+	}
+}
+
+// close gives up everything.
+func (s *spaceFile) close() {
+	if s.f != nil {
+		s.f.Close()
+	}
+	s.f, s.lease = nil, -1
+}
+
+// read returns what the file says. The space lock must be held.
+func (s *spaceFile) read(boot [16]byte) (spaceRecord, error) {
+	p := make([]byte, spaceHeader+maxLeases*leaseSize)
+	n, err := s.f.ReadAt(p, 0)
+	if err != nil && err != io.EOF {
+		return spaceRecord{}, err
+	}
+	if n < spaceHeader {
+		// So that a walk finds the file as big as it will be.
+		if _, err := s.f.WriteAt(make([]byte, spaceHeader), 0); err != nil {
+			return spaceRecord{}, err
+		}
+	}
+	r, leases := decodeSpace(p[:n], boot)
+	if s.alone {
+		r.known = false
+		return r, nil
+	}
+	for i, lease := range leases {
+		if lease.bytes > 0 && i != s.lease && leaseAlive(s.f, i) {
+			r.leases += lease.bytes
+			r.temps += lease.temps
+		}
+	}
+	return r, nil
+}
+
+// decodeSpace returns what the bytes of the file say, and all leases.
+func decodeSpace(p []byte, boot [16]byte) (r spaceRecord, leases []lease) {
+	if len(p) < spaceHeader {
+		return spaceRecord{}, nil
+	}
+	r.used = int64(binary.LittleEndian.Uint64(p[32:]))
+	r.walked = int64(binary.LittleEndian.Uint64(p[40:]))
+	r.known = bytes.Equal(p[:16], encodeSpace(boot, 0, 0)[:16]) && bytes.Equal(p[16:32], boot[:]) &&
+		r.used >= 0 && r.used < maxSpace && r.walked >= 0 && r.walked <= r.used
+	for p = p[spaceHeader:]; len(p) >= leaseSize; p = p[leaseSize:] {
+		leases = append(leases, decodeLease(p))
+	}
+	return r, leases
+}
+
+func encodeSpace(boot [16]byte, used, walked int64) []byte {
+	p := make([]byte, spaceHeader)
+	copy(p, spaceMagic)
+	binary.LittleEndian.PutUint32(p[8:], version)
+	copy(p[16:], boot[:])
+	binary.LittleEndian.PutUint64(p[32:], uint64(used))
+	binary.LittleEndian.PutUint64(p[40:], uint64(walked))
+	return p
+}
+
+// write says how much is used, and then how big the owner's lease is: who is
+// killed in between leaves a number that is too big. The space lock must be
+// held.
+func (s *spaceFile) write(boot [16]byte, used, walked, lease int64) error {
+	if s.lease < 0 && lease > 0 && !s.alone {
+		if err := s.takeLease(); err != nil {
+			return err
+		}
+	}
+	if _, err := s.f.WriteAt(encodeSpace(boot, max(used, 0), min(max(walked, 0), max(used, 0))), 0); err != nil {
+		return err
+	}
+	if s.lease < 0 {
+		return nil
+	}
+	_, err := s.f.WriteAt(s.encodeLease(lease), spaceHeader+leaseSize*int64(s.lease))
+	return err
+}
+
+// takeLease finds a lease that nobody living has.
+func (s *spaceFile) takeLease() error {
+	for i := range maxLeases {
+		err := setLock(s.f, unix.F_WRLCK, spaceHeader+leaseSize*int64(i), leaseSize)
+		if err == nil {
+			s.lease = i
+			return nil
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+	}
+	return errBusy
+}
+
+// setLock takes or gives back a lock on some bytes of an open file, without
+// waiting.
+func setLock(f *os.File, how int16, off, n int64) error {
+	l := unix.Flock_t{Type: how, Whence: io.SeekStart, Start: off, Len: n}
+	for {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+		}
+	}
+}
+
+// lockBytes takes a lock, and waits for it until the deadline. It asks again
+// and again, since a wait in the kernel has no end if the owner is stopped.
+func lockBytes(f *os.File, off, n int64, deadline time.Time) error {
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		err := setLock(f, unix.F_WRLCK, off, n)
+		if err == nil || !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errBusy
+		}
+		time.Sleep(pause)
+	}
+}
+
+// bootID returns what tells this run of the machine from others: after a
+// crash the file may be older than what it speaks of.
+func bootID() (id [16]byte) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return id
+	}
+	digits := strings.ReplaceAll(strings.TrimSpace(string(text)), "-", "")
+	if len(digits) == 2*len(id) {
+		_, _ = hex.Decode(id[:], []byte(digits))
+	}
+	return id
+}
+
+// knownUse returns what the directory takes as far as its space file says.
+func knownUse(dir *beneath.Dir) (int64, bool) {
+	p := make([]byte, spaceHeader)
+	f, err := dir.Open(spaceName)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	if _, err := io.ReadFull(f, p); err != nil {
+		return 0, false
+	}
+	r, _ := decodeSpace(p, bootID())
+	return r.used, r.known
+}

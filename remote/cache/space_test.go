@@ -1,0 +1,220 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Whatever is in the space file, the budget holds.
+func TestSpaceFileGarbage(t *testing.T) {
+	valid := encodeSpace(bootID(), 5<<20, 1<<20)
+	tests := []struct {
+		name  string
+		data  []byte
+		known bool
+	}{
+		{"nothing", nil, false},
+		{"valid", valid, true},
+		{"short", valid[:40], false},
+		{"zeros", make([]byte, 4096), false},
+		{"ones", func() []byte { p := make([]byte, 1<<16); fillBytes(p, 255); return p }(), false},
+		{"another boot", encodeSpace([16]byte{1}, 5<<20, 1<<20), false},
+		{"too much used", encodeSpace(bootID(), maxSpace, 0), false},
+		{"negative", encodeSpace(bootID(), -1, -2), false},
+		{"walked more than used", encodeSpace(bootID(), 1, 2), false},
+		{"noise", randomBytes(5000, 140), false},
+		{"leases of nobody", append(append([]byte(nil), valid...), randomBytes(5000, 141)...), true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, _ := decodeSpace(tt.data, bootID())
+			if r.known != tt.known {
+				t.Errorf("known is %v, want %v", r.known, tt.known)
+			}
+			dir := t.TempDir()
+			c := limited(t, dir, 20*testChunk)
+			if err := os.WriteFile(filepath.Join(dir, spaceName), tt.data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			src := &fakeBlob{t: t, data: randomBytes(40*testChunk, 142)}
+			b := cached(t, c, src)
+			for range 2 {
+				checkRead(t, b, src, 0, src.Size())
+			}
+			// Sizes that cannot be told from true ones are a walk away from
+			// the truth.
+			if got := usage(t, c); got > c.budget.limit+int64(len(tt.data)) {
+				t.Errorf("%d used of %d", got, c.budget.limit)
+			}
+			c.Close()
+			checkSpace(t, dir)
+		})
+	}
+}
+
+func fillBytes(p []byte, b byte) {
+	for i := range p {
+		p[i] = b
+	}
+}
+
+// The directory is cleared by hand while it is in use.
+func TestSpaceFileRemoved(t *testing.T) {
+	dir := t.TempDir()
+	c := limited(t, dir, 20*testChunk)
+	src := &fakeBlob{t: t, data: randomBytes(40*testChunk, 145)}
+	b := cached(t, c, src)
+	for range 3 {
+		checkRead(t, b, src, 0, src.Size())
+		if err := os.Remove(filepath.Join(dir, spaceName)); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if got := usage(t, c); got > c.budget.limit {
+			t.Errorf("%d used of %d", got, c.budget.limit)
+		}
+	}
+}
+
+// At every moment at which nobody writes, what the space file says is no less
+// than what the directory takes and what is leased.
+func TestSpaceIsNeverTooLow(t *testing.T) {
+	dir := t.TempDir()
+	limit := limited(t, dir, 60*testChunk).budget.limit
+	var caches []*Cache
+	for range 3 {
+		c := openCache(t, dir, &Options{Budget: limit, Warnf: t.Errorf})
+		c.contents.use.idle = 0
+		caches = append(caches, c)
+	}
+	srcs := make([]*fakeBlob, 6)
+	for i := range srcs {
+		srcs[i] = &fakeBlob{t: t, data: randomBytes(20*testChunk+i, uint64(150+i))}
+	}
+	var temp *TempFile
+	r := rand.New(rand.NewPCG(7, 8))
+	for i := range 600 {
+		c, src := caches[r.IntN(len(caches))], srcs[r.IntN(len(srcs))]
+		what := r.IntN(10)
+		switch what {
+		default:
+			// A blob file before its first chunk is found by the next walk:
+			// this one gets a chunk at once.
+			off := r.Int64N(src.Size() - 1)
+			checkRead(t, cached(t, c, src), src, off, min(src.Size()-off, 1+r.Int64N(8*testChunk)))
+		case 5:
+			rec, err := c.Record(src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec.Write(src.data[:r.IntN(len(src.data)-1)])
+			if r.IntN(2) == 0 {
+				rec.Write(src.data[rec.n:])
+				rec.Commit(chunksOf(src.data, testChunk))
+			}
+			rec.Abort()
+		case 6:
+			c.NoteImage(Image{Name: fmt.Sprint(r.IntN(5)), Manifest: src.Digest()})
+		case 7:
+			if _, err := c.Prune(PruneOptions{To: r.Int64N(limit)}); err != nil {
+				t.Fatal(err)
+			}
+		case 8:
+			if err := useContent(c, src.data[:1+r.Int64N(src.Size()-1)]); err != nil {
+				t.Fatal(err)
+			}
+		case 9:
+			if temp != nil && r.IntN(3) == 0 {
+				temp.Close()
+				temp = nil
+			}
+			if temp == nil {
+				temp = newTemp(t, c, nil)
+			}
+			if _, err := temp.WriteAt(src.data[:r.Int64N(src.Size())], temp.end); err != nil && !errors.Is(err, ErrFull) {
+				t.Fatal(err)
+			}
+		}
+		err := c.budget.locked(func() error {
+			rec, err := c.budget.space.read(c.budget.boot)
+			used, leased := usage(t, c), int64(0)
+			for _, c := range caches {
+				leased += c.budget.outstanding()
+			}
+			// New directories are found by the next walk.
+			if rec.known && rec.used < used+leased-2*blockSize {
+				t.Errorf("step %d (%d): space says %d; %d on disk, %d leased", i, what, rec.used, used, leased)
+			}
+			if used > limit {
+				t.Errorf("step %d (%d): %d on disk, the budget is %d", i, what, used, limit)
+			}
+			return err
+		})
+		if err != nil || t.Failed() {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Nobody waits long for a process that has the space lock and is stopped.
+func TestSpaceLockBusy(t *testing.T) {
+	dir := t.TempDir()
+	c, other := limited(t, dir, 1<<20), limited(t, dir, 1<<20)
+	c.budget.space.wait = 10 * time.Millisecond
+	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 160)}
+	err := other.budget.locked(func() error {
+		checkRead(t, cached(t, c, src), src, 0, src.Size())
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := held(t, c, src); got != 0 {
+		t.Errorf("chunks %b written without a lease", got)
+	}
+}
+
+func TestLeaseIsGivenBack(t *testing.T) {
+	dir := t.TempDir()
+	watch := openCache(t, dir, &Options{Budget: 1 << 30})
+	leased := func() (leases int64) {
+		if err := watch.budget.locked(func() error {
+			rec, err := watch.budget.space.read(watch.budget.boot)
+			leases = rec.leases
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return leases
+	}
+	c := openCache(t, dir, &Options{Budget: 1 << 30})
+	if !c.MakeRoom(1) {
+		t.Fatal("no room")
+	}
+	if got := leased(); got < maxBatch {
+		t.Errorf("%d bytes leased, want at least %d", got, maxBatch)
+	}
+	before, _ := knownUse(filesAt(t, dir))
+	c.Close()
+	after, _ := knownUse(filesAt(t, dir))
+	if got := leased(); got != 0 || before-after < maxBatch-fileRoom(1) {
+		t.Errorf("%d bytes leased after Close, and %d given back", got, before-after)
+	}
+}
+
+func TestSpaceEncoding(t *testing.T) {
+	id := [16]byte{1, 2, 3}
+	p := encodeSpace(id, 1234, 567)
+	if len(p) != spaceHeader || string(p[:8]) != "imgfsspc" || p[8] != 1 || p[16] != 1 ||
+		binary.LittleEndian.Uint64(p[32:]) != 1234 || binary.LittleEndian.Uint64(p[40:]) != 567 {
+		t.Errorf("encoded as %x", p)
+	}
+	if r, _ := decodeSpace(p, id); r.used != 1234 || r.walked != 567 || !r.known {
+		t.Errorf("decoded as %+v", r)
+	}
+}

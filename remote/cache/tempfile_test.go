@@ -1,0 +1,343 @@
+package cache
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// newTemp makes a temporary file, closed with the test.
+func newTemp(t *testing.T, c *Cache, opts *TempOptions) *TempFile {
+	t.Helper()
+	f, err := c.NewTempFile(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// grow writes n bytes to the end of a temporary file.
+func grow(f *TempFile, n int) error {
+	_, err := f.WriteAt(randomBytes(n, 500), f.end)
+	return err
+}
+
+func TestTempFile(t *testing.T) {
+	dir := t.TempDir()
+	f := newTemp(t, openCache(t, dir, nil), nil)
+	checkTmp(t, dir)
+	data := randomBytes(3*tempStep/2, 501)
+	for off := 0; off < len(data); off += 100_000 {
+		if n, err := f.WriteAt(data[off:min(off+100_000, len(data))], int64(off)); err != nil {
+			t.Fatalf("WriteAt = %d, %v", n, err)
+		}
+	}
+	got := make([]byte, len(data)+1)
+	if n, err := f.ReadAt(got, 0); n != len(data) || err != io.EOF || !bytes.Equal(got[:n], data) {
+		t.Errorf("ReadAt = %d, %v; want the %d bytes that were written, and the end", n, err, len(data))
+	}
+	if err := f.Truncate(10); err != nil {
+		t.Error(err)
+	}
+	if n, err := f.ReadAt(got, 0); n != 10 || err != io.EOF {
+		t.Errorf("after Truncate: ReadAt = %d, %v", n, err)
+	}
+	for range 2 {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := f.WriteAt(data, 0); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("WriteAt after Close: %v", err)
+	}
+	if _, err := f.WriteAt(data, -1); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("WriteAt at -1: %v", err)
+	}
+}
+
+// A temporary file takes the room of chunks that were used before it was made,
+// counts while it is open, and is seen by others who use the directory.
+func TestTempFileCounts(t *testing.T) {
+	const size = 200 * testChunk
+	dir := t.TempDir()
+	c := limited(t, dir, 2*size)
+	old := &fakeBlob{t: t, data: randomBytes(60*testChunk, 510)}
+	fill(t, c, old, 0, 60, 1000)
+	other := openCache(t, dir, &Options{Budget: c.budget.limit})
+	f := newTemp(t, c, nil)
+	for range 2 {
+		if err := grow(f, size-10*testChunk); err != nil {
+			t.Fatal(err)
+		}
+		if all := usage(t, c) + f.end; all > c.budget.limit {
+			t.Fatalf("%d bytes on disk, the budget is %d", all, c.budget.limit)
+		}
+	}
+	if held(t, c, old) == 1<<60-1 {
+		t.Error("nothing was removed for the file")
+	}
+	if n := c.Stats().Temporary; n != f.end {
+		t.Errorf("Stats has %d bytes, want %d", n, f.end)
+	}
+	for _, c := range []*Cache{c, other} {
+		if n := c.Temporary(); n < f.end || n > f.end+tempStep {
+			t.Errorf("Temporary says %d bytes, want %d or a little more", n, f.end)
+		}
+	}
+	if err := grow(newTemp(t, other, nil), size); !errors.Is(err, ErrFull) {
+		t.Errorf("another file in the same directory: %v, want ErrFull", err)
+	}
+	before, _ := knownUse(c.files)
+	was := f.end
+	f.Close()
+	after, _ := knownUse(c.files)
+	if back := before - after; back < was {
+		t.Errorf("%d bytes given back of %d", back, was)
+	}
+	if n := c.Temporary() + other.Temporary() + c.Stats().Temporary; n != 0 {
+		t.Errorf("%d bytes count as temporary when it is closed", n)
+	}
+	if err := grow(newTemp(t, other, nil), size); err != nil {
+		t.Errorf("another file when there is room: %v", err)
+	}
+}
+
+// What budget or disk cannot take is refused at once if the size is known, and
+// where it does not fit if not. It gives back all of it.
+func TestTempFileNoRoom(t *testing.T) {
+	dir := t.TempDir()
+	c := limited(t, dir, 100*testChunk)
+	src := &fakeBlob{t: t, data: randomBytes(20*testChunk, 520)}
+	fill(t, c, src, 0, 20, 1000)
+	if _, err := c.NewTempFile(&TempOptions{Size: c.budget.limit + 1}); !errors.Is(err, ErrFull) {
+		t.Errorf("a file of more than the budget: %v, want ErrFull", err)
+	}
+	if held(t, c, src) != 1<<20-1 {
+		t.Error("chunks were removed for a file that is refused")
+	}
+	f := newTemp(t, c, nil)
+	for off := 0; ; off += testChunk {
+		if err := grow(f, testChunk); err != nil {
+			if !errors.Is(err, ErrFull) {
+				t.Errorf("%v, want ErrFull", err)
+			}
+			break
+		}
+		if all := usage(t, c) + f.end; all > c.budget.limit {
+			t.Fatalf("%d bytes on disk, the budget is %d", all, c.budget.limit)
+		}
+	}
+	if f.end < 95*testChunk {
+		t.Errorf("only %d bytes of %d were taken", f.end, 100*testChunk)
+	}
+	if err := f.Truncate(0); err != nil {
+		t.Error(err)
+	}
+	if n := c.budget.temporary() + c.Stats().Temporary; n != 0 {
+		t.Errorf("%d bytes count after Truncate", n)
+	}
+	if err := grow(f, 80*testChunk); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// Temporary files of several processes' caches together keep the budget.
+func TestTempFilesTogether(t *testing.T) {
+	dir := t.TempDir()
+	c := limited(t, dir, 300*testChunk)
+	var files []*TempFile
+	for range 4 {
+		other := openCache(t, dir, &Options{Budget: c.budget.limit})
+		files = append(files, newTemp(t, other, nil), newTemp(t, other, nil))
+	}
+	var all sync.WaitGroup
+	for _, f := range files {
+		all.Go(func() {
+			for grow(f, testChunk) == nil {
+			}
+		})
+	}
+	all.Wait()
+	sum := usage(t, c)
+	for _, f := range files {
+		sum += f.end
+	}
+	if sum > c.budget.limit || sum < c.budget.limit-100*testChunk {
+		t.Errorf("%d bytes on disk, the budget is %d", sum, c.budget.limit)
+	}
+}
+
+// A copy takes nothing from what was used lately.
+func TestTempFileCopy(t *testing.T) {
+	dir := t.TempDir()
+	src := &fakeBlob{t: t, data: randomBytes(60*testChunk, 530)}
+	fill(t, openCache(t, dir, nil), src, 0, 60, 100)
+	c := limited(t, dir, 40*testChunk)
+	if err := grow(newTemp(t, c, &TempOptions{Copy: true}), 60*testChunk); !errors.Is(err, ErrFull) {
+		t.Errorf("a copy: %v, want ErrFull", err)
+	}
+	if held(t, c, src) != 1<<60-1 {
+		t.Error("chunks were removed for a copy")
+	}
+	if err := grow(newTemp(t, c, nil), 60*testChunk); err != nil {
+		t.Errorf("another: %v", err)
+	}
+}
+
+// Of a process that is gone nothing counts.
+func TestTempFileOfTheDead(t *testing.T) {
+	dir := t.TempDir()
+	c := limited(t, dir, 100*testChunk)
+	dead := openCache(t, dir, &Options{Budget: c.budget.limit})
+	if err := grow(newTemp(t, dead, nil), 60*testChunk); err != nil {
+		t.Fatal(err)
+	}
+	dead.budget.space.close() // as the kernel does
+	if n := c.Temporary(); n != 0 {
+		t.Errorf("%d bytes count as temporary", n)
+	}
+	if err := grow(newTemp(t, c, nil), 80*testChunk); err != nil {
+		t.Errorf("its room is not to be had: %v", err)
+	}
+}
+
+// A program that knows nothing of temporary files writes 0, and what cannot be
+// counts as that.
+func TestDecodeLease(t *testing.T) {
+	for _, tt := range []struct {
+		bytes, temps int64
+		want         lease
+	}{
+		{5, 0, lease{5, 0}},
+		{5, 4, lease{5, 4}},
+		{5, 6, lease{5, 0}},
+		{-1, 0, lease{}},
+		{maxSpace, 1, lease{}},
+		{5, -1, lease{5, 0}},
+	} {
+		s := spaceFile{temps: func() int64 { return tt.temps }}
+		p := s.encodeLease(max(tt.bytes, tt.temps))
+		copy(p, (&spaceFile{}).encodeLease(tt.bytes)[:8])
+		if got := decodeLease(p); got != tt.want {
+			t.Errorf("%d, %d: got %+v, want %+v", tt.bytes, tt.temps, got, tt.want)
+		}
+	}
+}
+
+// A disk with too little room refuses a file of known size before it takes
+// anything of it, and makes room for another as for chunks.
+func TestTempFileDiskFull(t *testing.T) {
+	dir := smallDisk(t, 2<<20)
+	var w warnings
+	c := openCache(t, dir, &Options{Budget: 1 << 30, Warnf: w.warnf})
+	src := &fakeBlob{t: t, data: randomBytes(1<<20, 540)}
+	fill(t, c, src, 0, src.Size()/testChunk, 1000)
+	if _, err := c.NewTempFile(&TempOptions{Size: 3 << 20}); !errors.Is(err, ErrFull) || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a file of more than the disk: %v, want ErrFull and ENOSPC", err)
+	}
+	f := newTemp(t, c, nil)
+	var err error
+	for err == nil {
+		err = grow(f, 16<<10)
+	}
+	if !errors.Is(err, ErrFull) || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("%v, want ErrFull and ENOSPC", err)
+	}
+	if f.end < 1<<20 {
+		t.Errorf("%d bytes were taken, and no chunk made room", f.end)
+	}
+	c.WarnDisk(err)
+	w.check(t, "no space left")
+}
+
+// Where the directory cannot be written a file is elsewhere, within the budget.
+func TestTempFileElsewhere(t *testing.T) {
+	dir, temp := smallDisk(t, 1<<20), t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	c := openCache(t, dir, &Options{Budget: 1 << 20})
+	if err := unix.Mount("", filepath.Dir(dir), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	a, b := newTemp(t, c, nil), newTemp(t, c, nil)
+	if err := grow(a, 600_000); err != nil {
+		t.Error(err)
+	}
+	if err := grow(b, 600_000); !errors.Is(err, ErrFull) {
+		t.Errorf("beyond the budget: %v, want ErrFull", err)
+	}
+	if n := c.Stats().Temporary; n != 600_000 {
+		t.Errorf("%d bytes count as temporary", n)
+	}
+	a.Close()
+	if err := grow(b, 600_000); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("there are names in the directory: %v, %v", left, err)
+	}
+}
+
+func TestTempFileClosedCache(t *testing.T) {
+	dir := t.TempDir()
+	c := limited(t, dir, 100*testChunk)
+	f := newTemp(t, c, nil)
+	if err := grow(f, 10*testChunk); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if _, err := c.NewTempFile(nil); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("after Close: %v, want fs.ErrClosed", err)
+	}
+	if err := grow(f, 100*testChunk); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("a file that was open grows after Close: %v, want fs.ErrClosed", err)
+	}
+	if n, err := f.ReadAt(make([]byte, 10), 0); n != 10 || err != nil {
+		t.Errorf("of a file that was open: %d, %v", n, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Recordings, and contents that are being stored, count as temporary while they
+// are.
+func TestTemporaryStats(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 550)}
+	count := func(want int64) {
+		t.Helper()
+		if n := c.Stats().Temporary; n != want {
+			t.Errorf("%d bytes count as temporary, want %d", n, want)
+		}
+	}
+	r := startRecording(t, c, src, 1000)
+	count(1000)
+	if !finish(t, r, src) {
+		t.Error("not recorded")
+	}
+	count(0)
+	startRecording(t, c, src, 500).Abort()
+	count(0)
+	data := randomBytes(4*contentPiece, 551)
+	left := bytes.NewReader(data)
+	_, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), readerFunc(func(p []byte) (int, error) {
+		// It is asked for a piece when the ones before are on disk.
+		if read := int64(len(data) - left.Len()); read%contentPiece == 0 && left.Len() > 0 {
+			count(read)
+		}
+		return left.Read(p)
+	}))
+	if err != nil {
+		t.Error(err)
+	}
+	count(0)
+}

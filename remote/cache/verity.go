@@ -1,0 +1,81 @@
+package cache
+
+import (
+	"context"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+// The kernel reads contents by itself where it can. There it compares nothing
+// with anything, except in files with fs-verity, which some file systems have:
+// they keep a tree of sums behind the file, and a block that has not its own
+// cannot be read. Such a file cannot be written by anybody.
+
+// verityBlock is what has a sum. 128 of those fill a block, which has one again.
+const verityBlock = 4096
+
+// protectContent makes a content that has been written one that stays as it is,
+// as far as the file system goes. That it has no means is no error.
+func (c *Cache) protectContent(ctx context.Context, x *Content) error {
+	on := false
+	if x.size > 0 && takesVerity(x.f) {
+		err := c.putContent(verityRoom(x.size), func() error {
+			on = enableVerity(x.f) == nil
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := x.f.Chmod(contentMode); err != nil || !on {
+		return err
+	}
+	// What the kernel compares with are the bytes that it found there.
+	got, err := c.contents.digest(ctx, x, nil)
+	if err == nil && got != x.digest {
+		err = remote.ErrDigest
+	}
+	return err
+}
+
+// verityRoom returns how much the sums of a file of size bytes take on disk.
+func verityRoom(size int64) int64 {
+	room := int64(2 * blockSize) // what describes it, and where that lies
+	for n := size; n > verityBlock; {
+		n = (n + verityBlock - 1) / verityBlock * 32
+		room += blocks(n)
+	}
+	return room
+}
+
+// takesVerity reports whether a file could have fs-verity, and has not.
+func takesVerity(f *os.File) bool {
+	var arg struct {
+		unix.FsverityDigest
+		_ [64]byte
+	}
+	arg.Size = 64
+	return ioctl(f, unix.FS_IOC_MEASURE_VERITY, unsafe.Pointer(&arg)) == unix.ENODATA
+}
+
+// enableVerity gives a file fs-verity. Nobody may have it open to write.
+func enableVerity(f *os.File) error {
+	arg := unix.FsverityEnableArg{Version: 1, Hash_algorithm: unix.FS_VERITY_HASH_ALG_SHA256, Block_size: verityBlock}
+	return ioctl(f, unix.FS_IOC_ENABLE_VERITY, unsafe.Pointer(&arg))
+}
+
+func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(arg))
+		if errno != unix.EINTR {
+			if errno == 0 {
+				return nil
+			}
+			return errno
+		}
+	}
+}
