@@ -12,6 +12,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
 )
 
 // errNoRoom is why the cache does not take an index.
@@ -38,7 +39,7 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*OpenLayer, e
 	claim := claimOf(l)
 	open := &OpenLayer{Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents}
 	x, err := o.load(ctx, claim, nil)
-	if errors.Is(err, layerindex.ErrNoIndex) {
+	if errors.Is(err, indexes.ErrNone) {
 		x, open.Built, err = o.make(ctx, i, l, claim, nil)
 	}
 	if err != nil {
@@ -86,9 +87,9 @@ func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *laye
 	}
 	switch {
 	case err != nil:
-		err = fmt.Errorf("%w: %w: %w", layerindex.ErrNoIndex, layerindex.ErrIndex, err)
+		err = fmt.Errorf("%w: %w: %w", indexes.ErrNone, layerindex.ErrIndex, err)
 	case doubted != nil && doubted.Equal(x):
-		err = fmt.Errorf("%w of %s that is beyond doubt", layerindex.ErrNoIndex, claim.Digest)
+		err = fmt.Errorf("%w of %s that is beyond doubt", indexes.ErrNone, claim.Digest)
 	default:
 		err = x.TakeMetadata(o.metadata())
 	}
@@ -119,7 +120,7 @@ func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerind
 	}
 	defer release()
 	x, err = o.load(ctx, claim, doubted)
-	if !errors.Is(err, layerindex.ErrNoIndex) {
+	if !errors.Is(err, indexes.ErrNone) {
 		return x, false, err
 	}
 	if errors.Is(err, layerindex.ErrIndex) {

@@ -10,6 +10,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
 )
 
 // An index may be found to be wrong while its layer is mounted: its file has
@@ -209,7 +210,7 @@ func (l *OpenLayer) other(ctx context.Context, was *layerState, cause error) (*l
 	o, claim := l.opener, claimOf(l.Layer)
 	x, err := o.load(ctx, claim, doubted)
 	built := false
-	if errors.Is(err, layerindex.ErrNoIndex) {
+	if errors.Is(err, indexes.ErrNone) {
 		x, built, err = o.make(ctx, l.number, l.Layer, claim, doubted)
 	}
 	if err != nil {

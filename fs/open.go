@@ -13,6 +13,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -154,7 +155,7 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*OpenL
 	}
 	o.budget = layerindex.NewBudget(o.opts.MaxMetadata, o.opts.Metadata)
 	o.memory = semaphore.NewWeighted(o.opts.BuildMemory)
-	o.store = layerindex.NewStore(o.opts.Cache.Indexes())
+	o.store = indexes.New(o.opts.Cache.Indexes())
 	o.spans = layerindex.NewSpanCache(o.opts.SpanMemory)
 	layers, err := o.all(ctx, img.Layers)
 	if err != nil {
@@ -179,7 +180,7 @@ func noteOf(img *remote.Image) cache.Image {
 
 type opener struct {
 	opts  Options
-	store *layerindex.Store
+	store *indexes.Store
 	spans *layerindex.SpanCache
 	// memory is shared by the layers that are being indexed.
 	memory *semaphore.Weighted

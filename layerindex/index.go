@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
 	"sort"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
@@ -46,7 +47,7 @@ type Index struct {
 	head header
 	src  io.ReaderAt
 	size int64
-	file io.Closer // nil unless the index was loaded from a file of its own
+	file io.Closer // nil unless the index is from OpenIndex
 
 	spanTable lazy[*spanTable]
 	windowsOf lazy[[]byte]
@@ -77,6 +78,22 @@ func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
 	return &Index{head: *h, src: src, size: size}, nil
 }
 
+// OpenIndex returns the index in an index file. It reads and checks the header
+// only. Closing the index closes the file, which is the caller's if there is an
+// error.
+func OpenIndex(f *os.File) (*Index, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	x, err := ReadIndex(f, st.Size())
+	if err != nil {
+		return nil, err
+	}
+	x.file = f
+	return x, nil
+}
+
 // spans returns the checkpoints, which stay in memory. Every read asks for them:
 // it allocates nothing when they are there.
 func (x *Index) spans() (*spanTable, error) {
@@ -93,8 +110,8 @@ func (x *Index) windows() ([]byte, error) {
 
 func (x *Index) zstd() (*zstd.Decoder, error) { return x.unpacker.get(newUnpacker) }
 
-// Close closes the index file, if the index came from a Store. Nothing may be
-// read from the index any more.
+// Close closes the file of an index that OpenIndex returned; for any other it
+// does nothing. Nothing may be read from the index any more.
 func (x *Index) Close() error {
 	if x.file == nil {
 		return nil
@@ -105,8 +122,8 @@ func (x *Index) Close() error {
 // HasDigests reports whether the index has the digests of content.
 func (x *Index) HasDigests() bool { return x.head.has(sectionDigests) }
 
-// OnDisk reports whether the index was loaded from a file of its own. Any other
-// is in memory.
+// OnDisk reports whether the index is in a file, from OpenIndex. Any other is in
+// memory.
 func (x *Index) OnDisk() bool { return x.file != nil }
 
 // Digest returns the digest of the layer's blob.
@@ -218,7 +235,7 @@ func (x *Index) Verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := x.checkSums(ctx); err != nil {
+	if err := x.CheckSums(ctx); err != nil {
 		return err
 	}
 	if _, err := x.ListDigests(ctx); err != nil {

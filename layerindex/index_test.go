@@ -7,14 +7,9 @@ import (
 	"errors"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // oddEntries have every field at its limits.
@@ -166,58 +161,6 @@ func TestIndexDamage(t *testing.T) {
 	}
 }
 
-func TestStore(t *testing.T) {
-	tarBytes := testTar(t, 20_000)
-	blob := gzipped(t, tarBytes)
-	dir := t.TempDir()
-	store, err := OpenStore(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := claim(blob, tarBytes)
-	if _, err := store.Load(t.Context(), l); !errors.Is(err, ErrNoIndex) {
-		t.Errorf("Load from an empty store = %v", err)
-	}
-	x := mustBuild(t, blob, tarBytes, nil)
-	if err := store.Save(t.Context(), x); err != nil {
-		t.Fatal(err)
-	}
-	loaded, err := store.Load(t.Context(), l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer loaded.Close()
-	if !bytes.Equal(encoded(t, loaded), encoded(t, x)) {
-		t.Error("another index came back")
-	}
-	other := l
-	other.DiffID = digest.FromString("x")
-	if _, err := store.Load(t.Context(), other); !errors.Is(err, ErrDiffID) {
-		t.Errorf("Load with another diff_id = %v", err)
-	}
-	path := filepath.Join(dir, "sha256", l.Digest.Encoded())
-	if err := os.WriteFile(path, encoded(t, x)[:100], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.Load(t.Context(), l); !errors.Is(err, ErrNoIndex) || !errors.Is(err, ErrIndex) {
-		t.Errorf("Load of a damaged file = %v", err)
-	}
-	if err := store.Remove(l.Digest); err != nil {
-		t.Error(err)
-	}
-	if err := store.Remove(l.Digest); err != nil {
-		t.Errorf("Remove of what is not there = %v", err)
-	}
-	if left, err := os.ReadDir(filepath.Join(dir, "sha256")); err != nil || len(left) != 0 {
-		t.Errorf("files left: %v, %v", left, err)
-	}
-	for _, bad := range []digest.Digest{"", "sha256:../../etc/passwd", digest.Digest("sha512:" + strings.Repeat("0", 128))} {
-		if _, err := store.Load(t.Context(), Layer{Digest: bad}); err == nil || errors.Is(err, ErrNoIndex) {
-			t.Errorf("Load(%q) = %v", bad, err)
-		}
-	}
-}
-
 // FuzzReadIndex reads any bytes as an index whose checksums hold: it ends, and
 // never with anything but an index or ErrIndex.
 func FuzzReadIndex(f *testing.F) {
@@ -277,4 +220,29 @@ func TestWriteToFails(t *testing.T) {
 // rawSection is the table row of a section that is alone in its file.
 func rawSection(kind sectionKind, b []byte) sectionInfo {
 	return sectionInfo{kind: kind, stored: int64(len(b)), raw: int64(len(b)), sum: sha256.Sum256(b)}
+}
+
+// TestVerify notices every flipped bit, also of an index that was read from
+// before.
+func TestVerify(t *testing.T) {
+	for _, c := range codecs {
+		t.Run(c.name, func(t *testing.T) {
+			tarBytes := testTar(t, 10_000)
+			file := encoded(t, mustBuild(t, c.wrap(t, tarBytes), tarBytes, &BuildOptions{SpanSize: 2048}))
+			x, err := ReadIndex(bytes.NewReader(file), int64(len(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(readEverything(file), x.Verify(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			for i := range file {
+				file[i] ^= 1
+				if err := x.Verify(t.Context()); !errors.Is(err, ErrIndex) {
+					t.Errorf("flipped bit in byte %d: %v", i, err)
+				}
+				file[i] ^= 1
+			}
+		})
+	}
 }

@@ -147,8 +147,9 @@ func (c ctxReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// checkSums compares all sections with their checksums, and keeps nothing.
-func (x *Index) checkSums(ctx context.Context) error {
+// CheckSums reads all parts of the index and compares them with their checksums.
+// The error wraps ErrIndex, or is ctx.Err().
+func (x *Index) CheckSums(ctx context.Context) error {
 	sum := sha256.New()
 	for _, s := range x.head.sections {
 		sum.Reset()

@@ -8,6 +8,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -80,7 +81,7 @@ func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
 	if err := disk.ReadOnly(); err != nil {
 		return err // nothing that is wrong could be removed
 	}
-	v := verifier{cache: disk, store: layerindex.NewStore(disk.Indexes()),
+	v := verifier{cache: disk, store: indexes.New(disk.Indexes()),
 		report: verifyReport{Wrong: []wrongThing{}, Unknown: []digest.Digest{}, Foreign: []foreignThing{}}}
 	if err := v.all(ctx, e); err != nil {
 		return err
@@ -99,7 +100,7 @@ func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
 // A verifier is imgfs cache verify at work.
 type verifier struct {
 	cache  *cache.Cache
-	store  *layerindex.Store
+	store  *indexes.Store
 	report verifyReport
 }
 
@@ -292,7 +293,7 @@ func (v *verifier) content(ctx context.Context, d digest.Digest) error {
 // isDamage tells whether an error says that an index file is of no use, and
 // not that it could not be read.
 func isDamage(err error) bool {
-	return errors.Is(err, layerindex.ErrIndex) || errors.Is(err, layerindex.ErrNoIndex)
+	return errors.Is(err, layerindex.ErrIndex) || errors.Is(err, indexes.ErrNone)
 }
 
 // digestOf reads a blob and returns the digest that it has.

@@ -17,24 +17,26 @@ const module = "github.com/imgfs/imgfs"
 // line a package, its own packages by their place in the module, others by
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
-cmd/imgfs: fs fs/fusefs layerindex remote remote/cache remote/dockerarchive remote/ocilayout remote/printable remote/registry go-digest image-spec pflag mpb x/sys x/term
-fs: layerindex remote remote/cache go-digest x/sync
-fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
+cmd/imgfs: fs fs/fusefs layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry go-digest image-spec pflag mpb x/sys x/term
+
 fs/fusefs/internal/uring: x/sys
+fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
 
+fs: layerindex remote remote/cache remote/cache/indexes go-digest x/sync
 
-layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd remote/beneath go-digest compress x/sys
 layerindex/internal/codec:
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
-layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/cache remote/ocilayout remote/registry/registrytest testdata/benchkit go-digest compress x/sync x/sys
-layerindex/internal/inflate: layerindex/internal/codec
+layerindex/internal/indexbench: fs layerindex layerindex/internal/codec layerindex/internal/gzip remote remote/cache remote/cache/indexes remote/ocilayout remote/registry/registrytest testdata/benchkit go-digest compress x/sync x/sys
 layerindex/internal/inflate/inflatetest:
+layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/nestedsum:
 layerindex/internal/spool: remote/seal x/sys
 layerindex/internal/zstd: layerindex/internal/codec compress
 
-remote: remote/printable go-digest image-spec reference platforms
+layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd go-digest compress
+
 remote/beneath: x/sys
+remote/cache/indexes: layerindex remote/beneath go-digest x/sys
 remote/cache: remote remote/beneath remote/internal/nameless remote/seal go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
@@ -42,27 +44,31 @@ remote/internal/nameless: x/sys
 remote/internal/tarball: remote remote/internal/nameless compress x/sys
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:
-remote/registry: remote remote/internal/nameless remote/printable go-digest image-spec reference oras-go toml
 remote/registry/registrytest: go-digest image-spec
+remote/registry: remote remote/internal/nameless remote/printable go-digest image-spec reference oras-go toml
 remote/seal: x/sys
 remote/sourcetest: remote go-digest image-spec platforms
-testdata/demo: remote/registry/registrytest testdata/labimage
-testdata/labimage: go-digest image-spec compress
+
+remote: remote/printable go-digest image-spec reference platforms
+
 testdata/benchkit:
+testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/fusebench: testdata/benchkit testdata/labimage
 testdata/hostile: go-digest image-spec compress
+testdata/labimage: go-digest image-spec compress
 testdata/netbench: testdata/benchkit testdata/labimage go-digest image-spec compress
 `
 
 // strangers says what of the standard library is none of a package's business.
 var strangers = map[string][]string{
-	"cmd/imgfs":       {"net/http", "archive/tar", "compress/gzip"},
-	"fs":              {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"fs/fusefs":       {"net/http", "archive/tar"},
-	"layerindex":      {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
-	"remote":          {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"remote/cache":    {"net/http", "net", "archive/tar", "compress/gzip"},
-	"remote/registry": {"archive/tar", "compress/gzip"},
+	"cmd/imgfs":            {"net/http", "archive/tar", "compress/gzip"},
+	"fs":                   {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"fs/fusefs":            {"net/http", "archive/tar"},
+	"layerindex":           {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
+	"remote":               {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"remote/cache":         {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/cache/indexes": {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/registry":      {"archive/tar", "compress/gzip"},
 }
 
 // modules are the short names of the modules that we depend on.

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	imagefs "github.com/imgfs/imgfs/fs"
-	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
 )
 
 // loadCommand makes this program load an image and tell what that took:
@@ -213,7 +213,7 @@ func loadOnce(ctx context.Context, dir, list string) (loaded, error) {
 		runtime.KeepAlive(tree)
 		for _, l := range opened {
 			if l.Built {
-				return fmt.Errorf("%w: it was made again", layerindex.ErrNoIndex)
+				return fmt.Errorf("%w: it was made again", indexes.ErrNone)
 			}
 			err = errors.Join(err, l.Index.Close())
 		}
