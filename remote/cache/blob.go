@@ -54,7 +54,7 @@ func (c Chunks) match(k int64, data []byte) bool {
 // It belongs to its Cache and needs no closing.
 type Blob struct {
 	src remote.Blob
-	s   *store
+	s   *blobState
 }
 
 var _ remote.Blob = (*Blob)(nil)
@@ -76,11 +76,11 @@ func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.store(d, l, chunks, remote.IsLocal(b))
+	s, err := c.state(d, l, chunks, remote.IsLocal(b))
 	if err != nil {
 		return nil, err
 	}
-	if s.whole.lied.Load() {
+	if s.whole.indexWrong.Load() {
 		s.recall() // it may have been checked since
 	}
 	cached := &Blob{src: b, s: s}
@@ -133,15 +133,15 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if err := b.s.lie(); err != nil {
+	if err := b.s.indexError(); err != nil {
 		return 0, err
 	}
 	whole := part{p: p, off: off}
 	if b.s.have(ctx, whole) {
 		return len(p), nil
 	}
-	b.s.c.fetch.enter()
-	defer b.s.c.fetch.leave()
+	b.s.c.sched.enter()
+	defer b.s.c.sched.leave()
 	return b.readParts(ctx, whole)
 }
 
@@ -183,22 +183,22 @@ type part struct {
 }
 
 // span returns the chunks that a part lies in.
-func (s *store) span(p part) (first, end int64) {
+func (s *blobState) span(p part) (first, end int64) {
 	return p.off / s.chunk, (p.off+int64(len(p.p))-1)/s.chunk + 1
 }
 
 // split cuts a part off the beginning of p.
-func (s *store) split(p part) (first, rest part) {
+func (s *blobState) split(p part) (first, rest part) {
 	// A request begins and ends with a chunk.
 	n := min(int64(len(p.p)), (p.off/s.chunk+s.perRequest())*s.chunk-p.off)
 	return part{p: p.p[:n], off: p.off}, part{p: p.p[n:], off: p.off + n}
 }
 
 // have fills p if that takes no waiting.
-func (s *store) have(ctx context.Context, p part) bool {
+func (s *blobState) have(ctx context.Context, p part) bool {
 	first, end := s.span(p)
 	f := s.file.Load()
-	if !(f != nil && f.readSound(p.p, p.off, first, end)) && !s.c.fetch.recent.read(s, p, first, end) {
+	if !(f != nil && f.readSound(p.p, p.off, first, end)) && !s.c.sched.recent.read(s, p, first, end) {
 		return false
 	}
 	s.used(ctx, first, end)

@@ -56,7 +56,7 @@ func (c *Cache) Budget() int64 { return c.budget.limit }
 // the budget needs it. It reports whether the bytes may be written; they
 // should be within ten seconds.
 func (c *Cache) MakeRoom(n int64) bool {
-	if n < 0 || n > maxSpace || c.saysReadOnly() {
+	if n < 0 || n > maxTotal || c.saysReadOnly() {
 		return false
 	}
 	n = fileRoom(n)
@@ -159,11 +159,11 @@ type budget struct {
 	alone int64 // in such files elsewhere, which no other process counts
 	loans []loan
 	full  time.Time // until then there is no room for those who come often
-	runs  series
+	group recordingGroup
 
 	// refill is held while the lease is extended, which others wait for.
 	refill sync.Mutex
-	space  spaceFile // guarded by refill
+	ledger ledger // guarded by refill
 }
 
 // A loan is room that somebody else may be filling.
@@ -174,7 +174,7 @@ type loan struct {
 
 func newBudget(c *Cache, limit int64) *budget {
 	b := &budget{c: c, limit: max(limit, 0), boot: bootID()}
-	b.space = spaceFile{dir: c.files, wait: spaceWait, lease: -1, temps: b.temporary}
+	b.ledger = ledger{dir: c.files, wait: ledgerWait, lease: -1, temps: b.temporary}
 	return b
 }
 
@@ -274,11 +274,11 @@ func (b *budget) extend(need int64, r rule) (int64, error) {
 		return 0, errNoRoom
 	}
 	mine := b.outstanding()
-	if err := b.space.lock(); err != nil {
+	if err := b.ledger.lock(); err != nil {
 		return 0, err
 	}
-	defer b.space.unlock()
-	rec, err := b.space.read(b.boot)
+	defer b.ledger.unlock()
+	rec, err := b.ledger.read(b.boot)
 	if err != nil {
 		return 0, err
 	}
@@ -286,7 +286,7 @@ func (b *budget) extend(need int64, r rule) (int64, error) {
 	waiting := rec.leases - rec.temps + mine - b.temporary()
 	grant := max(need, min(maxBatch, b.limit/64, b.limit/8-waiting))
 	if rec.known && rec.used+grant <= b.limit && rec.used-rec.walked <= b.limit/16 {
-		return grant, b.space.write(b.boot, rec.used+grant, rec.walked, mine+grant)
+		return grant, b.ledger.write(b.boot, rec.used+grant, rec.walked, mine+grant)
 	}
 	inv, err := walk(b.c.files)
 	if err != nil {
@@ -303,12 +303,12 @@ func (b *budget) extend(need int64, r rule) (int64, error) {
 	}
 	if used+grant > b.limit {
 		b.c.warnOthers(inv.others, used+grant-b.limit)
-		if err := b.space.write(b.boot, used, used, mine); err != nil {
+		if err := b.ledger.write(b.boot, used, used, mine); err != nil {
 			return 0, err
 		}
 		return 0, errNoRoom
 	}
-	return grant, b.space.write(b.boot, used+grant, used+grant, mine+grant)
+	return grant, b.ledger.write(b.boot, used+grant, used+grant, mine+grant)
 }
 
 // freeSome removes a part of what the directory holds, whatever the budget:
@@ -320,10 +320,10 @@ func (b *budget) freeSome(r rule) bool {
 }
 
 func (b *budget) freeSomeLocked(r rule) bool {
-	if b.space.lock() != nil {
+	if b.ledger.lock() != nil {
 		return false
 	}
-	defer b.space.unlock()
+	defer b.ledger.unlock()
 	inv, err := walk(b.c.files)
 	if err != nil {
 		return false
@@ -336,27 +336,27 @@ func (b *budget) freeSomeLocked(r rule) bool {
 func (b *budget) close() {
 	b.refill.Lock()
 	defer b.refill.Unlock()
-	defer b.space.close()
-	b.space.wait = giveBackWait
-	if b.space.lease < 0 || b.space.lock() != nil || b.space.lease < 0 {
+	defer b.ledger.close()
+	b.ledger.wait = giveBackWait
+	if b.ledger.lease < 0 || b.ledger.lock() != nil || b.ledger.lease < 0 {
 		return
 	}
-	defer b.space.unlock()
+	defer b.ledger.unlock()
 	b.mu.Lock()
 	left := b.left
 	b.left = 0
 	b.mu.Unlock()
-	if rec, err := b.space.read(b.boot); err == nil && rec.known {
+	if rec, err := b.ledger.read(b.boot); err == nil && rec.known {
 		// If it fails the next walk finds it.
-		_ = b.space.write(b.boot, rec.used-left, rec.walked-left, b.outstanding())
+		_ = b.ledger.write(b.boot, rec.used-left, rec.walked-left, b.outstanding())
 	}
 }
 
-// recount makes the space file say what is true after things were removed. The
-// caller has refill and the space lock.
+// recount makes the ledger say what is true after things were removed. The
+// caller has refill and the lock of the ledger.
 func (b *budget) recount() (inventory, error) {
 	mine := b.outstanding()
-	rec, err := b.space.read(b.boot)
+	rec, err := b.ledger.read(b.boot)
 	if err != nil {
 		return inventory{}, err
 	}
@@ -365,27 +365,27 @@ func (b *budget) recount() (inventory, error) {
 		return inventory{}, err
 	}
 	used := inv.total + rec.leases + mine
-	return inv, b.space.write(b.boot, used, used, mine)
+	return inv, b.ledger.write(b.boot, used, used, mine)
 }
 
-// locked calls do with the space lock held. It waits longer than a writer: the
+// locked calls do with the lock of the ledger held. It waits longer than a writer: the
 // user has asked for it.
 func (b *budget) locked(do func() error) error {
 	b.refill.Lock()
 	defer b.refill.Unlock()
-	err := b.space.lock()
+	err := b.ledger.lock()
 	for range 10 {
 		if !errors.Is(err, errBusy) {
 			break
 		}
-		err = b.space.lock()
+		err = b.ledger.lock()
 	}
 	if err != nil {
 		return fmt.Errorf("cache directory %s: %w", b.c.dir, err)
 	}
-	defer b.space.unlock()
+	defer b.ledger.unlock()
 	// This gives the file the size that it will have.
-	if _, err := b.space.read(b.boot); err != nil {
+	if _, err := b.ledger.read(b.boot); err != nil {
 		return err
 	}
 	return do()

@@ -59,7 +59,7 @@ func usage(t *testing.T, c *Cache) int64 {
 func limited(t *testing.T, dir string, room int64) *Cache {
 	t.Helper()
 	c := openCache(t, dir, &Options{Budget: 1 << 30, Warnf: t.Errorf})
-	// The space file takes its block now.
+	// The ledger takes its block now.
 	if err := c.budget.locked(func() error { _, err := c.budget.recount(); return err }); err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +288,7 @@ func TestDefaultBudget(t *testing.T) {
 	checkRead(t, cached(t, c, src), src, 0, src.Size())
 	near("with 20 MiB in it")
 	c.Close()
-	if err := os.Remove(filepath.Join(dir, spaceName)); err != nil {
+	if err := os.Remove(filepath.Join(dir, ledgerName)); err != nil {
 		t.Fatal(err)
 	}
 	near("with 20 MiB that nobody counted")

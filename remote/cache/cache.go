@@ -82,10 +82,10 @@ type Cache struct {
 	retryWrites  time.Duration
 	noWrites     atomic.Int64 // until this time, Unix nanoseconds
 
-	fetch  fetcher
+	sched  scheduler
 	flying sync.WaitGroup // the goroutines of flights, and who is at a content
 	mu     sync.Mutex
-	stores map[storeKey]*store
+	states map[blobKey]*blobState
 	closed bool
 }
 
@@ -113,7 +113,7 @@ func Open(dir string, opts *Options) (*Cache, error) {
 		maxRequest:  opts.MaxRequest,
 		warnf:       opts.Warnf,
 		retryWrites: retryWrites,
-		stores:      map[storeKey]*store{},
+		states:      map[blobKey]*blobState{},
 	}
 	if c.warnf == nil {
 		c.warnf = func(string, ...any) {}
@@ -168,7 +168,7 @@ func (c *Cache) ReadOnly() error { return c.readOnly }
 
 // Line returns what has been measured of the way to the sources, all of them
 // taken together. Sizes of requests go by it.
-func (c *Cache) Line() LineStats { return c.fetch.gauge.stats() }
+func (c *Cache) Line() LineStats { return c.sched.line.stats() }
 
 // DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
 // or ~/.cache/imgfs if XDG_CACHE_HOME is not set to an absolute path.
@@ -195,8 +195,8 @@ func (c *Cache) Close() error {
 		close(c.contents.closing)
 	}
 	c.closed = true
-	stores := c.stores
-	c.stores = nil
+	stores := c.states
+	c.states = nil
 	c.mu.Unlock()
 	for _, s := range stores {
 		s.shut()

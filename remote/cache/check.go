@@ -62,11 +62,11 @@ func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chu
 	if check, err = c.verifyChunks(ctx, b, chunks); err != nil || check.Bad > 0 || check.Checked < l.chunks() {
 		return check, err
 	}
-	s, err := c.store(d, l, chunks, false)
+	s, err := c.state(d, l, chunks, false)
 	if err != nil {
 		return check, err
 	}
-	if s.checkWhole(ctx, b); s.whole.lied.Load() {
+	if s.checkWhole(ctx, b); s.whole.indexWrong.Load() {
 		check.Bad, check.BadBytes, check.Refuted = check.Checked, size, true
 	}
 	return check, ctx.Err()

@@ -338,7 +338,7 @@ func checkSpace(t *testing.T, dir string) {
 	t.Helper()
 	c := openCache(t, dir, &Options{Budget: 1 << 40})
 	if err := c.budget.locked(func() error {
-		rec, err := c.budget.space.read(c.budget.boot)
+		rec, err := c.budget.ledger.read(c.budget.boot)
 		if err != nil {
 			return err
 		}

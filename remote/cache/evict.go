@@ -44,8 +44,8 @@ type rule struct {
 	often bool
 }
 
-// An eviction removes what was used least recently. The caller has the space
-// lock.
+// An eviction removes what was used least recently. The caller has the
+// lock of the ledger.
 type eviction struct {
 	inv  inventory
 	rule rule

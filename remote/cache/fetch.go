@@ -26,9 +26,9 @@ func (c *Cache) writeSize() int64 {
 
 // load takes from memory and disk what is there and sound. A chunk that is
 // not what it should be is dropped.
-func (s *store) load(file *blobFile, f *flight) {
+func (s *blobState) load(file *blobFile, f *flight) {
 	for k := f.first; k < f.end; k++ {
-		if s.c.fetch.recent.copy(s, k, f.run(k, k+1)) {
+		if s.c.sched.recent.copy(s, k, f.run(k, k+1)) {
 			f.land(k, k+1, fromMemory)
 		}
 	}
@@ -53,7 +53,7 @@ func (s *store) load(file *blobFile, f *flight) {
 }
 
 // dropWrong notes that chunk k is not there: what is on disk is not it.
-func (s *store) dropWrong(file *blobFile, k int64) {
+func (s *blobState) dropWrong(file *blobFile, k int64) {
 	if !file.hollow(k) {
 		s.count.bad.Add(1)
 		s.c.count.badStored.Add(1)
@@ -81,7 +81,7 @@ func (f *flight) lacks(first, end int64, do func(first, end int64) error) error 
 
 // fetchMissing asks the source for what f lacks. A wrong chunk does not keep
 // it from bringing others; a source that cannot be asked does.
-func (s *store) fetchMissing(ctx context.Context, file *blobFile, f *flight) error {
+func (s *blobState) fetchMissing(ctx context.Context, file *blobFile, f *flight) error {
 	var wrong error
 	err := f.lacks(f.first, f.end, func(first, end int64) error {
 		if err := s.request(ctx, file, f, first, end, false); err != nil {
@@ -110,7 +110,7 @@ func (s *store) fetchMissing(ctx context.Context, file *blobFile, f *flight) err
 // request reads the chunks from first to end from the source and keeps those
 // that are right. An early end of the content is no error here: it leaves
 // chunks missing.
-func (s *store) request(ctx context.Context, file *blobFile, f *flight, first, end int64, elsewhere bool) error {
+func (s *blobState) request(ctx context.Context, file *blobFile, f *flight, first, end int64, elsewhere bool) error {
 	buf := f.run(first, end)
 	at, _ := s.bounds(first)
 	l := landing{s: s, file: file, f: f, at: at, next: first, end: end}
@@ -128,7 +128,7 @@ func (s *store) request(ctx context.Context, file *blobFile, f *flight, first, e
 
 // A landing takes the chunks of one request as they come.
 type landing struct {
-	s    *store
+	s    *blobState
 	file *blobFile
 	f    *flight
 	at   int64 // where the request begins in the blob
@@ -169,7 +169,7 @@ func (l *landing) follow(ctx context.Context, src remote.ProgressBlob, buf []byt
 		close(stop)
 		<-stopped
 	}()
-	m := measure{gauge: &l.s.c.fetch.gauge, began: time.Now()}
+	m := measure{line: &l.s.c.sched.line, began: time.Now()}
 	defer m.end()
 	return src.ReadAtProgress(ctx, buf, l.at, func(n int) {
 		m.arrived(int64(n))
@@ -226,7 +226,7 @@ func (l *landing) take(first, end int64) {
 			k = end - 1 // of a long run the next one may want the last chunk
 		}
 		for ; k < end; k++ {
-			l.s.c.fetch.recent.put(l.s, k, l.f.run(k, k+1))
+			l.s.c.sched.recent.put(l.s, k, l.f.run(k, k+1))
 		}
 	}
 	l.f.land(first, end, fromSource)
@@ -234,16 +234,16 @@ func (l *landing) take(first, end int64) {
 
 // keep stores chunks that have been checked. It reports whether disk and
 // budget took them.
-func (s *store) keep(file *blobFile, first, end int64, data []byte) bool {
+func (s *blobState) keep(file *blobFile, first, end int64, data []byte) bool {
 	stored := s.keepBy(rule{often: true}, file, first, end, data)
 	if !stored && file != nil && s.c.mayWrite() {
-		s.c.fetch.refused()
+		s.c.sched.refused()
 	}
 	return stored
 }
 
 // keepBy is keep with a rule for what may be removed.
-func (s *store) keepBy(r rule, file *blobFile, first, end int64, data []byte) bool {
+func (s *blobState) keepBy(r rule, file *blobFile, first, end int64, data []byte) bool {
 	return file != nil && s.c.put(int64(len(data)), r, func() error { return file.writeRun(first, end, data) })
 }
 

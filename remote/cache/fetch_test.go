@@ -248,8 +248,8 @@ func TestFetchProperty(t *testing.T) {
 		if whole.Load() < 50 {
 			t.Errorf("only %d reads were right: the test shows little", whole.Load())
 		}
-		if len(b.s.flights) != 0 || c.fetch.busy != 0 || c.fetch.ahead != 0 || c.fetch.runs != 0 {
-			t.Errorf("when all is over: %d flights, %+v", len(b.s.flights), &c.fetch)
+		if len(b.s.flights) != 0 || c.sched.busy != 0 || c.sched.ahead != 0 || c.sched.runs != 0 {
+			t.Errorf("when all is over: %d flights, %+v", len(b.s.flights), &c.sched)
 		}
 	})
 }

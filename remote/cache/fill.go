@@ -46,7 +46,7 @@ const (
 // What is there stays, and another Fill goes on from it.
 func (c *Cache) Fill(ctx context.Context, blobs []*Blob, progress func(have, all int64)) error {
 	f := filler{c: c, progress: progress, width: minFills, results: make(chan fillResult)}
-	seen := map[*store]bool{}
+	seen := map[*blobState]bool{}
 	for _, b := range blobs {
 		if !b.s.local && !seen[b.s] {
 			seen[b.s] = true
@@ -169,7 +169,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 		for next := int64(0); ; {
 			// Requests that begin together end together, and then the line
 			// would be idle for a round trip: the first is a short one.
-			size := f.c.fetch.gauge.stats().fill(b.s.chunk)
+			size := f.c.sched.line.stats().fill(b.s.chunk)
 			most := size
 			if f.running == 0 {
 				most /= 2
@@ -182,7 +182,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 			for f.running >= f.width {
 				f.take(<-f.results)
 			}
-			if err := f.c.fetch.quiet(ctx); err != nil || f.fatal != nil {
+			if err := f.c.sched.quiet(ctx); err != nil || f.fatal != nil {
 				return tried, err
 			}
 			if budget := f.c.budget.limit; budget > 0 && f.have()+int64(f.running+1)*size > budget {
@@ -197,7 +197,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 
 // lacking returns the first run of chunks from next on that are not on disk,
 // of at most n bytes; one chunk is always allowed.
-func (s *store) lacking(next, n int64) (first, end int64) {
+func (s *blobState) lacking(next, n int64) (first, end int64) {
 	most := max(1, min(n/s.chunk, s.perRequest()))
 	file := s.openFileTo(false)
 	if file == nil {
@@ -226,7 +226,7 @@ func (f *filler) bring(ctx context.Context, b *filled, first, end int64) {
 }
 
 // bring brings the chunks from first to end to the disk, with no reader.
-func (s *store) bring(ctx context.Context, b *Blob, first, end int64, why reason) error {
+func (s *blobState) bring(ctx context.Context, b *Blob, first, end int64, why reason) error {
 	flights, err := s.board(ctx, b, first, end, why)
 	if err != nil {
 		return err
@@ -252,7 +252,7 @@ func (f *filler) take(r fillResult) {
 	case r.err == nil:
 		r.blob.have += r.n
 		f.tell()
-		switch took := r.took - f.c.fetch.gauge.stats().Trip; {
+		switch took := r.took - f.c.sched.line.stats().Trip; {
 		case took < fastFill:
 			f.width = min(f.width+1, maxFills)
 		case took > slowFill:
@@ -266,6 +266,6 @@ func (f *filler) take(r fillResult) {
 		f.last, f.failed = r.err, true
 		f.passing = f.passing || !permanent(r.err)
 		// One wrong chunk says nothing of the others.
-		r.blob.refused = !errors.Is(r.err, remote.ErrDigest) || r.blob.s.whole.lied.Load()
+		r.blob.refused = !errors.Is(r.err, remote.ErrDigest) || r.blob.s.whole.indexWrong.Load()
 	}
 }

@@ -14,26 +14,26 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-type storeKey struct {
+type blobKey struct {
 	digest digest.Digest
 	layout layout
 	sums   [sha256.Size]byte // of Chunks.Sums
 	local  bool
 }
 
-// A store is one blob of one Cache: its file, and the flights that bring
+// A blobState is one blob of one Cache: its file, and the flights that bring
 // chunks.
-type store struct {
-	storeKey
+type blobState struct {
+	blobKey
 	layout
 	c      *Cache
 	chunks Chunks
 	count  blobCounters
-	whole  whole
+	whole  wholeCheck
 
 	file atomic.Pointer[blobFile] // nil before it is needed, where the disk fails, and of a local blob
 
-	ctx context.Context // of what the store does by itself
+	ctx context.Context // of what goes on without a caller
 	end context.CancelFunc
 
 	mu      sync.Mutex
@@ -43,35 +43,35 @@ type store struct {
 	closed  bool
 }
 
-// store returns the one store of a blob.
-func (c *Cache) store(d digest.Digest, l layout, chunks Chunks, local bool) (*store, error) {
-	key := storeKey{d, l, sha256.Sum256(chunks.Sums), local}
+// state returns the one blobState of a blob.
+func (c *Cache) state(d digest.Digest, l layout, chunks Chunks, local bool) (*blobState, error) {
+	key := blobKey{d, l, sha256.Sum256(chunks.Sums), local}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, fmt.Errorf("cache directory %s: %w", c.dir, fs.ErrClosed)
 	}
-	s := c.stores[key]
+	s := c.states[key]
 	if s == nil {
-		s = &store{storeKey: key, layout: l, c: c, chunks: chunks}
+		s = &blobState{blobKey: key, layout: l, c: c, chunks: chunks}
 		s.count.unread = make([]atomic.Uint32, (l.chunks()+31)/32)
 		s.flights = map[int64]*flight{}
 		s.intakes = map[remote.Spool]*intake{}
 		// It ends with the Cache, and with no caller.
 		s.ctx, s.end = context.WithCancel(context.Background())
 		s.recall()
-		c.stores[key] = s
+		c.states[key] = s
 	}
 	return s, nil
 }
 
 // perRequest returns how many chunks one request may ask for.
-func (s *store) perRequest() int64 {
-	return max(1, s.c.fetch.gauge.stats().request(s.c.maxRequest)/s.chunk)
+func (s *blobState) perRequest() int64 {
+	return max(1, s.c.sched.line.stats().request(s.c.maxRequest)/s.chunk)
 }
 
 // shut ends all flights and lets no new one begin.
-func (s *store) shut() {
+func (s *blobState) shut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -81,9 +81,11 @@ func (s *store) shut() {
 	}
 }
 
-func (s *store) closedError() error { return fmt.Errorf("blob %s: cache: %w", s.digest, fs.ErrClosed) }
+func (s *blobState) closedError() error {
+	return fmt.Errorf("blob %s: cache: %w", s.digest, fs.ErrClosed)
+}
 
-func (s *store) closeFile() {
+func (s *blobState) closeFile() {
 	if f := s.file.Swap(nil); f != nil {
 		f.f.Close()
 	}
@@ -91,11 +93,11 @@ func (s *store) closeFile() {
 
 // openFile returns the blob's file at its present epoch, or nil if the disk
 // does not give one.
-func (s *store) openFile() *blobFile { return s.openFileTo(s.c.mayWrite()) }
+func (s *blobState) openFile() *blobFile { return s.openFileTo(s.c.mayWrite()) }
 
 // openFileTo is openFile; create says whether to make one if there is none.
-func (s *store) openFileTo(create bool) *blobFile {
-	if s.local || s.whole.lied.Load() {
+func (s *blobState) openFileTo(create bool) *blobFile {
+	if s.local || s.whole.indexWrong.Load() {
 		return nil
 	}
 	old := s.file.Load()
@@ -135,7 +137,7 @@ type flight struct {
 	first, end int64 // chunks
 	off        int64 // of data in the blob
 	cancel     context.CancelFunc
-	waiters    int // guarded by store.mu
+	waiters    int // guarded by blobState.mu
 
 	data []byte // a chunk of it may be read when it is in got
 
@@ -239,8 +241,8 @@ func (f *flight) run(first, end int64) []byte {
 // board returns flights that bring the chunks from first to end, and starts
 // those that are not under way, for the reason given. The caller must leave
 // them.
-func (s *store) board(ctx context.Context, b *Blob, first, end int64, why reason) ([]*flight, error) {
-	if err := s.lie(); err != nil {
+func (s *blobState) board(ctx context.Context, b *Blob, first, end int64, why reason) ([]*flight, error) {
+	if err := s.indexError(); err != nil {
 		return nil, err
 	}
 	words := s.words(first, end)
@@ -269,7 +271,7 @@ func (s *store) board(ctx context.Context, b *Blob, first, end int64, why reason
 
 // words returns the state words of the chunks from first to end, as far as
 // the disk gives them.
-func (s *store) words(first, end int64) []uint32 {
+func (s *blobState) words(first, end int64) []uint32 {
 	if f := s.openFile(); f != nil {
 		return f.present(first, end)
 	}
@@ -278,7 +280,7 @@ func (s *store) words(first, end int64) []uint32 {
 
 // start begins a flight. It outlives ctx, whose values it keeps: leave ends
 // it. The caller holds s.mu.
-func (s *store) start(ctx context.Context, b *Blob, first, end int64, why reason) *flight {
+func (s *blobState) start(ctx context.Context, b *Blob, first, end int64, why reason) *flight {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{owner: b, why: why, first: first, end: end, off: first * s.chunk, cancel: cancel}
 	f.got = make([]origin, end-first)
@@ -292,7 +294,7 @@ func (s *store) start(ctx context.Context, b *Blob, first, end int64, why reason
 
 // leave says that somebody no longer needs flights. One that nobody needs is
 // cancelled, and nobody can board it any more.
-func (s *store) leave(flights []*flight) {
+func (s *blobState) leave(flights []*flight) {
 	if len(flights) == 0 {
 		return
 	}
@@ -307,7 +309,7 @@ func (s *store) leave(flights []*flight) {
 }
 
 // forget takes a flight off the board. The caller holds s.mu.
-func (s *store) forget(f *flight) {
+func (s *blobState) forget(f *flight) {
 	for k := f.first; k < f.end; k++ {
 		if s.flights[k] == f {
 			delete(s.flights, k)
@@ -316,7 +318,7 @@ func (s *store) forget(f *flight) {
 }
 
 // fly brings the chunks of f.
-func (s *store) fly(ctx context.Context, f *flight) {
+func (s *blobState) fly(ctx context.Context, f *flight) {
 	defer s.c.flying.Done()
 	_, stop := s.bounds(f.end - 1)
 	f.data = make([]byte, stop-f.off)
@@ -331,7 +333,7 @@ func (s *store) fly(ctx context.Context, f *flight) {
 	s.mu.Unlock()
 	f.finish(err)
 	if f.why == forLater {
-		s.c.fetch.landed(int64(len(f.data)))
+		s.c.sched.release(int64(len(f.data)))
 		s.leave([]*flight{f})
 	}
 	if file != nil {

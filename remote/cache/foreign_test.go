@@ -208,12 +208,12 @@ func TestOddInPlace(t *testing.T) {
 				var w warnings
 				c := openCache(t, dir, &Options{Warnf: w.warnf, Budget: 1 << 30})
 				for range 2 {
-					// Without the space file nothing is counted, which only prune needs.
-					if err := useOnce(c); err != nil && !(name == spaceName && strings.HasPrefix(err.Error(), "prune: ")) {
+					// Without the ledger nothing is counted, which only prune needs.
+					if err := useOnce(c); err != nil && !(name == ledgerName && strings.HasPrefix(err.Error(), "prune: ")) {
 						t.Error(err)
 					}
 				}
-				if _, err := c.Prune(PruneOptions{All: true, To: -1}); err != nil && name != spaceName {
+				if _, err := c.Prune(PruneOptions{All: true, To: -1}); err != nil && name != ledgerName {
 					t.Error(err)
 				}
 				if st, err := os.Lstat(path); err != nil || st.Mode().IsRegular() {
@@ -256,8 +256,8 @@ func TestHardLinksStay(t *testing.T) {
 				t.Errorf("%+v: %s is still there", opts, name)
 			}
 		}
-		// The space file says something else each time.
-		space := filepath.Join(copies, spaceName)
+		// The ledger says something else each time.
+		space := filepath.Join(copies, ledgerName)
 		lines := func(s string) []string {
 			return slices.DeleteFunc(strings.Split(s, "\n"), func(l string) bool { return strings.HasPrefix(l, space) })
 		}

@@ -20,7 +20,7 @@ const (
 )
 
 // An intake is what a store knows of a Spool of its blob, whose bytes came by
-// one request, however often they are read. It is guarded by store.mu.
+// one request, however often they are read. It is guarded by blobState.mu.
 type intake struct {
 	running bool   // it is waited for, or being taken in
 	refused bool   // there is no room for it, or it is of no use
@@ -29,8 +29,8 @@ type intake struct {
 
 // intake returns that of what a source keeps of the blob; nil if it keeps
 // nothing. counted says, of what was not known, that it came for somebody else
-// than the store, who has counted it.
-func (s *store) intake(src remote.Blob, counted bool) (*intake, remote.Spool) {
+// than the blobState, which has counted it.
+func (s *blobState) intake(src remote.Blob, counted bool) (*intake, remote.Spool) {
 	spooled, ok := src.(remote.SpooledBlob)
 	if !ok || s.local {
 		return nil, nil
@@ -51,7 +51,7 @@ func (s *store) intake(src remote.Blob, counted bool) (*intake, remote.Spool) {
 
 // beginIntake begins to bring to the disk what the source of b keeps, if it
 // keeps something that nobody brings already. For counted see intake.
-func (s *store) beginIntake(b *Blob, counted bool) {
+func (s *blobState) beginIntake(b *Blob, counted bool) {
 	in, from := s.intake(b.src, counted)
 	if in == nil {
 		return
@@ -73,7 +73,7 @@ func (s *store) beginIntake(b *Blob, counted bool) {
 
 // takeIn brings to the disk what from has, as soon as it has all, and then
 // releases it. It reports whether it has.
-func (s *store) takeIn(ctx context.Context, from remote.Spool, in *intake) bool {
+func (s *blobState) takeIn(ctx context.Context, from remote.Spool, in *intake) bool {
 	refused := false
 	if from.Wait(ctx) == nil {
 		s.countIntake(in)
@@ -98,7 +98,7 @@ func (s *store) takeIn(ctx context.Context, from remote.Spool, in *intake) bool 
 // bringAll brings to the disk what is missing of the blob, which from has. It
 // takes room as recordings do: at most half of the budget, and nothing from
 // what was used since it began.
-func (s *store) bringAll(ctx context.Context, from remote.Spool) error {
+func (s *blobState) bringAll(ctx context.Context, from remote.Spool) error {
 	if s.allPresent() {
 		return nil
 	}
@@ -118,14 +118,14 @@ func (s *store) bringAll(ctx context.Context, from remote.Spool) error {
 	return nil
 }
 
-func (s *store) bringPieces(ctx context.Context, from *Blob) error {
+func (s *blobState) bringPieces(ctx context.Context, from *Blob) error {
 	for next := int64(0); ; {
 		first, end := s.lacking(next, fillRequest)
 		if first == end {
 			return nil
 		}
 		soon, cancel := context.WithTimeout(ctx, intakeWait)
-		_ = s.c.fetch.quiet(soon) // who does not come to an end is not waited for
+		_ = s.c.sched.quiet(soon) // who does not come to an end is not waited for
 		cancel()
 		if err := s.bringPiece(ctx, from, first, end); err != nil {
 			return err
@@ -136,7 +136,7 @@ func (s *store) bringPieces(ctx context.Context, from *Blob) error {
 
 // bringPiece brings some chunks. Some of them may be on their way from
 // elsewhere, and fail there.
-func (s *store) bringPiece(ctx context.Context, from *Blob, first, end int64) (err error) {
+func (s *blobState) bringPiece(ctx context.Context, from *Blob, first, end int64) (err error) {
 	for range intakeTries {
 		if err = ctx.Err(); err != nil {
 			return err
@@ -150,7 +150,7 @@ func (s *store) bringPiece(ctx context.Context, from *Blob, first, end int64) (e
 }
 
 // hasRoom reports whether the blob may be taken in.
-func (s *store) hasRoom() bool {
+func (s *blobState) hasRoom() bool {
 	if !s.c.mayWrite() || s.c.budget.limit > 0 && s.size > s.c.budget.limit/2 {
 		return false
 	}
@@ -163,7 +163,7 @@ func (s *store) hasRoom() bool {
 }
 
 // allPresent reports whether all chunks seem to be on disk.
-func (s *store) allPresent() bool {
+func (s *blobState) allPresent() bool {
 	f := s.openFileTo(false)
 	return f != nil && f.complete()
 }
@@ -171,7 +171,7 @@ func (s *store) allPresent() bool {
 // beginRequest counts a request for the chunks from first on, and returns what
 // counts the bytes that it brings: of what came by way of a Spool each chunk
 // once, since it came once.
-func (s *store) beginRequest(f *flight, first int64, elsewhere bool) (brought func(n int64)) {
+func (s *blobState) beginRequest(f *flight, first int64, elsewhere bool) (brought func(n int64)) {
 	if f.why == forIntake {
 		return func(int64) {}
 	}
@@ -193,12 +193,12 @@ func (s *store) beginRequest(f *flight, first int64, elsewhere bool) (brought fu
 	}
 }
 
-func (s *store) addFetched(n int64) {
+func (s *blobState) addFetched(n int64) {
 	s.c.count.fetched.Add(n)
 	s.count.fetched.Add(n)
 }
 
-func (s *store) lastTaken() *intake {
+func (s *blobState) lastTaken() *intake {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
@@ -206,7 +206,7 @@ func (s *store) lastTaken() *intake {
 
 // countFirst returns how many of the n bytes from chunk first on were not
 // counted before, as far as they came by way of a Spool.
-func (s *store) countFirst(in *intake, first, n int64) int64 {
+func (s *blobState) countFirst(in *intake, first, n int64) int64 {
 	if in == nil {
 		return n
 	}
@@ -223,7 +223,7 @@ func (s *store) countFirst(in *intake, first, n int64) int64 {
 }
 
 // countIntake counts the chunks that nobody has asked for: they have come, too.
-func (s *store) countIntake(in *intake) {
+func (s *blobState) countIntake(in *intake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, counted := range in.counted {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A lease is one of the space file: docs/cache-format.md, "The budget".
+// A lease is one of the ledger: docs/cache-format.md, "The budget".
 type lease struct {
 	bytes int64
 	temps int64 // of these, what files without a name take
@@ -17,7 +17,7 @@ type lease struct {
 // decodeLease returns a lease, with 0 for what cannot be.
 func decodeLease(p []byte) lease {
 	l := lease{int64(binary.LittleEndian.Uint64(p)), int64(binary.LittleEndian.Uint64(p[8:]))}
-	if l.bytes < 0 || l.bytes >= maxSpace {
+	if l.bytes < 0 || l.bytes >= maxTotal {
 		l.bytes = 0
 	}
 	if l.temps < 0 || l.temps > l.bytes {
@@ -27,7 +27,7 @@ func decodeLease(p []byte) lease {
 }
 
 // encodeLease returns the owner's lease of some bytes.
-func (s *spaceFile) encodeLease(bytes int64) []byte {
+func (s *ledger) encodeLease(bytes int64) []byte {
 	p := make([]byte, leaseSize)
 	binary.LittleEndian.PutUint64(p, uint64(bytes))
 	if s.temps != nil {
@@ -38,7 +38,7 @@ func (s *spaceFile) encodeLease(bytes int64) []byte {
 
 // leaseAlive reports whether somebody has lease i, but by f itself.
 func leaseAlive(f *os.File, i int) bool {
-	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: spaceHeader + leaseSize*int64(i), Len: leaseSize}
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: ledgerHeader + leaseSize*int64(i), Len: leaseSize}
 	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l)
 	return err != nil || l.Type != unix.F_UNLCK
 }
@@ -48,17 +48,17 @@ func leaseAlive(f *os.File, i int) bool {
 // leases say it, which is give or take 4 MiB a process, and nothing of processes
 // without a budget.
 func (c *Cache) Temporary() int64 {
-	f, err := c.files.Open(spaceName)
+	f, err := c.files.Open(ledgerName)
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
-	p := make([]byte, spaceHeader+maxLeases*leaseSize)
+	p := make([]byte, ledgerHeader+maxLeases*leaseSize)
 	n, err := f.ReadAt(p, 0)
 	if err != nil && err != io.EOF {
 		return 0
 	}
-	r, leases := decodeSpace(p[:n], c.budget.boot)
+	r, leases := decodeLedger(p[:n], c.budget.boot)
 	if !r.known {
 		return 0
 	}

@@ -64,7 +64,7 @@ func kindOf(name string) kind {
 	top, rest, below := strings.Cut(name, "/")
 	alg, base, deep := strings.Cut(rest, "/")
 	switch {
-	case !below && (name == versionFile || name == spaceName || name == logName || name == oldLogName):
+	case !below && (name == versionFile || name == ledgerName || name == logName || name == oldLogName):
 		return kindKept
 	case top == tmpDir && isTemp(rest, "", spoolName, "imgfs-"+spoolName):
 		return kindOwned

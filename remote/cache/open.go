@@ -343,10 +343,10 @@ func (o *opening) whose(f found) belonging {
 	n, _ := file.ReadAt(p[:], 0)
 	begin := string(p[:n])
 	switch {
-	case f.name == logName, f.name == oldLogName, f.name == spaceName && strings.Trim(begin, "\x00") == "":
+	case f.name == logName, f.name == oldLogName, f.name == ledgerName && strings.Trim(begin, "\x00") == "":
 		return harmless
-	case f.name == spaceName:
-		return oursIf(strings.HasPrefix(begin, spaceMagic))
+	case f.name == ledgerName:
+		return oursIf(strings.HasPrefix(begin, ledgerMagic))
 	case f.kind == kindKept, f.kind == kindOwned && strings.HasPrefix(f.name, tmpDir):
 		return oursIf(begin == versionPrefix)
 	case f.kind == kindBlob:

@@ -13,11 +13,11 @@ import "context"
 // local nothing is brought.
 func (b *Blob) Prefetch(off, n int64) {
 	s := b.s
-	if off < 0 || n <= 0 || off >= s.size || s.local || s.whole.lied.Load() {
+	if off < 0 || n <= 0 || off >= s.size || s.local || s.whole.indexWrong.Load() {
 		return
 	}
 	first, end := off/s.chunk, (off+min(n, s.size-off)-1)/s.chunk+1
-	line := s.c.fetch.gauge.stats()
+	line := s.c.sched.line.stats()
 	most, perRequest := line.ahead(maxAhead), s.perRequest()
 	if !s.c.takes() {
 		most = min(most, maxAheadMemory)
@@ -26,7 +26,7 @@ func (b *Blob) Prefetch(off, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lacks := func(k int64) bool {
-		return s.flights[k] == nil && words[k-first] == 0 && !s.c.fetch.recent.has(s, k)
+		return s.flights[k] == nil && words[k-first] == 0 && !s.c.sched.recent.has(s, k)
 	}
 	for k := first; k < end && !s.closed; {
 		stop := k
@@ -39,7 +39,7 @@ func (b *Blob) Prefetch(off, n int64) {
 		}
 		at, _ := s.bounds(k)
 		_, to := s.bounds(stop - 1)
-		granted := s.c.fetch.depart(to-at, s.chunk, most, line.aheadRequests())
+		granted := s.c.sched.reserve(to-at, s.chunk, most, line.aheadRequests())
 		if granted == 0 {
 			return
 		}

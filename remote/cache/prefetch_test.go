@@ -128,7 +128,7 @@ func TestPrefetchBounds(t *testing.T) {
 				src := &fakeBlob{t: t, data: randomBytes(2*maxAhead, 212), answer: l.carry}
 				c := openCache(t, t.TempDir(), nil)
 				if !tt.disk {
-					c.fetch.refused()
+					c.sched.refused()
 				}
 				b := cachedBig(t, c, src, src.data)
 				for off := int64(0); off < src.Size(); off += tt.size {
@@ -152,8 +152,8 @@ func TestPrefetchBounds(t *testing.T) {
 				}
 				wg.Wait()
 				settle()
-				if c.fetch.ahead != 0 || c.fetch.runs != 0 || c.fetch.busy != 0 {
-					t.Errorf("when all is over: %+v", &c.fetch)
+				if c.sched.ahead != 0 || c.sched.runs != 0 || c.sched.busy != 0 {
+					t.Errorf("when all is over: %+v", &c.sched)
 				}
 			})
 		})
@@ -179,7 +179,7 @@ func TestPrefetchToMemory(t *testing.T) {
 			t.Errorf("Stats() = %+v", st)
 		}
 		checkRead(t, b, src, 0, src.Size())
-		if got := c.fetch.recent.size.Load(); got > maxRecent || got < maxRecent/2 {
+		if got := c.sched.recent.size.Load(); got > maxRecent || got < maxRecent/2 {
 			t.Errorf("%d bytes in memory, want about %d", got, maxRecent)
 		}
 	})

@@ -60,7 +60,7 @@ func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error
 		}
 		return n, err
 	}
-	if err := s.lie(); err != nil {
+	if err := s.indexError(); err != nil {
 		return 0, err
 	}
 	f := s.openFileTo(false)
@@ -87,11 +87,11 @@ func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error
 	return len(p), atEnd
 }
 
-func (s *store) absentError() error { return fmt.Errorf("blob %s: %w", s.digest, ErrAbsent) }
+func (s *blobState) absentError() error { return fmt.Errorf("blob %s: %w", s.digest, ErrAbsent) }
 
 // loadPresent returns chunk k if it is in the file and right, else nil. It uses
 // the memory of buf. A chunk that is wrong stays for the next reader to remove.
-func (s *store) loadPresent(f *blobFile, k int64, buf []byte) []byte {
+func (s *blobState) loadPresent(f *blobFile, k int64, buf []byte) []byte {
 	begin, stop := s.bounds(k)
 	if int64(cap(buf)) < stop-begin {
 		buf = make([]byte, s.chunk)

@@ -93,7 +93,7 @@ func TestPrune(t *testing.T) {
 			if err := os.Rename(alive.Name(), filepath.Join(dir, "tmp/1")); err != nil {
 				t.Fatal(err)
 			}
-			tt.want.Before = du(t, dir) + blockSize // for the space file
+			tt.want.Before = du(t, dir) + blockSize // for the ledger
 			got, err := c.Prune(tt.opts)
 			tt.want.After = du(t, dir)
 			if err != nil || got != tt.want {
@@ -115,7 +115,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// checkSpaceOf checks that the space file says what du says and what is leased.
+// checkSpaceOf checks that the ledger says what du says and what is leased.
 func checkSpaceOf(t *testing.T, c *Cache) {
 	t.Helper()
 	if err := c.budget.locked(func() error { _, err := c.budget.recount(); return err }); err != nil {

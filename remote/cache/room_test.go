@@ -134,21 +134,21 @@ func TestRecordSideBySide(t *testing.T) {
 }
 
 func TestSeries(t *testing.T) {
-	var s series
+	var s recordingGroup
 	now := time.Now()
 	s.begin(now)
 	first := s.began
 	s.active, s.ended = 0, now.Add(time.Second)
-	if s.begin(s.ended.Add(seriesPause / 2)); s.began != first {
-		t.Error("a short pause ends a series")
+	if s.begin(s.ended.Add(groupPause / 2)); s.began != first {
+		t.Error("a short pause ends a group")
 	}
 	s.active = 0
-	if s.begin(s.ended.Add(2 * seriesPause)); s.began == first {
-		t.Error("a long pause does not end a series")
+	if s.begin(s.ended.Add(2 * groupPause)); s.began == first {
+		t.Error("a long pause does not end a group")
 	}
 	first = s.began
-	if s.begin(first.Add(2 * seriesTime)); s.began == first {
-		t.Error("a series has no end")
+	if s.begin(first.Add(2 * groupTime)); s.began == first {
+		t.Error("a group has no end")
 	}
 }
 

@@ -42,13 +42,13 @@ func (b *Blob) Stats() BlobStats {
 }
 
 // hit counts bytes that a reader got without the source.
-func (s *store) hit(n int64) {
+func (s *blobState) hit(n int64) {
 	s.count.hits.Add(n)
 	s.c.count.hitBytes.Add(n)
 }
 
 // fetchedUnread notes that the chunks from first to end came from the source.
-func (s *store) fetchedUnread(first, end int64) {
+func (s *blobState) fetchedUnread(first, end int64) {
 	for k := first; k < end; k++ {
 		if bit := uint32(1) << (k % 32); s.count.unread[k/32].Or(bit)&bit == 0 {
 			at, stop := s.bounds(k)
@@ -59,7 +59,7 @@ func (s *store) fetchedUnread(first, end int64) {
 
 // used notes that a reader got something of each chunk from first to end, and
 // charges it for those that nobody else has had since they were fetched.
-func (s *store) used(ctx context.Context, first, end int64) {
+func (s *blobState) used(ctx context.Context, first, end int64) {
 	for k := first; k < end; k++ {
 		word, bit := &s.count.unread[k/32], uint32(1)<<(k%32)
 		if word.Load()&bit != 0 && word.And(^bit)&bit != 0 {
@@ -71,7 +71,7 @@ func (s *store) used(ctx context.Context, first, end int64) {
 }
 
 // presentBytes returns how much of the blob is on disk.
-func (s *store) presentBytes() int64 {
+func (s *blobState) presentBytes() int64 {
 	f := s.openFileTo(false)
 	if f == nil {
 		return 0
@@ -86,7 +86,7 @@ func (s *store) presentBytes() int64 {
 
 // absent returns a sequence of the chunks from first on that are not in the
 // file; of those that are if absent is false.
-func (s *store) absent(f *blobFile, first int64, absent bool) func(yield func(k int64) bool) {
+func (s *blobState) absent(f *blobFile, first int64, absent bool) func(yield func(k int64) bool) {
 	const batch = 4096
 	return func(yield func(k int64) bool) {
 		for ; first < s.layout.chunks(); first += batch {

@@ -114,7 +114,7 @@ func (c *Cache) createInside(size int64) (*os.File, error) {
 // WriteAt implements io.WriterAt. The error wraps ErrFull if budget or disk do
 // not take the bytes.
 func (t *TempFile) WriteAt(p []byte, off int64) (int, error) {
-	if off < 0 || off > maxSpace {
+	if off < 0 || off > maxTotal {
 		return 0, fmt.Errorf("temporary file: write at offset %d: %w", off, fs.ErrInvalid)
 	}
 	if err := t.reserve(off + int64(len(p))); err != nil {
@@ -132,7 +132,7 @@ func (t *TempFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// tempStep is how much room a file takes at a time: each time the space file
+// tempStep is how much room a file takes at a time: each time the ledger
 // is read and written.
 const tempStep = 4 << 20
 
@@ -256,7 +256,7 @@ func (b *budget) temporary() int64 {
 	return b.temps
 }
 
-// giveBackWait is how long the space lock is waited for to give room back. If
+// giveBackWait is how long the lock of the ledger is waited for to give room back. If
 // it cannot be had the next walk finds the room.
 const giveBackWait = 50 * time.Millisecond
 
@@ -278,18 +278,18 @@ func (b *budget) giveBack(n int64, alone bool) {
 		return
 	}
 	defer b.refill.Unlock()
-	wait := b.space.wait
-	b.space.wait = giveBackWait
-	defer func() { b.space.wait = wait }()
-	if b.space.lease < 0 || b.space.lock() != nil {
+	wait := b.ledger.wait
+	b.ledger.wait = giveBackWait
+	defer func() { b.ledger.wait = wait }()
+	if b.ledger.lease < 0 || b.ledger.lock() != nil {
 		return
 	}
-	defer b.space.unlock()
-	if b.space.lease < 0 {
+	defer b.ledger.unlock()
+	if b.ledger.lease < 0 {
 		return // the directory was cleared by hand
 	}
-	if rec, err := b.space.read(b.boot); err == nil && rec.known {
+	if rec, err := b.ledger.read(b.boot); err == nil && rec.known {
 		// If it fails the next walk finds it.
-		_ = b.space.write(b.boot, rec.used-n, rec.walked-n, b.outstanding())
+		_ = b.ledger.write(b.boot, rec.used-n, rec.walked-n, b.outstanding())
 	}
 }

@@ -201,7 +201,7 @@ func TestTempFileOfTheDead(t *testing.T) {
 	if err := grow(newTemp(t, dead, nil), 60*testChunk); err != nil {
 		t.Fatal(err)
 	}
-	dead.budget.space.close() // as the kernel does
+	dead.budget.ledger.close() // as the kernel does
 	if n := c.Temporary(); n != 0 {
 		t.Errorf("%d bytes count as temporary", n)
 	}
@@ -221,12 +221,12 @@ func TestDecodeLease(t *testing.T) {
 		{5, 4, lease{5, 4}},
 		{5, 6, lease{5, 0}},
 		{-1, 0, lease{}},
-		{maxSpace, 1, lease{}},
+		{maxTotal, 1, lease{}},
 		{5, -1, lease{5, 0}},
 	} {
-		s := spaceFile{temps: func() int64 { return tt.temps }}
+		s := ledger{temps: func() int64 { return tt.temps }}
 		p := s.encodeLease(max(tt.bytes, tt.temps))
-		copy(p, (&spaceFile{}).encodeLease(tt.bytes)[:8])
+		copy(p, (&ledger{}).encodeLease(tt.bytes)[:8])
 		if got := decodeLease(p); got != tt.want {
 			t.Errorf("%d, %d: got %+v, want %+v", tt.bytes, tt.temps, got, tt.want)
 		}

@@ -131,7 +131,7 @@ func (c *Cache) SetVerification(d digest.Digest, v Verification) {
 		return old.Verification < v && (old.Verification != VerifiedWrong || v == VerifiedWhole)
 	})
 	if v == VerifiedWhole {
-		for _, s := range c.storesOf(d) {
+		for _, s := range c.statesOf(d) {
 			s.whole.settled.Store(true)
 		}
 	}
@@ -146,7 +146,7 @@ func (c *Cache) SetVerifiedWhole(d digest.Digest, chunks Chunks) {
 	sums := sha256.Sum256(chunks.Sums)
 	m := mark{VerifiedWhole, time.Now(), hex.EncodeToString(sums[:])}
 	c.setMark(d, m, m.betterThan)
-	for _, s := range c.storesOf(d) {
+	for _, s := range c.statesOf(d) {
 		if s.sums == sums {
 			s.whole.settled.Store(true)
 		}
@@ -206,12 +206,12 @@ func lockDir(d *beneath.Dir, name string) (unlock func(), err error) {
 	return func() { dir.Close() }, nil
 }
 
-// storesOf returns the stores of a blob: one for each table of chunks.
-func (c *Cache) storesOf(d digest.Digest) []*store {
+// statesOf returns the blobStates of a blob: one for each table of chunks.
+func (c *Cache) statesOf(d digest.Digest) []*blobState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var stores []*store
-	for _, s := range c.stores {
+	var stores []*blobState
+	for _, s := range c.states {
 		if s.digest == d {
 			stores = append(stores, s)
 		}

@@ -18,26 +18,26 @@ import (
 
 // docs/cache-format.md, "The budget".
 const (
-	spaceName   = "space"
-	spaceMagic  = "imgfsspc"
-	spaceHeader = 64
-	leaseSize   = 16
-	maxLeases   = 1024
+	ledgerName   = "space"
+	ledgerMagic  = "imgfsspc"
+	ledgerHeader = 64
+	leaseSize    = 16
+	maxLeases    = 1024
 
-	// spaceWait is how long the space lock is worth waiting for. Whoever
+	// ledgerWait is how long the lock of the ledger is worth waiting for. Whoever
 	// stores something has a reader behind them.
-	spaceWait = 2 * time.Second
+	ledgerWait = 2 * time.Second
 )
 
 // maxSpace bounds numbers in the file: sums of them do not overflow.
-const maxSpace = 1 << 50
+const maxTotal = 1 << 50
 
-// errBusy: another process has the space lock for too long.
+// errBusy: another process has the lock of the ledger for too long.
 var errBusy = errors.New("the cache directory is busy")
 
 // A spaceFile is the open file that says how much the directory takes, with
 // the lease of its owner. It is not safe for concurrent use.
-type spaceFile struct {
+type ledger struct {
 	dir   *beneath.Dir
 	wait  time.Duration // for the lock
 	f     *os.File
@@ -51,7 +51,7 @@ type spaceFile struct {
 }
 
 // A spaceRecord is what the file says.
-type spaceRecord struct {
+type ledgerRecord struct {
 	used   int64 // no less than what du says and all leases
 	walked int64 // what used was after the last walk
 	leases int64 // of the living, but for the owner of the spaceFile
@@ -60,22 +60,22 @@ type spaceRecord struct {
 	known bool
 }
 
-// lock takes the space lock, and makes the file if there is none. It is
+// lock takes the lock of the ledger, and makes the file if there is none. It is
 // errBusy if that takes too long.
-func (s *spaceFile) lock() error {
+func (s *ledger) lock() error {
 	deadline := time.Now().Add(s.wait)
 	for {
 		if s.f == nil {
-			f, err := openOver(s.dir, spaceName, os.O_RDWR)
+			f, err := openOver(s.dir, ledgerName, os.O_RDWR)
 			if err != nil {
 				return err
 			}
 			s.f, s.lease = f, -1
 		}
-		if err := lockBytes(s.f, 0, spaceHeader, deadline); err != nil && !s.without(err) {
+		if err := lockBytes(s.f, 0, ledgerHeader, deadline); err != nil && !s.without(err) {
 			return err
 		}
-		if s.dir.Is(s.f, spaceName) {
+		if s.dir.Is(s.f, ledgerName) {
 			return nil
 		}
 		s.close() // the directory was cleared by hand
@@ -83,40 +83,40 @@ func (s *spaceFile) lock() error {
 }
 
 // without reports whether err says that there are no locks, and notes it.
-func (s *spaceFile) without(err error) bool {
+func (s *ledger) without(err error) bool {
 	s.alone = s.alone || noLocks(err) || errors.Is(err, unix.EINVAL)
 	return s.alone
 }
 
-// unlock gives the space lock back.
-func (s *spaceFile) unlock() {
+// unlock gives the lock of the ledger back.
+func (s *ledger) unlock() {
 	if s.f != nil {
-		_ = setLock(s.f, unix.F_UNLCK, 0, spaceHeader)
+		_ = setLock(s.f, unix.F_UNLCK, 0, ledgerHeader)
 	}
 }
 
 // close gives up everything.
-func (s *spaceFile) close() {
+func (s *ledger) close() {
 	if s.f != nil {
 		s.f.Close()
 	}
 	s.f, s.lease = nil, -1
 }
 
-// read returns what the file says. The space lock must be held.
-func (s *spaceFile) read(boot [16]byte) (spaceRecord, error) {
-	p := make([]byte, spaceHeader+maxLeases*leaseSize)
+// read returns what the file says. The lock of the ledger must be held.
+func (s *ledger) read(boot [16]byte) (ledgerRecord, error) {
+	p := make([]byte, ledgerHeader+maxLeases*leaseSize)
 	n, err := s.f.ReadAt(p, 0)
 	if err != nil && err != io.EOF {
-		return spaceRecord{}, err
+		return ledgerRecord{}, err
 	}
-	if n < spaceHeader {
+	if n < ledgerHeader {
 		// So that a walk finds the file as big as it will be.
-		if _, err := s.f.WriteAt(make([]byte, spaceHeader), 0); err != nil {
-			return spaceRecord{}, err
+		if _, err := s.f.WriteAt(make([]byte, ledgerHeader), 0); err != nil {
+			return ledgerRecord{}, err
 		}
 	}
-	r, leases := decodeSpace(p[:n], boot)
+	r, leases := decodeLedger(p[:n], boot)
 	if s.alone {
 		r.known = false
 		return r, nil
@@ -131,23 +131,23 @@ func (s *spaceFile) read(boot [16]byte) (spaceRecord, error) {
 }
 
 // decodeSpace returns what the bytes of the file say, and all leases.
-func decodeSpace(p []byte, boot [16]byte) (r spaceRecord, leases []lease) {
-	if len(p) < spaceHeader {
-		return spaceRecord{}, nil
+func decodeLedger(p []byte, boot [16]byte) (r ledgerRecord, leases []lease) {
+	if len(p) < ledgerHeader {
+		return ledgerRecord{}, nil
 	}
 	r.used = int64(binary.LittleEndian.Uint64(p[32:]))
 	r.walked = int64(binary.LittleEndian.Uint64(p[40:]))
-	r.known = bytes.Equal(p[:16], encodeSpace(boot, 0, 0)[:16]) && bytes.Equal(p[16:32], boot[:]) &&
-		r.used >= 0 && r.used < maxSpace && r.walked >= 0 && r.walked <= r.used
-	for p = p[spaceHeader:]; len(p) >= leaseSize; p = p[leaseSize:] {
+	r.known = bytes.Equal(p[:16], encodeLedger(boot, 0, 0)[:16]) && bytes.Equal(p[16:32], boot[:]) &&
+		r.used >= 0 && r.used < maxTotal && r.walked >= 0 && r.walked <= r.used
+	for p = p[ledgerHeader:]; len(p) >= leaseSize; p = p[leaseSize:] {
 		leases = append(leases, decodeLease(p))
 	}
 	return r, leases
 }
 
-func encodeSpace(boot [16]byte, used, walked int64) []byte {
-	p := make([]byte, spaceHeader)
-	copy(p, spaceMagic)
+func encodeLedger(boot [16]byte, used, walked int64) []byte {
+	p := make([]byte, ledgerHeader)
+	copy(p, ledgerMagic)
 	binary.LittleEndian.PutUint32(p[8:], version)
 	copy(p[16:], boot[:])
 	binary.LittleEndian.PutUint64(p[32:], uint64(used))
@@ -156,28 +156,28 @@ func encodeSpace(boot [16]byte, used, walked int64) []byte {
 }
 
 // write says how much is used, and then how big the owner's lease is: who is
-// killed in between leaves a number that is too big. The space lock must be
+// killed in between leaves a number that is too big. The lock of the ledger must be
 // held.
-func (s *spaceFile) write(boot [16]byte, used, walked, lease int64) error {
+func (s *ledger) write(boot [16]byte, used, walked, lease int64) error {
 	if s.lease < 0 && lease > 0 && !s.alone {
 		if err := s.takeLease(); err != nil {
 			return err
 		}
 	}
-	if _, err := s.f.WriteAt(encodeSpace(boot, max(used, 0), min(max(walked, 0), max(used, 0))), 0); err != nil {
+	if _, err := s.f.WriteAt(encodeLedger(boot, max(used, 0), min(max(walked, 0), max(used, 0))), 0); err != nil {
 		return err
 	}
 	if s.lease < 0 {
 		return nil
 	}
-	_, err := s.f.WriteAt(s.encodeLease(lease), spaceHeader+leaseSize*int64(s.lease))
+	_, err := s.f.WriteAt(s.encodeLease(lease), ledgerHeader+leaseSize*int64(s.lease))
 	return err
 }
 
 // takeLease finds a lease that nobody living has.
-func (s *spaceFile) takeLease() error {
+func (s *ledger) takeLease() error {
 	for i := range maxLeases {
-		err := setLock(s.f, unix.F_WRLCK, spaceHeader+leaseSize*int64(i), leaseSize)
+		err := setLock(s.f, unix.F_WRLCK, ledgerHeader+leaseSize*int64(i), leaseSize)
 		if err == nil {
 			s.lease = i
 			return nil
@@ -233,10 +233,10 @@ func bootID() (id [16]byte) {
 	return id
 }
 
-// knownUse returns what the directory takes as far as its space file says.
+// knownUse returns what the directory takes as far as its ledger says.
 func knownUse(dir *beneath.Dir) (int64, bool) {
-	p := make([]byte, spaceHeader)
-	f, err := dir.Open(spaceName)
+	p := make([]byte, ledgerHeader)
+	f, err := dir.Open(ledgerName)
 	if err != nil {
 		return 0, false
 	}
@@ -244,6 +244,6 @@ func knownUse(dir *beneath.Dir) (int64, bool) {
 	if _, err := io.ReadFull(f, p); err != nil {
 		return 0, false
 	}
-	r, _ := decodeSpace(p, bootID())
+	r, _ := decodeLedger(p, bootID())
 	return r.used, r.known
 }

@@ -22,9 +22,9 @@ const (
 	fillTime = 40 * time.Millisecond
 )
 
-// A gauge is what has been measured of the way to the sources of a Cache. The
+// A lineSpeed is what has been measured of the way to the sources of a Cache. The
 // zero value is one of which nothing is known.
-type gauge struct {
+type lineSpeed struct {
 	mu   sync.Mutex
 	trip time.Duration // from a request to its first byte; 0: not known
 	rate float64       // bytes a second of all requests together; 0: not known
@@ -45,7 +45,7 @@ type LineStats struct {
 	Rate float64
 }
 
-func (g *gauge) stats() LineStats {
+func (g *lineSpeed) stats() LineStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return LineStats{Trip: g.trip, Rate: g.rate}
@@ -53,7 +53,7 @@ func (g *gauge) stats() LineStats {
 
 // answered says that a request has got its first byte after a time. What it
 // brings from now on counts, until ended.
-func (g *gauge) answered(after time.Duration) {
+func (g *lineSpeed) answered(after time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -68,7 +68,7 @@ func (g *gauge) answered(after time.Duration) {
 }
 
 // came says that bytes have come.
-func (g *gauge) came(n int64) {
+func (g *lineSpeed) came(n int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.bytes += n
@@ -79,7 +79,7 @@ func (g *gauge) came(n int64) {
 }
 
 // ended says that an answer is over.
-func (g *gauge) ended() {
+func (g *lineSpeed) ended() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.coming--; g.coming == 0 && g.bytes >= rateBytes {
@@ -87,9 +87,9 @@ func (g *gauge) ended() {
 	}
 }
 
-// A measure follows one request for a gauge.
+// A measure follows one request for a lineSpeed.
 type measure struct {
-	gauge *gauge
+	line  *lineSpeed
 	began time.Time
 	n     int64 // bytes that have come
 }
@@ -100,9 +100,9 @@ func (m *measure) arrived(n int64) {
 	switch {
 	case n == m.n:
 	case m.n == 0:
-		m.gauge.answered(time.Since(m.began))
+		m.line.answered(time.Since(m.began))
 	default:
-		m.gauge.came(n - m.n)
+		m.line.came(n - m.n)
 	}
 	m.n = n
 }
@@ -110,12 +110,12 @@ func (m *measure) arrived(n int64) {
 // end says that the request is over.
 func (m *measure) end() {
 	if m.n > 0 {
-		m.gauge.ended()
+		m.line.ended()
 	}
 }
 
 // sample takes down the rate since the last time. The caller holds mu.
-func (g *gauge) sample(now time.Time) {
+func (g *lineSpeed) sample(now time.Time) {
 	if took := now.Sub(g.since); took > 0 {
 		rate := float64(g.bytes) / took.Seconds()
 		if g.rate == 0 {

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Whatever is in the space file, the budget holds.
+// Whatever is in the ledger, the budget holds.
 func TestSpaceFileGarbage(t *testing.T) {
-	valid := encodeSpace(bootID(), 5<<20, 1<<20)
+	valid := encodeLedger(bootID(), 5<<20, 1<<20)
 	tests := []struct {
 		name  string
 		data  []byte
@@ -24,22 +24,22 @@ func TestSpaceFileGarbage(t *testing.T) {
 		{"short", valid[:40], false},
 		{"zeros", make([]byte, 4096), false},
 		{"ones", func() []byte { p := make([]byte, 1<<16); fillBytes(p, 255); return p }(), false},
-		{"another boot", encodeSpace([16]byte{1}, 5<<20, 1<<20), false},
-		{"too much used", encodeSpace(bootID(), maxSpace, 0), false},
-		{"negative", encodeSpace(bootID(), -1, -2), false},
-		{"walked more than used", encodeSpace(bootID(), 1, 2), false},
+		{"another boot", encodeLedger([16]byte{1}, 5<<20, 1<<20), false},
+		{"too much used", encodeLedger(bootID(), maxTotal, 0), false},
+		{"negative", encodeLedger(bootID(), -1, -2), false},
+		{"walked more than used", encodeLedger(bootID(), 1, 2), false},
 		{"noise", randomBytes(5000, 140), false},
 		{"leases of nobody", append(append([]byte(nil), valid...), randomBytes(5000, 141)...), true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r, _ := decodeSpace(tt.data, bootID())
+			r, _ := decodeLedger(tt.data, bootID())
 			if r.known != tt.known {
 				t.Errorf("known is %v, want %v", r.known, tt.known)
 			}
 			dir := t.TempDir()
 			c := limited(t, dir, 20*testChunk)
-			if err := os.WriteFile(filepath.Join(dir, spaceName), tt.data, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, ledgerName), tt.data, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			src := &fakeBlob{t: t, data: randomBytes(40*testChunk, 142)}
@@ -72,7 +72,7 @@ func TestSpaceFileRemoved(t *testing.T) {
 	b := cached(t, c, src)
 	for range 3 {
 		checkRead(t, b, src, 0, src.Size())
-		if err := os.Remove(filepath.Join(dir, spaceName)); err != nil && !os.IsNotExist(err) {
+		if err := os.Remove(filepath.Join(dir, ledgerName)); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
 		if got := usage(t, c); got > c.budget.limit {
@@ -81,7 +81,7 @@ func TestSpaceFileRemoved(t *testing.T) {
 	}
 }
 
-// At every moment at which nobody writes, what the space file says is no less
+// At every moment at which nobody writes, what the ledger says is no less
 // than what the directory takes and what is leased.
 func TestSpaceIsNeverTooLow(t *testing.T) {
 	dir := t.TempDir()
@@ -141,7 +141,7 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 			}
 		}
 		err := c.budget.locked(func() error {
-			rec, err := c.budget.space.read(c.budget.boot)
+			rec, err := c.budget.ledger.read(c.budget.boot)
 			used, leased := usage(t, c), int64(0)
 			for _, c := range caches {
 				leased += c.budget.outstanding()
@@ -161,11 +161,11 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 	}
 }
 
-// Nobody waits long for a process that has the space lock and is stopped.
+// Nobody waits long for a process that has the lock of the ledger and is stopped.
 func TestSpaceLockBusy(t *testing.T) {
 	dir := t.TempDir()
 	c, other := limited(t, dir, 1<<20), limited(t, dir, 1<<20)
-	c.budget.space.wait = 10 * time.Millisecond
+	c.budget.ledger.wait = 10 * time.Millisecond
 	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 160)}
 	err := other.budget.locked(func() error {
 		checkRead(t, cached(t, c, src), src, 0, src.Size())
@@ -184,7 +184,7 @@ func TestLeaseIsGivenBack(t *testing.T) {
 	watch := openCache(t, dir, &Options{Budget: 1 << 30})
 	leased := func() (leases int64) {
 		if err := watch.budget.locked(func() error {
-			rec, err := watch.budget.space.read(watch.budget.boot)
+			rec, err := watch.budget.ledger.read(watch.budget.boot)
 			leases = rec.leases
 			return err
 		}); err != nil {
@@ -209,12 +209,12 @@ func TestLeaseIsGivenBack(t *testing.T) {
 
 func TestSpaceEncoding(t *testing.T) {
 	id := [16]byte{1, 2, 3}
-	p := encodeSpace(id, 1234, 567)
-	if len(p) != spaceHeader || string(p[:8]) != "imgfsspc" || p[8] != 1 || p[16] != 1 ||
+	p := encodeLedger(id, 1234, 567)
+	if len(p) != ledgerHeader || string(p[:8]) != "imgfsspc" || p[8] != 1 || p[16] != 1 ||
 		binary.LittleEndian.Uint64(p[32:]) != 1234 || binary.LittleEndian.Uint64(p[40:]) != 567 {
 		t.Errorf("encoded as %x", p)
 	}
-	if r, _ := decodeSpace(p, id); r.used != 1234 || r.walked != 567 || !r.known {
+	if r, _ := decodeLedger(p, id); r.used != 1234 || r.walked != 567 || !r.known {
 		t.Errorf("decoded as %+v", r)
 	}
 }

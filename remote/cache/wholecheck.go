@@ -21,12 +21,12 @@ import (
 // the whole blob is checked as soon as all of it is on disk, whoever brought
 // it and in whatever order.
 
-// whole is what a store knows of its blob as a whole.
-type whole struct {
+// A wholeCheck is what is known of a blob as a whole.
+type wholeCheck struct {
 	// settled: nothing is left to do, or somebody is at it.
 	settled atomic.Bool
-	// lied: the chunks are not the blob.
-	lied atomic.Bool
+	// indexWrong: the chunks are not the blob.
+	indexWrong atomic.Bool
 
 	mu sync.Mutex
 	// Of file, all chunks before next were there.
@@ -35,21 +35,21 @@ type whole struct {
 }
 
 // recall takes over what the mark says of these chunks.
-func (s *store) recall() {
+func (s *blobState) recall() {
 	m := s.c.mark(s.digest)
 	if m.table != s.table() {
 		return // they may not be the blob's all the same
 	}
 	s.whole.settled.Store(m.Verification == VerifiedWhole || m.Verification == VerifiedWrong)
-	s.whole.lied.Store(m.Verification == VerifiedWrong)
+	s.whole.indexWrong.Store(m.Verification == VerifiedWrong)
 }
 
 // table returns what marks call the chunks.
-func (s *store) table() string { return hex.EncodeToString(s.sums[:]) }
+func (s *blobState) table() string { return hex.EncodeToString(s.sums[:]) }
 
-// lie returns an error if the chunks are known not to be the blob.
-func (s *store) lie() error {
-	if !s.whole.lied.Load() {
+// indexError returns an error if the chunks are known not to be the blob.
+func (s *blobState) indexError() error {
+	if !s.whole.indexWrong.Load() {
 		return nil
 	}
 	return fmt.Errorf("blob %s: its chunks are as the index says, but the whole is not: the index is wrong: %w", s.digest, remote.ErrDigest)
@@ -58,11 +58,11 @@ func (s *store) lie() error {
 // Refuted returns an error, which wraps remote.ErrDigest, if all of the blob has been
 // there by now, each chunk as it should be, and was not the blob: then what was
 // read of it before is not its content either.
-func (b *Blob) Refuted() error { return b.s.lie() }
+func (b *Blob) Refuted() error { return b.s.indexError() }
 
 // noteComplete begins to check the whole blob if all of it is there and that
 // was not done before. It is called after anything was read or stored.
-func (s *store) noteComplete(file *blobFile) {
+func (s *blobState) noteComplete(file *blobFile) {
 	if s.whole.settled.Load() || !s.reachedEnd(file) || s.whole.settled.Swap(true) {
 		return
 	}
@@ -82,7 +82,7 @@ func (s *store) noteComplete(file *blobFile) {
 }
 
 // reachedEnd looks for a chunk that is missing, from where it found one last.
-func (s *store) reachedEnd(file *blobFile) bool {
+func (s *blobState) reachedEnd(file *blobFile) bool {
 	const batch = 1024
 	w := &s.whole
 	w.mu.Lock()
@@ -104,7 +104,7 @@ func (s *store) reachedEnd(file *blobFile) bool {
 
 // checkWhole checks the digest of the blob as it lies on disk. It returns
 // false if that cannot be said.
-func (s *store) checkWhole(ctx context.Context, file *blobFile) bool {
+func (s *blobState) checkWhole(ctx context.Context, file *blobFile) bool {
 	if !file.complete() {
 		return false
 	}
@@ -132,11 +132,11 @@ func (s *store) checkWhole(ctx context.Context, file *blobFile) bool {
 	if err != nil || s.digestIs(h) {
 		return false
 	}
-	s.c.exposeLie(s)
+	s.c.condemnIndex(s)
 	return true
 }
 
-func (s *store) digestIs(h hash.Hash) bool {
+func (s *blobState) digestIs(h hash.Hash) bool {
 	return digest.NewDigest(s.digest.Algorithm(), h) == s.digest
 }
 
@@ -144,7 +144,7 @@ func (s *store) digestIs(h hash.Hash) bool {
 var errChanged = errors.New("the blob file has changed")
 
 // readChunks reads all chunks of the file into h and one by one to check.
-func (s *store) readChunks(ctx context.Context, file *blobFile, h hash.Hash, check func(k int64, data []byte) error) error {
+func (s *blobState) readChunks(ctx context.Context, file *blobFile, h hash.Hash, check func(k int64, data []byte) error) error {
 	buf := make([]byte, min(s.chunk, s.size))
 	for k := range s.layout.chunks() {
 		if err := ctx.Err(); err != nil {
@@ -165,12 +165,12 @@ func (s *store) readChunks(ctx context.Context, file *blobFile, h hash.Hash, che
 	return nil
 }
 
-// exposeLie makes sure that nobody gets anything of a blob again by the chunks
+// condemnIndex makes sure that nobody gets anything of a blob again by the chunks
 // of s: each was right, and all of them together were not the blob.
-func (c *Cache) exposeLie(s *store) {
-	for _, other := range c.storesOf(s.digest) {
+func (c *Cache) condemnIndex(s *blobState) {
+	for _, other := range c.statesOf(s.digest) {
 		if other.sums == s.sums {
-			other.whole.lied.Store(true)
+			other.whole.indexWrong.Store(true)
 			other.whole.settled.Store(true)
 		}
 	}

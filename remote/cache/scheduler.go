@@ -23,11 +23,11 @@ const (
 	maxRecent = 8 << 20
 )
 
-// A fetcher is what a Cache knows of the flights of all its blobs. The zero
+// A scheduler is what a Cache knows of the flights of all its blobs. The zero
 // value is ready for use.
-type fetcher struct {
+type scheduler struct {
 	recent recentChunks
-	gauge  gauge
+	line   lineSpeed
 	noRoom atomic.Int64 // until this time the budget had no room, Unix nanoseconds
 
 	mu    sync.Mutex
@@ -39,21 +39,21 @@ type fetcher struct {
 }
 
 // enter says that a reader begins to wait.
-func (t *fetcher) enter() {
+func (t *scheduler) enter() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.busy++
 }
 
 // leave says that a reader waits no longer.
-func (t *fetcher) leave() {
+func (t *scheduler) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.rest()
 }
 
 // rest counts one less that is busy. The caller holds mu.
-func (t *fetcher) rest() {
+func (t *scheduler) rest() {
 	if t.busy--; t.busy > 0 {
 		return
 	}
@@ -65,7 +65,7 @@ func (t *fetcher) rest() {
 }
 
 // quiet waits until no reader has waited for anything for a while.
-func (t *fetcher) quiet(ctx context.Context) error {
+func (t *scheduler) quiet(ctx context.Context) error {
 	for {
 		t.mu.Lock()
 		if t.busy > 0 && t.idle == nil {
@@ -101,10 +101,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// depart asks for a prefetch of up to n bytes, and returns how many it may
+// reserve asks for a prefetch of up to n bytes, and returns how many it may
 // have; most and requests are the bounds on all of them. Each one that is not 0
-// must land.
-func (t *fetcher) depart(n, chunk, most int64, requests int) int64 {
+// must be released.
+func (t *scheduler) reserve(n, chunk, most int64, requests int) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.runs >= requests {
@@ -121,8 +121,8 @@ func (t *fetcher) depart(n, chunk, most int64, requests int) int64 {
 	return n
 }
 
-// landed says that a prefetch of n bytes is over.
-func (t *fetcher) landed(n int64) {
+// release says that a prefetch of n bytes is over.
+func (t *scheduler) release(n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ahead -= n
@@ -131,12 +131,12 @@ func (t *fetcher) landed(n int64) {
 }
 
 // refused notes that the budget had no room for a chunk.
-func (t *fetcher) refused() { t.noRoom.Store(time.Now().Add(retryWrites).UnixNano()) }
+func (t *scheduler) refused() { t.noRoom.Store(time.Now().Add(retryWrites).UnixNano()) }
 
 // takes reports whether what is fetched now can be expected to reach the
 // disk.
 func (c *Cache) takes() bool {
-	return c.mayWrite() && time.Now().UnixNano() >= c.fetch.noRoom.Load()
+	return c.mayWrite() && time.Now().UnixNano() >= c.sched.noRoom.Load()
 }
 
 // recentChunks are chunks that have been checked and are not on disk: those
@@ -150,7 +150,7 @@ type recentChunks struct {
 }
 
 type chunkKey struct {
-	s *store
+	s *blobState
 	k int64
 }
 
@@ -160,7 +160,7 @@ type recentChunk struct {
 }
 
 // put adds a copy of a chunk, which must have been checked.
-func (r *recentChunks) put(s *store, k int64, data []byte) {
+func (r *recentChunks) put(s *blobState, k int64, data []byte) {
 	if len(data) > maxRecent/4 {
 		return
 	}
@@ -185,7 +185,7 @@ func (r *recentChunks) put(s *store, k int64, data []byte) {
 }
 
 // get returns chunk k, nil if it is not there. The caller holds mu.
-func (r *recentChunks) get(s *store, k int64) []byte {
+func (r *recentChunks) get(s *blobState, k int64) []byte {
 	e := r.chunks[chunkKey{s, k}]
 	if e == nil {
 		return nil
@@ -195,7 +195,7 @@ func (r *recentChunks) get(s *store, k int64) []byte {
 }
 
 // copy fills data with chunk k if it is there.
-func (r *recentChunks) copy(s *store, k int64, data []byte) bool {
+func (r *recentChunks) copy(s *blobState, k int64, data []byte) bool {
 	if r.size.Load() == 0 {
 		return false
 	}
@@ -205,7 +205,7 @@ func (r *recentChunks) copy(s *store, k int64, data []byte) bool {
 }
 
 // read fills p if all its chunks, those from first to end, are there.
-func (r *recentChunks) read(s *store, p part, first, end int64) bool {
+func (r *recentChunks) read(s *blobState, p part, first, end int64) bool {
 	if r.size.Load() == 0 {
 		return false
 	}
@@ -224,7 +224,7 @@ func (r *recentChunks) read(s *store, p part, first, end int64) bool {
 }
 
 // has reports whether chunk k is there.
-func (r *recentChunks) has(s *store, k int64) bool {
+func (r *recentChunks) has(s *blobState, k int64) bool {
 	if r.size.Load() == 0 {
 		return false
 	}

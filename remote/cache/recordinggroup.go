@@ -6,9 +6,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A series is a run of recordings that have the same claim to room: the layers
+// A recordingGroup is a run of recordings that have the same claim to room: the layers
 // of an image, as a rule. One does not remove what another has brought.
-type series struct {
+type recordingGroup struct {
 	began  time.Time
 	active int
 	ended  time.Time // the last one
@@ -16,20 +16,20 @@ type series struct {
 }
 
 const (
-	seriesPause = 10 * time.Second
-	seriesTime  = 10 * time.Minute
+	groupPause = 10 * time.Second
+	groupTime  = 10 * time.Minute
 )
 
 // begin counts a recording that begins.
-func (s *series) begin(now time.Time) {
-	if s.active == 0 && now.Sub(s.ended) > seriesPause || now.Sub(s.began) > seriesTime {
+func (s *recordingGroup) begin(now time.Time) {
+	if s.active == 0 && now.Sub(s.ended) > groupPause || now.Sub(s.began) > groupTime {
 		s.began, s.have = now, map[digest.Digest]bool{}
 	}
 	s.active++
 }
 
-// rule returns what recordings of the series may remove.
-func (s *series) rule() rule {
+// rule returns what recordings of the group may remove.
+func (s *recordingGroup) rule() rule {
 	spare := make(map[digest.Digest]bool, len(s.have))
 	for d := range s.have {
 		spare[d] = true
@@ -41,17 +41,17 @@ func (s *series) rule() rule {
 func (b *budget) beginRecording() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.runs.begin(time.Now())
+	b.group.begin(time.Now())
 }
 
 // endRecording counts one that ends, with the blob that it brought, if any.
 func (b *budget) endRecording(d digest.Digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.runs.active--
-	b.runs.ended = time.Now()
+	b.group.active--
+	b.group.ended = time.Now()
 	if d != "" {
-		b.runs.have[d] = true
+		b.group.have[d] = true
 	}
 }
 
@@ -59,8 +59,8 @@ func (b *budget) endRecording(d digest.Digest) {
 func (b *budget) newImage() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.runs.active == 0 {
-		b.runs.ended = time.Time{}
+	if b.group.active == 0 {
+		b.group.ended = time.Time{}
 	}
 }
 
@@ -68,5 +68,5 @@ func (b *budget) newImage() {
 func (b *budget) recordingRule() rule {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.runs.rule()
+	return b.group.rule()
 }

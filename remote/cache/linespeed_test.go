@@ -39,7 +39,7 @@ func TestGauge(t *testing.T) {
 				if want := float64(l.rate); got.Rate < want*8/10 || got.Rate > want*12/10 {
 					t.Errorf("%.0f bytes a second, want about %.0f", got.Rate, want)
 				}
-				if g := &c.fetch.gauge; g.coming != 0 {
+				if g := &c.sched.line; g.coming != 0 {
 					t.Errorf("%d answers are coming when all is over", g.coming)
 				}
 			})
@@ -50,14 +50,14 @@ func TestGauge(t *testing.T) {
 // TestGaugeFailures: requests that break off, or bring nothing, leave nothing
 // behind.
 func TestGaugeFailures(t *testing.T) {
-	var g gauge
-	m := measure{gauge: &g, began: time.Now()}
+	var g lineSpeed
+	m := measure{line: &g, began: time.Now()}
 	m.arrived(0)
 	m.end()
 	if got := g.stats(); got != (LineStats{}) || g.coming != 0 {
 		t.Errorf("after an answer without content: %+v, %d coming", got, g.coming)
 	}
-	m = measure{gauge: &g, began: time.Now()}
+	m = measure{line: &g, began: time.Now()}
 	m.arrived(1)
 	m.arrived(100)
 	m.end()

@@ -260,7 +260,7 @@ func TestContentFindsNoRoom(t *testing.T) {
 	r := io.MultiReader(bytes.NewReader(data[:blockSize]), readerFunc(func([]byte) (int, error) {
 		// Others take what is left.
 		fill(t, c, used, 0, 90, 0)
-		if err := os.Remove(filepath.Join(dir, spaceName)); err != nil {
+		if err := os.Remove(filepath.Join(dir, ledgerName)); err != nil {
 			t.Error(err)
 		}
 		return 0, io.EOF
