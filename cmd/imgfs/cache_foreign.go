@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -10,10 +11,10 @@ import (
 // A foreignThing is something in the cache directory that imgfs did not make,
 // or cannot get at, and leaves alone.
 type foreignThing struct {
-	Path      string    `json:"path"`                // in the directory
-	PathBytes nameBytes `json:"pathBytes,omitempty"` // see marshal
-	Bytes     int64     `json:"bytes"`               // on disk, with what is below it
-	Why       string    `json:"why"`                 // it is left alone
+	Path      string         `json:"path"`                // in the directory
+	PathBytes show.NameBytes `json:"pathBytes,omitempty"` // see show.Marshal
+	Bytes     int64          `json:"bytes"`               // on disk, with what is below it
+	Why       string         `json:"why"`                 // it is left alone
 }
 
 func foreignThings(others []cache.Other) []foreignThing {
@@ -34,7 +35,7 @@ func (e *env) printForeign(things []foreignThing) error {
 			_, err := fmt.Fprintf(e.stdout, "left alone: %d more\n", len(things)-i)
 			return err
 		}
-		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), bytesText(t.Bytes), printable.Line(t.Why)); err != nil {
+		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), show.Bytes(t.Bytes), printable.Line(t.Why)); err != nil {
 			return err
 		}
 	}

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -49,10 +49,10 @@ func cacheLsCommand() command {
 
 // A cacheList is what imgfs cache ls --json prints. Sizes are in bytes.
 type cacheList struct {
-	Dir      string    `json:"dir"`
-	DirBytes nameBytes `json:"dirBytes,omitempty"` // see marshal
-	Usage    int64     `json:"usage"`              // of all that is in it, on disk
-	Budget   int64     `json:"budget"`             // what it may take; 0: no limit
+	Dir      string         `json:"dir"`
+	DirBytes show.NameBytes `json:"dirBytes,omitempty"` // see show.Marshal
+	Usage    int64          `json:"usage"`              // of all that is in it, on disk
+	Budget   int64          `json:"budget"`             // what it may take; 0: no limit
 	// Temporary is what files without a name of running processes take besides.
 	Temporary int64 `json:"temporary"`
 	// Contents are the files that are kept whole, and what of the usage is
@@ -69,18 +69,18 @@ type cacheList struct {
 
 // A cachedImage is an image of which the cache knows.
 type cachedImage struct {
-	Name        string        `json:"name"`
-	NameBytes   nameBytes     `json:"nameBytes,omitempty"`
-	Manifest    digest.Digest `json:"manifest"`
-	Platform    string        `json:"platform"`
-	Used        time.Time     `json:"used"`
-	Mounts      []string      `json:"mounts"` // directories, now
-	MountsBytes []nameBytes   `json:"mountsBytes,omitempty"`
-	Size        int64         `json:"size"`   // of the layers, compressed
-	Cached      int64         `json:"cached"` // of that on disk
-	Index       int64         `json:"index"`  // of the index files
-	Verified    string        `json:"verified"`
-	Layers      []cachedLayer `json:"layers"` // the base first
+	Name        string           `json:"name"`
+	NameBytes   show.NameBytes   `json:"nameBytes,omitempty"`
+	Manifest    digest.Digest    `json:"manifest"`
+	Platform    string           `json:"platform"`
+	Used        time.Time        `json:"used"`
+	Mounts      []string         `json:"mounts"` // directories, now
+	MountsBytes []show.NameBytes `json:"mountsBytes,omitempty"`
+	Size        int64            `json:"size"`   // of the layers, compressed
+	Cached      int64            `json:"cached"` // of that on disk
+	Index       int64            `json:"index"`  // of the index files
+	Verified    string           `json:"verified"`
+	Layers      []cachedLayer    `json:"layers"` // the base first
 }
 
 // A cachedLayer is a layer, or a blob of an image that is not known.
@@ -109,7 +109,7 @@ func cacheLs(ctx context.Context, e *env, asJSON bool) error {
 	case err != nil:
 		return err
 	case asJSON:
-		return e.printJSON(list)
+		return show.JSON(e.stdout, list)
 	}
 	return e.printCache(list)
 }
@@ -192,7 +192,7 @@ func newCachedImage(img cache.Image, held map[digest.Digest]cache.Holding) cache
 
 // printCache prints the list for people.
 func (e *env) printCache(list *cacheList) error {
-	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	w := show.NewTable(e.stdout)
 	fmt.Fprintln(w, "IMAGE\tMANIFEST\tLAYERS\tINDEX\tCACHED\tSHARE\tUSED\tVERIFIED\tMOUNTED ON")
 	for _, r := range list.Images {
 		used := r.Used.Local().Format("2006-01-02 15:04")
@@ -200,31 +200,31 @@ func (e *env) printCache(list *cacheList) error {
 		if len(r.Mounts) > 0 {
 			used, on = "now", mountsText(r.Mounts)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", printable.Cell(r.Name), shortDigest(r.Manifest), len(r.Layers), bytesText(r.Index),
-			bytesText(r.Cached), share(r.Cached, r.Size), used, verifiedLayers(r.Layers), on)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", printable.Cell(r.Name), show.ShortDigest(r.Manifest), len(r.Layers), show.Bytes(r.Index),
+			show.Bytes(r.Cached), show.Share(r.Cached, r.Size), used, verifiedLayers(r.Layers), on)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	limit := "without a limit"
 	if list.Budget > 0 {
-		limit = "of at most " + bytesText(list.Budget)
+		limit = "of at most " + show.Bytes(list.Budget)
 	}
 	other := ""
 	if list.Contents > 0 {
-		other = fmt.Sprintf("; %s of it in %s", bytesText(list.ContentBytes), count(list.Contents, "whole file"))
+		other = fmt.Sprintf("; %s of it in %s", show.Bytes(list.ContentBytes), show.Count(list.Contents, "whole file"))
 	}
 	if list.Temporary > 0 {
-		other += fmt.Sprintf("; besides, %s in temporary files of running processes", bytesText(list.Temporary))
+		other += fmt.Sprintf("; besides, %s in temporary files of running processes", show.Bytes(list.Temporary))
 	}
 	if n := len(list.Other); n > 0 {
 		sum := int64(0)
 		for _, l := range list.Other {
 			sum += l.Cached + l.Index
 		}
-		other += fmt.Sprintf("; %s of %s belong to no image above", bytesText(sum), count(n, "layer"))
+		other += fmt.Sprintf("; %s of %s belong to no image above", show.Bytes(sum), show.Count(n, "layer"))
 	}
-	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), bytesText(list.Usage), limit, other)
+	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), show.Bytes(list.Usage), limit, other)
 	return errors.Join(err, e.printForeign(list.Foreign))
 }
 
@@ -255,17 +255,6 @@ func verifiedLayers(layers []cachedLayer) string {
 		}
 	}
 	return strings.Join(parts, ", ")
-}
-
-// share writes what part of a whole there is. It is 100 % only of all.
-func share(part, whole int64) string {
-	switch {
-	case part >= whole:
-		return "100%"
-	case part <= 0:
-		return "0%"
-	}
-	return fmt.Sprintf("%d%%", min(99, max(1, int64(float64(part)/float64(whole)*100+0.5))))
 }
 
 // liveMounts are the mounts that use a cache directory.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/spf13/pflag"
 )
@@ -97,7 +98,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents,
 		foreignThings(others)}
 	if p.json {
-		return e.printJSON(r)
+		return show.JSON(e.stdout, r)
 	}
 	return e.printPruned(r)
 }
@@ -105,7 +106,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 // printPruned prints what was removed for people.
 func (e *env) printPruned(r pruneResult) error {
 	if _, err := fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
-		bytesText(r.Freed), count(r.Blobs, "layer"), count(r.Contents, "whole file"), count(r.Indexes, "index"), bytesText(r.After)); err != nil {
+		show.Bytes(r.Freed), show.Count(r.Blobs, "layer"), show.Count(r.Contents, "whole file"), show.Count(r.Indexes, "index"), show.Bytes(r.After)); err != nil {
 		return err
 	}
 	return e.printForeign(r.Foreign)
@@ -122,16 +123,4 @@ func noteMounted(ctx context.Context, disk *cache.Cache, images []cache.Image) b
 		}
 	}
 	return noted
-}
-
-// count writes a number of things for people.
-func count(n int, what string) string {
-	plural := what + "s"
-	if what == "index" {
-		plural = "indexes"
-	}
-	if n == 1 {
-		plural = what
-	}
-	return fmt.Sprintf("%d %s", n, plural)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -63,13 +64,13 @@ type verifyReport struct {
 
 // A wrongThing is something in the cache that was not what it should be.
 type wrongThing struct {
-	Kind      string        `json:"kind"`                // "blob", "index", "content" or "meta"
-	Digest    digest.Digest `json:"digest,omitempty"`    // of the blob, or the content
-	File      string        `json:"file,omitempty"`      // of meta
-	FileBytes nameBytes     `json:"fileBytes,omitempty"` // see marshal
-	Chunks    int64         `json:"chunks,omitempty"`    // that are wrong, of a blob with an index
-	Bytes     int64         `json:"bytes,omitempty"`     // that they had
-	Why       string        `json:"why"`
+	Kind      string         `json:"kind"`                // "blob", "index", "content" or "meta"
+	Digest    digest.Digest  `json:"digest,omitempty"`    // of the blob, or the content
+	File      string         `json:"file,omitempty"`      // of meta
+	FileBytes show.NameBytes `json:"fileBytes,omitempty"` // see show.Marshal
+	Chunks    int64          `json:"chunks,omitempty"`    // that are wrong, of a blob with an index
+	Bytes     int64          `json:"bytes,omitempty"`     // that they had
+	Why       string         `json:"why"`
 }
 
 func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
@@ -87,7 +88,7 @@ func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		err = e.printJSON(v.report)
+		err = show.JSON(e.stdout, v.report)
 	} else {
 		err = e.printReport(&v.report)
 	}
@@ -135,9 +136,9 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 	for _, x := range contents {
 		total += x.Size
 	}
-	g := e.newGauge("verifying")
-	defer g.finish()
-	g.update(0, total)
+	g := show.NewBar(e, "verifying")
+	defer g.Finish()
+	g.Update(0, total)
 	for _, h := range holdings {
 		if h.Cached == 0 {
 			continue
@@ -147,14 +148,14 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 		}
 		v.report.Blobs++
 		done += h.Cached
-		g.update(done, total)
+		g.Update(done, total)
 	}
 	for _, x := range contents {
 		if err := v.content(ctx, x.Digest); err != nil {
 			return err
 		}
 		done += x.Size
-		g.update(done, total)
+		g.Update(done, total)
 	}
 	return nil
 }
@@ -340,6 +341,6 @@ func (e *env) printReport(r *verifyReport) error {
 		return err
 	}
 	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and notes: %s\n",
-		count(r.Blobs, "layer"), bytesText(r.Bytes), count(r.Indexes, "index"), count(r.Contents, "whole file"), bytesText(r.ContentBytes), r.Meta, verdict)
+		show.Count(r.Blobs, "layer"), show.Bytes(r.Bytes), show.Count(r.Indexes, "index"), show.Count(r.Contents, "whole file"), show.Bytes(r.ContentBytes), r.Meta, verdict)
 	return err
 }

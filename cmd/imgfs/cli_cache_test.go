@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
@@ -89,11 +90,11 @@ func TestCacheList(t *testing.T) {
 		}
 	}
 	lines := strings.Split(succeed(t, "cache", "ls", "--cache-size=none", cache), "\n")
-	if f := strings.Fields(lines[1+at]); f[0] != two || f[1] != shortDigest(img.Manifest) || f[2] != "3" || !strings.Contains(lines[1+at], " 100% ") || !strings.Contains(lines[1+at], " whole ") {
+	if f := strings.Fields(lines[1+at]); f[0] != two || f[1] != show.ShortDigest(img.Manifest) || f[2] != "3" || !strings.Contains(lines[1+at], " 100% ") || !strings.Contains(lines[1+at], " whole ") {
 		t.Errorf("got the row %q", lines[1+at])
 	}
-	if total := lines[3]; !strings.Contains(total, bytesText(list.Usage)+" on disk, without a limit") {
-		t.Errorf("got the last line %q, want %s without a limit", total, bytesText(list.Usage))
+	if total := lines[3]; !strings.Contains(total, show.Bytes(list.Usage)+" on disk, without a limit") {
+		t.Errorf("got the last line %q, want %s without a limit", total, show.Bytes(list.Usage))
 	}
 }
 
@@ -328,7 +329,7 @@ func TestCacheContents(t *testing.T) {
 	if list.Contents != 3 || list.ContentBytes != 3*12<<10 || list.Usage != diskUsage(t, dir) || len(list.Other) > 0 {
 		t.Errorf("got %+v, want 3 contents of 36 KiB on disk", list)
 	}
-	if out := succeed(t, "cache", "ls", cache); !strings.HasSuffix(out, "; "+bytesText(list.ContentBytes)+" of it in 3 whole files\n") {
+	if out := succeed(t, "cache", "ls", cache); !strings.HasSuffix(out, "; "+show.Bytes(list.ContentBytes)+" of it in 3 whole files\n") {
 		t.Errorf("cache ls: got %q", out)
 	}
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
@@ -61,7 +62,7 @@ func TestStats(t *testing.T) {
 			}
 		}
 		text := s.ok("stats", dir).stdout
-		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nFAST PATH ", "\nno-opendir ", "\nLAYER ", " whole\n", shortDigest(got.Layers[1].Digest)} {
+		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nFAST PATH ", "\nno-opendir ", "\nLAYER ", " whole\n", show.ShortDigest(got.Layers[1].Digest)} {
 			if !strings.Contains(text, words) {
 				t.Errorf("there is no %q in\n%s", words, text)
 			}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -21,7 +22,7 @@ const stallLimit = 2 * time.Minute
 // come one at a time.
 type filling struct{ have, all int64 }
 
-func (f *filling) String() string { return bytesText(f.have) + " of " + bytesText(f.all) }
+func (f *filling) String() string { return show.Bytes(f.have) + " of " + show.Bytes(f.all) }
 
 // fetch brings all of an image into the cache.
 func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLayer, disk *cache.Cache) error {
@@ -32,25 +33,25 @@ func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLay
 	}
 	begun, before := time.Now(), disk.Stats().Fetched
 	var f filling
-	g := e.newGauge("fetching")
+	g := show.NewBar(e, "fetching")
 	alive, stop := whileAlive(ctx, stallLimit)
 	err := fs.FillLayers(alive.ctx, disk, layers, func(have, all int64) {
 		if have > f.have {
 			alive.prolong()
 		}
 		f = filling{have, all}
-		g.update(have, all)
+		g.Update(have, all)
 	})
 	stop()
-	g.finish()
+	g.Finish()
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
 		return e.advise(img.Source, fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err)))
 	}
-	e.warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, bytesText(f.all),
-		bytesText(disk.Stats().Fetched-before), time.Since(begun).Seconds())
+	e.warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, show.Bytes(f.all),
+		show.Bytes(disk.Stats().Fetched-before), time.Since(begun).Seconds())
 	return nil
 }
 
@@ -102,7 +103,7 @@ func (t *teller) beginPrefetch(ctx context.Context, e *env) (stop func()) {
 			e.warnf("prefetch: only %v are in the cache: %s", &f, describe(err))
 		default:
 			t.prefetching("done", f)
-			e.warnf("prefetch: all %s are in the cache", bytesText(f.all))
+			e.warnf("prefetch: all %s are in the cache", show.Bytes(f.all))
 		}
 	})
 	return func() {

@@ -18,7 +18,6 @@ import (
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/imgfs/imgfs/remote/registry"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -274,10 +273,4 @@ func absLocation(name string) (string, error) {
 		return "", err
 	}
 	return loc.String(), nil
-}
-
-// shortDigest is a digest as docker shows it.
-func shortDigest(d digest.Digest) string {
-	_, hex, _ := strings.Cut(d.String(), ":")
-	return printable.Cell(printable.Cut(hex, 12))
 }

@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
@@ -84,14 +84,14 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 		rows[i] = newIndexRow(l)
 	}
 	if asJSON {
-		return e.printJSON(rows)
+		return show.JSON(e.stdout, rows)
 	}
 	return e.printIndex(rows)
 }
 
 // printIndex prints rows for people.
 func (e *env) printIndex(rows []indexRow) error {
-	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	w := show.NewTable(e.stdout)
 	fmt.Fprintln(w, "LAYER\tSIZE\tTAR\tENTRIES\tSPANS\tINDEX\tOBTAINED")
 	for _, r := range rows {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", printable.Cell(r.Digest.String()), r.Size, r.TarSize, r.Entries, r.Spans, r.IndexBytes, printable.Cell(r.Obtained))

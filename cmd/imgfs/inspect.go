@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
@@ -66,7 +67,7 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 	} else if out.RepoTags, err = repoTags(ctx, src); err != nil {
 		e.warnf("RepoTags is empty: %s", describe(err))
 	}
-	return e.printJSON(out)
+	return show.JSON(e.stdout, out)
 }
 
 // printDocument prints a document of the image: byte for byte, so that it has

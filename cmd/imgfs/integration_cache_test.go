@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -73,7 +74,7 @@ func TestPrefetchKilled(t *testing.T) {
 	if sent, rest := p.sent.Load()-before, killed.All-killed.Have; sent > rest+rest/20 {
 		t.Errorf("the second mount fetched %d bytes; %d were missing", sent, rest)
 	}
-	if log := readFile(t, filepath.Join(s.cache, "imgfs.log")); !strings.Contains(log, dir+": prefetch: all "+bytesText(done.All)+" are in the cache\n") {
+	if log := readFile(t, filepath.Join(s.cache, "imgfs.log")); !strings.Contains(log, dir+": prefetch: all "+show.Bytes(done.All)+" are in the cache\n") {
 		t.Errorf("imgfs.log is %q", log)
 	}
 	s.umount(dir)

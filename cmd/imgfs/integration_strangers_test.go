@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/opencontainers/go-digest"
@@ -339,11 +340,11 @@ func TestStrangeMounts(t *testing.T) {
 		s.both(t, args...)
 	}
 	var stats mountStats
-	if err := unmarshal([]byte(s.ok("stats", "--json", dir).stdout), &stats); err != nil || stats.Dir != dir || stats.Image != image {
+	if err := show.Unmarshal([]byte(s.ok("stats", "--json", dir).stdout), &stats); err != nil || stats.Dir != dir || stats.Image != image {
 		t.Errorf("error %v, dir %q and image %q, want %q and %q", err, stats.Dir, stats.Image, dir, image)
 	}
 	var list cacheList
-	if err := unmarshal([]byte(s.ok("cache", "ls", "--json").stdout), &list); err != nil || len(list.Images) != 1 || !slices.Equal(list.Images[0].Mounts, []string{dir}) {
+	if err := show.Unmarshal([]byte(s.ok("cache", "ls", "--json").stdout), &list); err != nil || len(list.Images) != 1 || !slices.Equal(list.Images[0].Mounts, []string{dir}) {
 		t.Errorf("error %v, and the cache's list is %+q", err, withJSON(t, list))
 	}
 	value := make([]byte, maxStats)

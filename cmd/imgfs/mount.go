@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
@@ -246,7 +247,7 @@ func outside(dir, disk string) error {
 // summary is the line that says what was mounted.
 func summary(img *remote.Image, t *fs.Tree, dir string, s cache.Stats, took time.Duration) string {
 	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
-		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Len(), bytesText(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
+		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
 }
 
 const umountUsage = `usage: imgfs umount [-l] DIR...

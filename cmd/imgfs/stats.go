@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"text/tabwriter"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -51,7 +51,7 @@ func statsCommand() command {
 			case err != nil:
 				return err
 			case *asJSON:
-				return e.printJSON(s)
+				return show.JSON(e.stdout, s)
 			}
 			return e.printStats(s)
 		}
@@ -60,7 +60,7 @@ func statsCommand() command {
 
 // printStats prints stats for people.
 func (e *env) printStats(s mountStats) error {
-	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	w := show.NewTable(e.stdout)
 	n := s.Total
 	fmt.Fprintf(w, "%s on %s\n", printable.Name(s.Image), printable.Name(s.Dir))
 	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, s.how())
@@ -70,18 +70,18 @@ func (e *env) printStats(s mountStats) error {
 		}
 	}
 	if s.Line.Rate > 0 {
-		fmt.Fprintf(w, "registry: answers after %s, then brings %s a second\n", secondsText(s.Line.Trip), bytesText(int64(min(s.Line.Rate, math.MaxInt64/2))))
+		fmt.Fprintf(w, "registry: answers after %s, then brings %s a second\n", show.Seconds(s.Line.Trip), show.Bytes(int64(min(s.Line.Rate, math.MaxInt64/2))))
 	}
-	fmt.Fprintf(w, "\nasked\t%s\tin %s, %d failed\n", bytesText(n.Asked), count(int(n.Reads), "read"), n.Errors)
-	fmt.Fprintf(w, "fetched\t%s\tin %s\n", bytesText(n.Fetched), count(int(n.Requests), "request"))
-	fmt.Fprintf(w, "wasted\t%s\tfetched and not read yet\n", bytesText(n.Wasted))
-	fmt.Fprintf(w, "hits\t%s\tof layers came from the cache\n", bytesText(n.Hits))
-	fmt.Fprintf(w, "indexed\t%s\tof new layers were read at mounting, besides %s of manifests\n", bytesText(n.Indexed), bytesText(n.Meta))
-	fmt.Fprintf(w, "waits\t%d\thalf up to %s, all but 1 %% up to %s\n", n.Waits, secondsText(n.WaitP50), secondsText(n.WaitP99))
+	fmt.Fprintf(w, "\nasked\t%s\tin %s, %d failed\n", show.Bytes(n.Asked), show.Count(int(n.Reads), "read"), n.Errors)
+	fmt.Fprintf(w, "fetched\t%s\tin %s\n", show.Bytes(n.Fetched), show.Count(int(n.Requests), "request"))
+	fmt.Fprintf(w, "wasted\t%s\tfetched and not read yet\n", show.Bytes(n.Wasted))
+	fmt.Fprintf(w, "hits\t%s\tof layers came from the cache\n", show.Bytes(n.Hits))
+	fmt.Fprintf(w, "indexed\t%s\tof new layers were read at mounting, besides %s of manifests\n", show.Bytes(n.Indexed), show.Bytes(n.Meta))
+	fmt.Fprintf(w, "waits\t%d\thalf up to %s, all but 1 %% up to %s\n", n.Waits, show.Seconds(n.WaitP50), show.Seconds(n.WaitP99))
 	fmt.Fprintf(w, "kept\t%s\tin %s that were read often; %s read from such\n",
-		bytesText(s.Contents.KeptBytes), count(int(s.Contents.Kept), "file"), bytesText(s.Contents.ReadBytes))
+		show.Bytes(s.Contents.KeptBytes), show.Count(int(s.Contents.Kept), "file"), show.Bytes(s.Contents.ReadBytes))
 	if s.Temporary > 0 {
-		fmt.Fprintf(w, "temporary\t%s\tin files without a name, which count in the cache's size\n", bytesText(s.Temporary))
+		fmt.Fprintf(w, "temporary\t%s\tin files without a name, which count in the cache's size\n", show.Bytes(s.Temporary))
 	}
 	if n.Bad > 0 {
 		fmt.Fprintf(w, "wrong\t%d\tchunks were not what they should be, and not used\n", n.Bad)
@@ -92,15 +92,15 @@ func (e *env) printStats(s mountStats) error {
 	}
 	fmt.Fprintln(w, "\nLAYER\tSIZE\tCACHED\tASKED\tFETCHED\tWASTED\tREQUESTS\tHITS\tERRORS\tWAITS\tP50\tP99\tVERIFIED")
 	for _, l := range s.Layers {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\t%s\n", shortDigest(l.Digest), bytesText(l.Size), bytesText(l.Cached), bytesText(l.Asked),
-			bytesText(l.Fetched), bytesText(l.Wasted), l.Requests, bytesText(l.Hits), l.Errors,
-			l.Waits, secondsText(l.WaitP50), secondsText(l.WaitP99), verifiedText(l.Verified))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\t%s\n", show.ShortDigest(l.Digest), show.Bytes(l.Size), show.Bytes(l.Cached), show.Bytes(l.Asked),
+			show.Bytes(l.Fetched), show.Bytes(l.Wasted), l.Requests, show.Bytes(l.Hits), l.Errors,
+			l.Waits, show.Seconds(l.WaitP50), show.Seconds(l.WaitP99), verifiedText(l.Verified))
 	}
 	if len(s.Files) > 0 {
 		fmt.Fprintln(w, "\nFETCHED\tASKED\tFILE")
 	}
 	for _, f := range s.Files {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", bytesText(f.Fetched), bytesText(f.Asked), printable.Name(f.Path))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", show.Bytes(f.Fetched), show.Bytes(f.Asked), printable.Name(f.Path))
 	}
 	return w.Flush()
 }
@@ -112,7 +112,7 @@ func (s *mountStats) how() string {
 		text = ", offline"
 	}
 	if p := s.Prefetch; p.State != "off" {
-		text += fmt.Sprintf(", prefetch %s: %s of %s", printable.Name(p.State), bytesText(p.Have), bytesText(p.All))
+		text += fmt.Sprintf(", prefetch %s: %s of %s", printable.Name(p.State), show.Bytes(p.Have), show.Bytes(p.All))
 	}
 	return text
 }
@@ -123,19 +123,6 @@ func usedText(p fusefs.FastPath) string {
 		return "yes"
 	}
 	return "no: " + printable.Line(p.Why)
-}
-
-// secondsText writes a time span for people.
-func secondsText(seconds float64) string {
-	switch {
-	case seconds >= 1e9:
-		return fmt.Sprintf("%.3g s", seconds)
-	case seconds >= 10:
-		return fmt.Sprintf("%.0f s", seconds)
-	case seconds >= 1:
-		return fmt.Sprintf("%.1f s", seconds)
-	}
-	return fmt.Sprintf("%.0f ms", seconds*1000)
 }
 
 // verifiedText says for people how a layer was checked.

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
@@ -27,18 +28,18 @@ const (
 // A mountStats is what a mount tells of itself: the value of statsAttr, and
 // what imgfs stats --json prints. Sizes are in bytes.
 type mountStats struct {
-	Image         string        `json:"image"`
-	ImageBytes    nameBytes     `json:"imageBytes,omitempty"` // see marshal
-	Manifest      digest.Digest `json:"manifest"`             // of the platform
-	Platform      string        `json:"platform"`
-	Dir           string        `json:"dir"`
-	DirBytes      nameBytes     `json:"dirBytes,omitempty"`
-	CacheDir      string        `json:"cacheDir"`
-	CacheDirBytes nameBytes     `json:"cacheDirBytes,omitempty"`
-	PID           int           `json:"pid"` // of the process that serves the mount
-	Since         time.Time     `json:"since"`
-	Offline       bool          `json:"offline"`
-	Prefetch      prefetchState `json:"prefetch"`
+	Image         string         `json:"image"`
+	ImageBytes    show.NameBytes `json:"imageBytes,omitempty"` // see show.Marshal
+	Manifest      digest.Digest  `json:"manifest"`             // of the platform
+	Platform      string         `json:"platform"`
+	Dir           string         `json:"dir"`
+	DirBytes      show.NameBytes `json:"dirBytes,omitempty"`
+	CacheDir      string         `json:"cacheDir"`
+	CacheDirBytes show.NameBytes `json:"cacheDirBytes,omitempty"`
+	PID           int            `json:"pid"` // of the process that serves the mount
+	Since         time.Time      `json:"since"`
+	Offline       bool           `json:"offline"`
+	Prefetch      prefetchState  `json:"prefetch"`
 	// Servers are those that were asked something, those first that are down.
 	Servers []serverState `json:"servers"`
 	// Line is what was measured of the way to them all.
@@ -103,10 +104,10 @@ type layerStats struct {
 
 // A fileCost is a fs.FileCost.
 type fileCost struct {
-	Path      string    `json:"path"`
-	PathBytes nameBytes `json:"pathBytes,omitempty"`
-	Asked     int64     `json:"asked"`
-	Fetched   int64     `json:"fetched"`
+	Path      string         `json:"path"`
+	PathBytes show.NameBytes `json:"pathBytes,omitempty"`
+	Asked     int64          `json:"asked"`
+	Fetched   int64          `json:"fetched"`
 }
 
 // A serverState tells whether a registry, or a server that one sends its
@@ -223,7 +224,7 @@ func (s *mountStats) count(n fs.Stats) {
 // if need be.
 func (s mountStats) encode(limit int) []byte {
 	for {
-		text, err := marshal(s)
+		text, err := show.Marshal(s)
 		if err != nil || len(text) <= limit || !s.shrink() {
 			return text // there is nothing in it that has no JSON
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -47,7 +48,7 @@ func askStats(ctx context.Context, mount fusefs.MountPoint) (mountStats, error) 
 	case err != nil:
 		return s, err
 	}
-	if err := unmarshal(text, &s); err != nil {
+	if err := show.Unmarshal(text, &s); err != nil {
 		return s, fmt.Errorf("its stats are of another version of imgfs: %w", err)
 	}
 	return s, nil

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote"
 )
 
@@ -54,12 +55,12 @@ func TestDocuments(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			e := newEnv(&out, io.Discard)
-			if err := e.printJSON(d.value()); err != nil {
+			if err := show.JSON(e.stdout, d.value()); err != nil {
 				t.Fatal(err)
 			}
 			checkHarmless(t, "the document", out.String())
 			got := d.into()
-			if err := unmarshal(out.Bytes(), got); err != nil {
+			if err := show.Unmarshal(out.Bytes(), got); err != nil {
 				t.Fatal(err)
 			}
 			// The texts that are no names are as any writer of JSON has them.
@@ -68,7 +69,7 @@ func TestDocuments(t *testing.T) {
 			}
 			checkNames(t, got)
 			screen := onTerminal(t, func(tty *os.File) int {
-				if err := newEnv(tty, io.Discard).printJSON(d.value()); err != nil {
+				if err := show.JSON(newEnv(tty, io.Discard).stdout, d.value()); err != nil {
 					t.Error(err)
 				}
 				return 0
@@ -86,7 +87,7 @@ func TestDocuments(t *testing.T) {
 // checkNames checks that names have come through as they were.
 func checkNames(t *testing.T, doc any) {
 	t.Helper()
-	eachName(reflect.ValueOf(doc), func(name, beside reflect.Value) {
+	eachName(reflect.ValueOf(doc), func(name reflect.Value) {
 		all := []string{name.String()}
 		if name.Kind() == reflect.Slice {
 			all = name.Interface().([]string)
@@ -97,6 +98,32 @@ func checkNames(t *testing.T, doc any) {
 			}
 		}
 	})
+}
+
+// eachName calls do for every field X of a document's structs that has a field
+// XBytes beside it.
+func eachName(v reflect.Value, do func(name reflect.Value)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		eachName(v.Elem(), do)
+	case reflect.Slice:
+		for i := range v.Len() {
+			eachName(v.Index(i), do)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if beside, ok := v.Type().FieldByName(f.Name + "Bytes"); ok && holdsBytes(beside.Type) {
+				do(v.Field(i))
+			} else if f.IsExported() || f.Anonymous {
+				eachName(v.Field(i), do)
+			}
+		}
+	}
+}
+
+func holdsBytes(t reflect.Type) bool {
+	return t == reflect.TypeFor[show.NameBytes]() || t == reflect.TypeFor[[]show.NameBytes]()
 }
 
 // checkTable checks what a document is for people.
@@ -131,7 +158,7 @@ func FuzzStats(f *testing.F) {
 	f.Add([]byte("{\"image\":\"\xff\u009b\u202e\",\"since\":\"0001-01-01T00:00:00Z\"}"))
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		var s mountStats
-		if unmarshal(answer, &s) != nil {
+		if show.Unmarshal(answer, &s) != nil {
 			return
 		}
 		var table, doc bytes.Buffer
@@ -139,12 +166,12 @@ func FuzzStats(f *testing.F) {
 			t.Fatal(err)
 		}
 		checkHarmless(t, "the table", table.String())
-		if err := newEnv(&doc, io.Discard).printJSON(s); err != nil {
+		if err := show.JSON(newEnv(&doc, io.Discard).stdout, s); err != nil {
 			t.Fatal(err)
 		}
 		checkHarmless(t, "the document", doc.String())
 		var again mountStats
-		if err := unmarshal(doc.Bytes(), &again); err != nil || !reflect.DeepEqual(withJSON(t, again), withJSON(t, s)) {
+		if err := show.Unmarshal(doc.Bytes(), &again); err != nil || !reflect.DeepEqual(withJSON(t, again), withJSON(t, s)) {
 			t.Errorf("error %v; it was\n%+q\nand is\n%+q", err, withJSON(t, s), withJSON(t, again))
 		}
 	})
@@ -203,35 +230,12 @@ func eachText(typ reflect.Type, do func(owner reflect.Type, f reflect.StructFiel
 	}
 }
 
-// TestUnmarshalNames has documents of others, whose bytes are not those of the
-// name.
-func TestUnmarshalNames(t *testing.T) {
-	for text, want := range map[string]string{
-		`{"path":"a"}`:                                 "a",
-		`{"path":"a\ufffd","pathBytes":"Yf8="}`:        "a\xff",
-		`{"path":"b\ufffd","pathBytes":"Yf8="}`:        "b\ufffd",
-		`{"path":"a","pathBytes":"Yg=="}`:              "a",
-		`{"path":"a\ufffd","pathBytes":"Ye+/vQ=="}`:    "a\ufffd",
-		`{"path":"a\ufffd\ufffd","pathBytes":"Yf/+"}`:  "a\xff\xfe",
-		`{"path":"\ufffd","pathBytes":"/w==","x":[1]}`: "\xff",
-	} {
-		var got fileCost
-		if err := unmarshal([]byte(text), &got); err != nil || got.Path != want || got.PathBytes != "" {
-			t.Errorf("%s: got %q, error %v, want %q", text, got.Path, err, want)
-		}
-	}
-	var got fileCost
-	if err := unmarshal([]byte(`{"path":"a","pathBytes":"?"}`), &got); err == nil {
-		t.Errorf("bytes that are no base64: got %+v, want an error", got)
-	}
-}
-
 // TestStatsCut has a path that is cut to fit: UTF-8 stays that.
 func TestStatsCut(t *testing.T) {
 	for _, path := range []string{strings.Repeat("é", 2000), "x" + strings.Repeat("é", 2000), strings.Repeat("日", 1000), strings.Repeat("\xff", 3000), strings.Repeat("\xbf", 3000)} {
 		s := mountStats{Files: []fileCost{{Path: path}, {Path: path}}}
 		var got mountStats
-		if err := unmarshal(s.encode(4000), &got); err != nil || len(got.Files) == 0 {
+		if err := show.Unmarshal(s.encode(4000), &got); err != nil || len(got.Files) == 0 {
 			t.Fatalf("%.10q: %d files, error %v", path, len(got.Files), err)
 		}
 		tail, ok := strings.CutPrefix(got.Files[0].Path, "...")
@@ -249,8 +253,12 @@ func TestPrinters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	inner, err := filepath.Glob("internal/*/*.go")
+	if err != nil || len(inner) == 0 {
+		t.Fatalf("%d files of internal packages, error %v", len(inner), err)
+	}
 	uses := map[string]int{}
-	for _, name := range files {
+	for _, name := range append(files, inner...) {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
@@ -265,7 +273,7 @@ func TestPrinters(t *testing.T) {
 			}
 			switch x, _ := s.X.(*ast.Ident); {
 			case x == nil:
-			case x.Name == "os" && (s.Sel.Name == "Stdout" || s.Sel.Name == "Stderr"), x.Name == "e" && (s.Sel.Name == "raw" || s.Sel.Name == "stderr" || s.Sel.Name == "printJSON"),
+			case x.Name == "os" && (s.Sel.Name == "Stdout" || s.Sel.Name == "Stderr"), x.Name == "e" && (s.Sel.Name == "raw" || s.Sel.Name == "stderr"), x.Name == "show" && s.Sel.Name == "JSON",
 				x.Name == "fmt" && strings.HasPrefix(s.Sel.Name, "Print"):
 				uses[fmt.Sprintf("%s: %s.%s", name, x.Name, s.Sel.Name)]++
 			}
@@ -274,16 +282,16 @@ func TestPrinters(t *testing.T) {
 	}
 	want := map[string]int{
 		"main.go: os.Stdout": 1, "main.go: os.Stderr": 1,
-		"cat.go: e.raw":           1,
-		"ls.go: e.raw":            2,
-		"inspect.go: e.raw":       2, // --raw and --config
-		"detach.go: e.raw":        1, // for the child
-		"detach.go: e.stderr":     1,
-		"env.go: e.stderr":        1, // what say has escaped
-		"log.go: e.stderr":        1, // what printf has escaped
-		"progress.go: e.stderr":   2,
-		"inspect.go: e.printJSON": 1, "index.go: e.printJSON": 1, "stats.go: e.printJSON": 1,
-		"cache_ls.go: e.printJSON": 1, "cache_prune.go: e.printJSON": 1, "cache_verify.go: e.printJSON": 1,
+		"cat.go: e.raw":         1,
+		"ls.go: e.raw":          2,
+		"inspect.go: e.raw":     2, // --raw and --config
+		"detach.go: e.raw":      1, // for the child
+		"detach.go: e.stderr":   1,
+		"env.go: e.stderr":      1, // what say has escaped
+		"log.go: e.stderr":      1, // what printf has escaped
+		"progress.go: e.stderr": 1,
+		"inspect.go: show.JSON": 1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
+		"cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
 	}
 	if !reflect.DeepEqual(uses, want) {
 		t.Errorf("got\n%v\nwant\n%v\nWho prints text of strangers must escape it, and a document belongs into the tests", uses, want)

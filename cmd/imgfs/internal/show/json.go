@@ -1,18 +1,19 @@
-package main
+package show
 
 import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"reflect"
 	"unicode/utf8"
 
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
-// printJSON prints a document.
-func (e *env) printJSON(v any) error {
-	text, err := marshal(v)
+// JSON prints a document, as Marshal writes it but on several lines.
+func JSON(w io.Writer, v any) error {
+	text, err := Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -21,14 +22,15 @@ func (e *env) printJSON(v any) error {
 		return err
 	}
 	b.WriteByte('\n')
-	_, err = e.stdout.Write(b.Bytes())
+	_, err = w.Write(b.Bytes())
 	return err
 }
 
-// marshal writes a document that is harmless wherever it is looked at. JSON has
-// no other text than UTF-8: a name that is not has its bytes beside it, in the
-// member that is called XBytes where the name is X.
-func marshal(v any) ([]byte, error) {
+// Marshal writes a document that is harmless wherever it is looked at. The text
+// of JSON is UTF-8. For a name, a field X, that is not UTF-8 Marshal sets the field
+// XBytes, if the struct has one of NameBytes beside X; nobody else sets such a
+// field.
+func Marshal(v any) ([]byte, error) {
 	doc := reflect.New(reflect.TypeOf(v))
 	doc.Elem().Set(reflect.ValueOf(v))
 	eachName(doc, noteBytes)
@@ -42,8 +44,8 @@ func marshal(v any) ([]byte, error) {
 	return printable.JSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), nil
 }
 
-// unmarshal reads into v what marshal wrote, names that are no UTF-8 included.
-func unmarshal(text []byte, v any) error {
+// Unmarshal reads into v what Marshal wrote, with the names that are not UTF-8.
+func Unmarshal(text []byte, v any) error {
 	if err := json.Unmarshal(text, v); err != nil {
 		return err
 	}
@@ -52,7 +54,7 @@ func unmarshal(text []byte, v any) error {
 }
 
 // eachName calls do for every field X, a string or strings, of a document's
-// structs that has a field XBytes, of nameBytes, beside it.
+// structs that has a field XBytes, of NameBytes, beside it.
 func eachName(v reflect.Value, do func(name, beside reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -75,23 +77,24 @@ func eachName(v reflect.Value, do func(name, beside reflect.Value)) {
 	}
 }
 
-// nameBytes are the bytes of a name that is no UTF-8; in JSON they are base64.
-type nameBytes string
+// NameBytes are the bytes of a name that is not UTF-8; in JSON they are base64.
+// See Marshal.
+type NameBytes string
 
 // MarshalText implements encoding.TextMarshaler.
-func (b nameBytes) MarshalText() ([]byte, error) {
+func (b NameBytes) MarshalText() ([]byte, error) {
 	return base64.StdEncoding.AppendEncode(nil, []byte(b)), nil
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *nameBytes) UnmarshalText(text []byte) error {
+func (b *NameBytes) UnmarshalText(text []byte) error {
 	decoded, err := base64.StdEncoding.AppendDecode(nil, text)
-	*b = nameBytes(decoded)
+	*b = NameBytes(decoded)
 	return err
 }
 
 func holdsBytes(t reflect.Type) bool {
-	return t == reflect.TypeFor[nameBytes]() || t == reflect.TypeFor[[]nameBytes]()
+	return t == reflect.TypeFor[NameBytes]() || t == reflect.TypeFor[[]NameBytes]()
 }
 
 // noteBytes sets the bytes of a name, or of names, if there is one of them that
@@ -104,10 +107,10 @@ func noteBytes(name, beside reflect.Value) {
 		}
 		return
 	}
-	all, valid := make([]nameBytes, name.Len()), true
+	all, valid := make([]NameBytes, name.Len()), true
 	for i := range all {
 		s := name.Index(i).String()
-		all[i], valid = nameBytes(s), valid && utf8.ValidString(s)
+		all[i], valid = NameBytes(s), valid && utf8.ValidString(s)
 	}
 	if !valid {
 		beside.Set(reflect.ValueOf(all))
