@@ -42,7 +42,7 @@ hostile: setup
 	IMGFS_HOSTILE=full $(GO) test -count=1 -v -timeout 120m -run '^TestHostile' ./testdata/hostile
 	IMGFS_TARS=300000 $(GO) test -count=1 -timeout 30m -run '^TestScannerAgrees$$' ./layerindex
 	IMGFS_STREAMS=5000 $(GO) test -count=1 -timeout 30m -run '^TestAgreesWithProgram$$' ./layerindex/internal/gzip ./layerindex/internal/zstd
-	IMGFS_PODMAN=1m $(GO) test -count=1 -run '^TestAgreesWithPodman$$' ./remote/registry
+	IMGFS_PODMAN=1m $(GO) test -count=1 -run '^TestAgreesWithPodman$$' ./remote/registry/hosts
 
 # Every fuzz target of every package, one after the other.
 fuzz:

@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -73,7 +74,7 @@ func (e *env) source(ctx context.Context, name string, disk *cache.Cache) (remot
 	case remote.TransportOCIArchive, remote.TransportDockerArchive:
 		return e.archive(ctx, loc, disk)
 	}
-	conf, err := (&registry.ConfigFiles{Logf: e.debugf}).Load()
+	conf, err := (&hosts.ConfigFiles{Logf: e.debugf}).Load()
 	if err != nil {
 		return nil, err
 	}
@@ -127,15 +128,15 @@ func tempFile(disk *cache.Cache, size int64) (remote.TempFile, error) {
 }
 
 // repository returns an image in a registry.
-func (e *env) repository(ref remote.Reference, conf *registry.Configuration, disk *cache.Cache) (remote.Source, error) {
+func (e *env) repository(ref remote.Reference, conf *hosts.Configuration, disk *cache.Cache) (remote.Source, error) {
 	opts := &registry.Options{
-		AuthFile:      e.authfile,
-		Configuration: conf,
-		NewTemp:       func(size int64) (remote.TempFile, error) { return tempFile(disk, size) },
-		SpoolFailed:   disk.WarnDisk,
-		UserAgent:     "imgfs/" + version(),
-		Logf:          e.debugf,
-		Tracef:        e.debugf,
+		Sites:       conf.Sites,
+		Credential:  conf.Credentials(e.authfile),
+		NewTemp:     func(size int64) (remote.TempFile, error) { return tempFile(disk, size) },
+		SpoolFailed: disk.WarnDisk,
+		UserAgent:   "imgfs/" + version(),
+		Logf:        e.debugf,
+		Tracef:      e.debugf,
 	}
 	e.network.configure(opts)
 	if e.tlsVerify.set {

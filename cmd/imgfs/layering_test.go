@@ -18,7 +18,7 @@ const module = "github.com/imgfs/imgfs"
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
 cmd/imgfs/internal/show: remote/printable go-digest mpb
-cmd/imgfs: cmd/imgfs/internal/show fs fs/fusefs layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry go-digest image-spec pflag x/sys x/term
+cmd/imgfs: cmd/imgfs/internal/show fs fs/fusefs layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag x/sys x/term
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
@@ -45,8 +45,11 @@ remote/internal/nameless: x/sys
 remote/internal/tarball: remote remote/internal/nameless compress x/sys
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:
+remote/registry/hosts: remote remote/printable remote/registry/internal/address remote/registry/internal/scrub reference toml
+remote/registry/internal/address:
+remote/registry/internal/scrub: remote/printable
 remote/registry/registrytest: go-digest image-spec
-remote/registry: remote remote/internal/nameless remote/printable go-digest image-spec reference oras-go toml
+remote/registry: remote remote/internal/nameless remote/registry/hosts remote/registry/internal/address remote/registry/internal/scrub go-digest image-spec oras-go
 remote/seal: x/sys
 remote/sourcetest: remote go-digest image-spec platforms
 
@@ -71,6 +74,7 @@ var strangers = map[string][]string{
 	"remote/cache":            {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/cache/indexes":    {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/registry":         {"archive/tar", "compress/gzip"},
+	"remote/registry/hosts":   {"archive/tar", "compress/gzip", "net"},
 }
 
 // modules are the short names of the modules that we depend on.

@@ -15,6 +15,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // newAuthClient returns what answers the challenges of one repository at one
@@ -68,14 +70,14 @@ func (e *endpoint) credential(ctx context.Context, _ string) (auth.Credential, e
 	if r, ok := ctx.Value(tokenRequestKey{}).(*tokenRequest); ok {
 		defer r.pause()()
 	}
-	c, err := e.client.opts.Credential(ctx, e.ref.Registry, e.ref.Repository)
+	c, err := e.client.opts.Credential(ctx, e.Ref.Registry, e.Ref.Repository)
 	if err != nil {
 		if givenUp(ctx) {
 			return auth.EmptyCredential, context.Cause(ctx)
 		}
-		return auth.EmptyCredential, &fault{class: remote.ErrUnauthorized, text: scrub(err.Error())}
+		return auth.EmptyCredential, &fault{class: remote.ErrUnauthorized, text: scrub.Text(err.Error())}
 	}
-	if c != (Credential{}) {
+	if c != (hosts.Credential{}) {
 		e.keepSecure()
 	}
 	return auth.Credential{Username: c.User, Password: c.Password, RefreshToken: c.IdentityToken, AccessToken: c.RegistryToken}, nil
@@ -231,7 +233,7 @@ func tokenFault(scheme auth.Scheme, err error) error {
 	case err == nil, errors.As(err, &known), errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return err
 	case scheme == auth.SchemeBasic:
-		return &fault{class: remote.ErrUnauthorized, text: "the registry wants user and password: " + scrub(err.Error())}
+		return &fault{class: remote.ErrUnauthorized, text: "the registry wants user and password: " + scrub.Text(err.Error())}
 	case !errors.As(err, &response):
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // A blobCopy reads a blob range by range at one endpoint. It knows where the
@@ -217,7 +218,7 @@ func (b *blobCopy) accept(resp *http.Response, off, n int64) (answer, error) {
 		return answer{}, responseFault(resp)
 	}
 	if e := header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return answer{}, oddf("the answer is encoded with %s", scrub(e))
+		return answer{}, oddf("the answer is encoded with %s", scrub.Text(e))
 	}
 	mediaType, params, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusPartialContent {
@@ -257,7 +258,7 @@ func (b *blobCopy) acceptPart(resp *http.Response, boundary string, off, n int64
 		if resp.Body.(*liveBody).cause() != nil {
 			return answer{}, err
 		}
-		return answer{}, oddf("the answer should have parts: %s", scrub(err.Error()))
+		return answer{}, oddf("the answer should have parts: %s", scrub.Text(err.Error()))
 	}
 	body.N = math.MaxInt64
 	got, err := checkRange(http.Header(part.Header), -1, off, n, b.size)
@@ -279,7 +280,7 @@ func checkRange(header http.Header, length, off, n, size int64) (int64, error) {
 	value := header.Get("Content-Range")
 	m := contentRange.FindStringSubmatch(value)
 	if m == nil {
-		return 0, oddf("bytes %d to %d are asked for, and the answer says %q", off, off+n-1, scrub(value))
+		return 0, oddf("bytes %d to %d are asked for, and the answer says %q", off, off+n-1, scrub.Text(value))
 	}
 	// Eighteen digits fit.
 	first, _ := strconv.ParseInt(m[1], 10, 64)

@@ -15,9 +15,8 @@ import (
 // for concurrent use.
 type Client struct {
 	opts  *Options
-	hosts *hosts
+	hosts *hostPool
 	rests rests
-	conf  func() (*Configuration, error)
 
 	mu        sync.Mutex
 	schemes   map[string]string // of endpoints that plain http is allowed for
@@ -32,15 +31,10 @@ type Client struct {
 // defaults.
 func New(opts *Options) *Client {
 	o := opts.withDefaults()
-	conf := remembered(o.configuration)
-	if o.Credential == nil {
-		o.Credential = o.credentials(conf)
-	}
 	return &Client{
 		opts:    o,
-		hosts:   newHosts(o),
+		hosts:   newHostPool(o),
 		rests:   rests{opts: o, byPlace: make(map[string]*rest)},
-		conf:    conf,
 		schemes: make(map[string]string),
 		known:   make(map[string]bool),
 		spools:  make(map[*spool]struct{}),
@@ -73,13 +67,4 @@ func (c *Client) Close() error {
 	}
 	c.hosts.closeIdle()
 	return errors.Join(errs...)
-}
-
-// apiHost returns the host that serves the API of a registry. Docker Hub's
-// is not the one it is named after.
-func apiHost(registry string) string {
-	if registry == dockerHub {
-		return "registry-1.docker.io"
-	}
-	return registry
 }

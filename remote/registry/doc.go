@@ -7,14 +7,14 @@
 // broken one is taken up where it broke, and what a registry says about
 // waiting is obeyed by all readers of a host together.
 //
-//	client := registry.New(&registry.Options{AuthFile: path})
+//	client := registry.New(nil)
 //	defer client.Close()
 //	ref, err := remote.ParseReference("quay.io/fedora/fedora:latest")
 //	...
 //	image, err := remote.Open(ctx, client.Repository(ref), "")
 //
-// Who else has an image is configuration's to say: containerd's hosts.toml and
-// containers' registries.conf. Mirrors are asked in order, one that fails is
+// Package hosts says whom to ask, by what containerd, podman and docker have
+// configured; Options can hand in other functions for it. Mirrors are asked in order, one that fails is
 // left alone for some minutes, and none is sent another's credential.
 // docs/registries.md has the rules.
 //

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"oras.land/oras-go/v2/registry"
@@ -13,39 +14,41 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
 // An endpoint is a site that has a repository, with the tokens got there. It
 // is safe for concurrent use.
 type endpoint struct {
-	*site
-	client  *Client
-	wire    *wire
-	known   []string // hosts of all sites of the repository
-	auth    *auth.Client
-	tokens  *tokenCache
-	probing turn // of finding out the scheme
+	*hosts.Site
+	client   *Client
+	wire     *wire
+	original string   // the repository's name as the user knows it
+	known    []string // hosts of all sites of the repository
+	auth     *auth.Client
+	tokens   *tokenCache
+	probing  turn // of finding out the scheme
 }
 
 // findEndpoints returns the servers to ask for the repository, in order. The
 // last one is no mirror: it has the last word.
-func (r *Repository) findEndpoints() ([]*endpoint, error) {
-	conf, err := r.client.conf()
-	if err != nil {
-		return nil, err
-	}
-	sites, err := conf.sites(r.ref)
-	if err != nil {
-		return nil, err
-	}
+func (r *Repository) findEndpoints(ctx context.Context) ([]*endpoint, error) {
 	opts := r.client.opts
+	sites, err := opts.Sites(ctx, r.ref)
+	if err != nil {
+		return nil, err
+	}
+	if len(sites) == 0 || slices.ContainsFunc(sites, func(s *hosts.Site) bool { return s == nil || s.Host == "" }) {
+		return nil, errNoSite
+	}
 	var endpoints []*endpoint
 	var known []string
 	for _, s := range sites {
-		known = append(known, s.host)
+		known = append(known, s.Host)
 	}
 	for _, s := range sites {
-		e := &endpoint{site: s, client: r.client, wire: s.wire.at(opts, s.host), known: known, probing: newTurn(),
+		e := &endpoint{Site: s, client: r.client, wire: newWire(opts, s), original: r.ref.Name(), known: known, probing: newTurn(),
 			tokens: newTokenCache(opts.HeaderTimeout + opts.StallTimeout)}
 		e.auth = newAuthClient(e)
 		endpoints = append(endpoints, e)
@@ -59,11 +62,11 @@ func (e *endpoint) location(ctx context.Context, path string) (*location, error)
 	if err != nil {
 		return nil, err
 	}
-	u := &url.URL{Scheme: scheme, Host: e.host, Path: e.path + "/" + e.ref.Repository + "/" + path}
-	if e.namespace != "" {
-		u.RawQuery = url.Values{"ns": {e.namespace}}.Encode()
+	u := &url.URL{Scheme: scheme, Host: e.Host, Path: e.Path + "/" + e.Ref.Repository + "/" + path}
+	if e.Namespace != "" {
+		u.RawQuery = url.Values{"ns": {e.Namespace}}.Encode()
 	}
-	return &location{url: u, home: true, limit: reachAny}, nil
+	return &location{url: u, home: true, limit: address.Any}, nil
 }
 
 // findScheme returns how the endpoint is spoken to. It is found out once,
@@ -71,23 +74,23 @@ func (e *endpoint) location(ctx context.Context, path string) (*location, error)
 // https never becomes http.
 func (e *endpoint) findScheme(ctx context.Context) (string, error) {
 	verify := e.client.opts.TLSVerify
-	plain := e.insecure || isLoopback(e.host)
+	plain := e.Insecure || address.IsLoopback(e.Host)
 	if verify != nil {
 		plain = !*verify
 	}
 	switch {
-	case e.scheme == "https", e.scheme == "" && !plain:
+	case e.Scheme == "https", e.Scheme == "" && !plain:
 		return "https", nil
-	case e.scheme == "http" && verify != nil && *verify:
-		return "", &fault{class: ErrTLS, text: e.host + " is configured for plain http"}
-	case e.scheme == "http":
+	case e.Scheme == "http" && verify != nil && *verify:
+		return "", &fault{class: ErrTLS, text: e.Host + " is configured for plain http"}
+	case e.Scheme == "http":
 		return e.allowPlain()
 	}
 	if err := e.probing.take(ctx); err != nil {
 		return "", err
 	}
 	defer e.probing.pass()
-	key := e.host + " " + e.wire.key
+	key := e.Host + " " + e.wire.key
 	e.client.mu.Lock()
 	scheme := e.client.schemes[key]
 	e.client.mu.Unlock()
@@ -111,18 +114,18 @@ func (e *endpoint) findScheme(ctx context.Context) (string, error) {
 func (e *endpoint) keepSecure() {
 	e.client.mu.Lock()
 	defer e.client.mu.Unlock()
-	if e.scheme == "http" || e.client.schemes[e.host+" "+e.wire.key] == "http" {
+	if e.Scheme == "http" || e.client.schemes[e.Host+" "+e.wire.key] == "http" {
 		return
 	}
-	e.client.known[e.host] = true
+	e.client.known[e.Host] = true
 }
 
 // allowPlain is the scheme http, unless a credential was sent there by https.
 func (e *endpoint) allowPlain() (string, error) {
 	e.client.mu.Lock()
 	defer e.client.mu.Unlock()
-	if e.client.known[e.host] {
-		return "", &fault{class: ErrTLS, text: e.host + " was sent a credential by https, and is not spoken to by plain http any more"}
+	if e.client.known[e.Host] {
+		return "", &fault{class: ErrTLS, text: e.Host + " was sent a credential by https, and is not spoken to by plain http any more"}
 	}
 	return "http", nil
 }
@@ -140,7 +143,7 @@ func (e *endpoint) probe(ctx context.Context) (string, error) {
 	}
 	var cert *tls.CertificateVerificationError
 	if ctx.Err() == nil && !errors.As(err, &cert) && e.ping(ctx, "http") == nil {
-		e.client.opts.Logf("%s speaks plain http", e.host)
+		e.client.opts.Logf("%s speaks plain http", e.Host)
 		return "http", nil
 	}
 	if ctx.Err() != nil {
@@ -150,7 +153,7 @@ func (e *endpoint) probe(ctx context.Context) (string, error) {
 }
 
 func (e *endpoint) ping(ctx context.Context, scheme string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+e.host+e.path+"/", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+e.Host+e.Path+"/", nil)
 	if err != nil {
 		return err
 	}
@@ -162,7 +165,7 @@ func (e *endpoint) ping(ctx context.Context, scheme string) error {
 	drain(resp.Body)
 	if scheme == "http" && resp.StatusCode == http.StatusBadRequest {
 		// So answer servers of https.
-		return oddf("%s answers %d to plain http", e.host, resp.StatusCode)
+		return oddf("%s answers %d to plain http", e.Host, resp.StatusCode)
 	}
 	return nil
 }
@@ -175,7 +178,7 @@ func (e *endpoint) oras(ctx context.Context) (*orasremote.Repository, error) {
 	}
 	return &orasremote.Repository{
 		Client:             orasClient{e},
-		Reference:          registry.Reference{Registry: e.host, Repository: e.ref.Repository},
+		Reference:          registry.Reference{Registry: e.Host, Repository: e.Ref.Repository},
 		PlainHTTP:          at.url.Scheme == "http",
 		ManifestMediaTypes: manifestTypes(),
 		MaxMetadataBytes:   maxTagPage,
@@ -188,9 +191,9 @@ type orasClient struct{ e *endpoint }
 // Do is like http.Client's; its error is a *fault. oras-go believes all APIs
 // to be at /v2, and knows of no ns.
 func (c orasClient) Do(req *http.Request) (*http.Response, error) {
-	path, ok := strings.CutPrefix(req.URL.Path, c.e.path+"/"+c.e.ref.Repository+"/")
+	path, ok := strings.CutPrefix(req.URL.Path, c.e.Path+"/"+c.e.Ref.Repository+"/")
 	if !ok {
-		path = strings.TrimPrefix(req.URL.Path, "/v2/"+c.e.ref.Repository+"/")
+		path = strings.TrimPrefix(req.URL.Path, "/v2/"+c.e.Ref.Repository+"/")
 	}
 	at, err := c.e.location(req.Context(), path)
 	if err != nil {
@@ -210,12 +213,14 @@ func (c orasClient) Do(req *http.Request) (*http.Response, error) {
 
 // reference is what the endpoint is asked for.
 func (e *endpoint) reference() string {
-	if e.ref.Digest != "" {
-		return e.ref.Digest.String()
+	if e.Ref.Digest != "" {
+		return e.Ref.Digest.String()
 	}
-	return e.ref.Tag
+	return e.Ref.Tag
 }
 
-var errNoResolver = &fault{class: ErrConfiguration, text: "of the servers configured none may say what a tag is"}
+var errNoResolver = &fault{class: hosts.ErrConfiguration, text: "of the servers configured none may say what a tag is"}
 
 var errNoServer = &fault{class: remote.ErrUnavailable, text: "of the servers configured none may be asked for content"}
+
+var errNoSite = &fault{class: hosts.ErrConfiguration, text: "no server is configured"}

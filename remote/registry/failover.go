@@ -57,7 +57,7 @@ func (b *blob) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived 
 // answer, nor an address that was known.
 func (b *blob) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, error) {
 	from, all := b.served.at(off, min(int64(len(p)), b.size-off))
-	if all && from != b.lastEndpoint() {
+	if all && from != b.lastEndpoint(ctx) {
 		b.repo.client.rests.begin(from, &fault{class: remote.ErrDigest, text: fmt.Sprintf("wrong bytes of blob %s", b.digest)})
 	}
 	return b.readAt(ctx, p, off, &walk{avoid: from}, reading{fresh: true})
@@ -81,8 +81,8 @@ func (b *blob) Spooled() remote.Spool {
 }
 
 // lastEndpoint returns the one that has the last word.
-func (b *blob) lastEndpoint() *endpoint {
-	endpoints, err := b.repo.endpointsFor(false)
+func (b *blob) lastEndpoint(ctx context.Context) *endpoint {
+	endpoints, err := b.repo.endpointsFor(ctx, false)
 	if err != nil {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -212,7 +213,7 @@ func testHelperFault(t *testing.T, program, bad, good, says, proto string) {
 	s := registrytest.New(t, &registrytest.Options{Login: registrytest.Bearer, User: "u", Password: "secret-p", TLS: proto == "HTTP/2.0"})
 	opts := fast()
 	trust(t, s, opts)
-	opts.Credential = (&registry.AuthFiles{Path: conf, HelperTimeout: 300 * time.Millisecond}).Credential
+	opts.Credential = (&hosts.AuthFiles{Path: conf, HelperTimeout: 300 * time.Millisecond}).Credential
 	content := noise(1, blobSize)
 	write(good)
 	b := blobOf(t, open(t, s, opts), s.PutBlob(ocispec.MediaTypeImageLayer, content))
@@ -293,7 +294,7 @@ func TestFault15SlowHelper(t *testing.T) {
 				conf := write(filepath.Join(t.TempDir(), "config.json"), fmt.Sprintf(`{"credsStore": %q}`, tc.helper))
 				opts := fast()
 				opts.ReadTimeout, opts.HeaderTimeout, opts.StallTimeout = tc.timeout, 100*time.Millisecond, 100*time.Millisecond
-				opts.Credential = (&registry.AuthFiles{Path: conf, HelperTimeout: time.Second}).Credential
+				opts.Credential = (&hosts.AuthFiles{Path: conf, HelperTimeout: time.Second}).Credential
 				content := noise(1, blobSize)
 				b := blobOf(t, open(t, s, opts), s.PutBlob(ocispec.MediaTypeImageLayer, content))
 				err := check(t.Context(), b, content, 0, 10)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -29,13 +30,13 @@ func TestFault21BadMirror(t *testing.T) {
 				mirror.PutBlob(ocispec.MediaTypeImageLayer, content)
 				verify := false
 				opts.TLSVerify = &verify // the test server's certificates have one name
-				opts.Configuration = hostsToml(t, upstream.Host(), fmt.Sprintf("[host.%q]\nskip_verify = true\n", mirror.URL()))
+				opts.Sites = hostsToml(t, upstream.Host(), fmt.Sprintf("[host.%q]\nskip_verify = true\n", mirror.URL()))
 				opts.MirrorRest = time.Hour
-				opts.Credential = func(_ context.Context, host, _ string) (registry.Credential, error) {
+				opts.Credential = func(_ context.Context, host, _ string) (hosts.Credential, error) {
 					if host == upstream.Host() {
-						return registry.Credential{User: "of-upstream", Password: "secret-p"}, nil
+						return hosts.Credential{User: "of-upstream", Password: "secret-p"}, nil
 					}
-					return registry.Credential{}, nil
+					return hosts.Credential{}, nil
 				}
 				disk, err := cache.Open(t.TempDir(), nil)
 				if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -22,8 +23,8 @@ import (
 // Timeouts are for a machine with more to do.
 func fast() *registry.Options {
 	return &registry.Options{
-		Credential:    registry.Anonymous,
-		Configuration: noFiles(),
+		Credential:    anonymous,
+		Sites:         noFiles(),
 		CertDirs:      []string{},
 		DialTimeout:   5 * time.Second,
 		HeaderTimeout: 5 * time.Second,
@@ -34,13 +35,18 @@ func fast() *registry.Options {
 	}
 }
 
+// anonymous has no credentials.
+func anonymous(context.Context, string, string) (hosts.Credential, error) {
+	return hosts.Credential{}, nil
+}
+
 // noFiles is the configuration of a machine without configuration files.
-func noFiles() *registry.Configuration {
-	conf, err := (&registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{}}).Load()
+func noFiles() hosts.SiteFunc {
+	conf, err := (&hosts.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{}}).Load()
 	if err != nil {
 		panic(err)
 	}
-	return conf
+	return conf.Sites
 }
 
 // open returns the image app:latest of a server.

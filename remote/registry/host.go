@@ -13,14 +13,16 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // maxHosts is how many hosts connections are kept to.
 const maxHosts = 64
 
-// hosts sends each request the way of its host. It is safe for concurrent
+// A hostPool sends each request the way of its host. It is safe for concurrent
 // use.
-type hosts struct {
+type hostPool struct {
 	opts *Options
 
 	mu     sync.Mutex
@@ -28,14 +30,14 @@ type hosts struct {
 	homes  map[string]*home // by the host that a user named
 }
 
-func newHosts(o *Options) *hosts {
-	return &hosts{opts: o, byName: make(map[string]*host), homes: make(map[string]*home)}
+func newHostPool(o *Options) *hostPool {
+	return &hostPool{opts: o, byName: make(map[string]*host), homes: make(map[string]*home)}
 }
 
 // roundTrip sends req within the limits of its host, by the wire w, to an
 // address of no nearer a reach than limit. It returns the reach of the server
 // that answered.
-func (s *hosts) roundTrip(req *http.Request, w *wire, limit reach) (*http.Response, reach, error) {
+func (s *hostPool) roundTrip(req *http.Request, w *wire, limit address.Reach) (*http.Response, address.Reach, error) {
 	name := strings.ToLower(req.URL.Host)
 	by, err := s.way(req, w, limit)
 	if err != nil {
@@ -46,14 +48,14 @@ func (s *hosts) roundTrip(req *http.Request, w *wire, limit reach) (*http.Respon
 	transport, err := h.transport(w, by)
 	if err != nil {
 		closeBody(req)
-		return nil, 0, &fault{class: remote.ErrUnavailable, text: "certificates for " + h.name + ": " + scrub(err.Error())}
+		return nil, 0, &fault{class: remote.ErrUnavailable, text: "certificates for " + h.name + ": " + scrub.Text(err.Error())}
 	}
 	req, peer := by.watch(req)
 	resp, err := h.send(req, transport)
 	return resp, *peer, err
 }
 
-func (s *hosts) host(name string) *host {
+func (s *hostPool) host(name string) *host {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.byName[name]; h != nil {
@@ -75,7 +77,7 @@ func (s *hosts) host(name string) *host {
 	return h
 }
 
-func (s *hosts) closeIdle() {
+func (s *hostPool) closeIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.byName {
@@ -150,7 +152,7 @@ func (h *host) send(req *http.Request, transport *http.Transport) (*http.Respons
 // out: it can hold a signature.
 func traceLine(resp *http.Response, took time.Duration) string {
 	req := resp.Request
-	line := fmt.Sprintf("%s %s://%s%s", req.Method, req.URL.Scheme, req.URL.Host, scrub(req.URL.Path))
+	line := fmt.Sprintf("%s %s://%s%s", req.Method, req.URL.Scheme, req.URL.Host, scrub.Text(req.URL.Path))
 	if r := req.Header.Get("Range"); r != "" {
 		line += " " + r
 	}

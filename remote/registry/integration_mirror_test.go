@@ -22,6 +22,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -51,10 +52,10 @@ func startRealRegistry(t *testing.T) *realRegistry {
 
 // open resolves the image by way of a configuration. traced returns how often
 // a host was asked since it was called last.
-func (r *realRegistry) open(t *testing.T, conf *registry.Configuration) (img *remote.Image, traced func(host string) int) {
+func (r *realRegistry) open(t *testing.T, conf hosts.SiteFunc) (img *remote.Image, traced func(host string) int) {
 	t.Helper()
 	opts := fast()
-	opts.Configuration, opts.SpoolDir = conf, t.TempDir()
+	opts.Sites, opts.SpoolDir = conf, t.TempDir()
 	var trace lines
 	opts.Tracef = trace.printf
 	client := registry.New(opts)
@@ -124,7 +125,7 @@ func TestNginxMirror(t *testing.T) {
 	needPrograms(t, "nginx")
 	r := startRealRegistry(t)
 	mirror, ca, stop := startNginx(t, r.host)
-	for name, conf := range map[string]*registry.Configuration{
+	for name, conf := range map[string]hosts.SiteFunc{
 		"hosts.toml": hostsToml(t, r.host, fmt.Sprintf("[host.\"https://%s\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = %q\n", mirror, ca)),
 		"registries.conf": registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
 			r.host, mirror)),

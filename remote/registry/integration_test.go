@@ -19,6 +19,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
@@ -46,8 +47,8 @@ func TestDockerRegistry(t *testing.T) {
 				}
 				conf = fmt.Sprintf("auth: {htpasswd: {realm: r, path: %s}}\n", path)
 				args = append(args, "--dest-creds", user+":"+password)
-				opts.Credential = func(context.Context, string, string) (registry.Credential, error) {
-					return registry.Credential{User: user, Password: password}, nil
+				opts.Credential = func(context.Context, string, string) (hosts.Credential, error) {
+					return hosts.Credential{User: user, Password: password}, nil
 				}
 			}
 			host := startDockerRegistry(t, conf)

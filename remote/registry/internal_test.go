@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
 func TestCheckRange(t *testing.T) {
@@ -117,7 +117,7 @@ func TestRedirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp := &http.Response{Header: http.Header{"Location": {tc.location}, "Date": {now.Format(http.TimeFormat)}}}
-		next, err := (&location{url: u, home: true}).redirect(resp, reachPrivate, opts)
+		next, err := (&location{url: u, home: true}).redirect(resp, address.Private, opts)
 		if tc.want == "=" {
 			tc.want = tc.location
 		}
@@ -127,78 +127,12 @@ func TestRedirect(t *testing.T) {
 			}
 			continue
 		}
-		if next.url.String() != tc.want || next.home != tc.home || next.limit != reachPrivate {
+		if next.url.String() != tc.want || next.home != tc.home || next.limit != address.Private {
 			t.Errorf("%s to %q: got %s, home %t, want %s, home %t", tc.from, tc.location, next.url, next.home, tc.want, tc.home)
 		}
 		if got := next.expires.Sub(now); got < tc.life-margin-time.Second || got > tc.life-margin+time.Second {
 			t.Errorf("%s to %q: usable for %s, want %s", tc.from, tc.location, got, tc.life-margin)
 		}
-	}
-}
-
-func TestScrub(t *testing.T) {
-	for text, want := range map[string]string{
-		`Get "https://h.example/a?sig=x&y": EOF`:        `Get "https://h.example/a": EOF`,
-		`http://user:pass@h.example:80/a/b?x failed`:    `http://h.example:80/a/b failed`,
-		`parse "/a/b?sig=x": bad, and why?`:             `parse "/a/b": bad, and why?`,
-		"one\nline\x1b[31m \u009b \u202e \xff":          `one line\x1b[31m \u009b \u202e \xff`,
-		`HTTPS://h.example/a?sig=x`:                     `HTTPS://h.example/a`,
-		"dial tcp 127.0.0.1:80: connection refused":     "dial tcp 127.0.0.1:80: connection refused",
-		"of " + strings.Repeat("é", 300):                "of " + strings.Repeat("é", 198) + "…",
-		`https://a.example/?x=1 https://b.example/?y=2`: `https://a.example/ https://b.example/`,
-	} {
-		if got := scrub(text); got != want {
-			t.Errorf("scrub(%q): got %q, want %q", text, got, want)
-		}
-	}
-}
-
-func TestCanonicalKey(t *testing.T) {
-	for key, want := range map[string]string{
-		"quay.io":                     "quay.io",
-		"quay.io/":                    "quay.io",
-		"Quay.IO/Ns":                  "quay.io/Ns",
-		"https://quay.io":             "quay.io",
-		"https://quay.io/v2/":         "quay.io",
-		"http://localhost:5000/v1":    "localhost:5000",
-		"localhost:5000/a":            "localhost:5000/a",
-		"https://index.docker.io/v1/": "docker.io",
-		"registry-1.docker.io/me":     "docker.io/me",
-		"":                            "",
-		"https:":                      "https:",
-		"https://":                    "",
-	} {
-		if got := canonicalKey(key); got != want {
-			t.Errorf("canonicalKey(%q): got %q, want %q", key, got, want)
-		}
-	}
-}
-
-func TestIsLoopback(t *testing.T) {
-	for host, want := range map[string]bool{
-		"localhost": true, "LOCALHOST:5000": true, "a.localhost": true, "127.0.0.1:1": true, "127.9.9.9": true, "[::1]:5000": true, "[::1]": true,
-		"169.254.1.1": false, "localhost.example": false, "10.0.0.1": false, "128.0.0.1": false, "": false,
-	} {
-		if got := isLoopback(host); got != want {
-			t.Errorf("%q: got %t, want %t", host, got, want)
-		}
-	}
-}
-
-func TestCertDirOfDockerHub(t *testing.T) {
-	root := t.TempDir()
-	o := &Options{CertDirs: []string{root}}
-	for _, name := range []string{"docker.io", "registry-1.docker.io"} { // the second is the more exact one
-		dir := filepath.Join(root, name)
-		if err := os.Mkdir(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		if got := certDir(o, apiHost("docker.io")); got != dir {
-			t.Errorf("got %q, want %q", got, dir)
-		}
-	}
-	if got := certDir(o, "auth.docker.io"); got != "" {
-		t.Errorf("another host: got %q", got)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // Media types that image-spec does not have. Schema 1 is asked for so that an
@@ -52,14 +53,14 @@ func (e *endpoint) head(ctx context.Context) (ocispec.Descriptor, error) {
 	case err == nil && slices.Contains(manifestTypes(), desc.MediaType):
 		return desc, nil
 	case err == nil:
-		return desc, oddf("it is said to be a %s", scrub(desc.MediaType))
+		return desc, oddf("it is said to be a %s", scrub.Text(desc.MediaType))
 	case errors.As(err, &f), errors.As(err, &response):
 		return desc, classify(err)
 	case classify(err).verdict != busy:
 		return desc, err
 	}
 	// What oras-go itself says is that a header is missing or wrong.
-	return desc, oddf("%s", scrub(err.Error()))
+	return desc, oddf("%s", scrub.Text(err.Error()))
 }
 
 // resolveByGet resolves the reference by getting the manifest: some
@@ -74,7 +75,7 @@ func (e *endpoint) resolveByGet(ctx context.Context) (ocispec.Descriptor, []byte
 		return ocispec.Descriptor{}, nil, err
 	}
 	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
-	expected := e.ref.Digest
+	expected := e.Ref.Digest
 	if expected == "" {
 		expected = digest.Digest(header.Get("Docker-Content-Digest"))
 	}
@@ -104,7 +105,7 @@ func manifestType(stated string, content []byte) (string, error) {
 	}
 	switch err := json.Unmarshal(content, &m); {
 	case err != nil:
-		return "", oddf("the answer, a %s, is not a manifest", scrub(stated))
+		return "", oddf("the answer, a %s, is not a manifest", scrub.Text(stated))
 	case slices.Contains(manifestTypes(), m.MediaType):
 		return m.MediaType, nil
 	case m.Manifests != nil:

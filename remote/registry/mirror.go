@@ -31,7 +31,7 @@ type walk struct {
 // The context that f gets holds the attempt, which has its own patience. The
 // error is ctx.Err() or a *fault.
 func (w *walk) run(ctx context.Context, f func(context.Context, *endpoint) error) error {
-	endpoints, err := w.repo.endpointsFor(w.resolve)
+	endpoints, err := w.repo.endpointsFor(ctx, w.resolve)
 	if err != nil {
 		return err
 	}
@@ -80,14 +80,14 @@ func (w *walk) mirrorPatience(left int) *patience {
 
 // endpointsFor returns the endpoints that may say what the tag is, or that
 // may be asked for content.
-func (r *Repository) endpointsFor(resolve bool) ([]*endpoint, error) {
-	all, err := r.endpoints()
+func (r *Repository) endpointsFor(ctx context.Context, resolve bool) ([]*endpoint, error) {
+	all, err := r.endpoints(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var able []*endpoint
 	for _, e := range all {
-		if resolve && e.resolve || !resolve && e.pull {
+		if resolve && e.Resolve || !resolve && e.Pull {
 			able = append(able, e)
 		}
 	}
@@ -117,8 +117,8 @@ type rest struct {
 
 // places returns the server as a whole, and the repository there.
 func (e *endpoint) places() (server, repository string) {
-	server = e.host + e.path
-	return server, server + "/" + e.ref.Repository
+	server = e.Host + e.Path
+	return server, server + "/" + e.Ref.Repository
 }
 
 // admit tells whether to ask a mirror. When its time is over one reader asks
@@ -181,7 +181,7 @@ func (s *rests) explain(f *fault, mirrors []*endpoint) *fault {
 		server, repository := e.places()
 		for _, place := range []string{server, repository} {
 			if r := s.byPlace[place]; r != nil {
-				said.text += fmt.Sprintf("; mirror %s: %v", e.host, r.fault)
+				said.text += fmt.Sprintf("; mirror %s: %v", e.Host, r.fault)
 			}
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -36,11 +37,11 @@ type mirrored struct {
 }
 
 // credential knows one for each server, and notes for whom it was asked.
-func (m *mirrored) credential(_ context.Context, host, repository string) (registry.Credential, error) {
+func (m *mirrored) credential(_ context.Context, host, repository string) (hosts.Credential, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked = append(m.asked, host+"/"+repository)
-	return registry.Credential{User: "of-" + host, Password: "p"}, nil
+	return hosts.Credential{User: "of-" + host, Password: "p"}, nil
 }
 
 // newMirrored serves an image at a registry and n mirrors, which hosts.toml
@@ -57,7 +58,7 @@ func newMirrored(t *testing.T, n int, conf string) *mirrored {
 		m.mirrors = append(m.mirrors, s)
 		text += fmt.Sprintf("[host.%q]\n%s\n", s.URL(), conf)
 	}
-	m.opts.Configuration = hostsToml(t, m.upstream.Host(), text)
+	m.opts.Sites = hostsToml(t, m.upstream.Host(), text)
 	m.opts.Credential = m.credential
 	m.opts.Logf = m.log.printf
 	m.opts.MirrorRest = time.Hour
@@ -71,25 +72,25 @@ func (m *mirrored) serve(s *registrytest.Server) {
 }
 
 // hostsToml is a configuration with one hosts.toml.
-func hostsToml(t *testing.T, host, text string) *registry.Configuration {
+func hostsToml(t *testing.T, host, text string) hosts.SiteFunc {
 	t.Helper()
 	root := t.TempDir()
 	writeText(t, filepath.Join(root, strings.Replace(host, ":", "_", 1)+"_", "hosts.toml"), text)
-	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{root}, DaemonJSON: []string{}})
+	return loadFiles(t, &hosts.ConfigFiles{Registries: []string{}, HostDirs: []string{root}, DaemonJSON: []string{}})
 }
 
 // registriesConf is a configuration with one registries.conf.
-func registriesConf(t *testing.T, text string) *registry.Configuration {
+func registriesConf(t *testing.T, text string) hosts.SiteFunc {
 	t.Helper()
 	path := writeText(t, filepath.Join(t.TempDir(), "registries.conf"), text)
-	return loadFiles(t, &registry.ConfigFiles{Registries: []string{path}, HostDirs: []string{}, DaemonJSON: []string{}})
+	return loadFiles(t, &hosts.ConfigFiles{Registries: []string{path}, HostDirs: []string{}, DaemonJSON: []string{}})
 }
 
 // daemonJSON is a configuration with one daemon.json.
-func daemonJSON(t *testing.T, text string) *registry.Configuration {
+func daemonJSON(t *testing.T, text string) hosts.SiteFunc {
 	t.Helper()
 	path := writeText(t, filepath.Join(t.TempDir(), "daemon.json"), text)
-	return loadFiles(t, &registry.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{path}})
+	return loadFiles(t, &hosts.ConfigFiles{Registries: []string{}, HostDirs: []string{}, DaemonJSON: []string{path}})
 }
 
 // writeText writes a file, and makes its directory if need be.
@@ -104,13 +105,13 @@ func writeText(t *testing.T, path, text string) string {
 	return path
 }
 
-func loadFiles(t *testing.T, files *registry.ConfigFiles) *registry.Configuration {
+func loadFiles(t *testing.T, files *hosts.ConfigFiles) hosts.SiteFunc {
 	t.Helper()
 	conf, err := files.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return conf
+	return conf.Sites
 }
 
 // use does with the image what mounting and reading do.
@@ -368,7 +369,7 @@ func TestMirrorSilentTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m.opts.Configuration = registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", m.upstream.Host(), l.Addr()))
+	m.opts.Sites = registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", m.upstream.Host(), l.Addr()))
 	m.opts.MirrorTimeout = 200 * time.Millisecond
 	begun := time.Now()
 	m.use(t, open(t, m.upstream, m.opts))
@@ -383,7 +384,7 @@ func TestMirrorAnonymous(t *testing.T) {
 	m := newMirrored(t, 0, "")
 	mirror := registrytest.New(t, nil)
 	m.serve(mirror)
-	m.opts.Configuration = hostsToml(t, m.upstream.Host(), fmt.Sprintf("[host.%q]\n", mirror.URL()))
+	m.opts.Sites = hostsToml(t, m.upstream.Host(), fmt.Sprintf("[host.%q]\n", mirror.URL()))
 	m.opts.MirrorRest = time.Millisecond
 	r := open(t, m.upstream, m.opts)
 	for range 3 {

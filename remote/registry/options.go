@@ -10,17 +10,19 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/internal/nameless"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 )
 
 // Options are the settings of a Client. The zero value of each field means
 // its default.
 type Options struct {
-	// AuthFile is the only file that credentials are looked up in. Default:
-	// the files of podman and docker; see AuthFiles.
-	AuthFile string
-	// Credential looks up credentials instead of AuthFile. Default: an
-	// AuthFiles with AuthFile as its path and the helpers of Configuration.
-	Credential CredentialFunc
+	// Sites says whom to ask for an image. Default: what the files of podman,
+	// docker and containerd on this machine say, which are read when something
+	// is asked for; see hosts.ConfigFiles.
+	Sites hosts.SiteFunc
+	// Credential looks up credentials. Default: the files and helpers of podman
+	// and docker on this machine; see hosts.AuthFiles.
+	Credential hosts.CredentialFunc
 	// TLSVerify says how a registry is reached. Default (nil): https with a
 	// verified certificate, but a registry on loopback may answer plain
 	// http. True: verified https, on loopback too. False: any certificate
@@ -32,17 +34,9 @@ type Options struct {
 	// as the registry, as a mirror or by certificates for it in CertDirs, may be
 	// anywhere. See docs/registries.md.
 	AllowPrivate bool
-	// CertDirs are the directories with one directory of certificates a
-	// registry, called host, host:port or host_port_, and perhaps one called
-	// _default for all others: *.crt are authorities to trust besides the
-	// system's, NAME.cert with NAME.key is shown to the registry. The first
-	// that is the registry's is used. Default: the certs.d of containers, of
-	// docker and of containerd; see docs/registries.md.
-	CertDirs []string
-	// Configuration says where images are to be had besides where their
-	// names say. Default: what the ConfigFiles of this machine say, which are
-	// read when something is asked for.
-	Configuration *Configuration
+	// CertDirs are the directories of certificates. An empty list that is not
+	// nil is none. Default: hosts.DefaultCertDirs.
+	CertDirs hosts.CertDirs
 	// SpoolDir is where a blob is put whole if its registry does not serve
 	// ranges. Default: the directory for temporary files. Where it takes
 	// none each read of such a blob gets it from its beginning.
@@ -127,7 +121,7 @@ func (o *Options) withDefaults() *Options {
 		d.StateChanged = func(string, bool, string) {}
 	}
 	if d.CertDirs == nil {
-		d.CertDirs = thisMachine().certDirs()
+		d.CertDirs = hosts.DefaultCertDirs()
 	}
 	if d.SpoolDir == "" {
 		d.SpoolDir = os.TempDir()
@@ -152,6 +146,7 @@ func (o *Options) withDefaults() *Options {
 	setDefault(&d.MirrorTimeout, 5*time.Second)
 	setDefault(&d.MirrorRest, 5*time.Minute)
 	setDefault(&d.LocationMargin, 5*time.Second)
+	d.readFiles()
 	d.active = new(atomic.Int64)
 	return &d
 }
@@ -168,23 +163,29 @@ func (o *Options) newTemp(size int64) (remote.TempFile, error) {
 	return file, nil
 }
 
-// configuration returns the configuration set, or that of this machine.
-func (o *Options) configuration() (*Configuration, error) {
-	if o.Configuration != nil {
-		return o.Configuration, nil
-	}
-	return (&ConfigFiles{Logf: o.Logf}).Load()
-}
-
-// credentials returns how credentials are looked up if Options do not say it.
-func (o *Options) credentials(conf func() (*Configuration, error)) CredentialFunc {
-	return func(ctx context.Context, registry, repository string) (Credential, error) {
-		c, err := conf()
-		if err != nil {
-			return Credential{}, err
+// readFiles has the files of this machine stand in for the functions that are
+// not set. They are read when they are first needed.
+func (o *Options) readFiles() {
+	conf := remembered(func(context.Context) (*hosts.Configuration, error) {
+		return (&hosts.ConfigFiles{Logf: o.Logf}).Load()
+	})
+	if o.Sites == nil {
+		o.Sites = func(ctx context.Context, ref remote.Reference) ([]*hosts.Site, error) {
+			c, err := conf(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return c.Sites(ctx, ref)
 		}
-		files := AuthFiles{Path: o.AuthFile, Helpers: c.helpers, Logf: o.Logf}
-		return files.Credential(ctx, registry, repository)
+	}
+	if o.Credential == nil {
+		o.Credential = func(ctx context.Context, registry, repository string) (hosts.Credential, error) {
+			c, err := conf(ctx)
+			if err != nil {
+				return hosts.Credential{}, err
+			}
+			return c.Credentials("")(ctx, registry, repository)
+		}
 	}
 }
 

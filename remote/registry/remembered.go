@@ -1,21 +1,24 @@
 package registry
 
-import "sync"
+import "context"
 
 // remembered returns a function that calls get until it gives a value, one
 // caller at a time, and then returns that. An error is not remembered: a file
 // that could not be read may be right the next time, in the life of a mount.
-func remembered[T any](get func() (T, error)) func() (T, error) {
-	var mu sync.Mutex
+func remembered[T any](get func(context.Context) (T, error)) func(context.Context) (T, error) {
+	turn := newTurn()
 	var done bool
 	var value T
-	return func() (T, error) {
-		mu.Lock()
-		defer mu.Unlock()
+	return func(ctx context.Context) (T, error) {
+		if err := turn.take(ctx); err != nil {
+			var none T
+			return none, err
+		}
+		defer turn.pass()
 		if done {
 			return value, nil
 		}
-		v, err := get()
+		v, err := get(ctx)
 		if err == nil {
 			value, done = v, true
 		}

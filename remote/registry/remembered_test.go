@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,6 +16,9 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", "")
 	t.Setenv("CONTAINERS_REGISTRIES_CONF", "")
 	path := filepath.Join(home, ".config", "containers", "registries.conf")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	c := New(nil)
 	defer c.Close()
 	ref, err := remote.ParseReference("registry.example/a")
@@ -26,8 +30,10 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 		text string
 		ok   bool
 	}{{"[[registry", false}, {"x = ", false}, {"# nothing", true}, {"[[registry", true}} {
-		writeFile(t, path, step.text, 0o600)
-		all, err := r.endpoints()
+		if err := os.WriteFile(path, []byte(step.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		all, err := r.endpoints(t.Context())
 		if (err == nil) != step.ok || step.ok && len(all) != 1 {
 			t.Errorf("%q: %d endpoints, %v", step.text, len(all), err)
 		}

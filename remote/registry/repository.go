@@ -18,7 +18,7 @@ import (
 type Repository struct {
 	client    *Client
 	ref       remote.Reference
-	endpoints func() ([]*endpoint, error)
+	endpoints func(context.Context) ([]*endpoint, error)
 
 	mu    sync.Mutex
 	blobs map[digest.Digest]*blob

@@ -31,6 +31,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -176,23 +177,23 @@ func TestTags(t *testing.T) {
 
 func TestLogin(t *testing.T) {
 	const user, password, identity = "someone", "pass:word with ü", "refresh-me"
-	right := registry.Credential{User: user, Password: password}
+	right := hosts.Credential{User: user, Password: password}
 	for _, tc := range []struct {
 		name  string
 		login registrytest.Login
-		cred  registry.Credential
+		cred  hosts.Credential
 		err   error // of the look-up
 		want  error
 	}{
 		{name: "basic", login: registrytest.Basic, cred: right},
-		{name: "basic, wrong password", login: registrytest.Basic, cred: registry.Credential{User: user, Password: "secret"}, want: remote.ErrUnauthorized},
+		{name: "basic, wrong password", login: registrytest.Basic, cred: hosts.Credential{User: user, Password: "secret"}, want: remote.ErrUnauthorized},
 		{name: "basic, none", login: registrytest.Basic, want: remote.ErrUnauthorized},
-		{name: "basic, only an identity token", login: registrytest.Basic, cred: registry.Credential{IdentityToken: "secret"}, want: remote.ErrUnauthorized},
+		{name: "basic, only an identity token", login: registrytest.Basic, cred: hosts.Credential{IdentityToken: "secret"}, want: remote.ErrUnauthorized},
 		{name: "bearer", login: registrytest.Bearer, cred: right},
-		{name: "bearer, wrong password", login: registrytest.Bearer, cred: registry.Credential{User: user, Password: "secret"}, want: remote.ErrUnauthorized},
+		{name: "bearer, wrong password", login: registrytest.Bearer, cred: hosts.Credential{User: user, Password: "secret"}, want: remote.ErrUnauthorized},
 		{name: "bearer, none", login: registrytest.Bearer, want: remote.ErrUnauthorized},
-		{name: "bearer, identity token", login: registrytest.Bearer, cred: registry.Credential{IdentityToken: identity}},
-		{name: "bearer, wrong identity token", login: registrytest.Bearer, cred: registry.Credential{IdentityToken: "secret"}, want: remote.ErrUnauthorized},
+		{name: "bearer, identity token", login: registrytest.Bearer, cred: hosts.Credential{IdentityToken: identity}},
+		{name: "bearer, wrong identity token", login: registrytest.Bearer, cred: hosts.Credential{IdentityToken: "secret"}, want: remote.ErrUnauthorized},
 		{name: "look-up fails", login: registrytest.Bearer, err: errors.New("the helper docker-credential-x is broken"), want: remote.ErrUnauthorized},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -201,7 +202,7 @@ func TestLogin(t *testing.T) {
 			opts := fast()
 			var log lines
 			opts.Logf = log.printf
-			opts.Credential = func(_ context.Context, host, repository string) (registry.Credential, error) {
+			opts.Credential = func(_ context.Context, host, repository string) (hosts.Credential, error) {
 				if host != s.Host() || repository != "app" {
 					t.Errorf("asked for a credential for %s and %s, want %s and app", host, repository, s.Host())
 				}
@@ -226,14 +227,14 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// The file that Options name is used, and is asked for the right host.
+// A file of credentials is used, and is asked for the right host.
 func TestAuthFileOption(t *testing.T) {
 	s := registrytest.New(t, &registrytest.Options{Login: registrytest.Bearer, User: "u", Password: "p"})
 	s.Tag("app", "latest", digest.FromString("x"))
 	opts := fast()
-	opts.Credential = nil
-	opts.AuthFile = filepath.Join(t.TempDir(), "auth.json")
-	if err := os.WriteFile(opts.AuthFile, fmt.Appendf(nil, `{"auths":{"%s/app":{"auth":"dTpw"}}}`, s.Host()), 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "auth.json")
+	opts.Credential = new(hosts.Configuration).Credentials(file)
+	if err := os.WriteFile(file, fmt.Appendf(nil, `{"auths":{"%s/app":{"auth":"dTpw"}}}`, s.Host()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if tags, err := open(t, s, opts).Tags(t.Context()); err != nil || len(tags) != 1 {
@@ -301,8 +302,8 @@ func TestTLSVerify(t *testing.T) {
 			s.Tag("app", "latest", s.PutManifest(ocispec.MediaTypeImageManifest, []byte(testManifest)).Digest)
 			opts := fast()
 			opts.TLSVerify = tc.verify
-			opts.Credential = func(context.Context, string, string) (registry.Credential, error) {
-				return registry.Credential{User: "u", Password: "p"}, nil
+			opts.Credential = func(context.Context, string, string) (hosts.Credential, error) {
+				return hosts.Credential{User: "u", Password: "p"}, nil
 			}
 			if tc.trust {
 				trust(t, s, opts)

@@ -13,6 +13,9 @@ import (
 
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // maxRedirects is how many redirects in a row are followed.
@@ -30,15 +33,15 @@ const (
 // A location is an address that a request can be sent to.
 type location struct {
 	url     *url.URL
-	home    bool      // it is the registry's, which gets the credential
-	limit   reach     // the nearest address that the server may have
-	named   bool      // the user named it: it may have any
-	expires time.Time // when not to use it any more; zero: never
+	home    bool          // it is the registry's, which gets the credential
+	limit   address.Reach // the nearest address that the server may have
+	named   bool          // the user named it: it may have any
+	expires time.Time     // when not to use it any more; zero: never
 }
 
 // redirect returns where resp, an answer of l, sends us. The server that
 // answered leads no nearer than limit.
-func (l *location) redirect(resp *http.Response, limit reach, o *Options) (*location, error) {
+func (l *location) redirect(resp *http.Response, limit address.Reach, o *Options) (*location, error) {
 	if n := len(resp.Header.Get("Location")); n > maxLocation {
 		return nil, oddf("%s answers with a redirect to a URL of %d bytes", l.url.Host, n)
 	}
@@ -48,7 +51,7 @@ func (l *location) redirect(resp *http.Response, limit reach, o *Options) (*loca
 	}
 	next.User, next.Fragment = nil, ""
 	if next.Scheme != "https" && (next.Scheme != "http" || l.url.Scheme == "https") {
-		return nil, oddf("%s redirects from %s to %s", l.url.Host, l.url.Scheme, scrub(next.Scheme))
+		return nil, oddf("%s redirects from %s to %s", l.url.Host, l.url.Scheme, scrub.Text(next.Scheme))
 	}
 	now := time.Now()
 	serverNow := now
@@ -85,7 +88,7 @@ func expiry(query url.Values) (time.Time, bool) {
 }
 
 func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && hostname(a.Host) == hostname(b.Host) && port(a) == port(b)
+	return a.Scheme == b.Scheme && address.Hostname(a.Host) == address.Hostname(b.Host) && port(a) == port(b)
 }
 
 func port(u *url.URL) string {
@@ -102,7 +105,7 @@ func port(u *url.URL) string {
 // it came from. Its Body is a *liveBody: it ends if ctx does, and when it
 // brings nothing for the time that Options allow.
 func (e *endpoint) ask(ctx context.Context, method string, from *location, header http.Header) (*http.Response, *location, error) {
-	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: e.host, Repository: e.ref.Repository}, auth.ActionPull)
+	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: e.Host, Repository: e.Ref.Repository}, auth.ActionPull)
 	live, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	wait := time.Duration(math.MaxInt64)
@@ -140,7 +143,7 @@ func (e *endpoint) follow(ctx context.Context, method string, at *location, head
 		}
 		drain(resp.Body)
 		if hop == maxRedirects {
-			return nil, nil, oddf("%s redirects more than %d times", e.host, maxRedirects)
+			return nil, nil, oddf("%s redirects more than %d times", e.Host, maxRedirects)
 		}
 		if at, err = at.redirect(resp, min(r.limit, r.from), e.client.opts); err != nil {
 			return nil, nil, err
@@ -160,7 +163,7 @@ func (e *endpoint) send(ctx context.Context, method string, at *location, header
 		req.Header.Set("User-Agent", e.client.opts.UserAgent)
 		return e.RoundTrip(req)
 	}
-	for name, values := range e.header {
+	for name, values := range e.Header {
 		req.Header[name] = values
 	}
 	resp, err := e.auth.Do(req)

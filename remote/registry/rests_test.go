@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 )
 
 func testEndpoint(host, repository string) *endpoint {
-	return &endpoint{site: canonicalSite(remote.Reference{Registry: host, Repository: repository, Tag: "x"})}
+	return &endpoint{Site: hosts.Canonical(remote.Reference{Registry: host, Repository: repository, Tag: "x"})}
 }
 
 // What concerns a repository alone leaves the others of the server alone.

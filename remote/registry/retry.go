@@ -12,8 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +20,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/printable"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // A verdict says whether asking again can mend a fault.
@@ -73,7 +71,7 @@ func classify(err error) *fault {
 		cert     *tls.CertificateVerificationError
 		scheme   tls.RecordHeaderError
 	)
-	f := &fault{verdict: busy, class: remote.ErrUnavailable, text: scrub(withoutURL(err).Error())}
+	f := &fault{verdict: busy, class: remote.ErrUnavailable, text: scrub.Text(withoutURL(err).Error())}
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -107,7 +105,7 @@ func statusFault(status int, errs errcode.Errors) *fault {
 	for _, e := range errs {
 		f.text += ": " + cmp.Or(e.Message, e.Code) // the detail is for programs
 	}
-	f.text = scrub(f.text)
+	f.text = scrub.Text(f.text)
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		f.class = remote.ErrUnauthorized
@@ -316,22 +314,3 @@ func (t turn) take(ctx context.Context) error {
 }
 
 func (t turn) pass() { <-t }
-
-var (
-	addressPattern = regexp.MustCompile(`(https?://)([^\s/"'@]*@)?([^\s"'?]*)(\?[^\s"']*)?`)
-	queryPattern   = regexp.MustCompile(`\?[^\s"'?=]*=[^\s"']*`)
-)
-
-// scrub makes a text from elsewhere fit for a message: on one line, of bounded
-// length, harmless to a terminal, and with nothing in it that opens a door.
-// Signatures of storage servers are in the queries of URLs.
-func scrub(text string) string {
-	const most = 400
-	text = addressPattern.ReplaceAllString(text, "$1$3")
-	text = queryPattern.ReplaceAllString(text, "")
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) }), " ")
-	if len(text) > most {
-		return printable.Text(printable.Cut(text, most)) + "…"
-	}
-	return printable.Text(text)
-}

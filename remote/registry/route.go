@@ -9,14 +9,14 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // ErrPrivate: a server sent its readers to an address that is nearer to this
@@ -29,8 +29,8 @@ var ErrPrivate = fmt.Errorf("%w: refused address", remote.ErrUnavailable)
 // because oras-go stands in between, and belongs to one goroutine. The zero
 // route leads to public addresses alone.
 type route struct {
-	limit reach
-	from  reach
+	limit address.Reach
+	from  address.Reach
 	named bool // the user named the server, so that it may be anywhere
 }
 
@@ -50,7 +50,7 @@ func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	limit, token := r.limit, req.Context().Value(tokenRequestKey{}) != nil
 	switch {
 	case r.named && !token, e.own(req.URL), token && e.named(req.URL):
-		limit = reachAny
+		limit = address.Any
 	case token:
 		limit = min(r.limit, r.from)
 	}
@@ -63,36 +63,36 @@ func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	case err == nil:
 		r.from = from
 	case errors.As(err, &refused):
-		return nil, refused.fault(e.host)
+		return nil, refused.fault(e.Host)
 	}
 	return resp, err
 }
 
 // own tells whether a URL is the endpoint's.
-func (e *endpoint) own(u *url.URL) bool { return servedBy(u, e.host) }
+func (e *endpoint) own(u *url.URL) bool { return servedBy(u, e.Host) }
 
 // named tells whether the user named a server: as the registry, as another
 // place for its images, or by a directory of certificates for it.
 func (e *endpoint) named(u *url.URL) bool {
 	return slices.ContainsFunc(e.known, func(host string) bool { return servedBy(u, host) }) ||
-		hasCertDir(e.client.opts, strings.ToLower(u.Host))
+		e.client.opts.CertDirs.Names(strings.ToLower(u.Host))
 }
 
 // servedBy tells whether a URL is of a host, "name" or "name:port".
 func servedBy(u *url.URL, host string) bool {
-	return hostname(u.Host) == hostname(host) && port(u) == port(&url.URL{Scheme: u.Scheme, Host: host})
+	return address.Hostname(u.Host) == address.Hostname(host) && port(u) == port(&url.URL{Scheme: u.Scheme, Host: host})
 }
 
 // A way is how connections for a request are made.
 type way struct {
-	limit reach    // the nearest address allowed
-	proxy *url.URL // nil: none
-	home  *home    // of a server that the user named, unless all is allowed
+	limit address.Reach // the nearest address allowed
+	proxy *url.URL      // nil: none
+	home  *home         // of a server that the user named, unless all is allowed
 }
 
 // A pool names connections that may be used for each other.
 type pool struct {
-	limit       reach
+	limit       address.Reach
 	proxy, wire string
 }
 
@@ -107,36 +107,36 @@ func (w way) pool(on *wire) pool {
 // way returns how to connect for req. What a name stands for is judged when
 // the connection is made, see gate. A proxy finds that out for itself: then
 // only addresses that are written out can be judged.
-func (s *hosts) way(req *http.Request, w *wire, limit reach) (by way, err error) {
-	if by.proxy = w.proxy; by.proxy == nil {
+func (s *hostPool) way(req *http.Request, w *wire, limit address.Reach) (by way, err error) {
+	if by.proxy = w.Proxy; by.proxy == nil {
 		if by.proxy, err = s.opts.Proxy(req); err != nil {
 			return by, err
 		}
 	}
 	if by.limit = limit; s.opts.AllowPrivate {
-		by.limit = reachAny
+		by.limit = address.Any
 		return by, nil
 	}
-	if limit == reachAny {
-		by.home = s.home(hostname(req.URL.Host))
-	} else if r := literalReach(req.URL.Host); r > limit {
+	if limit == address.Any {
+		by.home = s.home(address.Hostname(req.URL.Host))
+	} else if r := address.OfText(req.URL.Host); r > limit {
 		return by, &refusal{host: req.URL.Host, reach: r}
 	}
 	return by, nil
 }
 
 // watch has the reach of the server noted that answers req.
-func (w way) watch(req *http.Request) (*http.Request, *reach) {
-	peer := new(reach)
+func (w way) watch(req *http.Request) (*http.Request, *address.Reach) {
+	peer := new(address.Reach)
 	if w.proxy != nil {
-		if *peer = literalReach(req.URL.Host); *peer == reachNowhere {
-			*peer = reachPublic // the user named it, and its text tells nothing
+		if *peer = address.OfText(req.URL.Host); *peer == address.Nowhere {
+			*peer = address.Public // the user named it, and its text tells nothing
 		}
 		return req, peer
 	}
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		if addr, ok := info.Conn.RemoteAddr().(*net.TCPAddr); ok {
-			*peer = reachOf(addr.AddrPort().Addr())
+			*peer = address.Of(addr.AddrPort().Addr())
 		}
 	}}
 	return req.WithContext(httptrace.WithClientTrace(req.Context(), trace)), peer
@@ -151,7 +151,7 @@ type home struct {
 	away atomic.Bool
 }
 
-func (s *hosts) home(name string) *home {
+func (s *hostPool) home(name string) *home {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.homes[name]
@@ -166,23 +166,23 @@ func (s *hosts) home(name string) *home {
 // resolved. Those that are refused are passed over if there are others.
 type gate struct {
 	host  string
-	limit reach
+	limit address.Reach
 	home  *home
 }
 
 // control is for net.Dialer.Control.
-func (g *gate) control(_, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
+func (g *gate) control(_, dialled string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(dialled)
 	if err != nil {
 		return err
 	}
-	r := reachOf(at.Addr())
+	r := address.Of(at.Addr())
 	refused := r > g.limit
 	if g.home != nil {
-		if r < reachLink {
+		if r < address.Link {
 			g.home.away.Store(true)
 		}
-		refused = r >= reachLink && g.home.away.Load()
+		refused = r >= address.Link && g.home.away.Load()
 	}
 	if refused {
 		return &refusal{host: g.host, addr: at.Addr().String(), reach: r, home: g.home != nil}
@@ -194,12 +194,12 @@ func (g *gate) control(_, address string, _ syscall.RawConn) error {
 type refusal struct {
 	host  string
 	addr  string // "" if the host is one
-	reach reach
+	reach address.Reach
 	home  bool // the host was elsewhere before
 }
 
 func (r *refusal) Error() string {
-	what := scrub(r.host)
+	what := scrub.Text(r.host)
 	if r.addr != "" {
 		what += ", which is " + r.addr
 	}
@@ -218,19 +218,3 @@ func (r *refusal) fault(from string) *fault {
 }
 
 var _ http.RoundTripper = (*endpoint)(nil)
-
-// hasCertDir tells whether there is a directory of certificates, or of
-// containerd's hosts.toml, that is called after host itself.
-func hasCertDir(o *Options, host string) bool {
-	for _, root := range o.CertDirs {
-		for _, name := range hostDirNames(host) {
-			if !filepath.IsLocal(name) || name == "." {
-				continue // the name comes from a redirect
-			}
-			if st, err := os.Stat(filepath.Join(root, name)); err == nil && st.IsDir() {
-				return true
-			}
-		}
-	}
-	return false
-}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -19,7 +20,7 @@ func TestDaemonJSONMirror(t *testing.T) {
 	m := newMirrored(t, 1, "")
 	mirror := m.mirrors[0]
 	mirror.Tag("library/app", "latest", m.top.Digest)
-	m.opts.Configuration = daemonJSON(t, fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror.URL()))
+	m.opts.Sites = daemonJSON(t, fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror.URL()))
 	ref, err := remote.ParseReference("app")
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +40,7 @@ func TestRegistriesConfProxy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m, s := newMirrored(t, 0, ""), registrytest.New(t, nil)
 			m.serve(s)
-			m.opts.Configuration = registriesConf(t, fmt.Sprintf(conf, s.URL()))
+			m.opts.Sites = registriesConf(t, fmt.Sprintf(conf, s.URL()))
 			c := registry.New(m.opts)
 			t.Cleanup(func() { c.Close() })
 			m.use(t, c.Repository(remote.Reference{Registry: "r.invalid", Repository: "app", Tag: "latest"}))
@@ -81,12 +82,13 @@ func TestRegistriesConfHelpers(t *testing.T) {
 		{`["right", "fails"]`, wrong, true},
 	} {
 		opts := fast()
-		opts.Credential = nil
-		opts.Configuration = registriesConf(t, "credential-helpers = "+tc.helpers)
-		opts.AuthFile = filepath.Join(t.TempDir(), "auth.json")
-		if err := os.WriteFile(opts.AuthFile, []byte(tc.file), 0o600); err != nil {
+		dir := t.TempDir()
+		path := writeText(t, filepath.Join(dir, "registries.conf"), "credential-helpers = "+tc.helpers)
+		conf, err := (&hosts.ConfigFiles{Registries: []string{path}, HostDirs: []string{}, DaemonJSON: []string{}}).Load()
+		if err != nil {
 			t.Fatal(err)
 		}
+		opts.Sites, opts.Credential = conf.Sites, conf.Credentials(writeText(t, filepath.Join(dir, "auth.json"), tc.file))
 		if _, err := open(t, s, opts).Tags(t.Context()); (err == nil) != tc.ok {
 			t.Errorf("%s with %s: got error %v, want success: %t", tc.helpers, tc.file, err, tc.ok)
 		}

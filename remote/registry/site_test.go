@@ -21,6 +21,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -106,9 +107,9 @@ func TestMirrorPullOnly(t *testing.T) {
 func TestNobodyResolves(t *testing.T) {
 	s := registrytest.New(t, nil)
 	opts := fast()
-	opts.Configuration = hostsToml(t, s.Host(), `capabilities = ["pull"]`)
-	if _, err := open(t, s, opts).Resolve(t.Context()); !errors.Is(err, registry.ErrConfiguration) {
-		t.Errorf("got error %v, want %v", err, registry.ErrConfiguration)
+	opts.Sites = hostsToml(t, s.Host(), `capabilities = ["pull"]`)
+	if _, err := open(t, s, opts).Resolve(t.Context()); !errors.Is(err, hosts.ErrConfiguration) {
+		t.Errorf("got error %v, want %v", err, hosts.ErrConfiguration)
 	}
 }
 
@@ -120,7 +121,7 @@ func TestRegistriesConfMirror(t *testing.T) {
 	m.serve(mirror)
 	mirror.Tag("far/app", "latest", m.top.Digest)
 	front, urls := startFront(t, mirror, "")
-	m.opts.Configuration = registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = \"%s/far\"\n", m.upstream.Host(), front))
+	m.opts.Sites = registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = \"%s/far\"\n", m.upstream.Host(), front))
 	m.use(t, open(t, m.upstream, m.opts))
 	if n := m.upstream.Count(); n > 0 {
 		t.Errorf("got %d requests at the registry, want none", n)
@@ -179,7 +180,7 @@ func TestHostsTomlServer(t *testing.T) {
 	m.serve(mirror)
 	mirror.Tag("app", "other", m.top.Digest)
 	front, urls := startFront(t, mirror, "/cache/of/all")
-	m.opts.Configuration = hostsToml(t, m.upstream.Host(), fmt.Sprintf("server = \"http://%s/cache/of/all/\"\noverride_path = true\n[header]\nx-who = \"me\"\n", front))
+	m.opts.Sites = hostsToml(t, m.upstream.Host(), fmt.Sprintf("server = \"http://%s/cache/of/all/\"\noverride_path = true\n[header]\nx-who = \"me\"\n", front))
 	r := open(t, m.upstream, m.opts)
 	m.use(t, r)
 	// Its pages lead to where it believes to be.
@@ -204,14 +205,14 @@ func TestHostsTomlServer(t *testing.T) {
 func TestBlocked(t *testing.T) {
 	s := registrytest.New(t, nil)
 	opts := fast()
-	opts.Configuration = registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\nblocked = true\n", s.Host()))
+	opts.Sites = registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\nblocked = true\n", s.Host()))
 	r := open(t, s, opts)
-	if _, err := r.Resolve(t.Context()); !errors.Is(err, registry.ErrBlocked) || errors.Is(err, remote.ErrUnavailable) {
-		t.Errorf("got error %v, want %v", err, registry.ErrBlocked)
+	if _, err := r.Resolve(t.Context()); !errors.Is(err, hosts.ErrBlocked) || errors.Is(err, remote.ErrUnavailable) {
+		t.Errorf("got error %v, want %v", err, hosts.ErrBlocked)
 	}
 	b := blobOf(t, r, ocispec.Descriptor{Digest: s.PutBlob("", noise(1, 10)).Digest, Size: 10})
-	if _, err := b.ReadAt(t.Context(), make([]byte, 10), 0); !errors.Is(err, registry.ErrBlocked) {
-		t.Errorf("blob: got error %v, want %v", err, registry.ErrBlocked)
+	if _, err := b.ReadAt(t.Context(), make([]byte, 10), 0); !errors.Is(err, hosts.ErrBlocked) {
+		t.Errorf("blob: got error %v, want %v", err, hosts.ErrBlocked)
 	}
 	if n := s.Count(); n > 0 {
 		t.Errorf("got %d requests, want none", n)
@@ -231,7 +232,7 @@ func TestMirrorTLS(t *testing.T) {
 	yes, no := true, false
 	for _, tc := range []struct {
 		name   string
-		conf   *registry.Configuration
+		conf   hosts.SiteFunc
 		verify *bool
 		ok     bool
 	}{
@@ -250,7 +251,7 @@ func TestMirrorTLS(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			opts := fast()
-			opts.Configuration, opts.TLSVerify = tc.conf, tc.verify
+			opts.Sites, opts.TLSVerify = tc.conf, tc.verify
 			r := open(t, s, opts)
 			if _, err := r.Resolve(t.Context()); (err == nil) != tc.ok || err != nil && !errors.Is(err, registry.ErrTLS) {
 				t.Errorf("got error %v, want success: %t", err, tc.ok)
@@ -305,10 +306,10 @@ func TestNoPlainAfterCredential(t *testing.T) {
 	s.Tag("app", "latest", s.PutManifest(ocispec.MediaTypeImageManifest, []byte(testManifest)).Digest)
 	opts := fast()
 	trust(t, s, opts)
-	opts.Credential = func(context.Context, string, string) (registry.Credential, error) {
-		return registry.Credential{User: "u", Password: "p"}, nil
+	opts.Credential = func(context.Context, string, string) (hosts.Credential, error) {
+		return hosts.Credential{User: "u", Password: "p"}, nil
 	}
-	opts.Configuration = hostsToml(t, "r.example:1", fmt.Sprintf("server = \"http://%s\"", s.Host()))
+	opts.Sites = hostsToml(t, "r.example:1", fmt.Sprintf("server = \"http://%s\"", s.Host()))
 	client := registry.New(opts)
 	defer client.Close()
 	if _, err := client.Repository(remote.Reference{Registry: s.Host(), Repository: "app", Tag: "latest"}).Resolve(t.Context()); err != nil {

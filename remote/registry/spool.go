@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // A spool holds a blob that a registry sent whole when a range of it was
@@ -89,7 +90,7 @@ func (b *blobCopy) newSpool() (*spool, error) {
 		c.spoolFailed(b, err)
 		return nil, errUnspooled
 	}
-	c.opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, b.at.host, b.size)
+	c.opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, b.at.Host, b.size)
 	return &spool{of: b, file: file, close: sync.OnceValue(file.Close),
 		hash: b.digest.Algorithm().Digester(), changed: make(chan struct{})}, nil
 }
@@ -111,7 +112,7 @@ func (c *Client) spoolFailed(b *blobCopy, err error) {
 	if told {
 		return
 	}
-	c.opts.Logf("%s: %s does not serve ranges of it, and it cannot be kept: %v; each read gets it from its beginning", b.name, b.at.host, err)
+	c.opts.Logf("%s: %s does not serve ranges of it, and it cannot be kept: %v; each read gets it from its beginning", b.name, b.at.Host, err)
 	c.opts.SpoolFailed(err)
 }
 
@@ -183,7 +184,7 @@ func (s *spool) copy(body io.Reader) error {
 func (b *blobCopy) broken(n int64, err error) *fault {
 	text := fmt.Sprintf("the whole blob is sent, and the answer ends after %d of %d bytes", n, b.size)
 	if err != io.EOF && err != io.ErrUnexpectedEOF {
-		text += ": " + scrub(err.Error())
+		text += ": " + scrub.Text(err.Error())
 	}
 	return &fault{verdict: busy, class: remote.ErrUnavailable, text: text}
 }
@@ -263,7 +264,7 @@ func (s *spool) read(ctx context.Context, patience *patience, p []byte, off int6
 		case have >= end:
 			n, err := s.file.ReadAt(p, off)
 			if n < len(p) {
-				return n, &fault{class: remote.ErrUnavailable, text: "reading a blob that did not come in ranges: " + scrub(err.Error())}
+				return n, &fault{class: remote.ErrUnavailable, text: "reading a blob that did not come in ranges: " + scrub.Text(err.Error())}
 			}
 			return n, nil
 		case body == nil && err != nil:

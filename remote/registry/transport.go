@@ -1,25 +1,27 @@
 package registry
 
 import (
-	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"strings"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 )
 
 // newTransport returns the connection pool for one host, "name" or
 // "name:port", on behalf of a site with the wire w, by a way.
 func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, error) {
-	conf, err := tlsConfig(o, host, w)
+	conf, err := o.CertDirs.TLS(host, &w.Wire, w.home)
 	if err != nil {
 		return nil, err
 	}
+	if o.TLSVerify != nil {
+		conf.InsecureSkipVerify = !*o.TLSVerify
+	}
 	dialTimeout := o.DialTimeout
-	if w.dialTimeout > 0 {
-		dialTimeout = w.dialTimeout
+	if w.DialTimeout > 0 {
+		dialTimeout = w.DialTimeout
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	var proxy func(*http.Request) (*url.URL, error)
@@ -51,48 +53,18 @@ func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, er
 // longest that is in one, and have some kilobytes.
 const maxHeader = 256 << 10
 
-// A wire says how connections are made on behalf of a site: its own, and
-// those to its token server and its storage, which trust the same
-// authorities, as with docker, podman and containerd. Client certificates are
-// shown to its own host only. The zero wire says nothing.
+// A wire is a site's, for the client's transports.
 type wire struct {
-	authorities []string // files to trust besides the system's
-	pairs       [][2]string
-	skipVerify  bool
-	dialTimeout time.Duration // 0: as Options say
-	proxy       *url.URL      // nil: as Options say
-
+	hosts.Wire
 	home string // the site's host
 	key  string // sites with the same key share connections
 }
 
-// tls tells whether the wire says something of TLS.
-func (w *wire) tls() bool { return len(w.authorities)+len(w.pairs) > 0 || w.skipVerify }
-
-// at returns the wire of a site whose host is home, completed.
-func (w wire) at(o *Options, home string) *wire {
-	if w.tls() || w.dialTimeout > 0 || w.proxy != nil || certDir(o, home) != "" {
-		w.key = fmt.Sprint(home, w.authorities, w.pairs, w.skipVerify, w.dialTimeout, w.proxy)
+// newWire returns the wire of a site.
+func newWire(o *Options, s *hosts.Site) *wire {
+	w := &wire{Wire: s.Wire, home: s.Host}
+	if w.SaysTLS() || w.DialTimeout > 0 || w.Proxy != nil || o.CertDirs.Has(s.Host) {
+		w.key = w.Key(s.Host)
 	}
-	w.home = home
-	return &w
-}
-
-// isLoopback tells whether host, with or without a port, is this machine.
-func isLoopback(host string) bool {
-	name := hostname(host)
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(name)
-	return err == nil && addr.Unmap().IsLoopback()
-}
-
-// hostname returns host without port, brackets and zone, in lower case.
-func hostname(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host, _, _ = strings.Cut(strings.Trim(host, "[]"), "%")
-	return strings.ToLower(strings.TrimSuffix(host, "."))
+	return w
 }

@@ -1,5 +1,5 @@
 // Podmanconf says what podman's own library makes of registries.conf files, so
-// that remote/registry can be held against it. It reads questions, a line of
+// that remote/registry/hosts can be held against it. It reads questions, a line of
 // JSON each, and writes an answer a line. It is a module of its own because the
 // library is heavy and nothing else needs it.
 package main

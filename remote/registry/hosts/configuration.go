@@ -1,22 +1,12 @@
-package registry
+package hosts
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"net/http"
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/printable"
-)
-
-var (
-	// ErrConfiguration: a configuration file cannot be read, or not be made
-	// sense of. The text names the file, and the line where it is known.
-	ErrConfiguration = errors.New("bad configuration")
-	// ErrBlocked: registries.conf forbids to pull the image.
-	ErrBlocked = errors.New("blocked")
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // ConfigFiles are the files that say where an image is to be had besides
@@ -94,17 +84,6 @@ func (f *ConfigFiles) Load() (*Configuration, error) {
 	return c, nil
 }
 
-// configFault says what is wrong with a file. The reasons of the TOML parser
-// name the line.
-func configFault(path string, err error) *fault {
-	text := strings.TrimPrefix(err.Error(), "toml: ")
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		text = at.Err.Error()
-	}
-	return &fault{class: ErrConfiguration, text: path + ": " + scrub(text)}
-}
-
 // readOptional reads a file that need not be there: then it returns nil.
 func readOptional(path string) ([]byte, error) {
 	data, err := readConfig(path)
@@ -117,66 +96,11 @@ func readOptional(path string) ([]byte, error) {
 	return data, nil
 }
 
-// A site is a server that may have an image, as configuration describes it.
-type site struct {
-	scheme string // "" leaves it to Options, and to what the server speaks
-	host   string // with the port
-	path   string // of the API, with no slash at the end
-	// ref is what the image is called there. Credentials are looked up by it,
-	// so that none is sent to another registry than its own.
-	ref       remote.Reference
-	original  string // the repository's name as the user knows it
-	namespace string // sent as ns: the registry that the server stands in for
-	resolve   bool   // it may say what a tag is
-	pull      bool   // it may be asked for content by digest
-	insecure  bool   // plain http and any certificate will do
-	header    http.Header
-	wire      wire
-}
-
-// canonicalSite is the registry that an image's name says.
-func canonicalSite(ref remote.Reference) *site {
-	return &site{host: apiHost(ref.Registry), path: "/v2", ref: ref, original: ref.Name(), resolve: true, pull: true}
-}
-
-// sites returns the servers to ask for an image, in order; the last one has
-// the last word. A hosts.toml of the registry itself goes before a [[registry]]
-// that fits the image, that before a hosts.toml for all registries, and that
-// before docker's daemon.json; but what is blocked is blocked.
-func (c *Configuration) sites(ref remote.Reference) ([]*site, error) {
-	if err := c.blocked(ref.String()); err != nil {
-		return nil, err
-	}
-	sites, err := c.hostSites(ref, hostDirNames(ref.Registry))
-	if err != nil || sites != nil {
-		return c.allowed(sites, err)
-	}
-	if e := c.entryFor(ref.Name()); e != nil {
-		return c.entrySites(e, ref)
-	}
-	sites, err = c.hostSites(ref, []string{"_default"})
-	if err != nil || sites != nil {
-		return c.allowed(sites, err)
-	}
-	return c.allowed(c.docker.sites(ref), nil)
-}
-
-// allowed leaves out the sites that are blocked by the names that the image
-// has there.
-func (c *Configuration) allowed(sites []*site, err error) ([]*site, error) {
-	var kept []*site
-	var refused error
-	for _, s := range sites {
-		if e := c.blocked(s.ref.String()); e != nil {
-			refused = e
-			continue
-		}
-		kept = append(kept, s)
-	}
-	if err == nil && len(kept) == 0 {
-		err = refused
-	}
-	return kept, err
+// Credentials returns how credentials are looked up: in authFile alone, or, if
+// it is "", where AuthFiles look by default; and with the helpers that
+// registries.conf names.
+func (c *Configuration) Credentials(authFile string) CredentialFunc {
+	return (&AuthFiles{Path: authFile, Helpers: c.helpers, Logf: c.logf}).Credential
 }
 
 // ShortName returns what a name that a user gave means, with the registry if
@@ -220,7 +144,7 @@ func (c *Configuration) fullName(name string) (string, error) {
 		candidates = append(candidates, printable.Word(registry+"/"+name))
 	}
 	return "", fmt.Errorf("%w: %q names no registry, and %s has several to search; write one of %s",
-		remote.ErrReference, scrub(name), c.searchFile, strings.Join(candidates, ", "))
+		remote.ErrReference, scrub.Text(name), c.searchFile, strings.Join(candidates, ", "))
 }
 
 // isShort tells whether a name has no registry before its first slash, by

@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"crypto/tls"
@@ -9,39 +9,50 @@ import (
 	"strings"
 )
 
-// tlsConfig returns the TLS settings for host, with what CertDirs have for it
-// and for the site that it is asked for.
-func tlsConfig(o *Options, host string, w *wire) (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: w.skipVerify}
-	if o.TLSVerify != nil {
-		conf.InsecureSkipVerify = !*o.TLSVerify
-	}
-	for _, name := range w.authorities {
+// CertDirs are trees with one directory of certificates a registry, called
+// host, host:port or host_port_, and perhaps one called _default for all
+// others: *.crt are authorities to trust besides the system's, NAME.cert with
+// NAME.key is shown to the registry. The first that is the registry's is used.
+type CertDirs []string
+
+// DefaultCertDirs returns the certs.d of containers, of docker and of
+// containerd on this machine; see docs/registries.md.
+func DefaultCertDirs() CertDirs { return thisMachine().certDirs() }
+
+// TLS returns the TLS settings for a host, with what the directories have for
+// it and what w says, which is the wire of a site whose host is home.
+func (d CertDirs) TLS(host string, w *Wire, home string) (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: w.SkipVerify}
+	for _, name := range w.Authorities {
 		if err := addAuthority(conf, name); err != nil {
 			return nil, err
 		}
 	}
-	if host == w.home {
-		for _, pair := range w.pairs {
+	if host == home {
+		for _, pair := range w.ClientCerts {
 			if err := addPair(conf, pair[0], pair[1]); err != nil {
 				return nil, err
 			}
 		}
-	} else if err := addCertDir(conf, certDir(o, w.home), false); err != nil {
+	} else if err := addCertDir(conf, d.of(home), false); err != nil {
 		return nil, err
 	}
-	return conf, addCertDir(conf, certDir(o, host), true)
+	return conf, addCertDir(conf, d.of(host), true)
 }
 
-// certDir returns the directory of certificates for host, "" if there is
+// Has reports whether there are certificates for a host, its own or those for
+// all hosts.
+func (d CertDirs) Has(host string) bool { return d.of(host) != "" }
+
+// of returns the directory of certificates for host, "" if there is
 // none. One with a hosts.toml is not: that names the files itself.
-func certDir(o *Options, host string) string {
+func (d CertDirs) of(host string) string {
 	own := hostDirNames(host)
 	if host == apiHost(dockerHub) {
 		own = append(own, dockerHub) // so podman calls it
 	}
 	for _, names := range [][]string{own, {"_default"}} {
-		for _, root := range o.CertDirs {
+		for _, root := range d {
 			for _, name := range names {
 				if !filepath.IsLocal(name) || name == "." {
 					continue // the name comes from a redirect
@@ -58,6 +69,22 @@ func certDir(o *Options, host string) string {
 		}
 	}
 	return ""
+}
+
+// Names reports whether a directory, of certificates or with a hosts.toml of
+// containerd, is called after the host itself.
+func (d CertDirs) Names(host string) bool {
+	for _, root := range d {
+		for _, name := range hostDirNames(host) {
+			if !filepath.IsLocal(name) || name == "." {
+				continue // the name comes from a redirect
+			}
+			if st, err := os.Stat(filepath.Join(root, name)); err == nil && st.IsDir() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // addCertDir adds what a directory of certificates holds to conf: *.crt are

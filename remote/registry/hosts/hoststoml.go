@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"errors"
@@ -16,6 +16,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // A hostTable is what containerd's hosts.toml says of one server.
@@ -59,7 +60,7 @@ func cutPort(host string) (name, port string, ok bool) {
 // hostSites returns what the hosts.toml in the first directory of these names
 // says, nil if there is none: the directory may hold certificates only. One
 // that only a daemon may read is not there for the user.
-func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*site, error) {
+func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*Site, error) {
 	for _, root := range c.hostDirs {
 		for _, name := range names {
 			if !filepath.IsLocal(name) || name == "." {
@@ -92,13 +93,13 @@ func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*site
 
 // parseHosts reads a hosts.toml that lies in dir: the hosts in the order they
 // stand there, and the server after them.
-func (c *Configuration) parseHosts(dir string, data []byte, ref remote.Reference) ([]*site, error) {
+func (c *Configuration) parseHosts(dir string, data []byte, ref remote.Reference) ([]*Site, error) {
 	var file hostsFile
 	known, err := toml.Decode(string(data), &file)
 	if err != nil {
 		return nil, err
 	}
-	var sites []*site
+	var sites []*Site
 	done := make(map[string]bool)
 	for _, key := range known.Keys() {
 		if len(key) < 2 || key[0] != "host" || done[key[1]] {
@@ -121,16 +122,16 @@ func (c *Configuration) parseHosts(dir string, data []byte, ref remote.Reference
 // appendServer adds the server. Often it is the last of the hosts, named
 // there for its certificates: then it is that one, as asking it a second time
 // without them would be of no use.
-func appendServer(sites []*site, last *site) []*site {
+func appendServer(sites []*Site, last *Site) []*Site {
 	for i, s := range sites {
-		if s.host != last.host || s.path != last.path || s.scheme != last.scheme && last.scheme != "" {
+		if s.Host != last.Host || s.Path != last.Path || s.Scheme != last.Scheme && last.Scheme != "" {
 			continue
 		}
-		if i == len(sites)-1 && s.pull && s.resolve {
+		if i == len(sites)-1 && s.Pull && s.Resolve {
 			return sites
 		}
-		if !last.wire.tls() {
-			last.wire, last.scheme = s.wire, s.scheme
+		if !last.Wire.SaysTLS() {
+			last.Wire, last.Scheme = s.Wire, s.Scheme
 		}
 	}
 	return append(sites, last)
@@ -138,39 +139,39 @@ func appendServer(sites []*site, last *site) []*site {
 
 // hostSite makes a site of one table; server is its URL, "" the registry's
 // own.
-func (c *Configuration) hostSite(dir, server string, t hostTable, ref remote.Reference) (*site, error) {
-	s := canonicalSite(ref)
+func (c *Configuration) hostSite(dir, server string, t hostTable, ref remote.Reference) (*Site, error) {
+	s := Canonical(ref)
 	if server != "" {
 		u, err := parseServer(server)
 		if err != nil {
 			return nil, err
 		}
-		s.scheme, s.host, s.path = u.Scheme, apiHost(u.Host), apiPath(u.Path, t.OverridePath)
-		if s.host != apiHost(ref.Registry) {
-			s.ref.Registry, s.namespace = u.Host, ref.Registry
+		s.Scheme, s.Host, s.Path = u.Scheme, apiHost(u.Host), apiPath(u.Path, t.OverridePath)
+		if s.Host != apiHost(ref.Registry) {
+			s.Ref.Registry, s.Namespace = u.Host, ref.Registry
 		}
 	}
 	if len(t.Capabilities) > 0 {
-		s.resolve, s.pull = false, false
+		s.Resolve, s.Pull = false, false
 		for _, word := range t.Capabilities {
 			switch strings.ToLower(word) {
 			case "pull":
-				s.pull = true
+				s.Pull = true
 			case "resolve":
-				s.resolve = true
+				s.Resolve = true
 			}
 		}
 	}
-	err := t.wire(dir, &s.wire)
+	err := t.wire(dir, &s.Wire)
 	if err == nil {
-		s.header, err = t.header()
+		s.Header, err = t.header()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.host, err)
+		return nil, fmt.Errorf("%s: %w", s.Host, err)
 	}
-	if s.scheme == "http" && s.wire.tls() {
+	if s.Scheme == "http" && s.Wire.SaysTLS() {
 		// containerd tries https first then.
-		s.scheme, s.insecure = "", true
+		s.Scheme, s.Insecure = "", true
 	}
 	return s, nil
 }
@@ -181,7 +182,7 @@ func parseServer(server string) (*url.URL, error) {
 	}
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, fmt.Errorf("%q is not the URL of a server", scrub(server))
+		return nil, fmt.Errorf("%q is not the URL of a server", scrub.Text(server))
 	}
 	u.Host = strings.ToLower(u.Host)
 	return u, nil
@@ -196,33 +197,33 @@ func apiPath(p string, override bool) string {
 }
 
 // wire reads how connections are made. Paths are relative to dir.
-func (t *hostTable) wire(dir string, w *wire) (err error) {
+func (t *hostTable) wire(dir string, w *Wire) (err error) {
 	abs := func(name string) string {
 		if name == "" || filepath.IsAbs(name) {
 			return name
 		}
 		return filepath.Join(dir, name)
 	}
-	w.skipVerify = t.SkipVerify
+	w.SkipVerify = t.SkipVerify
 	authorities, err := texts("ca", t.CA)
 	if err != nil {
 		return err
 	}
 	for _, name := range authorities {
-		w.authorities = append(w.authorities, abs(name))
+		w.Authorities = append(w.Authorities, abs(name))
 	}
-	if w.pairs, err = t.clientPairs(); err != nil {
+	if w.ClientCerts, err = t.clientPairs(); err != nil {
 		return err
 	}
-	for i, pair := range w.pairs {
-		w.pairs[i] = [2]string{abs(pair[0]), abs(pair[1])}
+	for i, pair := range w.ClientCerts {
+		w.ClientCerts[i] = [2]string{abs(pair[0]), abs(pair[1])}
 	}
 	if t.DialTimeout != "" {
-		if w.dialTimeout, err = time.ParseDuration(t.DialTimeout); err != nil || w.dialTimeout <= 0 {
+		if w.DialTimeout, err = time.ParseDuration(t.DialTimeout); err != nil || w.DialTimeout <= 0 {
 			return fmt.Errorf("dial_timeout: %q is not a length of time such as 5s", t.DialTimeout)
 		}
 	}
-	w.proxy = t.Proxy.URL
+	w.Proxy = t.Proxy.URL
 	return nil
 }
 

@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"context"
@@ -245,5 +245,26 @@ printf '{"Username":"u","Secret":"s"}'
 	}
 	if got, err := a.Credential(t.Context(), "quay.io", "a"); err != nil || got != (Credential{}) {
 		t.Errorf("quay.io: got %v and error %v, want none", got, err)
+	}
+}
+
+func TestCanonicalKey(t *testing.T) {
+	for key, want := range map[string]string{
+		"quay.io":                     "quay.io",
+		"quay.io/":                    "quay.io",
+		"Quay.IO/Ns":                  "quay.io/Ns",
+		"https://quay.io":             "quay.io",
+		"https://quay.io/v2/":         "quay.io",
+		"http://localhost:5000/v1":    "localhost:5000",
+		"localhost:5000/a":            "localhost:5000/a",
+		"https://index.docker.io/v1/": "docker.io",
+		"registry-1.docker.io/me":     "docker.io/me",
+		"":                            "",
+		"https:":                      "https:",
+		"https://":                    "",
+	} {
+		if got := canonicalKey(key); got != want {
+			t.Errorf("canonicalKey(%q): got %q, want %q", key, got, want)
+		}
 	}
 }

@@ -1,33 +1,36 @@
-package registry
+// Package address says how near to this machine a network address is, and
+// takes the name of a server apart.
+package address
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 	"unicode/utf8"
 )
 
-// A reach says how near to this machine an address is. A server may lead to
+// A Reach says how near to this machine an address is. A server may lead to
 // another one that is no nearer than itself.
-type reach int
+type Reach int
 
 const (
-	reachPublic  reach = iota
-	reachPrivate       // in a network that the Internet has no way to
-	reachLink          // on the same link, or where a cloud answers its machines
-	reachMachine       // this machine
-	reachNowhere       // no server can be there
-	reachAny           // more than any address has: the user named the server
+	Public  Reach = iota
+	Private       // in a network that the Internet has no way to
+	Link          // on the same link, or where a cloud answers its machines
+	Machine       // this machine
+	Nowhere       // no server can be there
+	Any           // more than any address has: the user named the server
 )
 
-func (r reach) String() string {
+func (r Reach) String() string {
 	switch r {
-	case reachPublic:
+	case Public:
 		return "public"
-	case reachPrivate:
+	case Private:
 		return "private"
-	case reachLink:
+	case Link:
 		return "link-local"
-	case reachMachine:
+	case Machine:
 		return "loopback"
 	}
 	return "reserved"
@@ -36,47 +39,47 @@ func (r reach) String() string {
 // A network is a part of the addresses, and its reach.
 type network struct {
 	netip.Prefix
-	reach reach
+	reach Reach
 }
 
-func networkOf(prefix string, r reach) network { return network{netip.MustParsePrefix(prefix), r} }
+func networkOf(prefix string, r Reach) network { return network{netip.MustParsePrefix(prefix), r} }
 
 // networks are those that are not public, of IANA's special-purpose address
 // registries; the first that has an address decides. Those of
 // documentation and of benchmarks are left out: programs that answer for all
 // names of a machine give out addresses of 198.18.0.0/15.
 var networks = []network{
-	networkOf("127.0.0.0/8", reachMachine),
-	networkOf("::1/128", reachMachine),
-	networkOf("0.0.0.0/8", reachMachine), // Linux connects to itself
-	networkOf("::/128", reachMachine),
+	networkOf("127.0.0.0/8", Machine),
+	networkOf("::1/128", Machine),
+	networkOf("0.0.0.0/8", Machine), // Linux connects to itself
+	networkOf("::/128", Machine),
 
-	networkOf("169.254.0.0/16", reachLink),
-	networkOf("fe80::/10", reachLink),
+	networkOf("169.254.0.0/16", Link),
+	networkOf("fe80::/10", Link),
 	// The metadata services of clouds that are elsewhere.
-	networkOf("168.63.129.16/32", reachLink),   // Azure
-	networkOf("100.100.100.200/32", reachLink), // Alibaba
-	networkOf("192.0.0.192/32", reachLink),     // Oracle
-	networkOf("fd00:ec2::/32", reachLink),      // Amazon
-	networkOf("fd20:ce::254/128", reachLink),   // Google
+	networkOf("168.63.129.16/32", Link),   // Azure
+	networkOf("100.100.100.200/32", Link), // Alibaba
+	networkOf("192.0.0.192/32", Link),     // Oracle
+	networkOf("fd00:ec2::/32", Link),      // Amazon
+	networkOf("fd20:ce::254/128", Link),   // Google
 
-	networkOf("10.0.0.0/8", reachPrivate),
-	networkOf("172.16.0.0/12", reachPrivate),
-	networkOf("192.168.0.0/16", reachPrivate),
-	networkOf("100.64.0.0/10", reachPrivate),
-	networkOf("192.0.0.0/24", reachPrivate),
-	networkOf("fc00::/7", reachPrivate),
-	networkOf("fec0::/10", reachPrivate),
-	networkOf("64:ff9b:1::/48", reachPrivate), // RFC 8215
+	networkOf("10.0.0.0/8", Private),
+	networkOf("172.16.0.0/12", Private),
+	networkOf("192.168.0.0/16", Private),
+	networkOf("100.64.0.0/10", Private),
+	networkOf("192.0.0.0/24", Private),
+	networkOf("fc00::/7", Private),
+	networkOf("fec0::/10", Private),
+	networkOf("64:ff9b:1::/48", Private), // RFC 8215
 
-	networkOf("224.0.0.0/4", reachNowhere),
-	networkOf("240.0.0.0/4", reachNowhere),
-	networkOf("ff00::/8", reachNowhere),
+	networkOf("224.0.0.0/4", Nowhere),
+	networkOf("240.0.0.0/4", Nowhere),
+	networkOf("ff00::/8", Nowhere),
 }
 
-// reachOf returns the reach of an address, or that of the IPv4 address within
+// Of returns the reach of an address, or that of the IPv4 address within
 // it if that is nearer.
-func reachOf(addr netip.Addr) reach {
+func Of(addr netip.Addr) Reach {
 	addr = addr.Unmap().WithZone("")
 	r := plainReach(addr)
 	if inner, ok := translated(addr); ok {
@@ -85,13 +88,13 @@ func reachOf(addr netip.Addr) reach {
 	return r
 }
 
-func plainReach(addr netip.Addr) reach {
+func plainReach(addr netip.Addr) Reach {
 	for _, n := range networks {
 		if n.Contains(addr) {
 			return n.reach
 		}
 	}
-	return reachPublic
+	return Public
 }
 
 var (
@@ -119,25 +122,25 @@ func translated(addr netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// literalReach returns the reach of a host, with or without a port, as far as
+// OfText returns the reach of a host, with or without a port, as far as
 // its text tells: names are public but for those of this machine. Numbers in
 // a form that only some programs take for an address are refused: a proxy may
 // be one of them. So are letters and digits beyond ASCII, of which a URL that
 // is sent has none: net/http makes 10.0.0.5 of wide digits when it asks a proxy
 // to connect.
-func literalReach(host string) reach {
-	name := hostname(host)
+func OfText(host string) Reach {
+	name := Hostname(host)
 	if addr, err := netip.ParseAddr(name); err == nil {
-		return reachOf(addr)
+		return Of(addr)
 	}
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	switch {
-	case isLoopback(name):
-		return reachMachine
+	case IsLoopback(name):
+		return Machine
 	case last == "", isNumber(last), !isASCII(name):
-		return reachNowhere
+		return Nowhere
 	}
-	return reachPublic
+	return Public
 }
 
 // isNumber tells whether a label is a number for who reads addresses as
@@ -152,4 +155,23 @@ func isNumber(label string) bool {
 
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+// IsLoopback tells whether host, with or without a port, is this machine.
+func IsLoopback(host string) bool {
+	name := Hostname(host)
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(name)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// Hostname returns host without port, brackets and zone, in lower case.
+func Hostname(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host, _, _ = strings.Cut(strings.Trim(host, "[]"), "%")
+	return strings.ToLower(strings.TrimSuffix(host, "."))
 }

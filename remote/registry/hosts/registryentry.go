@@ -1,10 +1,11 @@
-package registry
+package hosts
 
 import (
 	"fmt"
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
 // hubHost serves the images of docker.io.
@@ -59,7 +60,7 @@ func (c *Configuration) blocked(text string) error {
 	lower := strings.ToLower(host) + "/" + path
 	for _, e := range []*registryEntry{c.entryFor(name), c.bestEntry(func(prefix string) bool { return coversPrefix(lower, prefix) })} {
 		if e != nil && e.Blocked {
-			return &fault{class: ErrBlocked, text: fmt.Sprintf("%s forbids to pull %s", e.file, e.prefix)}
+			return &fault{ErrBlocked, fmt.Sprintf("%s forbids to pull %s", e.file, e.prefix)}
 		}
 	}
 	return nil
@@ -76,7 +77,7 @@ func coversPrefix(lower, prefix string) bool {
 	}
 	if domain, ok := strings.CutPrefix(prefix, "*"); ok {
 		host, _, _ := strings.Cut(lower, "/")
-		return strings.HasSuffix(hostname(host), domain)
+		return strings.HasSuffix(address.Hostname(host), domain)
 	}
 	return matchPrefix(lower, prefix) > 0
 }
@@ -84,13 +85,13 @@ func coversPrefix(lower, prefix string) bool {
 // entrySites returns the mirrors of a [[registry]] that may be asked for a reference
 // of this kind, and its own location, without those that are blocked
 // themselves.
-func (c *Configuration) entrySites(e *registryEntry, ref remote.Reference) ([]*site, error) {
+func (c *Configuration) entrySites(e *registryEntry, ref remote.Reference) ([]*Site, error) {
 	text := ref.String()
 	rest := text[matchPrefix(text, e.prefix):]
-	var sites []*site
+	var sites []*Site
 	var refused error
 	add := func(text string, insecure bool, proxy proxyURL) error {
-		s, err := e.site(ref, text, insecure, proxy)
+		s, err := e.site(text, insecure, proxy)
 		if err != nil {
 			return err
 		}
@@ -127,14 +128,13 @@ func (c *Configuration) entrySites(e *registryEntry, ref remote.Reference) ([]*s
 
 // site makes a site of what an entry leads to, which must be written out, as
 // for podman: docker.io/fedora is not the name of docker.io/library/fedora.
-func (e *registryEntry) site(original remote.Reference, text string, insecure bool, proxy proxyURL) (*site, error) {
+func (e *registryEntry) site(text string, insecure bool, proxy proxyURL) (*Site, error) {
 	ref, err := parseExact(text)
 	if err != nil {
 		return nil, configFault(e.file, fmt.Errorf("%s leads to %q, which is not the full name of an image with its registry", e.prefix, text))
 	}
-	s := canonicalSite(ref)
-	s.original = original.Name()
-	s.insecure, s.wire.skipVerify, s.wire.proxy = insecure, insecure, proxy.URL
+	s := Canonical(ref)
+	s.Insecure, s.Wire.SkipVerify, s.Wire.Proxy = insecure, insecure, proxy.URL
 	return s, nil
 }
 

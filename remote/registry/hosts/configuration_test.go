@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"errors"
@@ -13,28 +13,28 @@ import (
 )
 
 // describe writes down what matters of a site.
-func describe(s *site) string {
-	text := s.host + s.path + "/" + s.ref.Repository
-	if s.scheme != "" {
-		text = s.scheme + "://" + text
+func describe(s *Site) string {
+	text := s.Host + s.Path + "/" + s.Ref.Repository
+	if s.Scheme != "" {
+		text = s.Scheme + "://" + text
 	}
-	if s.ref.Digest != "" {
-		text += "@" + string(s.ref.Digest[:10])
+	if s.Ref.Digest != "" {
+		text += "@" + string(s.Ref.Digest[:10])
 	} else {
-		text += ":" + s.ref.Tag
+		text += ":" + s.Ref.Tag
 	}
-	for word, is := range map[string]bool{"pull": !s.resolve, "resolve": !s.pull} {
+	for word, is := range map[string]bool{"pull": !s.Resolve, "resolve": !s.Pull} {
 		if is {
 			text += " only " + word
 		}
 	}
-	if s.insecure {
+	if s.Insecure {
 		text += " insecure"
 	}
-	if s.namespace != "" {
-		text += " ns=" + s.namespace
+	if s.Namespace != "" {
+		text += " ns=" + s.Namespace
 	}
-	for name, values := range s.header {
+	for name, values := range s.Header {
 		text += fmt.Sprintf(" %s=%s", name, values)
 	}
 	return text
@@ -110,7 +110,7 @@ func checkSites(t *testing.T, conf *Configuration, image string, want []string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	sites, err := conf.sites(ref)
+	sites, err := conf.Sites(t.Context(), ref)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ ca = "up.crt"
   client = [["c.cert", "c.key"], ["both.pem", ""], "more.pem"]
   proxy = "http://proxy.example:3128"
 `, 0o600)
-	sites, err := load(t, dir, "").sites(remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"})
+	sites, err := load(t, dir, "").Sites(t.Context(), remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"})
 	if err != nil || len(sites) != 3 {
 		t.Fatalf("got %d sites and error %v", len(sites), err)
 	}
@@ -146,18 +146,14 @@ ca = "up.crt"
 		fmt.Sprintf("[] [[%sc.cert %sc.key] [%sboth.pem ] [%smore.pem ]] 0s http://proxy.example:3128", here, here, here, here),
 		fmt.Sprintf("[%sup.crt] [] 0s <nil>", here),
 	} {
-		w := sites[i].wire
-		if got := fmt.Sprint(w.authorities, w.pairs, w.dialTimeout, " ", w.proxy); got != want {
+		w := sites[i].Wire
+		if got := fmt.Sprint(w.Authorities, w.ClientCerts, w.DialTimeout, " ", w.Proxy); got != want {
 			t.Errorf("host %d: got %s, want %s", i, got, want)
 		}
 	}
 	// One that has another's settings does not share its connections.
-	o := (&Options{CertDirs: []string{}}).withDefaults()
-	if a, b := sites[0].wire.at(o, "a.example"), sites[1].wire.at(o, "a.example"); a.key == b.key || a.key == "" {
-		t.Errorf("two wires have the keys %q and %q", a.key, b.key)
-	}
-	if w := new(wire).at(o, "a.example"); w.key != "" {
-		t.Errorf("a wire that says nothing has the key %q", w.key)
+	if a, b := sites[0].Wire.Key("a.example"), sites[1].Wire.Key("a.example"); a == b {
+		t.Errorf("two wires have the key %q", a)
 	}
 }
 
@@ -245,7 +241,7 @@ location = "m.example/deep"
 // A location must be an image's when the prefix is.
 func TestRegistriesConfNoImage(t *testing.T) {
 	conf := load(t, t.TempDir(), "[[registry]]\nprefix = \"r.example/a\"\nlocation = \"two.example\"\n")
-	_, err := conf.sites(remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"})
+	_, err := conf.Sites(t.Context(), remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"})
 	if !errors.Is(err, ErrConfiguration) || !strings.Contains(err.Error(), "two.example") {
 		t.Errorf("got error %v, want one that names the location", err)
 	}
@@ -273,7 +269,7 @@ blocked = true
 	checkSites(t, conf, "other.example/a", []string{"conf.example/v2/a:latest"})
 	checkSites(t, conf, "third.example/a", []string{"https://default.example/v2/a:latest ns=third.example"})
 	checkSites(t, conf, "blocked.example/a", []string{"https://hosts.example/v2/a:latest ns=blocked.example"})
-	_, err := conf.sites(remote.Reference{Registry: "blocked.example", Repository: "ns/a", Tag: "x"})
+	_, err := conf.Sites(t.Context(), remote.Reference{Registry: "blocked.example", Repository: "ns/a", Tag: "x"})
 	if !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "registries.conf forbids to pull blocked.example/ns") {
 		t.Errorf("blocked: got error %v, want one that names the file", err)
 	}
@@ -343,10 +339,10 @@ func TestMalformedConfiguration(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := conf.sites(remote.Reference{Registry: "q.example", Repository: "a", Tag: "x"}); err != nil {
+				if _, err := conf.Sites(t.Context(), remote.Reference{Registry: "q.example", Repository: "a", Tag: "x"}); err != nil {
 					t.Errorf("another registry: got error %v", err)
 				}
-				_, err = conf.sites(remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"})
+				_, err = conf.Sites(t.Context(), remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"})
 			}
 			if !errors.Is(err, ErrConfiguration) || !strings.Contains(err.Error(), path+": ") || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "secret") {
 				t.Errorf("got error %v, want one that names %s and says %q", err, path, tc.want)

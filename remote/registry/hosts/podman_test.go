@@ -1,7 +1,8 @@
-package registry
+package hosts
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func TestAgreesWithPodman(t *testing.T) {
 func startPodman(t *testing.T) func(*podmanQuestion) *podmanAnswer {
 	program := filepath.Join(t.TempDir(), "podmanconf")
 	build := exec.Command("go", "build", "-o", program, ".")
-	build.Dir = filepath.Join("..", "..", "testdata", "podmanconf")
+	build.Dir = filepath.Join("..", "..", "..", "testdata", "podmanconf")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -239,14 +240,14 @@ func placesOf(conf *Configuration, name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	sites, err := conf.sites(ref)
+	sites, err := conf.Sites(context.Background(), ref)
 	if err != nil {
 		return nil, err
 	}
 	var places []string
 	for _, s := range sites {
-		text := s.ref.String()
-		if s.insecure {
+		text := s.Ref.String()
+		if s.Insecure {
 			text += " insecure"
 		}
 		places = append(places, text)
@@ -289,7 +290,7 @@ func (q *podmanQuestion) compareShort(conf *Configuration, name string, theirs *
 
 // TestPodmanDisagreementsListed: docs/registries.md has a row for each kind.
 func TestPodmanDisagreementsListed(t *testing.T) {
-	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "registries.md"))
+	doc, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "registries.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"errors"
@@ -32,7 +32,7 @@ func TestBlocked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sites, err := load(t, t.TempDir(), tc.conf).sites(ref); !errors.Is(err, ErrBlocked) {
+		if sites, err := load(t, t.TempDir(), tc.conf).Sites(t.Context(), ref); !errors.Is(err, ErrBlocked) {
 			t.Errorf("%s: %s: got %d sites and error %v, want %v", tc.name, tc.image, len(sites), err, ErrBlocked)
 		}
 	}
@@ -47,7 +47,7 @@ func TestBlocked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sites, err := load(t, t.TempDir(), tc.conf).sites(ref); len(sites) != 1 || err != nil {
+		if sites, err := load(t, t.TempDir(), tc.conf).Sites(t.Context(), ref); len(sites) != 1 || err != nil {
 			t.Errorf("%s with %q: got %d sites and error %v, want one", tc.image, tc.conf, len(sites), err)
 		}
 	}

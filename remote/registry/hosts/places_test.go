@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"errors"
@@ -127,7 +127,7 @@ func TestPlacesNoDirectory(t *testing.T) {
 	if _, err := conf.hostSites(remote.Reference{Registry: "r.example", Repository: "a", Tag: "x"}, []string{"r.example"}); err != nil {
 		t.Error(err)
 	}
-	if dir := certDir(new(Options).withDefaults(), "r.example"); strings.HasPrefix(dir, "/dev/null") {
+	if dir := DefaultCertDirs().of("r.example"); strings.HasPrefix(dir, "/dev/null") {
 		t.Errorf("certificates are in %s", dir)
 	}
 	if _, err := new(AuthFiles).Credential(t.Context(), "r.example", "a"); err != nil {

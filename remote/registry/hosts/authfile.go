@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"bytes"
@@ -31,11 +31,6 @@ type Credential struct {
 // "docker.io" and "library/fedora". That there is none is no error. It is
 // asked each time a token is needed, and may be called concurrently.
 type CredentialFunc func(ctx context.Context, registry, repository string) (Credential, error)
-
-// Anonymous has no credentials.
-func Anonymous(context.Context, string, string) (Credential, error) {
-	return Credential{}, nil
-}
 
 // AuthFiles looks up credentials where podman and docker keep them: in
 // auth.json and config.json files, and with the helper programs named there.

@@ -1,4 +1,4 @@
-package registry
+package hosts
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
 // A daemonJSON is what is of use in the configuration file of docker's daemon.
@@ -67,17 +68,17 @@ func readDaemonJSON(file string, logf func(format string, args ...any)) (d daemo
 
 // sites returns the mirrors of Docker Hub, if that has the image, and the
 // registry.
-func (d *daemonJSON) sites(ref remote.Reference) []*site {
-	last := canonicalSite(ref)
+func (d *daemonJSON) sites(ref remote.Reference) []*Site {
+	last := Canonical(ref)
 	if ref.Registry != dockerHub {
 		d.relax(last)
-		return []*site{last}
+		return []*Site{last}
 	}
-	var sites []*site
+	var sites []*Site
 	for _, u := range d.mirrors {
-		s := canonicalSite(ref)
-		s.scheme, s.host, s.path = u.Scheme, u.Host, apiPath(u.Path, false)
-		s.ref.Registry = u.Host
+		s := Canonical(ref)
+		s.Scheme, s.Host, s.Path = u.Scheme, u.Host, apiPath(u.Path, false)
+		s.Ref.Registry = u.Host
 		d.relax(s)
 		sites = append(sites, s)
 	}
@@ -87,10 +88,10 @@ func (d *daemonJSON) sites(ref remote.Reference) []*site {
 // relax lets a site that the file calls insecure be so. A network means the
 // addresses in it, and not the names that lead there, unlike with docker: who
 // answers for a name could do away with its certificate.
-func (d *daemonJSON) relax(s *site) {
-	addr, err := netip.ParseAddr(hostname(s.host))
+func (d *daemonJSON) relax(s *Site) {
+	addr, err := netip.ParseAddr(address.Hostname(s.Host))
 	in := func(network netip.Prefix) bool { return err == nil && network.Contains(addr.Unmap()) }
-	if slices.Contains(d.insecure, strings.ToLower(s.host)) || slices.ContainsFunc(d.networks, in) {
-		s.insecure, s.wire.skipVerify = true, true
+	if slices.Contains(d.insecure, strings.ToLower(s.Host)) || slices.ContainsFunc(d.networks, in) {
+		s.Insecure, s.Wire.SkipVerify = true, true
 	}
 }

@@ -1,0 +1,20 @@
+// Package hosts says whom to ask for an image, with what credentials and
+// certificates: it reads the files of podman, docker and containerd.
+// docs/registries.md has what is honoured of them.
+//
+//	conf, err := (&hosts.ConfigFiles{Logf: log.Printf}).Load()
+//	...
+//	name, err := conf.ShortName("fedora")
+//	...
+//	client := registry.New(&registry.Options{
+//		Sites:      conf.Sites,
+//		Credential: conf.Credentials(""),
+//	})
+//
+// A program with no such files makes its own Sites and Credentials, and hands
+// functions that return them to package registry. Nothing here asks anyone
+// but credential helpers.
+//
+// The errors about files are ErrConfiguration and ErrBlocked, wrapped; they
+// quote no credential.
+package hosts
