@@ -67,7 +67,7 @@ var _ remote.Blob = (*Blob)(nil)
 // A blob that is local (remote.IsLocal) is read and checked each time, and
 // not stored. What a remote.SpooledBlob keeps is taken over, as soon as it has
 // all of the blob, if there is room for it.
-func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
+func (c *blobCache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)

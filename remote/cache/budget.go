@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +33,7 @@ var errNoRoom = errors.New("the cache is full")
 const DefaultBudget = -1
 
 // defaultBudget returns what DefaultBudget means for this directory.
-func (c *Cache) defaultBudget() int64 {
+func (c *directory) defaultBudget() int64 {
 	st, err := c.files.Statfs()
 	if err != nil {
 		return maxDefaultBudget
@@ -49,13 +48,13 @@ func (c *Cache) defaultBudget() int64 {
 }
 
 // Budget returns how many bytes the directory may take, 0 for any.
-func (c *Cache) Budget() int64 { return c.budget.limit }
+func (c *directory) Budget() int64 { return c.budget.limit }
 
 // MakeRoom counts n more bytes as used, for a file that somebody else is about
 // to write below the directory, and removes what was used least recently if
 // the budget needs it. It reports whether the bytes may be written; they
 // should be within ten seconds.
-func (c *Cache) MakeRoom(n int64) bool {
+func (c *directory) MakeRoom(n int64) bool {
 	if n < 0 || n > maxTotal || c.saysReadOnly() {
 		return false
 	}
@@ -77,7 +76,7 @@ func fileRoom(n int64) int64 { return blocks(n) + blockSize }
 // put stores n bytes of chunks by calling write, if budget and disk take them
 // by the rule, and reports whether they did. write is called once more if the
 // disk was full.
-func (c *Cache) put(n int64, r rule, write func() error) bool {
+func (c *directory) put(n int64, r rule, write func() error) bool {
 	if !c.mayKeep() {
 		return false
 	}
@@ -88,32 +87,8 @@ func (c *Cache) put(n int64, r rule, write func() error) bool {
 	return stored
 }
 
-// openBlob is openBlobFile for the blob d; a file is made only if budget and
-// disk take it.
-func (c *Cache) openBlob(d digest.Digest, l layout, create bool) (*blobFile, error) {
-	name, how := c.path(blobsDir, d), blobUse
-	if c.readOnly != nil {
-		how = blobRead
-	}
-	f, err := openBlobFile(c.files, name, l, how)
-	if err == nil && f.unsure && how != blobRead {
-		c.warnLocks()
-	}
-	if !create || !errors.Is(err, errNoFile) {
-		return f, err
-	}
-	made, err := c.within(fileRoom(footerSize), rule{often: true}, func() (err error) {
-		f, err = openBlobFile(c.files, name, l, blobMake)
-		return err
-	})
-	if !made && err == nil {
-		err = errNoFile
-	}
-	return f, err
-}
-
 // keepFile is writeFile, if budget and disk take it.
-func (c *Cache) keepFile(name string, data []byte) {
+func (c *directory) keepFile(name string, data []byte) {
 	if !c.mayWrite() {
 		return
 	}
@@ -126,7 +101,7 @@ func (c *Cache) keepFile(name string, data []byte) {
 // within writes what takes at most n bytes on disk, if the budget has room for
 // it or can get it by the rule. On a full disk it makes some room and tries
 // once more. It reports whether the write was done; the error is the disk's.
-func (c *Cache) within(n int64, r rule, write func() error) (bool, error) {
+func (c *directory) within(n int64, r rule, write func() error) (bool, error) {
 	if !c.budget.take(n, r) {
 		return false, nil
 	}
@@ -148,7 +123,7 @@ func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 // A budget keeps what one Cache writes within its bounds: docs/cache-format.md,
 // "The budget". It is safe for concurrent use.
 type budget struct {
-	c     *Cache
+	c     *directory
 	limit int64 // 0: none
 	boot  [16]byte
 
@@ -172,7 +147,7 @@ type loan struct {
 	until time.Time
 }
 
-func newBudget(c *Cache, limit int64) *budget {
+func newBudget(c *directory, limit int64) *budget {
 	b := &budget{c: c, limit: max(limit, 0), boot: bootID()}
 	b.ledger = ledger{dir: c.files, wait: ledgerWait, lease: -1, temps: b.temporary}
 	return b
@@ -295,7 +270,7 @@ func (b *budget) extend(need int64, r rule) (int64, error) {
 	used := inv.total + rec.leases + mine
 	if used+grant > b.limit {
 		slack := min(b.limit/20, maxSlack)
-		e := eviction{inv: inv, rule: r, want: used + grant + slack - b.limit, must: used - b.limit}
+		e := eviction{inv: inv, blobsOf: b.c.blobsOf, rule: r, want: used + grant + slack - b.limit, must: used - b.limit}
 		used -= e.run()
 	}
 	if used+grant > b.limit {
@@ -328,7 +303,7 @@ func (b *budget) freeSomeLocked(r rule) bool {
 	if err != nil {
 		return false
 	}
-	e := eviction{inv: inv, rule: r, want: min(inv.total/10, 64<<20)}
+	e := eviction{inv: inv, blobsOf: b.c.blobsOf, rule: r, want: min(inv.total/10, 64<<20)}
 	return e.run() > 0
 }
 

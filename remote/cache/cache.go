@@ -23,25 +23,9 @@
 package cache
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/opencontainers/go-digest"
-
-	"github.com/imgfs/imgfs/remote/beneath"
-)
-
-const (
-	defaultMaxRequest = 4 << 20
-	// retryWrites is how long the disk is left alone after it refused a
-	// write.
-	retryWrites = 30 * time.Second
 )
 
 // Options configures a Cache. Nil and the zero value mean the defaults.
@@ -63,30 +47,10 @@ type Options struct {
 // A Cache is a cache directory. It is safe for concurrent use, and so is the
 // directory for any number of Caches in any number of processes.
 type Cache struct {
-	dir        string // its path, for messages
-	files      *beneath.Dir
-	readOnly   error       // why nothing is written; nil if it is
-	unmarked   atomic.Bool // the directory has no version yet: the disk was full
-	maxRequest int64
-	warnf      func(format string, args ...any)
-	count      counters
-	budget     *budget
-	contents   contents
-
-	warned     atomic.Bool // that the disk does not take something
-	warnedRoom atomic.Bool // that the budget has no room for a temporary file
-	warnedOf   atomic.Bool // of what cannot be used
-
-	warnedOthers atomic.Bool // of what is not ours and takes room
-	warnedLocks  atomic.Bool // that there are no locks
-	retryWrites  time.Duration
-	noWrites     atomic.Int64 // until this time, Unix nanoseconds
-
-	sched  scheduler
-	flying sync.WaitGroup // the goroutines of flights, and who is at a content
-	mu     sync.Mutex
-	states map[blobKey]*blobState
-	closed bool
+	*directory
+	*blobCache
+	*fileCache
+	*metaCache
 }
 
 // Open opens the cache directory dir and creates it, readable by its owner
@@ -104,71 +68,12 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	dir, err := filepath.Abs(dir)
+	d, err := openDirectory(dir, directoryOptions{Budget: opts.Budget, Warnf: opts.Warnf, BlobsOf: blobsOf})
 	if err != nil {
-		return nil, fmt.Errorf("cache directory %s: %w", dir, err)
-	}
-	c := &Cache{
-		dir:         dir,
-		maxRequest:  opts.MaxRequest,
-		warnf:       opts.Warnf,
-		retryWrites: retryWrites,
-		states:      map[blobKey]*blobState{},
-	}
-	if c.warnf == nil {
-		c.warnf = func(string, ...any) {}
-	}
-	var made error
-	c.files, c.readOnly, made = openDir(dir, &beneath.Options{Again: c.openAgain, Refused: c.refused})
-	if made != nil && !isFull(made) {
-		return nil, made
-	}
-	c.unmarked.Store(made != nil)
-	if c.readOnly == nil {
-		sweep(c.files)
-	}
-	limit := opts.Budget
-	if limit == DefaultBudget {
-		limit = c.defaultBudget()
-	}
-	c.budget = newBudget(c, limit)
-	c.contents.init()
-	if c.maxRequest <= 0 {
-		c.maxRequest = defaultMaxRequest
-	}
-	if made != nil {
-		// Whatever is written later makes the directories that it needs.
-		c.diskFailed(errors.Unwrap(made))
-	}
-	return c, nil
-}
-
-// openAgain opens the directory again that was removed while it was in use.
-func (c *Cache) openAgain() (*os.File, error) {
-	d, readOnly, err := openDir(c.dir, nil)
-	if d == nil {
 		return nil, err
 	}
-	if readOnly != nil {
-		return nil, errors.Join(readOnly, d.Close())
-	}
-	c.unmarked.Store(err != nil)
-	if f := d.Detach(); f != nil {
-		return f, nil
-	}
-	return nil, err // the disk is full
+	return &Cache{d, newBlobCache(d, opts.MaxRequest), newFileCache(d), newMetaCache(d)}, nil
 }
-
-// Indexes returns where the layer indexes lie, which this package counts and
-// removes, and does not read or write.
-func (c *Cache) Indexes() *beneath.Dir { return c.files.Sub(indexesDir) }
-
-// ReadOnly returns why nothing is written to the directory: nil if it is.
-func (c *Cache) ReadOnly() error { return c.readOnly }
-
-// Line returns what has been measured of the way to the sources, all of them
-// taken together. Sizes of requests go by it.
-func (c *Cache) Line() LineStats { return c.sched.line.stats() }
 
 // DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
 // or ~/.cache/imgfs if XDG_CACHE_HOME is not set to an absolute path.
@@ -183,36 +88,17 @@ func DefaultDir() (string, error) {
 	return filepath.Join(home, ".cache", "imgfs"), nil
 }
 
-// Dir returns the absolute path of the cache directory.
-func (c *Cache) Dir() string { return c.dir }
-
-// Close ends all fetches and all that goes on with contents, waits for them and
+// Close ends all fetches and all that goes on with kept files, waits for them and
 // closes the files, but not those of open Contents. Reads of the cache's blobs
 // fail from then on with an error that wraps fs.ErrClosed.
 func (c *Cache) Close() error {
-	c.mu.Lock()
-	if !c.closed {
-		close(c.contents.closing)
-	}
-	c.closed = true
-	stores := c.states
-	c.states = nil
-	c.mu.Unlock()
-	for _, s := range stores {
-		s.shut()
-	}
+	c.directory.shut()
+	states := c.blobCache.shut()
 	c.flying.Wait()
-	for _, s := range stores {
+	for _, s := range states {
 		s.closeFile()
 	}
-	c.budget.close()
-	return c.files.Close()
-}
-
-// path returns the name that the content of digest d has in one of the
-// directories by digest. d must be valid: it becomes a part of the name.
-func (c *Cache) path(dir string, d digest.Digest) string {
-	return path.Join(dir, d.Algorithm().String(), d.Encoded())
+	return c.directory.close()
 }
 
 // Stats are the counters of one Cache since it was opened.
@@ -238,27 +124,20 @@ type Stats struct {
 	MetaRequests, MetaFetched int64
 }
 
-type counters struct {
-	requests, fetched, recorded, hitBytes atomic.Int64
-	contentsStored, contentBytes          atomic.Int64
-	badFetched, badStored, temporary      atomic.Int64
-	metaRequests, metaFetched             atomic.Int64
-}
-
 // Stats returns the counters as they are now.
 func (c *Cache) Stats() Stats {
-	n := &c.count
+	b, f, m := &c.blobCache.count, &c.fileCache.count, &c.metaCache.count
 	return Stats{
-		Requests:       n.requests.Load(),
-		Fetched:        n.fetched.Load(),
-		Recorded:       n.recorded.Load(),
-		HitBytes:       n.hitBytes.Load(),
-		ContentsStored: n.contentsStored.Load(),
-		ContentBytes:   n.contentBytes.Load(),
-		BadFetched:     n.badFetched.Load(),
-		BadStored:      n.badStored.Load(),
-		Temporary:      n.temporary.Load(),
-		MetaRequests:   n.metaRequests.Load(),
-		MetaFetched:    n.metaFetched.Load(),
+		Requests:       b.requests.Load(),
+		Fetched:        b.fetched.Load(),
+		Recorded:       b.recorded.Load(),
+		HitBytes:       b.hitBytes.Load(),
+		ContentsStored: f.stored.Load(),
+		ContentBytes:   f.bytes.Load(),
+		BadFetched:     b.badFetched.Load(),
+		BadStored:      c.badStored.Load(),
+		Temporary:      c.temporaryBytes.Load(),
+		MetaRequests:   m.requests.Load(),
+		MetaFetched:    m.fetched.Load(),
 	}
 }

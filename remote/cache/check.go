@@ -2,13 +2,10 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -30,7 +27,7 @@ type BlobCheck struct {
 //
 // Others may use the directory meanwhile; what they remove is not counted. The
 // error is ctx.Err(), that the chunks do not fit the blob, or that the disk fails.
-func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chunks Chunks) (check BlobCheck, err error) {
+func (c *blobCache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chunks Chunks) (check BlobCheck, err error) {
 	if err := d.Validate(); err != nil {
 		return check, fmt.Errorf("blob %q: %w", d, err)
 	}
@@ -52,7 +49,7 @@ func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chu
 		return check, err
 	case !ok, epoch != 0 && have != l:
 		// Nobody reads it: who opens it for reading makes another.
-		c.count.badStored.Add(1)
+		c.badStored.Add(1)
 		c.RemoveBlob(d)
 		return BlobCheck{Bad: 1}, nil
 	case epoch == 0:
@@ -88,7 +85,7 @@ func lookAt(f *os.File) (l layout, epoch uint64, ok bool, err error) {
 }
 
 // verifyChunks checks each chunk of a blob file.
-func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (check BlobCheck, err error) {
+func (c *blobCache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (check BlobCheck, err error) {
 	buf := make([]byte, min(b.chunk, b.size))
 	right := func(k int64) (bool, error) {
 		at, stop := b.bounds(k)
@@ -115,7 +112,7 @@ func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (c
 			return check, err
 		}
 		if removed {
-			c.count.badStored.Add(1)
+			c.badStored.Add(1)
 			at, stop := b.bounds(k)
 			check.Checked++
 			check.Bad++
@@ -156,106 +153,4 @@ func (b *blobFile) removeUnless(k int64, right func(k int64) (bool, error)) (rem
 	// Where there are no holes the bytes stay, and nobody believes them.
 	_ = punch(b.f, at, blocks(stop-at))
 	return !hollow, nil
-}
-
-// VerifyMeta checks manifests, configs, references, verification marks and
-// records of images, and removes those that are wrong; it returns how many files it looked at, and the
-// paths below the directory of those that it removed. Files whose names are
-// none of the cache's are left alone, and not counted.
-//
-// Others may use the directory meanwhile. The error is ctx.Err(), or that the
-// disk fails.
-func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, err error) {
-	for _, dir := range []struct {
-		name  string
-		right func(name string, data []byte) bool
-	}{
-		{metaDir, rightMeta},
-		{refsDir, c.rightRef},
-		{verifiedDir, rightMark},
-		{imagesDir, rightImage},
-	} {
-		some, wrong, err := c.verifyFiles(ctx, dir.name, dir.right)
-		checked += some
-		removed = append(removed, wrong...)
-		if err != nil {
-			return checked, removed, err
-		}
-	}
-	return checked, removed, nil
-}
-
-// verifyFiles checks the files below one directory. What cannot be read counts
-// as missing.
-func (c *Cache) verifyFiles(ctx context.Context, dir string, right func(name string, data []byte) bool) (checked int, removed []string, err error) {
-	var names []string
-	err = c.files.Walk(dir, func(name string, st *unix.Stat_t) bool {
-		if isRegular(st) && kindOf(name) != kindOther {
-			names = append(names, name)
-		}
-		return true
-	}, func(string, error) {})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, nil, err
-	}
-	for _, name := range names {
-		if err := ctx.Err(); err != nil {
-			return checked, removed, err
-		}
-		there, bad, err := c.verifyFile(name, right)
-		if there {
-			checked++
-		}
-		if bad {
-			c.count.badStored.Add(1)
-			removed = append(removed, name)
-		}
-		if err != nil {
-			return checked, removed, err
-		}
-	}
-	return checked, removed, nil
-}
-
-// verifyFile checks one file and removes it if it is wrong.
-func (c *Cache) verifyFile(name string, right func(name string, data []byte) bool) (there, bad bool, err error) {
-	f, err := c.files.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, false, nil
-	}
-	if err != nil {
-		return false, false, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxMeta+1))
-	if err == nil && len(data) <= maxMeta && right(name, data) {
-		return true, false, nil
-	}
-	if !c.files.Is(f, name) {
-		return true, false, nil // there is another one now
-	}
-	if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return true, false, err
-	}
-	return true, true, nil
-}
-
-func rightMeta(name string, data []byte) bool {
-	d, ours := digestOf(name)
-	return ours && d.Algorithm().FromBytes(data) == d
-}
-
-func rightMark(_ string, data []byte) bool {
-	_, right := parseMark(data)
-	return right
-}
-
-func rightImage(name string, data []byte) bool {
-	img, ok := parseImage(data)
-	return ok && img.fileName() == path.Base(name)
-}
-
-func (c *Cache) rightRef(name string, data []byte) bool {
-	var r ref
-	return json.Unmarshal(data, &r) == nil && r.Descriptor.Digest.Validate() == nil && c.refPath(r.Name) == name
 }

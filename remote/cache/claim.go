@@ -23,7 +23,7 @@ const maxClaimPause = 100 * time.Millisecond
 // back, and may be called more than once; a process that ends loses its
 // claims. Where the disk fails there are no claims, and Claim returns at once.
 // The error is ctx.Err(), or says that d is no digest; then release is nil.
-func (c *Cache) Claim(ctx context.Context, d digest.Digest) (release func(), err error) {
+func (c *directory) Claim(ctx context.Context, d digest.Digest) (release func(), err error) {
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}

@@ -75,7 +75,7 @@ func crowd(dir string) {
 		if err != nil {
 			fail("%v", err)
 		}
-		c.contents.use.idle = 0 // so that contents come and go
+		c.idle = 0 // so that contents come and go
 		for range 5 {
 			if err := useImage(c, &images[rand.IntN(len(images))]); err != nil {
 				fail("%v", err)

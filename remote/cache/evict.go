@@ -2,7 +2,9 @@ package cache
 
 import (
 	"cmp"
+	"math"
 	"os"
+	"path"
 	"slices"
 	"time"
 
@@ -24,6 +26,9 @@ const (
 	writeTime = 10 * time.Second
 	// futureTime is how far clocks may be apart.
 	futureTime = time.Hour
+
+	// imageTime is how long an image is remembered of which nothing is left.
+	imageTime = 30 * 24 * time.Hour
 
 	// maxWords bounds the state words of a file that are looked at: those of
 	// 4 TiB in chunks of 256 KiB.
@@ -47,8 +52,9 @@ type rule struct {
 // An eviction removes what was used least recently. The caller has the
 // lock of the ledger.
 type eviction struct {
-	inv  inventory
-	rule rule
+	inv     inventory
+	blobsOf func(record []byte) []digest.Digest // see directoryOptions
+	rule    rule
 	// want is how many bytes are to go, must how many of these whatever
 	// rule says of indexes.
 	want, must               int64
@@ -128,7 +134,7 @@ func (e *eviction) chunks() {
 		case kindBlob:
 			uses = e.look(uses, int32(i))
 		case kindContent:
-			if w := contentWord(f.mtime); e.mayGo(w) {
+			if w := keptWord(f.mtime); e.mayGo(w) {
 				uses = append(uses, use{word: w, file: int32(i)})
 			}
 		}
@@ -362,6 +368,25 @@ func (e *eviction) rest(kinds ...kind) {
 	}
 }
 
+// images removes the records of images of which nothing has been left for
+// long.
+func (e *eviction) images() {
+	for _, f := range e.inv.files {
+		if f.kind == kindImage && e.now.Sub(f.mtime) > imageTime && !e.anyLeft(f.name) {
+			e.remove(f)
+		}
+	}
+}
+
+// anyLeft reports whether the directory has something of an image.
+func (e *eviction) anyLeft(record string) bool {
+	data, _, err := e.inv.dir.ReadFile(record, maxMeta)
+	return err == nil && slices.ContainsFunc(e.blobsOf(data), func(d digest.Digest) bool {
+		alg, hex := d.Algorithm().String(), d.Encoded()
+		return e.inv.dir.Exists(path.Join(blobsDir, alg, hex)) || e.inv.dir.Exists(path.Join(indexesDir, alg, hex))
+	})
+}
+
 // removeContent removes a content that nobody has open.
 func (e *eviction) removeContent(file found) {
 	if sweepFile(e.inv.dir, file.name) {
@@ -391,3 +416,12 @@ func punch(f *os.File, off, n int64) error {
 	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	return unix.Fallocate(int(f.Fd()), mode, off, n)
 }
+
+// copyRule says what may go to make room for copies: kept files, and temporary
+// files that only save work.
+func (c *directory) copyRule() rule {
+	return rule{before: keptWord(time.Now().Add(-c.idle)), copies: true}
+}
+
+// keptWord is the state word of a content that was last used at t.
+func keptWord(t time.Time) uint32 { return uint32(min(max(t.Unix(), 1), math.MaxUint32)) }

@@ -17,7 +17,7 @@ import (
 const maxWrite = 1 << 20
 
 // writeSize is maxWrite for this Cache: of a small budget a small part.
-func (c *Cache) writeSize() int64 {
+func (c *blobCache) writeSize() int64 {
 	if limit := c.budget.limit; limit > 0 {
 		return min(limit/64, maxWrite)
 	}
@@ -56,7 +56,7 @@ func (s *blobState) load(file *blobFile, f *flight) {
 func (s *blobState) dropWrong(file *blobFile, k int64) {
 	if !file.hollow(k) {
 		s.count.bad.Add(1)
-		s.c.count.badStored.Add(1)
+		s.c.badStored.Add(1)
 	}
 	file.clearSound(k)
 	_ = file.setWord(k, 0) // else it is found wrong again

@@ -44,7 +44,7 @@ const (
 // at once, with the last error of the source, if there was one, wrapped too.
 // ErrFull, wrapped, means that disk or budget have no room for the rest.
 // What is there stays, and another Fill goes on from it.
-func (c *Cache) Fill(ctx context.Context, blobs []*Blob, progress func(have, all int64)) error {
+func (c *blobCache) Fill(ctx context.Context, blobs []*Blob, progress func(have, all int64)) error {
 	f := filler{c: c, progress: progress, width: minFills, results: make(chan fillResult)}
 	seen := map[*blobState]bool{}
 	for _, b := range blobs {
@@ -59,7 +59,7 @@ func (c *Cache) Fill(ctx context.Context, blobs []*Blob, progress func(have, all
 
 // A filler is one call of Fill.
 type filler struct {
-	c        *Cache
+	c        *blobCache
 	blobs    []*filled
 	all      int64
 	progress func(have, all int64)

@@ -26,7 +26,7 @@ type blobKey struct {
 type blobState struct {
 	blobKey
 	layout
-	c      *Cache
+	c      *blobCache
 	chunks Chunks
 	count  blobCounters
 	whole  wholeCheck
@@ -44,7 +44,7 @@ type blobState struct {
 }
 
 // state returns the one blobState of a blob.
-func (c *Cache) state(d digest.Digest, l layout, chunks Chunks, local bool) (*blobState, error) {
+func (c *blobCache) state(d digest.Digest, l layout, chunks Chunks, local bool) (*blobState, error) {
 	key := blobKey{d, l, sha256.Sum256(chunks.Sums), local}
 	c.mu.Lock()
 	defer c.mu.Unlock()

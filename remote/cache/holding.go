@@ -20,7 +20,7 @@ type Holding struct {
 }
 
 // Holding returns what the directory has of a blob.
-func (c *Cache) Holding(d digest.Digest) Holding {
+func (c *blobCache) Holding(d digest.Digest) Holding {
 	h := Holding{Digest: d}
 	if d.Validate() != nil {
 		return h
@@ -62,7 +62,7 @@ func (c *Cache) Holding(d digest.Digest) Holding {
 
 // Holdings returns what the directory has of every blob, in the order of their
 // digests, whether or not an image is known that uses it.
-func (c *Cache) Holdings() ([]Holding, error) {
+func (c *blobCache) Holdings() ([]Holding, error) {
 	inv, err := walk(c.files)
 	if err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)

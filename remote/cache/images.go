@@ -19,9 +19,6 @@ import (
 	"github.com/imgfs/imgfs/remote/beneath"
 )
 
-// imageTime is how long an image is remembered of which nothing is left.
-const imageTime = 30 * 24 * time.Hour
-
 // An Image is what the cache knows of an image that was opened through it.
 type Image struct {
 	// Name is the name that the user gave, as remote.Source.Name has it.
@@ -42,7 +39,7 @@ type ImageLayer struct {
 
 // NoteImage remembers that an image is being used now. What is recorded from
 // now on may take the room of images that were opened before.
-func (c *Cache) NoteImage(img Image) {
+func (c *metaCache) NoteImage(img Image) {
 	c.budget.newImage()
 	img.Used = time.Now().UTC().Truncate(time.Second)
 	data, err := json.Marshal(recordOf(img))
@@ -82,7 +79,7 @@ func (img *Image) fileName() string {
 
 // Images returns the images that were noted, the one used last first. What
 // cannot be read is left out.
-func (c *Cache) Images() ([]Image, error) {
+func (c *metaCache) Images() ([]Image, error) {
 	var images []Image
 	err := c.files.Walk(imagesDir, func(name string, st *unix.Stat_t) bool {
 		if isRegular(st) && kindOf(name) == kindImage {
@@ -128,21 +125,13 @@ func parseImage(data []byte) (img Image, ok bool) {
 	return img, true
 }
 
-// images removes the records of images of which nothing has been left for
-// long.
-func (e *eviction) images() {
-	for _, f := range e.inv.files {
-		if f.kind == kindImage && e.now.Sub(f.mtime) > imageTime && !e.anyLeft(f.name) {
-			e.remove(f)
-		}
+// blobsOf returns the blobs of an image, by its record; none if that cannot be
+// understood.
+func blobsOf(record []byte) []digest.Digest {
+	img, _ := parseImage(record)
+	var blobs []digest.Digest
+	for _, l := range img.Layers {
+		blobs = append(blobs, l.Digest)
 	}
-}
-
-// anyLeft reports whether the directory has something of an image.
-func (e *eviction) anyLeft(record string) bool {
-	img, _ := readImage(e.inv.dir, record)
-	return slices.ContainsFunc(img.Layers, func(l ImageLayer) bool {
-		alg, hex := l.Digest.Algorithm().String(), l.Digest.Encoded()
-		return e.inv.dir.Exists(path.Join(blobsDir, alg, hex)) || e.inv.dir.Exists(path.Join(indexesDir, alg, hex))
-	})
+	return blobs
 }

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -38,7 +38,7 @@ const (
 // a regular file, whole and checked by this process. While it is open it is not
 // removed to make room. It is safe for concurrent use.
 type Content struct {
-	c      *Cache
+	c      *fileCache
 	digest digest.Digest
 	f      *os.File
 	size   int64
@@ -95,9 +95,23 @@ func (x *Content) Size() int64 { return x.size }
 // and is not removed to make room either: its lock is that of the open file.
 func (x *Content) Close() error { return x.f.Close() }
 
+// A fileCache is the kept files of a cache directory. It is safe for concurrent
+// use.
+type fileCache struct {
+	*directory
+	contents contents
+	count    struct{ stored, bytes atomic.Int64 }
+}
+
+func newFileCache(d *directory) *fileCache {
+	c := &fileCache{directory: d}
+	c.contents.init(d)
+	return c
+}
+
 // contents is what a Cache knows of the contents in its directory.
 type contents struct {
-	closing chan struct{} // closed when the Cache is
+	d *directory
 	// storing and checking have the digests that somebody is at. Who has
 	// both takes storing first.
 	storing, checking keyLocks
@@ -110,35 +124,21 @@ type contents struct {
 	key     *seal.Key
 }
 
-func (k *contents) init() {
-	k.closing = make(chan struct{})
+func (k *contents) init(d *directory) {
+	k.d = d
 	k.checked = map[digest.Digest]*checkedContent{}
 	k.key = seal.NewKey()
-	k.use.idle = contentIdle
-}
-
-// interrupted returns why what goes on with a content is to end, if it is.
-func (k *contents) interrupted(ctx context.Context) error {
-	select {
-	case <-k.closing:
-		return fs.ErrClosed
-	default:
-		return ctx.Err()
-	}
 }
 
 // enterContent begins an operation with a content. It is ended by
 // c.flying.Done, which Close waits for.
-func (c *Cache) enterContent(d digest.Digest) error {
+func (c *fileCache) enterContent(d digest.Digest) error {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
 		return fmt.Errorf("content %q: not a SHA-256: %w", d, fs.ErrInvalid)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
+	if !c.begin() {
 		return contentError(d, fs.ErrClosed)
 	}
-	c.flying.Add(1)
 	return nil
 }
 
@@ -146,7 +146,7 @@ func contentError(d digest.Digest, err error) error { return fmt.Errorf("content
 
 // HasContent reports whether the directory seems to have the content with
 // SHA-256 d and size bytes. It is a hint, for one stat(2).
-func (c *Cache) HasContent(d digest.Digest, size int64) bool {
+func (c *fileCache) HasContent(d digest.Digest, size int64) bool {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
 		return false
 	}
@@ -160,7 +160,7 @@ func (c *Cache) HasContent(d digest.Digest, size int64) bool {
 // of size bytes, is fs.ErrNotExist, wrapped; one that is wrong is removed, and
 // is not there either. Other errors are ctx.Err(), fs.ErrClosed after Close,
 // fs.ErrInvalid if d is no SHA-256, and those of the disk.
-func (c *Cache) OpenContent(ctx context.Context, d digest.Digest, size int64) (*Content, error) {
+func (c *fileCache) OpenContent(ctx context.Context, d digest.Digest, size int64) (*Content, error) {
 	if err := c.enterContent(d); err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (c *Cache) OpenContent(ctx context.Context, d digest.Digest, size int64) (*
 // OpenCheckedContent is OpenContent for those who cannot wait for the disk: it
 // reads nothing. A content that this Cache has neither checked nor stored is
 // fs.ErrNotExist, wrapped, whether or not it is there.
-func (c *Cache) OpenCheckedContent(d digest.Digest, size int64) (*Content, error) {
+func (c *fileCache) OpenCheckedContent(d digest.Digest, size int64) (*Content, error) {
 	if err := c.enterContent(d); err != nil {
 		return nil, err
 	}
@@ -187,7 +187,7 @@ func (c *Cache) OpenCheckedContent(d digest.Digest, size int64) (*Content, error
 	return c.useContent(x, size)
 }
 
-func (c *Cache) openContent(ctx context.Context, d digest.Digest, size int64) (*Content, error) {
+func (c *fileCache) openContent(ctx context.Context, d digest.Digest, size int64) (*Content, error) {
 	// Without the lock on the digest first: most contents are known.
 	x, id, err := c.lockContent(d)
 	if err == nil {
@@ -208,7 +208,7 @@ func (c *Cache) openContent(ctx context.Context, d digest.Digest, size int64) (*
 }
 
 // openChecked opens a content and checks it, unless it is known by now.
-func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, error) {
+func (c *fileCache) openChecked(ctx context.Context, d digest.Digest) (*Content, error) {
 	x, id, err := c.lockContent(d)
 	if err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, err
 		x.known = c.contents.know(d, id, sealed.Table())
 		return x, nil
 	}
-	if err := c.contents.interrupted(ctx); err != nil {
+	if err := c.interrupted(ctx); err != nil {
 		x.Close()
 		return nil, err
 	}
@@ -238,12 +238,12 @@ func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Content, err
 
 // dropContent removes a content that is wrong, unless there is another file in
 // its place.
-func (c *Cache) dropContent(x *Content) error {
+func (c *fileCache) dropContent(x *Content) error {
 	name := c.path(contentsDir, x.digest)
 	if !c.files.Is(x.f, name) {
 		return nil
 	}
-	c.count.badStored.Add(1)
+	c.badStored.Add(1)
 	c.contents.forget(x.digest)
 	if c.readOnly != nil {
 		return nil
@@ -256,7 +256,7 @@ func (c *Cache) dropContent(x *Content) error {
 
 // useContent notes that a content is being used, and closes it if it is not
 // what was asked for.
-func (c *Cache) useContent(x *Content, size int64) (*Content, error) {
+func (c *fileCache) useContent(x *Content, size int64) (*Content, error) {
 	if x.size != size {
 		x.Close()
 		return nil, fmt.Errorf("content %s: it has %d bytes, and not %d: %w", x.digest, x.size, size, fs.ErrNotExist)
@@ -273,7 +273,7 @@ func (c *Cache) useContent(x *Content, size int64) (*Content, error) {
 // lockContent opens a content with its lock. Its bytes are not to be believed
 // but if its identity is known. It is fs.ErrNotExist if there is none, or it
 // is about to be removed.
-func (c *Cache) lockContent(d digest.Digest) (*Content, seen, error) {
+func (c *fileCache) lockContent(d digest.Digest) (*Content, seen, error) {
 	name := c.path(contentsDir, d)
 	// Each turn but the last means that another process replaced the file at
 	// that moment.
@@ -312,7 +312,7 @@ func (k *contents) digest(ctx context.Context, x *Content, sealed *seal.Appender
 	h := sha256.New()
 	buf := make([]byte, 1+min(contentPiece-1, x.size))
 	for off := int64(0); ; {
-		if err := k.interrupted(ctx); err != nil {
+		if err := k.d.interrupted(ctx); err != nil {
 			return "", err
 		}
 		n, err := x.f.ReadAt(buf, off)
@@ -330,11 +330,8 @@ func (k *contents) digest(ctx context.Context, x *Content, sealed *seal.Appender
 
 // ContentProbe returns an empty file without a name where contents lie, to find
 // out what the kernel does with such files. It cannot be written.
-func (c *Cache) ContentProbe() (*os.File, error) {
-	c.mu.Lock()
-	closed := c.closed
-	c.mu.Unlock()
-	if closed {
+func (c *fileCache) ContentProbe() (*os.File, error) {
+	if c.isClosed() {
 		return nil, fmt.Errorf("cache directory %s: %w", c.dir, fs.ErrClosed)
 	}
 	w, err := createOwned(c.files)
@@ -345,6 +342,3 @@ func (c *Cache) ContentProbe() (*os.File, error) {
 	defer w.discard()
 	return c.files.Open(w.name)
 }
-
-// contentWord is the state word of a content that was last used at t.
-func contentWord(t time.Time) uint32 { return uint32(min(max(t.Unix(), 1), math.MaxUint32)) }

@@ -268,7 +268,7 @@ func TestContentClosed(t *testing.T) {
 			}
 		})
 	}
-	first := &pausingReader{data: other, at: contentPiece, reached: begun, goOn: c.contents.closing}
+	first := &pausingReader{data: other, at: contentPiece, reached: begun, goOn: c.closing}
 	store(first)
 	<-begun
 	store(bytes.NewReader(other)) // waits for the first

@@ -93,7 +93,7 @@ func (k *contents) forget(d digest.Digest) {
 }
 
 // touchContent makes now the last use of a known content.
-func (c *Cache) touchContent(x *Content, now time.Time) {
+func (c *fileCache) touchContent(x *Content, now time.Time) {
 	k, name := &c.contents, c.path(contentsDir, x.digest)
 	was, _, err := identify(x.f)
 	same := err == nil && k.unchanged(x.known, was)
@@ -122,7 +122,7 @@ type keyLocks struct {
 // closed.
 func (k *contents) lock(ctx context.Context, l *keyLocks, d digest.Digest) (unlock func(), err error) {
 	for {
-		if err := k.interrupted(ctx); err != nil {
+		if err := k.d.interrupted(ctx); err != nil {
 			return nil, err
 		}
 		l.mu.Lock()
@@ -146,7 +146,7 @@ func (k *contents) lock(ctx context.Context, l *keyLocks, d digest.Digest) (unlo
 		case <-other:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-k.closing:
+		case <-k.d.closing:
 			return nil, fs.ErrClosed
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"time"
 
@@ -23,7 +24,7 @@ type HeldContent struct {
 
 // Contents returns the contents in the directory, in the order of their
 // digests.
-func (c *Cache) Contents() ([]HeldContent, error) {
+func (c *fileCache) Contents() ([]HeldContent, error) {
 	w := newWalker(c.files)
 	if err := w.below(contentsDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cache directory: %w", err)
@@ -51,7 +52,7 @@ type ContentCheck struct {
 //
 // Others may use the directory meanwhile. The error is ctx.Err(), that d is no
 // SHA-256, that the Cache is closed, or that the disk fails.
-func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check ContentCheck, ok bool, err error) {
+func (c *fileCache) VerifyContent(ctx context.Context, d digest.Digest) (check ContentCheck, ok bool, err error) {
 	if err := c.enterContent(d); err != nil {
 		return check, false, err
 	}
@@ -66,7 +67,7 @@ func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check Conte
 	defer x.Close()
 	check.Bytes = x.size
 	got, err := c.contents.digest(ctx, x, nil)
-	if err := c.contents.interrupted(ctx); err != nil {
+	if err := c.interrupted(ctx); err != nil {
 		return check, false, contentError(d, err)
 	}
 	if err == nil {
@@ -76,4 +77,15 @@ func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check Conte
 		return check, true, nil
 	}
 	return check, true, c.dropContent(x)
+}
+
+// HasContents reports whether the directory has any contents at all.
+func (c *fileCache) HasContents() bool {
+	f, err := c.files.OpenDir(path.Join(contentsDir, string(digest.SHA256)), false)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(1)
+	return len(names) > 0
 }

@@ -6,11 +6,6 @@ import (
 )
 
 const (
-	// contentIdle is how long a chunk, or a content, was not used that goes to
-	// make room for a content. A content is a copy: it must not cost what
-	// others are about to read, and contents that do not all fit must not
-	// replace each other over and over.
-	contentIdle = time.Hour
 	// contentCount is how long the sum of what contents take is believed,
 	// which others change too.
 	contentCount = 10 * time.Second
@@ -18,8 +13,6 @@ const (
 
 // A contentUse is how much contents take on disk.
 type contentUse struct {
-	idle time.Duration // see contentIdle
-
 	mu      sync.Mutex // held while the disk is looked at, which others wait for
 	stored  int64      // bytes on disk, as far as it is known
 	coming  int64      // of contents that are being stored
@@ -32,7 +25,7 @@ type contentUse struct {
 // reserveContent reports whether a content of size bytes may be stored, as far
 // as the share of contents in the budget goes; contents that were not used for
 // long make room for it. settleContent must be called for it.
-func (c *Cache) reserveContent(size int64) bool {
+func (c *fileCache) reserveContent(size int64) bool {
 	limit, u, now := c.budget.limit, &c.contents.use, time.Now()
 	if limit == 0 {
 		return true
@@ -49,7 +42,7 @@ func (c *Cache) reserveContent(size int64) bool {
 		_ = w.below(contentsDir)
 		u.stored, u.counted = w.inv.total, now
 		if over := need(); over > 0 {
-			e := eviction{inv: w.inv, rule: u.rule(), now: now, want: over + limit/40}
+			e := eviction{inv: w.inv, rule: c.copyRule(), now: now, want: over + limit/40}
 			e.chunks()
 			u.stored -= e.freed
 		}
@@ -63,7 +56,7 @@ func (c *Cache) reserveContent(size int64) bool {
 
 // settleContent says that a content that was reserved has been stored, or never
 // will be.
-func (c *Cache) settleContent(size int64, stored bool) {
+func (c *fileCache) settleContent(size int64, stored bool) {
 	if c.budget.limit == 0 {
 		return
 	}
@@ -74,11 +67,6 @@ func (c *Cache) settleContent(size int64, stored bool) {
 	if stored {
 		u.stored += blocks(size)
 	}
-}
-
-// rule says what may go to make room for contents.
-func (u *contentUse) rule() rule {
-	return rule{before: contentWord(time.Now().Add(-u.idle)), copies: true}
 }
 
 // refuse notes that the budget had no room.

@@ -80,7 +80,7 @@ func TestContentsTakeHalf(t *testing.T) {
 
 	// The later ones are older now; the oldest of them are open.
 	for i := range stored {
-		age(t, contentPath(dir, all[i]), 2*contentIdle+time.Duration(i)*time.Minute)
+		age(t, contentPath(dir, all[i]), 2*keptIdle+time.Duration(i)*time.Minute)
 	}
 	open := []*Content{openAsIs(t, c, all[stored-1]), openAsIs(t, c, all[stored-2])}
 	c.contents.use.counted = time.Now().Add(time.Hour)

@@ -26,7 +26,7 @@ import (
 // The error wraps ErrFull if disk or budget do not take it; remote.ErrDigest
 // if r gave more bytes or others, io.ErrUnexpectedEOF if fewer; fs.ErrClosed
 // if the Cache is closed; else it is ctx.Err(), or that of r or the disk.
-func (c *Cache) StoreContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (*Content, error) {
+func (c *fileCache) StoreContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (*Content, error) {
 	if err := c.enterContent(d); err != nil {
 		return nil, err
 	}
@@ -50,13 +50,13 @@ func (c *Cache) StoreContent(ctx context.Context, d digest.Digest, size int64, r
 	if err != nil {
 		return nil, contentError(d, err)
 	}
-	c.count.contentsStored.Add(1)
-	c.count.contentBytes.Add(size)
+	c.count.stored.Add(1)
+	c.count.bytes.Add(size)
 	return x, nil
 }
 
 // writeContent writes a content that there is room for among contents.
-func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (x *Content, err error) {
+func (c *fileCache) writeContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (x *Content, err error) {
 	var w *tempFile
 	err = c.putContent(fileRoom(0), func() (err error) {
 		w, err = createOwned(c.files)
@@ -92,14 +92,14 @@ func (c *Cache) writeContent(ctx context.Context, d digest.Digest, size int64, r
 
 // copyContent writes to w what r gives, which must have size and digest, and
 // seals it.
-func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, size int64, r io.Reader, sealed *seal.Appender) error {
+func (c *fileCache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, size int64, r io.Reader, sealed *seal.Appender) error {
 	h := sha256.New()
 	// One byte more than there should be tells that there are too many.
 	buf := make([]byte, 1+min(contentPiece-1, size))
 	off := int64(0)
-	defer func() { c.count.temporary.Add(-off) }()
+	defer func() { c.temporaryBytes.Add(-off) }()
 	for {
-		if err := c.contents.interrupted(ctx); err != nil {
+		if err := c.interrupted(ctx); err != nil {
 			return err
 		}
 		n, err := io.ReadFull(r, buf)
@@ -121,7 +121,7 @@ func (c *Cache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, s
 				return err
 			}
 		}
-		c.count.temporary.Add(int64(n))
+		c.temporaryBytes.Add(int64(n))
 		if off = end; err == nil {
 			continue
 		}
@@ -164,7 +164,7 @@ func reopenContent(w *tempFile) (*os.File, error) {
 }
 
 // publishContent gives a content that is complete its name.
-func (c *Cache) publishContent(w *tempFile, x *Content, sealed *seal.Table) error {
+func (c *fileCache) publishContent(w *tempFile, x *Content, sealed *seal.Table) error {
 	name := c.path(contentsDir, x.digest)
 	room := int64(0)
 	if !c.files.Exists(path.Dir(name)) {
@@ -183,8 +183,8 @@ func (c *Cache) publishContent(w *tempFile, x *Content, sealed *seal.Table) erro
 
 // putContent writes what takes at most n bytes on disk for a content. The
 // error wraps ErrFull if it cannot be for want of room.
-func (c *Cache) putContent(n int64, write func() error) error {
-	stored, err := c.within(n, c.contents.use.rule(), write)
+func (c *fileCache) putContent(n int64, write func() error) error {
+	stored, err := c.within(n, c.copyRule(), write)
 	switch {
 	case err != nil:
 		c.diskFailed(err)

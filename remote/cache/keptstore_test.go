@@ -201,7 +201,7 @@ func TestContentsCrowd(t *testing.T) {
 	dir := t.TempDir()
 	caches := []*Cache{openCache(t, dir, nil), limited(t, dir, 1<<20), limited(t, dir, 1<<20)}
 	for _, c := range caches {
-		c.contents.use.idle = 0
+		c.idle = 0
 	}
 	var wg sync.WaitGroup
 	for g := range 6 {

@@ -52,7 +52,7 @@ func hammer(dir string) {
 	}
 	fmt.Println("ready")
 	for i := 0; ; i++ {
-		c.contents.use.idle = 0 // so that contents come and go
+		c.idle = 0 // so that contents come and go
 		src := hammerBlob(i % hammerBlobs)
 		chunks := chunksOf(src.data, testChunk)
 		b, err := c.Blob(src, chunks)

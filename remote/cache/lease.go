@@ -47,7 +47,7 @@ func leaseAlive(f *os.File, i int) bool {
 // processes have in the directory, which Usage does not see: as far as their
 // leases say it, which is give or take 4 MiB a process, and nothing of processes
 // without a budget.
-func (c *Cache) Temporary() int64 {
+func (c *directory) Temporary() int64 {
 	f, err := c.files.Open(ledgerName)
 	if err != nil {
 		return 0

@@ -89,7 +89,7 @@ func TestSpaceIsNeverTooLow(t *testing.T) {
 	var caches []*Cache
 	for range 3 {
 		c := openCache(t, dir, &Options{Budget: limit, Warnf: t.Errorf})
-		c.contents.use.idle = 0
+		c.idle = 0
 		caches = append(caches, c)
 	}
 	srcs := make([]*fakeBlob, 6)

@@ -18,7 +18,7 @@ const logWait = 50 * time.Millisecond
 // the others notice. Each line is written whole, or lost. It is safe for
 // concurrent use.
 type Log struct {
-	c    *Cache
+	c    *directory
 	most int64 // bytes of each of the two files
 
 	mu   sync.Mutex
@@ -28,7 +28,7 @@ type Log struct {
 
 // OpenLog opens the log that programs keep in the directory. It and the one that
 // was put aside before have at most limit bytes together.
-func (c *Cache) OpenLog(limit int64) (*Log, error) {
+func (c *directory) OpenLog(limit int64) (*Log, error) {
 	// Where there are no locks some lines more can come to a file that is full.
 	l := &Log{c: c, most: limit * 15 / 32}
 	l.mu.Lock()

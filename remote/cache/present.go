@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // ErrAbsent: bytes of a blob are not on disk.
@@ -105,15 +102,4 @@ func (s *blobState) loadPresent(f *blobFile, k int64, buf []byte) []byte {
 	}
 	f.setSound(k, buf)
 	return buf
-}
-
-// HasContents reports whether the directory has any contents at all.
-func (c *Cache) HasContents() bool {
-	f, err := c.files.OpenDir(path.Join(contentsDir, string(digest.SHA256)), false)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	names, _ := f.Readdirnames(1)
-	return len(names) > 0
 }

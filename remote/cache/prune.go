@@ -29,7 +29,7 @@ type PruneResult struct {
 // fetch what they need again. What could not be removed stays, without an
 // error: see PruneResult.After. The error is that of a directory that cannot
 // be read, or that another process keeps to itself.
-func (c *Cache) Prune(opts PruneOptions) (PruneResult, error) {
+func (c *directory) Prune(opts PruneOptions) (PruneResult, error) {
 	var r PruneResult
 	if c.readOnly != nil {
 		return r, c.readOnly
@@ -40,7 +40,7 @@ func (c *Cache) Prune(opts PruneOptions) (PruneResult, error) {
 			return err
 		}
 		r.Before = inv.total
-		e := eviction{inv: inv, now: time.Now(), rule: rule{indexes: true}}
+		e := eviction{inv: inv, blobsOf: c.blobsOf, now: time.Now(), rule: rule{indexes: true}}
 		e.prune(opts)
 		r.Blobs, r.Indexes, r.Contents = e.blobs, e.indexes, e.contents
 		inv, err = c.budget.recount()

@@ -229,7 +229,7 @@ func TestImagesForgotten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		(&eviction{inv: inv}).run()
+		(&eviction{inv: inv, blobsOf: blobsOf}).run()
 		images, err := c.Images()
 		if err != nil || len(images) != tt.want || images[len(images)-1].Name != "here" && tt.want == 1 {
 			t.Errorf("after %v: %+v, %v", tt.ago, images, err)

@@ -17,7 +17,7 @@ import (
 // when nobody knows yet what its chunks are. Nobody sees them before Commit.
 // It is not safe for concurrent use.
 type Recording struct {
-	c      *Cache
+	c      *blobCache
 	digest digest.Digest
 	size   int64
 	f      *tempFile // nil once it is over, or there is no room, or the disk failed
@@ -33,7 +33,7 @@ type Recording struct {
 // without an error; see Recorded. It takes at most half of the budget, and
 // room from blobs last used before the recordings that it is one of: those of
 // one image, which do not remove each other's.
-func (c *Cache) Record(b remote.Blob) (*Recording, error) {
+func (c *blobCache) Record(b remote.Blob) (*Recording, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
@@ -78,7 +78,7 @@ func (r *Recording) Write(p []byte) (int, error) {
 	})
 	if stored {
 		r.c.count.recorded.Add(int64(len(p)))
-		r.c.count.temporary.Add(int64(len(p)))
+		r.c.temporaryBytes.Add(int64(len(p)))
 		r.temporary += int64(len(p))
 	}
 	return len(p), nil
@@ -161,7 +161,7 @@ func (r *Recording) Abort() {
 	}
 	r.f.Close()
 	r.f = nil
-	r.c.count.temporary.Add(-r.temporary)
+	r.c.temporaryBytes.Add(-r.temporary)
 	r.c.budget.endRecording(brought)
 }
 
@@ -171,7 +171,7 @@ func (r *Recording) Recorded() bool { return r.done }
 // Stored returns the blob d of size bytes as it lies on disk, if it is there
 // from end to end: for a pass that checks the digest of the whole, as nothing
 // else has checked these bytes. It must be closed.
-func (c *Cache) Stored(d digest.Digest, size int64) (*StoredBlob, bool) {
+func (c *blobCache) Stored(d digest.Digest, size int64) (*StoredBlob, bool) {
 	if d.Validate() != nil {
 		return nil, false
 	}

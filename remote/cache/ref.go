@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -14,6 +15,15 @@ import (
 // maxMeta bounds the files of references, manifests and configs.
 const maxMeta = 16 << 20
 
+// A metaCache is the manifests, configs and references of a cache directory. It is
+// safe for concurrent use.
+type metaCache struct {
+	*directory
+	count struct{ requests, fetched atomic.Int64 }
+}
+
+func newMetaCache(d *directory) *metaCache { return &metaCache{directory: d} }
+
 // A ref is what the cache remembers of a reference.
 // docs/cache-format.md, "References".
 type ref struct {
@@ -22,13 +32,13 @@ type ref struct {
 	Seen       time.Time          `json:"seen"`
 }
 
-func (c *Cache) refPath(name string) string {
+func (c *metaCache) refPath(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return path.Join(refsDir, hex.EncodeToString(sum[:])+".json")
 }
 
 // keptRef returns what name resolved to last.
-func (c *Cache) keptRef(name string) (ref, bool) {
+func (c *metaCache) keptRef(name string) (ref, bool) {
 	data, _, err := c.files.ReadFile(c.refPath(name), maxMeta)
 	if err != nil {
 		return ref{}, false
@@ -40,7 +50,7 @@ func (c *Cache) keptRef(name string) (ref, bool) {
 	return r, true
 }
 
-func (c *Cache) keepRef(name string, desc ocispec.Descriptor) {
+func (c *metaCache) keepRef(name string, desc ocispec.Descriptor) {
 	data, err := json.Marshal(ref{name, desc, time.Now().UTC().Truncate(time.Second)})
 	if err == nil {
 		c.keepFile(c.refPath(name), append(data, '\n'))
@@ -48,7 +58,7 @@ func (c *Cache) keepRef(name string, desc ocispec.Descriptor) {
 }
 
 // describe makes the descriptor of a manifest or image index on disk.
-func (c *Cache) describe(d digest.Digest) (ocispec.Descriptor, bool) {
+func (c *metaCache) describe(d digest.Digest) (ocispec.Descriptor, bool) {
 	data, ok := c.keptMeta(d)
 	if !ok {
 		return ocispec.Descriptor{}, false

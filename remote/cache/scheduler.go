@@ -135,7 +135,7 @@ func (t *scheduler) refused() { t.noRoom.Store(time.Now().Add(retryWrites).UnixN
 
 // takes reports whether what is fetched now can be expected to reach the
 // disk.
-func (c *Cache) takes() bool {
+func (c *blobCache) takes() bool {
 	return c.mayWrite() && time.Now().UnixNano() >= c.sched.noRoom.Load()
 }
 

@@ -31,7 +31,7 @@ type SourceOptions struct {
 // A source is a remote.Source that remembers.
 type source struct {
 	remote.Source
-	c    *Cache
+	c    *metaCache
 	opts SourceOptions
 }
 
@@ -45,7 +45,7 @@ var _ remote.Source = (*source)(nil)
 // with a warning. Blob is that of src: see Cache.Blob. Offline, or for a pinned
 // reference that is known, src is not asked; what would need it is
 // remote.ErrUnavailable, wrapped. Blobs on a local disk are read offline too.
-func (c *Cache) Source(src remote.Source, opts *SourceOptions) remote.Source {
+func (c *metaCache) Source(src remote.Source, opts *SourceOptions) remote.Source {
 	s := &source{Source: src, c: c}
 	if opts != nil {
 		s.opts = *opts
@@ -82,7 +82,7 @@ func (s *source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	if s.opts.Offline {
 		return ocispec.Descriptor{}, fmt.Errorf("%s: not in the cache, and the network is not to be used: %w", name, remote.ErrUnavailable)
 	}
-	s.c.count.metaRequests.Add(1)
+	s.c.count.requests.Add(1)
 	desc, err := s.Source.Resolve(ctx)
 	if err == nil {
 		s.c.keepRef(name, desc)
@@ -105,12 +105,12 @@ func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 	if s.opts.Offline {
 		return nil, fmt.Errorf("%s: %s: not in the cache, and the network is not to be used: %w", s.Name(), desc.Digest, remote.ErrUnavailable)
 	}
-	s.c.count.metaRequests.Add(1)
+	s.c.count.requests.Add(1)
 	data, err := s.Source.Fetch(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
-	s.c.count.metaFetched.Add(int64(len(data)))
+	s.c.count.fetched.Add(int64(len(data)))
 	if int64(len(data)) != desc.Size || desc.Digest.Algorithm().FromBytes(data) != desc.Digest {
 		return nil, fmt.Errorf("%s: %s: %w", s.Name(), desc.Digest, remote.ErrDigest)
 	}
@@ -145,7 +145,7 @@ func (b offlineBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 
 // keptMeta returns a manifest or config from disk. One that is not what its
 // name says is removed.
-func (c *Cache) keptMeta(d digest.Digest) ([]byte, bool) {
+func (c *metaCache) keptMeta(d digest.Digest) ([]byte, bool) {
 	name := c.path(metaDir, d)
 	data, st, err := c.files.ReadFile(name, maxMeta)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -157,14 +157,14 @@ func (c *Cache) keptMeta(d digest.Digest) ([]byte, bool) {
 		}
 		return data, true
 	}
-	c.count.badStored.Add(1)
+	c.badStored.Add(1)
 	if c.readOnly == nil {
 		_ = c.files.Remove(name)
 	}
 	return nil, false
 }
 
-func (c *Cache) keepMeta(d digest.Digest, data []byte) {
+func (c *metaCache) keepMeta(d digest.Digest, data []byte) {
 	if len(data) <= maxMeta {
 		c.keepFile(c.path(metaDir, d), data)
 	}

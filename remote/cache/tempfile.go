@@ -29,7 +29,7 @@ type TempOptions struct {
 // is open, though no walk of the directory sees them. It is gone with the
 // process. It is safe for concurrent use.
 type TempFile struct {
-	c    *Cache
+	c    *directory
 	f    *os.File
 	size int64 // 0: not known
 	rule func() rule
@@ -56,7 +56,7 @@ func (e *fullError) Is(target error) bool { return target == ErrFull }
 // directory cannot be written the file is in $TMPDIR, by default /var/tmp, and
 // counts for this Cache alone. The error wraps ErrFull if budget or disk cannot
 // take the file, fs.ErrClosed after Close; else it is the disk's.
-func (c *Cache) NewTempFile(opts *TempOptions) (*TempFile, error) {
+func (c *directory) NewTempFile(opts *TempOptions) (*TempFile, error) {
 	if opts == nil {
 		opts = &TempOptions{}
 	}
@@ -74,20 +74,14 @@ func (c *Cache) NewTempFile(opts *TempOptions) (*TempFile, error) {
 	began := rule{before: stamp(), copies: true}
 	t.rule = func() rule { return began }
 	if opts.Copy {
-		t.rule = c.contents.use.rule
+		t.rule = c.copyRule
 	}
 	return t, nil
 }
 
-func (c *Cache) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
-}
-
 // createTemp creates a file without a name where there is room for size bytes,
 // and reports whether that is not in the directory.
-func (c *Cache) createTemp(size int64) (f *os.File, elsewhere bool, err error) {
+func (c *directory) createTemp(size int64) (f *os.File, elsewhere bool, err error) {
 	err = c.readOnly
 	if err == nil {
 		f, err = c.createInside(size)
@@ -104,7 +98,7 @@ func (c *Cache) createTemp(size int64) (f *os.File, elsewhere bool, err error) {
 
 // createInside creates a file without a name in the directory, if its disk looks
 // as if it would take size bytes.
-func (c *Cache) createInside(size int64) (*os.File, error) {
+func (c *directory) createInside(size int64) (*os.File, error) {
 	if st, err := c.files.Statfs(); err == nil && !nameless.Fits(&st, size) {
 		return nil, &fs.PathError{Op: "write to", Path: c.dir, Err: unix.ENOSPC}
 	}
@@ -160,7 +154,7 @@ func (t *TempFile) reserve(end int64) error {
 		t.room += more
 	}
 	if end > t.end {
-		t.c.count.temporary.Add(end - t.end)
+		t.c.temporaryBytes.Add(end - t.end)
 		t.end = end
 	}
 	return nil
@@ -199,7 +193,7 @@ func (t *TempFile) shrink(size int64) {
 		t.c.budget.giveBack(back, t.elsewhere)
 	}
 	if size < t.end {
-		t.c.count.temporary.Add(size - t.end)
+		t.c.temporaryBytes.Add(size - t.end)
 		t.end = size
 	}
 }

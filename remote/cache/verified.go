@@ -90,7 +90,7 @@ func parseMark(data []byte) (m mark, ok bool) {
 }
 
 // mark returns what is known of a blob; VerifiedNot if there is no mark.
-func (c *Cache) mark(d digest.Digest) mark {
+func (c *blobCache) mark(d digest.Digest) mark {
 	if d.Validate() != nil {
 		return mark{}
 	}
@@ -103,12 +103,12 @@ func (c *Cache) mark(d digest.Digest) mark {
 }
 
 // Verification returns what is known of a blob.
-func (c *Cache) Verification(d digest.Digest) Verification { return c.mark(d).Verification }
+func (c *blobCache) Verification(d digest.Digest) Verification { return c.mark(d).Verification }
 
 // CheckChunks returns an error if a blob of size bytes cannot be read by these
 // chunks: they do not fit it, or it is known that they are not its own, since all
 // of them were right by their sums once, and the whole was not the blob.
-func (c *Cache) CheckChunks(d digest.Digest, size int64, chunks Chunks) error {
+func (c *blobCache) CheckChunks(d digest.Digest, size int64, chunks Chunks) error {
 	if _, err := chunks.layout(d, size); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (c *Cache) CheckChunks(d digest.Digest, size int64, chunks Chunks) error {
 // known already. That an index lied is forgotten only when the whole blob has
 // been checked, for then there is another index. VerifiedNot and VerifiedWrong
 // change nothing.
-func (c *Cache) SetVerification(d digest.Digest, v Verification) {
+func (c *blobCache) SetVerification(d digest.Digest, v Verification) {
 	if v <= VerifiedNot || v > VerifiedWhole || d.Validate() != nil {
 		return
 	}
@@ -139,7 +139,7 @@ func (c *Cache) SetVerification(d digest.Digest, v Verification) {
 
 // SetVerifiedWhole notes that a blob was read whole, had its digest, and has these
 // chunks.
-func (c *Cache) SetVerifiedWhole(d digest.Digest, chunks Chunks) {
+func (c *blobCache) SetVerifiedWhole(d digest.Digest, chunks Chunks) {
 	if d.Validate() != nil {
 		return
 	}
@@ -170,7 +170,7 @@ func (b *Blob) Verification() Verification {
 
 // setMark writes a mark in place of an old one that may be replaced. Nobody
 // else does so meanwhile.
-func (c *Cache) setMark(d digest.Digest, m mark, mayReplace func(old mark) bool) {
+func (c *blobCache) setMark(d digest.Digest, m mark, mayReplace func(old mark) bool) {
 	if !mayReplace(c.mark(d)) || !c.mayWrite() {
 		return
 	}
@@ -207,7 +207,7 @@ func lockDir(d *beneath.Dir, name string) (unlock func(), err error) {
 }
 
 // statesOf returns the blobStates of a blob: one for each table of chunks.
-func (c *Cache) statesOf(d digest.Digest) []*blobState {
+func (c *blobCache) statesOf(d digest.Digest) []*blobState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var stores []*blobState

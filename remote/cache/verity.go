@@ -20,7 +20,7 @@ const verityBlock = 4096
 
 // protectContent makes a content that has been written one that stays as it is,
 // as far as the file system goes. That it has no means is no error.
-func (c *Cache) protectContent(ctx context.Context, x *Content) error {
+func (c *fileCache) protectContent(ctx context.Context, x *Content) error {
 	on := false
 	if x.size > 0 && takesVerity(x.f) {
 		err := c.putContent(verityRoom(x.size), func() error {

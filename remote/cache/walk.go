@@ -109,14 +109,14 @@ func (w *walker) other(name string, bytes int64, why string) {
 
 // Usage returns how many bytes everything below the directory takes on disk,
 // as du counts.
-func (c *Cache) Usage() (int64, error) {
+func (c *directory) Usage() (int64, error) {
 	inv, err := walk(c.files)
 	return inv.total, err
 }
 
 // Others returns what lies in the directory and is none of the cache's, or
 // cannot be got at: it counts for Usage, and is left alone.
-func (c *Cache) Others() ([]Other, error) {
+func (c *directory) Others() ([]Other, error) {
 	inv, err := walk(c.files)
 	return inv.others, err
 }

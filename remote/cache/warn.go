@@ -12,16 +12,16 @@ import (
 )
 
 // mayWrite reports whether the disk is worth trying.
-func (c *Cache) mayWrite() bool {
+func (c *directory) mayWrite() bool {
 	return c.readOnly == nil && time.Now().UnixNano() >= c.noWrites.Load()
 }
 
 // mayKeep is mayWrite for what has to be fetched again where it is not kept:
 // that the directory is read-only is said then.
-func (c *Cache) mayKeep() bool { return !c.saysReadOnly() && c.mayWrite() }
+func (c *directory) mayKeep() bool { return !c.saysReadOnly() && c.mayWrite() }
 
 // saysReadOnly reports whether the directory is read-only, and says so once.
-func (c *Cache) saysReadOnly() bool {
+func (c *directory) saysReadOnly() bool {
 	if c.readOnly != nil && c.warned.CompareAndSwap(false, true) {
 		c.warnf("%v; what cannot be stored is fetched each time it is read", c.readOnly)
 	}
@@ -30,7 +30,7 @@ func (c *Cache) saysReadOnly() bool {
 
 // diskFailed notes that the disk refused something: nothing is written for a
 // while, and the first time says so.
-func (c *Cache) diskFailed(err error) {
+func (c *directory) diskFailed(err error) {
 	if isRefused(err) {
 		return // it is about one file, and has been told
 	}
@@ -41,7 +41,7 @@ func (c *Cache) diskFailed(err error) {
 // WarnDisk warns that the disk did not take what somebody else writes below the
 // directory, or the budget had no room for it, unless the same has been said
 // already.
-func (c *Cache) WarnDisk(err error) {
+func (c *directory) WarnDisk(err error) {
 	var full *fullError
 	switch {
 	case errors.Is(err, fs.ErrClosed): // the Cache is
@@ -55,14 +55,14 @@ func (c *Cache) WarnDisk(err error) {
 }
 
 // refused warns of the first thing in the directory that cannot be used.
-func (c *Cache) refused(e *beneath.RefusedError) {
+func (c *directory) refused(e *beneath.RefusedError) {
 	if !c.warnedOf.CompareAndSwap(false, true) {
 		return
 	}
 	c.warnf("cache directory %s: %s; it counts as missing%s", c.dir, c.complaint(e), c.remedy(e))
 }
 
-func (c *Cache) complaint(e *beneath.RefusedError) string {
+func (c *directory) complaint(e *beneath.RefusedError) string {
 	what := strings.TrimPrefix(strings.TrimPrefix(e.Path, c.dir), "/")
 	if what == "" {
 		what = "it"
@@ -74,7 +74,7 @@ func (c *Cache) complaint(e *beneath.RefusedError) string {
 }
 
 // remedy says what can be done, if something can.
-func (c *Cache) remedy(e *beneath.RefusedError) string {
+func (c *directory) remedy(e *beneath.RefusedError) string {
 	mine := e.Owned && int64(e.UID) == int64(os.Geteuid())
 	switch foreign := errors.Is(e.Err, beneath.ErrForeign); {
 	case c.readOnly != nil || !e.Owned:
@@ -89,7 +89,7 @@ func (c *Cache) remedy(e *beneath.RefusedError) string {
 }
 
 // warnOthers warns of what takes room that is lacking, and is not ours to remove.
-func (c *Cache) warnOthers(others []Other, lacking int64) {
+func (c *directory) warnOthers(others []Other, lacking int64) {
 	sum := int64(0)
 	for _, o := range others {
 		sum += o.Bytes
@@ -109,7 +109,7 @@ func (c *Cache) warnOthers(others []Other, lacking int64) {
 }
 
 // warnLocks warns of a file system without locks.
-func (c *Cache) warnLocks() {
+func (c *directory) warnLocks() {
 	if c.warnedLocks.CompareAndSwap(false, true) {
 		c.warnf("cache directory %s: its file system has no file locks: what is read from it is checked each time, and layers are removed whole to make room; a directory on a local disk does better", c.dir)
 	}

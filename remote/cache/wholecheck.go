@@ -167,7 +167,7 @@ func (s *blobState) readChunks(ctx context.Context, file *blobFile, h hash.Hash,
 
 // condemnIndex makes sure that nobody gets anything of a blob again by the chunks
 // of s: each was right, and all of them together were not the blob.
-func (c *Cache) condemnIndex(s *blobState) {
+func (c *blobCache) condemnIndex(s *blobState) {
 	for _, other := range c.statesOf(s.digest) {
 		if other.sums == s.sums {
 			other.whole.indexWrong.Store(true)
@@ -181,7 +181,7 @@ func (c *Cache) condemnIndex(s *blobState) {
 
 // RemoveBlob removes what the directory has of a blob, whose digest must be
 // valid. Who reads it goes on, and fetches it again.
-func (c *Cache) RemoveBlob(d digest.Digest) {
+func (c *blobCache) RemoveBlob(d digest.Digest) {
 	name := c.path(blobsDir, d)
 	f, err := c.files.OpenFile(name, os.O_RDWR)
 	if err != nil || c.readOnly != nil {

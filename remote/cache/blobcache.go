@@ -1,0 +1,77 @@
+package cache
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const defaultMaxRequest = 4 << 20
+
+// A blobCache is the blobs of a cache directory. It is safe for concurrent use.
+type blobCache struct {
+	*directory
+	maxRequest int64
+	count      counters
+	sched      scheduler
+
+	mu     sync.Mutex
+	states map[blobKey]*blobState
+	closed bool
+}
+
+type counters struct {
+	requests, fetched, recorded, hitBytes, badFetched atomic.Int64
+}
+
+func newBlobCache(d *directory, maxRequest int64) *blobCache {
+	c := &blobCache{directory: d, maxRequest: maxRequest, states: map[blobKey]*blobState{}}
+	if c.maxRequest <= 0 {
+		c.maxRequest = defaultMaxRequest
+	}
+	return c
+}
+
+// Line returns what has been measured of the way to the sources, all of them
+// taken together. Sizes of requests go by it.
+func (c *blobCache) Line() LineStats { return c.sched.line.stats() }
+
+// shut ends all fetches and lets no new one begin. It returns the blobs, whose
+// files are to be closed when all have ended.
+func (c *blobCache) shut() map[blobKey]*blobState {
+	c.mu.Lock()
+	c.closed = true
+	states := c.states
+	c.states = nil
+	c.mu.Unlock()
+	for _, s := range states {
+		s.shut()
+	}
+	return states
+}
+
+// openBlob is openBlobFile for the blob d; a file is made only if budget and
+// disk take it.
+func (c *blobCache) openBlob(d digest.Digest, l layout, create bool) (*blobFile, error) {
+	name, how := c.path(blobsDir, d), blobUse
+	if c.readOnly != nil {
+		how = blobRead
+	}
+	f, err := openBlobFile(c.files, name, l, how)
+	if err == nil && f.unsure && how != blobRead {
+		c.warnLocks()
+	}
+	if !create || !errors.Is(err, errNoFile) {
+		return f, err
+	}
+	made, err := c.within(fileRoom(footerSize), rule{often: true}, func() (err error) {
+		f, err = openBlobFile(c.files, name, l, blobMake)
+		return err
+	})
+	if !made && err == nil {
+		err = errNoFile
+	}
+	return f, err
+}

@@ -1,0 +1,175 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/remote/beneath"
+)
+
+const (
+	// retryWrites is how long the disk is left alone after it refused a
+	// write.
+	retryWrites = 30 * time.Second
+	// keptIdle is how long a chunk, or a kept file, was not used that goes to
+	// make room for a kept file. A kept file is a copy: it must not cost what
+	// others are about to read, and kept files that do not all fit must not
+	// replace each other over and over.
+	keptIdle = time.Hour
+)
+
+// directoryOptions configure a directory.
+type directoryOptions struct {
+	Budget int64                            // see Options of package cache
+	Warnf  func(format string, args ...any) // nil drops warnings
+	// BlobsOf returns which blobs the record of an image is about.
+	BlobsOf func(record []byte) []digest.Digest
+}
+
+// A directory is an open cache directory: what all kinds of files in it have in
+// common. It is safe for concurrent use.
+type directory struct {
+	dir      string // its path, for messages
+	files    *beneath.Dir
+	readOnly error       // why nothing is written; nil if it is
+	unmarked atomic.Bool // the directory has no version yet: the disk was full
+	warnf    func(format string, args ...any)
+	blobsOf  func(record []byte) []digest.Digest
+	budget   *budget
+	idle     time.Duration // see keptIdle
+
+	// badStored counts what was wrong on disk, temporaryBytes what is in
+	// temporary files now.
+	badStored, temporaryBytes atomic.Int64
+
+	warned     atomic.Bool // that the disk does not take something
+	warnedRoom atomic.Bool // that the budget has no room for a temporary file
+	warnedOf   atomic.Bool // of what cannot be used
+
+	warnedOthers atomic.Bool // of what is not ours and takes room
+	warnedLocks  atomic.Bool // that there are no locks
+	retryWrites  time.Duration
+	noWrites     atomic.Int64 // until this time, Unix nanoseconds
+
+	flying  sync.WaitGroup // what goes on in the directory
+	closing chan struct{}  // closed when the directory is about to be
+	mu      sync.Mutex
+	closed  bool
+}
+
+// openDirectory opens a cache directory, and sweeps it.
+func openDirectory(dir string, opts directoryOptions) (*directory, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cache directory %s: %w", dir, err)
+	}
+	c := &directory{dir: dir, warnf: opts.Warnf, blobsOf: opts.BlobsOf, retryWrites: retryWrites, idle: keptIdle, closing: make(chan struct{})}
+	if c.warnf == nil {
+		c.warnf = func(string, ...any) {}
+	}
+	var made error
+	c.files, c.readOnly, made = openDir(dir, &beneath.Options{Again: c.openAgain, Refused: c.refused})
+	if made != nil && !isFull(made) {
+		return nil, made
+	}
+	c.unmarked.Store(made != nil)
+	if c.readOnly == nil {
+		sweep(c.files)
+	}
+	limit := opts.Budget
+	if limit == DefaultBudget {
+		limit = c.defaultBudget()
+	}
+	c.budget = newBudget(c, limit)
+	if made != nil {
+		// Whatever is written later makes the directories that it needs.
+		c.diskFailed(errors.Unwrap(made))
+	}
+	return c, nil
+}
+
+// openAgain opens the directory again that was removed while it was in use.
+func (c *directory) openAgain() (*os.File, error) {
+	d, readOnly, err := openDir(c.dir, nil)
+	if d == nil {
+		return nil, err
+	}
+	if readOnly != nil {
+		return nil, errors.Join(readOnly, d.Close())
+	}
+	c.unmarked.Store(err != nil)
+	if f := d.Detach(); f != nil {
+		return f, nil
+	}
+	return nil, err // the disk is full
+}
+
+// Indexes returns where the layer indexes lie, which this package counts and
+// removes, and does not read or write.
+func (c *directory) Indexes() *beneath.Dir { return c.files.Sub(indexesDir) }
+
+// ReadOnly returns why nothing is written to the directory: nil if it is.
+func (c *directory) ReadOnly() error { return c.readOnly }
+
+// Dir returns the absolute path of the cache directory.
+func (c *directory) Dir() string { return c.dir }
+
+// path returns the name that the content of digest d has in one of the
+// directories by digest. d must be valid: it becomes a part of the name.
+func (c *directory) path(dir string, d digest.Digest) string {
+	return path.Join(dir, d.Algorithm().String(), d.Encoded())
+}
+
+// begin counts something that goes on in the directory until c.flying.Done, and
+// reports whether it may: the directory is not closed.
+func (c *directory) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.flying.Add(1)
+	return true
+}
+
+func (c *directory) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// interrupted returns why what goes on in the directory is to end, if it is.
+func (c *directory) interrupted(ctx context.Context) error {
+	select {
+	case <-c.closing:
+		return fs.ErrClosed
+	default:
+		return ctx.Err()
+	}
+}
+
+// shut lets nothing new begin.
+func (c *directory) shut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		close(c.closing)
+	}
+	c.closed = true
+}
+
+// close gives everything back, once nothing goes on any more.
+func (c *directory) close() error {
+	c.budget.close()
+	return c.files.Close()
+}
