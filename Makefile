@@ -3,7 +3,7 @@
 
 GO ?= go
 # ./... leaves out testdata, which holds Go packages too.
-PACKAGES = ./... ./testdata/labimage ./testdata/demo ./testdata/benchkit ./testdata/netbench ./testdata/fusebench ./testdata/hostile
+PACKAGES = ./... ./testdata/labimage ./testdata/demo ./testdata/hostile ./testdata/bench/...
 FUZZTIME ?= 60s
 
 .PHONY: all build check test nightly hostile fuzz bench demo setup clean
@@ -48,15 +48,14 @@ hostile: setup
 fuzz:
 	@GO=$(GO) .ci/fuzz $(FUZZTIME) $(PACKAGES)
 
-# The table of docs/performance.md, with the lab's images if CORPORA says where
-# they are, and then the packages' own benchmarks. BENCHFLAGS=-pull compares
-# with podman pull too, which takes minutes.
+# The tables of docs/performance.md, with the lab's images if CORPORA says where
+# they are, and then the packages' own benchmarks. BENCHFLAGS are for all groups;
+# -pull compares with podman pull too, which takes minutes.
 bench: setup build
-	@.ci/setup gcc libdeflate-tools isal zlib1g-dev fuse3 skopeo docker-registry zstd
-	$(GO) run ./layerindex/internal/indexbench $(BENCHFLAGS)
-	$(GO) run ./testdata/netbench $(NETBENCHFLAGS) bin/imgfs
-	@.ci/setup squashfuse squashfs-tools erofs-utils bindfs e2fsprogs mount util-linux gzip findutils
-	$(GO) run ./testdata/fusebench $(FUSEBENCHFLAGS) bin/imgfs
+	@.ci/setup gcc libdeflate-tools isal zlib1g-dev fuse3 skopeo docker-registry zstd squashfuse squashfs-tools erofs-utils bindfs e2fsprogs mount util-linux gzip findutils
+	$(GO) run ./testdata/bench index $(BENCHFLAGS)
+	$(GO) run ./testdata/bench net $(NETBENCHFLAGS) bin/imgfs
+	$(GO) run ./testdata/bench fuse $(FUSEBENCHFLAGS) bin/imgfs
 	$(GO) test -run '^$$' -bench . -timeout 60m $(PACKAGES)
 
 demo: build

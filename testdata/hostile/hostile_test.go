@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/imgfs/imgfs/testdata/benchkit"
+	"github.com/imgfs/imgfs/testdata/bench/figures"
 )
 
 // A scale is how big the attacks are, and what imgfs may take.
@@ -108,14 +108,14 @@ type report struct {
 
 func newReport(j *jail) *report {
 	r := &report{j: j}
-	benchkit.WriteHead(&r.table, "attack", "of", "ends with", "peak MB", "CPU s", "disk MB", "ms to end")
+	figures.WriteHead(&r.table, "attack", "of", "ends with", "peak MB", "CPU s", "disk MB", "ms to end")
 	return r
 }
 
 func (r *report) add(v *verdict, of string) {
 	mb := func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/1e6) }
 	u := v.most
-	benchkit.WriteRow(&r.table, v.attack.Name, of, v.ends, mb(u.memory), fmt.Sprintf("%.1f", u.cpu.Seconds()), mb(u.disk), fmt.Sprint(u.ending.Milliseconds()))
+	figures.WriteRow(&r.table, v.attack.Name, of, v.ends, mb(u.memory), fmt.Sprintf("%.1f", u.cpu.Seconds()), mb(u.disk), fmt.Sprint(u.ending.Milliseconds()))
 }
 
 func (r *report) print(t *testing.T) {

@@ -7,7 +7,9 @@
 package labimage
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"hash"
@@ -17,7 +19,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,13 +37,26 @@ type Layer func(a *Archive) error
 // machine's platform, with gzip layers, the base first, and returns what
 // index.json says of it. An image that was there before is no longer listed.
 func Write(dir string, layers ...Layer) (ocispec.Descriptor, error) {
-	if err := os.MkdirAll(filepath.Join(dir, ocispec.ImageBlobsDir, "sha256"), 0o755); err != nil {
+	return write(dir, defaultGzip, layers)
+}
+
+// WriteAs makes dir such a layout with layers in another compression, and
+// opens it.
+func WriteAs(dir string, c Compression, layers ...Layer) (*Image, error) {
+	if _, err := write(dir, c, layers); err != nil {
+		return nil, err
+	}
+	return Open(dir)
+}
+
+func write(dir string, c Compression, layers []Layer) (ocispec.Descriptor, error) {
+	if err := makeBlobs(dir); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	manifest := newManifest()
 	config := newConfig()
 	for _, l := range layers {
-		desc, diffID, err := writeLayer(dir, l)
+		desc, diffID, err := writeLayer(dir, c, l)
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
@@ -54,6 +68,20 @@ func Write(dir string, layers ...Layer) (ocispec.Descriptor, error) {
 	if manifest.Config, err = writeJSON(dir, ocispec.MediaTypeImageConfig, config); err != nil {
 		return ocispec.Descriptor{}, err
 	}
+	return writeManifest(dir, manifest)
+}
+
+// makeBlobs makes the directory of a layout's blobs.
+func makeBlobs(dir string) error {
+	return os.MkdirAll(filepath.Join(dir, ocispec.ImageBlobsDir, "sha256"), 0o755)
+}
+
+func newManifest() ocispec.Manifest {
+	return ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+}
+
+// writeManifest makes a layout's image the one of a manifest.
+func writeManifest(dir string, manifest ocispec.Manifest) (ocispec.Descriptor, error) {
 	desc, err := writeJSON(dir, ocispec.MediaTypeImageManifest, manifest)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -109,18 +137,12 @@ func writeJSON(dir, mediaType string, v any) (ocispec.Descriptor, error) {
 }
 
 // writeLayer writes a layer's blob and returns its diff ID as well.
-func writeLayer(dir string, l Layer) (ocispec.Descriptor, digest.Digest, error) {
+func writeLayer(dir string, c Compression, l Layer) (ocispec.Descriptor, digest.Digest, error) {
 	diff := sha256.New()
-	desc, err := writeBlob(dir, ocispec.MediaTypeImageLayerGzip, func(w io.Writer) error {
-		z := gzip.NewWriter(w)
-		a := newArchive(io.MultiWriter(z, diff))
-		if err := l(a); err != nil {
-			return err
-		}
-		if err := a.Close(); err != nil {
-			return err
-		}
-		return z.Close()
+	desc, err := c.write(dir, func(z io.Writer) error {
+		buf := bufio.NewWriterSize(io.MultiWriter(z, diff), 256<<10)
+		a := newArchive(buf)
+		return cmp.Or(l(a), a.Close(), buf.Flush())
 	})
 	return desc, digest.NewDigest(digest.SHA256, diff), err
 }

@@ -1,0 +1,207 @@
+package index
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	imagefs "github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/imgfs/imgfs/remote/ocilayout"
+	"github.com/imgfs/imgfs/testdata/labimage"
+)
+
+// loadCommand makes this program load an image and tell what that took:
+// bench index load CACHE LAYOUT. It is run so in a process of its own.
+const loadCommand = "load"
+
+// loaded is what loading an image took.
+type loaded struct {
+	Seconds float64 `json:"seconds"`
+	Heap    int64   `json:"heap"` // bytes in use because of it, after a collection
+	Inodes  int     `json:"inodes"`
+}
+
+// The image of a million entries.
+const (
+	millionLayers = 10
+	layerEntries  = 100_000
+)
+
+// load measures loading the lab's node image, and one of a million entries.
+func (b *bench) load() error {
+	if b.node() == "" {
+		b.add(figure{Name: "node: time", Unit: "ms", Missing: "CORPORA is not set", WantMost: 120})
+		b.add(figure{Name: "node: heap", Unit: "MB", Missing: "CORPORA is not set", WantMost: 25})
+	} else if err := b.loadImage("node", b.node(), 120, 25); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	var layers []labimage.Layer
+	for i := range millionLayers {
+		layers = append(layers, labimage.Many(i, layerEntries))
+	}
+	b.logf("making an image of a million entries")
+	million := filepath.Join(b.dir, "million")
+	if _, err := labimage.WriteAs(million, labimage.FastGzip, layers...); err != nil {
+		return err
+	}
+	if err := b.loadImage("a million entries", million, 1000, 150); err != nil {
+		return fmt.Errorf("a million entries: %w", err)
+	}
+	return nil
+}
+
+// loadImage makes the indexes of an image, and measures loading them.
+func (b *bench) loadImage(name, layout string, wantMs, wantMB float64) error {
+	disk := filepath.Join(b.dir, "load")
+	defer os.RemoveAll(disk)
+	b.logf("indexing %s", name)
+	entries, err := indexInto(b.ctx, disk, layout)
+	if err != nil {
+		return err
+	}
+	var results []loaded
+	for range b.runs {
+		r, err := b.loadCold(disk, layout)
+		if err != nil {
+			return err
+		}
+		results = append(results, r)
+	}
+	label := fmt.Sprintf("%s (%d entries, %d inodes)", name, entries, results[0].Inodes)
+	b.add(figure{Name: label + ": time", Unit: "ms", Ours: median(results, func(r loaded) float64 { return r.Seconds * 1e3 }), WantMost: wantMs})
+	b.add(figure{Name: label + ": heap", Unit: "MB", Ours: median(results, func(r loaded) float64 { return float64(r.Heap) / 1e6 }), WantMost: wantMB})
+	return nil
+}
+
+// loadCold loads an image in a new process, when its indexes have left the
+// page cache (except where the file system has no other place for them).
+func (b *bench) loadCold(disk, layout string) (loaded, error) {
+	var r loaded
+	if err := dropPages(filepath.Join(disk, "indexes")); err != nil {
+		return r, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return r, err
+	}
+	cmd := exec.CommandContext(b.ctx, program, "index", loadCommand, disk, layout)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return r, fmt.Errorf("bench index load: %w", err)
+	}
+	return r, json.Unmarshal(out, &r)
+}
+
+// dropPages has the kernel forget the content of all files below dir.
+func dropPages(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	})
+}
+
+// indexInto fills a cache directory with the indexes of an image, and returns
+// how many entries those have.
+func indexInto(ctx context.Context, dir, layout string) (int, error) {
+	entries := 0
+	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
+		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: disk})
+		for _, l := range opened {
+			entries += l.Index.NumEntries()
+			err = errors.Join(err, l.Index.Close())
+		}
+		return err
+	})
+	return entries, err
+}
+
+// withImage opens an image and a cache directory.
+func withImage(ctx context.Context, dir, layout string, do func(*remote.Image, *cache.Cache) error) error {
+	src, err := ocilayout.Open(layout, "")
+	if err != nil {
+		return err
+	}
+	img, err := remote.Open(ctx, src, "")
+	if err != nil {
+		return err
+	}
+	disk, err := cache.Open(dir, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(img, disk), disk.Close())
+}
+
+// runLoad is loadCommand.
+func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) != 2 {
+		fmt.Fprintln(stderr, "usage: bench index load CACHE LAYOUT")
+		return 2
+	}
+	r, err := loadOnce(ctx, args[0], args[1])
+	if err == nil {
+		err = json.NewEncoder(stdout).Encode(r)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "bench index load:", err)
+		return 1
+	}
+	return 0
+}
+
+// loadOnce loads and merges an image whose layers have been indexed.
+func loadOnce(ctx context.Context, dir, layout string) (loaded, error) {
+	var r loaded
+	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
+		before, begun := heapInUse(), time.Now()
+		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: disk})
+		if err != nil {
+			return err
+		}
+		tree, err := imagefs.MergeLayers(ctx, opened)
+		if err != nil {
+			return err
+		}
+		r.Seconds = time.Since(begun).Seconds()
+		r.Heap = heapInUse() - before
+		r.Inodes = tree.Len()
+		runtime.KeepAlive(tree)
+		for _, l := range opened {
+			if l.Built {
+				return fmt.Errorf("%w: it was made again", indexes.ErrNone)
+			}
+			err = errors.Join(err, l.Index.Close())
+		}
+		return err
+	})
+	return r, err
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

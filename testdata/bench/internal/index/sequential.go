@@ -1,0 +1,100 @@
+package index
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/bench/peers"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// requestSize is what the kernel asks of FUSE when it reads ahead.
+const requestSize = 128 << 10
+
+// sequential compares reading all of a layer through a Reader, by one and by
+// two goroutines, with gzip -dc.
+func (b *bench) sequential() error {
+	for _, in := range b.inputs {
+		b.logf("reading all of %s", in.Name)
+		if err := b.sequentialOne(in); err != nil {
+			return fmt.Errorf("%s: %w", in.Name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) sequentialOne(in *input) error {
+	if err := b.checkSequential(in); err != nil {
+		return err
+	}
+	read := func(parts int) func() error {
+		return func() error { return b.readParts(in, parts, io.Discard) }
+	}
+	tasks := []task{{name: "one reader", run: read(1)}, {name: "two readers", run: read(2)}}
+	missing := peers.GNU.Missing()
+	if missing == "" {
+		tasks = append(tasks, task{name: peers.GNU.Name, run: func() error { return peers.GNU.Decode(b.ctx, in.Path, io.Discard) }})
+	}
+	samples, err := inTurns(b.ctx, min(b.runs, 3), tasks)
+	if err != nil {
+		return err
+	}
+	for i, label := range []string{"one reader", "two readers, a half each"} {
+		f := figure{Name: in.Name + ": " + label, Unit: "s", Ours: samples[i].wall.Seconds(), Peer: "gzip -dc", Missing: missing}
+		if missing == "" {
+			f.PeerValue = samples[2].wall.Seconds()
+		}
+		b.add(f)
+	}
+	return nil
+}
+
+// checkSequential compares what a Reader gives with the diff_id.
+func (b *bench) checkSequential(in *input) error {
+	h := sha256.New()
+	if err := b.readParts(in, 1, h); err != nil {
+		return err
+	}
+	if got := digest.NewDigest(digest.SHA256, h); got != in.DiffID {
+		return fmt.Errorf("the reader gives %s, not %s", got, in.DiffID)
+	}
+	return nil
+}
+
+// readParts reads a layer in equal parts, all at the same time, and writes
+// what it reads to w.
+func (b *bench) readParts(in *input, parts int, w io.Writer) error {
+	blob, err := in.open()
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	r := layerindex.NewReader(in.index, blob, nil)
+	group, ctx := errgroup.WithContext(b.ctx)
+	for i := range int64(parts) {
+		group.Go(func() error {
+			return readAll(ctx, r, i*r.Size()/int64(parts), (i+1)*r.Size()/int64(parts), w)
+		})
+	}
+	return errors.Join(group.Wait(), r.Close())
+}
+
+func readAll(ctx context.Context, r *layerindex.Reader, off, end int64, w io.Writer) error {
+	buf := make([]byte, requestSize)
+	for off < end {
+		n, err := r.ReadAt(ctx, buf[:min(requestSize, end-off)], off)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}

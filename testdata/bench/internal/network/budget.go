@@ -1,0 +1,172 @@
+package network
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/imgfs/imgfs/testdata/labimage"
+)
+
+const (
+	budgetProcesses = 2
+	samplePeriod    = 100 * time.Millisecond
+)
+
+// A filling is an image of made content, and what its files must be.
+type filling struct {
+	image
+	sums map[string]string // by name
+}
+
+// budget reads more images than fit through a cache with a budget, two at a
+// time, and looks at the directory meanwhile.
+func (b *bench) budget() error {
+	name := fmt.Sprintf("%d images through `--cache-size %d`: du of the cache directory", b.images, b.cacheSize)
+	if ok, err := b.has("--cache-size"); err != nil || !ok {
+		b.missing(name, "this imgfs has no --cache-size", float64(b.cacheSize)/1e6, "MB")
+		return err
+	}
+	images, err := b.fillings()
+	if err != nil {
+		return err
+	}
+	var total int64
+	todo := make(chan *filling, len(images))
+	for _, f := range images {
+		total += f.Size()
+		todo <- f
+	}
+	close(todo)
+	cache := filepath.Join(b.dir, "budget")
+	if err := os.Mkdir(cache, 0o700); err != nil {
+		return err
+	}
+	disk := sample(b.ctx, cache, samplePeriod)
+	err = eachOf(b.ctx, budgetProcesses, todo, func(ctx context.Context, f *filling) error { return b.fillWith(ctx, cache, f) })
+	if e := disk.end(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	after, err := diskUsage(cache)
+	if err != nil {
+		return err
+	}
+	chunk, err := chunkSize(cache)
+	if err != nil {
+		return err
+	}
+	b.want(name, float64(disk.most)/1e6, float64(b.cacheSize+budgetProcesses*chunk)/1e6, "MB",
+		fmt.Sprintf("the most of %d samples in %.1f s, %s at the end; %d processes at a time, %s of blobs in all; every file had the right SHA-256",
+			disk.samples, disk.took.Seconds(), megabytes(after), budgetProcesses, megabytes(total)))
+	return nil
+}
+
+// fillWith mounts an image, reads all of it, and checks what it reads.
+func (b *bench) fillWith(ctx context.Context, cache string, f *filling) error {
+	return b.with(ctx, cache, b.near(&f.image), []string{"--cache-size", fmt.Sprint(b.cacheSize)}, func(m *mount) error {
+		out, err := b.output(ctx, "find", m.dir, "-type", "f", "-exec", "sha256sum", "{}", "+")
+		if err != nil {
+			return err
+		}
+		return f.check(out, m.dir)
+	})
+}
+
+// check compares what sha256sum printed of a mount with what the files are.
+func (f *filling) check(printed, dir string) error {
+	n := 0
+	for l := range strings.Lines(printed) {
+		sum, path, _ := strings.Cut(strings.TrimSuffix(l, "\n"), "  ")
+		if want := f.sums[strings.TrimPrefix(path, dir+"/")]; sum != want {
+			return fmt.Errorf("%s: %s has SHA-256 %s, want %q", f.name, path, sum, want)
+		}
+		n++
+	}
+	if n != len(f.sums) {
+		return fmt.Errorf("%s has %d files, want %d", f.name, n, len(f.sums))
+	}
+	return nil
+}
+
+// fillings makes the images and puts them into the registry.
+func (b *bench) fillings() ([]*filling, error) {
+	var all []*filling
+	for i := range b.images {
+		f := &filling{sums: map[string]string{}}
+		layout := filepath.Join(b.dir, "filling")
+		if _, err := labimage.Write(layout, f.layer(uint64(2*i), b.sizeOf(i)/2), f.layer(uint64(2*i+1), b.sizeOf(i)/2)); err != nil {
+			return nil, err
+		}
+		img, err := openImage(fmt.Sprintf("made/filling%d:latest", i), "", layout)
+		if err != nil {
+			return nil, err
+		}
+		f.image = *img
+		if err := b.push(&f.image); err != nil {
+			return nil, err
+		}
+		if err := os.RemoveAll(layout); err != nil {
+			return nil, err
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// sizeOf is how much of what cannot be packed the image i has.
+func (b *bench) sizeOf(i int) int64 {
+	return b.imageSize + b.imageSize*int64(i)/int64(max(1, b.images-1))
+}
+
+// layer writes files of random content: half of the blob's bytes cannot be
+// packed, half are of text that packs two to one. A seed gives one content.
+func (f *filling) layer(seed uint64, size int64) labimage.Layer {
+	return func(a *labimage.Archive) error {
+		source := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+		r := rand.New(source)
+		dir := fmt.Sprintf("layer%d", seed)
+		if err := a.Dir(dir); err != nil {
+			return err
+		}
+		for n := 0; size > 0; n++ {
+			length := min(size, 1+r.Int64N(4<<20)) // as it will be in the blob
+			size -= length
+			var content io.Reader = source
+			if n%2 == 1 {
+				content = hexOf{source}
+				length *= 2
+			}
+			name := fmt.Sprintf("%s/file%03d", dir, n)
+			sum := sha256.New()
+			if err := a.Copy(name, length, io.TeeReader(content, sum)); err != nil {
+				return err
+			}
+			f.sums[name] = sumOf(sum)
+		}
+		return nil
+	}
+}
+
+func sumOf(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
+
+// A hexOf writes what it reads in hexadecimal.
+type hexOf struct{ r io.Reader }
+
+func (h hexOf) Read(p []byte) (int, error) {
+	raw := make([]byte, (len(p)+1)/2)
+	if _, err := io.ReadFull(h.r, raw); err != nil {
+		return 0, err
+	}
+	return copy(p, hex.AppendEncode(nil, raw)), nil
+}

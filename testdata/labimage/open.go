@@ -1,0 +1,67 @@
+package labimage
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// An Image is the one image of an OCI layout on disk.
+type Image struct {
+	Layout   string // its directory
+	Manifest ocispec.Manifest
+	DiffIDs  []digest.Digest // of the layers
+}
+
+// Open reads what a layout says of its image.
+func Open(layout string) (*Image, error) {
+	img := &Image{Layout: layout}
+	var index ocispec.Index
+	if err := readJSON(filepath.Join(layout, ocispec.ImageIndexFile), &index); err != nil {
+		return nil, err
+	}
+	if len(index.Manifests) != 1 {
+		return nil, fmt.Errorf("%s has %d images, want one", layout, len(index.Manifests))
+	}
+	if err := readJSON(img.Blob(index.Manifests[0].Digest), &img.Manifest); err != nil {
+		return nil, err
+	}
+	var config ocispec.Image
+	if err := readJSON(img.Blob(img.Manifest.Config.Digest), &config); err != nil {
+		return nil, err
+	}
+	img.DiffIDs = config.RootFS.DiffIDs
+	if n := len(img.DiffIDs); n == 0 || n != len(img.Manifest.Layers) {
+		return nil, fmt.Errorf("%s: an image of %d layers and %d diff IDs", layout, len(img.Manifest.Layers), n)
+	}
+	return img, nil
+}
+
+// Blob returns the path of a blob.
+func (img *Image) Blob(d digest.Digest) string {
+	return filepath.Join(img.Layout, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
+}
+
+// Size returns what the layers take, compressed.
+func (img *Image) Size() int64 {
+	var n int64
+	for _, l := range img.Manifest.Layers {
+		n += l.Size
+	}
+	return n
+}
+
+func readJSON(path string, v any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
