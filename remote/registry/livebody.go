@@ -1,0 +1,87 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+// drain reads what little is left of a body, so that the connection can be
+// used again, and closes it. It does not wait for what has no use.
+func drain(body io.ReadCloser) {
+	const most, wait = 8 << 10, 250 * time.Millisecond
+	timer := time.AfterFunc(wait, func() { body.Close() })
+	// What cannot be read is closed all the same.
+	_, _ = io.CopyN(io.Discard, body, most)
+	timer.Stop()
+	body.Close()
+}
+
+// A liveBody is the body of an answer with a watch on its progress.
+type liveBody struct {
+	body   io.ReadCloser
+	stall  time.Duration // without a byte
+	most   time.Duration // without progress; negative: any
+	pace   pace
+	watch  *time.Timer
+	slow   atomic.Bool // watch is for a trickle
+	cancel context.CancelCauseFunc
+	unlink func() bool // makes it independent of the context it was asked with
+	cause  func() error
+}
+
+// Read gives the answer up when nothing comes, or a trickle. Only the time
+// within it counts: its caller may have other things to do.
+func (b *liveBody) Read(p []byte) (int, error) {
+	wait, left := b.stall, b.most-b.pace.spent
+	slow := b.most >= 0 && left < wait
+	if slow {
+		wait = max(left, 0)
+	}
+	b.slow.Store(slow && b.pace.got > 0)
+	begun := time.Now()
+	b.watch.Reset(wait)
+	n, err := b.body.Read(p)
+	b.watch.Stop()
+	b.pace.add(n, time.Since(begun))
+	if err != nil && err != io.EOF {
+		err = b.explain(err)
+	}
+	return n, err
+}
+
+// late ends the request.
+func (b *liveBody) late() {
+	if b.slow.Load() {
+		b.cancel(errSlow)
+		return
+	}
+	b.cancel(errStalled)
+}
+
+// explain returns why the request was ended, if we ended it and err does not
+// say more.
+func (b *liveBody) explain(err error) error {
+	var known *fault
+	if errors.As(err, &known) {
+		return err
+	}
+	if cause := b.cause(); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func (b *liveBody) Close() error {
+	err := b.body.Close()
+	b.end()
+	return err
+}
+
+func (b *liveBody) end() {
+	b.watch.Stop()
+	b.unlink()
+	b.cancel(context.Canceled)
+}
