@@ -32,10 +32,10 @@ const maxForeign = 20
 func (e *env) printForeign(things []foreignThing) error {
 	for i, t := range things {
 		if i == maxForeign {
-			_, err := fmt.Fprintf(e.stdout, "left alone: %d more\n", len(things)-i)
+			_, err := fmt.Fprintf(e.Stdout, "left alone: %d more\n", len(things)-i)
 			return err
 		}
-		if _, err := fmt.Fprintf(e.stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), show.Bytes(t.Bytes), printable.Line(t.Why)); err != nil {
+		if _, err := fmt.Fprintf(e.Stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), show.Bytes(t.Bytes), printable.Line(t.Why)); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -17,9 +18,12 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const cacheLsUsage = `usage: imgfs cache ls [--json]
-
-Lists the images that were used with this cache directory, the one used last
+func cacheLsCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "ls",
+		Usage: "[--json]",
+		Entry: cli.Entry{Usage: "", Text: "list the images of which something is kept"},
+		About: `Lists the images that were used with this cache directory, the one used last
 first: name, digest of the manifest, layers, bytes of their indexes, bytes of the
 layers that are kept and what share of the image that is, when it was used last,
 how its layers were verified (see imgfs help stats), with numbers if not all in
@@ -27,24 +31,18 @@ the same way, and where it is mounted.
 
 A layer that several images have counts for each of them. The last line says what
 the directory takes on disk, and what it may take (--cache-size); and how much of
-that are files that are kept whole, of any image, for the kernel to read by itself.
-
-      --json  an object with the details of each layer; docs/json.md names its members
-
-example:
-  imgfs cache ls
-`
-
-func cacheLsCommand() command {
-	return command{usage: cacheLsUsage, setup: func(f *pflag.FlagSet) action {
-		asJSON := f.Bool("json", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) > 0 {
-				return usageErrorf("cache ls: %q is not a flag", args[0])
+that are files that are kept whole, of any image, for the kernel to read by itself.`,
+		Example: "imgfs cache ls",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			asJSON := f.Bool("json", false, "an object with the details of each layer; docs/json.md names its members")
+			return func(ctx context.Context, args []string) error {
+				if len(args) > 0 {
+					return cli.Usagef("cache ls: %q is not a flag", args[0])
+				}
+				return cacheLs(ctx, e, *asJSON)
 			}
-			return cacheLs(ctx, e, *asJSON)
-		}
-	}}
+		},
+	}
 }
 
 // A cacheList is what imgfs cache ls --json prints. Sizes are in bytes.
@@ -109,7 +107,7 @@ func cacheLs(ctx context.Context, e *env, asJSON bool) error {
 	case err != nil:
 		return err
 	case asJSON:
-		return show.JSON(e.stdout, list)
+		return show.JSON(e.Stdout, list)
 	}
 	return e.printCache(list)
 }
@@ -192,7 +190,7 @@ func newCachedImage(img cache.Image, held map[digest.Digest]cache.Holding) cache
 
 // printCache prints the list for people.
 func (e *env) printCache(list *cacheList) error {
-	w := show.NewTable(e.stdout)
+	w := show.NewTable(e.Stdout)
 	fmt.Fprintln(w, "IMAGE\tMANIFEST\tLAYERS\tINDEX\tCACHED\tSHARE\tUSED\tVERIFIED\tMOUNTED ON")
 	for _, r := range list.Images {
 		used := r.Used.Local().Format("2006-01-02 15:04")
@@ -224,7 +222,7 @@ func (e *env) printCache(list *cacheList) error {
 		}
 		other += fmt.Sprintf("; %s of %s belong to no image above", show.Bytes(sum), show.Count(n, "layer"))
 	}
-	_, err := fmt.Fprintf(e.stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), show.Bytes(list.Usage), limit, other)
+	_, err := fmt.Fprintf(e.Stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), show.Bytes(list.Usage), limit, other)
 	return errors.Join(err, e.printForeign(list.Foreign))
 }
 

@@ -4,54 +4,48 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/spf13/pflag"
 )
 
-const cachePruneUsage = `usage: imgfs cache prune [--json] --all | [--older-than D] [--to SIZE]
-
-Removes from the cache, and says how much. Mounts that use what is removed go on
-and fetch it again. Without a flag that says what, nothing is removed.
-
-      --all           everything that no running process needs
-      --older-than D  what was not used for so long: 36h, 7d, 2w, ...
-      --to SIZE       what was used longest ago, until SIZE is left on disk
-      --json          before, after and freed (bytes on disk), blobs, indexes and
-                      contents (of files kept whole) removed
-
-example:
-  imgfs cache prune --older-than 30d
-`
-
 // A pruner is imgfs cache prune.
 type pruner struct {
 	all       bool
-	olderThan ageFlag
-	to        sizeFlag
+	olderThan cli.Age
+	to        cli.Size
 	json      bool
 }
 
-func cachePruneCommand() command {
-	return command{usage: cachePruneUsage, setup: func(f *pflag.FlagSet) action {
-		p := pruner{}
-		f.BoolVar(&p.all, "all", false, "")
-		f.Var(&p.olderThan, "older-than", "")
-		f.Var(&p.to, "to", "")
-		f.BoolVar(&p.json, "json", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			some := p.olderThan.age > 0 || p.to.set
-			switch {
-			case len(args) > 0:
-				return usageErrorf("cache prune: %q is not a flag", args[0])
-			case p.all && some:
-				return usageError("cache prune: --all leaves nothing for --older-than and --to")
-			case !p.all && !some:
-				return usageError("cache prune: say what to remove: --all, --older-than D or --to SIZE")
+func cachePruneCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "prune",
+		Usage: "[--json] --all | [--older-than D] [--to SIZE]",
+		Entry: cli.Entry{Usage: "", Text: "remove what was not used for long, or all"},
+		About: `Removes from the cache, and says how much. Mounts that use what is removed go on
+and fetch it again. Without a flag that says what, nothing is removed.`,
+		Example: "imgfs cache prune --older-than 30d",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			p := pruner{}
+			f.BoolVar(&p.all, "all", false, "everything that no running process needs")
+			f.Var(&p.olderThan, "older-than", "`D` what was not used for so long: 36h, 7d, 2w, ...")
+			f.Var(&p.to, "to", "`SIZE` what was used longest ago, until SIZE is left on disk")
+			f.BoolVar(&p.json, "json", false, "before, after and freed (bytes on disk), blobs, indexes and\ncontents (of files kept whole) removed")
+			return func(ctx context.Context, args []string) error {
+				some := p.olderThan.Duration > 0 || p.to.Given
+				switch {
+				case len(args) > 0:
+					return cli.Usagef("cache prune: %q is not a flag", args[0])
+				case p.all && some:
+					return cli.Usagef("cache prune: --all leaves nothing for --older-than and --to")
+				case !p.all && !some:
+					return cli.Usagef("cache prune: say what to remove: --all, --older-than D or --to SIZE")
+				}
+				return p.run(ctx, e)
 			}
-			return p.run(ctx, e)
-		}
-	}}
+		},
+	}
 }
 
 // A pruneResult is what imgfs cache prune prints. Sizes are bytes on disk.
@@ -73,9 +67,9 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer disk.Close()
-	opts := cache.PruneOptions{All: p.all, OlderThan: p.olderThan.age, To: -1}
-	if p.to.set {
-		opts.To = p.to.bytes
+	opts := cache.PruneOptions{All: p.all, OlderThan: p.olderThan.Duration, To: -1}
+	if p.to.Given {
+		opts.To = p.to.Bytes
 	}
 	images, err := disk.Images()
 	if err != nil {
@@ -98,14 +92,14 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents,
 		foreignThings(others)}
 	if p.json {
-		return show.JSON(e.stdout, r)
+		return show.JSON(e.Stdout, r)
 	}
 	return e.printPruned(r)
 }
 
 // printPruned prints what was removed for people.
 func (e *env) printPruned(r pruneResult) error {
-	if _, err := fmt.Fprintf(e.stdout, "freed %s: %s, %s and %s removed, %s left\n",
+	if _, err := fmt.Fprintf(e.Stdout, "freed %s: %s, %s and %s removed, %s left\n",
 		show.Bytes(r.Freed), show.Count(r.Blobs, "layer"), show.Count(r.Contents, "whole file"), show.Count(r.Indexes, "index"), show.Bytes(r.After)); err != nil {
 		return err
 	}

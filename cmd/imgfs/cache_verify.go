@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
@@ -15,9 +16,12 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const cacheVerifyUsage = `usage: imgfs cache verify [--json]
-
-Reads everything in the cache and compares it with its digest: the pieces of
+func cacheVerifyCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "verify",
+		Usage: "[--json]",
+		Entry: cli.Entry{Usage: "", Text: "check all of it against its digests"},
+		About: `Reads everything in the cache and compares it with its digest: the pieces of
 layers with the sums in their index, or the whole layer if there is no index, the
 indexes with the sums in them, files kept whole, manifests and configs; also
 whether the notes on images, references and verification make sense. What is
@@ -26,24 +30,18 @@ again.
 
 A layer of which there are only some pieces and no index cannot be compared with
 anything. It stays and is counted as unknown: nothing is read from it without an
-index.
-
-      --json  an object with what was found; docs/json.md names its members
-
-example:
-  imgfs cache verify
-`
-
-func cacheVerifyCommand() command {
-	return command{usage: cacheVerifyUsage, setup: func(f *pflag.FlagSet) action {
-		asJSON := f.Bool("json", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) > 0 {
-				return usageErrorf("cache verify: %q is not a flag", args[0])
+index.`,
+		Example: "imgfs cache verify",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			asJSON := f.Bool("json", false, "an object with what was found; docs/json.md names its members")
+			return func(ctx context.Context, args []string) error {
+				if len(args) > 0 {
+					return cli.Usagef("cache verify: %q is not a flag", args[0])
+				}
+				return cacheVerify(ctx, e, *asJSON)
 			}
-			return cacheVerify(ctx, e, *asJSON)
-		}
-	}}
+		},
+	}
 }
 
 // A verifyReport is what imgfs cache verify --json prints.
@@ -88,12 +86,12 @@ func cacheVerify(ctx context.Context, e *env, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		err = show.JSON(e.stdout, v.report)
+		err = show.JSON(e.Stdout, v.report)
 	} else {
 		err = e.printReport(&v.report)
 	}
 	if err == nil && len(v.report.Wrong) > 0 {
-		return &exitCode{exitError}
+		return &cli.ExitError{Code: cli.ExitFailure}
 	}
 	return err
 }
@@ -195,7 +193,7 @@ func (v *verifier) indexes(ctx context.Context) error {
 		if err := v.store.Remove(s.Digest); err != nil {
 			return err
 		}
-		v.wrong(wrongThing{Kind: "index", Digest: s.Digest, Bytes: s.Size, Why: describe(err)})
+		v.wrong(wrongThing{Kind: "index", Digest: s.Digest, Bytes: s.Size, Why: cli.Describe(err)})
 	}
 	return nil
 }
@@ -321,12 +319,12 @@ func (e *env) printReport(r *verifyReport) error {
 		case "meta":
 			what = printable.Name(w.File)
 		}
-		if _, err := fmt.Fprintf(e.stdout, "removed: %s: %s\n", what, printable.Line(w.Why)); err != nil {
+		if _, err := fmt.Fprintf(e.Stdout, "removed: %s: %s\n", what, printable.Line(w.Why)); err != nil {
 			return err
 		}
 	}
 	for _, d := range r.Unknown {
-		if _, err := fmt.Fprintf(e.stdout, "unknown: blob %s: there are only some of its chunks, and no index\n", printable.Name(d.String())); err != nil {
+		if _, err := fmt.Fprintf(e.Stdout, "unknown: blob %s: there are only some of its chunks, and no index\n", printable.Name(d.String())); err != nil {
 			return err
 		}
 	}
@@ -340,7 +338,7 @@ func (e *env) printReport(r *verifyReport) error {
 	if err := e.printForeign(r.Foreign); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(e.stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and notes: %s\n",
+	_, err := fmt.Fprintf(e.Stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and notes: %s\n",
 		show.Count(r.Blobs, "layer"), show.Bytes(r.Bytes), show.Count(r.Indexes, "index"), show.Count(r.Contents, "whole file"), show.Bytes(r.ContentBytes), r.Meta, verdict)
 	return err
 }

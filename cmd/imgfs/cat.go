@@ -5,29 +5,29 @@ import (
 	"errors"
 	"io"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
-const catUsage = `usage: imgfs cat IMAGE PATH...
-
-Prints files of the image one after the other. Symlinks are followed within the
-image.
-
-example:
-  imgfs cat fedora:latest /etc/os-release
-`
-
-func catCommand() command {
-	return command{usage: catUsage, setup: func(*pflag.FlagSet) action {
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) < 2 {
-				return usageError("cat: an image and at least one path are needed")
+func catCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "cat",
+		Usage: "IMAGE PATH...",
+		Entry: cli.Entry{Usage: "IMAGE PATH...", Text: "print files of the image"},
+		About: `Prints files of the image one after the other. Symlinks are followed within the
+image.`,
+		Example: "imgfs cat fedora:latest /etc/os-release",
+		Setup: func(*pflag.FlagSet) cli.Action {
+			return func(ctx context.Context, args []string) error {
+				if len(args) < 2 {
+					return cli.Usagef("cat: an image and at least one path are needed")
+				}
+				return cat(ctx, e, args[0], args[1:])
 			}
-			return cat(ctx, e, args[0], args[1:])
-		}
-	}}
+		},
+	}
 }
 
 func cat(ctx context.Context, e *env, image string, paths []string) error {
@@ -36,8 +36,8 @@ func cat(ctx context.Context, e *env, image string, paths []string) error {
 		return err
 	}
 	defer done()
-	w := newEndingWriter(ctx, e.raw)
-	return e.each(paths, func(p string) error {
+	w := newEndingWriter(ctx, e.Raw)
+	return e.Each(paths, func(p string) error {
 		if err := catFile(ctx, w, t, p); err != nil {
 			return pathError(img.Source.Name(), p, err)
 		}

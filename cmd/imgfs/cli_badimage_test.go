@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/opencontainers/go-digest"
@@ -226,7 +227,7 @@ func TestBadImages(t *testing.T) {
 			}
 			says := append(c.says, reg.Host()+"/")
 			cache := t.TempDir()
-			checkRefusal(t, invoke(t, append([]string{"--cache-dir", cache, "ls"}, args...)...), exitError, says, c.hint)
+			checkRefusal(t, invoke(t, append([]string{"--cache-dir", cache, "ls"}, args...)...), cli.ExitFailure, says, c.hint)
 			var allowed []digest.Digest
 			if c.keeps {
 				allowed = store.Digests()
@@ -236,7 +237,7 @@ func TestBadImages(t *testing.T) {
 				return
 			}
 			dir := t.TempDir()
-			checkRefusal(t, invoke(t, append([]string{"--cache-dir", cache, "mount", "-f"}, append(args, dir)...)...), exitError, says, c.hint)
+			checkRefusal(t, invoke(t, append([]string{"--cache-dir", cache, "mount", "-f"}, append(args, dir)...)...), cli.ExitFailure, says, c.hint)
 			if mounted(dir) {
 				t.Errorf("%s is mounted", dir)
 			}
@@ -255,7 +256,7 @@ func TestOneBadLayer(t *testing.T) {
 	reg.ReplaceBlob(digest.FromBytes(bad), bytes.ToUpper(bad))
 	cache := t.TempDir()
 	for range 2 {
-		checkRefusal(t, invoke(t, "index", "--cache-dir", cache, image), exitError, []string{image + ": layer " + digest.FromBytes(bad).String()}, "nothing of it was kept")
+		checkRefusal(t, invoke(t, "index", "--cache-dir", cache, image), cli.ExitFailure, []string{image + ": layer " + digest.FromBytes(bad).String()}, "nothing of it was kept")
 		checkCache(t, cache, digest.FromBytes(good))
 	}
 	reg.ReplaceBlob(digest.FromBytes(bad), bad)
@@ -277,7 +278,7 @@ func TestNamesStayInside(t *testing.T) {
 	if got, want := succeed(t, "ls", cache, image), "abs\ndots\nhard\nlink\npasswd\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	checkRefusal(t, invoke(t, "cat", cache, image, "/passwd"), exitError, []string{image + ": /passwd: no such file or directory"}, "")
-	checkRefusal(t, invoke(t, "cat", cache, image, "../../../../etc/passwd"), exitError, []string{"no such file or directory"}, "")
+	checkRefusal(t, invoke(t, "cat", cache, image, "/passwd"), cli.ExitFailure, []string{image + ": /passwd: no such file or directory"}, "")
+	checkRefusal(t, invoke(t, "cat", cache, image, "../../../../etc/passwd"), cli.ExitFailure, []string{"no such file or directory"}, "")
 	succeed(t, "cat", cache, image, "/link", "../../hard")
 }

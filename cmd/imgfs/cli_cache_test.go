@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
@@ -123,7 +124,7 @@ func TestCacheSize(t *testing.T) {
 		}
 	}
 	t.Setenv("IMGFS_CACHE_SIZE", "lots")
-	checkRefusal(t, invoke(t, "cache", "ls", "--cache-dir", cache), exitUsage, []string{`IMGFS_CACHE_SIZE: "lots" is not a size`}, "imgfs help cache ls")
+	checkRefusal(t, invoke(t, "cache", "ls", "--cache-dir", cache), cli.ExitUsage, []string{`IMGFS_CACHE_SIZE: "lots" is not a size`}, "imgfs help cache ls")
 }
 
 func TestCachePrune(t *testing.T) {
@@ -244,7 +245,7 @@ func TestCacheVerify(t *testing.T) {
 			c.damage()
 			r := invoke(t, "cache", "verify", "--json", cache)
 			var report verifyReport
-			if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitError || r.stderr != "" {
+			if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != cli.ExitFailure || r.stderr != "" {
 				t.Fatalf("got exit code %d, error %v\n%s%s", r.code, err, r.stdout, r.stderr)
 			}
 			if len(report.Wrong) != 1 {
@@ -265,7 +266,7 @@ func TestCacheVerify(t *testing.T) {
 			succeed(t, "index", "-q", cache, image)
 			succeed(t, "cat", "-q", cache, image, "noise")
 			c.damage()
-			if r = invoke(t, "cache", "verify", cache); r.code != exitError || !strings.Contains(r.stdout, c.says) || !strings.Contains(r.stdout, ": 1 wrong, and removed\n") {
+			if r = invoke(t, "cache", "verify", cache); r.code != cli.ExitFailure || !strings.Contains(r.stdout, c.says) || !strings.Contains(r.stdout, ": 1 wrong, and removed\n") {
 				t.Errorf("got exit code %d and %q, want 1 and %q", r.code, r.stdout, c.says)
 			}
 		})
@@ -348,7 +349,7 @@ func TestCacheContents(t *testing.T) {
 		why := "its digest is " + digest.FromString("wrong").String()
 		if !asJSON {
 			r := invoke(t, "cache", "verify", cache)
-			if r.code != exitError || !strings.HasPrefix(r.stdout, "removed: content "+wrong.String()+": "+why+"\n") ||
+			if r.code != cli.ExitFailure || !strings.HasPrefix(r.stdout, "removed: content "+wrong.String()+": "+why+"\n") ||
 				!strings.Contains(r.stdout, ", 3 whole files (") || !strings.HasSuffix(r.stdout, ": 1 wrong, and removed\n") {
 				t.Errorf("cache verify: got exit code %d and %q", r.code, r.stdout)
 			}
@@ -356,7 +357,7 @@ func TestCacheContents(t *testing.T) {
 		}
 		r := invoke(t, "cache", "verify", "--json", cache)
 		var report verifyReport
-		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitError {
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != cli.ExitFailure {
 			t.Fatalf("got exit code %d, error %v\n%s%s", r.code, err, r.stdout, r.stderr)
 		}
 		if want := (wrongThing{Kind: "content", Digest: wrong, Bytes: 5, Why: why}); len(report.Wrong) != 1 || report.Wrong[0] != want {

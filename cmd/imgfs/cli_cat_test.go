@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -45,7 +46,7 @@ func TestCat(t *testing.T) {
 			for _, e := range c.errors {
 				want.WriteString("imgfs: " + image + ": " + e + "\n")
 			}
-			if r.stderr != want.String() || (r.code != exitOK) != (c.errors != nil) || r.code == exitUsage {
+			if r.stderr != want.String() || (r.code != cli.ExitOK) != (c.errors != nil) || r.code == cli.ExitUsage {
 				t.Errorf("cat %q: got exit code %d and\n%swant\n%s", c.paths, r.code, r.stderr, want.String())
 			}
 		})
@@ -64,7 +65,7 @@ func TestCatWrongBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	reg.Inject(registrytest.Blob, registrytest.Always(registrytest.FlipBit()))
-	checkRefusal(t, invoke(t, "cat", "--cache-dir", cache, image, "/etc/os-release"), exitError, []string{image + ": /etc/os-release: layer sha256:"}, "nothing of it was kept")
+	checkRefusal(t, invoke(t, "cat", "--cache-dir", cache, image, "/etc/os-release"), cli.ExitFailure, []string{image + ": /etc/os-release: layer sha256:"}, "nothing of it was kept")
 	reg.Inject(registrytest.Blob, nil)
 	if got, want := succeed(t, "cat", "--cache-dir", cache, image, "/etc/os-release"), "NAME=small\n"; got != want {
 		t.Errorf("after the registry was mended: got %q, want %q", got, want)

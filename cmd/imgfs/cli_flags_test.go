@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,30 +10,52 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/spf13/pflag"
 )
 
-// allCommands returns imgfs itself, as "", and all commands by their words.
-func allCommands() map[string]command {
-	all := map[string]command{"": {usage: usage, second: commands()}}
-	for name, c := range commands() {
-		all[name] = c
-		for second, c := range c.second {
-			all[name+" "+second] = c
+// allCommands returns all commands by their words, aliases included.
+func allCommands() map[string]cli.Command {
+	all := map[string]cli.Command{}
+	var add func(before string, list []cli.Command)
+	add = func(before string, list []cli.Command) {
+		for _, c := range list {
+			for _, name := range append([]string{c.Name}, c.Aliases...) {
+				all[before+name] = c
+			}
+			add(before+c.Name+" ", c.Commands)
 		}
 	}
+	add("", newEnv(nil, nil).program().Commands)
 	return all
 }
 
+// goldenHelp returns the help of a command, or of imgfs for "", as it is to be.
+func goldenHelp(t *testing.T, name string) string {
+	t.Helper()
+	name = strings.Replace(name, "unmount", "umount", 1)
+	text, err := os.ReadFile(filepath.Join("testdata", "help", strings.Join(append([]string{"imgfs"}, strings.Fields(name)...), "-")+".txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestHelp compares the help of each command with a file, byte for byte, however
+// it is asked for.
 func TestHelp(t *testing.T) {
 	alone(t)
-	for name, c := range allCommands() {
-		want, words := c.usage, strings.Fields(name)
+	names := append(slices.Collect(maps.Keys(allCommands())), "")
+	if files, err := filepath.Glob("testdata/help/*.txt"); err != nil || len(files) != len(names)-len([]string{"unmount"}) {
+		t.Errorf("%d files of help, error %v; there are the commands %q", len(files), err, names)
+	}
+	for _, name := range names {
+		want, words := goldenHelp(t, name), strings.Fields(name)
 		ways := [][]string{slices.Concat([]string{"help"}, words), slices.Concat(words, []string{"--help"}), slices.Concat(words, []string{"-h"}),
 			slices.Concat([]string{"--quiet"}, words, []string{"--help"})}
-		if c.second == nil {
+		if name != "" && allCommands()[name].Commands == nil {
 			ways = append(ways, slices.Concat(words, []string{"x", "--help", "y", "z"}))
 		}
 		for _, args := range ways {
@@ -50,7 +73,7 @@ func TestHelp(t *testing.T) {
 				t.Errorf("the help of %q has a line of %d columns: %q", name, n, line)
 			}
 		}
-		if name != "unmount" && !regexp.MustCompile(`(?m)^  imgfs .*\b`+name+`\b`).MatchString(usage) {
+		if name != "unmount" && !regexp.MustCompile(`(?m)^  imgfs .*\b`+name+`\b`).MatchString(goldenHelp(t, "")) {
 			t.Errorf("the help of imgfs does not mention %s", name)
 		}
 	}
@@ -62,16 +85,23 @@ var flagLine = regexp.MustCompile(`(?m)^ +(?:(-\w), )?--([a-z-]+)`)
 // other.
 func TestHelpNamesFlags(t *testing.T) {
 	for name, c := range allCommands() {
-		flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
-		switch {
-		case name == "":
-			flags = newEnv(nil, nil).globalFlags()
-		case c.setup != nil:
-			c.setup(flags)
+		if c.Setup != nil {
+			checkFlags(t, name, func(f *pflag.FlagSet) { c.Setup(f) })
 		}
-		if got, want := flagsIn(c.usage), flagsOf(flags); !slices.Equal(got, want) {
-			t.Errorf("the help of imgfs %s has the flags %q, it takes %q", name, got, want)
-		}
+	}
+	checkFlags(t, "", newEnv(nil, nil).globalFlags()...)
+}
+
+// checkFlags checks that the help of a command has the flags that functions
+// declare.
+func checkFlags(t *testing.T, name string, declare ...func(*pflag.FlagSet)) {
+	t.Helper()
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	for _, f := range declare {
+		f(flags)
+	}
+	if got, want := flagsIn(goldenHelp(t, name)), flagsOf(flags); !slices.Equal(got, want) {
+		t.Errorf("the help of imgfs %s has the flags %q, it takes %q", name, got, want)
 	}
 }
 
@@ -125,11 +155,11 @@ func TestHelpExamples(t *testing.T) {
 	path := "PATH=" + filepath.Dir(imgfsBinary(t)) + ":" + os.Getenv("PATH")
 	all := allCommands()
 	order := []string{"", "version", "index", "inspect", "ls", "cat", "cache", "cache ls", "cache verify", "mount", "stats", "umount", "cache prune"}
-	if len(order) != len(all)-len([]string{"unmount"}) {
+	if len(order) != len(all)+len([]string{""})-len([]string{"unmount"}) {
 		t.Errorf("%d commands, the examples of %d of them are tried", len(all), len(order))
 	}
 	for _, name := range order {
-		for _, example := range examplesIn(t, all[name].usage) {
+		for _, example := range examplesIn(t, goldenHelp(t, name)) {
 			cmd := s.program("sh", "-ec", here.Replace(example))
 			cmd.Env = append(cmd.Env, path)
 			if r := s.finish(cmd); r.code != 0 {
@@ -177,7 +207,7 @@ func TestGlobalFlags(t *testing.T) {
 			t.Errorf("imgfs %q: got %v, want %s", c.args, got, c.want)
 		}
 	}
-	checkRefusal(t, invoke(t, "--cache-dir", cache, "--platform", "linux/arm/v5", "inspect", image), exitError, []string{image, "linux/arm/v5; there is linux/arm/v6, linux/arm64"}, "--platform")
+	checkRefusal(t, invoke(t, "--cache-dir", cache, "--platform", "linux/arm/v5", "inspect", image), cli.ExitFailure, []string{image, "linux/arm/v5; there is linux/arm/v6, linux/arm64"}, "--platform")
 }
 
 func TestCacheDirectory(t *testing.T) {

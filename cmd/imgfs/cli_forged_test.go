@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
@@ -120,7 +121,7 @@ func TestCacheVerifyForgedIndex(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lie(t)
 			r := invoke(t, "cache", "verify", cache)
-			if r.code != exitError || !strings.Contains(r.stdout, "removed: index of "+big.Digest.String()+": ") {
+			if r.code != cli.ExitFailure || !strings.Contains(r.stdout, "removed: index of "+big.Digest.String()+": ") {
 				t.Errorf("cache verify: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 			}
 			if out := succeed(t, "cache", "verify", cache); !strings.HasSuffix(out, ": all are as they should be\n") {

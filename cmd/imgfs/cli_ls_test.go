@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"golang.org/x/sys/unix"
 )
@@ -145,8 +146,8 @@ func TestLsMissing(t *testing.T) {
 	alone(t)
 	r := newRealTree(t)
 	got := invoke(t, "ls", r.cache, r.image, "nothing", "dir", "plain/below", "files/loop/", "plain")
-	if want := "plain\n\ndir:\na\nb\nsub\n"; got.code != exitError || got.stdout != want {
-		t.Errorf("got exit code %d and %q, want %d and %q", got.code, got.stdout, exitError, want)
+	if want := "plain\n\ndir:\na\nb\nsub\n"; got.code != cli.ExitFailure || got.stdout != want {
+		t.Errorf("got exit code %d and %q, want %d and %q", got.code, got.stdout, cli.ExitFailure, want)
 	}
 	want := "imgfs: IMG: nothing: no such file or directory\nimgfs: IMG: plain/below: not a directory\nimgfs: IMG: files/loop/: too many levels of symbolic links\n"
 	if said := progressLine.ReplaceAllString(got.stderr, ""); said != strings.ReplaceAll(want, "IMG", r.image) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -27,7 +28,7 @@ func TestBadMountpoints(t *testing.T) {
 		{"holds the cache", s.dir, s.dir + " holds the cache directory " + s.cache, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			checkRefusal(t, s.run("mount", image, c.dir), exitError, []string{c.says}, c.hint)
+			checkRefusal(t, s.run("mount", image, c.dir), cli.ExitFailure, []string{c.says}, c.hint)
 		})
 	}
 	if n := reg.Count(); n > 0 {
@@ -43,7 +44,7 @@ func TestBadMountpoints(t *testing.T) {
 		{s.dir + "/nothing", s.dir + "/nothing: mountpoint does not exist"},
 		{"/proc", "/proc: not an imgfs mount"},
 	} {
-		checkRefusal(t, s.run("umount", c.dir), exitError, []string{"unmount " + c.says}, "")
+		checkRefusal(t, s.run("umount", c.dir), cli.ExitFailure, []string{"unmount " + c.says}, "")
 	}
 }
 
@@ -58,7 +59,7 @@ func TestMountNotPermitted(t *testing.T) {
 		dir = t.TempDir()
 		openUp(t, dir)
 	}
-	checkRefusal(t, s.run("mount", "127.0.0.1:1/app", dir), exitError, []string{"mount " + dir + ": no permission"}, "choose a directory of your own")
+	checkRefusal(t, s.run("mount", "127.0.0.1:1/app", dir), cli.ExitFailure, []string{"mount " + dir + ": no permission"}, "choose a directory of your own")
 	if mounted(dir) {
 		t.Errorf("%s is mounted", dir)
 	}
@@ -108,7 +109,7 @@ func TestWithoutFUSE(t *testing.T) {
 			script := c.prepare + ` && exec setpriv --reuid "$1" --regid "$2" --clear-groups "$3" mount "$4" "$5"`
 			cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec", script, "sh", strconv.Itoa(c.s.uid), strconv.Itoa(c.s.gid), imgfsBinary(t), image, dir)
 			cmd.Env, cmd.Dir = c.s.env, c.s.dir
-			checkRefusal(t, c.s.finish(cmd), exitError, []string{"mount " + dir + ": " + c.says}, c.hint)
+			checkRefusal(t, c.s.finish(cmd), cli.ExitFailure, []string{"mount " + dir + ": " + c.says}, c.hint)
 			if mounted(dir) {
 				t.Errorf("%s is mounted", dir)
 			}

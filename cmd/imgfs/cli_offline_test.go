@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -19,7 +20,7 @@ func TestOffline(t *testing.T) {
 	cache := "--cache-dir=" + t.TempDir()
 	for _, command := range []string{"ls", "index", "inspect"} {
 		r := invoke(t, command, "--offline", cache, image)
-		checkRefusal(t, r, exitError, []string{image + ": ", "not in the cache"}, "imgfs index --fetch "+image)
+		checkRefusal(t, r, cli.ExitFailure, []string{image + ": ", "not in the cache"}, "imgfs index --fetch "+image)
 	}
 	if n := reg.Count(); n > 0 {
 		t.Errorf("offline the registry was asked %d times", n)
@@ -86,7 +87,7 @@ func TestFetchWithoutRoom(t *testing.T) {
 	if r.stdout = ""; r.code == 0 {
 		t.Fatalf("got exit code 0, and\n%s", r.stderr)
 	}
-	checkRefusal(t, r, exitError, []string{image + ": only ", "are in the cache: ", "no room"}, "--cache-size")
+	checkRefusal(t, r, cli.ExitFailure, []string{image + ": only ", "are in the cache: ", "no room"}, "--cache-size")
 }
 
 // TestOfflineOpensNoSocket looks at the system calls.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -39,7 +40,7 @@ func TestBadReferences(t *testing.T) {
 	} {
 		t.Run(c.image, func(t *testing.T) {
 			for _, command := range []string{"ls", "index", "inspect"} {
-				checkRefusal(t, invoke(t, command, "--cache-dir", cache, c.image), exitError, []string{c.says}, "")
+				checkRefusal(t, invoke(t, command, "--cache-dir", cache, c.image), cli.ExitFailure, []string{c.says}, "")
 			}
 			checkCache(t, cache)
 		})
@@ -62,11 +63,11 @@ func TestRefusedLogin(t *testing.T) {
 				{credentials(t, "elsewhere.example", user, password)},
 			} {
 				args := append(flags, "--cache-dir", cache, "ls", image)
-				checkRefusal(t, invoke(t, args...), exitError, []string{image + ": unauthorized"}, hint)
+				checkRefusal(t, invoke(t, args...), cli.ExitFailure, []string{image + ": unauthorized"}, hint)
 			}
 			garbage := writeFile(t, filepath.Join(t.TempDir(), "auth.json"), `{"auths": `+password)
-			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage, image), exitError, []string{image, garbage}, "")
-			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage+"x", image), exitError, []string{"--authfile", garbage + "x: no such file"}, "")
+			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage, image), cli.ExitFailure, []string{image, garbage}, "")
+			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage+"x", image), cli.ExitFailure, []string{"--authfile", garbage + "x: no such file"}, "")
 			checkCache(t, cache)
 			succeed(t, "ls", "--cache-dir", cache, credentials(t, reg.Host(), user, password), image)
 		})
@@ -83,7 +84,7 @@ func TestRefusedAddress(t *testing.T) {
 			image, _ := publish(t, reg, small)
 			reg.Inject(kind, registrytest.Always(registrytest.Redirect("https://255.255.255.255/x")))
 			says := []string{reg.Host() + "/app", "unavailable: refused address: " + reg.Host() + " leads to 255.255.255.255, a reserved address"}
-			checkRefusal(t, invoke(t, "--cache-dir", t.TempDir(), command, image), exitError, says, "--allow-private")
+			checkRefusal(t, invoke(t, "--cache-dir", t.TempDir(), command, image), cli.ExitFailure, says, "--allow-private")
 		})
 	}
 }
@@ -104,7 +105,7 @@ func TestUnreachable(t *testing.T) {
 		t.Run(c.image, func(t *testing.T) {
 			t.Parallel()
 			for _, command := range []string{"ls", "inspect"} {
-				checkRefusal(t, invoke(t, "--cache-dir", cache, command, c.image), exitError, []string{c.says}, "")
+				checkRefusal(t, invoke(t, "--cache-dir", cache, command, c.image), cli.ExitFailure, []string{c.says}, "")
 			}
 		})
 	}
@@ -136,7 +137,7 @@ func TestTLSVerify(t *testing.T) {
 		}
 		r := invoke(t, args...)
 		if c.hint != "" {
-			checkRefusal(t, r, exitError, []string{c.image + ": unavailable: no secure connection"}, c.hint)
+			checkRefusal(t, r, cli.ExitFailure, []string{c.image + ": unavailable: no secure connection"}, c.hint)
 		} else if want := "os-release\n"; r.stdout != want || r.code != 0 {
 			t.Errorf("%s on %s: got %q and exit code %d, want %q\n%s", c.flag, c.image, r.stdout, r.code, want, r.stderr)
 		}
@@ -161,11 +162,11 @@ func TestBadCache(t *testing.T) {
 			{newer, "cache directory " + newer + " has format 99"},
 			{"/proc/imgfs", "cache directory /proc/imgfs: no such file or directory"},
 		} {
-			checkRefusal(t, invoke(t, command, "--cache-dir", c.dir, image), exitError, []string{c.says}, "--cache-dir DIR")
+			checkRefusal(t, invoke(t, command, "--cache-dir", c.dir, image), cli.ExitFailure, []string{c.says}, "--cache-dir DIR")
 		}
 	}
 	t.Setenv("HOME", "")
-	checkRefusal(t, invoke(t, "ls", image), exitError, []string{"no cache directory"}, "--cache-dir DIR")
+	checkRefusal(t, invoke(t, "ls", image), cli.ExitFailure, []string{"no cache directory"}, "--cache-dir DIR")
 	if n := reg.Count(); n > 0 {
 		t.Errorf("the registry got %d requests before the cache was looked at", n)
 	}
@@ -186,7 +187,7 @@ func TestCacheNotWritable(t *testing.T) {
 	mnt := s.mountpoint()
 	for _, args := range [][]string{{"ls", image}, {"mount", image, mnt}} {
 		r := s.run(append([]string{"--cache-dir", dir}, args...)...)
-		checkRefusal(t, r, exitError, []string{"cache directory " + dir, "not writable"}, "--cache-dir DIR or IMGFS_CACHE_DIR")
+		checkRefusal(t, r, cli.ExitFailure, []string{"cache directory " + dir, "not writable"}, "--cache-dir DIR or IMGFS_CACHE_DIR")
 	}
 	if mounted(mnt) {
 		t.Errorf("%s is mounted", mnt)
@@ -249,7 +250,7 @@ func TestUsageErrors(t *testing.T) {
 			if c.help != "" {
 				hint += " " + c.help
 			}
-			checkRefusal(t, invoke(t, c.args...), exitUsage, []string{c.says}, hint+"\n")
+			checkRefusal(t, invoke(t, c.args...), cli.ExitUsage, []string{c.says}, hint+"\n")
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
@@ -88,8 +89,8 @@ func TestMountChoices(t *testing.T) {
 	forEachMounter(t, func(t *testing.T, who account) {
 		s := sandboxOf(t, who)
 		for _, bad := range []string{"--passthrough=yes", "--io-uring", "--io-uring=On"} {
-			if r := s.run("mount", bad, image, s.mountpoint()); r.code != exitUsage {
-				t.Errorf("%s: exit code %d, want %d", bad, r.code, exitUsage)
+			if r := s.run("mount", bad, image, s.mountpoint()); r.code != cli.ExitUsage {
+				t.Errorf("%s: exit code %d, want %d", bad, r.code, cli.ExitUsage)
 			}
 		}
 		for _, c := range []struct{ flag, name string }{{"--passthrough", "passthrough"}, {"--io-uring", "io-uring"}} {
@@ -104,7 +105,7 @@ func TestMountChoices(t *testing.T) {
 				if who.uid == 0 && c.name == "passthrough" {
 					t.Logf("not to be had here: %s", r.stderr)
 				}
-				if r.code != exitError || mounted(dir) || !strings.Contains(r.stderr, "mount "+dir+": no ") {
+				if r.code != cli.ExitFailure || mounted(dir) || !strings.Contains(r.stderr, "mount "+dir+": no ") {
 					t.Errorf("%s=on: exit code %d, mounted %v\n%s", c.flag, r.code, mounted(dir), r.stderr)
 				}
 				continue
@@ -133,9 +134,9 @@ func TestStatsRefuses(t *testing.T) {
 	image, _ := publish(t, reg, small)
 	s := newSandbox(t)
 	plain := s.mountpoint()
-	checkRefusal(t, s.run("stats", plain), exitError, []string{"stats " + plain + ": not an imgfs mount"}, "imgfs cache ls")
-	checkRefusal(t, s.run("stats", "/proc"), exitError, []string{"stats /proc: not an imgfs mount"}, "imgfs cache ls")
-	checkRefusal(t, s.run("stats", plain+"/no"), exitError, []string{"stats " + plain + "/no: "}, "")
+	checkRefusal(t, s.run("stats", plain), cli.ExitFailure, []string{"stats " + plain + ": not an imgfs mount"}, "imgfs cache ls")
+	checkRefusal(t, s.run("stats", "/proc"), cli.ExitFailure, []string{"stats /proc: not an imgfs mount"}, "imgfs cache ls")
+	checkRefusal(t, s.run("stats", plain+"/no"), cli.ExitFailure, []string{"stats " + plain + "/no: "}, "")
 
 	// What has been put on a ring for a process that is stopped cannot be taken
 	// back, not even to be killed.
@@ -162,8 +163,8 @@ func TestStatsRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.waitGone(dir)
-	checkRefusal(t, s.run("stats", dir), exitError, []string{"stats " + dir + ": ", "is dead"}, "imgfs umount "+dir)
-	checkRefusal(t, s.run("stats", dir+"/etc"), exitError, []string{"stats " + dir + "/etc: ", "is dead"}, "imgfs umount "+dir)
+	checkRefusal(t, s.run("stats", dir), cli.ExitFailure, []string{"stats " + dir + ": ", "is dead"}, "imgfs umount "+dir)
+	checkRefusal(t, s.run("stats", dir+"/etc"), cli.ExitFailure, []string{"stats " + dir + "/etc: ", "is dead"}, "imgfs umount "+dir)
 	if got := list().Images[0].Mounts; len(got) != 0 {
 		t.Errorf("a dead mount: mounted on %q", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
@@ -130,7 +131,9 @@ func TestBarsEnd(t *testing.T) {
 
 	serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: bad}}}))
 	reg.ReplaceBlob(digest.FromBytes(bad), bytes.ToUpper(bad))
-	screen := onTerminal(t, func(tty *os.File) int { return run(t.Context(), append(index, image), io.Discard, tty) - exitError })
+	screen := onTerminal(t, func(tty *os.File) int {
+		return run(t.Context(), append(index, image), io.Discard, tty) - cli.ExitFailure
+	})
 	if want := "imgfs: " + image + ": layer " + digest.FromBytes(bad).String() + ": "; !strings.Contains(screen, want) {
 		t.Errorf("%q is not in %q", want, screen)
 	}
@@ -141,7 +144,7 @@ func TestBarsEnd(t *testing.T) {
 		p.update(fs.Progress{Size: 1000})
 		p.update(fs.Progress{Size: 1000, Read: 500})
 		p.finish()
-		return exitOK
+		return cli.ExitOK
 	})
 	if want := "] 500 B / 1.0 kB\r\n"; !strings.Contains(screen, want) {
 		t.Errorf("a layer read by half: %q is not in %q", want, screen)

@@ -18,6 +18,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 )
 
 // imgfs mount starts itself again for the process that stays. That one does
@@ -59,7 +61,7 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	child := exec.Command(exe, append(childArgs(flags), "--", name, dir)...)
 	child.Dir = "/" // not to keep busy where the user happens to be
 	child.Env = childEnv()
-	child.Stdout, child.Stderr = e.raw, e.stderr
+	child.Stdout, child.Stderr = e.Raw, e.Stderr
 	child.ExtraFiles = extraFiles(theirWord, theirLife, child.Args)
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {
@@ -110,15 +112,15 @@ func awaitReady(ctx context.Context, e *env, child *exec.Cmd, from io.Reader) er
 		return ctx.Err()
 	}
 	if err == nil {
-		if !e.quiet {
-			fmt.Fprint(e.stdout, line)
+		if !e.Quiet {
+			fmt.Fprint(e.Stdout, line)
 		}
 		return child.Process.Release()
 	}
 	err = child.Wait()
 	var status *exec.ExitError
 	if errors.As(err, &status) && status.ExitCode() > 0 {
-		return &exitCode{status.ExitCode()} // it has said why
+		return &cli.ExitError{Code: status.ExitCode()} // it has said why
 	}
 	return fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
 }

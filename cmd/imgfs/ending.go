@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs/fusefs"
 )
 
@@ -80,12 +81,12 @@ func (l *lifetime) isServing() bool {
 func (e *env) watchOver(ctx context.Context, do func() int) int {
 	done := make(chan int, 1)
 	go func() { done <- do() }()
-	code := exitError
+	code := cli.ExitFailure
 	select {
 	case code := <-done:
 		return code
 	case <-e.life.over:
-		code = exitOK
+		code = cli.ExitOK
 	case <-ctx.Done():
 	}
 	const step = endLimit / 20
@@ -99,8 +100,8 @@ func (e *env) watchOver(ctx context.Context, do func() int) int {
 			left = endLimit
 		}
 	}
-	if code != exitOK {
-		briefly(func() { e.errorf(context.Canceled) })
+	if code != cli.ExitOK {
+		briefly(func() { e.Error(context.Canceled) })
 	}
 	return code
 }

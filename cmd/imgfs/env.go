@@ -1,46 +1,39 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"os"
-	"sync"
 
-	"github.com/imgfs/imgfs/remote/printable"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 )
 
-// An env is what every command has: its global flags and where to print.
+// An env is what all commands have: where to print, the flags that all of them
+// take, and what ends with the command.
 type env struct {
-	// stdout takes text. What could act on a terminal is escaped in it, whatever
-	// whoever printed it has done about it.
-	stdout io.Writer
-	// raw is the same place for what is to come out byte for byte.
-	raw    io.Writer
-	stderr io.Writer
+	*cli.Env
 
 	cacheDir  string
-	cacheSize boundFlag
+	cacheSize cli.Bound
 	limits    limits
 	offline   bool
 	platform  string
-	tlsVerify tristate
+	tlsVerify cli.Bool
 	authfile  string
-	quiet     bool
-	verbose   bool
 	network   network
 	life      *lifetime
 
-	closing []io.Closer // sources of images, for the end of the command
-
-	mu   sync.Mutex
-	sink func(line string) // where lines for the user go
+	closing []io.Closer // sources of images, closed when the command ends
 }
 
 func newEnv(stdout, stderr io.Writer) *env {
-	e := &env{stdout: printable.NewWriter(stdout), raw: stdout, stderr: stderr, life: newLifetime()}
-	e.sayTo(nil)
+	e := &env{Env: cli.NewEnv(stdout, stderr), life: newLifetime()}
+	e.Hint = hintFor
 	return e
 }
 
@@ -52,90 +45,43 @@ func (e *env) close() {
 	e.closing = nil
 }
 
-func (e *env) globalFlags() *pflag.FlagSet {
-	f := pflag.NewFlagSet("imgfs", pflag.ContinueOnError)
-	f.Usage = func() {}
-	f.StringVar(&e.cacheDir, "cache-dir", os.Getenv("IMGFS_CACHE_DIR"), "")
-	f.Var(&e.cacheSize, "cache-size", "")
-	e.limits.flags(f)
-	f.BoolVar(&e.offline, "offline", false, "")
-	f.StringVar(&e.platform, "platform", "", "")
-	f.Var(&e.tlsVerify, "tls-verify", "")
+// globalFlags are the flags that all commands take, in the order of the help.
+func (e *env) globalFlags() []func(*pflag.FlagSet) {
+	return []func(*pflag.FlagSet){e.cacheFlags, e.limits.flags, e.otherFlags}
+}
+
+func (e *env) cacheFlags(f *pflag.FlagSet) {
+	f.StringVar(&e.cacheDir, "cache-dir", os.Getenv("IMGFS_CACHE_DIR"), "`DIR` where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)")
+	f.Var(&e.cacheSize, "cache-size", "`SIZE` how much to keep (IMGFS_CACHE_SIZE; default 10G or 1/10 of the free disk)")
+}
+
+func (e *env) otherFlags(f *pflag.FlagSet) {
+	f.BoolVar(&e.offline, "offline", false, "use only what is in the cache, and never the network")
+	f.StringVar(&e.platform, "platform", "", "`P` os/arch[/variant] of the image (default: this machine's)")
+	f.Var(&e.tlsVerify, "tls-verify", "`BOOL` true: only https with a certificate to trust; false: any, and plain http")
 	f.Lookup("tls-verify").NoOptDefVal = "true"
-	f.StringVar(&e.authfile, "authfile", "", "")
-	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "")
-	f.BoolVarP(&e.quiet, "quiet", "q", false, "")
-	f.BoolVarP(&e.verbose, "verbose", "v", false, "")
-	return f
+	f.StringVar(&e.authfile, "authfile", "", "`FILE` credentials (default: where podman and docker look)")
+	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "let registries lead to addresses in private networks and on this machine")
+	f.BoolVarP(&e.Quiet, "quiet", "q", false, "say nothing but errors")
+	f.BoolVarP(&e.Verbose, "verbose", "v", false, "say what is asked of the registry")
 }
 
-// warnf prints a line about something that is not as it should be.
-func (e *env) warnf(format string, args ...any) {
-	if !e.quiet {
-		e.say(fmt.Sprintf(format, args...))
+// hintFor returns what the user can type about an error, or "".
+func hintFor(err error) string {
+	var mount *fusefs.Error
+	switch {
+	case errors.As(err, &mount):
+		return mount.Hint
+	case errors.Is(err, cache.ErrFull):
+		return "give the cache more room, on the disk or with --cache-size SIZE"
+	case errors.Is(err, layerindex.ErrTooBig), errors.Is(err, remote.ErrTooBig):
+		return "allow more with --max-layer-size SIZE, or anything with --max-layer-size " + cli.Unlimited
+	case errors.Is(err, layerindex.ErrMetadata):
+		return "allow this image more memory with --max-metadata SIZE, if you trust it"
+	case errors.Is(err, remote.ErrPlatform):
+		return "choose one with --platform OS/ARCH[/VARIANT]"
+	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):
+		return "nothing of it was kept; try again, or ask whoever runs the registry"
 	}
+	return ""
 }
-
-// debugf prints a line with --verbose.
-func (e *env) debugf(format string, args ...any) {
-	if e.verbose && !e.quiet {
-		e.say(fmt.Sprintf(format, args...))
-	}
-}
-
-// errorf prints an error and what there is to do about it.
-func (e *env) errorf(err error) {
-	e.say(describe(err))
-	if hint := hintFor(err); hint != "" {
-		e.say("hint: " + hint)
-	}
-}
-
-// say tells the user a line. It may be called by any goroutine.
-func (e *env) say(line string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.sink(printable.Line(line))
-}
-
-// sayTo sends what is said from now on to another place than stderr, or to
-// stderr again if sink is nil.
-func (e *env) sayTo(sink func(line string)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.sink = sink; sink == nil {
-		// That it cannot be said nobody can be told.
-		e.sink = func(line string) { fmt.Fprintf(e.stderr, "imgfs: %s\n", line) }
-	}
-}
-
-// terminal returns the file that w is if that is a terminal.
-func terminal(w io.Writer) (*os.File, bool) {
-	f, ok := w.(*os.File)
-	return f, ok && term.IsTerminal(int(f.Fd()))
-}
-
-// A tristate is a boolean flag that knows whether it was given.
-type tristate struct{ value, set bool }
-
-// String, Set and Type implement pflag.Value.
-func (t *tristate) String() string {
-	if !t.set {
-		return ""
-	}
-	return fmt.Sprint(t.value)
-}
-
-func (t *tristate) Set(s string) error {
-	switch s {
-	case "true", "1", "t":
-		*t = tristate{true, true}
-	case "false", "0", "f":
-		*t = tristate{false, true}
-	default:
-		return fmt.Errorf("%q is neither true nor false", s)
-	}
-	return nil
-}
-
-func (t *tristate) Type() string { return "bool" }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
@@ -28,7 +29,7 @@ func (f *filling) String() string { return show.Bytes(f.have) + " of " + show.By
 func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLayer, disk *cache.Cache) error {
 	name := img.Source.Name()
 	if isLocal(name) {
-		e.warnf("%s is on this machine: there is nothing to fetch", name)
+		e.Warnf("%s is on this machine: there is nothing to fetch", name)
 		return nil
 	}
 	begun, before := time.Now(), disk.Stats().Fetched
@@ -50,7 +51,7 @@ func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLay
 	case err != nil:
 		return e.advise(img.Source, fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err)))
 	}
-	e.warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, show.Bytes(f.all),
+	e.Warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, show.Bytes(f.all),
 		show.Bytes(disk.Stats().Fetched-before), time.Since(begun).Seconds())
 	return nil
 }
@@ -100,10 +101,10 @@ func (t *teller) beginPrefetch(ctx context.Context, e *env) (stop func()) {
 		case ctx.Err() != nil:
 		case err != nil:
 			t.prefetching("failed", f)
-			e.warnf("prefetch: only %v are in the cache: %s", &f, describe(err))
+			e.Warnf("prefetch: only %v are in the cache: %s", &f, cli.Describe(err))
 		default:
 			t.prefetching("done", f)
-			e.warnf("prefetch: all %s are in the cache", show.Bytes(f.all))
+			e.Warnf("prefetch: all %s are in the cache", show.Bytes(f.all))
 		}
 	})
 	return func() {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 )
 
 // TestLease has something arrive for a while, and then nothing.
@@ -33,10 +35,10 @@ func TestEndless(t *testing.T) {
 		t.Errorf("an error of the source: got %v", got)
 	}
 	got := endless(fmt.Errorf("%w; before that: %w", context.Canceled, cause))
-	if errors.Is(got, context.Canceled) || describe(got) != "nothing arrived for 2m0s; before that: connection refused" {
-		t.Errorf("the end of a lease: got %q", describe(got))
+	if errors.Is(got, context.Canceled) || cli.Describe(got) != "nothing arrived for 2m0s; before that: connection refused" {
+		t.Errorf("the end of a lease: got %q", cli.Describe(got))
 	}
-	if got := describe(endless(context.Canceled)); strings.Contains(got, "interrupted") {
+	if got := cli.Describe(endless(context.Canceled)); strings.Contains(got, "interrupted") {
 		t.Errorf("the end of a lease without an error: got %q", got)
 	}
 }

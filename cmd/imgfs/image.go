@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -28,20 +29,20 @@ func (e *env) openCache() (*cache.Cache, error) {
 	if dir == "" {
 		var err error
 		if dir, err = cache.DefaultDir(); err != nil {
-			return nil, &hinted{err, "name a cache directory with --cache-dir DIR"}
+			return nil, cli.WithHint(err, "name a cache directory with --cache-dir DIR")
 		}
 	}
 	budget, err := e.budget()
 	if err != nil {
 		return nil, err
 	}
-	disk, err := cache.Open(dir, &cache.Options{Budget: budget, Warnf: e.warnf})
+	disk, err := cache.Open(dir, &cache.Options{Budget: budget, Warnf: e.Warnf})
 	if err != nil {
 		hint := "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"
 		if unfit := (*cache.DirError)(nil); errors.As(err, &unfit) && unfit.Hint != "" {
 			hint = unfit.Hint + ", or " + hint
 		}
-		return nil, &hinted{err, hint}
+		return nil, cli.WithHint(err, hint)
 	}
 	return disk, nil
 }
@@ -50,13 +51,13 @@ func (e *env) openCache() (*cache.Cache, error) {
 // cache.Options have it.
 func (e *env) budget() (int64, error) {
 	size := e.cacheSize
-	if text := os.Getenv("IMGFS_CACHE_SIZE"); !size.set && text != "" {
+	if text := os.Getenv("IMGFS_CACHE_SIZE"); !size.Given && text != "" {
 		if err := size.Set(text); err != nil {
-			return 0, usageErrorf("the variable IMGFS_CACHE_SIZE: %v", err)
+			return 0, cli.Usagef("the variable IMGFS_CACHE_SIZE: %v", err)
 		}
 	}
-	if size.set {
-		return size.bytes, nil
+	if size.Given {
+		return size.Bytes, nil
 	}
 	return cache.DefaultBudget, nil
 }
@@ -74,7 +75,7 @@ func (e *env) source(ctx context.Context, name string, disk *cache.Cache) (remot
 	case remote.TransportOCIArchive, remote.TransportDockerArchive:
 		return e.archive(ctx, loc, disk)
 	}
-	conf, err := (&hosts.ConfigFiles{Logf: e.debugf}).Load()
+	conf, err := (&hosts.ConfigFiles{Logf: e.Debugf}).Load()
 	if err != nil {
 		return nil, err
 	}
@@ -101,14 +102,14 @@ func (e *env) archive(ctx context.Context, loc remote.Location, disk *cache.Cach
 	}
 	var err error
 	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return tempFile(disk, 0) }}
-	opts.MaxSize = e.limits.layerSize.option()
+	opts.MaxSize = e.limits.layerSize.Option()
 	if loc.Transport == remote.TransportOCIArchive {
 		src, err = ocilayout.OpenArchive(ctx, loc.Path, loc.Image, opts)
 	} else {
 		src, err = dockerarchive.Open(ctx, loc.Path, loc.Image, opts)
 	}
 	if errors.Is(err, cache.ErrFull) {
-		return nil, &hinted{err, "unpack it yourself, which needs no copy, or give the cache more room with --cache-size SIZE or --cache-dir DIR"}
+		return nil, cli.WithHint(err, "unpack it yourself, which needs no copy, or give the cache more room with --cache-size SIZE or --cache-dir DIR")
 	}
 	if err != nil {
 		return nil, err
@@ -135,12 +136,12 @@ func (e *env) repository(ref remote.Reference, conf *hosts.Configuration, disk *
 		NewTemp:     func(size int64) (remote.TempFile, error) { return tempFile(disk, size) },
 		SpoolFailed: disk.WarnDisk,
 		UserAgent:   "imgfs/" + version(),
-		Logf:        e.debugf,
-		Tracef:      e.debugf,
+		Logf:        e.Debugf,
+		Tracef:      e.Debugf,
 	}
 	e.network.configure(opts)
-	if e.tlsVerify.set {
-		opts.TLSVerify = &e.tlsVerify.value
+	if e.tlsVerify.Given {
+		opts.TLSVerify = &e.tlsVerify.Value
 	}
 	if e.authfile != "" {
 		// A file that is not there would be noticed only by a registry that
@@ -158,7 +159,7 @@ func (e *env) repository(ref remote.Reference, conf *hosts.Configuration, disk *
 // open resolves an image. What a registry's manifests say is kept in the cache.
 func (e *env) open(ctx context.Context, src remote.Source, disk *cache.Cache) (*remote.Image, error) {
 	if _, ok := src.(*registry.Repository); ok {
-		src = disk.Source(src, &cache.SourceOptions{Offline: e.offline, Warnf: e.warnf})
+		src = disk.Source(src, &cache.SourceOptions{Offline: e.offline, Warnf: e.Warnf})
 	}
 	img, err := remote.Open(ctx, src, e.platform)
 	if err != nil {
@@ -172,13 +173,13 @@ func (e *env) advise(src remote.Source, err error) error {
 	host, _, _ := strings.Cut(src.Repository(), "/")
 	switch {
 	case e.offline && errors.Is(err, remote.ErrUnavailable):
-		return &hinted{err, "imgfs index --fetch " + printable.Word(src.Name()) + ", without --offline, brings all of it into the cache"}
+		return cli.WithHint(err, "imgfs index --fetch "+printable.Word(src.Name())+", without --offline, brings all of it into the cache")
 	case errors.Is(err, registry.ErrPrivate):
-		return &hinted{err, "if you trust " + host + " with what this machine can reach: --allow-private"}
+		return cli.WithHint(err, "if you trust "+host+" with what this machine can reach: --allow-private")
 	case errors.Is(err, registry.ErrTLS):
-		return &hinted{err, "put the certificate to trust into /etc/containers/certs.d/" + host + "/ca.crt, or do without: --tls-verify=false"}
+		return cli.WithHint(err, "put the certificate to trust into /etc/containers/certs.d/"+host+"/ca.crt, or do without: --tls-verify=false")
 	case errors.Is(err, remote.ErrUnauthorized):
-		return &hinted{err, "podman login " + host + " (or docker login), or --authfile FILE; registries say so of images that do not exist, too"}
+		return cli.WithHint(err, "podman login "+host+" (or docker login), or --authfile FILE; registries say so of images that do not exist, too")
 	}
 	return err
 }
@@ -199,7 +200,7 @@ func (e *env) layers(ctx context.Context, name string, disk *cache.Cache) (*remo
 		return nil, nil, err
 	}
 	p := e.newProgress(img)
-	opts := &fs.Options{Cache: disk, Progress: p.update, Warnf: e.warnf}
+	opts := &fs.Options{Cache: disk, Progress: p.update, Warnf: e.Warnf}
 	e.limits.configure(opts)
 	layers, err := fs.OpenLayers(ctx, img, opts)
 	p.finish()
@@ -242,7 +243,7 @@ func (e *env) tree(ctx context.Context, name string, disk *cache.Cache) (*remote
 	if err != nil {
 		return nil, nil, err
 	}
-	limitMemory(mergeMemory(layers, cmp.Or(e.limits.metadata.option(), fs.DefaultMaxMetadata)))
+	limitMemory(mergeMemory(layers, cmp.Or(e.limits.metadata.Option(), fs.DefaultMaxMetadata)))
 	t, err := fs.MergeLayers(ctx, layers)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", img.Source.Name(), err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -11,33 +12,29 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const indexUsage = `usage: imgfs index [--fetch] [--json] IMAGE
-
-Reads the image's layers once, as far as that has not been done, and keeps what
-mounting needs. Prints a row for each layer, the base first.
-
-      --fetch  bring all of the image into the cache, as far as it is not there, for
-               use with --offline; it can be interrupted and goes on the next time
-      --json   an array of objects instead of a table; docs/json.md names their members
-
-example:
-  imgfs index fedora:latest
-`
-
-func indexCommand() command {
-	return command{usage: indexUsage, setup: func(f *pflag.FlagSet) action {
-		fetch := f.Bool("fetch", false, "")
-		asJSON := f.Bool("json", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			switch {
-			case len(args) != 1:
-				return usageError("index: one image is needed")
-			case *fetch && e.offline:
-				return usageError("index: --fetch and --offline exclude each other")
+func indexCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "index",
+		Usage: "[--fetch] [--json] IMAGE",
+		Entry: cli.Entry{Usage: "IMAGE", Text: "read and index the image's layers ahead of time"},
+		About: `Reads the image's layers once, as far as that has not been done, and keeps what
+mounting needs. Prints a row for each layer, the base first.`,
+		Example: "imgfs index fedora:latest",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			fetch := f.Bool("fetch", false, "bring all of the image into the cache, as far as it is not there, for\n"+
+				"use with --offline; it can be interrupted and goes on the next time")
+			asJSON := f.Bool("json", false, "an array of objects instead of a table; docs/json.md names their members")
+			return func(ctx context.Context, args []string) error {
+				switch {
+				case len(args) != 1:
+					return cli.Usagef("index: one image is needed")
+				case *fetch && e.offline:
+					return cli.Usagef("index: --fetch and --offline exclude each other")
+				}
+				return index(ctx, e, args[0], *fetch, *asJSON)
 			}
-			return index(ctx, e, args[0], *fetch, *asJSON)
-		}
-	}}
+		},
+	}
 }
 
 // An indexRow is what imgfs index says of one layer.
@@ -84,14 +81,14 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 		rows[i] = newIndexRow(l)
 	}
 	if asJSON {
-		return show.JSON(e.stdout, rows)
+		return show.JSON(e.Stdout, rows)
 	}
 	return e.printIndex(rows)
 }
 
 // printIndex prints rows for people.
 func (e *env) printIndex(rows []indexRow) error {
-	w := show.NewTable(e.stdout)
+	w := show.NewTable(e.Stdout)
 	fmt.Fprintln(w, "LAYER\tSIZE\tTAR\tENTRIES\tSPANS\tINDEX\tOBTAINED")
 	for _, r := range rows {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", printable.Cell(r.Digest.String()), r.Size, r.TarSize, r.Entries, r.Spans, r.IndexBytes, printable.Cell(r.Obtained))

@@ -2,43 +2,37 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
 
-const inspectUsage = `usage: imgfs inspect [--raw | --config] IMAGE
-
-Prints what skopeo inspect prints, and ImageID, the digest of the config, and
-DiffIDs, the digests of the uncompressed layers.
-
-      --raw     print the manifest or image index that IMAGE names, byte for byte
-      --config  print the config, byte for byte
-
-On a terminal what could act on it is escaped in both, as JSON allows.
-
-example:
-  imgfs inspect --raw fedora:latest | sha256sum
-`
-
-func inspectCommand() command {
-	return command{usage: inspectUsage, setup: func(f *pflag.FlagSet) action {
-		raw := f.Bool("raw", false, "")
-		config := f.Bool("config", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			switch {
-			case len(args) != 1:
-				return usageError("inspect: one image is needed")
-			case *raw && *config:
-				return usageError("inspect: --raw and --config exclude each other")
+func inspectCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "inspect",
+		Usage: "[--raw | --config] IMAGE",
+		Entry: cli.Entry{Usage: "IMAGE", Text: "print what the image says of itself, as JSON"},
+		About: `Prints what skopeo inspect prints, and ImageID, the digest of the config, and
+DiffIDs, the digests of the uncompressed layers.`,
+		Notes:   "On a terminal what could act on it is escaped in both, as JSON allows.",
+		Example: "imgfs inspect --raw fedora:latest | sha256sum",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			raw := f.Bool("raw", false, "print the manifest or image index that IMAGE names, byte for byte")
+			config := f.Bool("config", false, "print the config, byte for byte")
+			return func(ctx context.Context, args []string) error {
+				switch {
+				case len(args) != 1:
+					return cli.Usagef("inspect: one image is needed")
+				case *raw && *config:
+					return cli.Usagef("inspect: --raw and --config exclude each other")
+				}
+				return inspect(ctx, e, args[0], *raw, *config)
 			}
-			return inspect(ctx, e, args[0], *raw, *config)
-		}
-	}}
+		},
+	}
 }
 
 func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
@@ -65,18 +59,18 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 	if e.offline && !isLocal(name) {
 		out.RepoTags = []string{} // what the registry has nobody can say
 	} else if out.RepoTags, err = repoTags(ctx, src); err != nil {
-		e.warnf("RepoTags is empty: %s", describe(err))
+		e.Warnf("RepoTags is empty: %s", cli.Describe(err))
 	}
-	return show.JSON(e.stdout, out)
+	return show.JSON(e.Stdout, out)
 }
 
 // printDocument prints a document of the image: byte for byte, so that it has
 // its digest, but on a terminal with escapes in place of what could act on it.
 func (e *env) printDocument(document []byte) error {
-	if _, ok := terminal(e.raw); ok {
+	if _, ok := cli.Terminal(e.Raw); ok {
 		document = printable.JSON(document)
 	}
-	_, err := e.raw.Write(document)
+	_, err := e.Raw.Write(document)
 	return err
 }
 
@@ -93,33 +87,4 @@ func repoTags(ctx context.Context, src remote.Source) ([]string, error) {
 		return append([]string{}, tags...), err
 	}
 	return []string{}, nil
-}
-
-const versionUsage = `usage: imgfs version
-
-Prints the version of imgfs.
-
-example:
-  imgfs version
-`
-
-func versionCommand() command {
-	return command{usage: versionUsage, setup: func(*pflag.FlagSet) action {
-		return func(_ context.Context, e *env, args []string) error {
-			if len(args) != 0 {
-				return usageError("version takes no arguments")
-			}
-			_, err := fmt.Fprintf(e.stdout, "imgfs %s\n", version())
-			return err
-		}
-	}}
-}
-
-// version is the module's version, or the revision it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/opencontainers/go-digest"
@@ -130,7 +131,7 @@ func TestStrangeAnswers(t *testing.T) {
 			r := s.run("inspect", "-v", "--tls-verify=false", image)
 			checkHarmless(t, "inspect -v", r.stderr)
 			checkHarmless(t, "inspect", r.stdout)
-			if r.code == exitOK {
+			if r.code == cli.ExitOK {
 				t.Errorf("inspect succeeds: %q", r.stdout)
 			}
 			for line := range strings.Lines(r.stderr) {

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
@@ -145,11 +146,11 @@ func TestBoundsLayerSize(t *testing.T) {
 	cache := t.TempDir()
 	image, layer := frameLayout(t, 4<<20)
 	r := invoke(t, "ls", "--cache-dir", cache, "--max-layer-size", "2M", image)
-	checkRefusal(t, r, exitError, []string{"layer " + layer.String(), "2097152"}, "--max-layer-size")
+	checkRefusal(t, r, cli.ExitFailure, []string{"layer " + layer.String(), "2097152"}, "--max-layer-size")
 	checkCache(t, cache)
 	succeed(t, "ls", "--cache-dir", cache, "--max-layer-size", "5M", image)
 	r = invoke(t, "ls", "--cache-dir", cache, "--max-layer-size", "2M", image)
-	checkRefusal(t, r, exitError, []string{"layer " + layer.String(), "2097152"}, "--max-layer-size")
+	checkRefusal(t, r, cli.ExitFailure, []string{"layer " + layer.String(), "2097152"}, "--max-layer-size")
 
 	reg, store := registrytest.New(t, nil), sourcetest.NewStore()
 	top := edited(tarOf(t, tar.Header{Name: "a"}), `("layers":.*"size":)\d+`, fmt.Sprintf("${1}%d", int64(1)<<50))(t, store)
@@ -160,7 +161,7 @@ func TestBoundsLayerSize(t *testing.T) {
 		if args[0] == "cat" {
 			args = append(args, "/a")
 		}
-		checkRefusal(t, invoke(t, args...), exitError, []string{"layer sha256:", "1125899906842624"}, "--max-layer-size")
+		checkRefusal(t, invoke(t, args...), cli.ExitFailure, []string{"layer sha256:", "1125899906842624"}, "--max-layer-size")
 		if n := reg.Count(registrytest.Blob); n > 1 {
 			t.Errorf("%q: %d blobs were asked for, want the config alone", args, n)
 		}
@@ -199,7 +200,7 @@ func TestBoundsArchive(t *testing.T) {
 				t.Setenv("TMPDIR", temp)
 				r := invoke(t, append(append([]string{command, "--cache-dir", cache}, tt.flags...), "oci-archive:"+tt.file)...)
 				if tt.says != nil {
-					checkRefusal(t, r, exitError, tt.says, tt.hint)
+					checkRefusal(t, r, cli.ExitFailure, tt.says, tt.hint)
 					checkCache(t, cache)
 				} else if r.code != 0 {
 					t.Errorf("%s: exit code %d\n%s", command, r.code, r.stderr)
@@ -245,7 +246,7 @@ func TestBoundsPipe(t *testing.T) {
 		_ = cmd.Wait()
 		timer.Stop()
 		end.Close()
-		if cmd.ProcessState.ExitCode() != exitError {
+		if cmd.ProcessState.ExitCode() != cli.ExitFailure {
 			t.Errorf("%v: it ended with %v and said %q", sig, cmd.ProcessState, said)
 		}
 	}

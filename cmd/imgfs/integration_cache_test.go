@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
@@ -164,7 +165,7 @@ func TestDamagedChunk(t *testing.T) {
 	}
 
 	flipByte(t, blob, 600<<10)
-	if r := s.run("cache", "verify"); r.code != exitError || !strings.Contains(r.stdout, "1 of 49 chunks are not what the index says") {
+	if r := s.run("cache", "verify"); r.code != cli.ExitFailure || !strings.Contains(r.stdout, "1 of 49 chunks are not what the index says") {
 		t.Errorf("a damaged chunk: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	s.ok("cache", "verify")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"golang.org/x/sys/unix"
 )
@@ -322,10 +323,10 @@ func TestWhoMayAskStats(t *testing.T) {
 	if r := other.finish(other.program("cat", filepath.Join(dir, "etc/os-release"))); r.code != 0 {
 		t.Errorf("another user cannot read: %+v", r)
 	}
-	checkRefusal(t, other.run("stats", dir), exitError, []string{"stats " + dir + ": no permission to ask a mount of root"}, "")
-	checkRefusal(t, other.run("umount", dir), exitError, []string{"unmount " + dir + ": another user's mount: root mounted it"}, "only that user and root")
-	checkRefusal(t, other.run("umount", "-l", dir), exitError, []string{"another user's mount"}, "only that user and root")
-	checkRefusal(t, other.run("mount", image, dir), exitError, []string{"already a mount point", "mounted by root"}, "choose another directory")
+	checkRefusal(t, other.run("stats", dir), cli.ExitFailure, []string{"stats " + dir + ": no permission to ask a mount of root"}, "")
+	checkRefusal(t, other.run("umount", dir), cli.ExitFailure, []string{"unmount " + dir + ": another user's mount: root mounted it"}, "only that user and root")
+	checkRefusal(t, other.run("umount", "-l", dir), cli.ExitFailure, []string{"another user's mount"}, "only that user and root")
+	checkRefusal(t, other.run("mount", image, dir), cli.ExitFailure, []string{"already a mount point", "mounted by root"}, "choose another directory")
 	root.umount(dir)
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"golang.org/x/sys/unix"
 )
@@ -202,7 +203,7 @@ func TestSignalTwice(t *testing.T) {
 				}
 			})
 		}
-		if r := s.run("mount", "--grace=-1s", image, s.mountpoint()); r.code != exitUsage {
+		if r := s.run("mount", "--grace=-1s", image, s.mountpoint()); r.code != cli.ExitUsage {
 			t.Errorf("--grace=-1s: exit code %d\n%s", r.code, r.stderr)
 		}
 	})

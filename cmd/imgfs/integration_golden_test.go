@@ -333,7 +333,7 @@ func corpusSource(t *testing.T, file, choose string, cache *cache.Cache) (remote
 	if choose != "" {
 		name += ":" + choose
 	}
-	e := &env{stdout: io.Discard, stderr: io.Discard}
+	e := newEnv(io.Discard, io.Discard)
 	return e.source(t.Context(), name, cache)
 }
 

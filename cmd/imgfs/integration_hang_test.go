@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"golang.org/x/sys/unix"
 )
@@ -57,8 +58,8 @@ func TestHelperHangs(t *testing.T) {
 	other := s.mount(image)
 	writeFile(t, hang, "")
 
-	r := s.fails(exitError, []string{"fusermount3: it does not answer"}, "mount", image, s.mountpoint())
-	r2 := s.fails(exitError, []string{"fusermount3: it does not answer"}, "umount", other)
+	r := s.fails(cli.ExitFailure, []string{"fusermount3: it does not answer"}, "mount", image, s.mountpoint())
+	r2 := s.fails(cli.ExitFailure, []string{"fusermount3: it does not answer"}, "umount", other)
 	if r.took > soon || r2.took > soon {
 		t.Errorf("mount took %v, umount %v", r.took, r2.took)
 	}
@@ -133,7 +134,7 @@ func TestServerHangs(t *testing.T) {
 		{[]string{"umount", filepath.Join(dir, "etc")}, "does not answer"},
 	} {
 		r := s.run(c.args...)
-		checkRefusal(t, r, exitError, []string{c.says}, "imgfs umount -l "+dir+"\n")
+		checkRefusal(t, r, cli.ExitFailure, []string{c.says}, "imgfs umount -l "+dir+"\n")
 		if r.took > 2*soon {
 			t.Errorf("%q took %v", c.args, r.took)
 		}
@@ -184,7 +185,7 @@ func TestEndsThoughItHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := cmd.Wait()
-		if took := time.Since(begun); cmd.ProcessState.ExitCode() != exitError || stderr.String() != "imgfs: interrupted\n" || took > soon {
+		if took := time.Since(begun); cmd.ProcessState.ExitCode() != cli.ExitFailure || stderr.String() != "imgfs: interrupted\n" || took > soon {
 			t.Errorf("%v: %v after %v, stderr %q", sig, err, took, stderr.String())
 		}
 	}
@@ -223,7 +224,7 @@ func TestCredentialHelperHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := cmd.Wait()
-		if took := time.Since(begun); cmd.ProcessState.ExitCode() != exitError || !strings.Contains(stderr.String(), "imgfs: interrupted\n") || took > soon {
+		if took := time.Since(begun); cmd.ProcessState.ExitCode() != cli.ExitFailure || !strings.Contains(stderr.String(), "imgfs: interrupted\n") || took > soon {
 			t.Errorf("%q: %v after %v, stderr %q", args, err, took, &stderr)
 		}
 		if !eventually(soon, func() bool { return errors.Is(syscall.Kill(helper, 0), syscall.ESRCH) }) {

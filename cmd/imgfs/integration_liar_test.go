@@ -13,6 +13,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 )
 
 // liarEnv holds the directory on which a child process of the test binary is to
@@ -110,7 +112,7 @@ func TestLiar(t *testing.T) {
 			said := s.both(t, "stats", dir) + s.both(t, "stats", "--json", dir)
 			s.both(t, "cache", "ls")
 			s.both(t, "cache", "ls", "--json")
-			if r := s.run("stats", dir); (r.code == exitOK) != c.good {
+			if r := s.run("stats", dir); (r.code == cli.ExitOK) != c.good {
 				t.Errorf("exit code %d, and it says %.300q", r.code, r.stdout+r.stderr)
 			}
 			if name == "every member" {

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 )
 
 // finishMeasured runs a command to its end and returns its peak of resident
@@ -76,8 +78,8 @@ func TestMetadataMemory(t *testing.T) {
 						if r.code != 0 {
 							t.Errorf("%d%%, %s: %s", percent, command, r.stderr)
 						}
-					case r.code == exitError && strings.Contains(r.stderr, "layer sha256:") && strings.Contains(r.stderr, "too many entries"):
-					case r.code != exitError || !strings.Contains(r.stderr, "too many names and attributes") || !strings.Contains(r.stderr, "hint: ") ||
+					case r.code == cli.ExitFailure && strings.Contains(r.stderr, "layer sha256:") && strings.Contains(r.stderr, "too many entries"):
+					case r.code != cli.ExitFailure || !strings.Contains(r.stderr, "too many names and attributes") || !strings.Contains(r.stderr, "hint: ") ||
 						!strings.Contains(r.stderr, "--max-metadata"):
 						t.Errorf("%d%%, %s: exit code %d\n%.500s", percent, command, r.code, r.stderr)
 					}
@@ -114,7 +116,7 @@ func TestMetadataMemoryMounted(t *testing.T) {
 			}
 			s.umount(dir)
 			cmd := s.command("-q", "--max-metadata=96M", "cat", image, "no-such-file")
-			if r, got := s.finishMeasured(cmd); r.code != exitError || !strings.Contains(r.stderr, "no-such-file") || got > 96*115/100+160 {
+			if r, got := s.finishMeasured(cmd); r.code != cli.ExitFailure || !strings.Contains(r.stderr, "no-such-file") || got > 96*115/100+160 {
 				t.Errorf("cat: exit code %d, %d MiB\n%.500s", r.code, got, r.stderr)
 			}
 		})

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/opencontainers/go-digest"
 )
@@ -47,7 +48,7 @@ func TestSudoWithUsersCache(t *testing.T) {
 	for _, args := range [][]string{{"ls", image}, {"cat", image, "/etc/os-release"}, {"index", image}, {"inspect", image}, {"mount", image, mnt},
 		{"cache", "ls"}, {"cache", "verify"}, {"cache", "prune", "--all"}} {
 		r := root.run(append([]string{"--cache-dir", alice.cache}, args...)...)
-		checkRefusal(t, r, exitError, []string{"cache directory " + alice.cache + " belongs to " + login(t, alice), "imgfs runs as root"}, "run imgfs as "+login(t, alice))
+		checkRefusal(t, r, cli.ExitFailure, []string{"cache directory " + alice.cache + " belongs to " + login(t, alice), "imgfs runs as root"}, "run imgfs as "+login(t, alice))
 	}
 	if mounted(mnt) {
 		t.Errorf("%s is mounted", mnt)
@@ -136,7 +137,7 @@ func TestSharedCache(t *testing.T) {
 		t.Errorf("cache ls: %q", r.stdout)
 	}
 	for _, args := range [][]string{{"cache", "prune", "--all"}, {"cache", "verify"}} {
-		alice.fails(exitError, []string{root.cache, "belongs to root (uid 0)"}, append(shared, args...)...)
+		alice.fails(cli.ExitFailure, []string{root.cache, "belongs to root (uid 0)"}, append(shared, args...)...)
 	}
 	if after := treeText(t, root.cache); after != before {
 		t.Errorf("it was\n%sand is\n%s", before, after)
@@ -156,7 +157,7 @@ func TestNotACache(t *testing.T) {
 	for _, args := range [][]string{{"ls", image}, {"cat", image, "/etc/os-release"}, {"index", image}, {"inspect", image},
 		{"cache", "ls"}, {"cache", "verify"}, {"cache", "prune", "--all"}, {"mount", "-f", image, t.TempDir()}} {
 		r := invoke(t, append([]string{"--cache-dir", dir}, args...)...)
-		checkRefusal(t, r, exitError, []string{"cache directory " + dir + " is not empty, and not a cache of imgfs: it has "}, "new or empty")
+		checkRefusal(t, r, cli.ExitFailure, []string{"cache directory " + dir + " is not empty, and not a cache of imgfs: it has "}, "new or empty")
 	}
 	if after := treeText(t, dir); after != before {
 		t.Errorf("it was\n%sand is\n%s", before, after)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -202,7 +203,7 @@ func TestProxySecrets(t *testing.T) {
 		cmd.Env = append(cmd.Env, "HTTPS_PROXY="+proxy)
 		wg.Go(func() {
 			r := s.finish(cmd)
-			if r.code != exitError || !strings.Contains(r.stderr, "registry.example/app") || r.took > 20*time.Second {
+			if r.code != cli.ExitFailure || !strings.Contains(r.stderr, "registry.example/app") || r.took > 20*time.Second {
 				t.Errorf("%s: exit code %d after %s\n%s", proxy, r.code, r.took, r.stderr)
 			}
 			if strings.Contains(r.stdout+r.stderr, password) {

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -145,10 +146,10 @@ func TestServerHtpasswdTLS(t *testing.T) {
 	host := registryWith(t, fmt.Sprintf(", tls: {certificate: %s, key: %s}", cert, key), fmt.Sprintf("auth: {htpasswd: {realm: r, path: %s}}\n", users))
 	image := pushServerImage(t, host, "--dest-creds", serverUser+":"+serverPassword)
 	s := newSandbox(t)
-	s.fails(exitError, []string{image, "no secure connection"}, "mount", image, s.mountpoint())
+	s.fails(cli.ExitFailure, []string{image, "no secure connection"}, "mount", image, s.mountpoint())
 	certs := filepath.Join(s.dir, ".config/containers/certs.d", host)
 	writeFile(t, filepath.Join(certs, "ca.crt"), readFile(t, cert))
-	s.fails(exitError, []string{image, "podman login"}, "mount", image, s.mountpoint())
+	s.fails(cli.ExitFailure, []string{image, "podman login"}, "mount", image, s.mountpoint())
 	auth := base64.StdEncoding.EncodeToString([]byte(serverUser + ":" + serverPassword))
 	writeFile(t, filepath.Join(s.dir, "xdg-run/containers/auth.json"), fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, host, auth))
 	s.umount(s.mount(image))

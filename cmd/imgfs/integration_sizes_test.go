@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -72,7 +73,7 @@ func TestHugeSizes(t *testing.T) {
 					}
 					r := s.run(args...)
 					fine := r.code == 0 && (name != "layers" || strings.Contains(strings.Join(args, " "), "inspect"))
-					if !fine && (r.code != exitError || !strings.HasPrefix(r.stderr, "imgfs: ")) || strings.Contains(r.stderr+r.stdout, "goroutine ") {
+					if !fine && (r.code != cli.ExitFailure || !strings.HasPrefix(r.stderr, "imgfs: ")) || strings.Contains(r.stderr+r.stdout, "goroutine ") {
 						t.Errorf("%s of %s: imgfs %q: exit code %d\n%.400s", size, name, args, r.code, r.stderr)
 					}
 				}
@@ -112,7 +113,7 @@ func endsSoon(t *testing.T, s *sandbox, sig syscall.Signal, args ...string) {
 	_ = cmd.Wait() // the exit code tells
 	took := time.Since(begun)
 	t.Logf("imgfs %q: %v after %v", args[0], took, sig)
-	if code := cmd.ProcessState.ExitCode(); code != exitError || !strings.Contains(stderr.String(), "interrupted") {
+	if code := cmd.ProcessState.ExitCode(); code != cli.ExitFailure || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("imgfs %q after %v: exit code %d, %q", args, sig, code, &stderr)
 	}
 	// One second where nobody else is busy.
@@ -147,7 +148,7 @@ func TestHugeSparseFile(t *testing.T) {
 		endsSoon(t, s, syscall.SIGINT, "cat", image, "/f")
 	}
 	r := newSandbox(t).run("ls", layoutOf(t, sparseOf(t, "9223372036854775808")))
-	if r.code != exitError || !strings.Contains(r.stderr, "sparse") {
+	if r.code != cli.ExitFailure || !strings.Contains(r.stderr, "sparse") {
 		t.Errorf("a file of 2^63 bytes: exit code %d, %q", r.code, r.stderr)
 	}
 }
@@ -197,7 +198,7 @@ func TestInterruptedOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // the exit code tells
-	if took := time.Since(begun); took > 5*time.Second || cmd.ProcessState.ExitCode() != exitError || !strings.Contains(stderr.String(), "interrupted") {
+	if took := time.Since(begun); took > 5*time.Second || cmd.ProcessState.ExitCode() != cli.ExitFailure || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("exit code %d after %v, %q", cmd.ProcessState.ExitCode(), took, &stderr)
 	}
 }

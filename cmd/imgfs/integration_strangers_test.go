@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -228,12 +229,8 @@ func TestStrangeArguments(t *testing.T) {
 	s.both(t, "help", word)
 	s.both(t, "--"+word)
 	s.both(t, "-"+word)
-	var walk func(words []string, c command)
-	walk = func(words []string, c command) {
-		for name, next := range c.second {
-			walk(append(slices.Clone(words), name), next)
-		}
-		if c.second != nil {
+	try := func(words []string, c cli.Command) {
+		if c.Commands != nil {
 			s.both(t, append(slices.Clone(words), word)...)
 			return
 		}
@@ -241,7 +238,7 @@ func TestStrangeArguments(t *testing.T) {
 		s.both(t, append(slices.Clone(words), word)...)
 		s.both(t, append(slices.Clone(words), "oci:"+s.dir+"/"+word, word)...)
 		own := pflag.NewFlagSet("", pflag.ContinueOnError)
-		c.setup(own)
+		c.Setup(own)
 		s.both(t, append(slices.Clone(words), "--"+word)...)
 		own.VisitAll(func(f *pflag.Flag) {
 			if f.Name != detachedFlag {
@@ -249,10 +246,14 @@ func TestStrangeArguments(t *testing.T) {
 			}
 		})
 	}
-	for name, c := range commands() {
-		walk([]string{name}, c)
+	for name, c := range allCommands() {
+		try(strings.Fields(name), c)
 	}
-	newEnv(nil, nil).globalFlags().VisitAll(func(f *pflag.Flag) {
+	global := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, declare := range newEnv(nil, nil).globalFlags() {
+		declare(global)
+	}
+	global.VisitAll(func(f *pflag.Flag) {
 		s.both(t, "ls", "--"+f.Name+"="+filepath.Join(s.dir, word), "oci:/none:v1")
 	})
 	for _, name := range []string{"IMGFS_CACHE_DIR", "IMGFS_CACHE_SIZE", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "CONTAINERS_REGISTRIES_CONF"} {
@@ -328,7 +329,7 @@ func TestStrangeMounts(t *testing.T) {
 	s := newSandbox(t)
 	image, _ := strangeImage(t, filepath.Join(s.dir, "lay"+strings.ReplaceAll(strangeName, ":", "")))
 	dir := s.strangeDir()
-	if r := s.run("stats", dir); forbidden(r.stderr) != "" || r.code != exitError {
+	if r := s.run("stats", dir); forbidden(r.stderr) != "" || r.code != cli.ExitFailure {
 		t.Errorf("stats of what is no mount: %q", r.stderr)
 	}
 	out := s.ok("mount", image, dir)

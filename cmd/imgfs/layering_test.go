@@ -18,8 +18,9 @@ const module = "github.com/imgfs/imgfs"
 // line a package, its own packages by their place in the module, others by
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
+cmd/imgfs/internal/cli: remote/printable pflag x/term
 cmd/imgfs/internal/show: remote/printable go-digest mpb
-cmd/imgfs: cmd/imgfs/internal/show fs fs/fusefs layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag x/sys x/term
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag x/sys
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
@@ -69,6 +70,7 @@ testdata/labimage: go-digest image-spec compress
 // strangers says what of the standard library is none of a package's business.
 var strangers = map[string][]string{
 	"cmd/imgfs":               {"net/http", "archive/tar", "compress/gzip"},
+	"cmd/imgfs/internal/cli":  {"net/http", "net", "os/exec"},
 	"cmd/imgfs/internal/show": {"net/http", "net", "os/exec"},
 	"fs":                      {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"fs/fusefs":               {"net/http", "archive/tar"},

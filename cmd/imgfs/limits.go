@@ -1,27 +1,28 @@
 package main
 
 import (
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/spf13/pflag"
 )
 
 // limits are what one image may take of this machine.
 type limits struct {
-	metadata  boundFlag
-	layerSize boundFlag
+	metadata  cli.Bound
+	layerSize cli.Bound
 }
 
 // flags declares the flags of the limits.
 func (l *limits) flags(f *pflag.FlagSet) {
-	f.Var(&l.metadata, "max-metadata", "")
-	f.Var(&l.layerSize, "max-layer-size", "")
+	f.Var(&l.metadata, "max-metadata", "`SIZE` refuse an image whose names and attributes take more memory (1G)")
+	f.Var(&l.layerSize, "max-layer-size", "`SIZE` refuse a layer that is bigger (default 64G unpacked, 16G as it is sent)")
 }
 
 // configure sets what l says in opts. A size that the user gives for layers bounds
 // both forms of them.
 func (l *limits) configure(opts *fs.Options) {
-	opts.MaxMetadata = l.metadata.option()
+	opts.MaxMetadata = l.metadata.Option()
 	opts.Metadata = raiseMemory
 	// A layer that is not compressed is as big when it is sent.
-	opts.MaxLayer, opts.MaxBlob = l.layerSize.option(), l.layerSize.option()
+	opts.MaxLayer, opts.MaxBlob = l.layerSize.Option(), l.layerSize.Option()
 }

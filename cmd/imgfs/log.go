@@ -28,7 +28,7 @@ type mountLog struct {
 }
 
 func newMountLog(e *env, dir string, disk *cache.Cache) *mountLog {
-	return &mountLog{dir: dir, cache: disk, w: e.stderr}
+	return &mountLog{dir: dir, cache: disk, w: e.Stderr}
 }
 
 // toFile sends what follows to the file. Where that cannot be written the

@@ -11,41 +11,36 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
-const lsUsage = `usage: imgfs ls [-a | -A] [-l] [-R] IMAGE [PATH...]
-
-Lists directories and files of the image as ls does; without PATH its root.
+func lsCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "ls",
+		Usage: "[-a | -A] [-l] [-R] IMAGE [PATH...]",
+		Entry: cli.Entry{Usage: "IMAGE [PATH...]", Text: "list files of the image"},
+		About: `Lists directories and files of the image as ls does; without PATH its root.
 Names that begin with a dot are not shown unless asked for. On a terminal a name
-that could act on it is quoted as a shell reads it, as in $'esc\033[31m'.
-
-  -a, --all         names that begin with a dot as well, . and .. too
-  -A, --almost-all  names that begin with a dot as well, but not . and ..
-  -l, --long        mode, links, owner, group, size, time (UTC) and name, as ls -ln does
-  -R, --recursive   the directories below as well
-
-example:
-  imgfs ls -l fedora:latest /etc/os-release
-`
-
-func lsCommand() command {
-	return command{usage: lsUsage, setup: func(f *pflag.FlagSet) action {
-		l := lister{}
-		f.BoolVarP(&l.all, "all", "a", false, "")
-		f.BoolVarP(&l.almostAll, "almost-all", "A", false, "")
-		f.BoolVarP(&l.long, "long", "l", false, "")
-		f.BoolVarP(&l.recursive, "recursive", "R", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) == 0 {
-				return usageError("ls: no image named")
+that could act on it is quoted as a shell reads it, as in $'esc\033[31m'.`,
+		Example: "imgfs ls -l fedora:latest /etc/os-release",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			l := lister{}
+			f.BoolVarP(&l.all, "all", "a", false, "names that begin with a dot as well, . and .. too")
+			f.BoolVarP(&l.almostAll, "almost-all", "A", false, "names that begin with a dot as well, but not . and ..")
+			f.BoolVarP(&l.long, "long", "l", false, "mode, links, owner, group, size, time (UTC) and name, as ls -ln does")
+			f.BoolVarP(&l.recursive, "recursive", "R", false, "the directories below as well")
+			return func(ctx context.Context, args []string) error {
+				if len(args) == 0 {
+					return cli.Usagef("ls: no image named")
+				}
+				return l.run(ctx, e, args[0], args[1:])
 			}
-			return l.run(ctx, e, args[0], args[1:])
-		}
-	}}
+		},
+	}
 }
 
 // A lister prints files as ls does, names byte for byte.
@@ -73,11 +68,11 @@ func (l *lister) run(ctx context.Context, e *env, image string, paths []string) 
 	if len(paths) == 0 {
 		paths = []string{"/"}
 	}
-	l.w = bufio.NewWriterSize(newEndingWriter(ctx, e.raw), 64<<10)
-	_, l.terminal = terminal(e.raw)
+	l.w = bufio.NewWriterSize(newEndingWriter(ctx, e.Raw), 64<<10)
+	_, l.terminal = cli.Terminal(e.Raw)
 	l.headings = len(paths) > 1 || l.recursive
 	var files, dirs []row
-	missing := e.each(paths, func(p string) error {
+	missing := e.Each(paths, func(p string) error {
 		n, err := l.lookup(t, p)
 		switch {
 		case err != nil:

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
@@ -21,31 +22,6 @@ import (
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
-
-const mountUsage = `usage: imgfs mount [FLAGS] IMAGE DIR
-
-Mounts the merged tree of an image on a directory, read-only. Returns when the tree can be used; a
-process in the background serves it until it is unmounted (imgfs umount, fusermount3 -u, umount) or
-gets a signal. It serves those on who use the tree by then, which is gone from DIR: see --grace.
-With --offline an image mounts of which the indexes are in the cache; what is not there cannot be
-read. Without, an image that no registry can be asked about is mounted as it was last seen.
-
-  -f, --foreground       serve in this process, until Ctrl-C or unmounting
-      --grace T          how long those who use the tree are served on after a signal (default 30s)
-      --allow-other      let other users in (needs root, or user_allow_other in /etc/fuse.conf)
-      --prefetch         bring all of the image into the cache, while nobody reads
-      --read-timeout T   how long a read waits if nothing comes (default 60s) before it fails with
-                         EIO; the next one tries anew. 0: until it is killed
-      --retries N        how often in a row a failed request is sent again (default 5)
-      --max-requests N   how many requests a server has at a time (default 16)
-      --provenance       list the attributes user.imgfs.layer, .digest and .offset, which say where
-                         a file comes from; without it they are there for who asks by name
-      --passthrough W    "on": the kernel reads cached files by itself; "off", or "auto" (default)
-      --io-uring W       "on": requests come through io_uring; "off", or "auto" (default)
-
-example:
-  imgfs mount fedora:latest /mnt/fedora
-`
 
 // A mounter is imgfs mount.
 type mounter struct {
@@ -80,36 +56,49 @@ func (c *choice) Set(s string) error {
 	return nil
 }
 
-func mountCommand() command {
-	return command{usage: mountUsage, setup: func(f *pflag.FlagSet) action {
-		m := mounter{}
-		f.BoolVarP(&m.foreground, "foreground", "f", false, "")
-		f.DurationVar(&m.grace, "grace", defaultGrace, "")
-		f.BoolVar(&m.allowOther, "allow-other", false, "")
-		f.BoolVar(&m.prefetch, "prefetch", false, "")
-		f.BoolVar(&m.provenance, "provenance", false, "")
-		f.Var(&m.passthrough, "passthrough", "")
-		f.Var(&m.ioURing, "io-uring", "")
-		f.BoolVar(&m.detached, detachedFlag, false, "")
-		set := networkFlags(f)
-		f.Lookup(detachedFlag).Hidden = true
-		return func(ctx context.Context, e *env, args []string) error {
-			if err := set(e); err != nil {
-				return err
+func mountCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "mount",
+		Usage: "[FLAGS] IMAGE DIR",
+		Entry: cli.Entry{Usage: "IMAGE DIR", Text: "mount the image's tree on DIR, read-only"},
+		About: `Mounts the merged tree of an image on a directory, read-only. Returns when the tree can be used; a
+process in the background serves it until it is unmounted (imgfs umount, fusermount3 -u, umount) or
+gets a signal. It serves those on who use the tree by then, which is gone from DIR: see --grace.
+With --offline an image mounts of which the indexes are in the cache; what is not there cannot be
+read. Without, an image that no registry can be asked about is mounted as it was last seen.`,
+		Column:  25,
+		Example: "imgfs mount fedora:latest /mnt/fedora",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			m := mounter{}
+			f.BoolVarP(&m.foreground, "foreground", "f", false, "serve in this process, until Ctrl-C or unmounting")
+			f.DurationVar(&m.grace, "grace", defaultGrace, "`T` how long those who use the tree are served on after a signal (default 30s)")
+			f.BoolVar(&m.allowOther, "allow-other", false, "let other users in (needs root, or user_allow_other in /etc/fuse.conf)")
+			f.BoolVar(&m.prefetch, "prefetch", false, "bring all of the image into the cache, while nobody reads")
+			set := networkFlags(f)
+			f.BoolVar(&m.provenance, "provenance", false, "list the attributes user.imgfs.layer, .digest and .offset, which say where\n"+
+				"a file comes from; without it they are there for who asks by name")
+			f.Var(&m.passthrough, "passthrough", "`W` \"on\": the kernel reads cached files by itself; \"off\", or \"auto\" (default)")
+			f.Var(&m.ioURing, "io-uring", "`W` \"on\": requests come through io_uring; \"off\", or \"auto\" (default)")
+			f.BoolVar(&m.detached, detachedFlag, false, "this is the process in the background")
+			f.Lookup(detachedFlag).Hidden = true
+			return func(ctx context.Context, args []string) error {
+				if err := set(&e.network); err != nil {
+					return err
+				}
+				switch {
+				case len(args) != 2:
+					return cli.Usagef("mount: an image and a directory are needed")
+				case m.prefetch && e.offline:
+					return cli.Usagef("mount: --prefetch and --offline exclude each other")
+				case m.grace < 0:
+					return cli.Usagef("--grace %s: less than nothing", m.grace)
+				case m.foreground || m.detached:
+					return m.serve(ctx, e, args[0], args[1])
+				}
+				return m.detach(ctx, e, args[0], args[1], f)
 			}
-			switch {
-			case len(args) != 2:
-				return usageError("mount: an image and a directory are needed")
-			case m.prefetch && e.offline:
-				return usageError("mount: --prefetch and --offline exclude each other")
-			case m.grace < 0:
-				return usageErrorf("--grace %s: less than nothing", m.grace)
-			case m.foreground || m.detached:
-				return m.serve(ctx, e, args[0], args[1])
-			}
-			return m.detach(ctx, e, args[0], args[1], f)
-		}
-	}}
+		},
+	}
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
@@ -146,7 +135,7 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	defer t.Close()
 	defer usedUntilNow(img, disk)
 	if m.prefetch && isLocal(name) {
-		e.warnf("%s is on this machine: there is nothing to fetch", img.Source.Name())
+		e.Warnf("%s is on this machine: there is nothing to fetch", img.Source.Name())
 		m.prefetch = false
 	}
 	shown := &shownTree{to: to, opts: opts, img: img, tree: t, cache: disk, begun: begun, shell: shell}
@@ -185,7 +174,7 @@ func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended fun
 	n.to.Close() // what it is in stays busy no longer than the mount is there
 	tell.serving(srv.FastPaths())
 	kept := srv.DropPrivileges()
-	say := e.warnf
+	say := e.Warnf
 	if n.shell != nil {
 		say = log.printf
 	}
@@ -195,13 +184,13 @@ func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended fun
 		line := summary(n.img, n.tree, dir, n.cache.Stats(), time.Since(n.begun))
 		if n.shell != nil {
 			log.toFile()
-			e.sayTo(func(line string) { log.printf("%s", line) })
+			e.SetOutput(func(line string) { log.printf("%s", line) })
 			return n.shell.release(line)
 		}
-		if e.quiet {
+		if e.Quiet {
 			return nil
 		}
-		_, err := fmt.Fprintln(e.stdout, line)
+		_, err := fmt.Fprintln(e.Stdout, line)
 		return err
 	})
 	if err != nil {
@@ -221,10 +210,10 @@ func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended fun
 // server. kept is why it has capabilities still that it does not need.
 func (m *mounter) settled(e *env, kept error) {
 	if os.Geteuid() == 0 && !m.allowOther {
-		e.warnf("only root can read it; --allow-other lets others in")
+		e.Warnf("only root can read it; --allow-other lets others in")
 	}
 	if kept != nil {
-		e.debugf("capabilities are kept that serving does not need: %v", kept)
+		e.Debugf("capabilities are kept that serving does not need: %v", kept)
 	}
 }
 
@@ -250,28 +239,26 @@ func summary(img *remote.Image, t *fs.Tree, dir string, s cache.Stats, took time
 		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
 }
 
-const umountUsage = `usage: imgfs umount [-l] DIR...
-
-Unmounts what imgfs mount has mounted.
-
-  -l, --lazy  also if it is in use: gone from its place now, ended when unused
-
-example:
-  imgfs umount /mnt/fedora
-`
-
-func umountCommand() command {
-	return command{usage: umountUsage, setup: func(f *pflag.FlagSet) action {
-		lazy := f.BoolP("lazy", "l", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) == 0 {
-				return usageError("umount: no directory named")
+func umountCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:    "umount",
+		Aliases: []string{"unmount"},
+		Usage:   "[-l] DIR...",
+		Entry:   cli.Entry{Usage: "DIR...", Text: "unmount it again"},
+		About:   "Unmounts what imgfs mount has mounted.",
+		Example: "imgfs umount /mnt/fedora",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			lazy := f.BoolP("lazy", "l", false, "also if it is in use: gone from its place now, ended when unused")
+			return func(ctx context.Context, args []string) error {
+				if len(args) == 0 {
+					return cli.Usagef("umount: no directory named")
+				}
+				unmount := fusefs.Unmount
+				if *lazy {
+					unmount = fusefs.UnmountLazy
+				}
+				return e.Each(args, func(dir string) error { return unmount(ctx, dir) })
 			}
-			unmount := fusefs.Unmount
-			if *lazy {
-				unmount = fusefs.UnmountLazy
-			}
-			return e.each(args, func(dir string) error { return unmount(ctx, dir) })
-		}
-	}}
+		},
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -33,25 +34,26 @@ type network struct {
 }
 
 // networkFlags declares the flags that say how patient to be. set checks them
-// and gives them to an env.
-func networkFlags(f *pflag.FlagSet) (set func(e *env) error) {
-	timeout := f.Duration("read-timeout", defaultReadTimeout, "")
-	retries := f.Int("retries", defaultRetries, "")
-	most := f.Int("max-requests", defaultMaxRequests, "")
-	return func(e *env) error {
+// and takes them over into a network.
+func networkFlags(f *pflag.FlagSet) (set func(*network) error) {
+	timeout := f.Duration("read-timeout", defaultReadTimeout, "`T` how long a read waits if nothing comes (default 60s) before it fails with\n"+
+		"EIO; the next one tries anew. 0: until it is killed")
+	retries := f.Int("retries", defaultRetries, "`N` how often in a row a failed request is sent again (default 5)")
+	most := f.Int("max-requests", defaultMaxRequests, "`N` how many requests a server has at a time (default 16)")
+	return func(n *network) error {
 		switch {
 		case *timeout < 0:
-			return usageErrorf("--read-timeout %s: less than nothing", *timeout)
+			return cli.Usagef("--read-timeout %s: less than nothing", *timeout)
 		case *retries < 0:
-			return usageErrorf("--retries %d: less than none", *retries)
+			return cli.Usagef("--retries %d: less than none", *retries)
 		case *most < 1 || *most > 1000:
-			return usageErrorf("--max-requests %d: between 1 and 1000 is possible", *most)
+			return cli.Usagef("--max-requests %d: between 1 and 1000 is possible", *most)
 		}
-		e.network.readTimeout, e.network.tries, e.network.maxRequests = *timeout, min(*retries, math.MaxInt-1)+1, *most
+		n.readTimeout, n.tries, n.maxRequests = *timeout, min(*retries, math.MaxInt-1)+1, *most
 		if *timeout == 0 {
-			e.network.readTimeout = -1
+			n.readTimeout = -1
 			if !f.Changed("retries") {
-				e.network.tries = math.MaxInt
+				n.tries = math.MaxInt
 			}
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/spf13/pflag"
 )
@@ -33,18 +34,19 @@ func TestNetworkFlags(t *testing.T) {
 		{"--max-requests=1001", "between 1 and 1000", 0, 0, 0, 0},
 	} {
 		f := pflag.NewFlagSet("mount", pflag.ContinueOnError)
-		set, e := networkFlags(f), newEnv(nil, nil)
+		set := networkFlags(f)
+		var n network
 		if err := f.Parse(strings.Fields(c.args)); err != nil {
 			t.Fatalf("%s: %v", c.args, err)
 		}
-		if err := set(e); c.refused != "" || err != nil {
-			if c.refused == "" || !isUsage(err) || !strings.Contains(err.Error(), c.refused) {
+		if err := set(&n); c.refused != "" || err != nil {
+			if c.refused == "" || !cli.IsUsage(err) || !strings.Contains(err.Error(), c.refused) {
 				t.Errorf("%s: got error %v, want %q", c.args, err, c.refused)
 			}
 			continue
 		}
 		var o registry.Options
-		e.network.configure(&o)
+		n.configure(&o)
 		if o.ReadTimeout != c.read || o.StallTimeout != c.stall || o.Tries != c.tries || o.MaxRequests != c.most {
 			t.Errorf("%s: got %s, %s, %d, %d, want %s, %s, %d, %d", c.args, o.ReadTimeout, o.StallTimeout, o.Tries, o.MaxRequests, c.read, c.stall, c.tries, c.most)
 		}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote"
@@ -27,15 +25,3 @@ func (p progress) update(u fs.Progress) {
 
 // finish waits until all is drawn.
 func (p progress) finish() { p.bars.Finish() }
-
-// Terminal, SetOutput and Warnf implement show.Console.
-func (e *env) Terminal() (*os.File, bool) {
-	if e.quiet {
-		return nil, false
-	}
-	return terminal(e.stderr)
-}
-
-func (e *env) SetOutput(sink func(line string)) { e.sayTo(sink) }
-
-func (e *env) Warnf(format string, args ...any) { e.warnf(format, args...) }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -13,9 +14,15 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const statsUsage = `usage: imgfs stats [--json] DIR
+// statsLimit is how long a mount may take to answer.
+const statsLimit = 5 * time.Second
 
-Prints what a running mount has done since it was mounted: bytes that readers
+func statsCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "stats",
+		Usage: "[--json] DIR",
+		Entry: cli.Entry{Usage: "DIR", Text: "print what a mount has read, fetched and waited for"},
+		About: `Prints what a running mount has done since it was mounted: bytes that readers
 asked for, bytes fetched from the registry (wasted: fetched and not read yet),
 requests, bytes that came from the cache, failed reads, how long reads waited,
 bytes in temporary files now, how each layer was verified, and the files that
@@ -24,43 +31,33 @@ mount fast, or why it is not used. DIR is the mountpoint or anything below it.
 
 Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 (each piece by an index made from the whole layer elsewhere) or "publisher only"
-(each piece by an index that only its publisher vouches for).
-
-      --json  the same as an object; docs/json.md names its members
-
-The object is also in the extended attribute user.imgfs.stats of the mountpoint.
-
-example:
-  imgfs stats /mnt/fedora
-`
-
-// statsLimit is how long a mount may take to answer.
-const statsLimit = 5 * time.Second
-
-func statsCommand() command {
-	return command{usage: statsUsage, setup: func(f *pflag.FlagSet) action {
-		asJSON := f.Bool("json", false, "")
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) != 1 {
-				return usageError("stats: one directory is needed")
+(each piece by an index that only its publisher vouches for).`,
+		Notes:   "The object is also in the extended attribute user.imgfs.stats of the mountpoint.",
+		Example: "imgfs stats /mnt/fedora",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			asJSON := f.Bool("json", false, "the same as an object; docs/json.md names its members")
+			return func(ctx context.Context, args []string) error {
+				if len(args) != 1 {
+					return cli.Usagef("stats: one directory is needed")
+				}
+				ctx, cancel := context.WithTimeout(ctx, statsLimit)
+				defer cancel()
+				s, err := statsOf(ctx, args[0])
+				switch {
+				case err != nil:
+					return err
+				case *asJSON:
+					return show.JSON(e.Stdout, s)
+				}
+				return e.printStats(s)
 			}
-			ctx, cancel := context.WithTimeout(ctx, statsLimit)
-			defer cancel()
-			s, err := statsOf(ctx, args[0])
-			switch {
-			case err != nil:
-				return err
-			case *asJSON:
-				return show.JSON(e.stdout, s)
-			}
-			return e.printStats(s)
-		}
-	}}
+		},
+	}
 }
 
 // printStats prints stats for people.
 func (e *env) printStats(s mountStats) error {
-	w := show.NewTable(e.stdout)
+	w := show.NewTable(e.Stdout)
 	n := s.Total
 	fmt.Fprintf(w, "%s on %s\n", printable.Name(s.Image), printable.Name(s.Dir))
 	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, s.how())

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote"
 )
@@ -55,7 +56,7 @@ func TestDocuments(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			e := newEnv(&out, io.Discard)
-			if err := show.JSON(e.stdout, d.value()); err != nil {
+			if err := show.JSON(e.Stdout, d.value()); err != nil {
 				t.Fatal(err)
 			}
 			checkHarmless(t, "the document", out.String())
@@ -69,7 +70,7 @@ func TestDocuments(t *testing.T) {
 			}
 			checkNames(t, got)
 			screen := onTerminal(t, func(tty *os.File) int {
-				if err := show.JSON(newEnv(tty, io.Discard).stdout, d.value()); err != nil {
+				if err := show.JSON(newEnv(tty, io.Discard).Stdout, d.value()); err != nil {
 					t.Error(err)
 				}
 				return 0
@@ -139,7 +140,7 @@ func checkTable(t *testing.T, d document) {
 	}
 	// The net below it must have had nothing to do.
 	var raw bytes.Buffer
-	if err := d.print(&env{stdout: &raw}); err != nil {
+	if err := d.print(&env{Env: &cli.Env{Stdout: &raw}}); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(raw.Bytes(), out.Bytes()) {
@@ -166,7 +167,7 @@ func FuzzStats(f *testing.F) {
 			t.Fatal(err)
 		}
 		checkHarmless(t, "the table", table.String())
-		if err := show.JSON(newEnv(&doc, io.Discard).stdout, s); err != nil {
+		if err := show.JSON(newEnv(&doc, io.Discard).Stdout, s); err != nil {
 			t.Fatal(err)
 		}
 		checkHarmless(t, "the document", doc.String())
@@ -273,7 +274,7 @@ func TestPrinters(t *testing.T) {
 			}
 			switch x, _ := s.X.(*ast.Ident); {
 			case x == nil:
-			case x.Name == "os" && (s.Sel.Name == "Stdout" || s.Sel.Name == "Stderr"), x.Name == "e" && (s.Sel.Name == "raw" || s.Sel.Name == "stderr"), x.Name == "show" && s.Sel.Name == "JSON",
+			case x.Name == "os" && (s.Sel.Name == "Stdout" || s.Sel.Name == "Stderr"), x.Name == "e" && (s.Sel.Name == "Raw" || s.Sel.Name == "Stderr"), x.Name == "show" && s.Sel.Name == "JSON",
 				x.Name == "fmt" && strings.HasPrefix(s.Sel.Name, "Print"):
 				uses[fmt.Sprintf("%s: %s.%s", name, x.Name, s.Sel.Name)]++
 			}
@@ -282,15 +283,15 @@ func TestPrinters(t *testing.T) {
 	}
 	want := map[string]int{
 		"main.go: os.Stdout": 1, "main.go: os.Stderr": 1,
-		"cat.go: e.raw":         1,
-		"ls.go: e.raw":          2,
-		"inspect.go: e.raw":     2, // --raw and --config
-		"detach.go: e.raw":      1, // for the child
-		"detach.go: e.stderr":   1,
-		"env.go: e.stderr":      1, // what say has escaped
-		"log.go: e.stderr":      1, // what printf has escaped
-		"progress.go: e.stderr": 1,
-		"inspect.go: show.JSON": 1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
+		"cat.go: e.Raw":                 1,
+		"ls.go: e.Raw":                  2,
+		"inspect.go: e.Raw":             2, // --raw and --config
+		"detach.go: e.Raw":              1, // for the child
+		"detach.go: e.Stderr":           1,
+		"internal/cli/env.go: e.Stderr": 2, // what message has escaped
+		"log.go: e.Stderr":              1, // what printf has escaped
+		"progress.go: e.Stderr":         1,
+		"inspect.go: show.JSON":         1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
 		"cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
 	}
 	if !reflect.DeepEqual(uses, want) {
@@ -313,15 +314,15 @@ func TestLogLines(t *testing.T) {
 	}
 }
 
-// TestSay has errors, warnings and hints of strangers.
-func TestSay(t *testing.T) {
+// TestMessages has errors, warnings and hints of strangers.
+func TestMessages(t *testing.T) {
 	var out bytes.Buffer
 	e := newEnv(io.Discard, &out)
-	e.verbose = true
-	e.warnf("%s", strangeName)
-	e.debugf("%s", strangeName)
-	e.errorf(&hinted{fmt.Errorf("%s", strangeName), strangeName})
-	e.errorf(fmt.Errorf("%s", strings.Repeat("x", 1<<20)))
+	e.Verbose = true
+	e.Warnf("%s", strangeName)
+	e.Debugf("%s", strangeName)
+	e.Error(cli.WithHint(fmt.Errorf("%s", strangeName), strangeName))
+	e.Error(fmt.Errorf("%s", strings.Repeat("x", 1<<20)))
 	checkHarmless(t, "stderr", out.String())
 	if n := lines(out.Bytes()); n != 5 || out.Len() > 20<<10 {
 		t.Errorf("got %d lines and %d bytes, want 5 short ones:\n%.3000s", n, out.Len(), out.String())

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -9,49 +9,51 @@ import (
 	"time"
 )
 
-// unlimited is what a size that has no bound is written as, besides 0.
-const unlimited = "none"
+// Unlimited is how a user writes that a size has no bound, besides 0.
+const Unlimited = "none"
 
-// A sizeFlag is a number of bytes that was given, or not.
-type sizeFlag struct {
+// A Size is a flag whose value is a number of bytes.
+type Size struct {
+	Bytes int64
+	Given bool // by the user
 	text  string
-	bytes int64
-	set   bool
 }
 
-// String, Set and Type implement pflag.Value.
-func (s *sizeFlag) String() string { return s.text }
+// String implements pflag.Value.
+func (s *Size) String() string { return s.text }
 
-func (s *sizeFlag) Set(text string) error {
+// Set implements pflag.Value.
+func (s *Size) Set(text string) error {
 	n, err := parseSize(text)
 	if err != nil {
 		return err
 	}
-	*s = sizeFlag{text, n, true}
+	*s = Size{n, true, text}
 	return nil
 }
 
-func (s *sizeFlag) Type() string { return "size" }
+// Type implements pflag.Value.
+func (s *Size) Type() string { return "size" }
 
-// A boundFlag is a sizeFlag that may be "none", which is 0.
-type boundFlag struct{ sizeFlag }
+// A Bound is a Size that may be "none", which is 0 bytes.
+type Bound struct{ Size }
 
 // Set implements pflag.Value.
-func (b *boundFlag) Set(text string) error {
-	if text == unlimited {
-		b.sizeFlag = sizeFlag{text, 0, true}
+func (b *Bound) Set(text string) error {
+	if text == Unlimited {
+		b.Size = Size{0, true, text}
 		return nil
 	}
-	return b.sizeFlag.Set(text)
+	return b.Size.Set(text)
 }
 
-// option is the bound as options of packages have it: 0 for their default and
-// negative for none.
-func (b *boundFlag) option() int64 {
-	if b.set && b.bytes == 0 {
+// Option returns the bound as options of packages have it: 0 is their default,
+// and a negative number is no bound.
+func (b *Bound) Option() int64 {
+	if b.Given && b.Bytes == 0 {
 		return -1
 	}
-	return b.bytes
+	return b.Bytes
 }
 
 // parseSize reads a number of bytes as du and docker do: K, M, G and T, also
@@ -93,26 +95,28 @@ func sizeUnit(unit string) (float64, bool) {
 	return 0, false
 }
 
-// An ageFlag is a time span of Go's time package, before which days (d) and
-// weeks (w) may stand.
-type ageFlag struct {
-	text string
-	age  time.Duration
+// An Age is a flag whose value is a time span as Go's time package reads it, with
+// days (d) and weeks (w) before that.
+type Age struct {
+	Duration time.Duration // 0: not given
+	text     string
 }
 
-// String, Set and Type implement pflag.Value.
-func (a *ageFlag) String() string { return a.text }
+// String implements pflag.Value.
+func (a *Age) String() string { return a.text }
 
-func (a *ageFlag) Set(text string) error {
+// Set implements pflag.Value.
+func (a *Age) Set(text string) error {
 	age, err := parseAge(text)
 	if err != nil {
 		return err
 	}
-	*a = ageFlag{text, age}
+	*a = Age{age, text}
 	return nil
 }
 
-func (a *ageFlag) Type() string { return "duration" }
+// Type implements pflag.Value.
+func (a *Age) Type() string { return "duration" }
 
 var errAge = errors.New("not a time span such as 36h, 7d or 2w")
 
@@ -145,3 +149,30 @@ func parseAge(text string) (time.Duration, error) {
 	}
 	return time.Duration(hours * float64(time.Hour)), nil
 }
+
+// A Bool is a boolean flag that knows whether it was given.
+type Bool struct{ Value, Given bool }
+
+// String implements pflag.Value.
+func (b *Bool) String() string {
+	if !b.Given {
+		return ""
+	}
+	return fmt.Sprint(b.Value)
+}
+
+// Set implements pflag.Value.
+func (b *Bool) Set(s string) error {
+	switch s {
+	case "true", "1", "t":
+		*b = Bool{true, true}
+	case "false", "0", "f":
+		*b = Bool{false, true}
+	default:
+		return fmt.Errorf("%q is neither true nor false", s)
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (b *Bool) Type() string { return "bool" }

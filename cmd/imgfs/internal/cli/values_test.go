@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"testing"
@@ -23,8 +23,8 @@ func TestParseSize(t *testing.T) {
 			t.Errorf("%q: got %d, want an error", text, got)
 		}
 	}
-	var bound boundFlag
-	if err := bound.Set("none"); err != nil || !bound.set || bound.bytes != 0 || bound.String() != "none" {
+	var bound Bound
+	if err := bound.Set("none"); err != nil || !bound.Given || bound.Bytes != 0 || bound.String() != "none" {
 		t.Errorf(`"none" as a bound: got %+v and error %v`, bound, err)
 	}
 }

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/imgfs/imgfs/remote/printable"
+	"golang.org/x/term"
+)
+
+// An Env is where a command prints, and how much. Its methods may be called by
+// several goroutines at a time.
+type Env struct {
+	// Stdout takes text. Whatever could act on a terminal is escaped in it, also
+	// where the caller has not done that.
+	Stdout io.Writer
+	// Raw is the same place for what must come out byte for byte.
+	Raw io.Writer
+	// Stderr takes messages, which Env's methods escape.
+	Stderr io.Writer
+
+	Quiet   bool // only errors are printed
+	Verbose bool // Debugf prints, unless Quiet is set
+
+	// Hint returns what the user can type about an error that has no hint of its
+	// own (see WithHint), or "". It may be nil.
+	Hint func(error) string
+
+	mu   sync.Mutex
+	sink func(line string) // where messages go
+}
+
+// NewEnv returns an Env that prints to stdout and stderr.
+func NewEnv(stdout, stderr io.Writer) *Env {
+	e := &Env{Stdout: printable.NewWriter(stdout), Raw: stdout, Stderr: stderr}
+	e.SetOutput(nil)
+	return e
+}
+
+// Print prints text to Stdout.
+func (e *Env) Print(text string) error {
+	_, err := fmt.Fprint(e.Stdout, text)
+	return err
+}
+
+// Warnf prints a message about something that is not as it should be.
+func (e *Env) Warnf(format string, args ...any) {
+	if !e.Quiet {
+		e.message(fmt.Sprintf(format, args...))
+	}
+}
+
+// Debugf prints a message if the user wants all of them.
+func (e *Env) Debugf(format string, args ...any) {
+	if e.Verbose && !e.Quiet {
+		e.message(fmt.Sprintf(format, args...))
+	}
+}
+
+// Error prints an error, and its hint if it has one.
+func (e *Env) Error(err error) {
+	e.message(Describe(err))
+	if hint := e.hintFor(err); hint != "" {
+		e.message("hint: " + hint)
+	}
+}
+
+// message prints one line, whatever text is.
+func (e *Env) message(text string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sink(printable.Line(text))
+}
+
+// SetOutput sends messages to sink from now on, one line at a time, or to Stderr
+// again if sink is nil.
+func (e *Env) SetOutput(sink func(line string)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.sink = sink; sink == nil {
+		// If stderr is gone there is nobody to tell.
+		e.sink = func(line string) { fmt.Fprintf(e.Stderr, "imgfs: %s\n", line) }
+	}
+}
+
+// Each calls do with every argument, prints the errors, and returns an error if
+// there was one.
+func (e *Env) Each(args []string, do func(string) error) error {
+	var failed error
+	for _, arg := range args {
+		if err := do(arg); err != nil {
+			e.Error(err)
+			failed = &ExitError{Code: ExitFailure}
+		}
+	}
+	return failed
+}
+
+// Terminal returns Stderr if that is a terminal and something may be drawn there.
+func (e *Env) Terminal() (*os.File, bool) {
+	if e.Quiet {
+		return nil, false
+	}
+	return Terminal(e.Stderr)
+}
+
+// Terminal returns the file that w is if that is a terminal.
+func Terminal(w io.Writer) (*os.File, bool) {
+	f, ok := w.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// help renders the help of the program or of a command.
+func (at place) help() string {
+	if at.cmd == nil {
+		return at.Program.help()
+	}
+	return at.cmd.help(at.Program.Name + " " + at.wordsBefore() + at.cmd.Name)
+}
+
+// wordsBefore returns the words before the last one, with a space behind them.
+func (at place) wordsBefore() string { return at.name[:strings.LastIndex(at.name, " ")+1] }
+
+// help renders the help of the program.
+func (p *Program) help() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", p.Name, p.About)
+	list := listing{column: p.Column}
+	for _, c := range p.Commands {
+		list.addEntry(p.Name+" "+c.Name, c.Entry)
+	}
+	list.addEntry(p.Name+" help", p.HelpEntry)
+	list.print(&b)
+	fmt.Fprintf(&b, "%s\nEvery command takes:\n", p.Notes)
+	for _, declare := range p.Flags {
+		flagList(declare, 0).print(&b)
+	}
+	fmt.Fprintf(&b, "example: %s\n", p.Example)
+	return b.String()
+}
+
+// help renders the help of a command. name is all of its words.
+func (c *Command) help(name string) string {
+	first := strings.TrimSpace("usage: " + name + " " + c.Usage)
+	list := flagList(func(f *pflag.FlagSet) {
+		if c.Setup != nil {
+			c.Setup(f)
+		}
+	}, c.Column)
+	for _, sub := range c.Commands {
+		list.addEntry(name+" "+sub.Name, sub.Entry)
+	}
+	var b strings.Builder
+	list.print(&b)
+	parts := []string{first, c.About, strings.TrimSuffix(b.String(), "\n"), c.Notes, "example:\n  " + c.Example}
+	text := ""
+	for _, part := range parts {
+		if part != "" {
+			text += part + "\n\n"
+		}
+	}
+	return strings.TrimSuffix(text, "\n")
+}
+
+// A listing is two columns of a help text: names, and what is said of them.
+type listing struct {
+	column int // where the second one begins; 0: two behind the longest name
+	rows   [][2]string
+}
+
+func (l *listing) add(name, text string) { l.rows = append(l.rows, [2]string{"  " + name, text}) }
+
+// addEntry adds a command, if it is to be listed.
+func (l *listing) addEntry(name string, e Entry) {
+	if e.Text != "" {
+		l.add(strings.TrimSpace(name+" "+e.Usage), e.Text)
+	}
+}
+
+// print writes the rows. The lines of a text begin below each other.
+func (l *listing) print(b *strings.Builder) {
+	column := l.column
+	if column == 0 {
+		for _, r := range l.rows {
+			column = max(column, len(r[0])+2)
+		}
+	}
+	for _, r := range l.rows {
+		fmt.Fprintf(b, "%-*s%s\n", column, r[0], strings.ReplaceAll(r[1], "\n", "\n"+strings.Repeat(" ", column)))
+	}
+}
+
+// flagList lists the flags that a function declares, in that order.
+func flagList(declare func(*pflag.FlagSet), column int) *listing {
+	f := newFlagSet("")
+	f.SortFlags = false
+	declare(f)
+	list := &listing{column: column}
+	f.VisitAll(func(flag *pflag.Flag) {
+		if !flag.Hidden {
+			list.add(flagHelp(flag))
+		}
+	})
+	return list
+}
+
+// flagHelp returns how help writes a flag, and what it says of it.
+func flagHelp(f *pflag.Flag) (name, text string) {
+	value, text := "", f.Usage
+	if rest, ok := strings.CutPrefix(f.Usage, "`"); ok {
+		value, text, _ = strings.Cut(rest, "` ")
+	}
+	short := "    "
+	if f.Shorthand != "" {
+		short = "-" + f.Shorthand + ", "
+	}
+	switch name = short + "--" + f.Name; {
+	case value == "":
+	case f.NoOptDefVal != "": // the value may be missing, and another word would be an argument
+		name += "=" + value
+	default:
+		name += " " + value
+	}
+	return name, text
+}
