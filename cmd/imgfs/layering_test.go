@@ -42,7 +42,7 @@ remote/cache/indexes: layerindex remote/beneath go-digest x/sys
 remote/cache: remote remote/beneath remote/internal/nameless remote/seal go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
-remote/internal/nameless: x/sys
+remote/internal/nameless: remote/beneath x/sys
 remote/internal/tarball: remote remote/internal/nameless compress x/sys
 remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:

@@ -50,20 +50,23 @@ func link(t *testing.T, to, at string) {
 	}
 }
 
-// both runs a test with openat2 and without.
-func both(t *testing.T, test func(t *testing.T, open func(t *testing.T, path string, opts *Options) *Dir)) {
-	for _, walk := range []bool{false, true} {
-		if !walk && !hasOpenat2() {
+// everyWay runs a test with openat2, without, and with what every system has.
+func everyWay(t *testing.T, test func(t *testing.T, open func(t *testing.T, path string, opts *Options) *Dir)) {
+	for _, way := range []struct {
+		name        string
+		walk, plain bool
+	}{{"openat2", false, false}, {"walking", true, false}, {"plain", true, true}} {
+		if !way.walk && !hasOpenat2() || !way.plain && !hasPath {
 			continue
 		}
-		t.Run(map[bool]string{false: "openat2", true: "walking"}[walk], func(t *testing.T) {
+		t.Run(way.name, func(t *testing.T) {
 			test(t, func(t *testing.T, path string, opts *Options) *Dir {
 				t.Helper()
 				d, err := Open(path, opts)
 				if err != nil {
 					t.Fatal(err)
 				}
-				d.root.walk = walk
+				d.root.walk, d.root.plain = way.walk, way.plain
 				t.Cleanup(func() { d.Close() })
 				return d
 			})
@@ -135,7 +138,7 @@ func everything(d *Dir, name string) (worked []string) {
 
 // TestLinks: a link at any level of a name is not followed, whatever is done.
 func TestLinks(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
+	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		for _, tt := range []struct{ at, to, name string }{
 			{"a", "OUT", "a"},
 			{"a", "OUT", "a/secret"},
@@ -170,7 +173,7 @@ func TestLinks(t *testing.T) {
 
 // TestNames: no name leads out by itself.
 func TestNames(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
+	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		p := newPlace(t)
 		d := open(t, p.dir, nil)
 		before := p.snapshot(t)
@@ -185,96 +188,9 @@ func TestNames(t *testing.T) {
 	})
 }
 
-// TestMounts: nothing is reached through a mount, of another file system or of
-// the same, on a directory or on a file.
-func TestMounts(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
-		for _, tt := range []struct{ on, from, name string }{
-			{"sub", "OUT", "sub/secret"},
-			{"sub", "OUT", "sub/deep/secret"},
-			{"sub/deep", "OUT", "sub/deep/secret"},
-			{"sub/deep", "OUT", "sub/deep"},
-			{"sub/deep/file", "OUT/secret", "sub/deep/file"},
-			{"sub", "tmpfs", "sub/deep"},
-		} {
-			t.Run(tt.from+" on "+tt.on, func(t *testing.T) {
-				p := newPlace(t)
-				on, from, kind, flags := filepath.Join(p.dir, tt.on), strings.Replace(tt.from, "OUT", p.outside, 1), "", uintptr(unix.MS_BIND)
-				if tt.from == "tmpfs" {
-					kind, flags = "tmpfs", 0
-				}
-				if err := unix.Mount(from, on, kind, flags, ""); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { unix.Unmount(on, unix.MNT_DETACH) })
-				before := p.snapshot(t)
-				if worked := everything(open(t, p.dir, nil), tt.name); len(worked) > 0 {
-					t.Errorf("%s: %q worked", tt.name, worked)
-				}
-				if after := p.snapshot(t); after != before {
-					t.Errorf("outside was\n%s\nand is\n%s", before, after)
-				}
-			})
-		}
-	})
-}
-
-// TestOddFiles: what is no regular file is not opened, which takes no waiting, and
-// neither removed nor replaced.
-func TestOddFiles(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
-		for name, mode := range map[string]uint32{"fifo": unix.S_IFIFO, "socket": unix.S_IFSOCK, "device": unix.S_IFCHR, "directory": unix.S_IFDIR} {
-			t.Run(name, func(t *testing.T) {
-				p := newPlace(t)
-				path := filepath.Join(p.dir, "odd")
-				err := error(nil)
-				switch {
-				case mode == unix.S_IFDIR:
-					err = os.Mkdir(path, 0o700)
-				case mode == unix.S_IFCHR && os.Geteuid() != 0:
-					t.Skip("devices need root")
-				default:
-					err = unix.Mknod(path, mode|0o600, int(unix.Mkdev(1, 7))) // /dev/full
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				var told []*RefusedError
-				d := open(t, p.dir, &Options{Refused: func(e *RefusedError) { told = append(told, e) }})
-				for _, do := range map[string]func() error{
-					"open":    func() error { _, err := d.Open("odd"); return err },
-					"write":   func() error { _, err := d.OpenFile("odd", os.O_RDWR); return err },
-					"create":  func() error { _, err := d.OpenFile("odd", os.O_RDWR|os.O_CREATE); return err },
-					"read":    func() error { _, _, err := d.ReadFile("odd", 1); return err },
-					"remove":  func() error { return d.Remove("odd") },
-					"replace": func() error { return d.Rename("sub/deep/file", "odd") },
-					"touch":   func() error { return d.Touch("odd", time.Now()) },
-				} {
-					if err := do(); err == nil {
-						t.Error("it worked")
-					}
-				}
-				var st unix.Stat_t
-				if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT != mode {
-					t.Errorf("then it is %o, %v", st.Mode, err)
-				}
-				if _, err := d.Open("odd"); name != "socket" && name != "directory" && (!errors.Is(err, ErrNotRegular) || !errors.Is(err, fs.ErrNotExist)) {
-					t.Errorf("Open() = %v; want one that says that it is not regular, and counts as missing", err)
-				}
-				if len(told) == 0 && name != "socket" {
-					t.Error("nobody was told")
-				}
-			})
-		}
-	})
-}
-
 // TestFiles: what it is all for.
 func TestFiles(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
+	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		p := newPlace(t)
 		d := open(t, p.dir, &Options{Refused: func(e *RefusedError) { t.Errorf("refused: %v", e) }}).Sub("own")
 		f, name, err := d.CreateTemp("tmp", "new-")

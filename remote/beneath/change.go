@@ -67,21 +67,17 @@ func (d *Dir) Touch(name string, t time.Time) error {
 		return err
 	}
 	defer f.Close()
-	ts, err := unix.TimeToTimespec(t)
-	if err == nil {
-		err = unix.UtimesNanoAt(int(f.Fd()), "", []unix.Timespec{ts, ts}, unix.AT_EMPTY_PATH)
-	}
-	if err == unix.EINVAL || err == unix.ENOENT {
-		// Before Linux 5.8; it takes /proc.
-		tv := unix.NsecToTimeval(t.UnixNano())
-		err = unix.Futimes(int(f.Fd()), []unix.Timeval{tv, tv})
-	}
-	return d.failed("touch", name, err)
+	return d.failed("touch", name, setTimes(int(f.Fd()), t))
+}
+
+func setMicroseconds(fd int, t time.Time) error {
+	tv := unix.NsecToTimeval(t.UnixNano())
+	return unix.Futimes(fd, []unix.Timeval{tv, tv})
 }
 
 // Writable returns nil if files can be made in the directory with this name.
 func (d *Dir) Writable(name string) error {
-	fd, err := d.openAt(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := d.openAt(name, openDir, 0)
 	if err != nil {
 		return d.failed("open", name, err)
 	}

@@ -1,22 +1,17 @@
 package beneath
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"sync"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestForeign: a file that another user could have written counts as missing.
 func TestForeign(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
+	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		for _, tt := range []struct {
 			name string
 			mode fs.FileMode
@@ -52,7 +47,7 @@ func TestForeign(t *testing.T) {
 
 // TestHardLinks: of a file with several names only the one named goes.
 func TestHardLinks(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
+	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		p := newPlace(t)
 		d := open(t, p.dir, nil)
 		for _, do := range []func() error{
@@ -72,57 +67,10 @@ func TestHardLinks(t *testing.T) {
 	})
 }
 
-// TestExchanged: somebody exchanges directories of the name for links, as fast as
-// they can, while everything is done with it.
-func TestExchanged(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
-		p := newPlace(t)
-		d := open(t, p.dir, nil)
-		link(t, p.outside, p.dir+"/trap")
-		before := p.snapshot(t)
-		stop := make(chan struct{})
-		var other sync.WaitGroup
-		other.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					_ = unix.Renameat2(unix.AT_FDCWD, p.dir+"/sub", unix.AT_FDCWD, p.dir+"/trap", unix.RENAME_EXCHANGE)
-				}
-			}
-		})
-		for range 3000 {
-			if data, _, err := d.ReadFile("sub/secret", 100); string(data) == "secret" {
-				t.Fatalf("%q was read, %v", data, err)
-			}
-			f, name, err := d.CreateTemp("sub", "x")
-			if err == nil {
-				f.Close()
-				_ = d.Rename(name, "sub/secret")
-				_ = d.Remove("sub/secret")
-			}
-			_ = d.MkdirAll("sub/new")
-			_ = d.Touch("sub/secret", time.Unix(2, 0))
-			_ = d.Walk("sub", func(name string, _ *unix.Stat_t) bool {
-				if strings.HasSuffix(name, "secret") && !d.Exists(name) {
-					return false
-				}
-				return true
-			}, func(string, error) {})
-		}
-		close(stop)
-		other.Wait()
-		if after := p.snapshot(t); after != before {
-			t.Errorf("outside was\n%s\nand is\n%s", before, after)
-		}
-	})
-}
-
 // TestExchangedItself: the path of a Dir comes to mean another directory; the Dir
 // does not.
 func TestExchangedItself(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
+	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		p := newPlace(t)
 		d := open(t, p.dir, nil)
 		if err := errors.Join(os.Rename(p.dir, p.dir+".moved"), os.Symlink(p.outside, p.dir)); err != nil {
@@ -144,7 +92,7 @@ func TestExchangedItself(t *testing.T) {
 // TestAgain: a directory that was removed is opened again when something is to be
 // made, once, and by whoever comes first.
 func TestAgain(t *testing.T) {
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
+	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		p := newPlace(t)
 		again := 0
 		d := open(t, p.dir, &Options{Again: func() (*os.File, error) {
@@ -178,31 +126,6 @@ func TestAgain(t *testing.T) {
 		d.Close()
 		if err := d.MkdirAll("b"); err == nil {
 			t.Error("MkdirAll works after Close")
-		}
-	})
-}
-
-// TestWalkAround: a walk enters no link and no mount, and says what it could not
-// enter.
-func TestWalkAround(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	both(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
-		p := newPlace(t)
-		link(t, p.outside, p.dir+"/link")
-		if err := unix.Mount(p.outside, p.dir+"/sub/deep", "", unix.MS_BIND, ""); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Unmount(p.dir+"/sub/deep", unix.MNT_DETACH) })
-		write(t, p.dir+"/odd\xff", "")
-		var log bytes.Buffer
-		err := open(t, p.dir, nil).Walk(".", func(name string, _ *unix.Stat_t) bool {
-			fmt.Fprintf(&log, "%q ", name)
-			return name != "closed"
-		}, func(name string, err error) { fmt.Fprintf(&log, "%s: %v ", name, err) })
-		if want := `"." "link" "odd\xff" "sub" "sub/deep" sub/deep: invalid cross-device link `; log.String() != want || err != nil {
-			t.Errorf("Walk: %s, %v; want %s", &log, err, want)
 		}
 	})
 }

@@ -35,7 +35,9 @@ type Dir struct {
 type root struct {
 	path string // for messages alone
 	opts Options
-	walk bool // the kernel has no openat2
+	walk bool // the system has no openat2
+	// plain says that the system has neither O_PATH nor O_TMPFILE.
+	plain bool
 
 	file atomic.Pointer[os.File]
 	mu   sync.Mutex // of who opens it again
@@ -54,7 +56,7 @@ func Open(name string, opts *Options) (*Dir, error) {
 // New returns the Dir of an open directory, which it takes over; if that is nil
 // it is opened when something is to be made. The path is for messages.
 func New(name string, f *os.File, opts *Options) *Dir {
-	r := &root{path: name, walk: !hasOpenat2()}
+	r := &root{path: name, walk: !hasOpenat2(), plain: !hasPath}
 	if opts != nil {
 		r.opts = *opts
 	}

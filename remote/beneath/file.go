@@ -25,7 +25,11 @@ func (d *Dir) Open(name string) (*os.File, error) { return d.OpenFile(name, os.O
 // O_TRUNC; with O_CREATE it is made with mode 0600, and its directory too.
 func (d *Dir) OpenFile(name string, flags int) (*os.File, error) {
 	// Without O_NONBLOCK whoever opens a FIFO waits for its other end.
-	fd, err := d.create(name, flags|unix.O_NONBLOCK|unix.O_NOCTTY, fileMode)
+	dir := ""
+	if flags&os.O_CREATE != 0 {
+		dir = path.Dir(name)
+	}
+	fd, err := d.create(name, dir, flags|unix.O_NONBLOCK|unix.O_NOCTTY, fileMode)
 	if err != nil {
 		return nil, d.failed("open", name, err)
 	}
@@ -54,18 +58,11 @@ func (d *Dir) file(fd, flags int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.Path(name)), nil
 }
 
-// create opens a name; to make something it makes the directory of it first, if
-// there is none, and opens the root again if that is gone.
-func (d *Dir) create(name string, flags int, mode uint32) (fd int, err error) {
+// create opens a name. If there is none and dir is not "", it makes the directory
+// dir and tries again, with the root opened again if that is gone.
+func (d *Dir) create(name, dir string, flags int, mode uint32) (fd int, err error) {
 	fd, err = d.openAt(name, flags, mode)
-	dir := name
-	switch {
-	case !errors.Is(err, unix.ENOENT):
-		return fd, err
-	case flags&unix.O_TMPFILE == unix.O_TMPFILE:
-	case flags&unix.O_CREAT != 0:
-		dir = path.Dir(name)
-	default:
+	if dir == "" || !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
 	if err := d.MkdirAll(dir); err != nil {
@@ -91,7 +88,7 @@ func (d *Dir) MkdirAll(name string) error {
 
 func (d *Dir) mkdirAll(full string) error {
 	top := &Dir{root: d.root, below: "."}
-	fd, err := top.openAt(full, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := top.openAt(full, openDir, 0)
 	if err == nil {
 		unix.Close(fd)
 		return nil
@@ -104,7 +101,7 @@ func (d *Dir) mkdirAll(full string) error {
 	}
 	err = top.parent(full, func(fd int, base string) error { return unix.Mkdirat(fd, base, dirMode) })
 	if err == unix.EEXIST {
-		if fd, err = top.openAt(full, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+		if fd, err = top.openAt(full, openDir, 0); err == nil {
 			unix.Close(fd)
 		}
 	}
@@ -130,11 +127,13 @@ func (d *Dir) CreateTemp(dir, prefix string) (f *os.File, name string, err error
 // Nameless makes a new file without a name where files of a directory lie, open
 // for reading and writing. It is gone when it is closed.
 func (d *Dir) Nameless(dir, prefix string) (*os.File, error) {
-	fd, err := d.create(dir, unix.O_TMPFILE|unix.O_RDWR, fileMode)
-	if err == nil {
-		return os.NewFile(uintptr(fd), d.Path(dir)), nil
+	if !d.root.plain {
+		fd, err := d.create(dir, dir, oTmpfile|unix.O_RDWR, fileMode)
+		if err == nil {
+			return os.NewFile(uintptr(fd), d.Path(dir)), nil
+		}
 	}
-	// Not every file system can do that.
+	// Neither every system nor every file system can do that.
 	f, name, err := d.CreateTemp(dir, prefix)
 	if err != nil {
 		return nil, err

@@ -126,11 +126,43 @@ func (d *Dir) culprit(name string) (at string, last *unix.Stat_t, ok bool) {
 
 // look is Stat with the error of the system.
 func (d *Dir) look(name string) (*unix.Stat_t, error) {
-	fd, err := d.openAt(name, unix.O_PATH, 0)
+	if d.root.plain {
+		return d.lookPlain(name)
+	}
+	fd, err := d.openAt(name, oPath, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
 	st := new(unix.Stat_t)
 	return st, unix.Fstat(fd, st)
+}
+
+// lookPlain is look without a descriptor of what lies there.
+func (d *Dir) lookPlain(name string) (*unix.Stat_t, error) {
+	full, err := d.full(name)
+	if err != nil {
+		return nil, err
+	}
+	st := new(unix.Stat_t)
+	if full == "." {
+		return st, d.root.at(func(fd int) error { return unix.Fstat(fd, st) })
+	}
+	err = d.parent(name, func(fd int, base string) error {
+		var above unix.Stat_t
+		if err := unix.Fstat(fd, &above); err != nil {
+			return err
+		}
+		if err := unix.Fstatat(fd, base, st, unix.AT_SYMLINK_NOFOLLOW|noAutomount); err != nil {
+			return err
+		}
+		if st.Dev != above.Dev {
+			return unix.EXDEV
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"strconv"
@@ -11,9 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// Nothing that openat2 could follow away from the directory is followed.
-const resolveHow = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
 // openAt opens a name below d.
 func (d *Dir) openAt(name string, flags int, mode uint32) (fd int, err error) {
@@ -48,33 +46,8 @@ func (r *root) openBelow(from int, name string, flags int, mode uint32) (fd int,
 	return openat2(from, name, flags, mode)
 }
 
-func openat2(from int, name string, flags int, mode uint32) (fd int, err error) {
-	how := unix.OpenHow{Flags: uint64(flags), Resolve: resolveHow}
-	if flags&unix.O_CREAT != 0 || flags&unix.O_TMPFILE == unix.O_TMPFILE {
-		how.Mode = uint64(mode)
-	}
-	// EAGAIN: something was moved or mounted meanwhile.
-	for range 100 {
-		if fd, err = unix.Openat2(from, name, &how); err != unix.EINTR && err != unix.EAGAIN {
-			break
-		}
-	}
-	return fd, err
-}
-
-// hasOpenat2 reports whether the kernel, and the sandbox if this is one, lets
-// openat2 be used.
-func hasOpenat2() bool {
-	fd, err := openat2(unix.AT_FDCWD, ".", unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err == nil {
-		unix.Close(fd)
-	}
-	// Old sandboxes say EPERM of calls that they do not know.
-	return err != unix.ENOSYS && err != unix.EPERM
-}
-
-// walkTo is openat2 for kernels that do not have it: each component is opened
-// in the one before it, without following it if it is a link.
+// walkTo is openat2 for systems that do not have it: it opens each component in
+// the one before, and follows none that is a link.
 func walkTo(from int, name string, flags int, mode uint32) (int, error) {
 	parts := strings.Split(name, "/")
 	at := from
@@ -84,7 +57,7 @@ func walkTo(from int, name string, flags int, mode uint32) (int, error) {
 		}
 	}()
 	for _, part := range parts[:len(parts)-1] {
-		next, err := openPart(at, part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		next, err := openPart(at, part, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return -1, err
 		}
@@ -107,7 +80,11 @@ func walkTo(from int, name string, flags int, mode uint32) (int, error) {
 
 func openPart(at int, name string, flags int, mode uint32) (fd int, err error) {
 	for {
-		if fd, err = unix.Openat(at, name, flags, mode); err != unix.EINTR {
+		switch fd, err = unix.Openat(at, name, flags, mode); err {
+		case unix.EINTR:
+		case unix.EMLINK: // FreeBSD's word for a link that is not followed
+			return fd, unix.ELOOP
+		default:
 			return fd, err
 		}
 	}
@@ -144,7 +121,7 @@ func (d *Dir) parent(name string, do func(fd int, base string) error) error {
 	if dir == "" {
 		return d.root.at(func(fd int) error { return do(fd, base) })
 	}
-	fd, err := (&Dir{root: d.root, below: "."}).openAt(path.Clean(dir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := (&Dir{root: d.root, below: "."}).openAt(path.Clean(dir), openDir, 0)
 	if err != nil {
 		return err
 	}
@@ -178,8 +155,26 @@ func (d *Dir) Exists(name string) bool {
 	return err == nil || err == unix.EXDEV
 }
 
-// Statfs returns what the file system says that d lies on.
-func (d *Dir) Statfs() (st unix.Statfs_t, err error) {
-	err = d.root.at(func(fd int) error { return unix.Fstatfs(fd, &st) })
-	return st, err
+// Free returns how many bytes the file system that d lies on still takes from
+// users other than root.
+func (d *Dir) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := d.root.at(func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return 0, err
+	}
+	return Free(&st), nil
 }
+
+// Free returns how many bytes a file system still takes from users other than
+// root, math.MaxInt64 if that is not known.
+func Free(st *unix.Statfs_t) int64 {
+	size := uint64(st.Bsize)
+	if size == 0 {
+		return math.MaxInt64
+	}
+	return int64(min(blocks(st.Bavail), math.MaxInt64/size) * size)
+}
+
+// blocks returns a number of blocks, which on FreeBSD can be negative: the rest
+// is root's.
+func blocks[N int64 | uint64](n N) uint64 { return uint64(max(n, 0)) }

@@ -54,7 +54,7 @@ func (w *walker) below(dir *os.File, name string) error {
 	st := new(unix.Stat_t)
 	for _, base := range names {
 		below := prefix + base
-		if unix.Fstatat(fd, base, st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT) != nil {
+		if unix.Fstatat(fd, base, st, unix.AT_SYMLINK_NOFOLLOW|noAutomount) != nil {
 			continue
 		}
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR

@@ -34,7 +34,7 @@ const DefaultBudget = -1
 
 // defaultBudget returns what DefaultBudget means for this directory.
 func (c *directory) defaultBudget() int64 {
-	st, err := c.files.Statfs()
+	free, err := c.files.Free()
 	if err != nil {
 		return maxDefaultBudget
 	}
@@ -43,8 +43,7 @@ func (c *directory) defaultBudget() int64 {
 		inv, _ := walk(c.files)
 		used = inv.total
 	}
-	free := min(st.Bavail, math.MaxInt64/2/uint64(st.Bsize)) * uint64(st.Bsize)
-	return min(maxDefaultBudget, (int64(free)+used)/10)
+	return min(maxDefaultBudget, (min(free, math.MaxInt64/2)+used)/10)
 }
 
 // Budget returns how many bytes the directory may take, 0 for any.

@@ -154,12 +154,12 @@ func (s *blobState) hasRoom() bool {
 	if !s.c.mayWrite() || s.c.budget.limit > 0 && s.size > s.c.budget.limit/2 {
 		return false
 	}
-	st, err := s.c.files.Statfs()
+	free, err := s.c.files.Free()
 	if err != nil {
 		return true
 	}
 	// What else is cached does not have to go for it.
-	return int64(st.Bavail) > (s.size-s.presentBytes())/st.Bsize
+	return free > s.size-s.presentBytes()
 }
 
 // allPresent reports whether all chunks seem to be on disk.

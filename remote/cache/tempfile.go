@@ -99,7 +99,7 @@ func (c *directory) createTemp(size int64) (f *os.File, elsewhere bool, err erro
 // createInside creates a file without a name in the directory, if its disk looks
 // as if it would take size bytes.
 func (c *directory) createInside(size int64) (*os.File, error) {
-	if st, err := c.files.Statfs(); err == nil && !nameless.Fits(&st, size) {
+	if free, err := c.files.Free(); err == nil && size > free {
 		return nil, &fs.PathError{Op: "write to", Path: c.dir, Err: unix.ENOSPC}
 	}
 	return c.files.Nameless(tmpDir, spoolName)

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/imgfs/imgfs/remote/seal"
 )
 
@@ -327,12 +325,12 @@ func (w *writer) Write(p []byte) (int, error) {
 
 // create opens a new file that has no name in dir.
 func create(dir string) (*os.File, error) {
-	file, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
-	if err == nil {
+	if file, err := openNameless(dir); err == nil {
 		return file, nil
 	}
-	// Not every file system can do that.
-	if file, err = os.CreateTemp(dir, "spool-"); err != nil {
+	// Neither every system nor every file system can do that.
+	file, err := os.CreateTemp(dir, "spool-")
+	if err != nil {
 		return nil, err
 	}
 	if err := os.Remove(file.Name()); err != nil {

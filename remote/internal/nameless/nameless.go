@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 // Create makes a file without a name in a directory, if its disk looks as if
@@ -15,15 +17,20 @@ import (
 // *fs.PathError.
 func Create(dir string, size int64) (*os.File, error) {
 	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) == nil && !Fits(&st, size) {
+	if unix.Statfs(dir, &st) == nil && size > beneath.Free(&st) {
 		return nil, &fs.PathError{Op: "write to", Path: dir, Err: unix.ENOSPC}
 	}
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
-	if err == nil {
+	if f, err := openNameless(dir); err == nil {
 		return f, nil
 	}
-	// Not every file system can do that.
-	if f, err = os.CreateTemp(dir, "imgfs-*"); err != nil {
+	return createUnlinked(dir)
+}
+
+// createUnlinked is Create for systems and file systems where a file has a name
+// at first.
+func createUnlinked(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "imgfs-*")
+	if err != nil {
 		return nil, err
 	}
 	// Somebody who sweeps the directory may have been faster.
@@ -32,11 +39,6 @@ func Create(dir string, size int64) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// Fits reports whether a file system looks as if it would take size bytes.
-func Fits(st *unix.Statfs_t, size int64) bool {
-	return st.Bsize <= 0 || size/st.Bsize <= int64(min(st.Bavail, 1<<62))
 }
 
 // Dir is where large temporary files lie: $TMPDIR, by default /var/tmp, since
