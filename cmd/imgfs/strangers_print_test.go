@@ -290,7 +290,6 @@ func TestPrinters(t *testing.T) {
 		"detach.go: e.Stderr":           1,
 		"internal/cli/env.go: e.Stderr": 2, // what message has escaped
 		"log.go: e.Stderr":              1, // what printf has escaped
-		"progress.go: e.Stderr":         1,
 		"inspect.go: show.JSON":         1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
 		"cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
 	}
