@@ -212,17 +212,17 @@ func inBlocks(m member) member {
 		return m
 	}
 	var extents []layerindex.Extent
-	data, rest := "", m.data
+	data, rest := "", m.Data
 	for _, x := range m.Sparse {
 		part := rest[:x.Size]
 		rest = rest[x.Size:]
 		off := x.Off &^ 511
 		if n := len(extents); n == 0 || extents[n-1].Off < off {
 			extents = append(extents, layerindex.Extent{Off: off, Size: 512})
-			data += padded(part)
+			data += part + string(make([]byte, -len(part)&511))
 		}
 	}
-	m.Sparse, m.data = extents, data
+	m.Sparse, m.Data = extents, data
 	return m
 }
 

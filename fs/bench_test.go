@@ -2,9 +2,7 @@ package fs_test
 
 import (
 	"fmt"
-	"io"
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/imgfs/imgfs/fs"
@@ -87,68 +85,5 @@ func BenchmarkLookup(b *testing.B) {
 		if _, err := tree.Lookup("usr/lib/node_modules/group07/package-3-047/dist/esm/module-05.js", true); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-// BenchmarkReadAt reads pieces of a file that are decoded and in memory, with
-// the counting that trees of opened layers do, and without.
-func BenchmarkReadAt(b *testing.B) {
-	o := newOpened(b, gzipLayer(b, "a", strings.Repeat("0123456789abcdef", 64<<10/16)))
-	counted, err := o.open(b.Context(), nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for name, tree := range map[string]*fs.Tree{"counted": counted, "uncounted": fs.Uncounted(counted)} {
-		for _, size := range []int{1, 4 << 10, 64 << 10} {
-			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
-				n, err := tree.Lookup("a", false)
-				if err != nil {
-					b.Fatal(err)
-				}
-				p := make([]byte, size)
-				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := n.ReadAt(b.Context(), p, 0); err != nil && err != io.EOF {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-	}
-}
-
-// BenchmarkReadContent reads pieces of a file whose content is kept on disk.
-func BenchmarkReadContent(b *testing.B) {
-	content := strings.Repeat("0123456789abcdef", 1<<20/16)
-	o := newOpened(b, gzipLayer(b, "a", content))
-	tree, err := o.open(b.Context(), nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	n, err := tree.Lookup("a", false)
-	if err != nil {
-		b.Fatal(err)
-	}
-	p := make([]byte, 128<<10)
-	if _, err := n.ReadAt(b.Context(), p, 0); err != nil {
-		b.Fatal(err)
-	}
-	for range 2 {
-		n.Backing(fs.BackingUse{Exec: true})
-	}
-	fs.WaitContents(tree)
-	for _, size := range []int{4 << 10, 128 << 10} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetBytes(int64(size))
-			for b.Loop() {
-				if _, err := n.ReadAt(b.Context(), p[:size], 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-	if s := tree.Stats().Contents; s.ReadBytes == 0 {
-		b.Errorf("%+v", s)
 	}
 }

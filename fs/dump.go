@@ -56,30 +56,15 @@ func (t *Tree) Dump(ctx context.Context, w io.Writer, content bool) error {
 	return bw.Flush()
 }
 
-// A pathNode is one path of a tree.
-type pathNode struct {
-	path string
-	node Node
-}
-
 // paths returns all paths of the tree in byte order.
 func (t *Tree) paths(ctx context.Context) ([]pathNode, error) {
 	ended := canceled{ctx: ctx}
-	rows := []pathNode{{"/", t.Root()}}
-	dirs := []pathNode{{"", t.Root()}}
-	for len(dirs) > 0 {
-		d := dirs[len(dirs)-1]
-		dirs = dirs[:len(dirs)-1]
-		for name, n := range d.node.Children() {
-			if ended.now() {
-				return nil, ctx.Err()
-			}
-			r := pathNode{d.path + "/" + name, n}
-			rows = append(rows, r)
-			if n.inode().isDir() {
-				dirs = append(dirs, r)
-			}
+	var rows []pathNode
+	for path, n := range t.All() {
+		if ended.now() {
+			return nil, ctx.Err()
 		}
+		rows = append(rows, pathNode{path, n})
 	}
 	slices.SortFunc(rows, func(a, b pathNode) int {
 		if ended.now() {

@@ -28,10 +28,6 @@ var (
 	ErrTooLarge = errors.New("tree too large")
 )
 
-// ErrReopen: a tree was made of an index that turned out to be wrong. The index has
-// been made again, but the tree's names cannot be changed.
-var ErrReopen = errors.New("open the image again (a mount: unmount it first)")
-
 // An EntryError says which entry of which layer Merge refused, and why.
 type EntryError struct {
 	Layer string // Layer.Name

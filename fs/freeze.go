@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// freeze makes the tree of what can be reached from the root. Inodes are
+// Tree returns the tree of all that can be reached from the root. Inodes are
 // numbered breadth first, the names of a directory in byte order: the numbers
 // depend on nothing but the tree itself. It uses the builder up: what the tree
 // keeps stays where it is, as a copy would take as much again.
-func (b *builder) freeze() (*Tree, error) {
+func (b *Builder) Tree() (*Tree, error) {
 	if err := b.ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func (b *builder) freeze() (*Tree, error) {
 	}
 	b.sets.slots = nil
 	sorted := b.bySet()
-	f := freezer{builder: b, ids: make([]uint32, b.inodes.n), canceled: canceled{ctx: b.ctx}}
+	f := freezer{Builder: b, ids: make([]uint32, b.inodes.n), canceled: canceled{ctx: b.ctx}}
 	f.names = make([]dirent, 0, len(sorted.links))
 	f.id(b.root)
 	for i := 0; i < len(f.queue); i++ {
@@ -73,7 +73,7 @@ func (l *linksBySet) of(set uint32) []uint32 {
 }
 
 // bySet sorts the links by set.
-func (b *builder) bySet() linksBySet {
+func (b *Builder) bySet() linksBySet {
 	// A counting sort. first[set+2] counts, then first[set+1] is where the
 	// next link goes, and in the end where the next set begins.
 	first := make([]uint32, b.dirSets+2)
@@ -112,7 +112,7 @@ func (c *canceled) now() bool {
 
 // A freezer is a tree while a builder is frozen into it.
 type freezer struct {
-	*builder
+	*Builder
 	canceled
 	ids   []uint32    // by inode of the builder: position in the tree and one more
 	queue []queuedDir // in the order of dirs

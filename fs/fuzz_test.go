@@ -95,7 +95,7 @@ func exportOne(t testing.TB, tree *fs.Tree) ([]member, bool) {
 		}
 		m := exported(t, path, n)
 		if target, seen := first[n.Ino()]; seen {
-			m.Type, m.Linkname, m.Size, m.data = layerindex.TypeLink, target, 0, ""
+			m.Type, m.Linkname, m.Size, m.Data = layerindex.TypeLink, target, 0, ""
 		} else if !isDir(n) {
 			first[n.Ino()] = path
 		}
@@ -120,7 +120,7 @@ func layerOfTar(t testing.TB, tar []byte) fs.Layer {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return fs.Layer{Name: "tar", Content: memContent(tar), Entries: func(yield func(*layerindex.Entry) bool) {
+	return fs.Layer{Name: "tar", Content: fs.StreamContent(memContent(tar)), Entries: func(yield func(*layerindex.Entry) bool) {
 		for i := range entries {
 			if !yield(&entries[i]) {
 				return

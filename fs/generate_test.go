@@ -83,7 +83,7 @@ func (g *generator) member() member {
 		m = sparse(g.spell(p), 10000, "abcde", []layerindex.Extent{{Off: first, Size: 2}, {Off: first + 2 + int64(g.choose(5))*900, Size: 3}})
 	}
 	if m.Type != layerindex.TypeReg {
-		m.data, m.Size, m.Sparse = "", 0, nil
+		m.Data, m.Size, m.Sparse = "", 0, nil
 	}
 	g.attr(&m)
 	g.known = append(g.known, p)
@@ -193,29 +193,6 @@ func (g *generator) attr(m *member) {
 	for range 1 + g.choose(2) {
 		m.Xattrs = append(m.Xattrs, layerindex.Xattr{Name: pick(g, names...), Value: pick(g, "y", "\x00\xff", "")})
 	}
-}
-
-// String writes a member as the dialect does, for messages.
-func (m member) String() string {
-	kinds := map[layerindex.Type]string{
-		layerindex.TypeReg: "file", layerindex.TypeDir: "dir", layerindex.TypeLink: "link", layerindex.TypeSymlink: "symlink",
-		layerindex.TypeFifo: "fifo", layerindex.TypeChar: "char", layerindex.TypeBlock: "block",
-	}
-	s := fmt.Sprintf("%s(%q", kinds[m.Type], m.Name)
-	if m.Linkname != "" || m.Type == layerindex.TypeLink {
-		s += fmt.Sprintf(", %q", m.Linkname)
-	}
-	if m.Type == layerindex.TypeReg {
-		s += fmt.Sprintf(", %q", m.data)
-	}
-	s += fmt.Sprintf(", mode(%#o), owner(%d, %d), mtime(%d, %d)", m.Mode, m.UID, m.GID, m.ModSec, m.ModNsec)
-	for _, x := range m.Xattrs {
-		s += fmt.Sprintf(", xattr(%q, %q)", x.Name, x.Value)
-	}
-	if m.Sparse != nil {
-		s += fmt.Sprintf(", size %d, extents %v", m.Size, m.Sparse)
-	}
-	return s + ")"
 }
 
 func stackString(stack [][]member) string {

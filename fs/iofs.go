@@ -110,7 +110,7 @@ func (f *ctxFS) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	in := n.inode()
-	if n.isSparse() && in.size > maxHoles {
+	if n.IsSparse() && in.size > maxHoles {
 		return nil, &iofs.PathError{Op: "read", Path: name, Err: syscall.EFBIG}
 	}
 	// Sizes are claims too: io.ReadAll grows with what there is.

@@ -307,7 +307,7 @@ func TestReadFileHoles(t *testing.T) {
 // TestContentEnds: a layer that ends before a file does must not look like
 // the end of the file.
 func TestContentEnds(t *testing.T) {
-	for _, content := range []fs.Content{memContent("short"), nil} {
+	for _, content := range []fs.Content{fs.StreamContent(memContent("short")), nil} {
 		layers := layersOf(layer(file("f", "some content")))
 		layers[0].Content = content
 		tree, err := fs.Merge(t.Context(), layers)

@@ -10,97 +10,40 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/internal/layertest"
 	"github.com/imgfs/imgfs/layerindex"
 )
 
 // The dialect in which tests write layers: layer(dir("etc/"),
-// file("etc/a", "x"), whiteout("etc/b")). Names are given as a tar has them.
+// file("etc/a", "x"), whiteout("etc/b")). See package layertest.
+type (
+	member = layertest.Member
+	option = layertest.Option
+)
 
-// A member is an entry and the bytes that its tar has for it.
-type member struct {
-	layerindex.Entry
-	data string
-}
-
-type option func(*member)
+var (
+	file     = layertest.File
+	sparse   = layertest.Sparse
+	dir      = layertest.Dir
+	symlink  = layertest.Symlink
+	link     = layertest.Link
+	fifo     = layertest.Fifo
+	device   = layertest.Device
+	whiteout = layertest.Whiteout
+	opaque   = layertest.Opaque
+	mode     = layertest.Mode
+	owner    = layertest.Owner
+	mtime    = layertest.MTime
+	xattr    = layertest.Xattr
+	tarOf    = layertest.TarOf
+)
 
 func layer(members ...member) []member { return members }
-
-func newMember(typ layerindex.Type, name string, opts []option) member {
-	m := member{Entry: layerindex.Entry{Type: typ, Name: name, Mode: 0o644, ModSec: 100}}
-	if typ == layerindex.TypeDir {
-		m.Mode = 0o755
-	}
-	for _, o := range opts {
-		o(&m)
-	}
-	return m
-}
-
-func file(name, content string, opts ...option) member {
-	m := newMember(layerindex.TypeReg, name, opts)
-	m.data, m.Size = content, int64(len(content))
-	return m
-}
-
-// sparse is a file of a size, with content at the extents.
-func sparse(name string, size int64, content string, extents []layerindex.Extent, opts ...option) member {
-	m := newMember(layerindex.TypeReg, name, opts)
-	m.data, m.Size, m.Sparse = content, size, extents
-	return m
-}
-
-func dir(name string, opts ...option) member {
-	return newMember(layerindex.TypeDir, name, opts)
-}
-
-func symlink(name, target string, opts ...option) member {
-	m := newMember(layerindex.TypeSymlink, name, opts)
-	m.Linkname = target
-	return m
-}
-
-func link(name, target string, opts ...option) member {
-	m := newMember(layerindex.TypeLink, name, opts)
-	m.Linkname = target
-	return m
-}
-
-func fifo(name string, opts ...option) member {
-	return newMember(layerindex.TypeFifo, name, opts)
-}
-
-func device(typ layerindex.Type, name string, major, minor uint32, opts ...option) member {
-	m := newMember(typ, name, opts)
-	m.Major, m.Minor = major, minor
-	return m
-}
-
-// whiteout hides a path: its entry is an empty file .wh.NAME beside it.
-func whiteout(path string) member {
-	i := strings.LastIndexByte(path, '/') + 1
-	return file(path[:i]+".wh."+path[i:], "")
-}
-
-// opaque hides what lower layers have in a directory.
-func opaque(dir string) member { return file(dir+"/.wh..wh..opq", "") }
-
-func mode(m uint32) option { return func(e *member) { e.Mode = m } }
-
-func owner(uid, gid uint32) option { return func(e *member) { e.UID, e.GID = uid, gid } }
-
-func mtime(sec int64, nsec uint32) option {
-	return func(e *member) { e.ModSec, e.ModNsec = sec, nsec }
-}
-
-func xattr(name, value string) option {
-	return func(e *member) { e.Xattrs = append(e.Xattrs, layerindex.Xattr{Name: name, Value: value}) }
-}
 
 // memContent is a layer's uncompressed stream in memory.
 type memContent []byte
 
-func (c memContent) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+func (c memContent) ReadFileAt(ctx context.Context, p []byte, off, _ int64) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -120,11 +63,11 @@ func layersOf(stack ...[]member) []fs.Layer {
 			if m.Type == layerindex.TypeReg {
 				entries[j].Off = int64(len(content))
 			}
-			content = append(content, m.data...)
+			content = append(content, m.Data...)
 		}
 		layers[i] = fs.Layer{
 			Name:    fmt.Sprintf("L%d", i+1),
-			Content: content,
+			Content: fs.StreamContent(content),
 			Entries: func(yield func(*layerindex.Entry) bool) {
 				var e layerindex.Entry
 				for i := range entries {
@@ -231,7 +174,7 @@ func export(t testing.TB, tree *fs.Tree) [][]member {
 		}
 		m := exported(t, path, n)
 		if target, ok := first[n.Ino()]; ok {
-			m.Type, m.Linkname, m.Size, m.data, m.Sparse = layerindex.TypeLink, target, 0, "", nil
+			m.Type, m.Linkname, m.Size, m.Data, m.Sparse = layerindex.TypeLink, target, 0, "", nil
 		} else {
 			first[n.Ino()] = path
 		}
@@ -255,7 +198,7 @@ func exported(t testing.TB, path string, n fs.Node) member {
 		Major: a.Major, Minor: a.Minor, Xattrs: slices.Clone(n.Xattrs()),
 	}}
 	if m.Type == layerindex.TypeReg {
-		m.data, m.Size = readAll(t, n), a.Size
+		m.Data, m.Size = readAll(t, n), a.Size
 	}
 	return m
 }

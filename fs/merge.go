@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxLayers is how many layers an image may have: docker takes 127.
-	maxLayers = 1 << 12
+	// MaxLayers is how many layers a tree may have: docker takes 127.
+	MaxLayers = 1 << 12
 	// ctxEntries is how many entries are merged between two looks at the context.
 	ctxEntries = 1 << 8
 )
@@ -24,8 +24,7 @@ const (
 // A layer that no rule gives a meaning to is refused: the error is an
 // *EntryError that wraps one of the reasons in this package.
 func Merge(ctx context.Context, layers []Layer) (*Tree, error) {
-	b, err := newBuilder(ctx, nil, len(layers))
-	if err != nil {
+	if err := checkLayers(len(layers)); err != nil {
 		return nil, err
 	}
 	all, once, seen := 0, 0, map[string]bool{}
@@ -39,26 +38,32 @@ func Merge(ctx context.Context, layers []Layer) (*Tree, error) {
 		}
 		seen[l.Name] = true
 	}
-	b.links.reserve(once)
+	b, err := NewBuilder(ctx, &BuilderOptions{Names: once})
+	if err != nil {
+		return nil, err
+	}
 	for _, l := range layers {
-		if err := b.apply(l); err != nil {
+		if err := b.Apply(l); err != nil {
 			return nil, err
 		}
 	}
-	return b.freeze()
+	return b.Tree()
 }
 
 func tooManyEntries(layer string) error {
 	return fmt.Errorf("layer %s: %w: more than %d entries in all layers", layer, layerindex.ErrEntries, layerindex.MaxEntries)
 }
 
-// A builder is the tree while layers are applied to it. Inodes and links that
-// fall out of the tree stay where they are, unreachable, until freeze: hiding
-// a directory costs the same whatever it holds.
-//
-// A directory's inode has in off its parent's inode, in size the length of its
-// path and in nlink the number of its set of names.
-type builder struct {
+// A Builder makes one tree of layers that come one after the other, the base
+// first. It is used by one goroutine.
+type Builder struct {
+	// Inodes and links that fall out of the tree stay where they are,
+	// unreachable, until Tree: hiding a directory costs the same whatever it
+	// holds.
+	//
+	// A directory's inode has in off its parent's inode, in size the length of
+	// its path and in nlink the number of its set of names.
+
 	ctx      context.Context    // of the one call that merges
 	budget   *layerindex.Budget // nil: no bound
 	steps    int64              // to resolve names, so far
@@ -89,14 +94,26 @@ type builder struct {
 	last     uint32 // 0 if not known
 }
 
-func newBuilder(ctx context.Context, budget *layerindex.Budget, layers int) (*builder, error) {
-	if layers > maxLayers {
-		return nil, fmt.Errorf("%w: %d layers, more than %d", ErrTooLarge, layers, maxLayers)
+// BuilderOptions are the choices of NewBuilder.
+type BuilderOptions struct {
+	// Budget counts what names, targets, attributes and inodes take, and
+	// bounds it. Default: no bound.
+	Budget *layerindex.Budget
+	// Names is how many entries with names of their own there will be, for the
+	// room that they need. Default: not known.
+	Names int
+}
+
+// NewBuilder returns a builder of a tree without layers. Building ends with
+// ctx. nil options are the defaults.
+func NewBuilder(ctx context.Context, opts *BuilderOptions) (*Builder, error) {
+	if opts == nil {
+		opts = &BuilderOptions{}
 	}
-	b := &builder{
-		ctx: ctx, budget: budget, maxSteps: maxImageSteps,
+	b := &Builder{
+		ctx: ctx, budget: opts.Budget, maxSteps: maxImageSteps,
 		links:  newLinkTable(),
-		sets:   newSetTable(budget),
+		sets:   newSetTable(opts.Budget),
 		extras: make([]extra, 1),
 		merged: make(map[uint32][]layerindex.Xattr),
 	}
@@ -106,16 +123,40 @@ func newBuilder(ctx context.Context, budget *layerindex.Budget, layers int) (*bu
 		return nil, err
 	}
 	b.inodes.at(b.root).off = int64(b.root)
+	b.links.reserve(opts.Names)
 	return b, nil
 }
 
-// apply changes the tree as a layer says, the one on top of those before: first
-// it takes away what the layer hides of the lower ones, then it adds what the
-// layer has. So whiteouts never act on their own layer, wherever they stand in it.
-func (b *builder) apply(l Layer) error {
+func checkLayers(n int) error {
+	if n > MaxLayers {
+		return fmt.Errorf("%w: %d layers, more than %d", ErrTooLarge, n, MaxLayers)
+	}
+	return nil
+}
+
+// Repeat adds the layer that was applied last once more, if that changes
+// nothing: Apply is not to be called then. It reports false if hard links of
+// the layer may mean something else now.
+func (b *Builder) Repeat(name string, content Content) bool {
+	if b.fromBelow || len(b.sources) == 0 || len(b.sources) >= MaxLayers {
+		return false
+	}
+	b.sources = append(b.sources, source{name, content})
+	return true
+}
+
+// Apply adds a layer on top of those before: first it takes away what the layer
+// hides of the lower ones, then it adds what the layer has. So whiteouts never
+// act on their own layer, wherever they stand in it. It looks at nothing of the
+// layer but Content once it has returned. After an error nothing may be called any
+// more.
+func (b *Builder) Apply(l Layer) error {
+	if err := checkLayers(len(b.sources) + 1); err != nil {
+		return err
+	}
 	b.layer = uint16(len(b.sources))
 	b.sources = append(b.sources, source{l.Name, l.Content})
-	b.sets.begin(l.stable)
+	b.sets.begin(l.Stable)
 	if b.layer > 0 {
 		if err := b.hideAll(l); err != nil {
 			return err
@@ -140,7 +181,7 @@ func (b *builder) apply(l Layer) error {
 }
 
 // tick counts an entry, and looks now and then at what ends merging.
-func (b *builder) tick() error {
+func (b *Builder) tick() error {
 	if b.count++; b.count > layerindex.MaxEntries {
 		return layerindex.ErrEntries
 	}
@@ -153,7 +194,7 @@ func (b *builder) tick() error {
 	return nil
 }
 
-func (b *builder) checkSteps() error {
+func (b *Builder) checkSteps() error {
 	if b.steps > b.maxSteps {
 		return fmt.Errorf("%w: more than %d in all layers", ErrSteps, b.maxSteps)
 	}
@@ -161,7 +202,7 @@ func (b *builder) checkSteps() error {
 }
 
 // hideAll takes away what the whiteouts and opaque markers of a layer hide.
-func (b *builder) hideAll(l Layer) error {
+func (b *Builder) hideAll(l Layer) error {
 	marked := l.Marked
 	if marked == nil {
 		marked = l.Entries
@@ -171,7 +212,7 @@ func (b *builder) hideAll(l Layer) error {
 		if n++; n%ctxEntries == 0 && b.ctx.Err() != nil {
 			return b.ctx.Err()
 		}
-		if !strings.Contains(e.Name, whiteoutPrefix) {
+		if !strings.Contains(e.Name, WhiteoutPrefix) {
 			continue
 		}
 		if p, err := placeOf(e.Name); err == nil {
@@ -186,7 +227,7 @@ func (b *builder) hideAll(l Layer) error {
 
 // hide takes away what a whiteout or an opaque marker hides. What leads there
 // must be directories: through a symlink nothing is hidden.
-func (b *builder) hide(p place) {
+func (b *Builder) hide(p place) {
 	if p.kind != kindWhiteout && p.kind != kindOpaque {
 		return
 	}
@@ -203,7 +244,7 @@ func (b *builder) hide(p place) {
 }
 
 // add adds an entry, if its name is not a whiteout's.
-func (b *builder) add(e *layerindex.Entry) error {
+func (b *Builder) add(e *layerindex.Entry) error {
 	p, err := placeOf(e.Name)
 	if err != nil {
 		return err
@@ -230,7 +271,7 @@ func (b *builder) add(e *layerindex.Entry) error {
 
 // addTo adds an entry as a name in a directory, in place of what had the name.
 // Only a directory in place of a directory keeps what is in it.
-func (b *builder) addTo(dir uint32, name string, e *layerindex.Entry) error {
+func (b *Builder) addTo(dir uint32, name string, e *layerindex.Entry) error {
 	length, err := b.pathLen(dir, name)
 	if err != nil {
 		return err
@@ -259,7 +300,7 @@ func (b *builder) addTo(dir uint32, name string, e *layerindex.Entry) error {
 
 // addReserved keeps an entry with a reserved path for the hard links of this
 // layer. It changes nothing that is shown.
-func (b *builder) addReserved(path string, e *layerindex.Entry) error {
+func (b *Builder) addReserved(path string, e *layerindex.Entry) error {
 	var ino uint32
 	var err error
 	switch e.Type {
@@ -286,7 +327,7 @@ func (b *builder) addReserved(path string, e *layerindex.Entry) error {
 }
 
 // addLink adds one more name of an inode.
-func (b *builder) addLink(dir uint32, name string, e *layerindex.Entry) error {
+func (b *Builder) addLink(dir uint32, name string, e *layerindex.Entry) error {
 	inDir, inName, ino, err := b.linkTarget(e.Linkname)
 	if err != nil {
 		return err
@@ -307,7 +348,7 @@ func (b *builder) addLink(dir uint32, name string, e *layerindex.Entry) error {
 
 // linkTarget finds what a hard link's target is at this position: any layer's,
 // and through symlinks of any layer. inDir is 0 for a reserved path.
-func (b *builder) linkTarget(target string) (inDir uint32, inName string, ino uint32, err error) {
+func (b *Builder) linkTarget(target string) (inDir uint32, inName string, ino uint32, err error) {
 	path, _ := clean(target)
 	if ino, ok := b.reserved[path]; ok {
 		return 0, "", ino, nil
@@ -329,7 +370,7 @@ func (b *builder) linkTarget(target string) (inDir uint32, inName string, ino ui
 }
 
 // within says whether dir is ancestor or below it.
-func (b *builder) within(dir, ancestor uint32) bool {
+func (b *Builder) within(dir, ancestor uint32) bool {
 	for dir != ancestor && dir != b.root {
 		b.steps++
 		dir = uint32(b.inodes.at(dir).off)

@@ -105,7 +105,7 @@ func TestRefused(t *testing.T) {
 		{what: "link to a whiteout", stack: stack(layer(whiteout("x"), link("b", ".wh.x"))), err: fs.ErrLinkTarget, errAt: "b"},
 		{what: "symlink without target", stack: stack(layer(symlink("l", ""))), err: fs.ErrEntry, errAt: "l"},
 		{what: "symlink target of 4,096 bytes", stack: stack(layer(symlink("l", strings.Repeat("t", 4096)))), err: fs.ErrEntry, errAt: "l"},
-		{what: "unknown type", stack: stack(layer(newMember('V', "v", nil))), err: fs.ErrEntry, errAt: "v"},
+		{what: "unknown type", stack: stack(layer(member{Entry: layerindex.Entry{Type: 'V', Name: "v"}})), err: fs.ErrEntry, errAt: "v"},
 		{what: "size below zero", stack: stack(layer(sparse("f", -1, "", nil))), err: fs.ErrEntry, errAt: "f"},
 		{what: "size beyond int64", stack: stack(layer(sparse("f", math.MaxInt64, "", nil))), err: fs.ErrEntry, errAt: "f"},
 		{what: "nanoseconds", stack: stack(layer(file("f", "", mtime(0, 1e9)))), err: fs.ErrEntry, errAt: "f"},

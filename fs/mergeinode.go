@@ -33,13 +33,13 @@ const (
 )
 
 // newSet returns the number of a new, empty set of names.
-func (b *builder) newSet() uint32 {
+func (b *Builder) newSet() uint32 {
 	b.dirSets++
 	return b.dirSets - 1
 }
 
 // checkRoom says whether one more inode and one more link can be numbered.
-func (b *builder) checkRoom() error {
+func (b *Builder) checkRoom() error {
 	if b.links.all.n >= math.MaxInt32 || b.inodes.n >= math.MaxInt32 || b.dirSets >= math.MaxInt32 {
 		return ErrTooLarge
 	}
@@ -48,7 +48,7 @@ func (b *builder) checkRoom() error {
 
 // newDir makes a directory as it is when no layer describes it: of root,
 // 0755, at the beginning of 1970.
-func (b *builder) newDir(parent uint32, pathLen int64) (uint32, error) {
+func (b *Builder) newDir(parent uint32, pathLen int64) (uint32, error) {
 	if err := b.budget.Take(dirCost); err != nil {
 		return 0, err
 	}
@@ -61,7 +61,7 @@ func (b *builder) newDir(parent uint32, pathLen int64) (uint32, error) {
 }
 
 // newInode makes the inode of an entry that is neither directory nor hard link.
-func (b *builder) newInode(e *layerindex.Entry) (uint32, error) {
+func (b *Builder) newInode(e *layerindex.Entry) (uint32, error) {
 	if err := b.budget.Take(inodeCost); err != nil {
 		return 0, err
 	}
@@ -107,10 +107,10 @@ func deviceOf(e *layerindex.Entry) int64 {
 }
 
 // target returns what a symlink holds.
-func (b *builder) target(in *inode) string { return b.targets.at(in.off, in.size) }
+func (b *Builder) target(in *inode) string { return b.targets.at(in.off, in.size) }
 
 // setSparse notes where the data of a sparse file is.
-func (b *builder) setSparse(ino uint32, e *layerindex.Entry) error {
+func (b *Builder) setSparse(ino uint32, e *layerindex.Entry) error {
 	if err := b.budget.Take(sparseCost + extentCost*int64(len(e.Sparse))); err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (b *builder) setSparse(ino uint32, e *layerindex.Entry) error {
 }
 
 // extra returns what few inodes have, of an inode that now has it.
-func (b *builder) extra(ino uint32) (*extra, error) {
+func (b *Builder) extra(ino uint32) (*extra, error) {
 	in := b.inodes.at(ino)
 	if in.extra == 0 {
 		if err := b.budget.Take(extraCost); err != nil {
@@ -148,7 +148,7 @@ func (b *builder) extra(ino uint32) (*extra, error) {
 
 // setAttr gives an inode the attributes of the entry that describes it, and no
 // others.
-func (b *builder) setAttr(ino uint32, e *layerindex.Entry) error {
+func (b *Builder) setAttr(ino uint32, e *layerindex.Entry) error {
 	in := b.inodes.at(ino)
 	in.uid, in.gid = 0, 0
 	if in.extra != 0 {
@@ -161,7 +161,7 @@ func (b *builder) setAttr(ino uint32, e *layerindex.Entry) error {
 // addAttr gives an inode the attributes of a hard link to it. It keeps the
 // xattrs that the link does not have: most tars have them only at the first
 // name.
-func (b *builder) addAttr(ino uint32, e *layerindex.Entry) error {
+func (b *Builder) addAttr(ino uint32, e *layerindex.Entry) error {
 	if e.ModNsec >= 1e9 {
 		return fmt.Errorf("%w: %d nanoseconds", ErrEntry, e.ModNsec)
 	}
@@ -184,7 +184,7 @@ func (b *builder) addAttr(ino uint32, e *layerindex.Entry) error {
 
 // addXattrs gives an inode xattrs. Those of one entry are kept once for all
 // inodes that have the same.
-func (b *builder) addXattrs(ino uint32, list []layerindex.Xattr) error {
+func (b *Builder) addXattrs(ino uint32, list []layerindex.Xattr) error {
 	set, err := b.sets.share(list, b.inodes.at(ino).mode)
 	if err != nil || set == 0 {
 		return err

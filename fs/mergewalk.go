@@ -12,7 +12,7 @@ var errReserved = errors.New("reserved name")
 
 // find returns the inode that a name in a directory has, and the layer that
 // gave it; 0 if there is none.
-func (b *builder) find(dir uint32, name string) (ino uint32, layer uint16) {
+func (b *Builder) find(dir uint32, name string) (ino uint32, layer uint16) {
 	if l := b.links.find(b.inodes.at(dir).nlink, name); l != nil {
 		return l.ino, l.layer
 	}
@@ -20,7 +20,7 @@ func (b *builder) find(dir uint32, name string) (ino uint32, layer uint16) {
 }
 
 // put gives a name in a directory to an inode, for this layer.
-func (b *builder) put(dir uint32, name string, ino uint32) error {
+func (b *Builder) put(dir uint32, name string, ino uint32) error {
 	if err := b.checkRoom(); err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (b *builder) put(dir uint32, name string, ino uint32) error {
 }
 
 // pathLen returns the length of the path of a name in a directory.
-func (b *builder) pathLen(dir uint32, name string) (int64, error) {
+func (b *Builder) pathLen(dir uint32, name string) (int64, error) {
 	n := b.inodes.at(dir).size + int64(len(name))
 	if dir != b.root {
 		n++ // the slash
@@ -54,7 +54,7 @@ func (b *builder) pathLen(dir uint32, name string) (int64, error) {
 }
 
 // findDir finds the directory at a cleaned path. It follows no symlinks.
-func (b *builder) findDir(path string) (uint32, bool) {
+func (b *Builder) findDir(path string) (uint32, bool) {
 	dir := b.root
 	for path != "" {
 		var name string
@@ -69,7 +69,7 @@ func (b *builder) findDir(path string) (uint32, bool) {
 
 // makeDirs returns the directory at a cleaned path, after making what is
 // missing of it.
-func (b *builder) makeDirs(path string) (uint32, error) {
+func (b *Builder) makeDirs(path string) (uint32, error) {
 	if b.last != 0 && path == b.lastPath {
 		return b.last, nil
 	}
@@ -87,7 +87,7 @@ type step func(dir uint32, name string) (next uint32, target string, err error)
 
 // walk goes from the root along a path. It stays inside the root: there ".."
 // is the root, and absolute targets of symlinks begin there.
-func (b *builder) walk(path string, step step) (uint32, error) {
+func (b *Builder) walk(path string, step step) (uint32, error) {
 	dir, w := b.root, pathWalk{path: path}
 	defer func() { b.steps += int64(w.steps) }()
 	for {
@@ -125,7 +125,7 @@ func (b *builder) walk(path string, step step) (uint32, error) {
 // stepMake makes directories of what is missing and of what a lower layer has
 // there, if that is no directory. Symlinks of this layer are followed: the
 // layer was made by writing through them.
-func (b *builder) stepMake(dir uint32, name string) (uint32, string, error) {
+func (b *Builder) stepMake(dir uint32, name string) (uint32, string, error) {
 	if strings.HasPrefix(name, whiteoutMeta) {
 		return 0, "", errReserved
 	}
@@ -149,7 +149,7 @@ func (b *builder) stepMake(dir uint32, name string) (uint32, string, error) {
 }
 
 // stepFind goes to what is there, through symlinks of every layer.
-func (b *builder) stepFind(dir uint32, name string) (uint32, string, error) {
+func (b *Builder) stepFind(dir uint32, name string) (uint32, string, error) {
 	ino, layer := b.find(dir, name)
 	switch in := b.inodes.at(ino); {
 	case ino == 0:

@@ -282,19 +282,7 @@ func create(real string, m member) error {
 	case layerindex.TypeBlock:
 		return unix.Mknod(real, unix.S_IFBLK|0o600, int(unix.Mkdev(m.Major, m.Minor)))
 	}
-	return os.WriteFile(real, m.content(), 0o600)
-}
-
-// content is what a file holds, with its holes.
-func (m member) content() []byte {
-	if m.Sparse == nil {
-		return []byte(m.data)
-	}
-	p, data := make([]byte, m.Size), m.data
-	for _, x := range m.Sparse {
-		data = data[copy(p[x.Off:x.Off+x.Size], data):]
-	}
-	return p
+	return os.WriteFile(real, m.Content(), 0o600)
 }
 
 func (n *naive) addReserved(p string, m member) error {

@@ -7,9 +7,10 @@ const (
 	maxPath   = 4096 // bytes of a path below the root, Linux PATH_MAX
 	maxFollow = 40   // symlinks on the way to one path, Linux MAXSYMLINKS
 
-	// OCI image-spec, layer.md, "Whiteouts" and "Opaque Whiteout". Names that
-	// begin with whiteoutMeta are AUFS's own files.
-	whiteoutPrefix = ".wh."
+	// WhiteoutPrefix is what names of whiteouts begin with: OCI image-spec,
+	// layer.md, "Whiteouts" and "Opaque Whiteout". Names that begin with
+	// whiteoutMeta are AUFS's own files.
+	WhiteoutPrefix = ".wh."
 	whiteoutMeta   = ".wh..wh."
 	whiteoutOpaque = ".wh..wh..opq"
 )
@@ -46,10 +47,10 @@ func placeOf(name string) (place, error) {
 		return place{kind: kindRoot}, nil
 	}
 	dir, base := split(path)
-	if !strings.Contains(path, whiteoutPrefix) {
+	if !strings.Contains(path, WhiteoutPrefix) {
 		return place{kindEntry, dir, base}, nil
 	}
-	hidden, isWhiteout := strings.CutPrefix(base, whiteoutPrefix)
+	hidden, isWhiteout := strings.CutPrefix(base, WhiteoutPrefix)
 	switch {
 	case isWhiteout && (hidden == "" || hidden == "." || hidden == ".."):
 		return place{}, ErrWhiteoutName

@@ -72,8 +72,26 @@ func (n Node) dir() dir {
 // Other inodes can have several and give the root.
 func (n Node) Parent() Node { return Node{n.t, n.dir().parent} }
 
-// isSparse says whether the inode is of a file with holes.
-func (n Node) isSparse() bool { return n.t.extras[n.inode().extra].sparse != 0 }
+// IsSparse reports whether the inode is of a file with holes.
+func (n Node) IsSparse() bool { return n.t.extras[n.inode().extra].sparse != 0 }
+
+// Layer returns the position of the layer that has the content of a regular
+// file, 0 for the base, and -1 for other inodes.
+func (n Node) Layer() int {
+	in := n.inode()
+	if in.format() != syscall.S_IFREG {
+		return -1
+	}
+	return int(in.layer)
+}
+
+// Extent returns where the content of a regular file lies in the uncompressed
+// stream of its layer: from byte off to end. Of a sparse file only off is true,
+// where its data begins. Extent means nothing for other inodes.
+func (n Node) Extent() (off, end int64) {
+	in := n.inode()
+	return in.off, in.off + in.size
+}
 
 // Child finds a name in a directory. Inodes that are no directories have no
 // children.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -88,11 +89,11 @@ func compareAgreed(t *testing.T, p peer, dir string, stack [][]member) error {
 func openTars(t *testing.T, cacheDir string, layers [][]byte) (tree *fs.Tree, closeTree func(), err error) {
 	t.Helper()
 	store := sourcetest.NewStore()
-	var image sourcetest.Image
+	var stack sourcetest.Image
 	for _, l := range layers {
-		image.Layers = append(image.Layers, sourcetest.Layer{Content: l})
+		stack.Layers = append(stack.Layers, sourcetest.Layer{Content: l})
 	}
-	img, err := remote.Open(t.Context(), store.Source("layers", store.AddImage(image)), "")
+	img, err := remote.Open(t.Context(), store.Source("layers", store.AddImage(stack)), "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -100,11 +101,12 @@ func openTars(t *testing.T, cacheDir string, layers [][]byte) (tree *fs.Tree, cl
 	if err != nil {
 		return nil, nil, err
 	}
-	if tree, err = fs.New(t.Context(), img, &fs.Options{Cache: disk}); err != nil {
+	opened, err := image.New(t.Context(), img, &image.Options{Cache: disk})
+	if err != nil {
 		disk.Close()
 		return nil, nil, err
 	}
-	return tree, func() { tree.Close(); disk.Close() }, nil
+	return opened.Tree(), func() { opened.Close(); disk.Close() }, nil
 }
 
 // run runs another program to its end; what it says is in the error.
@@ -249,12 +251,12 @@ func TestAgreesWithUmoci(t *testing.T) {
 	needRootAnd(t, "umoci")
 	comparePeer(t, func(dir string, layers [][]byte) (string, func(), error) {
 		store := sourcetest.NewStore()
-		var image sourcetest.Image
+		var stack sourcetest.Image
 		for _, l := range layers {
-			image.Layers = append(image.Layers, sourcetest.Layer{Content: l})
+			stack.Layers = append(stack.Layers, sourcetest.Layer{Content: l})
 		}
 		layout, bundle := filepath.Join(dir, "layout"), filepath.Join(dir, "bundle")
-		if err := store.WriteLayout(layout, sourcetest.Tagged(store.AddImage(image), "latest")); err != nil {
+		if err := store.WriteLayout(layout, sourcetest.Tagged(store.AddImage(stack), "latest")); err != nil {
 			return "", nil, err
 		}
 		return filepath.Join(bundle, "rootfs"), nil, run(nil, "umoci", "unpack", "--image", layout+":latest", bundle)

@@ -9,47 +9,71 @@ import (
 	"syscall"
 )
 
-// readAt is ReadAt, not counted.
-func (n Node) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+// ReadAt reads from a regular file, like io.ReaderAt: it returns fewer than
+// len(p) bytes only with an error, which is io.EOF at the end of the file.
+// Reading a directory is EISDIR, anything else that is no regular file EINVAL.
+// If ctx ends first the error wraps ctx.Err().
+func (n Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	in := n.inode()
-	switch {
-	case in.isDir():
-		return 0, syscall.EISDIR
-	case in.format() != syscall.S_IFREG || off < 0:
-		return 0, syscall.EINVAL
-	case len(p) == 0:
-		return 0, nil
-	case off >= in.size:
-		return 0, io.EOF
+	if in.format() != syscall.S_IFREG || len(p) == 0 || off < 0 || off >= in.size {
+		return 0, in.noBytes(len(p), off)
 	}
 	var eof error
 	if int64(len(p)) > in.size-off {
 		p, eof = p[:in.size-off], io.EOF
 	}
 	src := &n.t.sources[in.layer]
-	got, err := 0, error(nil)
-	if x := n.t.extras[in.extra].sparse; x != 0 {
-		got, err = readSparse(ctx, src, n.t.sparse[x-1], p, off)
-	} else {
-		got, err = src.readAt(ctx, p, in.off+off, in.off+in.size)
+	if src.content == nil {
+		return 0, fmt.Errorf("layer %s: no content", src.name)
 	}
+	got, err := src.content.ReadFileAt(ctx, n, p, off)
 	if err != nil {
 		return got, err
 	}
 	return got, eof
 }
 
-// readAt fills p from the layer, of a file whose content ends at outEnd:
-// whatever ends early is an error.
-func (s *source) readAt(ctx context.Context, p []byte, out, outEnd int64) (n int, err error) {
-	switch content := s.content.(type) {
-	case nil:
-		return 0, fmt.Errorf("layer %s: no content", s.name)
-	case FileContent:
-		n, err = content.ReadFileAt(ctx, p, out, outEnd)
-	default:
-		n, err = content.ReadAt(ctx, p, out)
+// noBytes returns what is wrong with a read for which there are no bytes.
+func (in *inode) noBytes(size int, off int64) error {
+	switch {
+	case in.isDir():
+		return syscall.EISDIR
+	case in.format() != syscall.S_IFREG || off < 0:
+		return syscall.EINVAL
+	case size == 0:
+		return nil
 	}
+	return io.EOF
+}
+
+// ReadHeldAt is ReadAt of bytes that are in memory, or in a file on disk that
+// is open. It fills p from off and returns true if all of p is in the file and
+// there; if not, the read has still to be done, and has not counted. It does
+// not wait for the network, and hardly for the disk.
+func (n Node) ReadHeldAt(p []byte, off int64) bool {
+	in := n.inode()
+	if in.format() != syscall.S_IFREG || len(p) == 0 || off < 0 || int64(len(p)) > in.size-off {
+		return false
+	}
+	content := n.t.sources[in.layer].content
+	return content != nil && content.ReadHeldAt(n, p, off)
+}
+
+// ReadStreamAt reads len(p) bytes, which the regular file n has, from byte off
+// out of the stream of its layer. It is what a Content reads by.
+func (n Node) ReadStreamAt(ctx context.Context, s Stream, p []byte, off int64) (int, error) {
+	in := n.inode()
+	layer := n.t.sources[in.layer].name
+	if x := n.t.extras[in.extra].sparse; x != 0 {
+		return readSparse(ctx, s, layer, n.t.sparse[x-1], p, off)
+	}
+	return readStream(ctx, s, layer, p, in.off+off, in.off+in.size)
+}
+
+// readStream fills p from a layer, of a file whose content ends at outEnd: a
+// stream that ends early is an error.
+func readStream(ctx context.Context, s Stream, layer string, p []byte, out, outEnd int64) (int, error) {
+	n, err := s.ReadFileAt(ctx, p, out, outEnd)
 	if n == len(p) {
 		return n, nil
 	}
@@ -58,11 +82,11 @@ func (s *source) readAt(ctx context.Context, p []byte, out, outEnd int64) (n int
 	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return n, fmt.Errorf("layer %s: %w", s.name, err)
+	return n, fmt.Errorf("layer %s: %w", layer, err)
 }
 
 // readSparse fills p from off of a file that holds extents and zeros.
-func readSparse(ctx context.Context, src *source, extents []extent, p []byte, off int64) (int, error) {
+func readSparse(ctx context.Context, s Stream, layer string, extents []extent, p []byte, off int64) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err // zeros come without end
 	}
@@ -72,7 +96,7 @@ func readSparse(ctx context.Context, src *source, extents []extent, p []byte, of
 	for ; i < len(extents) && extents[i].off < end; i++ {
 		x, last := extents[i], extents[len(extents)-1] // in the layer too
 		from, to := max(x.off, off), min(x.off+x.size, end)
-		n, err := src.readAt(ctx, p[from-off:to-off], x.out+from-x.off, last.out+last.size)
+		n, err := readStream(ctx, s, layer, p[from-off:to-off], x.out+from-x.off, last.out+last.size)
 		if err != nil {
 			return int(from-off) + n, err
 		}

@@ -1,27 +1,8 @@
 package fs
 
 import (
-	"context"
-
 	"github.com/imgfs/imgfs/layerindex"
 )
-
-// Content is the uncompressed stream of one layer.
-type Content interface {
-	// ReadAt is like io.ReaderAt with a context.
-	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
-}
-
-// A FileContent is a Content that makes use of knowing where the content of
-// the file that is read ends, as a layerindex.Reader does.
-type FileContent interface {
-	Content
-	// ReadFileAt is ReadAt, of a file whose content ends at byte end of the
-	// stream.
-	ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error)
-}
-
-var _ FileContent = (*layerindex.Reader)(nil)
 
 // A Layer is one layer to merge.
 type Layer struct {
@@ -35,15 +16,16 @@ type Layer struct {
 	Marked layerindex.Entries
 	// Count is how many entries there are, if that is known.
 	Count int
-	// Content is what regular files' offsets refer to. The tree keeps it.
+	// Content has the bytes of the layer's regular files. The tree keeps it. If
+	// it is nil they cannot be read.
 	Content Content
-
-	// stable says that equal xattrs of Entries are the same slice, for good.
-	stable bool
+	// Stable says that equal xattrs of Entries are the same slice, which does
+	// not change any more.
+	Stable bool
 }
 
-// A Tree is the merged, read-only view of an image's layers. But for what it
-// counts it is immutable, and it is safe for concurrent use.
+// A Tree is the merged, read-only view of an image's layers. It is immutable and
+// safe for concurrent use.
 //
 // Everything lies in a few flat arrays; a Node is a position in them.
 type Tree struct {
@@ -56,12 +38,6 @@ type Tree struct {
 	xattrs  [][]layerindex.Xattr // sets, each sorted by name; the first is empty
 	sparse  [][]extent           // of sparse files
 	sources []source
-
-	// Of a tree that New or MergeLayers made:
-	layers   []*OpenLayer // as sources; what Close closes
-	counts   *counters
-	digests  *digestTables
-	contents *contents // nil if none are kept
 }
 
 // An inode is what the tree holds of every inode. There are many: it has no

@@ -20,7 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -162,7 +162,7 @@ func TestMemoryChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer disk.Close()
-	tree, err := fs.New(t.Context(), img, &fs.Options{Cache: disk})
+	tree, err := image.New(t.Context(), img, &image.Options{Cache: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,9 +173,9 @@ func TestMemoryChild(t *testing.T) {
 }
 
 // readSome reads files here and there, several at a time, and checks them.
-func readSome(t *testing.T, ctx context.Context, tree *fs.Tree) {
+func readSome(t *testing.T, ctx context.Context, img *image.Image) {
 	t.Helper()
-	fsys := tree.WithContext(ctx)
+	fsys := img.FS(ctx)
 	names, err := iofs.Glob(fsys, "*/*")
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func cat(ctx context.Context, e *env, image string, paths []string) error {
 	defer done()
 	w := newEndingWriter(ctx, e.Raw)
 	return e.Each(paths, func(p string) error {
-		if err := catFile(ctx, w, t, p); err != nil {
+		if err := catFile(ctx, w, t.Tree(), p); err != nil {
 			return pathError(img.Source.Name(), p, err)
 		}
 		return nil

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -125,24 +125,24 @@ func TestBarsEnd(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	store := sourcetest.NewStore()
 	good, bad := tarOf(t, tar.Header{Name: "a"}), tarOf(t, tar.Header{Name: "b"})
-	image := serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: []byte{}}}}))
+	name := serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: []byte{}}}}))
 	index := []string{"index", "--cache-dir", t.TempDir()}
-	onTerminal(t, func(tty *os.File) int { return run(t.Context(), append(index, image), io.Discard, tty) })
+	onTerminal(t, func(tty *os.File) int { return run(t.Context(), append(index, name), io.Discard, tty) })
 
 	serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: bad}}}))
 	reg.ReplaceBlob(digest.FromBytes(bad), bytes.ToUpper(bad))
 	screen := onTerminal(t, func(tty *os.File) int {
-		return run(t.Context(), append(index, image), io.Discard, tty) - cli.ExitFailure
+		return run(t.Context(), append(index, name), io.Discard, tty) - cli.ExitFailure
 	})
-	if want := "imgfs: " + image + ": layer " + digest.FromBytes(bad).String() + ": "; !strings.Contains(screen, want) {
+	if want := "imgfs: " + name + ": layer " + digest.FromBytes(bad).String() + ": "; !strings.Contains(screen, want) {
 		t.Errorf("%q is not in %q", want, screen)
 	}
 
 	img := &remote.Image{Layers: []remote.Layer{{Blob: &namedBlob{digest: digest.FromString("x")}}}}
 	screen = onTerminal(t, func(tty *os.File) int {
 		p := newEnv(io.Discard, tty).newProgress(img)
-		p.update(fs.Progress{Size: 1000})
-		p.update(fs.Progress{Size: 1000, Read: 500})
+		p.update(image.Progress{Size: 1000})
+		p.update(image.Progress{Size: 1000, Read: 500})
 		p.finish()
 		return cli.ExitOK
 	})

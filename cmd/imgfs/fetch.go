@@ -10,7 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 )
@@ -26,7 +26,7 @@ type filling struct{ have, all int64 }
 func (f *filling) String() string { return show.Bytes(f.have) + " of " + show.Bytes(f.all) }
 
 // fetch brings all of an image into the cache.
-func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLayer, disk *cache.Cache) error {
+func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*image.Layer, disk *cache.Cache) error {
 	name := img.Source.Name()
 	if isLocal(name) {
 		e.Warnf("%s is on this machine: there is nothing to fetch", name)
@@ -36,7 +36,7 @@ func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*fs.OpenLay
 	var f filling
 	g := show.NewBar(e, "fetching")
 	alive, stop := whileAlive(ctx, stallLimit)
-	err := fs.FillLayers(alive.ctx, disk, layers, func(have, all int64) {
+	err := image.FillLayers(alive.ctx, disk, layers, func(have, all int64) {
 		if have > f.have {
 			alive.prolong()
 		}

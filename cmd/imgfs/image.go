@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/dockerarchive"
@@ -194,15 +194,15 @@ func (e *env) image(ctx context.Context, name string, disk *cache.Cache) (*remot
 }
 
 // layers opens an image and all of its layers.
-func (e *env) layers(ctx context.Context, name string, disk *cache.Cache) (*remote.Image, []*fs.OpenLayer, error) {
+func (e *env) layers(ctx context.Context, name string, disk *cache.Cache) (*remote.Image, []*image.Layer, error) {
 	img, err := e.image(ctx, name, disk)
 	if err != nil {
 		return nil, nil, err
 	}
 	p := e.newProgress(img)
-	opts := &fs.Options{Cache: disk, Progress: p.update, Warnf: e.Warnf}
+	opts := &image.Options{Cache: disk, Progress: p.update, Warnf: e.Warnf}
 	e.limits.configure(opts)
-	layers, err := fs.OpenLayers(ctx, img, opts)
+	layers, err := image.OpenLayers(ctx, img, opts)
 	p.finish()
 	if err != nil {
 		return nil, nil, e.advise(img.Source, fmt.Errorf("%s: %w", img.Source.Name(), err))
@@ -238,13 +238,13 @@ func isLocal(name string) bool {
 }
 
 // tree opens an image as one tree.
-func (e *env) tree(ctx context.Context, name string, disk *cache.Cache) (*remote.Image, *fs.Tree, error) {
+func (e *env) tree(ctx context.Context, name string, disk *cache.Cache) (*remote.Image, *image.Image, error) {
 	img, layers, err := e.layers(ctx, name, disk)
 	if err != nil {
 		return nil, nil, err
 	}
-	limitMemory(mergeMemory(layers, cmp.Or(e.limits.metadata.Option(), fs.DefaultMaxMetadata)))
-	t, err := fs.MergeLayers(ctx, layers)
+	limitMemory(mergeMemory(layers, cmp.Or(e.limits.metadata.Option(), image.DefaultMaxMetadata)))
+	t, err := image.MergeLayers(ctx, layers)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", img.Source.Name(), err)
 	}
@@ -252,7 +252,7 @@ func (e *env) tree(ctx context.Context, name string, disk *cache.Cache) (*remote
 }
 
 // openTree opens an image as one tree with the user's cache. done closes both.
-func (e *env) openTree(ctx context.Context, name string) (img *remote.Image, t *fs.Tree, done func(), err error) {
+func (e *env) openTree(ctx context.Context, name string) (img *remote.Image, t *image.Image, done func(), err error) {
 	disk, err := e.openCache()
 	if err != nil {
 		return nil, nil, nil, err

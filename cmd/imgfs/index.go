@@ -6,7 +6,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -50,7 +50,7 @@ type indexRow struct {
 	Obtained   string        `json:"obtained"`   // "built" or "loaded"
 }
 
-func newIndexRow(l *fs.OpenLayer) indexRow {
+func newIndexRow(l *image.Layer) indexRow {
 	row := indexRow{
 		Digest: l.Digest(), DiffID: l.DiffID, Codec: l.Index.Codec().String(), Size: l.Size(), TarSize: l.Index.Size(),
 		Entries: l.Index.NumEntries(), Spans: l.Index.NumSpans(), IndexBytes: l.Index.EncodedSize(), Obtained: "loaded",

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -174,12 +175,12 @@ func openCorpus(t *testing.T, file string, c goldenCase) *fs.Tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := fs.New(t.Context(), img, &fs.Options{Cache: cache})
+	tree, err := image.New(t.Context(), img, &image.Options{Cache: cache})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tree.Close() })
-	return tree
+	return tree.Tree()
 }
 
 // dumpOfTree is what a dump of a mount of the tree must be.

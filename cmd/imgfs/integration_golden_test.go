@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -312,12 +313,12 @@ func treeOfCorpus(t *testing.T, file string, c goldenCase) (map[string]goldenRow
 	if err != nil {
 		return nil, err
 	}
-	tree, err := fs.New(t.Context(), img, &fs.Options{Cache: cache})
+	tree, err := image.New(t.Context(), img, &image.Options{Cache: cache})
 	if err != nil {
 		return nil, err
 	}
 	defer tree.Close()
-	return rowsOf(t, tree), nil
+	return rowsOf(t, tree.Tree()), nil
 }
 
 func corpusSource(t *testing.T, file, choose string, cache *cache.Cache) (remote.Source, error) {

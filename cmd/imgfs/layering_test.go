@@ -20,12 +20,14 @@ const module = "github.com/imgfs/imgfs"
 const layering = `
 cmd/imgfs/internal/cli: remote/printable pflag x/term
 cmd/imgfs/internal/show: remote/printable go-digest mpb
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag x/sys
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
+fs/image: fs layerindex remote remote/cache remote/cache/indexes go-digest x/sync
+fs/internal/layertest: layerindex
 
-fs: layerindex remote remote/cache remote/cache/indexes go-digest x/sync
+fs: layerindex go-digest
 
 layerindex/internal/codec:
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
@@ -58,7 +60,7 @@ remote: remote/printable go-digest image-spec reference platforms
 
 testdata/bench/figures:
 testdata/bench/internal/fuse: testdata/bench/figures testdata/bench/peers testdata/labimage
-testdata/bench/internal/index: fs layerindex remote remote/cache remote/cache/indexes remote/ocilayout remote/registry/registrytest testdata/bench/figures testdata/bench/peers testdata/labimage go-digest compress x/sync x/sys
+testdata/bench/internal/index: fs/image layerindex remote remote/cache remote/cache/indexes remote/ocilayout remote/registry/registrytest testdata/bench/figures testdata/bench/peers testdata/labimage go-digest compress x/sync x/sys
 testdata/bench/internal/network: testdata/bench/figures testdata/bench/peers testdata/labimage image-spec compress
 testdata/bench/peers: compress
 testdata/bench: testdata/bench/internal/fuse testdata/bench/internal/index testdata/bench/internal/network
@@ -73,6 +75,7 @@ var strangers = map[string][]string{
 	"cmd/imgfs/internal/cli":  {"net/http", "net", "os/exec"},
 	"cmd/imgfs/internal/show": {"net/http", "net", "os/exec"},
 	"fs":                      {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"fs/image":                {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"fs/fusefs":               {"net/http", "archive/tar"},
 	"layerindex":              {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
 	"remote":                  {"net/http", "net", "archive/tar", "compress/gzip", "os"},

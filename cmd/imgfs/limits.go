@@ -2,7 +2,7 @@ package main
 
 import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/spf13/pflag"
 )
 
@@ -20,7 +20,7 @@ func (l *limits) flags(f *pflag.FlagSet) {
 
 // configure sets what l says in opts. A size that the user gives for layers bounds
 // both forms of them.
-func (l *limits) configure(opts *fs.Options) {
+func (l *limits) configure(opts *image.Options) {
 	opts.MaxMetadata = l.metadata.Option()
 	opts.Metadata = raiseMemory
 	// A layer that is not compressed is as big when it is sent.

@@ -60,11 +60,12 @@ type row struct {
 }
 
 func (l *lister) run(ctx context.Context, e *env, image string, paths []string) error {
-	img, t, done, err := e.openTree(ctx, image)
+	img, opened, done, err := e.openTree(ctx, image)
 	if err != nil {
 		return err
 	}
 	defer done()
+	t := opened.Tree()
 	if len(paths) == 0 {
 		paths = []string{"/"}
 	}

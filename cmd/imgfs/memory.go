@@ -4,7 +4,7 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 )
 
 // What the runtime may take before it collects garbage more often than when
@@ -33,7 +33,7 @@ func raiseMemory(used int64) {
 
 // mergeMemory is what merging layers takes at most, if their names and
 // attributes may take so many bytes; 0 for any.
-func mergeMemory(layers []*fs.OpenLayer, allowed int64) int64 {
+func mergeMemory(layers []*image.Layer, allowed int64) int64 {
 	n := int64(0)
 	for _, l := range layers {
 		n += entryMemory * int64(l.Index.NumEntries())

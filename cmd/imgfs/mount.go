@@ -15,8 +15,8 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -155,7 +155,7 @@ type shownTree struct {
 	to    *fusefs.Target
 	opts  *fusefs.Options
 	img   *remote.Image
-	tree  *fs.Tree
+	tree  *image.Image
 	cache *cache.Cache
 	begun time.Time // when the command was
 	shell *parent   // nil in the foreground
@@ -167,7 +167,8 @@ func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended fun
 	dir := n.to.Dir()
 	log, tell := newMountLog(e, dir, n.cache), newTeller(e, n.img, n.tree, dir, n.cache)
 	n.opts.Name, n.opts.Logf, n.opts.Control, n.opts.Told = n.img.Source.Name(), log.printf, tell.control, e.network.told
-	srv, err := n.to.Mount(ctx, n.tree, n.opts)
+	n.opts.Backings, n.opts.Reads = backings{n.tree}, n.tree.Reads
+	srv, err := n.to.Mount(ctx, n.tree.Tree(), n.opts)
 	if err != nil {
 		return err
 	}
@@ -234,9 +235,9 @@ func outside(dir, disk string) error {
 }
 
 // summary is the line that says what was mounted.
-func summary(img *remote.Image, t *fs.Tree, dir string, s cache.Stats, took time.Duration) string {
+func summary(img *remote.Image, t *image.Image, dir string, s cache.Stats, took time.Duration) string {
 	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
-		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
+		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Tree().Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
 }
 
 func umountCommand(e *env) cli.Command {

@@ -2,7 +2,7 @@ package main
 
 import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/opencontainers/go-digest"
 )
@@ -18,8 +18,8 @@ func (e *env) newProgress(img *remote.Image) progress {
 	return progress{show.NewLayerBars(e, layers)}
 }
 
-// update is for fs.Options.Progress.
-func (p progress) update(u fs.Progress) {
+// update is for image.Options.Progress.
+func (p progress) update(u image.Progress) {
 	p.bars.Update(show.LayerUpdate{Layer: u.Layer, Read: u.Read, Size: u.Size, Done: u.Done})
 }
 

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/opencontainers/go-digest"
@@ -48,7 +48,7 @@ type mountStats struct {
 	// FastPaths are the ways to serve that not every kernel and user has.
 	FastPaths []fusefs.FastPath `json:"fastPaths"`
 	// Contents are files that are in the cache as such, besides the layers.
-	Contents fs.ContentStats `json:"contents"`
+	Contents image.ContentStats `json:"contents"`
 	// Temporary is how many bytes are in temporary files now, which have no
 	// name and count in --cache-size.
 	Temporary int64        `json:"temporary"`
@@ -102,7 +102,7 @@ type layerStats struct {
 	reads
 }
 
-// A fileCost is a fs.FileCost.
+// A fileCost is an image.FileCost.
 type fileCost struct {
 	Path      string         `json:"path"`
 	PathBytes show.NameBytes `json:"pathBytes,omitempty"`
@@ -136,7 +136,7 @@ type prefetchState struct {
 type teller struct {
 	about mountStats // what does not change
 	cache *cache.Cache
-	tree  *fs.Tree
+	tree  *image.Image
 	net   *network
 
 	mu       sync.Mutex
@@ -144,7 +144,7 @@ type teller struct {
 	paths    []fusefs.FastPath
 }
 
-func newTeller(e *env, img *remote.Image, t *fs.Tree, dir string, disk *cache.Cache) *teller {
+func newTeller(e *env, img *remote.Image, t *image.Image, dir string, disk *cache.Cache) *teller {
 	return &teller{
 		about: mountStats{
 			Image: img.Source.Name(), Manifest: img.Descriptor.Digest, Platform: platformText(img.Platform), Dir: dir,
@@ -194,7 +194,7 @@ func (t *teller) stats() mountStats {
 
 // count takes over the counters of a tree. A layer that the image has twice
 // is one blob, and counts once in all.
-func (s *mountStats) count(n fs.Stats) {
+func (s *mountStats) count(n image.Stats) {
 	total := totalStats{reads: reads{n.Reads, n.Waits, n.WaitP50.Seconds(), n.WaitP99.Seconds()}}
 	s.Layers = make([]layerStats, len(n.Layers))
 	seen := make(map[digest.Digest]bool)

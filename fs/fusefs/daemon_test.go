@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 )
 
 // A process must not use its own mount, so the daemon of a test is a child:
@@ -40,6 +41,8 @@ type task struct {
 	EndAlone            bool
 	Unused              time.Duration
 	Cache               string // directory, for the tree "opened"
+
+	img *image.Image // the tree "opened"
 }
 
 func TestMain(m *testing.M) {
@@ -87,10 +90,10 @@ func serveRole(k task) error {
 		unusedFor:   k.Unused,
 	}
 	if k.Disk {
-		opts.backings = files
+		opts.Backings = files
 	}
 	if k.Control {
-		opts.Control = control(tree)
+		opts.Control = control(k.img)
 	}
 	s, err := Mount(context.Background(), k.Dir, tree, opts)
 	if err != nil {
@@ -153,9 +156,13 @@ func serveRole(k task) error {
 }
 
 // tree makes the tree that the daemon serves.
-func (k task) tree(broken *faulty) (*fs.Tree, error) {
+func (k *task) tree(broken *faulty) (*fs.Tree, error) {
 	if k.Tree == "opened" {
-		return openedTree(k.Cache)
+		var err error
+		if k.img, err = openedTree(k.Cache); err != nil {
+			return nil, err
+		}
+		return k.img.Tree(), nil
 	}
 	layers := trees[k.Tree]()
 	if k.Tree == "faulty" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	iofs "io/fs"
-	"path"
 	"sync"
 	"time"
 
@@ -110,29 +109,11 @@ func (l *failureLog) admit(now time.Time) (skipped int, ok bool) {
 	return skipped, true
 }
 
-// pathOf returns a path of an inode, for a log line. It searches the tree:
-// failures are rare, and nodes do not know their names.
+// pathOf returns a path of an inode, for a log line, which is rare.
 func pathOf(t *fs.Tree, ino uint64) string {
-	type dir struct {
-		node fs.Node
-		path string
-	}
-	if ino == t.Root().Ino() {
-		return "/"
-	}
-	for todo := []dir{{t.Root(), "/"}}; len(todo) > 0; {
-		d := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		for name, child := range d.node.Children() {
-			if child.Ino() == ino {
-				return path.Join(d.path, name)
-			}
-			if isDir(child) {
-				todo = append(todo, dir{child, path.Join(d.path, name)})
-			}
-		}
-	}
-	return ""
+	paths := map[uint64]string{ino: ""}
+	t.FindPaths(context.Background(), paths)
+	return paths[ino]
 }
 
 func isDir(n fs.Node) bool { return n.Mode()&unix.S_IFMT == unix.S_IFDIR }

@@ -104,14 +104,14 @@ func newDiskFiles(ready bool) *diskFiles {
 // maxDisk is the size of the largest file that diskFiles have.
 const maxDisk = 64 << 20
 
-func (d *diskFiles) backing(n fs.Node, use fs.BackingUse) (backingFile, bool) {
-	if use.Exec {
+func (d *diskFiles) Backing(n fs.Node, exec bool) (BackingFile, bool) {
+	if exec {
 		d.execs.Add(1)
 	}
 	if !d.ready.Load() || n.Attr().Size > maxDisk {
 		return nil, false
 	}
-	f, err := d.probe()
+	f, err := d.BackingProbe()
 	if err != nil {
 		say("error: %v", err)
 		return nil, false
@@ -124,7 +124,7 @@ func (d *diskFiles) backing(n fs.Node, use fs.BackingUse) (backingFile, bool) {
 	return f, true
 }
 
-func (d *diskFiles) probe() (backingFile, error) {
+func (d *diskFiles) BackingProbe() (BackingFile, error) {
 	f, err := os.CreateTemp("", "imgfs-content")
 	if err != nil {
 		return nil, err

@@ -36,13 +36,13 @@ var (
 // A passPlan says how a mount is to have passthrough.
 type passPlan struct {
 	why   error       // why not; nil: it is to have it
-	probe backingFile // to try it with
+	probe BackingFile // to try it with
 	depth int         // how many file systems may be stacked, as the kernel counts
 }
 
 // planPassthrough decides before the kernel is asked whether a mount is to have
 // passthrough. Who gets a plan calls its close.
-func planPassthrough(opts *Options, contents *summary, b backings) passPlan {
+func planPassthrough(opts *Options, contents *summary, b Backings) passPlan {
 	switch {
 	case opts.Passthrough == Off, opts.keepOpens:
 		return passPlan{why: errTurnedOff}
@@ -51,7 +51,7 @@ func planPassthrough(opts *Options, contents *summary, b backings) passPlan {
 	case !isPrivileged():
 		return passPlan{why: errPrivilege}
 	}
-	probe, err := b.probe()
+	probe, err := b.BackingProbe()
 	if err != nil {
 		return passPlan{why: err}
 	}

@@ -19,10 +19,10 @@ type fakeFiles struct {
 	closed int
 }
 
-func (f *fakeFiles) backing(fs.Node, fs.BackingUse) (backingFile, bool) { return f, f.err == nil }
-func (f *fakeFiles) probe() (backingFile, error)                        { return f, f.err }
-func (f *fakeFiles) Fd() uintptr                                        { return 0 }
-func (f *fakeFiles) Close() error                                       { f.closed++; return nil }
+func (f *fakeFiles) Backing(fs.Node, bool) (BackingFile, bool) { return f, f.err == nil }
+func (f *fakeFiles) BackingProbe() (BackingFile, error)        { return f, f.err }
+func (f *fakeFiles) Fd() uintptr                               { return 0 }
+func (f *fakeFiles) Close() error                              { f.closed++; return nil }
 
 // A fakeConn does not take files, or takes them all.
 type fakeConn struct{ err error }

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -28,27 +29,34 @@ const (
 	countedOpen = 1
 )
 
-// A backingFile is an open file with the content of a regular file of the
-// tree: an *fs.Backing, but in tests.
-type backingFile interface {
+// A BackingFile is an open file on disk with exactly the content of a regular
+// file of the tree.
+type BackingFile interface {
+	// Fd returns the file's descriptor, which is valid until Close.
 	Fd() uintptr
+	// Close gives the file back. It is called once.
 	Close() error
 }
 
-// Backings are where the files that the kernel can read by itself come from.
-type backings interface {
-	// backing and probe are Node.Backing and Tree.BackingProbe.
-	backing(n fs.Node, use fs.BackingUse) (backingFile, bool)
-	probe() (backingFile, error)
+// Backings are where the files come from that the kernel can read by itself.
+// Implementations are safe for concurrent use.
+type Backings interface {
+	// Backing returns the file that has the content of a regular file, if
+	// there is one now. exec says that the file is opened to be executed.
+	Backing(n fs.Node, exec bool) (BackingFile, bool)
+	// BackingProbe returns an empty file where such files lie, to find out
+	// what the kernel does with them, or the reason why there are none.
+	BackingProbe() (BackingFile, error)
 }
 
-type treeBackings struct{ tree *fs.Tree }
+// noBackings are the Backings of a mount that was given none.
+type noBackings struct{}
 
-func (treeBackings) backing(n fs.Node, use fs.BackingUse) (backingFile, bool) {
-	return n.Backing(use)
+func (noBackings) Backing(fs.Node, bool) (BackingFile, bool) { return nil, false }
+
+func (noBackings) BackingProbe() (BackingFile, error) {
+	return nil, errors.New("no contents of files are kept on disk")
 }
-
-func (t treeBackings) probe() (backingFile, error) { return t.tree.BackingProbe() }
 
 // A passthrough decides of each open of a file whether the kernel reads it by
 // itself. The kernel (fs/fuse/iomode.c) wants all opens of an inode to be alike
@@ -60,9 +68,9 @@ func (t treeBackings) probe() (backingFile, error) { return t.tree.BackingProbe(
 // Nothing is kept for the next open of a file that nobody has open: to get the
 // file and to register it took 10 us of the 60 that an open and a close cost.
 type passthrough struct {
-	from conn
-	backings
-	logf func(format string, args ...any)
+	from     conn
+	backings Backings
+	logf     func(format string, args ...any)
 
 	mu     sync.Mutex
 	opens  map[uint64]*openFile // by inode; nil when there are to be no more
@@ -73,11 +81,11 @@ type passthrough struct {
 type openFile struct {
 	count  int // of its opens; guarded by passthrough.mu
 	decide sync.Once
-	file   backingFile // nil: it is not passed through
+	file   BackingFile // nil: it is not passed through
 	id     int32
 }
 
-func newPassthrough(from conn, b backings, logf func(format string, args ...any)) *passthrough {
+func newPassthrough(from conn, b Backings, logf func(format string, args ...any)) *passthrough {
 	return &passthrough{from: from, backings: b, logf: logf, opens: map[uint64]*openFile{}}
 }
 
@@ -94,7 +102,7 @@ func (p *passthrough) open(n fs.Node, flags uint32, out *fuse.OpenOut) {
 	direct := flags&unix.O_DIRECT != 0
 	f.decide.Do(func() {
 		if !direct {
-			p.register(f, n, fs.BackingUse{Exec: flags&openExec != 0})
+			p.register(f, n, flags&openExec != 0)
 		}
 	})
 	if f.file == nil {
@@ -125,8 +133,8 @@ func (p *passthrough) count(ino uint64) *openFile {
 
 // register gives the kernel the file that has an inode's content, if there is
 // one. Where that fails the daemon reads it.
-func (p *passthrough) register(f *openFile, n fs.Node, use fs.BackingUse) {
-	file, ok := p.backing(n, use)
+func (p *passthrough) register(f *openFile, n fs.Node, exec bool) {
+	file, ok := p.backings.Backing(n, exec)
 	if !ok {
 		return
 	}

@@ -39,7 +39,7 @@ type rawFS struct {
 	// the first request but INIT.
 	keepOpens, noOpen, noOpendir bool
 	can, disabled                uint64 // capabilities of the kernel; without these
-	backings                     backings
+	backings                     Backings
 	plan                         passPlan
 	pass                         *passthrough // nil: the mount has none
 	results                      sync.Pool    // of *readResult
@@ -62,11 +62,11 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		owner:         uint32(os.Getuid()),
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
-		backings:      opts.backings,
+		backings:      opts.Backings,
 		gone:          func() bool { return false },
 	}
 	if r.backings == nil {
-		r.backings = treeBackings{t}
+		r.backings = noBackings{}
 	}
 	r.plan = planPassthrough(opts, &r.contents, r.backings)
 	return r

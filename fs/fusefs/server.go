@@ -61,12 +61,18 @@ type Options struct {
 	// and this process' rights allow it and an overlayfs can still be mounted
 	// on the tree.
 	Passthrough Choice
+	// Backings are where those files come from. Default: there are none, and no
+	// passthrough.
+	Backings Backings
 	// IOUring takes requests through io_uring.
 	IOUring Choice
 	// EndAlone has the server end when its process is the only one left in its
 	// mount namespace, so that nobody can get at the mount: see
 	// [Server.Orphaned].
 	EndAlone bool
+	// Reads, if not nil, returns how many reads of files there have been. A
+	// mount that is in no directory any more is in use while that rises.
+	Reads func() int64
 	// Debug logs every request and reply.
 	Debug bool
 	// Told reports whether the user knows already why a read failed, such as
@@ -86,8 +92,6 @@ type Options struct {
 	// unusedFor is how long nobody must have used what is mounted no longer;
 	// default defaultUnused.
 	unusedFor time.Duration
-	// backings, if not nil, are used in place of the tree's.
-	backings backings
 }
 
 func (o *Options) name() string {

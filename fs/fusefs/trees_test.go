@@ -44,17 +44,17 @@ type pattern struct{}
 
 func patternAt(off int64) byte { return byte(off*7 + off>>8*13 + off>>20) }
 
-func (pattern) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+func (pattern) ReadFileAt(ctx context.Context, p []byte, off, _ int64) (int, error) {
 	for i := range p {
 		p[i] = patternAt(off + int64(i))
 	}
 	return len(p), ctx.Err()
 }
 
-func layerOf(content fs.Content, entries ...layerindex.Entry) fs.Layer {
+func layerOf(content fs.Stream, entries ...layerindex.Entry) fs.Layer {
 	return fs.Layer{
 		Name:    "sha256:test",
-		Content: content,
+		Content: fs.StreamContent(content),
 		Entries: func(yield func(*layerindex.Entry) bool) {
 			for i := range entries {
 				e := entries[i]
@@ -189,7 +189,7 @@ type faulty struct {
 
 var errFaulty = errors.New("registry: chunk 7: the cable is cut")
 
-func (f *faulty) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+func (f *faulty) ReadFileAt(ctx context.Context, p []byte, off, _ int64) (int, error) {
 	switch {
 	case off >= slowOff && f.released != nil:
 		f.event("blocked")
@@ -205,7 +205,7 @@ func (f *faulty) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	case off < slowOff && !f.mended.Load():
 		return 0, fmt.Errorf("layer: %w", errFaulty)
 	}
-	return pattern{}.ReadAt(ctx, p, off)
+	return pattern{}.ReadFileAt(ctx, p, off, 0)
 }
 
 // programLayer has a program: this machine's shell, with zeros behind it for
@@ -222,7 +222,7 @@ func programLayer() fs.Layer {
 // A content is a layer in memory.
 type content []byte
 
-func (c content) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+func (c content) ReadFileAt(_ context.Context, p []byte, off, _ int64) (int, error) {
 	return bytes.NewReader(c).ReadAt(p, off)
 }
 
@@ -245,7 +245,7 @@ const (
 // benchLayer is like the tree of the measurements in the research notes:
 // 100,000 files in 5,000 directories.
 func benchLayer() fs.Layer {
-	return fs.Layer{Name: "sha256:bench", Content: pattern{}, Entries: func(yield func(*layerindex.Entry) bool) {
+	return fs.Layer{Name: "sha256:bench", Content: fs.StreamContent(pattern{}), Entries: func(yield func(*layerindex.Entry) bool) {
 		root := dir("./", 0o755)
 		if !yield(&root) {
 			return

@@ -31,11 +31,12 @@ func readRequest(id, node uint64, off int64, size uint32) []byte {
 
 // What is answered at once is what go-fuse would have answered.
 func TestURingReads(t *testing.T) {
-	tree, err := openedTree(t.TempDir())
+	opened, err := openedTree(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { tree.Close() })
+	t.Cleanup(func() { opened.Close() })
+	tree := opened.Tree()
 	c := newTestConn(t, newRawFS(tree, &Options{Logf: t.Logf}))
 	id, atOnce := uint64(2), 0
 	for _, name := range []string{"/", "etc/passwd", "bin/big", "empty", "new"} {
@@ -81,7 +82,7 @@ func TestURingAnswersNonsense(t *testing.T) {
 func TestURingInterrupt(t *testing.T) {
 	events := make(chan string, 2)
 	broken := &faulty{released: make(chan struct{}), event: func(s string) { events <- s }}
-	tree, err := task{Tree: "faulty"}.tree(broken)
+	tree, err := (&task{Tree: "faulty"}).tree(broken)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/imgfs/imgfs/fs"
 )
 
 const (
@@ -30,7 +28,7 @@ const (
 // keeps it. It sleeps until the mount table changes.
 type watch struct {
 	s       *Server
-	tree    *fs.Tree
+	reads   func() int64
 	table   int      // /proc/self/mountinfo, which can be polled
 	ended   [2]int   // a pipe: the second end is closed when serving has ended
 	company *company // nil: to be alone means nothing
@@ -41,7 +39,10 @@ type watch struct {
 // newWatch starts to watch a mount. Where there is nothing to watch it by, the
 // mount is served until the kernel ends it.
 func newWatch(s *Server, opts *Options) *watch {
-	w := &watch{s: s, tree: s.raw.tree, table: -1, ended: [2]int{-1, -1}, unused: opts.unusedFor, seesAll: seesAll(opts)}
+	w := &watch{s: s, reads: opts.Reads, table: -1, ended: [2]int{-1, -1}, unused: opts.unusedFor, seesAll: seesAll(opts)}
+	if w.reads == nil {
+		w.reads = func() int64 { return 0 }
+	}
 	if w.unused == 0 {
 		w.unused = defaultUnused
 	}
@@ -137,7 +138,7 @@ func (w *watch) sleep(d time.Duration) bool {
 // unmounted serves on to those who use what has no place in this namespace any
 // more. Usually the kernel tells of the end of the last of them.
 func (w *watch) unmounted() {
-	used, reads := time.Now(), w.tree.Stats().Reads
+	used, reads := time.Now(), w.reads()
 	for pause := hanging / 2; w.sleep(pause); pause = min(2*pause, 5*time.Second, w.unused) {
 		if w.s.raw.gone() {
 			if w.sleep(hanging) {
@@ -149,7 +150,7 @@ func (w *watch) unmounted() {
 			continue
 		}
 		busy, err := inUse(context.Background(), w.s.at.entry.device)
-		now := w.tree.Stats().Reads
+		now := w.reads()
 		if busy || err != nil || now != reads {
 			used, reads = time.Now(), now
 		}

@@ -20,7 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -56,9 +56,9 @@ func openedLayer(files []string) (sourcetest.Layer, []byte, error) {
 	return sourcetest.Layer{Content: blob.Bytes(), MediaType: ocispec.MediaTypeImageLayerGzip, DiffID: godigest.FromBytes(tarBytes.Bytes())}, tarBytes.Bytes(), err
 }
 
-// openedTree is the tree of an image that was opened as fs.New does it, with
+// openedTree is the tree of an image that was opened as image.New does it, with
 // nothing of it in the cache. It stays open until the process ends.
-func openedTree(cacheDir string) (*fs.Tree, error) {
+func openedTree(cacheDir string) (*image.Image, error) {
 	var layers []sourcetest.Layer
 	for _, files := range openedFiles {
 		l, _, err := openedLayer(files)
@@ -77,20 +77,24 @@ func openedTree(cacheDir string) (*fs.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened, err := fs.OpenLayers(ctx, img, &fs.Options{Cache: disk})
+	opened, err := image.OpenLayers(ctx, img, &image.Options{Cache: disk})
 	if err != nil {
 		return nil, err
 	}
-	return fs.MergeLayers(context.Background(), opened)
+	return image.MergeLayers(context.Background(), opened)
 }
 
 // control gives the attributes of the root that the tests ask for.
-func control(t *fs.Tree) func(name string) ([]byte, bool) {
+func control(img *image.Image) func(name string) ([]byte, bool) {
 	return func(name string) ([]byte, bool) {
 		size, isSize := strings.CutPrefix(name, ownPrefix+"size-")
 		switch {
 		case name == ownPrefix+"stats":
-			b, err := json.Marshal(t.Stats())
+			var s image.Stats
+			if img != nil {
+				s = img.Stats()
+			}
+			b, err := json.Marshal(s)
 			return b, err == nil
 		case isSize:
 			n, err := strconv.Atoi(size)

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	imagefs "github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
@@ -126,7 +126,7 @@ func dropPages(dir string) error {
 func indexInto(ctx context.Context, dir, layout string) (int, error) {
 	entries := 0
 	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
-		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: disk})
+		opened, err := image.OpenLayers(ctx, img, &image.Options{Cache: disk})
 		for _, l := range opened {
 			entries += l.Index.NumEntries()
 			err = errors.Join(err, l.Index.Close())
@@ -175,17 +175,17 @@ func loadOnce(ctx context.Context, dir, layout string) (loaded, error) {
 	var r loaded
 	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
 		before, begun := heapInUse(), time.Now()
-		opened, err := imagefs.OpenLayers(ctx, img, &imagefs.Options{Cache: disk})
+		opened, err := image.OpenLayers(ctx, img, &image.Options{Cache: disk})
 		if err != nil {
 			return err
 		}
-		tree, err := imagefs.MergeLayers(ctx, opened)
+		tree, err := image.MergeLayers(ctx, opened)
 		if err != nil {
 			return err
 		}
 		r.Seconds = time.Since(begun).Seconds()
 		r.Heap = heapInUse() - before
-		r.Inodes = tree.Len()
+		r.Inodes = tree.Tree().Len()
 		runtime.KeepAlive(tree)
 		for _, l := range opened {
 			if l.Built {

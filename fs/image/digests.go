@@ -1,0 +1,150 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
+)
+
+func asDigest(sum []byte) digest.Digest {
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum))
+}
+
+// A digestTable has the digests of a layer's contents. Where several entries
+// begin at one offset all but the last are empty.
+type digestTable struct {
+	offs []int64 // in the tar, rising
+	sums []byte  // 32 bytes for each
+	any  bool    // whether the index has digests at all
+}
+
+// newDigestTable returns the table of contents of at least min bytes.
+func newDigestTable(ctx context.Context, x *layerindex.Index, min int64) (*digestTable, error) {
+	list, err := x.ListDigests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for e := range list.All() {
+		if e.HasDigest && e.Size >= min {
+			n++
+		}
+	}
+	t := &digestTable{any: x.HasDigests(), offs: make([]int64, 0, n), sums: make([]byte, 0, n*sha256.Size)}
+	n = 0
+	for e := range list.Drain() {
+		if n++; n%(1<<8) == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if e.HasDigest && e.Size >= min {
+			t.offs = append(t.offs, e.Off)
+			t.sums = append(t.sums, e.Digest[:]...)
+		}
+	}
+	return t, list.Err()
+}
+
+// find returns the digest of the content of some size at an offset.
+func (t *digestTable) find(off, size int64) ([]byte, bool) {
+	if size == 0 {
+		sum := sha256.Sum256(nil)
+		return sum[:], t.any
+	}
+	i, ok := slices.BinarySearch(t.offs, off)
+	if !ok {
+		return nil, false
+	}
+	return t.sums[i*sha256.Size : (i+1)*sha256.Size], true
+}
+
+func (t *digestTable) memory() int64 { return int64(cap(t.offs))*8 + int64(cap(t.sums)) }
+
+// maxDigestMemory is how many bytes the tables of digests may take, 40 for a
+// file.
+const maxDigestMemory = 16 << 20
+
+// digestTables are the tables of a tree's layers that were used last.
+type digestTables struct {
+	ctx    context.Context // of the tree: what loads a table ends with it
+	cancel func()
+
+	mu    sync.Mutex
+	limit int64        // of memory, in bytes; the table used last may have more
+	lru   []*lazyTable // the one used last is the last
+}
+
+// A lazyTable is a table that somebody loads, for all who ask meanwhile.
+type lazyTable struct {
+	layer *layerState
+	done  chan struct{} // closed when it is loaded, or could not be
+	table *digestTable
+	err   error
+	size  int64 // 0 before it is loaded; guarded by digestTables.mu
+}
+
+// of returns the table of a layer.
+func (d *digestTables) of(l *layerState) (*digestTable, error) {
+	d.mu.Lock()
+	i := slices.IndexFunc(d.lru, func(t *lazyTable) bool { return t.layer == l })
+	lazy := &lazyTable{layer: l, done: make(chan struct{})}
+	if i >= 0 {
+		lazy = d.lru[i]
+		d.lru = slices.Delete(d.lru, i, i+1)
+	}
+	d.lru = append(d.lru, lazy)
+	d.mu.Unlock()
+	if i < 0 {
+		d.load(lazy)
+	}
+	<-lazy.done
+	return lazy.table, lazy.err
+}
+
+// load loads a table, and drops those that have not been used for longest.
+func (d *digestTables) load(lazy *lazyTable) {
+	table, err := newDigestTable(d.ctx, lazy.layer.index, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lazy.table, lazy.err = table, err
+	close(lazy.done)
+	if err != nil {
+		// The next one tries again.
+		d.lru = slices.DeleteFunc(d.lru, func(t *lazyTable) bool { return t == lazy })
+		return
+	}
+	lazy.size = table.memory()
+	used := int64(0)
+	for i := len(d.lru) - 1; i >= 0; i-- {
+		if used += d.lru[i].size; used > d.limit && i < len(d.lru)-1 {
+			d.lru = slices.Delete(d.lru, 0, i+1)
+			break
+		}
+	}
+}
+
+// FileDigest implements fs.Content. What reads an index for it ends when the
+// image is closed.
+func (c *layerContent) FileDigest(n fs.Node) (d digest.Digest, ok bool, err error) {
+	s := c.layer.state.Load()
+	if err := s.refuted(); err != nil {
+		return "", false, err
+	}
+	table, err := c.img.digests.of(s)
+	if err != nil {
+		c.layer.beginMend(s, err)
+		return "", false, layerError(c.layer.Digest(), err)
+	}
+	off, end := n.Extent()
+	sum, ok := table.find(off, end-off)
+	if !ok {
+		return "", false, nil
+	}
+	return asDigest(sum), true, nil
+}

@@ -1,0 +1,307 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
+)
+
+// errNoRoom is why the cache does not take an index.
+var errNoRoom = errors.New("the cache has no room for it")
+
+// buildMemory is about how many bytes indexing a layer takes: the ranges of it
+// in flight, the pipeline's pieces, and what its decoder remembers.
+func (o *opener) buildMemory(l remote.Layer) int64 {
+	const pipeline, gzipDecoder, zstdDecoder = 4 << 20, 1 << 20, 16 << 20
+	n := min(l.Size(), 4<<20) + pipeline
+	if strings.HasSuffix(l.MediaType, "zstd") {
+		n += zstdDecoder
+	} else {
+		n += gzipDecoder
+	}
+	return min(n, o.opts.BuildMemory)
+}
+
+// open loads the index of one layer, or makes it.
+func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*Layer, error) {
+	if err := o.checkBlob(l.Size()); err != nil {
+		return nil, err
+	}
+	claim := claimOf(l)
+	open := &Layer{Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents}
+	x, err := o.load(ctx, claim, nil)
+	if errors.Is(err, indexes.ErrNone) {
+		x, open.Built, err = o.make(ctx, i, l, claim, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := o.connect(l, x)
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	s.proven = open.Built
+	open.Index = x
+	open.start(s)
+	return open, nil
+}
+
+// checkBlob refuses a blob that is bigger than allowed, before anything of it
+// is asked for.
+func (o *opener) checkBlob(size int64) error {
+	if limit := o.opts.MaxBlob; limit > 0 && size > limit {
+		return fmt.Errorf("%w: as it is sent it has %d bytes, more than %d", layerindex.ErrTooBig, size, limit)
+	}
+	return nil
+}
+
+// checkTar refuses a layer whose index, from another time, says that its tar is
+// bigger than allowed now.
+func (o *opener) checkTar(size int64) error {
+	if limit := o.opts.MaxLayer; limit > 0 && size > limit {
+		return fmt.Errorf("%w: unpacked it has %d bytes, more than %d", layerindex.ErrTooBig, size, limit)
+	}
+	return nil
+}
+
+// load loads the index of a layer. One that says the same as doubted, if that is
+// not nil, and one that is known to be wrong, count as none.
+func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *layerindex.Index) (*layerindex.Index, error) {
+	x, err := o.store.Load(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	chunks, err := chunksOf(x)
+	if err == nil {
+		err = o.opts.Cache.CheckChunks(claim.Digest, claim.Size, chunks)
+	}
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%w: %w: %w", indexes.ErrNone, layerindex.ErrIndex, err)
+	case doubted != nil && doubted.Equal(x):
+		err = fmt.Errorf("%w of %s that is beyond doubt", indexes.ErrNone, claim.Digest)
+	default:
+		err = x.TakeMetadata(o.metadata())
+	}
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// metadata is what the metadata of the layers may take together. What is made
+// again once they are opened takes no more than it did.
+func (o *opener) metadata() *layerindex.Budget {
+	if o.opened.Load() {
+		return layerindex.NewBudget(o.opts.MaxMetadata, nil)
+	}
+	return o.budget
+}
+
+// make makes the index of a layer that has none, unless another process, or
+// another mount of this one, does so first. For doubted see load.
+func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer, doubted *layerindex.Index) (x *layerindex.Index, built bool, err error) {
+	// The claim comes before the memory: who has memory waits for nobody, so
+	// two processes cannot wait for each other.
+	release, err := o.opts.Cache.Claim(ctx, l.Digest())
+	if err != nil {
+		return nil, false, err
+	}
+	defer release()
+	x, err = o.load(ctx, claim, doubted)
+	if !errors.Is(err, indexes.ErrNone) {
+		return x, false, err
+	}
+	if errors.Is(err, layerindex.ErrIndex) {
+		o.warnf("%v; making it again", err)
+	}
+	need := o.buildMemory(l)
+	if err := o.memory.Acquire(ctx, need); err != nil {
+		return nil, false, err
+	}
+	defer o.memory.Release(need)
+	if x, err = o.build(ctx, i, l, claim); err != nil {
+		return nil, false, err
+	}
+	if chunks, err := chunksOf(x); err == nil {
+		o.opts.Cache.SetVerifiedWhole(l.Digest(), chunks)
+	}
+	return o.keep(ctx, x, claim), true, nil
+}
+
+// build makes the index of a layer: of the bytes in the cache, if all of them
+// are there, and else by reading the layer once, which puts them there.
+// Nothing stays of a layer that fails.
+func (o *opener) build(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer) (*layerindex.Index, error) {
+	if remote.IsLocal(l.Blob) {
+		// There it is found again: recording it would only take room.
+		return o.pass(ctx, i, l.Blob, claim, io.Discard)
+	}
+	if kept, ok := o.opts.Cache.Stored(l.Digest(), l.Size()); ok {
+		x, err := o.pass(ctx, i, kept, claim, io.Discard)
+		kept.Close()
+		if err == nil || ctx.Err() != nil || isContentError(err) {
+			return x, err
+		}
+	}
+	x, err := o.fetch(ctx, i, l.Blob, claim)
+	if blob, ok := l.Blob.(remote.ElsewhereBlob); ok && errors.Is(err, layerindex.ErrDigest) && ctx.Err() == nil {
+		// A mirror may be wrong, or a cache on the way.
+		if from := (elsewhere{blob}); from.avoidLast(ctx) == nil {
+			wrong := err
+			if x, err = o.fetch(ctx, i, from, claim); err == nil {
+				o.warnf("layer %s: %v; the second time it was right", l.Digest(), wrong)
+			}
+		}
+	}
+	return x, err
+}
+
+// elsewhere is a blob as another place than the first has it.
+type elsewhere struct{ remote.ElsewhereBlob }
+
+func (b elsewhere) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return b.ReadElsewhere(ctx, p, off)
+}
+
+// avoidLast has the place avoided that the end of the blob was read from last.
+func (b elsewhere) avoidLast(ctx context.Context) error {
+	if b.Size() == 0 {
+		return nil
+	}
+	_, err := b.ReadElsewhere(ctx, make([]byte, 1), b.Size()-1)
+	return err
+}
+
+// fetch makes the index of a layer while it is read into the cache.
+func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer) (*layerindex.Index, error) {
+	rec, err := o.opts.Cache.Record(from)
+	if err != nil {
+		return nil, err
+	}
+	defer rec.Abort() // does nothing after Commit
+	x, err := o.pass(ctx, i, from, claim, rec)
+	if errors.Is(err, remote.ErrUnavailable) {
+		return nil, fmt.Errorf("it is not in the cache: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	chunks, err := chunksOf(x)
+	if err == nil {
+		err = rec.Commit(chunks)
+	}
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// isContentError reports whether a pass failed for what the right bytes mean,
+// and would with those of another place.
+func isContentError(err error) bool {
+	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar) ||
+		errors.Is(err, layerindex.ErrTooBig) || errors.Is(err, layerindex.ErrMetadata) || errors.Is(err, layerindex.ErrEntries)
+}
+
+// pass reads a blob once, with a copy of its bytes to another place, and makes
+// its index, in memory.
+func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer, to io.Writer) (*layerindex.Index, error) {
+	blob := remote.NewStream(ctx, from, nil)
+	defer blob.Close()
+	budget := o.metadata().Part()
+	x, err := layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
+		MaxSize:  o.opts.MaxLayer,
+		Budget:   budget,
+		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: in}) },
+	})
+	if err != nil {
+		budget.Undo() // another place may have it right
+	}
+	return x, err
+}
+
+// keep puts an index that was just made on disk, and returns it as it is read
+// from there, so that its memory is free. Where the disk does not take it, the
+// one in memory does as well for as long as this process lives.
+func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex.Layer) *layerindex.Index {
+	err := errNoRoom
+	if o.opts.Cache.MakeRoom(x.EncodedSize()) {
+		err = o.store.Save(ctx, x)
+	}
+	if err == nil {
+		var kept *layerindex.Index
+		if kept, err = o.store.Load(ctx, claim); err == nil && kept.Equal(x) {
+			return kept
+		}
+		if err == nil { // another process has put its own there
+			kept.Close()
+			return x
+		}
+	}
+	if ctx.Err() != nil {
+		return x // nobody waits for the image any more: the disk is not to blame
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
+		return x // what lies in its place is not to be used, which the cache has said
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		o.opts.Cache.WarnDisk(err) // one warning is enough for all that a full disk costs
+		return x
+	}
+	o.full.Do(func() {
+		o.warnf("layer %s: its index is not kept: %v; layers whose index is missing are read whole the next time, too", claim.Digest, err)
+	})
+	return x
+}
+
+func chunksOf(x *layerindex.Index) (cache.Chunks, error) {
+	sums, err := x.ChunkSums()
+	return cache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
+}
+
+// connect puts the cache between a layer, which x is the index of, and its
+// source.
+func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, error) {
+	if err := o.checkTar(x.Size()); err != nil {
+		return nil, err
+	}
+	chunks, err := chunksOf(x)
+	if err != nil {
+		return nil, err
+	}
+	blob, err := o.opts.Cache.Blob(l.Blob, chunks)
+	if err != nil {
+		return nil, err
+	}
+	r := layerindex.NewReader(x, blob, &layerindex.ReaderOptions{
+		Cache:       o.spans,
+		NewTemp:     newTemp(o.opts.Cache, false),
+		SpoolFailed: o.opts.Cache.WarnDisk,
+	})
+	return &layerState{index: x, blob: blob, reader: r}, nil
+}
+
+// newTemp returns what makes temporary files within a cache's budget. Those for
+// a copy take room only from what is idle.
+func newTemp(c *cache.Cache, forCopy bool) func(size int64) (layerindex.TempFile, error) {
+	return func(size int64) (layerindex.TempFile, error) {
+		f, err := c.NewTempFile(&cache.TempOptions{Size: size, Copy: forCopy})
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
+}

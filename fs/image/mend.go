@@ -1,0 +1,241 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
+)
+
+// An index may be found to be wrong while its layer is mounted: its file has
+// changed, or what is read of the layer is not what it says, which means that
+// source and index disagree. Then another is taken, or made, and the layer is
+// read by that one, if it lists the same entries: those the tree was made of.
+
+// ErrReopen: a tree was made of an index that turned out to be wrong. The index has
+// been made again, but the tree's names cannot be changed.
+var ErrReopen = errors.New("open the image again (a mount: unmount it first)")
+
+const (
+	// minMendPause is how long nothing is tried after an index was taken or
+	// made again, and maxMendPause how long at most after several times.
+	minMendPause, maxMendPause = time.Second, time.Minute
+	// doubtPause is how long nothing is tried for a source and an index that
+	// disagree, after it could not be said which of them is wrong: that takes
+	// all of the layer.
+	doubtPause = 10 * time.Minute
+)
+
+// A layerState is what a layer is read by. It never changes.
+type layerState struct {
+	index  *layerindex.Index
+	blob   *cache.Blob
+	reader *layerindex.Reader
+	// proven: this process made the index, of bytes with the layer's digest.
+	proven bool
+	// mended: it was put in the place of another state.
+	mended bool
+	// wrong, if not nil, is why nothing can be read.
+	wrong error
+}
+
+// refuted returns why nothing may be read by the state, also of what is in memory.
+func (s *layerState) refuted() error {
+	if s.wrong != nil {
+		return s.wrong
+	}
+	return s.blob.Refuted()
+}
+
+// A mender replaces the state of a layer.
+type mender struct {
+	ctx    context.Context // ends with the layer
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu    sync.Mutex
+	try   *mendTry // under way, or nil
+	next  time.Time
+	pause time.Duration
+	doubt time.Time     // until then nothing is tried for a mere doubt
+	old   []*layerState // replaced: reads of them may still be under way
+}
+
+type mendTry struct {
+	over chan struct{} // closed when ok is set
+	ok   bool
+}
+
+// start makes the layer readable by a state.
+func (l *Layer) start(s *layerState) {
+	// It ends with the layer, and with no caller.
+	l.mend.ctx, l.mend.cancel = context.WithCancel(context.Background())
+	l.mend.pause = minMendPause
+	l.state.Store(s)
+}
+
+// close closes all that the layer was read by.
+func (l *Layer) close() {
+	m := &l.mend
+	m.cancel()
+	m.mu.Lock()
+	m.next = time.Now().AddDate(1, 0, 0) // no more
+	m.mu.Unlock()
+	m.work.Wait()
+	for _, s := range append(m.old, l.state.Load()) {
+		// What was only read from has nothing to lose.
+		s.reader.Close()
+		s.index.Close()
+	}
+}
+
+// layerStream is the fs.Stream of a layer.
+type layerStream struct{ *Layer }
+
+var _ fs.Stream = layerStream{}
+
+// ReadFileAt implements fs.Stream. If the index turns out to be wrong it is
+// put right and the read is done again.
+func (c layerStream) ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error) {
+	s := c.state.Load()
+	n, err := s.read(ctx, p, off, end)
+	if err == nil || ctx.Err() != nil || !c.replaced(ctx, s, err) {
+		return n, err
+	}
+	return c.state.Load().read(ctx, p, off, end)
+}
+
+func (s *layerState) read(ctx context.Context, p []byte, off, end int64) (int, error) {
+	if err := s.refuted(); err != nil {
+		return 0, err
+	}
+	return s.reader.ReadFileAt(ctx, p, off, end)
+}
+
+// doubtful reports whether an error of a read may be the index's fault.
+func (s *layerState) doubtful(err error) bool {
+	if s.wrong != nil {
+		return false // there is no other
+	}
+	if errors.Is(err, layerindex.ErrIndex) {
+		return true
+	}
+	// Bytes that have not their sum, or cannot be decoded though they have it.
+	return s.blob.Refuted() != nil || !s.proven && (errors.Is(err, remote.ErrDigest) || errors.Is(err, layerindex.ErrCompressed))
+}
+
+// mereDoubt reports whether an error leaves open whether the index is wrong.
+func (s *layerState) mereDoubt(err error) bool {
+	return !errors.Is(err, layerindex.ErrIndex) && s.blob.Refuted() == nil
+}
+
+// replaced reports whether the state that a read failed by is another one now.
+// It waits for a try to replace it, which the reader's error may begin.
+func (l *Layer) replaced(ctx context.Context, was *layerState, cause error) bool {
+	if !was.doubtful(cause) {
+		return false
+	}
+	try := l.beginMend(was, cause)
+	if try == nil {
+		return l.state.Load() != was
+	}
+	select {
+	case <-try.over:
+		return try.ok
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// beginMend begins to replace a state. It returns nil if it is not the time for
+// that, or has been done.
+func (l *Layer) beginMend(was *layerState, cause error) *mendTry {
+	m := &l.mend
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if m.try != nil || l.state.Load() != was || now.Before(m.next) || now.Before(m.doubt) && was.mereDoubt(cause) {
+		return m.try
+	}
+	m.try = &mendTry{over: make(chan struct{})}
+	m.work.Add(1)
+	go l.runMend(m.try, was, cause)
+	return m.try
+}
+
+// runMend does one try.
+func (l *Layer) runMend(try *mendTry, was *layerState, cause error) {
+	m := &l.mend
+	defer m.work.Done()
+	s, err := l.other(m.ctx, was, cause)
+	if err != nil && m.ctx.Err() == nil && !was.mereDoubt(cause) { // else the reader's error says enough
+		l.opener.warnf("layer %s: %v; its index could not be made again: %v", l.Digest(), cause, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s != nil {
+		m.old = append(m.old, was)
+		l.state.Store(s)
+	}
+	try.ok = s != nil
+	if time.Since(m.next) > maxMendPause {
+		m.pause = minMendPause
+	}
+	if m.ctx.Err() == nil {
+		m.next = time.Now().Add(m.pause)
+	}
+	m.pause = min(2*m.pause, maxMendPause)
+	if s == nil && was.mereDoubt(cause) {
+		m.doubt = time.Now().Add(doubtPause)
+	}
+	m.try = nil
+	close(try.over)
+}
+
+// other returns what to read the layer by in place of a state that failed.
+func (l *Layer) other(ctx context.Context, was *layerState, cause error) (*layerState, error) {
+	// If the file was damaged any will do that is not. If what it says is in
+	// doubt, another that says the same is no better.
+	doubted := was.index
+	if errors.Is(cause, layerindex.ErrIndex) && (was.proven || !was.mended) {
+		doubted = nil
+	}
+	o, claim := l.opener, claimOf(l.Layer)
+	x, err := o.load(ctx, claim, doubted)
+	built := false
+	if errors.Is(err, indexes.ErrNone) {
+		x, built, err = o.make(ctx, l.number, l.Layer, claim, doubted)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := o.connect(l.Layer, x)
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	s.mended, s.proven = true, built
+	switch {
+	case !x.SameEntries(was.index):
+		s.wrong = fmt.Errorf("layer %s: its index was wrong, and with it the names in this tree; it has been made again: %w", l.Digest(), ErrReopen)
+	case !x.Equal(was.index):
+		o.warnf("layer %s: its index was wrong (%v); it has been made again", l.Digest(), cause)
+	case doubted == nil:
+		o.warnf("layer %s: its index file was damaged (%v); it has been read again", l.Digest(), cause)
+	}
+	if s.wrong != nil {
+		o.warnf("%v", s.wrong)
+	}
+	return s, nil
+}
+
+func claimOf(l remote.Layer) layerindex.Layer {
+	return layerindex.Layer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID}
+}

@@ -1,0 +1,182 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
+)
+
+// listMemory is about how many bytes the entries may take that are read ahead of
+// what is being merged.
+const listMemory = 64 << 20
+
+// MergeLayers makes one tree of opened layers, the base first. It closes
+// them when it fails. A layer directly on itself changes nothing and is left
+// out, unless its hard links mean something else there.
+func MergeLayers(ctx context.Context, layers []*Layer) (*Image, error) {
+	t := &Image{layers: layers, counts: &counters{layers: make([]layerCounter, len(layers))}}
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	t.digests = &digestTables{limit: maxDigestMemory, ctx: life, cancel: cancel}
+	if len(layers) > 0 && !layers[0].noContents {
+		t.contents = newContents(t, cacheContents{layers[0].cache})
+	}
+	var err error
+	if t.tree, err = t.merge(ctx); err != nil {
+		t.Close()
+		return nil, err
+	}
+	t.counts.files.init(t.tree.Len())
+	return t, nil
+}
+
+// merge makes the tree of the layers.
+func (t *Image) merge(ctx context.Context) (*fs.Tree, error) {
+	layers := t.layers
+	var opts Options
+	if len(layers) > 0 {
+		opts = layers[0].opener.opts
+	}
+	budget := layerindex.NewBudget(opts.MaxMetadata, opts.Metadata)
+	names, err := sumEntries(layers, budget)
+	if err != nil {
+		return nil, err
+	}
+	b, err := fs.NewBuilder(ctx, &fs.BuilderOptions{Budget: budget, Names: names})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	lists := listAhead(ctx, layers, layerindex.NewBudget(opts.MaxMetadata, nil))
+	defer lists.wait()
+	defer cancel()
+	for i, l := range layers {
+		again := repeats(layers, i)
+		content := &layerContent{t, l, i}
+		if again && b.Repeat(l.Digest().String(), content) {
+			continue
+		}
+		list, err := lists.of(ctx, i, again)
+		if err != nil {
+			return nil, layerError(l.Digest(), err)
+		}
+		err = b.Apply(fs.Layer{
+			Name: l.Digest().String(), Entries: list.Drain(), Marked: list.Containing(fs.WhiteoutPrefix),
+			Content: content, Stable: true,
+		})
+		lists.release(i)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b.Tree()
+}
+
+// repeats says whether a layer is the one below it once more.
+func repeats(layers []*Layer, i int) bool { return i > 0 && layers[i] == layers[i-1] }
+
+// sumEntries returns how many entries of the layers can have names of their own.
+// It refuses too many before anything is made of the first one.
+func sumEntries(layers []*Layer, budget *layerindex.Budget) (names int, err error) {
+	entries := 0
+	seen := map[*Layer]bool{}
+	for i, l := range layers {
+		n := l.Index.NumEntries()
+		if !repeats(layers, i) {
+			if n > layerindex.MaxEntries-entries {
+				return 0, layerError(l.Digest(), fmt.Errorf("%w: more than %d entries in all layers", layerindex.ErrEntries, layerindex.MaxEntries))
+			}
+			entries += n
+		}
+		if seen[l] {
+			continue
+		}
+		seen[l] = true
+		names += n
+		if l.Index.OnDisk() {
+			continue
+		}
+		if err := budget.Take(l.Index.EncodedSize()); err != nil {
+			return 0, layerError(l.Digest(), err)
+		}
+	}
+	return names, nil
+}
+
+// listed are the entries of layers, read ahead of what is being merged.
+type listed struct {
+	layers []*Layer
+	lists  []chan listResult // nil for a layer that repeats the one below
+	room   *semaphore.Weighted
+	group  sync.WaitGroup
+}
+
+type listResult struct {
+	list *layerindex.Listing
+	err  error
+}
+
+// listAhead begins to read the entries of the layers, in their order. What they
+// take is counted in budget, each layer once.
+func listAhead(ctx context.Context, layers []*Layer, budget *layerindex.Budget) *listed {
+	p := &listed{layers: layers, lists: make([]chan listResult, len(layers)), room: semaphore.NewWeighted(listMemory)}
+	for i := range layers {
+		if !repeats(layers, i) {
+			p.lists[i] = make(chan listResult, 1)
+		}
+	}
+	p.group.Go(func() {
+		seen := map[*Layer]bool{}
+		for i, l := range layers {
+			if p.lists[i] == nil {
+				continue
+			}
+			if p.room.Acquire(ctx, p.need(i)) != nil {
+				return // nobody takes it any more
+			}
+			count := budget
+			if seen[l] {
+				count = nil
+			}
+			seen[l] = true
+			p.group.Go(func() {
+				list, err := l.Index.List(ctx, count)
+				p.lists[i] <- listResult{list, err}
+			})
+		}
+	})
+	return p
+}
+
+// need is the share of listMemory that a layer's entries take.
+func (p *listed) need(i int) int64 {
+	return min(p.layers[i].Index.ListedSize(), listMemory)
+}
+
+// of returns the entries of a layer; it waits for them, or reads them now if
+// nobody has begun to.
+func (p *listed) of(ctx context.Context, i int, now bool) (*layerindex.Listing, error) {
+	if now {
+		return p.layers[i].Index.List(ctx, nil)
+	}
+	select {
+	case r := <-p.lists[i]:
+		return r.list, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// release says that the entries of a layer have been merged.
+func (p *listed) release(i int) {
+	if p.lists[i] != nil {
+		p.room.Release(p.need(i))
+	}
+}
+
+// wait waits until nobody reads any more.
+func (p *listed) wait() { p.group.Wait() }
