@@ -411,12 +411,6 @@ func diskBytes(f *os.File) int64 {
 	return st.Blocks * 512
 }
 
-// punch makes a hole.
-func punch(f *os.File, off, n int64) error {
-	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	return unix.Fallocate(int(f.Fd()), mode, off, n)
-}
-
 // copyRule says what may go to make room for copies: kept files, and temporary
 // files that only save work.
 func (c *directory) copyRule() rule {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/remote/seal"
 )
@@ -16,10 +15,8 @@ import (
 // An identity tells a file from all others that have been in its place. That of
 // a file that cannot be told is the zero identity.
 type identity struct {
-	major, minor uint32
-	ino          uint64
-	size         uint64
-	at           unix.StatxTimestamp // of birth, or of change where there is none
+	dev, ino, size uint64
+	at             timestamp // of birth, or of change where there is none
 }
 
 // A checkedContent is a content that this process has compared with its digest.
@@ -28,13 +25,19 @@ type checkedContent struct {
 	sealed *seal.Table
 	// changed is the file's time of change before it was compared, or when
 	// the Cache changed it last itself; guarded by contents.mu.
-	changed unix.StatxTimestamp
+	changed timestamp
+}
+
+// A timestamp is a time as a file system has it.
+type timestamp struct {
+	sec  int64
+	nsec int64
 }
 
 // A seen is what a file was at some moment.
 type seen struct {
 	identity
-	changed unix.StatxTimestamp
+	changed timestamp
 }
 
 // identify returns the identity of an open file, and what stat(2) says of it.
@@ -43,16 +46,7 @@ func identify(f *os.File) (seen, os.FileInfo, error) {
 	if err != nil {
 		return seen{}, nil, err
 	}
-	var x unix.Statx_t
-	// Kernels and sandboxes without statx(2) cost a check each time.
-	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x) != nil {
-		return seen{}, st, nil
-	}
-	id := identity{major: x.Dev_major, minor: x.Dev_minor, ino: x.Ino, size: x.Size, at: x.Btime}
-	if x.Mask&unix.STATX_BTIME == 0 {
-		id.at = x.Ctime
-	}
-	return seen{id, x.Ctime}, st, nil
+	return look(f), st, nil
 }
 
 // knows returns what is known of the file if it has been found to have the
@@ -97,6 +91,7 @@ func (c *fileCache) touchContent(x *Content, now time.Time) {
 	k, name := &c.contents, c.path(contentsDir, x.digest)
 	was, _, err := identify(x.f)
 	same := err == nil && k.unchanged(x.known, was)
+	now = now.Truncate(touchStep)
 	// If it fails it only goes earlier.
 	_ = c.files.Touch(name, now)
 	is, st, err := identify(x.f)

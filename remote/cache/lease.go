@@ -39,7 +39,7 @@ func (s *ledger) encodeLease(bytes int64) []byte {
 // leaseAlive reports whether somebody has lease i, but by f itself.
 func leaseAlive(f *os.File, i int) bool {
 	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: ledgerHeader + leaseSize*int64(i), Len: leaseSize}
-	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l)
+	err := getRange(f, &l)
 	return err != nil || l.Type != unix.F_UNLCK
 }
 

@@ -3,12 +3,10 @@ package cache
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -194,7 +192,7 @@ func (s *ledger) takeLease() error {
 func setLock(f *os.File, how int16, off, n int64) error {
 	l := unix.Flock_t{Type: how, Whence: io.SeekStart, Start: off, Len: n}
 	for {
-		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
+		err := setRange(f, &l)
 		if err == nil {
 			return nil
 		}
@@ -217,20 +215,6 @@ func lockBytes(f *os.File, off, n int64, deadline time.Time) error {
 		}
 		time.Sleep(pause)
 	}
-}
-
-// bootID returns what tells this run of the machine from others: after a
-// crash the file may be older than what it speaks of.
-func bootID() (id [16]byte) {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return id
-	}
-	digits := strings.ReplaceAll(strings.TrimSpace(string(text)), "-", "")
-	if len(digits) == 2*len(id) {
-		_, _ = hex.Decode(id[:], []byte(digits))
-	}
-	return id
 }
 
 // knownUse returns what the directory takes as far as its ledger says.
