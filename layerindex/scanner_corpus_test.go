@@ -14,15 +14,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // sharedCorpus returns the folder of archives that other projects made.
 func sharedCorpus() (string, error) {
-	shared := os.Getenv("IMGFS_SHARED")
-	if shared == "" {
-		shared = filepath.Join("..", "..", "shared")
-	}
-	dir := filepath.Join(shared, "corpora")
+	dir := testenv.Shared("corpora")
 	_, err := os.Stat(filepath.Join(dir, "tar", "INDEX.tsv"))
 	return dir, err
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
-	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // caseRange is an id of docs/semantics.md, or the first and the last of some.
@@ -62,7 +62,7 @@ func TestCasesAreTested(t *testing.T) {
 		t.Errorf("docs/semantics.md has the cases\n%q, passed have\n%q", got, passed)
 	}
 	t.Run("table", func(t *testing.T) {
-		images := sourcetest.Corpus(t, "")
+		images := testenv.Image(t, "")
 		table, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(images)), "docs", "semantics.md"))
 		if err != nil {
 			t.Skipf("the table is absent: %v", err)
@@ -117,7 +117,7 @@ func TestSemanticsNamesTests(t *testing.T) {
 func TestMountEqualsCorpus(t *testing.T) {
 	needRoot(t) // to see all of them
 	needFUSE(t)
-	images := sourcetest.Corpus(t, "")
+	images := testenv.Image(t, "")
 	s, nightly := newSandbox(t), os.Getenv("IMGFS_STACKS")
 	for _, c := range goldenCases {
 		if c.golden == "" || nightly == "" && !strings.HasPrefix(c.image, "oci-tools/") {

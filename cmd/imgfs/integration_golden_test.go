@@ -26,6 +26,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A goldenCase is an image that others made, and what is known of it.
@@ -134,7 +135,7 @@ const lowerCount = "E04: the other name is gone, and overlayfs still counts two 
 // TestGoldenImages compares the real images of the corpus with the trees that
 // containerd and podman show of them.
 func TestGoldenImages(t *testing.T) {
-	images := sourcetest.Corpus(t, "")
+	images := testenv.Image(t, "")
 	for _, c := range goldenCases {
 		t.Run(c.image, func(t *testing.T) {
 			got, err := treeOfCorpus(t, filepath.Join(images, c.image), c)
@@ -158,7 +159,7 @@ func TestGoldenImages(t *testing.T) {
 // TestGoldenIsComplete: each image of the corpus is in the table, and each
 // golden tree of one of them is compared or has a reason not to be.
 func TestGoldenIsComplete(t *testing.T) {
-	images := sourcetest.Corpus(t, "")
+	images := testenv.Image(t, "")
 	known, reasons := map[string]goldenCase{}, map[string]bool{}
 	for _, c := range goldenCases {
 		known[c.image] = c

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestMountEqualsPodman compares the mount of a big image with what podman
@@ -18,11 +20,7 @@ func TestMountEqualsPodman(t *testing.T) {
 	if layout == "" {
 		t.Skip("IMGFS_LAB_NODE names no OCI layout")
 	}
-	shared := os.Getenv("IMGFS_SHARED")
-	if shared == "" {
-		shared = filepath.Join("..", "..", "..", "shared")
-	}
-	treedump := filepath.Join(shared, "lab", "treedump.py")
+	treedump := testenv.Shared("lab", "treedump.py")
 	if _, err := os.Stat(treedump); err != nil {
 		t.Skip(err)
 	}

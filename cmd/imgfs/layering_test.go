@@ -67,6 +67,7 @@ testdata/bench: testdata/bench/internal/fuse testdata/bench/internal/index testd
 testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/hostile: go-digest image-spec compress
 testdata/labimage: go-digest image-spec compress
+testdata/testenv:
 `
 
 // strangers says what of the standard library is none of a package's business.

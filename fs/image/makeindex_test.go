@@ -19,6 +19,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestNewAtTheSameTime opens a new image several times at once, each with a
@@ -239,7 +240,7 @@ func TestNewFullDisk(t *testing.T) {
 	big, long := random(1, 1<<20), random(3, 10<<20)
 	frame := zstdLayer(t, gunzip(t, gzipLayer(t, "c", long).Content)) // cannot be entered, and is too long for memory
 	o := newOpened(t, gzipLayer(t, "a", big), gzipLayer(t, "b", "2"), frame)
-	sourcetest.SmallDisk(t, o.dir, 256<<10)
+	testenv.SmallDisk(t, o.dir, 256<<10)
 	disk, err := cache.Open(o.dir, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -12,14 +12,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // smallDisk returns a directory on a file system of n bytes.
 func smallDisk(t *testing.T, n int) string {
 	t.Helper()
 	dir := t.TempDir()
-	sourcetest.SmallDisk(t, dir, n)
+	testenv.SmallDisk(t, dir, n)
 	return filepath.Join(dir, "cache")
 }
 

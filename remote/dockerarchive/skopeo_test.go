@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // compareWithSkopeo checks that name has for skopeo the manifest and the
@@ -128,7 +129,7 @@ func TestCorpus(t *testing.T) {
 		{"fanal/opq.tar", "", 0, remote.ErrUnsupported, false},
 	} {
 		t.Run(c.file+":"+c.ref, func(t *testing.T) {
-			file := sourcetest.Corpus(t, c.file)
+			file := testenv.Image(t, c.file)
 			src, err := open(t, file, c.ref)
 			if !errors.Is(err, c.want) || c.want != nil && err == nil {
 				t.Fatalf("got error %v, want %v", err, c.want)

@@ -11,6 +11,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestNamesLikeSkopeo asks the skopeo that is installed for the same images
@@ -105,7 +106,7 @@ func TestCorpus(t *testing.T) {
 		{"oci-tools/root-dir-entry", "", "", nil},
 	} {
 		t.Run(c.dir+":"+c.image, func(t *testing.T) {
-			src, err := ocilayout.Open(sourcetest.Corpus(t, c.dir), c.image)
+			src, err := ocilayout.Open(testenv.Image(t, c.dir), c.image)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,14 +17,14 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
-	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // smallDisk returns a directory on a file system of n bytes.
 func smallDisk(t *testing.T, n int) string {
 	t.Helper()
 	dir := t.TempDir()
-	sourcetest.SmallDisk(t, dir, n)
+	testenv.SmallDisk(t, dir, n)
 	return dir
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -14,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-
-	"golang.org/x/sys/unix"
 )
 
 func random(n int) []byte {
@@ -338,49 +335,6 @@ func TestDirectory(t *testing.T) {
 	if names, err := os.ReadDir(dir); err != nil || len(names) != 0 {
 		t.Errorf("the file has a name: %v, %v", names, err)
 	}
-}
-
-// A disk that is full is not the data's fault, and gets back what it gave.
-func TestDiskFull(t *testing.T) {
-	const size = 4 << 20
-	dir := smallDisk(t, 1<<20)
-	data := random(size)
-	s := New(InDir(dir), size, pieces(data))
-	defer s.Close()
-	for range 2 {
-		if n, err := s.ReadAt(t.Context(), make([]byte, 1), size-1); n != 0 || !errors.Is(err, ErrFile) || !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("ReadAt = %d, %v; want ErrFile and ENOSPC", n, err)
-		}
-	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || int64(st.Blocks-st.Bfree)*st.Bsize > 64<<10 {
-		t.Errorf("%d of %d blocks are still taken, %v", st.Blocks-st.Bfree, st.Blocks, err)
-	}
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=8M"); err != nil {
-		t.Fatal(err)
-	}
-	p := make([]byte, size)
-	if n, err := s.ReadAt(t.Context(), p, 0); n != size || err != nil || !bytes.Equal(p, data) {
-		t.Errorf("with room again: ReadAt = %d, %v", n, err)
-	}
-}
-
-// smallDisk returns a file system of n bytes.
-func smallDisk(t *testing.T, n int) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to mount a small file system")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", n)); err != nil {
-		t.Skipf("cannot mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 type key struct{}
