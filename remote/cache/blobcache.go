@@ -12,7 +12,7 @@ const defaultMaxRequest = 4 << 20
 
 // A blobCache is the blobs of a cache directory. It is safe for concurrent use.
 type blobCache struct {
-	*directory
+	dir        *directory
 	maxRequest int64
 	count      counters
 	sched      scheduler
@@ -27,7 +27,7 @@ type counters struct {
 }
 
 func newBlobCache(d *directory, maxRequest int64) *blobCache {
-	c := &blobCache{directory: d, maxRequest: maxRequest, states: map[blobKey]*blobState{}}
+	c := &blobCache{dir: d, maxRequest: maxRequest, states: map[blobKey]*blobState{}}
 	if c.maxRequest <= 0 {
 		c.maxRequest = defaultMaxRequest
 	}
@@ -38,36 +38,55 @@ func newBlobCache(d *directory, maxRequest int64) *blobCache {
 // taken together. Sizes of requests go by it.
 func (c *blobCache) Line() LineStats { return c.sched.line.stats() }
 
-// shut ends all fetches and lets no new one begin. It returns the blobs, whose
-// files are to be closed when all have ended.
-func (c *blobCache) shut() map[blobKey]*blobState {
+// shut ends all fetches and lets no new one begin.
+func (c *blobCache) shut() {
 	c.mu.Lock()
 	c.closed = true
 	states := c.states
-	c.states = nil
 	c.mu.Unlock()
 	for _, s := range states {
 		s.shut()
 	}
-	return states
+}
+
+// closeFiles closes the files of all blobs, after shut, when nothing uses them
+// any more.
+func (c *blobCache) closeFiles() {
+	c.mu.Lock()
+	states := c.states
+	c.states = nil
+	c.mu.Unlock()
+	for _, s := range states {
+		s.closeFile()
+	}
+}
+
+// blobCounts are the counters of a blobCache since it was made: see Stats of package
+// cache.
+type blobCounts struct{ Requests, Fetched, Recorded, HitBytes, BadFetched int64 }
+
+// counts returns the counters as they are now.
+func (c *blobCache) counts() blobCounts {
+	n := &c.count
+	return blobCounts{n.requests.Load(), n.fetched.Load(), n.recorded.Load(), n.hitBytes.Load(), n.badFetched.Load()}
 }
 
 // openBlob is openBlobFile for the blob d; a file is made only if budget and
 // disk take it.
 func (c *blobCache) openBlob(d digest.Digest, l layout, create bool) (*blobFile, error) {
-	name, how := c.path(blobsDir, d), blobUse
-	if c.readOnly != nil {
+	name, how := c.dir.name(blobsDir, d), blobUse
+	if c.dir.ReadOnly() != nil {
 		how = blobRead
 	}
-	f, err := openBlobFile(c.files, name, l, how)
+	f, err := openBlobFile(c.dir.Files(), name, l, how)
 	if err == nil && f.unsure && how != blobRead {
-		c.warnLocks()
+		c.dir.warnLocks()
 	}
 	if !create || !errors.Is(err, errNoFile) {
 		return f, err
 	}
-	made, err := c.within(fileRoom(footerSize), rule{often: true}, func() (err error) {
-		f, err = openBlobFile(c.files, name, l, blobMake)
+	made, err := c.dir.within(fileRoom(footerSize), rule{often: true}, func() (err error) {
+		f, err = openBlobFile(c.dir.Files(), name, l, blobMake)
 		return err
 	})
 	if !made && err == nil {

@@ -355,7 +355,7 @@ func (b *budget) locked(do func() error) error {
 		err = b.ledger.lock()
 	}
 	if err != nil {
-		return fmt.Errorf("cache directory %s: %w", b.c.dir, err)
+		return fmt.Errorf("cache directory %s: %w", b.c.path, err)
 	}
 	defer b.ledger.unlock()
 	// This gives the file the size that it will have.

@@ -14,7 +14,7 @@ import (
 // begin with first.
 func fill(t *testing.T, c *Cache, src *fakeBlob, first, n int64, age int) {
 	t.Helper()
-	f, err := openBlobFile(c.files, c.path(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobMake)
+	f, err := openBlobFile(c.files, c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobMake)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func fill(t *testing.T, c *Cache, src *fakeBlob, first, n int64, age int) {
 // held returns the chunks of src that are on disk, as a bit each.
 func held(t *testing.T, c *Cache, src *fakeBlob) (chunks uint64) {
 	t.Helper()
-	f, err := openBlobFile(c.files, c.path(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
+	f, err := openBlobFile(c.files, c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
 	if err != nil {
 		return 0
 	}

@@ -23,6 +23,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,11 +94,9 @@ func DefaultDir() (string, error) {
 // fail from then on with an error that wraps fs.ErrClosed.
 func (c *Cache) Close() error {
 	c.directory.shut()
-	states := c.blobCache.shut()
-	c.flying.Wait()
-	for _, s := range states {
-		s.closeFile()
-	}
+	c.blobCache.shut()
+	c.directory.Wait()
+	c.blobCache.closeFiles()
 	return c.directory.close()
 }
 
@@ -126,18 +125,48 @@ type Stats struct {
 
 // Stats returns the counters as they are now.
 func (c *Cache) Stats() Stats {
-	b, f, m := &c.blobCache.count, &c.fileCache.count, &c.metaCache.count
+	b, f, m := c.blobCache.counts(), c.fileCache.counts(), c.metaCache.counts()
 	return Stats{
-		Requests:       b.requests.Load(),
-		Fetched:        b.fetched.Load(),
-		Recorded:       b.recorded.Load(),
-		HitBytes:       b.hitBytes.Load(),
-		ContentsStored: f.stored.Load(),
-		ContentBytes:   f.bytes.Load(),
-		BadFetched:     b.badFetched.Load(),
-		BadStored:      c.badStored.Load(),
-		Temporary:      c.temporaryBytes.Load(),
-		MetaRequests:   m.requests.Load(),
-		MetaFetched:    m.fetched.Load(),
+		Requests:       b.Requests,
+		Fetched:        b.Fetched,
+		Recorded:       b.Recorded,
+		HitBytes:       b.HitBytes,
+		ContentsStored: f.Stored,
+		ContentBytes:   f.Bytes,
+		BadFetched:     b.BadFetched,
+		BadStored:      c.directory.BadStored(),
+		Temporary:      c.directory.TemporaryBytes(),
+		MetaRequests:   m.Requests,
+		MetaFetched:    m.Fetched,
 	}
+}
+
+// Dir returns the absolute path of the cache directory.
+func (c *Cache) Dir() string { return c.directory.Path() }
+
+// VerifyMeta checks manifests, configs, references, verification marks and
+// records of images, and removes those that are wrong; it returns how many files it looked at, and the
+// paths below the directory of those that it removed. Files whose names are
+// none of the cache's are left alone, and not counted.
+//
+// Others may use the directory meanwhile. The error is ctx.Err(), or that the
+// disk fails.
+func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, err error) {
+	for _, dir := range []struct {
+		name  string
+		right func(name string, data []byte) bool
+	}{
+		{metaDir, rightMeta},
+		{refsDir, rightRef},
+		{verifiedDir, rightMark},
+		{imagesDir, rightImage},
+	} {
+		some, wrong, err := c.verifyRecords(ctx, dir.name, dir.right)
+		checked += some
+		removed = append(removed, wrong...)
+		if err != nil {
+			return checked, removed, err
+		}
+	}
+	return checked, removed, nil
 }

@@ -35,7 +35,7 @@ func (c *blobCache) VerifyBlob(ctx context.Context, d digest.Digest, size int64,
 	if err != nil {
 		return check, err
 	}
-	f, err := c.files.OpenFile(c.path(blobsDir, d), os.O_RDWR)
+	f, err := c.dir.Files().OpenFile(c.dir.name(blobsDir, d), os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return check, nil
 	}
@@ -49,7 +49,7 @@ func (c *blobCache) VerifyBlob(ctx context.Context, d digest.Digest, size int64,
 		return check, err
 	case !ok, epoch != 0 && have != l:
 		// Nobody reads it: who opens it for reading makes another.
-		c.badStored.Add(1)
+		c.dir.countBad()
 		c.RemoveBlob(d)
 		return BlobCheck{Bad: 1}, nil
 	case epoch == 0:
@@ -112,7 +112,7 @@ func (c *blobCache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks
 			return check, err
 		}
 		if removed {
-			c.badStored.Add(1)
+			c.dir.countBad()
 			at, stop := b.bounds(k)
 			check.Checked++
 			check.Bad++

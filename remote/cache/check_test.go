@@ -66,7 +66,7 @@ func TestVerifyBlob(t *testing.T) {
 				checkRead(t, b, src, k*c, 1)
 			}
 			reader.flying.Wait()
-			os.Remove(reader.at(reader.path(verifiedDir, src.Digest())))
+			os.Remove(reader.at(reader.name(verifiedDir, src.Digest())))
 			if tt.damage != nil {
 				tt.damage(t, blobPath(dir, src))
 			}
@@ -233,7 +233,7 @@ func TestVerifyFileReplaced(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ours, bad, err := c.verifyFile("a", func(name string, data []byte) bool {
+	ours, bad, err := c.verifyRecord("a", func(name string, data []byte) bool {
 		if err := writeFile(c.files, name, []byte("new")); err != nil {
 			t.Error(err)
 		}
@@ -265,14 +265,14 @@ func TestVerifyMeta(t *testing.T) {
 		case 1:
 			path = filepath.Join(dir, imagesDir, img.fileName())
 		case 2:
-			path = c.at(c.path(metaDir, d))
+			path = c.at(c.name(metaDir, d))
 		case 4:
-			path = c.at(c.refPath(name))
+			path = c.at(refPath(name))
 		case 6:
-			path = c.at(c.path(verifiedDir, d))
+			path = c.at(c.name(verifiedDir, d))
 		case 8: // a reference under another's name
-			path = c.at(c.refPath(name))
-			other, err := os.ReadFile(c.at(c.refPath("example.com/a:7")))
+			path = c.at(refPath(name))
+			other, err := os.ReadFile(c.at(refPath("example.com/a:7")))
 			if err != nil {
 				t.Fatal(err)
 			}

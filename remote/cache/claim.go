@@ -30,7 +30,7 @@ func (c *directory) Claim(ctx context.Context, d digest.Digest) (release func(),
 	if c.readOnly != nil {
 		return func() {}, nil
 	}
-	name := c.path(claimsDir, d)
+	name := c.name(claimsDir, d)
 	for pause := time.Millisecond; ; pause = min(2*pause, maxClaimPause) {
 		if err := ctx.Err(); err != nil {
 			return nil, err

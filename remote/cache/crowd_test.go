@@ -134,7 +134,7 @@ func useImage(c *Cache, img *crowdImage) error {
 
 func firstReading(c *Cache, img *crowdImage, l int) error {
 	src := img.blobs[l]
-	name := c.path(indexesDir, src.Digest())
+	name := c.name(indexesDir, src.Digest())
 	release, err := c.Claim(context.Background(), src.Digest())
 	if err != nil {
 		return err

@@ -120,7 +120,7 @@ func TestPruneWithoutLocks(t *testing.T) {
 		c := openCache(t, dir, nil)
 		src := &fakeBlob{t: t, data: randomBytes(64*testChunk, 910)}
 		fill(t, c, src, 0, 64, 1000)
-		b, err := openBlobFile(c.files, c.path(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
+		b, err := openBlobFile(c.files, c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
 		if err != nil {
 			t.Fatal(err)
 		}

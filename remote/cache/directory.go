@@ -39,7 +39,7 @@ type directoryOptions struct {
 // A directory is an open cache directory: what all kinds of files in it have in
 // common. It is safe for concurrent use.
 type directory struct {
-	dir      string // its path, for messages
+	path     string // its path, for messages
 	files    *beneath.Dir
 	readOnly error       // why nothing is written; nil if it is
 	unmarked atomic.Bool // the directory has no version yet: the disk was full
@@ -73,7 +73,7 @@ func openDirectory(dir string, opts directoryOptions) (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache directory %s: %w", dir, err)
 	}
-	c := &directory{dir: dir, warnf: opts.Warnf, blobsOf: opts.BlobsOf, retryWrites: retryWrites, idle: keptIdle, closing: make(chan struct{})}
+	c := &directory{path: dir, warnf: opts.Warnf, blobsOf: opts.BlobsOf, retryWrites: retryWrites, idle: keptIdle, closing: make(chan struct{})}
 	if c.warnf == nil {
 		c.warnf = func(string, ...any) {}
 	}
@@ -100,7 +100,7 @@ func openDirectory(dir string, opts directoryOptions) (*directory, error) {
 
 // openAgain opens the directory again that was removed while it was in use.
 func (c *directory) openAgain() (*os.File, error) {
-	d, readOnly, err := openDir(c.dir, nil)
+	d, readOnly, err := openDir(c.path, nil)
 	if d == nil {
 		return nil, err
 	}
@@ -121,16 +121,16 @@ func (c *directory) Indexes() *beneath.Dir { return c.files.Sub(indexesDir) }
 // ReadOnly returns why nothing is written to the directory: nil if it is.
 func (c *directory) ReadOnly() error { return c.readOnly }
 
-// Dir returns the absolute path of the cache directory.
-func (c *directory) Dir() string { return c.dir }
+// Path returns the absolute path of the cache directory.
+func (c *directory) Path() string { return c.path }
 
 // path returns the name that the content of digest d has in one of the
 // directories by digest. d must be valid: it becomes a part of the name.
-func (c *directory) path(dir string, d digest.Digest) string {
+func (c *directory) name(dir string, d digest.Digest) string {
 	return path.Join(dir, d.Algorithm().String(), d.Encoded())
 }
 
-// begin counts something that goes on in the directory until c.flying.Done, and
+// begin counts something that goes on in the directory until End, and
 // reports whether it may: the directory is not closed.
 func (c *directory) begin() bool {
 	c.mu.Lock()
@@ -142,6 +142,29 @@ func (c *directory) begin() bool {
 	return true
 }
 
+// End ends what begin began.
+func (c *directory) End() { c.flying.Done() }
+
+// Go counts a goroutine that goes on in the directory, which is not closed. The
+// caller sees to it that none begins once shut has returned.
+func (c *directory) Go(do func()) { c.flying.Go(do) }
+
+// Wait waits until nothing goes on any more.
+func (c *directory) Wait() { c.flying.Wait() }
+
+// Closing returns what is closed when the directory is about to be.
+func (c *directory) Closing() <-chan struct{} { return c.closing }
+
+// Files returns the directory's files. They are closed with it.
+func (c *directory) Files() *beneath.Dir { return c.files }
+
+// countBad counts a file, or a chunk, that was wrong on disk.
+func (c *directory) countBad() { c.badStored.Add(1) }
+
+// countTemporary says that temporary files have grown by n bytes.
+func (c *directory) countTemporary(n int64) { c.temporaryBytes.Add(n) }
+
+// isClosed reports whether the directory is closed, or about to be.
 func (c *directory) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,3 +196,9 @@ func (c *directory) close() error {
 	c.budget.close()
 	return c.files.Close()
 }
+
+// BadStored returns how many files and chunks were wrong on disk.
+func (c *directory) BadStored() int64 { return c.badStored.Load() }
+
+// TemporaryBytes returns how many bytes are in temporary files of this process.
+func (c *directory) TemporaryBytes() int64 { return c.temporaryBytes.Load() }

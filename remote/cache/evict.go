@@ -133,7 +133,7 @@ func (e *eviction) chunks() {
 		switch f.kind {
 		case kindBlob:
 			uses = e.look(uses, int32(i))
-		case kindContent:
+		case kindKept:
 			if w := keptWord(f.mtime); e.mayGo(w) {
 				uses = append(uses, use{word: w, file: int32(i)})
 			}
@@ -153,7 +153,7 @@ func (e *eviction) chunks() {
 			for same < len(batch) && batch[same].file == batch[0].file {
 				same++
 			}
-			if file := e.inv.files[batch[0].file]; file.kind == kindContent {
+			if file := e.inv.files[batch[0].file]; file.kind == kindKept {
 				e.removeContent(file)
 			} else {
 				e.take(file, batch[:same])
@@ -167,7 +167,7 @@ func (e *eviction) chunks() {
 func (e *eviction) choose(uses []use) int {
 	need := e.want - e.freed
 	for n, u := range uses {
-		if file := e.inv.files[u.file]; file.kind == kindContent {
+		if file := e.inv.files[u.file]; file.kind == kindKept {
 			need -= file.bytes
 		} else {
 			off, end := e.layouts[u.file].bounds(int64(u.chunk))
@@ -200,7 +200,7 @@ func (e *eviction) look(uses []use, i int32) []use {
 	}
 	e.layouts[i] = l
 	there := int64(0)
-	for k, w := range (&blobFile{layout: l, f: f}).present(0, l.chunks()) {
+	for k, w := range l.words(f, 0, l.chunks()) {
 		if w == 0 {
 			continue
 		}
@@ -267,15 +267,14 @@ func (e *eviction) take(file found, uses []use) {
 	if writeEpoch(f, l, epoch+1) != nil {
 		return
 	}
-	b := blobFile{layout: l, f: f}
-	words := b.present(0, l.chunks())
+	words := l.words(f, 0, l.chunks())
 	for _, u := range uses {
 		k := int64(u.chunk)
 		if k >= l.chunks() || words[k] != u.word {
 			continue
 		}
 		off, end := l.bounds(k)
-		if b.setWord(k, 0) != nil {
+		if l.setWord(f, k, 0) != nil {
 			break
 		}
 		words[k] = 0
@@ -325,7 +324,7 @@ func (e *eviction) clean(file found) {
 	if writeEpoch(f, l, epoch+1) != nil {
 		return
 	}
-	for k, w := range (&blobFile{layout: l, f: f}).present(0, l.chunks()) {
+	for k, w := range l.words(f, 0, l.chunks()) {
 		if off, end := l.bounds(int64(k)); w == 0 && punch(f, off, blocks(end-off)) != nil {
 			break
 		}
@@ -380,7 +379,7 @@ func (e *eviction) images() {
 
 // anyLeft reports whether the directory has something of an image.
 func (e *eviction) anyLeft(record string) bool {
-	data, _, err := e.inv.dir.ReadFile(record, maxMeta)
+	data, _, err := e.inv.dir.ReadFile(record, maxRecord)
 	return err == nil && slices.ContainsFunc(e.blobsOf(data), func(d digest.Digest) bool {
 		alg, hex := d.Algorithm().String(), d.Encoded()
 		return e.inv.dir.Exists(path.Join(blobsDir, alg, hex)) || e.inv.dir.Exists(path.Join(indexesDir, alg, hex))
@@ -402,15 +401,6 @@ func (e *eviction) removeContent(file found) {
 	f.Close()
 }
 
-// diskBytes returns what an open file takes on disk.
-func diskBytes(f *os.File) int64 {
-	var st unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) != nil {
-		return 0
-	}
-	return st.Blocks * 512
-}
-
 // copyRule says what may go to make room for copies: kept files, and temporary
 // files that only save work.
 func (c *directory) copyRule() rule {
@@ -419,3 +409,11 @@ func (c *directory) copyRule() rule {
 
 // keptWord is the state word of a content that was last used at t.
 func keptWord(t time.Time) uint32 { return uint32(min(max(t.Unix(), 1), math.MaxUint32)) }
+
+// evictCopies removes some of the kept files in an inventory, least recently used
+// first, until want bytes are gone, and returns how many are.
+func (c *directory) evictCopies(inv inventory, want int64) int64 {
+	e := eviction{inv: inv, rule: c.copyRule(), now: time.Now(), want: want}
+	e.chunks()
+	return e.freed
+}

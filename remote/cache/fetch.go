@@ -18,7 +18,7 @@ const maxWrite = 1 << 20
 
 // writeSize is maxWrite for this Cache: of a small budget a small part.
 func (c *blobCache) writeSize() int64 {
-	if limit := c.budget.limit; limit > 0 {
+	if limit := c.dir.Budget(); limit > 0 {
 		return min(limit/64, maxWrite)
 	}
 	return maxWrite
@@ -56,7 +56,7 @@ func (s *blobState) load(file *blobFile, f *flight) {
 func (s *blobState) dropWrong(file *blobFile, k int64) {
 	if !file.hollow(k) {
 		s.count.bad.Add(1)
-		s.c.badStored.Add(1)
+		s.c.dir.countBad()
 	}
 	file.clearSound(k)
 	_ = file.setWord(k, 0) // else it is found wrong again
@@ -215,7 +215,7 @@ func (l *landing) take(first, end int64) {
 	}
 	if l.f.why == forIntake {
 		// Of what is not stored the source has a copy on disk.
-		l.s.keepBy(l.s.c.budget.recordingRule(), l.file, first, end, l.f.run(first, end))
+		l.s.keepBy(l.s.c.dir.recordingRule(), l.file, first, end, l.f.run(first, end))
 		l.f.land(first, end, fromSource)
 		return
 	}
@@ -236,7 +236,7 @@ func (l *landing) take(first, end int64) {
 // budget took them.
 func (s *blobState) keep(file *blobFile, first, end int64, data []byte) bool {
 	stored := s.keepBy(rule{often: true}, file, first, end, data)
-	if !stored && file != nil && s.c.mayWrite() {
+	if !stored && file != nil && s.c.dir.mayWrite() {
 		s.c.sched.refused()
 	}
 	return stored
@@ -244,7 +244,7 @@ func (s *blobState) keep(file *blobFile, first, end int64, data []byte) bool {
 
 // keepBy is keep with a rule for what may be removed.
 func (s *blobState) keepBy(r rule, file *blobFile, first, end int64, data []byte) bool {
-	return file != nil && s.c.put(int64(len(data)), r, func() error { return file.writeRun(first, end, data) })
+	return file != nil && s.c.dir.put(int64(len(data)), r, func() error { return file.writeRun(first, end, data) })
 }
 
 // writeRun stores the chunks from first to end, which must have been checked.

@@ -129,7 +129,7 @@ func (f *filler) run(ctx context.Context) error {
 }
 
 func (f *filler) noRoom() error {
-	return fmt.Errorf("cache directory %s: %w for all of the image", f.c.dir, ErrFull)
+	return fmt.Errorf("cache directory %s: %w for all of the image", f.c.dir.Path(), ErrFull)
 }
 
 // count looks at how much is there.
@@ -185,7 +185,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 			if err := f.c.sched.quiet(ctx); err != nil || f.fatal != nil {
 				return tried, err
 			}
-			if budget := f.c.budget.limit; budget > 0 && f.have()+int64(f.running+1)*size > budget {
+			if budget := f.c.dir.Budget(); budget > 0 && f.have()+int64(f.running+1)*size > budget {
 				return tried, f.noRoom()
 			}
 			f.running++
@@ -239,7 +239,7 @@ func (s *blobState) bring(ctx context.Context, b *Blob, first, end int64, why re
 	}
 	for _, w := range s.words(first, end) {
 		if w == 0 {
-			return fmt.Errorf("cache directory %s: %w for blob %s", s.c.dir, ErrFull, s.digest)
+			return fmt.Errorf("cache directory %s: %w for blob %s", s.c.dir.Path(), ErrFull, s.digest)
 		}
 	}
 	return nil

@@ -49,7 +49,7 @@ func (c *blobCache) state(d digest.Digest, l layout, chunks Chunks, local bool) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, fmt.Errorf("cache directory %s: %w", c.dir, fs.ErrClosed)
+		return nil, fmt.Errorf("cache directory %s: %w", c.dir.Path(), fs.ErrClosed)
 	}
 	s := c.states[key]
 	if s == nil {
@@ -93,7 +93,7 @@ func (s *blobState) closeFile() {
 
 // openFile returns the blob's file at its present epoch, or nil if the disk
 // does not give one.
-func (s *blobState) openFile() *blobFile { return s.openFileTo(s.c.mayWrite()) }
+func (s *blobState) openFile() *blobFile { return s.openFileTo(s.c.dir.mayWrite()) }
 
 // openFileTo is openFile; create says whether to make one if there is none.
 func (s *blobState) openFileTo(create bool) *blobFile {
@@ -107,7 +107,7 @@ func (s *blobState) openFileTo(create bool) *blobFile {
 	f, err := s.c.openBlob(s.digest, s.layout, create)
 	if err != nil {
 		if !errors.Is(err, errNoFile) {
-			s.c.diskFailed(err)
+			s.c.dir.diskFailed(err)
 		}
 		return nil
 	}
@@ -287,8 +287,7 @@ func (s *blobState) start(ctx context.Context, b *Blob, first, end int64, why re
 	for k := first; k < end; k++ {
 		s.flights[k] = f
 	}
-	s.c.flying.Add(1)
-	go s.fly(ctx, f)
+	s.c.dir.Go(func() { s.fly(ctx, f) })
 	return f
 }
 
@@ -319,7 +318,6 @@ func (s *blobState) forget(f *flight) {
 
 // fly brings the chunks of f.
 func (s *blobState) fly(ctx context.Context, f *flight) {
-	defer s.c.flying.Done()
 	_, stop := s.bounds(f.end - 1)
 	f.data = make([]byte, stop-f.off)
 	file := s.openFile()

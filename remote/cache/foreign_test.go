@@ -19,14 +19,14 @@ var anyHex = strings.Repeat("0a", 32)
 // TestKindOf: only names that imgfs makes have a kind.
 func TestKindOf(t *testing.T) {
 	for want, names := range map[kind][]string{
-		kindKept:    {"version", "space", "imgfs.log", "imgfs.log.old"},
-		kindOwned:   {"tmp/1", "tmp/4294967295", "tmp/spool-12", "tmp/imgfs-spool-7", "claims/sha256/" + anyHex},
-		kindBlob:    {"blobs/sha256/" + anyHex, "blobs/sha512/" + anyHex + anyHex},
-		kindIndex:   {"indexes/sha256/" + anyHex},
-		kindUnborn:  {"indexes/sha256/.new-123"},
-		kindMeta:    {"meta/sha256/" + anyHex, "verified/sha256/" + anyHex, "refs/" + anyHex + ".json"},
-		kindImage:   {"images/" + anyHex + ".json"},
-		kindContent: {"contents/sha256/" + anyHex},
+		kindSelf:   {"version", "space", "imgfs.log", "imgfs.log.old"},
+		kindOwned:  {"tmp/1", "tmp/4294967295", "tmp/spool-12", "tmp/imgfs-spool-7", "claims/sha256/" + anyHex},
+		kindBlob:   {"blobs/sha256/" + anyHex, "blobs/sha512/" + anyHex + anyHex},
+		kindIndex:  {"indexes/sha256/" + anyHex},
+		kindUnborn: {"indexes/sha256/.new-123"},
+		kindMeta:   {"meta/sha256/" + anyHex, "verified/sha256/" + anyHex, "refs/" + anyHex + ".json"},
+		kindImage:  {"images/" + anyHex + ".json"},
+		kindKept:   {"contents/sha256/" + anyHex},
 		kindOther: {"", "a", "version.old", "VERSION", "tmp", "tmp/", "tmp/a", "tmp/1a", "tmp/1/2", "tmp/spool-", "tmp/spool-x", "tmp/-1", "tmp/.1",
 			"blobs", "blobs/" + anyHex, "blobs/sha256", "blobs/sha256/" + anyHex[1:], "blobs/sha256/" + anyHex + "0", "blobs/sha256/" + strings.ToUpper(anyHex),
 			"blobs/sha256/" + anyHex + "/x", "blobs/sha512/" + anyHex, "blobs/md5/" + anyHex[:32], "blobs//" + anyHex, "blob/sha256/" + anyHex,
@@ -252,7 +252,7 @@ func TestHardLinksStay(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range names {
-			if kindOf(name) != kindKept && exists(filepath.Join(dir, name)) {
+			if kindOf(name) != kindSelf && exists(filepath.Join(dir, name)) {
 				t.Errorf("%+v: %s is still there", opts, name)
 			}
 		}

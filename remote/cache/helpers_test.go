@@ -195,7 +195,7 @@ func filesAt(t testing.TB, dir string) *beneath.Dir {
 }
 
 // at returns the path of a name in the directory.
-func (c *Cache) at(name string) string { return filepath.Join(c.dir, name) }
+func (c *Cache) at(name string) string { return filepath.Join(c.path, name) }
 
 // isAt reports whether the open file f is the one at path.
 func isAt(f *os.File, path string) bool {

@@ -26,10 +26,10 @@ func (c *blobCache) Holding(d digest.Digest) Holding {
 		return h
 	}
 	h.Verified = c.Verification(d)
-	if st, err := c.files.Stat(c.path(indexesDir, d)); err == nil && isRegular(st) {
+	if st, err := c.dir.Files().Stat(c.dir.name(indexesDir, d)); err == nil && isRegular(st) {
 		h.Index, h.Used = st.Size, time.Unix(st.Mtim.Unix())
 	}
-	f, err := c.files.Open(c.path(blobsDir, d))
+	f, err := c.dir.Files().Open(c.dir.name(blobsDir, d))
 	if err != nil {
 		return h
 	}
@@ -44,7 +44,7 @@ func (c *blobCache) Holding(d digest.Digest) Holding {
 	}
 	var last uint32
 	future := time.Now().Add(futureTime).Unix()
-	for k, w := range (&blobFile{layout: l, f: f}).present(0, l.chunks()) {
+	for k, w := range l.words(f, 0, l.chunks()) {
 		if w == 0 {
 			continue
 		}
@@ -63,7 +63,7 @@ func (c *blobCache) Holding(d digest.Digest) Holding {
 // Holdings returns what the directory has of every blob, in the order of their
 // digests, whether or not an image is known that uses it.
 func (c *blobCache) Holdings() ([]Holding, error) {
-	inv, err := walk(c.files)
+	inv, err := c.dir.walk()
 	if err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}

@@ -40,13 +40,13 @@ type ImageLayer struct {
 // NoteImage remembers that an image is being used now. What is recorded from
 // now on may take the room of images that were opened before.
 func (c *metaCache) NoteImage(img Image) {
-	c.budget.newImage()
+	c.dir.newImage()
 	img.Used = time.Now().UTC().Truncate(time.Second)
 	data, err := json.Marshal(recordOf(img))
 	if err != nil {
 		return
 	}
-	c.keepFile(path.Join(imagesDir, img.fileName()), append(data, '\n'))
+	c.dir.keepFile(path.Join(imagesDir, img.fileName()), append(data, '\n'))
 }
 
 // An imageRecord is an Image in a file. JSON has no other text than UTF-8, and
@@ -81,9 +81,9 @@ func (img *Image) fileName() string {
 // cannot be read is left out.
 func (c *metaCache) Images() ([]Image, error) {
 	var images []Image
-	err := c.files.Walk(imagesDir, func(name string, st *unix.Stat_t) bool {
+	err := c.dir.Files().Walk(imagesDir, func(name string, st *unix.Stat_t) bool {
 		if isRegular(st) && kindOf(name) == kindImage {
-			if img, ok := readImage(c.files, name); ok {
+			if img, ok := readImage(c.dir.Files(), name); ok {
 				images = append(images, img)
 			}
 		}
@@ -103,7 +103,7 @@ func (c *metaCache) Images() ([]Image, error) {
 
 // readImage reads an image record.
 func readImage(d *beneath.Dir, name string) (img Image, ok bool) {
-	data, _, err := d.ReadFile(name, maxMeta)
+	data, _, err := d.ReadFile(name, maxRecord)
 	if err != nil {
 		return Image{}, false
 	}

@@ -62,13 +62,11 @@ func (s *blobState) beginIntake(b *Blob, counted bool) {
 		return
 	}
 	in.running = true
-	s.c.flying.Add(1)
-	go func() {
-		defer s.c.flying.Done()
+	s.c.dir.Go(func() {
 		if s.takeIn(s.ctx, from, in) {
 			s.beginIntake(b, true) // another place may have sent the blob, too
 		}
-	}()
+	})
 }
 
 // takeIn brings to the disk what from has, as soon as it has all, and then
@@ -105,16 +103,16 @@ func (s *blobState) bringAll(ctx context.Context, from remote.Spool) error {
 	if !s.hasRoom() {
 		return ErrFull
 	}
-	s.c.budget.beginRecording()
+	s.c.dir.beginRecording()
 	err := s.bringPieces(ctx, &Blob{src: from, s: s})
 	if err == nil && !s.allPresent() {
 		err = ErrFull // others have removed something meanwhile
 	}
 	if err != nil {
-		s.c.budget.endRecording("")
+		s.c.dir.endRecording("")
 		return err
 	}
-	s.c.budget.endRecording(s.digest)
+	s.c.dir.endRecording(s.digest)
 	return nil
 }
 
@@ -151,10 +149,10 @@ func (s *blobState) bringPiece(ctx context.Context, from *Blob, first, end int64
 
 // hasRoom reports whether the blob may be taken in.
 func (s *blobState) hasRoom() bool {
-	if !s.c.mayWrite() || s.c.budget.limit > 0 && s.size > s.c.budget.limit/2 {
+	if !s.c.dir.mayWrite() || s.c.dir.Budget() > 0 && s.size > s.c.dir.Budget()/2 {
 		return false
 	}
-	free, err := s.c.files.Free()
+	free, err := s.c.dir.Files().Free()
 	if err != nil {
 		return true
 	}

@@ -21,7 +21,6 @@ import (
 
 // docs/cache-format.md, "Contents".
 const (
-	contentsDir = "contents"
 	contentMode = 0o400
 
 	// contentPiece is how much is read of a content at once.
@@ -71,7 +70,7 @@ func (x *Content) ReadAt(p []byte, off int64) (int, error) {
 		return 0, contentError(x.digest, err)
 	}
 	if err := x.c.dropContent(x); err != nil {
-		x.c.diskFailed(err)
+		x.c.dir.diskFailed(err)
 	}
 	return 0, fmt.Errorf("content %s: it has changed on disk: %w", x.digest, remote.ErrDigest)
 }
@@ -98,13 +97,13 @@ func (x *Content) Close() error { return x.f.Close() }
 // A fileCache is the kept files of a cache directory. It is safe for concurrent
 // use.
 type fileCache struct {
-	*directory
+	dir      *directory
 	contents contents
 	count    struct{ stored, bytes atomic.Int64 }
 }
 
 func newFileCache(d *directory) *fileCache {
-	c := &fileCache{directory: d}
+	c := &fileCache{dir: d}
 	c.contents.init(d)
 	return c
 }
@@ -136,7 +135,7 @@ func (c *fileCache) enterContent(d digest.Digest) error {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
 		return fmt.Errorf("content %q: not a SHA-256: %w", d, fs.ErrInvalid)
 	}
-	if !c.begin() {
+	if !c.dir.begin() {
 		return contentError(d, fs.ErrClosed)
 	}
 	return nil
@@ -150,7 +149,7 @@ func (c *fileCache) HasContent(d digest.Digest, size int64) bool {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
 		return false
 	}
-	st, err := c.files.Stat(c.path(contentsDir, d))
+	st, err := c.dir.Files().Stat(c.dir.name(keptDir, d))
 	return err == nil && isRegular(st) && st.Size == size
 }
 
@@ -164,7 +163,7 @@ func (c *fileCache) OpenContent(ctx context.Context, d digest.Digest, size int64
 	if err := c.enterContent(d); err != nil {
 		return nil, err
 	}
-	defer c.flying.Done()
+	defer c.dir.End()
 	return c.openContent(ctx, d, size)
 }
 
@@ -175,7 +174,7 @@ func (c *fileCache) OpenCheckedContent(d digest.Digest, size int64) (*Content, e
 	if err := c.enterContent(d); err != nil {
 		return nil, err
 	}
-	defer c.flying.Done()
+	defer c.dir.End()
 	x, id, err := c.lockContent(d)
 	if err != nil {
 		return nil, contentError(d, err)
@@ -223,7 +222,7 @@ func (c *fileCache) openChecked(ctx context.Context, d digest.Digest) (*Content,
 		x.known = c.contents.know(d, id, sealed.Table())
 		return x, nil
 	}
-	if err := c.interrupted(ctx); err != nil {
+	if err := c.dir.interrupted(ctx); err != nil {
 		x.Close()
 		return nil, err
 	}
@@ -239,16 +238,16 @@ func (c *fileCache) openChecked(ctx context.Context, d digest.Digest) (*Content,
 // dropContent removes a content that is wrong, unless there is another file in
 // its place.
 func (c *fileCache) dropContent(x *Content) error {
-	name := c.path(contentsDir, x.digest)
-	if !c.files.Is(x.f, name) {
+	name := c.dir.name(keptDir, x.digest)
+	if !c.dir.Files().Is(x.f, name) {
 		return nil
 	}
-	c.badStored.Add(1)
+	c.dir.countBad()
 	c.contents.forget(x.digest)
-	if c.readOnly != nil {
+	if c.dir.ReadOnly() != nil {
 		return nil
 	}
-	if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.dir.Files().Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -261,7 +260,7 @@ func (c *fileCache) useContent(x *Content, size int64) (*Content, error) {
 		x.Close()
 		return nil, fmt.Errorf("content %s: it has %d bytes, and not %d: %w", x.digest, x.size, size, fs.ErrNotExist)
 	}
-	if st, err := x.f.Stat(); err == nil && c.readOnly == nil {
+	if st, err := x.f.Stat(); err == nil && c.dir.ReadOnly() == nil {
 		now := time.Now()
 		if age := now.Sub(st.ModTime()); age > contentTouch || age < -futureTime {
 			c.touchContent(x, now)
@@ -274,11 +273,11 @@ func (c *fileCache) useContent(x *Content, size int64) (*Content, error) {
 // but if its identity is known. It is fs.ErrNotExist if there is none, or it
 // is about to be removed.
 func (c *fileCache) lockContent(d digest.Digest) (*Content, seen, error) {
-	name := c.path(contentsDir, d)
+	name := c.dir.name(keptDir, d)
 	// Each turn but the last means that another process replaced the file at
 	// that moment.
 	for range 100 {
-		f, err := c.files.Open(name)
+		f, err := c.dir.Files().Open(name)
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				c.contents.forget(d)
@@ -287,7 +286,7 @@ func (c *fileCache) lockContent(d digest.Digest) (*Content, seen, error) {
 		}
 		err = flock(f, unix.LOCK_SH|unix.LOCK_NB)
 		none := noLocks(err)
-		if (err == nil || none) && c.files.Is(f, name) {
+		if (err == nil || none) && c.dir.Files().Is(f, name) {
 			id, st, err := identify(f)
 			if err != nil {
 				f.Close()
@@ -331,14 +330,23 @@ func (k *contents) digest(ctx context.Context, x *Content, sealed *seal.Appender
 // ContentProbe returns an empty file without a name where contents lie, to find
 // out what the kernel does with such files. It cannot be written.
 func (c *fileCache) ContentProbe() (*os.File, error) {
-	if c.isClosed() {
-		return nil, fmt.Errorf("cache directory %s: %w", c.dir, fs.ErrClosed)
+	if c.dir.isClosed() {
+		return nil, fmt.Errorf("cache directory %s: %w", c.dir.Path(), fs.ErrClosed)
 	}
-	w, err := createOwned(c.files)
+	w, err := c.dir.newFile()
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
 	defer w.discard()
-	return c.files.Open(w.name)
+	return w.reopen()
+}
+
+// fileCounts are the counters of a fileCache since it was made: see Stats of
+// package cache.
+type fileCounts struct{ Stored, Bytes int64 }
+
+// counts returns the counters as they are now.
+func (c *fileCache) counts() fileCounts {
+	return fileCounts{c.count.stored.Load(), c.count.bytes.Load()}
 }

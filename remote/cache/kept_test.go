@@ -48,7 +48,7 @@ func checkContent(t testing.TB, x *Content, err error, data []byte) *Content {
 }
 
 func contentPath(dir string, data []byte) string {
-	return filepath.Join(dir, contentsDir, "sha256", digest.FromBytes(data).Encoded())
+	return filepath.Join(dir, keptDir, "sha256", digest.FromBytes(data).Encoded())
 }
 
 func TestContent(t *testing.T) {
@@ -187,14 +187,14 @@ func TestContentRefuses(t *testing.T) {
 		}
 	}
 	data := randomBytes(10, 413)
-	storeContent(t, openCache(t, c.dir, nil), data)
+	storeContent(t, openCache(t, c.path, nil), data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := c.OpenContent(ctx, digest.FromBytes(data), 10); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	// Something else in its place.
-	dir := contentPath(c.dir, []byte("x"))
+	dir := contentPath(c.path, []byte("x"))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -423,7 +423,7 @@ func TestVerifyContent(t *testing.T) {
 	storeContent(t, c, data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := c.VerifyContent(ctx, d); !errors.Is(err, context.Canceled) || !exists(contentPath(c.dir, data)) {
+	if _, _, err := c.VerifyContent(ctx, d); !errors.Is(err, context.Canceled) || !exists(contentPath(c.path, data)) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	if _, _, err := c.VerifyContent(t.Context(), "sha256:../x"); !errors.Is(err, fs.ErrInvalid) {

@@ -88,14 +88,14 @@ func (k *contents) forget(d digest.Digest) {
 
 // touchContent makes now the last use of a known content.
 func (c *fileCache) touchContent(x *Content, now time.Time) {
-	k, name := &c.contents, c.path(contentsDir, x.digest)
+	k, name := &c.contents, c.dir.name(keptDir, x.digest)
 	was, _, err := identify(x.f)
 	same := err == nil && k.unchanged(x.known, was)
 	now = now.Truncate(touchStep)
 	// If it fails it only goes earlier.
-	_ = c.files.Touch(name, now)
+	_ = c.dir.Files().Touch(name, now)
 	is, st, err := identify(x.f)
-	if err != nil || !c.files.Is(x.f, name) {
+	if err != nil || !c.dir.Files().Is(x.f, name) {
 		return
 	}
 	k.mu.Lock()
@@ -141,7 +141,7 @@ func (k *contents) lock(ctx context.Context, l *keyLocks, d digest.Digest) (unlo
 		case <-other:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-k.d.closing:
+		case <-k.d.Closing():
 			return nil, fs.ErrClosed
 		}
 	}

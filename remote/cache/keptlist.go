@@ -25,13 +25,13 @@ type HeldContent struct {
 // Contents returns the contents in the directory, in the order of their
 // digests.
 func (c *fileCache) Contents() ([]HeldContent, error) {
-	w := newWalker(c.files)
-	if err := w.below(contentsDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	inv, err := c.dir.below(keptDir)
+	if err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
 	var all []HeldContent
-	for _, f := range w.inv.files {
-		if d, ok := digestOf(f.name); ok && f.kind == kindContent && d.Algorithm() == digest.SHA256 {
+	for _, f := range inv.files {
+		if d, ok := digestOf(f.name); ok && f.kind == kindKept && d.Algorithm() == digest.SHA256 {
 			all = append(all, HeldContent{Digest: d, Size: f.size, Disk: f.bytes, Used: f.mtime})
 		}
 	}
@@ -56,7 +56,7 @@ func (c *fileCache) VerifyContent(ctx context.Context, d digest.Digest) (check C
 	if err := c.enterContent(d); err != nil {
 		return check, false, err
 	}
-	defer c.flying.Done()
+	defer c.dir.End()
 	x, _, err := c.lockContent(d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return check, false, nil
@@ -67,7 +67,7 @@ func (c *fileCache) VerifyContent(ctx context.Context, d digest.Digest) (check C
 	defer x.Close()
 	check.Bytes = x.size
 	got, err := c.contents.digest(ctx, x, nil)
-	if err := c.interrupted(ctx); err != nil {
+	if err := c.dir.interrupted(ctx); err != nil {
 		return check, false, contentError(d, err)
 	}
 	if err == nil {
@@ -81,7 +81,7 @@ func (c *fileCache) VerifyContent(ctx context.Context, d digest.Digest) (check C
 
 // HasContents reports whether the directory has any contents at all.
 func (c *fileCache) HasContents() bool {
-	f, err := c.files.OpenDir(path.Join(contentsDir, string(digest.SHA256)), false)
+	f, err := c.dir.Files().OpenDir(path.Join(keptDir, string(digest.SHA256)), false)
 	if err != nil {
 		return false
 	}

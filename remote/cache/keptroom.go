@@ -26,7 +26,7 @@ type contentUse struct {
 // as the share of contents in the budget goes; contents that were not used for
 // long make room for it. settleContent must be called for it.
 func (c *fileCache) reserveContent(size int64) bool {
-	limit, u, now := c.budget.limit, &c.contents.use, time.Now()
+	limit, u, now := c.dir.Budget(), &c.contents.use, time.Now()
 	if limit == 0 {
 		return true
 	}
@@ -37,14 +37,10 @@ func (c *fileCache) reserveContent(size int64) bool {
 	defer u.mu.Unlock()
 	need := func() int64 { return u.stored + u.coming + blocks(size) - limit/2 }
 	if age := now.Sub(u.counted); age > contentCount || need() > 0 && age > fullTime {
-		w := newWalker(c.files)
-		// If there is nothing, nothing is what they take.
-		_ = w.below(contentsDir)
-		u.stored, u.counted = w.inv.total, now
+		inv, _ := c.dir.below(keptDir) // what cannot be read takes nothing
+		u.stored, u.counted = inv.total, now
 		if over := need(); over > 0 {
-			e := eviction{inv: w.inv, rule: c.copyRule(), now: now, want: over + limit/40}
-			e.chunks()
-			u.stored -= e.freed
+			u.stored -= c.dir.evictCopies(inv, over+limit/40)
 		}
 	}
 	if need() > 0 {
@@ -57,7 +53,7 @@ func (c *fileCache) reserveContent(size int64) bool {
 // settleContent says that a content that was reserved has been stored, or never
 // will be.
 func (c *fileCache) settleContent(size int64, stored bool) {
-	if c.budget.limit == 0 {
+	if c.dir.Budget() == 0 {
 		return
 	}
 	u := &c.contents.use

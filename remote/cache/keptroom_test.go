@@ -31,7 +31,7 @@ func lookAgain(c *Cache) { c.contents.use.counted, c.contents.use.full = time.Ti
 // contentsTake returns what contents take on disk.
 func contentsTake(t *testing.T, dir string) int64 {
 	t.Helper()
-	path := filepath.Join(dir, contentsDir)
+	path := filepath.Join(dir, keptDir)
 	if !exists(path) {
 		return 0
 	}

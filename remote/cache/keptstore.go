@@ -30,7 +30,7 @@ func (c *fileCache) StoreContent(ctx context.Context, d digest.Digest, size int6
 	if err := c.enterContent(d); err != nil {
 		return nil, err
 	}
-	defer c.flying.Done()
+	defer c.dir.End()
 	if size < 0 {
 		return nil, fmt.Errorf("content %s: size %d: %w", d, size, fs.ErrInvalid)
 	}
@@ -42,7 +42,7 @@ func (c *fileCache) StoreContent(ctx context.Context, d digest.Digest, size int6
 	if x, err := c.openContent(ctx, d, size); !errors.Is(err, fs.ErrNotExist) {
 		return x, err
 	}
-	if !c.mayWrite() || !c.reserveContent(size) {
+	if !c.dir.mayWrite() || !c.reserveContent(size) {
 		return nil, contentError(d, ErrFull)
 	}
 	x, err := c.writeContent(ctx, d, size, r)
@@ -57,9 +57,9 @@ func (c *fileCache) StoreContent(ctx context.Context, d digest.Digest, size int6
 
 // writeContent writes a content that there is room for among contents.
 func (c *fileCache) writeContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (x *Content, err error) {
-	var w *tempFile
+	var w *newFile
 	err = c.putContent(fileRoom(0), func() (err error) {
-		w, err = createOwned(c.files)
+		w, err = c.dir.newFile()
 		return err
 	})
 	if err != nil {
@@ -92,14 +92,14 @@ func (c *fileCache) writeContent(ctx context.Context, d digest.Digest, size int6
 
 // copyContent writes to w what r gives, which must have size and digest, and
 // seals it.
-func (c *fileCache) copyContent(ctx context.Context, w *tempFile, d digest.Digest, size int64, r io.Reader, sealed *seal.Appender) error {
+func (c *fileCache) copyContent(ctx context.Context, w *newFile, d digest.Digest, size int64, r io.Reader, sealed *seal.Appender) error {
 	h := sha256.New()
 	// One byte more than there should be tells that there are too many.
 	buf := make([]byte, 1+min(contentPiece-1, size))
 	off := int64(0)
-	defer func() { c.temporaryBytes.Add(-off) }()
+	defer func() { c.dir.countTemporary(-off) }()
 	for {
-		if err := c.interrupted(ctx); err != nil {
+		if err := c.dir.interrupted(ctx); err != nil {
 			return err
 		}
 		n, err := io.ReadFull(r, buf)
@@ -121,7 +121,7 @@ func (c *fileCache) copyContent(ctx context.Context, w *tempFile, d digest.Diges
 				return err
 			}
 		}
-		c.temporaryBytes.Add(int64(n))
+		c.dir.countTemporary(int64(n))
 		if off = end; err == nil {
 			continue
 		}
@@ -138,8 +138,8 @@ func (c *fileCache) copyContent(ctx context.Context, w *tempFile, d digest.Diges
 // reopenContent opens the file behind w anew, so that it can only be read, with
 // the lock of a reader in place of the lock of w, and closes w: a file that
 // somebody may write cannot be executed.
-func reopenContent(w *tempFile) (*os.File, error) {
-	f, err := w.dir.Open(w.name)
+func reopenContent(w *newFile) (*os.File, error) {
+	f, err := w.reopen()
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func reopenContent(w *tempFile) (*os.File, error) {
 		err = nil
 	}
 	// From one kind of lock to the other it belongs to nobody for a moment.
-	if err == nil && !(w.isThere() && w.dir.Is(f, w.name)) {
+	if err == nil && !(w.isThere() && w.is(f)) {
 		err = errReplaced
 	}
 	if err == nil {
@@ -164,10 +164,10 @@ func reopenContent(w *tempFile) (*os.File, error) {
 }
 
 // publishContent gives a content that is complete its name.
-func (c *fileCache) publishContent(w *tempFile, x *Content, sealed *seal.Table) error {
-	name := c.path(contentsDir, x.digest)
+func (c *fileCache) publishContent(w *newFile, x *Content, sealed *seal.Table) error {
+	name := c.dir.name(keptDir, x.digest)
 	room := int64(0)
-	if !c.files.Exists(path.Dir(name)) {
+	if !c.dir.Files().Exists(path.Dir(name)) {
 		room = 2 * blockSize // the first one makes two directories
 	}
 	if err := c.putContent(room, func() error { return w.publish(name) }); err != nil {
@@ -184,10 +184,10 @@ func (c *fileCache) publishContent(w *tempFile, x *Content, sealed *seal.Table) 
 // putContent writes what takes at most n bytes on disk for a content. The
 // error wraps ErrFull if it cannot be for want of room.
 func (c *fileCache) putContent(n int64, write func() error) error {
-	stored, err := c.within(n, c.copyRule(), write)
+	stored, err := c.dir.within(n, c.dir.copyRule(), write)
 	switch {
 	case err != nil:
-		c.diskFailed(err)
+		c.dir.diskFailed(err)
 		if isFull(err) {
 			err = fmt.Errorf("%w: %w", ErrFull, err)
 		}

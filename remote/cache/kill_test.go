@@ -69,9 +69,9 @@ func hammer(dir string) {
 			r.Write(src.data[hammerSize/2:])
 			r.Commit(chunks)
 		case 1:
-			evict(c.at(c.path(blobsDir, src.Digest())), []int64{rand.Int64N(25), rand.Int64N(25)}, nil)
+			evict(c.at(c.name(blobsDir, src.Digest())), []int64{rand.Int64N(25), rand.Int64N(25)}, nil)
 		case 2:
-			os.Remove(c.at(c.path(blobsDir, src.Digest())))
+			os.Remove(c.at(c.name(blobsDir, src.Digest())))
 		case 3:
 			c.keepMeta(src.Digest(), src.data)
 			if data, ok := c.keptMeta(src.Digest()); ok && !bytes.Equal(data, src.data) {

@@ -21,34 +21,43 @@ const (
 	orphanTime = 24 * time.Hour
 )
 
-// A tempFile is a new file in tmp that is to get its name when it is complete.
+// A newFile is a new file in tmp that is to get its name when it is complete.
 // While it is open, sweep leaves it alone.
-type tempFile struct {
+type newFile struct {
 	*os.File
 	dir  *beneath.Dir
 	name string
 }
 
 // publish gives the file its name.
-func (t *tempFile) publish(name string) error { return t.dir.Rename(t.name, name) }
+func (t *newFile) publish(name string) error { return t.dir.Rename(t.name, name) }
 
 // discard removes the file. It must be closed still.
-func (t *tempFile) discard() {
+func (t *newFile) discard() {
 	// If it stays, a sweep finds it.
 	_ = t.dir.Remove(t.name)
 }
 
 // isThere reports whether the file still has its name.
-func (t *tempFile) isThere() bool { return t.dir.Is(t.File, t.name) }
+func (t *newFile) isThere() bool { return t.dir.Is(t.File, t.name) }
+
+// is reports whether f is the file.
+func (t *newFile) is(f *os.File) bool { return t.dir.Is(f, t.name) }
+
+// reopen opens the file for reading.
+func (t *newFile) reopen() (*os.File, error) { return t.dir.Open(t.name) }
+
+// newFile creates a file that is to get its name when it is complete.
+func (c *directory) newFile() (*newFile, error) { return createOwned(c.files) }
 
 // createOwned creates a file in tmp and locks it, where there are locks.
-func createOwned(d *beneath.Dir) (*tempFile, error) {
+func createOwned(d *beneath.Dir) (*newFile, error) {
 	for {
 		f, name, err := d.CreateTemp(tmpDir, "")
 		if err != nil {
 			return nil, err
 		}
-		t := &tempFile{f, d, name}
+		t := &newFile{f, d, name}
 		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
 		if (err == nil || noLocks(err)) && t.isThere() {
 			return t, nil

@@ -13,31 +13,36 @@ const (
 	logName     = "imgfs.log"
 	oldLogName  = logName + ".old"
 
-	blobsDir   = "blobs"
-	metaDir    = "meta"
-	refsDir    = "refs"
-	indexesDir = "indexes" // of package layerindex
-	imagesDir  = "images"
-	claimsDir  = "claims"
-	tmpDir     = "tmp"
+	blobsDir    = "blobs"
+	metaDir     = "meta"
+	refsDir     = "refs"
+	indexesDir  = "indexes" // of package layerindex
+	imagesDir   = "images"
+	verifiedDir = "verified"
+	keptDir     = "contents"
+	claimsDir   = "claims"
+	tmpDir      = "tmp"
 
 	unbornName = ".new-" // begins that of a layer index that is being written
 	spoolName  = "spool-"
 )
 
+// maxRecord bounds the files of references, manifests, configs and images.
+const maxRecord = 16 << 20
+
 // A kind is what a file in the directory is for.
 type kind int
 
 const (
-	kindOther   kind = iota // whatever imgfs does not make
-	kindKept                // what the directory needs itself
-	kindOwned               // what has an owner while it is locked
-	kindBlob                // a blob file
-	kindIndex               // a layer index
-	kindUnborn              // a layer index that is being written
-	kindMeta                // a manifest, config, reference or verification mark
-	kindImage               // an image record
-	kindContent             // a content
+	kindOther  kind = iota // whatever imgfs does not make
+	kindSelf               // what the directory needs itself
+	kindOwned              // what has an owner while it is locked
+	kindBlob               // a blob file
+	kindIndex              // a layer index
+	kindUnborn             // a layer index that is being written
+	kindMeta               // a manifest, config, reference or verification mark
+	kindImage              // an image record
+	kindKept               // a kept file
 )
 
 // byDigest returns of what kind the files ALG/HEX of a directory are; kindOther
@@ -50,8 +55,8 @@ func byDigest(dir string) kind {
 		return kindMeta
 	case indexesDir:
 		return kindIndex
-	case contentsDir:
-		return kindContent
+	case keptDir:
+		return kindKept
 	case claimsDir:
 		return kindOwned
 	}
@@ -65,7 +70,7 @@ func kindOf(name string) kind {
 	alg, base, deep := strings.Cut(rest, "/")
 	switch {
 	case !below && (name == versionFile || name == ledgerName || name == logName || name == oldLogName):
-		return kindKept
+		return kindSelf
 	case top == tmpDir && isTemp(rest, "", spoolName, "imgfs-"+spoolName):
 		return kindOwned
 	case top == refsDir && isRecord(rest):

@@ -329,7 +329,7 @@ func (o *opening) whose(f found) belonging {
 		var refused *beneath.RefusedError
 		switch {
 		case errors.As(err, &refused) && errors.Is(err, fs.ErrPermission) && refused.UID == 0:
-			if f.kind == kindKept {
+			if f.kind == kindSelf {
 				return ours // root has left it
 			}
 			return nobodys
@@ -347,7 +347,7 @@ func (o *opening) whose(f found) belonging {
 		return harmless
 	case f.name == ledgerName:
 		return oursIf(strings.HasPrefix(begin, ledgerMagic))
-	case f.kind == kindKept, f.kind == kindOwned && strings.HasPrefix(f.name, tmpDir):
+	case f.kind == kindSelf, f.kind == kindOwned && strings.HasPrefix(f.name, tmpDir):
 		return oursIf(begin == versionPrefix)
 	case f.kind == kindBlob:
 		_, _, ok := readFooter(file)

@@ -338,7 +338,7 @@ func TestLeftByRoot(t *testing.T) {
 			give(t, dir, stranger)
 			useAs(t, exe, dir, stranger)
 			for _, path := range regular(t, dir) {
-				if tt.part == "files" && kindOf(path) != kindKept || strings.HasPrefix(path, tt.part) {
+				if tt.part == "files" && kindOf(path) != kindSelf || strings.HasPrefix(path, tt.part) {
 					give(t, filepath.Join(dir, path), 0)
 				}
 			}

@@ -61,7 +61,7 @@ func (e *eviction) prune(opts PruneOptions) {
 				e.removeBlob(f)
 			case kindIndex, kindImage, kindMeta:
 				e.remove(f)
-			case kindContent:
+			case kindKept:
 				e.removeContent(f)
 			}
 		}

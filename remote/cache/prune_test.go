@@ -43,7 +43,7 @@ func files(t *testing.T, dir string) (names []string) {
 		t.Fatal(err)
 	}
 	for _, f := range inv.files {
-		if f.kind != kindKept && !strings.HasPrefix(f.name, "verified/") {
+		if f.kind != kindSelf && !strings.HasPrefix(f.name, "verified/") {
 			names = append(names, strings.Replace(f.name, "sha256/", "", 1))
 		}
 	}
@@ -76,7 +76,7 @@ func TestPrune(t *testing.T) {
 			c := openCache(t, dir, &Options{Budget: 1 << 30})
 			reader := cached(t, openCache(t, dir, nil), src)
 			checkRead(t, reader, src, 0, src.Size())
-			reader.s.c.flying.Wait() // it marks the blob as verified
+			reader.s.c.dir.flying.Wait() // it marks the blob as verified
 			fill(t, c, src, 0, 4, 3*86400)
 			fill(t, c, src, 4, 4, 3600)
 			fill(t, c, other, 0, 3, 3*86400)
@@ -121,8 +121,8 @@ func checkSpaceOf(t *testing.T, c *Cache) {
 	if err := c.budget.locked(func() error { _, err := c.budget.recount(); return err }); err != nil {
 		t.Fatal(err)
 	}
-	if used, ok := knownUse(c.files); !ok || used != du(t, c.dir)+c.budget.outstanding() {
-		t.Errorf("space says %d, %v; du %d", used, ok, du(t, c.dir))
+	if used, ok := knownUse(c.files); !ok || used != du(t, c.path)+c.budget.outstanding() {
+		t.Errorf("space says %d, %v; du %d", used, ok, du(t, c.path))
 	}
 }
 

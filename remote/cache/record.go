@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,7 +19,7 @@ type Recording struct {
 	c      *blobCache
 	digest digest.Digest
 	size   int64
-	f      *tempFile // nil once it is over, or there is no room, or the disk failed
+	f      *newFile // nil once it is over, or there is no room, or the disk failed
 	n      int64
 	done   bool
 	// temporary is how much of it counts as temporary.
@@ -39,19 +38,19 @@ func (c *blobCache) Record(b remote.Blob) (*Recording, error) {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}
 	r := &Recording{c: c, digest: d, size: b.Size()}
-	if !c.mayKeep() || c.budget.limit > 0 && r.size > c.budget.limit/2 {
+	if !c.dir.mayKeep() || c.dir.Budget() > 0 && r.size > c.dir.Budget()/2 {
 		return r, nil
 	}
-	c.budget.beginRecording()
-	stored, err := c.within(fileRoom(0), c.budget.recordingRule(), func() (err error) {
-		r.f, err = createOwned(c.files)
+	c.dir.beginRecording()
+	stored, err := c.dir.within(fileRoom(0), c.dir.recordingRule(), func() (err error) {
+		r.f, err = c.dir.newFile()
 		return err
 	})
 	if err != nil {
-		c.diskFailed(err)
+		c.dir.diskFailed(err)
 	}
 	if !stored {
-		c.budget.endRecording("")
+		c.dir.endRecording("")
 		return r, nil
 	}
 	// Some file systems set room aside behind the end of a file that grows.
@@ -78,7 +77,7 @@ func (r *Recording) Write(p []byte) (int, error) {
 	})
 	if stored {
 		r.c.count.recorded.Add(int64(len(p)))
-		r.c.temporaryBytes.Add(int64(len(p)))
+		r.c.dir.countTemporary(int64(len(p)))
 		r.temporary += int64(len(p))
 	}
 	return len(p), nil
@@ -87,9 +86,9 @@ func (r *Recording) Write(p []byte) (int, error) {
 // store writes what takes n more bytes on disk. If that cannot be, the
 // recording is over.
 func (r *Recording) store(n int64, write func() error) bool {
-	stored, err := r.c.within(n, r.c.budget.recordingRule(), write)
+	stored, err := r.c.dir.within(n, r.c.dir.recordingRule(), write)
 	if err != nil {
-		r.c.diskFailed(err)
+		r.c.dir.diskFailed(err)
 	}
 	if !stored {
 		r.Abort()
@@ -120,8 +119,8 @@ func (r *Recording) publish(l layout, end []byte) error {
 	if _, err := r.f.WriteAt(end, l.word(0)); err != nil {
 		return err
 	}
-	name := r.c.path(blobsDir, r.digest)
-	old, err := r.c.files.OpenFile(name, os.O_RDWR)
+	name := r.c.dir.name(blobsDir, r.digest)
+	old, err := r.c.dir.Files().OpenFile(name, os.O_RDWR)
 	if err == nil {
 		defer old.Close()
 	}
@@ -135,16 +134,6 @@ func (r *Recording) publish(l layout, end []byte) error {
 		retire(old)
 	}
 	return nil
-}
-
-// encodeEnd returns what stands behind the data where all chunks are there.
-func (l layout) encodeEnd() []byte {
-	n := l.chunks()
-	p := make([]byte, 0, wordSize*n+footerSize)
-	for range n {
-		p = binary.LittleEndian.AppendUint32(p, stamp())
-	}
-	return append(p, l.encodeFooter(newEpoch())...)
 }
 
 // Abort ends the recording and removes what it wrote. After Commit it does
@@ -161,8 +150,8 @@ func (r *Recording) Abort() {
 	}
 	r.f.Close()
 	r.f = nil
-	r.c.temporaryBytes.Add(-r.temporary)
-	r.c.budget.endRecording(brought)
+	r.c.dir.countTemporary(-r.temporary)
+	r.c.dir.endRecording(brought)
 }
 
 // Recorded reports whether Commit has put the blob into the cache.
@@ -175,7 +164,7 @@ func (c *blobCache) Stored(d digest.Digest, size int64) (*StoredBlob, bool) {
 	if d.Validate() != nil {
 		return nil, false
 	}
-	f, err := c.files.Open(c.path(blobsDir, d))
+	f, err := c.dir.Files().Open(c.dir.name(blobsDir, d))
 	if err != nil {
 		return nil, false
 	}

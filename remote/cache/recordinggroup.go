@@ -38,14 +38,16 @@ func (s *recordingGroup) rule() rule {
 }
 
 // beginRecording counts a recording that begins.
-func (b *budget) beginRecording() {
+func (c *directory) beginRecording() {
+	b := c.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.group.begin(time.Now())
 }
 
 // endRecording counts one that ends, with the blob that it brought, if any.
-func (b *budget) endRecording(d digest.Digest) {
+func (c *directory) endRecording(d digest.Digest) {
+	b := c.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.group.active--
@@ -56,7 +58,8 @@ func (b *budget) endRecording(d digest.Digest) {
 }
 
 // newImage says that what is recorded next belongs to another image.
-func (b *budget) newImage() {
+func (c *directory) newImage() {
+	b := c.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.group.active == 0 {
@@ -65,7 +68,8 @@ func (b *budget) newImage() {
 }
 
 // recordingRule returns what recordings may remove now.
-func (b *budget) recordingRule() rule {
+func (c *directory) recordingRule() rule {
+	b := c.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.group.rule()

@@ -12,17 +12,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxMeta bounds the files of references, manifests and configs.
-const maxMeta = 16 << 20
-
 // A metaCache is the manifests, configs and references of a cache directory. It is
 // safe for concurrent use.
 type metaCache struct {
-	*directory
+	dir   *directory
 	count struct{ requests, fetched atomic.Int64 }
 }
 
-func newMetaCache(d *directory) *metaCache { return &metaCache{directory: d} }
+func newMetaCache(d *directory) *metaCache { return &metaCache{dir: d} }
 
 // A ref is what the cache remembers of a reference.
 // docs/cache-format.md, "References".
@@ -32,14 +29,14 @@ type ref struct {
 	Seen       time.Time          `json:"seen"`
 }
 
-func (c *metaCache) refPath(name string) string {
+func refPath(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return path.Join(refsDir, hex.EncodeToString(sum[:])+".json")
 }
 
 // keptRef returns what name resolved to last.
 func (c *metaCache) keptRef(name string) (ref, bool) {
-	data, _, err := c.files.ReadFile(c.refPath(name), maxMeta)
+	data, _, err := c.dir.Files().ReadFile(refPath(name), maxRecord)
 	if err != nil {
 		return ref{}, false
 	}
@@ -53,7 +50,7 @@ func (c *metaCache) keptRef(name string) (ref, bool) {
 func (c *metaCache) keepRef(name string, desc ocispec.Descriptor) {
 	data, err := json.Marshal(ref{name, desc, time.Now().UTC().Truncate(time.Second)})
 	if err == nil {
-		c.keepFile(c.refPath(name), append(data, '\n'))
+		c.dir.keepFile(refPath(name), append(data, '\n'))
 	}
 }
 
@@ -83,4 +80,13 @@ func (c *metaCache) describe(d digest.Digest) (ocispec.Descriptor, bool) {
 		return ocispec.Descriptor{}, false
 	}
 	return ocispec.Descriptor{MediaType: body.MediaType, Digest: d, Size: int64(len(data))}, true
+}
+
+// metaCounts are the counters of a metaCache since it was made: see Stats of
+// package cache.
+type metaCounts struct{ Requests, Fetched int64 }
+
+// counts returns the counters as they are now.
+func (c *metaCache) counts() metaCounts {
+	return metaCounts{c.count.requests.Load(), c.count.fetched.Load()}
 }

@@ -136,7 +136,7 @@ func (t *scheduler) refused() { t.noRoom.Store(time.Now().Add(retryWrites).UnixN
 // takes reports whether what is fetched now can be expected to reach the
 // disk.
 func (c *blobCache) takes() bool {
-	return c.mayWrite() && time.Now().UnixNano() >= c.sched.noRoom.Load()
+	return c.dir.mayWrite() && time.Now().UnixNano() >= c.sched.noRoom.Load()
 }
 
 // recentChunks are chunks that have been checked and are not on disk: those

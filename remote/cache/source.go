@@ -146,26 +146,26 @@ func (b offlineBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 // keptMeta returns a manifest or config from disk. One that is not what its
 // name says is removed.
 func (c *metaCache) keptMeta(d digest.Digest) ([]byte, bool) {
-	name := c.path(metaDir, d)
-	data, st, err := c.files.ReadFile(name, maxMeta)
+	name := c.dir.name(metaDir, d)
+	data, st, err := c.dir.Files().ReadFile(name, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false
 	}
 	if err == nil && d.Algorithm().FromBytes(data) == d {
-		if now := time.Now(); c.readOnly == nil && now.Sub(time.Unix(st.Mtim.Unix())) > time.Hour {
-			_ = c.files.Touch(name, now) // its last use: what to remove first
+		if now := time.Now(); c.dir.ReadOnly() == nil && now.Sub(time.Unix(st.Mtim.Unix())) > time.Hour {
+			_ = c.dir.Files().Touch(name, now) // its last use: what to remove first
 		}
 		return data, true
 	}
-	c.badStored.Add(1)
-	if c.readOnly == nil {
-		_ = c.files.Remove(name)
+	c.dir.countBad()
+	if c.dir.ReadOnly() == nil {
+		_ = c.dir.Files().Remove(name)
 	}
 	return nil, false
 }
 
 func (c *metaCache) keepMeta(d digest.Digest, data []byte) {
-	if len(data) <= maxMeta {
-		c.keepFile(c.path(metaDir, d), data)
+	if len(data) <= maxRecord {
+		c.dir.keepFile(c.dir.name(metaDir, d), data)
 	}
 }

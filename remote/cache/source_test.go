@@ -275,7 +275,7 @@ func TestDamagedRef(t *testing.T) {
 	if _, err := s.Resolve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	good, err := os.ReadFile(c.at(c.refPath("r/a:1")))
+	good, err := os.ReadFile(c.at(refPath("r/a:1")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func TestDamagedRef(t *testing.T) {
 	}
 	src.err = remote.ErrUnavailable
 	for name, text := range damaged {
-		if err := os.WriteFile(c.at(c.refPath("r/a:1")), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(c.at(refPath("r/a:1")), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := s.Resolve(t.Context()); !errors.Is(err, remote.ErrUnavailable) {

@@ -61,7 +61,7 @@ func (c *directory) NewTempFile(opts *TempOptions) (*TempFile, error) {
 		opts = &TempOptions{}
 	}
 	if c.isClosed() {
-		return nil, fmt.Errorf("cache directory %s: %w", c.dir, fs.ErrClosed)
+		return nil, fmt.Errorf("cache directory %s: %w", c.path, fs.ErrClosed)
 	}
 	if limit := c.budget.limit; limit > 0 && opts.Size > limit-c.budget.temporary() {
 		return nil, &fullError{fmt.Sprintf("the cache has no room for a temporary file of %d bytes", opts.Size)}
@@ -100,7 +100,7 @@ func (c *directory) createTemp(size int64) (f *os.File, elsewhere bool, err erro
 // as if it would take size bytes.
 func (c *directory) createInside(size int64) (*os.File, error) {
 	if free, err := c.files.Free(); err == nil && size > free {
-		return nil, &fs.PathError{Op: "write to", Path: c.dir, Err: unix.ENOSPC}
+		return nil, &fs.PathError{Op: "write to", Path: c.path, Err: unix.ENOSPC}
 	}
 	return c.files.Nameless(tmpDir, spoolName)
 }
@@ -139,7 +139,7 @@ func (t *TempFile) reserve(end int64) error {
 	}
 	if need := fileRoom(end) - t.room; need > 0 {
 		if t.c.isClosed() {
-			return fmt.Errorf("cache directory %s: %w", t.c.dir, fs.ErrClosed)
+			return fmt.Errorf("cache directory %s: %w", t.c.path, fs.ErrClosed)
 		}
 		more := max(need, min(tempStep, blocks(t.c.budget.limit/64)))
 		if t.size > 0 {

@@ -14,10 +14,7 @@ import (
 	"github.com/imgfs/imgfs/remote/beneath"
 )
 
-// verifiedDir holds the marks. docs/cache-format.md, "Verification marks".
-const verifiedDir = "verified"
-
-// maxMark bounds the size of a mark.
+// maxMark bounds the size of a mark: docs/cache-format.md, "Verification marks".
 const maxMark = 256
 
 // Verification says how the bytes of a blob were checked.
@@ -94,7 +91,7 @@ func (c *blobCache) mark(d digest.Digest) mark {
 	if d.Validate() != nil {
 		return mark{}
 	}
-	data, _, err := c.files.ReadFile(c.path(verifiedDir, d), maxMark)
+	data, _, err := c.dir.Files().ReadFile(c.dir.name(verifiedDir, d), maxMark)
 	if err != nil {
 		return mark{}
 	}
@@ -171,13 +168,13 @@ func (b *Blob) Verification() Verification {
 // setMark writes a mark in place of an old one that may be replaced. Nobody
 // else does so meanwhile.
 func (c *blobCache) setMark(d digest.Digest, m mark, mayReplace func(old mark) bool) {
-	if !mayReplace(c.mark(d)) || !c.mayWrite() {
+	if !mayReplace(c.mark(d)) || !c.dir.mayWrite() {
 		return
 	}
-	name := c.path(verifiedDir, d)
+	name := c.dir.name(verifiedDir, d)
 	// The first mark makes two directories.
-	_, err := c.within(fileRoom(maxMark)+2*blockSize, rule{}, func() error {
-		unlock, err := lockDir(c.files, path.Dir(name))
+	_, err := c.dir.within(fileRoom(maxMark)+2*blockSize, rule{}, func() error {
+		unlock, err := lockDir(c.dir.Files(), path.Dir(name))
 		if err != nil {
 			return err
 		}
@@ -185,10 +182,10 @@ func (c *blobCache) setMark(d digest.Digest, m mark, mayReplace func(old mark) b
 		if !mayReplace(c.mark(d)) {
 			return nil
 		}
-		return writeFile(c.files, name, m.encode())
+		return writeFile(c.dir.Files(), name, m.encode())
 	})
 	if err != nil {
-		c.diskFailed(err)
+		c.dir.diskFailed(err)
 	}
 }
 
@@ -217,4 +214,10 @@ func (c *blobCache) statesOf(d digest.Digest) []*blobState {
 		}
 	}
 	return stores
+}
+
+// rightMark reports whether a file is a mark.
+func rightMark(_ string, data []byte) bool {
+	_, right := parseMark(data)
+	return right
 }

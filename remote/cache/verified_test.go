@@ -119,7 +119,7 @@ func TestSetVerification(t *testing.T) {
 	if got := c.Verification(d); got != VerifiedWhole {
 		t.Errorf("after 40 at the same time: %v", got)
 	}
-	if err := os.WriteFile(c.at(c.path(verifiedDir, d)), []byte("garbage"), 0o600); err != nil {
+	if err := os.WriteFile(c.at(c.name(verifiedDir, d)), []byte("garbage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Verification(d); got != VerifiedNot {
@@ -165,7 +165,7 @@ func TestWholeAfterKill(t *testing.T) {
 		c := openCache(t, dir, nil)
 		checkRead(t, cached(t, c, src), src, 0, src.Size())
 		synctest.Wait()
-		os.Remove(c.at(c.path(verifiedDir, src.Digest())))
+		os.Remove(c.at(c.name(verifiedDir, src.Digest())))
 		c = openCache(t, dir, nil)
 		checkRead(t, cached(t, c, src), src, 100, 1)
 		synctest.Wait()
@@ -289,7 +289,7 @@ func TestWholeEvicted(t *testing.T) {
 	})
 	for range 50 {
 		checkRead(t, b, src, 0, src.Size())
-		os.Remove(c.at(c.path(verifiedDir, src.Digest())))
+		os.Remove(c.at(c.name(verifiedDir, src.Digest())))
 		b.s.whole.settled.Store(false)
 	}
 	cancel()

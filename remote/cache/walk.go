@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"errors"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -119,4 +121,18 @@ func (c *directory) Usage() (int64, error) {
 func (c *directory) Others() ([]Other, error) {
 	inv, err := walk(c.files)
 	return inv.others, err
+}
+
+// walk sums up what lies in the directory.
+func (c *directory) walk() (inventory, error) { return walk(c.files) }
+
+// below sums up what lies in a part of the directory. If it is not there, there
+// is nothing.
+func (c *directory) below(part string) (inventory, error) {
+	w := newWalker(c.files)
+	err := w.below(part)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return w.inv, err
 }

@@ -47,10 +47,10 @@ func (c *directory) WarnDisk(err error) {
 	case errors.Is(err, fs.ErrClosed): // the Cache is
 	case errors.As(err, &full):
 		if c.warnedRoom.CompareAndSwap(false, true) {
-			c.warnf("cache directory %s: %v; what does not fit is fetched or decoded each time it is read", c.dir, full)
+			c.warnf("cache directory %s: %v; what does not fit is fetched or decoded each time it is read", c.path, full)
 		}
 	case c.warned.CompareAndSwap(false, true):
-		c.warnf("cache directory %s: %v; what cannot be stored is fetched each time it is read", c.dir, err)
+		c.warnf("cache directory %s: %v; what cannot be stored is fetched each time it is read", c.path, err)
 	}
 }
 
@@ -59,11 +59,11 @@ func (c *directory) refused(e *beneath.RefusedError) {
 	if !c.warnedOf.CompareAndSwap(false, true) {
 		return
 	}
-	c.warnf("cache directory %s: %s; it counts as missing%s", c.dir, c.complaint(e), c.remedy(e))
+	c.warnf("cache directory %s: %s; it counts as missing%s", c.path, c.complaint(e), c.remedy(e))
 }
 
 func (c *directory) complaint(e *beneath.RefusedError) string {
-	what := strings.TrimPrefix(strings.TrimPrefix(e.Path, c.dir), "/")
+	what := strings.TrimPrefix(strings.TrimPrefix(e.Path, c.path), "/")
 	if what == "" {
 		what = "it"
 	}
@@ -79,11 +79,11 @@ func (c *directory) remedy(e *beneath.RefusedError) string {
 	switch foreign := errors.Is(e.Err, beneath.ErrForeign); {
 	case c.readOnly != nil || !e.Owned:
 	case !mine && (foreign || errors.Is(e.Err, fs.ErrPermission)):
-		return fmt.Sprintf(": sudo chown -R %s %s mends that", shortName(uint32(os.Geteuid())), c.dir)
+		return fmt.Sprintf(": sudo chown -R %s %s mends that", shortName(uint32(os.Geteuid())), c.path)
 	case foreign:
-		return fmt.Sprintf(": chmod -R go-w %s mends that", c.dir)
+		return fmt.Sprintf(": chmod -R go-w %s mends that", c.path)
 	case errors.Is(e.Err, fs.ErrPermission):
-		return fmt.Sprintf(": chmod -R u+rwX %s mends that", c.dir)
+		return fmt.Sprintf(": chmod -R u+rwX %s mends that", c.path)
 	}
 	return ""
 }
@@ -105,12 +105,12 @@ func (c *directory) warnOthers(others []Other, lacking int64) {
 		}
 		names = append(names, o.Path)
 	}
-	c.warnf("cache directory %s has no room left: %d bytes of it are not of imgfs, which leaves them alone: %s", c.dir, sum, strings.Join(names, ", "))
+	c.warnf("cache directory %s has no room left: %d bytes of it are not of imgfs, which leaves them alone: %s", c.path, sum, strings.Join(names, ", "))
 }
 
 // warnLocks warns of a file system without locks.
 func (c *directory) warnLocks() {
 	if c.warnedLocks.CompareAndSwap(false, true) {
-		c.warnf("cache directory %s: its file system has no file locks: what is read from it is checked each time, and layers are removed whole to make room; a directory on a local disk does better", c.dir)
+		c.warnf("cache directory %s: its file system has no file locks: what is read from it is checked each time, and layers are removed whole to make room; a directory on a local disk does better", c.path)
 	}
 }

@@ -71,14 +71,12 @@ func (s *blobState) noteComplete(file *blobFile) {
 	if s.closed {
 		return
 	}
-	s.c.flying.Add(1)
-	go func() {
-		defer s.c.flying.Done()
+	s.c.dir.Go(func() {
 		if !s.checkWhole(s.ctx, file) {
 			// Something was missing or wrong after all: when it has come.
 			s.whole.settled.Store(false)
 		}
-	}()
+	})
 }
 
 // reachedEnd looks for a chunk that is missing, from where it found one last.
@@ -176,22 +174,22 @@ func (c *blobCache) condemnIndex(s *blobState) {
 	}
 	c.setMark(s.digest, mark{VerifiedWrong, time.Now(), s.table()}, func(mark) bool { return true })
 	c.RemoveBlob(s.digest)
-	c.warnf("blob %s: every chunk of it is as its index says, but the whole is not: the index is wrong, and what was read of the blob cannot be trusted", s.digest)
+	c.dir.warnf("blob %s: every chunk of it is as its index says, but the whole is not: the index is wrong, and what was read of the blob cannot be trusted", s.digest)
 }
 
 // RemoveBlob removes what the directory has of a blob, whose digest must be
 // valid. Who reads it goes on, and fetches it again.
 func (c *blobCache) RemoveBlob(d digest.Digest) {
-	name := c.path(blobsDir, d)
-	f, err := c.files.OpenFile(name, os.O_RDWR)
-	if err != nil || c.readOnly != nil {
+	name := c.dir.name(blobsDir, d)
+	f, err := c.dir.Files().OpenFile(name, os.O_RDWR)
+	if err != nil || c.dir.ReadOnly() != nil {
 		return
 	}
 	defer f.Close()
-	if err := lockSoon(f); (err == nil || noLocks(err)) && c.files.Is(f, name) {
+	if err := lockSoon(f); (err == nil || noLocks(err)) && c.dir.Files().Is(f, name) {
 		retire(f)
-		if err := c.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			c.diskFailed(err)
+		if err := c.dir.Files().Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			c.dir.diskFailed(err)
 		}
 	}
 }
