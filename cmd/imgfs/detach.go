@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,7 +196,7 @@ func (p *parent) release(line string) error {
 		return fmt.Errorf("the command that began the mount is gone: %w", err)
 	}
 	for fd := range 3 {
-		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+		if err := redirect(fd, null); err != nil {
 			return err
 		}
 	}
@@ -209,11 +208,10 @@ func (p *parent) release(line string) error {
 // would give files more rights than they are to have, or none.
 func keepToOurselves() {
 	unix.Umask(0o077)
-	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+	if closeOnExecFrom(3) == nil {
 		return
 	}
-	// Before Linux 5.11.
-	open, err := os.ReadDir("/proc/self/fd")
+	open, err := os.ReadDir(ownDescriptors)
 	if err != nil {
 		return
 	}

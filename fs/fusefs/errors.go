@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"errors"
-	"path/filepath"
 
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -27,6 +26,7 @@ var (
 	ErrNoAnswer   = errors.New("it does not answer")
 	ErrNoControl  = errors.New("the server of the mount has no such attribute")
 	ErrForeign    = errors.New("another user's mount")
+	ErrSystem     = errors.New("only on Linux images can be mounted")
 
 	// ErrPassthrough is for mounts where it is On.
 	ErrPassthrough = errors.New("no passthrough")
@@ -93,26 +93,4 @@ func hint(op, dir string, err error) string {
 		return "end what uses it, or unmount it lazily"
 	}
 	return ""
-}
-
-// HintNoAnswer returns the hint for a path at which there was ErrNoAnswer: to
-// unmount the image that it is in, as far as its spelling tells.
-func HintNoAnswer(path string) string {
-	hint := "a file system on the way may hang"
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return hint
-	}
-	mounts, err := Mounts()
-	if err != nil {
-		return hint
-	}
-	deepest := ""
-	for _, m := range mounts {
-		if len(m.Dir) >= len(deepest) && isBelow(m.Dir)(abs) {
-			deepest = m.Dir
-			hint = "the process that serves it may be stopped or gone; imgfs umount -l " + printable.Word(m.Dir)
-		}
-	}
-	return hint
 }

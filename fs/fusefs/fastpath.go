@@ -1,3 +1,5 @@
+//go:build linux
+
 package fusefs
 
 import (
@@ -5,26 +7,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
-
-// A Choice says whether to use something that makes a mount faster.
-type Choice int
-
-const (
-	// Auto uses it where it works and is worth it.
-	Auto Choice = iota
-	// On uses it. Where it does not work, mounting fails.
-	On
-	// Off does not use it.
-	Off
-)
-
-// A FastPath is a way to serve that not every kernel and user has, and
-// whether a mount uses it.
-type FastPath struct {
-	Name   string `json:"name"`
-	Active bool   `json:"active"`
-	Why    string `json:"why,omitempty"` // not, if it is not active
-}
 
 // A fastConn is a conn that has ways of its own to be fast.
 type fastConn interface {

@@ -1,10 +1,15 @@
+//go:build linux
+
 package fusefs
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 // fsSubtype is what mounts are told by, and fsType how the kernel shows it.
@@ -12,15 +17,6 @@ const (
 	fsSubtype = "imgfs"
 	fsType    = "fuse." + fsSubtype
 )
-
-// A MountPoint is a mounted image.
-type MountPoint struct {
-	Dir   string // absolute
-	Name  string // Options.Name of the mount: the image
-	Owner string // who mounted it: "root", or "user" and a number
-
-	foreign bool // this process may not do with it what its owner may
-}
 
 // Mounts returns the imgfs mounts that this process can see, in the order of
 // their mounting.
@@ -155,4 +151,26 @@ func (p *place) mountAt() (*mountEntry, error) {
 		return &m, nil
 	}
 	return nil, nil
+}
+
+// HintNoAnswer returns the hint for a path at which there was ErrNoAnswer: to
+// unmount the image that it is in, as far as its spelling tells.
+func HintNoAnswer(path string) string {
+	hint := "a file system on the way may hang"
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return hint
+	}
+	mounts, err := Mounts()
+	if err != nil {
+		return hint
+	}
+	deepest := ""
+	for _, m := range mounts {
+		if len(m.Dir) >= len(deepest) && isBelow(m.Dir)(abs) {
+			deepest = m.Dir
+			hint = "the process that serves it may be stopped or gone; imgfs umount -l " + printable.Word(m.Dir)
+		}
+	}
+	return hint
 }

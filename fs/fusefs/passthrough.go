@@ -1,3 +1,5 @@
+//go:build linux
+
 package fusefs
 
 import (
@@ -28,26 +30,6 @@ const (
 	// others need no lock when they are released.
 	countedOpen = 1
 )
-
-// A BackingFile is an open file on disk with exactly the content of a regular
-// file of the tree.
-type BackingFile interface {
-	// Fd returns the file's descriptor, which is valid until Close.
-	Fd() uintptr
-	// Close gives the file back. It is called once.
-	Close() error
-}
-
-// Backings are where the files come from that the kernel can read by itself.
-// Implementations are safe for concurrent use.
-type Backings interface {
-	// Backing returns the file that has the content of a regular file, if
-	// there is one now. exec says that the file is opened to be executed.
-	Backing(n fs.Node, exec bool) (BackingFile, bool)
-	// BackingProbe returns an empty file where such files lie, to find out
-	// what the kernel does with them, or the reason why there are none.
-	BackingProbe() (BackingFile, error)
-}
 
 // noBackings are the Backings of a mount that was given none.
 type noBackings struct{}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package fusefs
 
 import (
@@ -10,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -27,85 +28,6 @@ const (
 	// Sequential reads are 1.5 times as fast as with its default of 128.
 	readAheadKB = maxRead / 1024
 )
-
-// Options say how to mount. The zero value is a private mount without setuid
-// bits and device nodes.
-type Options struct {
-	// Name is what /proc/mounts shows as the device: the image. Default
-	// "imgfs".
-	Name string
-	// AllowOther lets other users than the one who mounts use the files. For
-	// ordinary users /etc/fuse.conf must allow that.
-	AllowOther bool
-	// Suid lets setuid bits and file capabilities take effect, Dev device
-	// nodes. Both are for root only.
-	Suid, Dev bool
-	// Provenance lists the extended attributes that say where the content of a
-	// regular file comes from: "user.imgfs.layer", the layer's digest,
-	// "user.imgfs.digest", the SHA-256 of the content if the layer's index has
-	// it, and "user.imgfs.offset", where in the uncompressed layer it begins.
-	// Without it they are there for who asks by name, but copies of the tree
-	// do not carry them along.
-	Provenance bool
-	// Control, if not nil, gives the root's extended attributes that are about
-	// the mount and not the image. Only who mounts and root get them; for others
-	// there are none. It is asked for every name that begins with
-	// "user.imgfs.", such as "user.imgfs.stats", from several goroutines at
-	// once, and twice by who asks for the length first. Values have at most
-	// 64 KiB. They are not listed.
-	Control func(name string) (value []byte, ok bool)
-	// Passthrough has the kernel read files from the cache directory by
-	// itself, where they are there whole and checked. Opening a file then
-	// costs a request, which without it it does not. Auto is On for trees with
-	// regular files of 1 MiB on average, one of which has 16 MiB, if the kernel
-	// and this process' rights allow it and an overlayfs can still be mounted
-	// on the tree.
-	Passthrough Choice
-	// Backings are where those files come from. Default: there are none, and no
-	// passthrough.
-	Backings Backings
-	// IOUring takes requests through io_uring.
-	IOUring Choice
-	// EndAlone has the server end when its process is the only one left in its
-	// mount namespace, so that nobody can get at the mount: see
-	// [Server.Orphaned].
-	EndAlone bool
-	// Reads, if not nil, returns how many reads of files there have been. A
-	// mount that is in no directory any more is in use while that rises.
-	Reads func() int64
-	// Debug logs every request and reply.
-	Debug bool
-	// Told reports whether the user knows already why a read failed, such as
-	// that a server is down: then the failure is not logged. It is called
-	// from several goroutines at once. Default: every failure is.
-	Told func(err error) bool
-	// Logf logs a line, without a newline at its end; from several goroutines
-	// at once. Default: lines are dropped.
-	Logf func(format string, args ...any)
-
-	// useHelper makes root mount through fusermount3 as well.
-	useHelper bool
-	// keepOpens makes the kernel send OPEN and OPENDIR.
-	keepOpens bool
-	// disabled are capabilities that the kernel is taken not to have.
-	disabled uint64
-	// unusedFor is how long nobody must have used what is mounted no longer;
-	// default defaultUnused.
-	unusedFor time.Duration
-}
-
-func (o *Options) name() string {
-	if o.Name == "" {
-		return fsSubtype
-	}
-	return o.Name
-}
-
-func (o *Options) logf(format string, args ...any) {
-	if o.Logf != nil {
-		o.Logf(format, args...)
-	}
-}
 
 // A Server serves a mounted tree.
 type Server struct {

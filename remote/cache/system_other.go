@@ -28,10 +28,10 @@ func look(f *os.File) seen {
 	if unix.Fstat(int(f.Fd()), &st) != nil {
 		return seen{}
 	}
-	changed := timestamp{st.Ctim.Unix()}
+	changed := timestamp{int64(st.Ctim.Sec), int64(st.Ctim.Nsec)}
 	id := identity{dev: uint64(st.Dev), ino: st.Ino, size: uint64(st.Size), at: changed}
 	if st.Btim.Sec > 0 {
-		id.at = timestamp{st.Btim.Unix()}
+		id.at = timestamp{int64(st.Btim.Sec), int64(st.Btim.Nsec)}
 	}
 	return seen{id, changed}
 }
