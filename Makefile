@@ -49,13 +49,11 @@ fuzz:
 	@GO=$(GO) .ci/fuzz $(FUZZTIME) $(PACKAGES)
 
 # The tables of docs/performance.md, with the lab's images if CORPORA says where
-# they are, and then the packages' own benchmarks. BENCHFLAGS are for all groups;
-# -pull compares with podman pull too, which takes minutes.
+# they are, and then the packages' own benchmarks. BENCHFLAGS=-pull compares with
+# podman pull too, which takes minutes; BENCHFLAGS=net measures one group alone.
 bench: setup build
 	@.ci/setup gcc libdeflate-tools isal zlib1g-dev fuse3 skopeo docker-registry zstd squashfuse squashfs-tools erofs-utils bindfs e2fsprogs mount util-linux gzip findutils
-	$(GO) run ./testdata/bench index $(BENCHFLAGS)
-	$(GO) run ./testdata/bench net $(NETBENCHFLAGS) bin/imgfs
-	$(GO) run ./testdata/bench fuse $(FUSEBENCHFLAGS) bin/imgfs
+	$(GO) run ./testdata/bench $(BENCHFLAGS)
 	$(GO) test -run '^$$' -bench . -timeout 60m $(PACKAGES)
 
 demo: build

@@ -3,9 +3,7 @@
 package figures
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"runtime"
@@ -71,11 +69,4 @@ func WriteHead(s *strings.Builder, cells ...string) {
 // WriteRow writes a row of a Markdown table.
 func WriteRow(s *strings.Builder, cells ...string) {
 	fmt.Fprintf(s, "| %s |\n", strings.Join(cells, " | "))
-}
-
-// WriteJSON writes a report as one object that people can read, too.
-func WriteJSON(w io.Writer, report any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(report)
 }

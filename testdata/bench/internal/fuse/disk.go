@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
 // diskInodes is how many files the file system may have.
@@ -15,25 +17,25 @@ const diskInodes = 600_000
 // systems have the same disk below them. It is an ext4: the machine's own, or
 // one in a file, which is slower than it has to be and so makes peers look bad.
 func (b *bench) place() error {
-	if err := os.MkdirAll(b.work, 0o777); err != nil {
+	if err := os.MkdirAll(b.Work, 0o777); err != nil {
 		return err
 	}
-	b.disk = b.work
-	kind, err := b.fileSystem(b.work)
-	if err != nil || kind == "ext4" && !b.loop {
+	b.disk = b.Work
+	kind, err := b.fileSystem(b.Work)
+	if err != nil || kind == "ext4" && !b.Loop {
 		return err
 	}
-	if why := lacking("mkfs.ext4", "mount"); why != "" {
-		b.logf("no file system of its own: %s", why)
+	if why := runner.Lacking("mkfs.ext4", "mount"); why != "" {
+		b.Logf("no file system of its own: %s", why)
 		return nil
 	}
-	file, dir := filepath.Join(b.work, "disk.ext4"), filepath.Join(b.dir, "disk")
-	if err := errors.Join(once(file, b.makeDisk), os.Mkdir(dir, 0o777)); err != nil {
+	file, dir := filepath.Join(b.Work, "disk.ext4"), filepath.Join(b.Dir, "disk")
+	if err := errors.Join(runner.Once(file, b.makeDisk), os.Mkdir(dir, 0o777)); err != nil {
 		return err
 	}
 	if err := b.mountLoop(file, dir); err != nil {
-		b.logf("no file system of its own: %v", err)
-		return b.ctx.Err()
+		b.Logf("no file system of its own: %v", err)
+		return b.Ctx.Err()
 	}
 	b.disk = dir
 	return nil
@@ -47,7 +49,7 @@ func (b *bench) makeDisk(part string) error {
 	if err := os.Truncate(part, b.diskSize); err != nil {
 		return err
 	}
-	_, err := b.output("mkfs.ext4", "-q", "-F", "-m", "0", "-N", fmt.Sprint(min(diskInodes, b.diskSize>>14)),
+	_, err := b.Output("mkfs.ext4", "-q", "-F", "-m", "0", "-N", fmt.Sprint(min(diskInodes, b.diskSize>>14)),
 		"-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", part)
 	return err
 }
@@ -59,13 +61,13 @@ func (b *bench) mountLoop(file, dir string) error {
 	// reads through the cache, twice as much as a disk would: past it
 	// (losetup --direct-io) listing a tree takes several times as long, because
 	// nothing is read ahead.
-	_, err := b.output("mount", "-t", "ext4", "-o", "loop,noatime,nosuid,nodev", file, dir)
+	_, err := b.Output("mount", "-t", "ext4", "-o", "loop,noatime,nosuid,nodev", file, dir)
 	return err
 }
 
 // fileSystem returns the type of the file system of a directory.
 func (b *bench) fileSystem(dir string) (string, error) {
-	out, err := b.output("df", "--output=fstype", dir)
+	out, err := b.Output("df", "--output=fstype", dir)
 	if err != nil {
 		return "", err
 	}

@@ -1,16 +1,17 @@
 package fuse
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -19,14 +20,15 @@ const maxSmall = 16 << 10
 
 // An image is what all systems show.
 type image struct {
-	name   string // its directory, and its repository in the registry
-	what   string // for the report
-	dir    string
-	layout string
-	tree   string // unpacked
-	shown  string // what find shows of it
-	all    files
-	small  files
+	*labimage.Image
+	name      string // its directory, and its repository in the registry
+	what      string // for the report
+	reference string // in the registry
+	dir       string
+	tree      string // unpacked
+	shown     string // what find shows of it
+	all       files
+	small     files
 	// everywhere is whether all systems were prepared for it.
 	everywhere bool
 }
@@ -43,49 +45,52 @@ func (l *files) add(name string, size int64) {
 	l.bytes += size
 }
 
-// goSources is the image that every machine with Go can make.
-func goSources(layout string) error { return labimage.GoTree(layout) }
-
 // node returns the image with many files.
 func (b *bench) node() (*image, error) {
-	if b.corpora != "" {
-		return b.image("node", "node of the lab", filepath.Join(b.corpora, "built", "node"), nil)
+	if img := b.images["node"]; img != nil {
+		return img, nil
 	}
-	return b.image("node", "made by testdata/labimage", "", b.source)
+	img, what, err := b.Node(b.disk)
+	if err != nil {
+		return nil, err
+	}
+	return b.image("node", what, img)
 }
 
 // oneFile returns an image with nothing but a file of a size: what is in the
 // image with many files, one after the other, and again from its beginning.
 func (b *bench) oneFile(name string, size int64) (*image, error) {
+	if img := b.images[name]; img != nil {
+		return img, nil
+	}
 	node, err := b.node()
 	if err != nil {
 		return nil, err
 	}
-	return b.image(name, fmt.Sprintf("one file of %s, of the files of %s", figures.Number(float64(size)/1e6, "MB"), node.what), "", func(layout string) error {
-		_, err := labimage.Write(layout, func(a *labimage.Archive) error {
+	layout := filepath.Join(b.disk, name, "layout")
+	err = runner.Once(layout, func(part string) error {
+		_, err := labimage.Write(part, func(a *labimage.Archive) error {
 			return a.Copy(name, size, &endless{dir: node.tree, names: node.all.names})
 		})
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	img, err := labimage.Open(layout)
+	if err != nil {
+		return nil, err
+	}
+	return b.image(name, fmt.Sprintf("one file of %s, of the files of %s", megabytes(size), node.what), img)
 }
 
-// image has an image unpacked and in the registry. If layout is empty, source
-// makes one.
-func (b *bench) image(name, what, layout string, source func(layout string) error) (*image, error) {
-	if img := b.images[name]; img != nil {
-		return img, nil
-	}
-	b.logf("preparing %s: %s", name, what)
-	img := &image{name: name, what: what, dir: filepath.Join(b.disk, name), layout: layout}
-	if layout == "" {
-		img.layout = filepath.Join(img.dir, "layout")
-		if err := once(img.layout, source); err != nil {
-			return nil, err
-		}
-	}
+// image has an image unpacked and in the registry.
+func (b *bench) image(name, what string, layout *labimage.Image) (*image, error) {
+	b.Logf("preparing %s: %s", name, what)
+	img := &image{Image: layout, name: name, what: what, dir: filepath.Join(b.disk, name)}
 	img.tree = filepath.Join(img.dir, "tree")
-	err := once(img.tree, func(part string) error {
-		_, err := b.output("umoci", "raw", "unpack", "--image", img.layout+":"+labimage.Tag, part)
+	err := runner.Once(img.tree, func(part string) error {
+		_, err := b.Output("umoci", "raw", "unpack", "--image", img.Layout+":"+labimage.Tag, part)
 		return err
 	})
 	if err != nil {
@@ -94,41 +99,16 @@ func (b *bench) image(name, what, layout string, source func(layout string) erro
 	if err := b.list(img); err != nil {
 		return nil, err
 	}
-	_, err = b.output("skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false",
-		"oci:"+img.layout+":"+labimage.Tag, "docker://"+b.reference(img))
+	img.reference, err = b.Push(layout, name+":latest")
 	b.images[name] = img
 	return img, err
 }
 
+func megabytes(n int64) string { return figures.Number(float64(n)/1e6, "MB") }
+
 // ratio says how well an image is compressed.
 func (img *image) ratio() string {
-	blob, err := biggest(filepath.Join(img.layout, "blobs", "sha256"))
-	if err != nil {
-		return "unknown"
-	}
-	info, err := os.Stat(blob)
-	if err != nil {
-		return "unknown"
-	}
-	return fmt.Sprintf("%.2f : 1", float64(img.all.bytes)/float64(info.Size()))
-}
-
-// reference names an image in the registry.
-func (b *bench) reference(img *image) string { return b.registry + "/" + img.name + ":latest" }
-
-// once makes a file or directory, unless a run before has done so.
-func once(path string, make func(part string) error) error {
-	if _, err := os.Lstat(path); err == nil {
-		return nil
-	}
-	part := path + ".part" // of a run that was interrupted, if it exists
-	if err := errors.Join(os.RemoveAll(part), os.MkdirAll(filepath.Dir(path), 0o777)); err != nil {
-		return err
-	}
-	if err := make(part); err != nil {
-		return err
-	}
-	return os.Rename(part, path)
+	return fmt.Sprintf("%.2f : 1", float64(img.all.bytes)/float64(img.Size()))
 }
 
 // list lists the files of an unpacked image that have content, in the order of
@@ -155,11 +135,11 @@ func (b *bench) list(img *image) error {
 	if err != nil {
 		return err
 	}
-	r, err := b.read(img.tree, img.all.names, "check", 2)
-	if err == nil && r.bytes != img.all.bytes {
-		err = fmt.Errorf("%s has %d bytes, want %d", img.tree, r.bytes, img.all.bytes)
+	r, err := b.Read(img.tree, img.all.names, "check", "2")
+	if err == nil && r.Bytes != img.all.bytes {
+		err = fmt.Errorf("%s has %d bytes, want %d", img.tree, r.Bytes, img.all.bytes)
 	}
-	img.all.sum = r.sum
+	img.all.sum = r.Sum
 	if err == nil {
 		img.shown, err = b.shown(img.tree)
 	}
@@ -169,7 +149,7 @@ func (b *bench) list(img *image) error {
 // shown returns kind, name and length or target of everything in a tree, as
 // find has them. A directory's length is its file system's own affair.
 func (b *bench) shown(root string) (string, error) {
-	out, err := b.output("find", root, "-type", "f", "-printf", `f %s %P\0`, "-o", "-printf", `%y %l %P\0`)
+	out, err := b.Output("find", root, "-type", "f", "-printf", `f %s %P\0`, "-o", "-printf", `%y %l %P\0`)
 	lines := strings.Split(out, "\x00")
 	slices.Sort(lines)
 	return strings.Join(lines, "\x00"), err
@@ -177,10 +157,10 @@ func (b *bench) shown(root string) (string, error) {
 
 // readAll reads files of a mounted image, which must have the length they had
 // when they were unpacked.
-func (b *bench) readAll(m *mounted, l *files, threads int, wrap ...string) (reading, error) {
-	r, err := b.read(m.root, l.names, "open", threads, wrap...)
-	if err == nil && r.bytes != l.bytes {
-		err = fmt.Errorf("%s: %d bytes read, want %d", m.root, r.bytes, l.bytes)
+func (b *bench) readAll(m *mounted, l *files, threads int, wrap ...string) (runner.Reading, error) {
+	r, err := b.Read(m.root, l.names, "open", strconv.Itoa(threads), wrap...)
+	if err == nil && r.Bytes != l.bytes {
+		err = fmt.Errorf("%s: %d bytes read, want %d", m.root, r.Bytes, l.bytes)
 	}
 	return r, err
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
 // Names of rows that wishes are about.
@@ -46,15 +47,15 @@ func (b *bench) walk() error {
 	if err != nil {
 		return err
 	}
-	memory := map[*system][]memoryUse{}
+	memory := map[*system][]runner.Memory{}
 	var inodes uint64
 	err = b.each(img, func(s *system) error {
 		return b.coldly(s, img, func(m *mounted) error {
-			find := func() (time.Duration, error) { return b.timed("find", m.root, "-printf", `%s\n`) }
+			find := func() (time.Duration, error) { return b.Timed("find", m.root, "-printf", `%s\n`) }
 			if err := b.firstAndAgain(s, walkCold, walkWarm, find); err != nil || !s.mine {
 				return err
 			}
-			use, err := memoryOf(m.daemon.pid)
+			use, err := runner.MemoryOf(m.daemon.PID)
 			memory[s] = append(memory[s], use)
 			if err == nil {
 				inodes, err = inodesOf(m.root)
@@ -65,7 +66,7 @@ func (b *bench) walk() error {
 	if err != nil {
 		return err
 	}
-	b.note("%s; %d inodes", img.what, inodes)
+	b.Note("%s; %d inodes", img.what, inodes)
 	b.judge("walk")
 	for _, s := range b.systems {
 		if len(memory[s]) > 0 {
@@ -85,7 +86,7 @@ func (b *bench) firstAndAgain(s *system, first, again string, do func() (time.Du
 	if err != nil {
 		return err
 	}
-	b.took(first, s.name, took)
+	b.Now.Took(first, s.name, took)
 	var each []time.Duration
 	for end := time.Now().Add(tooSlow); len(each) == 0 || len(each) < b.again && time.Now().Before(end); {
 		if took, err = do(); err != nil {
@@ -93,22 +94,25 @@ func (b *bench) firstAndAgain(s *system, first, again string, do func() (time.Du
 		}
 		each = append(each, took)
 	}
-	b.took(again, s.name, median(each))
+	b.Now.Took(again, s.name, figures.Median(each))
 	return nil
 }
+
+// memoryBase is how many MB a server may take without any inode.
+const memoryBase = 30
 
 func memoryName(system string) string { return system + ": memory after the walk" }
 
 // remember is the figure about a server's memory.
-func (b *bench) remember(s *system, use []memoryUse, inodes uint64) {
+func (b *bench) remember(s *system, use []runner.Memory, inodes uint64) {
 	var all, own []int64
 	for _, u := range use {
-		all, own = append(all, u.resident), append(own, u.anonymous)
+		all, own = append(all, u.Resident), append(own, u.Anonymous)
 	}
-	value, most := float64(median(all))/1e6, (30e6+120*float64(inodes))/1e6
-	b.report.Figures = append(b.report.Figures, figure{Section: b.section, Name: memoryName(s.name), Unit: "MB",
-		Value: &value, Most: &most, Note: fmt.Sprintf("VmRSS, of which %s are RssAnon, the rest is the program's file; wanted: 30 MB and 120 bytes for each of %d inodes",
-			figures.Number(float64(median(own))/1e6, "MB"), inodes)})
+	most := memoryBase + 120*float64(inodes)/1e6
+	b.Add(figures.Figure{Name: memoryName(s.name), Unit: "MB", Ours: float64(figures.Median(all)) / 1e6, AtMost: &most,
+		Note: fmt.Sprintf("VmRSS, of which %s are RssAnon, the rest is the program's file; wanted: %d MB and 120 bytes for each of %d inodes",
+			megabytes(figures.Median(own)), memoryBase, inodes)})
 }
 
 // small measures reading all files of at most maxSmall.
@@ -122,7 +126,7 @@ func (b *bench) small() error {
 			err := b.coldly(s, img, func(m *mounted) error {
 				return b.firstAndAgain(s, smallRow(threads, "cold"), smallRow(threads, "warm"), func() (time.Duration, error) {
 					r, err := b.readAll(m, &img.small, threads)
-					return r.took, err
+					return r.Took, err
 				})
 			})
 			if err != nil {
@@ -134,7 +138,7 @@ func (b *bench) small() error {
 	if err != nil {
 		return err
 	}
-	b.note("%s; %d files of at most %d KiB, %s in all", img.what, len(img.small.names), maxSmall>>10, figures.Number(float64(img.small.bytes)/1e6, "MB"))
+	b.Note("%s; %d files of at most %d KiB, %s in all", img.what, len(img.small.names), maxSmall>>10, megabytes(img.small.bytes))
 	b.judge("small")
 	return nil
 }
@@ -145,41 +149,38 @@ func (b *bench) packed() error {
 	if err != nil {
 		return err
 	}
-	blob, err := biggest(filepath.Join(img.layout, "blobs", "sha256"))
-	if err != nil {
-		return err
-	}
 	if err := b.everywhere(img); err != nil {
 		return err
 	}
-	for run := range b.runs {
-		b.logf("run %d of %d", run+1, b.runs)
-		for i, list := range []string{"0", "0,1"} {
-			cores := i + 1
-			if cores > runtime.NumCPU() {
-				continue
-			}
+	var tasks []runner.Task
+	for i, list := range []string{"0", "0,1"} {
+		cores := i + 1
+		if cores > runtime.NumCPU() {
+			continue
+		}
+		tasks = append(tasks, runner.Task{Name: nameGzip, Run: func() error {
 			if err := b.dropCaches(); err != nil {
 				return err
 			}
-			took, err := b.timed("taskset", "-c", list, "gzip", "-dc", blob)
-			if err != nil {
-				return err
+			took, err := b.Timed("taskset", "-c", list, "gzip", "-dc", img.Blob(img.Manifest.Layers[0].Digest))
+			b.Now.Took(packedRow(cores), nameGzip, took)
+			return err
+		}})
+		for _, s := range b.here() {
+			if !s.mine {
+				continue
 			}
-			b.took(packedRow(cores), nameGzip, took)
-			for _, s := range b.systems {
-				if !s.mine || b.report.Lacks[s.name] != "" {
-					continue
-				}
+			tasks = append(tasks, runner.Task{Name: s.name, Run: func() error {
 				r, err := b.unpack(s, img, "taskset", "-c", list)
-				if err != nil {
-					return err
-				}
-				b.took(packedRow(cores), s.name, r.took)
-			}
+				b.Now.Took(packedRow(cores), s.name, r.Took)
+				return err
+			}})
 		}
 	}
-	b.note("%s, compressed %s; a new cache directory after `imgfs index --fetch`; reader and server may only use so many cores",
+	if _, err := b.InTurns(b.Runs, tasks); err != nil {
+		return err
+	}
+	b.Note("%s, compressed %s; a new cache directory after `imgfs index --fetch`; reader and server may only use so many cores",
 		img.what, img.ratio())
 	b.judge("packed")
 	return nil
@@ -187,44 +188,22 @@ func (b *bench) packed() error {
 
 // unpack reads an image by way of imgfs with a new cache directory, which has
 // the blob and the index; wrap is the command that starts reader and server.
-func (b *bench) unpack(s *system, img *image, wrap ...string) (reading, error) {
+func (b *bench) unpack(s *system, img *image, wrap ...string) (runner.Reading, error) {
 	cache := b.cacheOf(s, img) + "-new"
 	if err := b.fetch(img, cache); err != nil {
-		return reading{}, err
+		return runner.Reading{}, err
 	}
 	fresh := *s
-	fresh.mount = func(img *image, dir string) (*daemon, error) {
+	fresh.mount = func(img *image, dir string) (*runner.Daemon, error) {
 		return b.serveImage(img, cache, dir, s.variant, wrap...)
 	}
-	var r reading
+	var r runner.Reading
 	err := b.coldly(&fresh, img, func(m *mounted) error {
 		var err error
 		r, err = b.readAll(m, &img.all, 1, wrap...)
 		return err
 	})
 	return r, errors.Join(err, os.RemoveAll(cache))
-}
-
-// biggest returns the biggest file of a directory.
-func biggest(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	name, size := "", int64(-1)
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			return "", err
-		}
-		if info.Size() > size {
-			name, size = filepath.Join(dir, e.Name()), info.Size()
-		}
-	}
-	if name == "" {
-		return "", fmt.Errorf("%s is empty", dir)
-	}
-	return name, nil
 }
 
 // programs are what may be started, the best one first.
@@ -244,7 +223,7 @@ func (b *bench) start() error {
 		}
 	}
 	if program == nil {
-		b.note("%s has no program to start", img.what)
+		b.Note("%s has no program to start", img.what)
 		b.judge("start")
 		return nil
 	}
@@ -257,7 +236,7 @@ func (b *bench) start() error {
 			return err
 		}
 	}
-	b.note("`chroot DIR %s`; after that: the median of %d", strings.Join(program, " "), b.starts)
+	b.Note("`chroot DIR %s`; after that: the median of %d", strings.Join(program, " "), b.starts)
 	b.judge("start")
 	return nil
 }
@@ -266,42 +245,16 @@ func (b *bench) start() error {
 func (b *bench) starting(s *system, args []string) error {
 	var each []time.Duration
 	for range 2 + b.starts {
-		took, err := b.timed("chroot", args...)
+		took, err := b.Timed("chroot", args...)
 		if err != nil {
 			return err
 		}
 		each = append(each, took)
 	}
-	b.took(startFirst, s.name, each[0])
-	b.took(startAgain, s.name, each[1])
-	b.took(startLater, s.name, median(each[2:]))
+	b.Now.Took(startFirst, s.name, each[0])
+	b.Now.Took(startAgain, s.name, each[1])
+	b.Now.Took(startLater, s.name, figures.Median(each[2:]))
 	return nil
-}
-
-// A memoryUse is what memory a process has, in bytes.
-type memoryUse struct {
-	resident  int64 // VmRSS
-	anonymous int64 // RssAnon, of it
-}
-
-func memoryOf(pid int) (memoryUse, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return memoryUse{}, err
-	}
-	return parseMemory(string(text))
-}
-
-func parseMemory(status string) (memoryUse, error) {
-	var use memoryUse
-	for key, to := range map[string]*int64{"VmRSS:": &use.resident, "RssAnon:": &use.anonymous} {
-		_, rest, ok := strings.Cut("\n"+status, "\n"+key)
-		if _, err := fmt.Sscan(rest, to); !ok || err != nil {
-			return use, fmt.Errorf("no %s in the status of a process", key)
-		}
-		*to <<= 10
-	}
-	return use, nil
 }
 
 // inodesOf returns how many inodes a mount says that it has.

@@ -6,8 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
+
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
 // A system is one way of showing the tree of an image.
@@ -19,10 +20,10 @@ type system struct {
 	// before, if not nil, is called before mounting, and what it returns after
 	// unmounting.
 	before func() (undo func() error, err error)
-	mount  func(img *image, dir string) (*daemon, error)
+	mount  func(img *image, dir string) (*runner.Daemon, error)
 
 	mine    bool // imgfs
-	variant variant
+	variant Variant
 	// past is whether reads went past the process that serves, as far as is
 	// known.
 	past bool
@@ -32,7 +33,7 @@ type system struct {
 type mounted struct {
 	root   string
 	dir    string // to unmount; "" for the tree itself
-	daemon *daemon
+	daemon *runner.Daemon
 	undo   func() error // after unmounting, if not nil
 }
 
@@ -54,14 +55,14 @@ func (b *bench) allSystems() ([]*system, error) {
 		return nil, err
 	}
 	place := "in a file, behind a loop device"
-	if b.disk == b.work {
+	if b.disk == b.Work {
 		place = "the machine's own, " + kind
 	}
 	if kind != "ext4" {
-		b.report.Lacks[nameExt4] = "the trees are on " + kind
+		b.lacks[nameExt4] = "the trees are on " + kind
 	}
 	var all []*system
-	for _, v := range slices.Concat(variants, b.also) {
+	for _, v := range slices.Concat(variants, b.Also) {
 		all = append(all, b.imgfsAs(v))
 	}
 	all = append(all,
@@ -72,31 +73,31 @@ func (b *bench) allSystems() ([]*system, error) {
 		&system{name: nameExt4, title: "the unpacked tree itself, and what all others have their files on: " + place},
 		&system{name: nameBindfs, title: "bindfs of the unpacked tree", program: "bindfs", mount: b.mountBindfs},
 	)
-	if b.chosen == nil {
+	if b.Systems == nil {
 		return all, nil
 	}
-	return slices.DeleteFunc(all, func(s *system) bool { return !slices.Contains(b.chosen, s.name) }), nil
+	return slices.DeleteFunc(all, func(s *system) bool { return !slices.Contains(b.Systems, s.name) }), nil
 }
 
 func (b *bench) makeSquash(img *image) error {
-	if why := lacking("mksquashfs"); why != "" {
+	if why := runner.Lacking("mksquashfs"); why != "" {
 		return errors.New(why)
 	}
-	return once(filepath.Join(img.dir, "squashfs"), func(part string) error {
-		_, err := b.output("mksquashfs", img.tree, part, "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX")
+	return runner.Once(filepath.Join(img.dir, "squashfs"), func(part string) error {
+		_, err := b.Output("mksquashfs", img.tree, part, "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX")
 		return err
 	})
 }
 
 // mountSquash has the defaults else: many threads, and the kernel keeps names,
 // attributes and pages for ever.
-func (b *bench) mountSquash(img *image, dir string) (*daemon, error) {
-	return b.serve(dir, nil, "squashfuse_ll", "-f", "-o", "timeout=0", filepath.Join(img.dir, "squashfs"), dir)
+func (b *bench) mountSquash(img *image, dir string) (*runner.Daemon, error) {
+	return b.Serve(dir, nil, "squashfuse_ll", "-f", "-o", "timeout=0", filepath.Join(img.dir, "squashfs"), dir)
 }
 
 // mountOverlay has an empty layer over the tree: with one layer alone overlayfs
 // does not mount.
-func (b *bench) mountOverlay(img *image, dir string) (*daemon, error) {
+func (b *bench) mountOverlay(img *image, dir string) (*runner.Daemon, error) {
 	empty := filepath.Join(b.disk, "empty")
 	if err := os.MkdirAll(empty, 0o777); err != nil {
 		return nil, err
@@ -105,19 +106,19 @@ func (b *bench) mountOverlay(img *image, dir string) (*daemon, error) {
 }
 
 func (b *bench) makeErofs(img *image) error {
-	return once(filepath.Join(img.dir, "erofs"), func(part string) error {
-		_, err := b.output("mkfs.erofs", "--quiet", part, img.tree)
+	return runner.Once(filepath.Join(img.dir, "erofs"), func(part string) error {
+		_, err := b.Output("mkfs.erofs", "--quiet", part, img.tree)
 		return err
 	})
 }
 
 // mountErofs goes past mount(8), which would put a loop device between.
-func mountErofs(img *image, dir string) (*daemon, error) {
+func mountErofs(img *image, dir string) (*runner.Daemon, error) {
 	return nil, mountError("erofs of a file", syscall.Mount(filepath.Join(img.dir, "erofs"), dir, "erofs", syscall.MS_RDONLY, ""))
 }
 
-func (b *bench) mountBindfs(img *image, dir string) (*daemon, error) {
-	return b.serve(dir, nil, "bindfs", "-f", "-r", img.tree, dir)
+func (b *bench) mountBindfs(img *image, dir string) (*runner.Daemon, error) {
+	return b.Serve(dir, nil, "bindfs", "-f", "-r", img.tree, dir)
 }
 
 func mountError(what string, err error) error {
@@ -132,13 +133,11 @@ func (b *bench) mount(s *system, img *image) (*mounted, error) {
 	if s.mount == nil {
 		return &mounted{root: img.tree}, nil
 	}
-	b.mounts++
-	dir := filepath.Join(b.dir, fmt.Sprintf("mnt-%d", b.mounts))
-	if err := os.Mkdir(dir, 0o777); err != nil {
+	dir, err := b.NewDir()
+	if err != nil {
 		return nil, err
 	}
 	m := &mounted{root: dir, dir: dir}
-	var err error
 	if s.before != nil {
 		if m.undo, err = s.before(); err != nil {
 			return nil, err
@@ -180,20 +179,16 @@ func (b *bench) everywhere(img *image) error {
 		return nil
 	}
 	img.everywhere = true
-	for _, s := range b.systems {
-		if b.report.Lacks[s.name] != "" {
-			continue
-		}
-		b.logf("preparing %s for %s", img.name, s.name)
+	for _, s := range b.here() {
+		b.Logf("preparing %s for %s", img.name, s.name)
 		err := b.tried(s, img)
 		// Of imgfs only what was asked for by flags may be impossible.
 		must := s.mine && s.variant.flags == nil
-		if err != nil && (must || b.ctx.Err() != nil || errors.Is(err, errWrong)) {
+		if err != nil && (must || b.Ctx.Err() != nil || errors.Is(err, errWrong)) {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		if err != nil {
-			b.logf("%s is left out: %v", s.name, err)
-			b.report.Lacks[s.name], _, _ = strings.Cut(err.Error(), "\n")
+			b.leaveOut(s, err)
 		}
 	}
 	return nil
@@ -204,7 +199,7 @@ var errWrong = errors.New("the files are not those that were unpacked")
 
 func (b *bench) tried(s *system, img *image) error {
 	if s.program != "" {
-		if why := lacking(s.program); why != "" {
+		if why := runner.Lacking(s.program); why != "" {
 			return errors.New(why)
 		}
 	}
@@ -228,7 +223,7 @@ func (b *bench) tried(s *system, img *image) error {
 
 // compare reads all files of a mounted image, and lists it.
 func (b *bench) compare(m *mounted, img *image) error {
-	r, err := b.read(m.root, img.all.names, "check", 2)
+	r, err := b.Read(m.root, img.all.names, "check", "2")
 	if err != nil {
 		return err
 	}
@@ -236,34 +231,32 @@ func (b *bench) compare(m *mounted, img *image) error {
 	if err != nil {
 		return err
 	}
-	if r.bytes != img.all.bytes || r.sum != img.all.sum || shown != img.shown {
+	if r.Bytes != img.all.bytes || r.Sum != img.all.sum || shown != img.shown {
 		return fmt.Errorf("%s: %w", m.root, errWrong)
 	}
 	return nil
 }
 
-// each has something done with an image by way of each system, in turns that
-// do not always begin with the same one.
+// each has something done with an image by way of each system, in turns.
 func (b *bench) each(img *image, do func(s *system) error) error {
 	if err := b.everywhere(img); err != nil {
 		return err
 	}
-	for run := range b.runs {
-		b.logf("run %d of %d", run+1, b.runs)
-		for i := range b.systems {
-			s := b.systems[(i+run)%len(b.systems)]
-			if b.report.Lacks[s.name] != "" {
-				continue
+	var tasks []runner.Task
+	for _, s := range b.here() {
+		tasks = append(tasks, runner.Task{Name: s.name, Run: func() error {
+			if b.lacks[s.name] != "" {
+				return nil
 			}
 			err := do(s)
-			if errors.Is(err, errMount) && s.variant.flags != nil && b.ctx.Err() == nil {
+			if errors.Is(err, errMount) && s.variant.flags != nil && b.Ctx.Err() == nil {
 				// Somebody else may have changed what the kernel offers.
-				b.logf("%s is left out from here on: %v", s.name, err)
-				b.report.Lacks[s.name], _, _ = strings.Cut(err.Error(), "\n")
-			} else if err != nil {
-				return err
+				b.leaveOut(s, err)
+				return nil
 			}
-		}
+			return err
+		}})
 	}
-	return nil
+	_, err := b.InTurns(b.Runs, tasks)
+	return err
 }

@@ -1,7 +1,6 @@
 package fuse
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
 const (
@@ -20,8 +21,8 @@ const (
 	uringParameter = "/sys/module/fuse/parameters/enable_uring"
 )
 
-// A variant is imgfs with other flags or another environment.
-type variant struct {
+// A Variant is imgfs with other flags or another environment.
+type Variant struct {
 	label       string
 	flags       []string // of imgfs mount
 	environment []string
@@ -30,7 +31,7 @@ type variant struct {
 }
 
 // variants are what is measured of imgfs, the default first.
-var variants = []variant{
+var variants = []Variant{
 	{},
 	{label: "passthrough", flags: []string{"--passthrough=on"}, fast: passthrough},
 	{label: "no passthrough", flags: []string{"--passthrough=off"}},
@@ -39,10 +40,11 @@ var variants = []variant{
 
 const passthrough = "passthrough"
 
-// parseVariant reads what -also is followed by.
-func parseVariant(text string) (variant, error) {
+// ParseVariant reads what -also is followed by: 'LABEL: WORDS', flags of imgfs
+// mount and NAME=VALUE for its environment.
+func ParseVariant(text string) (Variant, error) {
 	label, words, ok := strings.Cut(text, ":")
-	v := variant{label: strings.TrimSpace(label)}
+	v := Variant{label: strings.TrimSpace(label)}
 	if !ok || v.label == "" {
 		return v, errors.New("a label and a colon are needed")
 	}
@@ -60,7 +62,7 @@ func parseVariant(text string) (variant, error) {
 }
 
 // imgfsAs is a variant as one of the systems.
-func (b *bench) imgfsAs(v variant) *system {
+func (b *bench) imgfsAs(v Variant) *system {
 	s := &system{name: strings.TrimSpace(nameImgfs + " " + v.label), mine: true, variant: v}
 	s.title = "`" + strings.Join(slices.Concat(v.environment, []string{"imgfs mount"}, v.flags), " ") + "`"
 	if v.uring {
@@ -68,7 +70,9 @@ func (b *bench) imgfsAs(v variant) *system {
 		s.before = b.offerUring
 	}
 	s.prepare = func(img *image) error { return b.fetch(img, b.cacheOf(s, img)) }
-	s.mount = func(img *image, dir string) (*daemon, error) { return b.serveImage(img, b.cacheOf(s, img), dir, v) }
+	s.mount = func(img *image, dir string) (*runner.Daemon, error) {
+		return b.serveImage(img, b.cacheOf(s, img), dir, v)
+	}
 	return s
 }
 
@@ -83,14 +87,14 @@ func (b *bench) fetch(img *image, cache string) error {
 	if err := os.RemoveAll(cache); err != nil {
 		return err
 	}
-	_, err := b.output(b.imgfs, "index", "--fetch", "--quiet", cacheSizeFlag, "--cache-dir", cache, b.reference(img))
+	_, err := b.Output(b.Imgfs, "index", "--fetch", "--quiet", cacheSizeFlag, "--cache-dir", cache, img.reference)
 	return err
 }
 
 // serveImage mounts an image with imgfs; wrap is the command that starts it.
-func (b *bench) serveImage(img *image, cache, dir string, v variant, wrap ...string) (*daemon, error) {
-	args := append(wrap, b.imgfs, "mount", "--foreground", "--quiet", cacheSizeFlag, "--cache-dir", cache)
-	return b.serve(dir, v.environment, append(append(args, v.flags...), b.reference(img), dir)...)
+func (b *bench) serveImage(img *image, cache, dir string, v Variant, wrap ...string) (*runner.Daemon, error) {
+	args := append(wrap, b.Imgfs, "mount", "--foreground", "--quiet", cacheSizeFlag, "--cache-dir", cache)
+	return b.Serve(dir, v.environment, append(append(args, v.flags...), img.reference, dir)...)
 }
 
 // offerUring has the kernel offer FUSE over io_uring, until the function that
@@ -119,88 +123,22 @@ func (b *bench) offerUring() (undo func() error, err error) {
 		}
 		return os.WriteFile(uringParameter, old, 0)
 	})
-	b.stops = append(b.stops, undo)
+	b.AtEnd(undo)
 	return undo, nil
-}
-
-// A mountStats is what imgfs stats --json tells of a mount, as far as it is of
-// interest here.
-type mountStats struct {
-	Total *struct {
-		Asked int64
-	}
-	Contents struct {
-		ReadBytes int64
-	}
-	FastPaths []struct {
-		Name   string
-		Active bool
-		Why    string
-	}
-}
-
-func (b *bench) stats(m *mounted) (mountStats, error) {
-	var s mountStats
-	out, err := b.output(b.imgfs, "stats", "--json", m.root)
-	if err != nil {
-		return s, err
-	}
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		return s, fmt.Errorf("imgfs stats: %w", err)
-	}
-	if s.Total == nil {
-		return s, errors.New("imgfs stats: no total")
-	}
-	return s, nil
-}
-
-// asked returns how many bytes readers have asked the process for.
-func (s *mountStats) asked() int64 {
-	if s.Total == nil {
-		return 0
-	}
-	return s.Total.Asked
-}
-
-// kept returns how many bytes the process has answered from files that are on
-// disk whole.
-func (s *mountStats) kept() int64 { return s.Contents.ReadBytes }
-
-// active tells whether a mount uses a fast path, and if not, why.
-func (s *mountStats) active(name string) (bool, string) {
-	for _, p := range s.FastPaths {
-		if p.Name == name {
-			return p.Active, p.Why
-		}
-	}
-	return false, "imgfs stats does not name it"
-}
-
-// String says which fast paths a mount uses.
-func (s *mountStats) String() string {
-	var on, off []string
-	for _, p := range s.FastPaths {
-		if p.Active {
-			on = append(on, p.Name)
-		} else {
-			off = append(off, fmt.Sprintf("%s (%s)", p.Name, p.Why))
-		}
-	}
-	return fmt.Sprintf("active: %s; not: %s", strings.Join(on, ", "), strings.Join(off, ", "))
 }
 
 // inspect notes how fast a variant of imgfs can be with an image. It is an
 // error if it is not what it is for.
 func (b *bench) inspect(s *system, img *image, m *mounted) error {
-	stats, err := b.stats(m)
+	stats, err := b.StatsOf(m.root)
 	if err != nil {
 		return err
 	}
-	if on, why := stats.active(s.variant.fast); s.variant.fast != "" && !on {
+	if on, why := stats.Active(s.variant.fast); s.variant.fast != "" && !on {
 		return fmt.Errorf("no %s: %s", s.variant.fast, why)
 	}
 	if s.variant.label == "" {
-		b.note("%s of %s: %s", s.name, img.name, &stats)
+		b.Note("%s of %s: %s", s.name, img.name, &stats)
 	}
 	return nil
 }
@@ -209,16 +147,16 @@ func (b *bench) inspect(s *system, img *image, m *mounted) error {
 // the cache directory of a variant, and tells whether it did.
 func (b *bench) keep(s *system, img *image) (bool, error) {
 	cache := b.cacheOf(s, img)
-	with := variant{flags: []string{"--passthrough=on"}}
-	keeper := &system{name: s.name, mine: true, mount: func(img *image, dir string) (*daemon, error) { return b.serveImage(img, cache, dir, with) }}
+	with := Variant{flags: []string{"--passthrough=on"}}
+	keeper := &system{name: s.name, mine: true, mount: func(img *image, dir string) (*runner.Daemon, error) { return b.serveImage(img, cache, dir, with) }}
 	kept := func() bool { return hasFile(filepath.Join(cache, "contents"), img.all.bytes) }
 	if kept() {
 		return true, nil
 	}
 	m, err := b.mount(keeper, img)
 	if err != nil {
-		b.logf("%s: no content is kept: %v", s.name, err)
-		return false, b.ctx.Err()
+		b.Logf("%s: no content is kept: %v", s.name, err)
+		return false, b.Ctx.Err()
 	}
 	for range 3 {
 		if err := b.dropCaches(); err != nil {
@@ -252,7 +190,7 @@ func hasFile(dir string, size int64) bool {
 func (b *bench) eventually(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); !holds(); {
 		select {
-		case <-b.ctx.Done():
+		case <-b.Ctx.Done():
 			return false
 		case <-time.After(20 * time.Millisecond):
 		}

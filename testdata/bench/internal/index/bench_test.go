@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -25,12 +26,13 @@ func smallLayer(t *testing.T, c labimage.Compression) *input {
 	if in.index, err = build(t.Context(), &in.Input); err != nil {
 		t.Fatal(err)
 	}
-	in.tarSize = in.index.Size()
 	return in
 }
 
 func testBench(t *testing.T) *bench {
-	return &bench{ctx: t.Context(), runs: 1, dir: t.TempDir(), logf: t.Logf}
+	r := runner.New(t.Context(), runner.Settings{Runs: 1, Logf: t.Logf})
+	r.Dir, r.Now = t.TempDir(), &figures.Section{}
+	return &bench{Runner: r}
 }
 
 // TestPlainPass compares the two passes: they have to agree, and to be seen to
@@ -42,12 +44,12 @@ func TestPlainPass(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := plain.compare(in, in.index); err != nil {
+		if err := plain.compare(in); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		i := slices.IndexFunc(plain.files, func(f seenFile) bool { return f.sum != [32]byte{} })
 		plain.files[i].sum[0] ^= 1
-		if err := plain.compare(in, in.index); err == nil {
+		if err := plain.compare(in); err == nil {
 			t.Errorf("%s: another digest of %s was not noticed", name, plain.files[i].name)
 		}
 	}
@@ -58,7 +60,7 @@ func TestReads(t *testing.T) {
 	if err := b.checkSequential(in); err != nil {
 		t.Error(err)
 	}
-	offsets := randomOffsets(in.tarSize, 10)
+	offsets := randomOffsets(in.index.Size(), 10)
 	want, err := plainRanges(in, offsets)
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +76,25 @@ func TestReads(t *testing.T) {
 	want[7][9] ^= 1
 	if err := readEach(t.Context(), in.index, blob, offsets, want); err == nil {
 		t.Error("other bytes were not noticed")
+	}
+}
+
+// TestSections measures a small layer where nothing is there of SOCI.
+func TestSections(t *testing.T) {
+	b, in := testBench(t), smallLayer(t, labimage.UsualGzip())
+	b.sociProgram = func() (string, error) { return "", errNotBuilt }
+	for _, measure := range []func(*input) error{b.pass, b.soci, b.size, b.cold, b.sequential} {
+		if err := measure(in); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, f := range b.Now.Figures {
+		if f.Ours <= 0 || f.Peer == sociPeer && f.PeerMissing == "" {
+			t.Errorf("got %+v", f)
+		}
+	}
+	if n := len(b.Now.Figures); n != 2+1+4+2+2 {
+		t.Errorf("%d figures", n)
 	}
 }
 
@@ -130,54 +151,11 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr strings.Builder
-	if code := Run(t.Context(), []string{loadCommand, dir, layout}, nil, &stdout, &stderr); code != 0 {
+	if code := RunLoad(t.Context(), []string{dir, layout}, &stdout, &stderr); code != 0 {
 		t.Fatalf("got exit %d: %s", code, &stderr)
 	}
 	var r loaded
 	if err := json.Unmarshal([]byte(stdout.String()), &r); err != nil || r.Inodes < entries || r.Seconds <= 0 {
 		t.Errorf("got %s, %v", &stdout, err)
-	}
-}
-
-func TestUsage(t *testing.T) {
-	for _, args := range []string{"-only nothing", "-runs 0", "surplus", "-unknown", "load x"} {
-		var stdout, stderr strings.Builder
-		if code := Run(t.Context(), strings.Fields(args), nil, &stdout, &stderr); code != 2 || stderr.Len() == 0 || stdout.Len() > 0 {
-			t.Errorf("%s: got exit %d, want 2\n%s", args, code, &stderr)
-		}
-	}
-}
-
-func TestMedian(t *testing.T) {
-	for _, c := range []struct {
-		of   []time.Duration
-		want time.Duration
-	}{
-		{[]time.Duration{5}, 5},
-		{[]time.Duration{9, 1, 5}, 5},
-		{[]time.Duration{9, 1, 5, 7}, 6},
-	} {
-		if got := median(c.of, func(d time.Duration) time.Duration { return d }); got != c.want {
-			t.Errorf("%v: got %d, want %d", c.of, got, c.want)
-		}
-	}
-}
-
-func TestCells(t *testing.T) {
-	for _, c := range []struct {
-		f    figure
-		want string
-	}{
-		{figure{Name: "a", Unit: "s", Ours: 0.5, Peer: "p", PeerValue: 1.25, WantRatio: 2.2}, "a | 0.500 s | p 1.25 s | 2.50 | ≥ 2.20 × | yes"},
-		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", PeerValue: 0.5, WantRatio: 0.7}, "a | 1 s | p 0.500 s | 0.50 | ≥ 0.70 × | **no**"},
-		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", Missing: "p is not here", WantRatio: 0.7}, "a | 1 s | p: p is not here |  | ≥ 0.70 × | unknown"},
-		{figure{Name: "a", Unit: "s", Ours: 1, Peer: "p", PeerValue: 3}, "a | 1 s | p 3 s | 3.00 |  | "},
-		{figure{Name: "a", Unit: "KiB", Ours: 1025, WantMost: 1024}, "a | 1025 KiB |  |  | ≤ 1024 KiB | **no**"},
-		{figure{Name: "a", Unit: "ms", Ours: 1.999, WantMost: 2}, "a | 2.00 ms |  |  | ≤ 2 ms | yes"},
-		{figure{Name: "a", Unit: "ms", Missing: "CORPORA is not set", WantMost: 2}, "a | CORPORA is not set |  |  | ≤ 2 ms | unknown"},
-	} {
-		if got := strings.Join(c.f.cells(), " | "); got != c.want {
-			t.Errorf("got  %s\nwant %s", got, c.want)
-		}
 	}
 }

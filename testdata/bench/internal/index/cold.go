@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/bench/peers"
 )
 
@@ -19,20 +21,10 @@ const (
 	coldReadSize = 4 << 10
 )
 
-// coldRead measures single reads in places that nobody has read before. The
-// index is there, as in a mounted image.
-func (b *bench) coldRead() error {
-	for _, in := range b.inputs {
-		b.logf("cold reads of %s", in.Name)
-		if err := b.coldOne(in); err != nil {
-			return fmt.Errorf("%s: %w", in.Name, err)
-		}
-	}
-	return nil
-}
-
-func (b *bench) coldOne(in *input) error {
-	offsets := randomOffsets(in.tarSize, coldReads)
+// cold measures single reads in places that nobody has read before. The index is
+// there, as in a mounted image.
+func (b *bench) cold(in *input) error {
+	offsets := randomOffsets(in.index.Size(), coldReads)
 	want, err := plainRanges(in, offsets)
 	if err != nil {
 		return err
@@ -42,15 +34,16 @@ func (b *bench) coldOne(in *input) error {
 		return err
 	}
 	defer blob.Close()
-	samples, err := inTurns(b.ctx, b.runs, []task{{"cold reads", syscall.RUSAGE_SELF, func() error {
+	samples, err := b.InTurns(b.Runs, []runner.Task{{Name: "cold reads", Who: syscall.RUSAGE_SELF, Run: func() error {
 		blob.asked.Store(0)
-		return readEach(b.ctx, in.index, blob, offsets, want)
+		return readEach(b.Ctx, in.index, blob, offsets, want)
 	}}})
 	if err != nil {
 		return err
 	}
-	b.add(figure{Name: in.Name + ": CPU time", Unit: "ms", Ours: samples[0].cpu.Seconds() * 1e3 / coldReads, WantMost: 2})
-	b.add(figure{Name: in.Name + ": asked of the blob", Unit: "KiB", Ours: float64(blob.asked.Load()) / coldReads / 1024})
+	b.Add(
+		figures.Figure{Name: in.Name + ": CPU time", Unit: "ms", Ours: samples[0].CPU.Seconds() * 1e3 / coldReads, AtMost: figures.Most(2)},
+		figures.Figure{Name: in.Name + ": asked of the blob", Unit: "KiB", Ours: float64(blob.asked.Load()) / coldReads / 1024})
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -20,12 +19,13 @@ import (
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
 	"github.com/imgfs/imgfs/remote/ocilayout"
+	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
-// loadCommand makes this program load an image and tell what that took:
-// bench index load CACHE LAYOUT. It is run so in a process of its own.
-const loadCommand = "load"
+// LoadCommand makes this program load an image and print what that took, in a
+// process of its own: load CACHE LAYOUT.
+const LoadCommand = "load"
 
 // loaded is what loading an image took.
 type loaded struct {
@@ -42,18 +42,18 @@ const (
 
 // load measures loading the lab's node image, and one of a million entries.
 func (b *bench) load() error {
-	if b.node() == "" {
-		b.add(figure{Name: "node: time", Unit: "ms", Missing: "CORPORA is not set", WantMost: 120})
-		b.add(figure{Name: "node: heap", Unit: "MB", Missing: "CORPORA is not set", WantMost: 25})
-	} else if err := b.loadImage("node", b.node(), 120, 25); err != nil {
+	if b.Corpora == "" {
+		b.Add(figures.Figure{Name: "node: time", Unit: "ms", Missing: noCorpora, AtMost: figures.Most(120)},
+			figures.Figure{Name: "node: heap", Unit: "MB", Missing: noCorpora, AtMost: figures.Most(25)})
+	} else if err := b.loadImage("node", filepath.Join(b.Corpora, "built", "node"), 120, 25); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
 	var layers []labimage.Layer
 	for i := range millionLayers {
 		layers = append(layers, labimage.Many(i, layerEntries))
 	}
-	b.logf("making an image of a million entries")
-	million := filepath.Join(b.dir, "million")
+	b.Logf("making an image of a million entries")
+	million := filepath.Join(b.Dir, "million")
 	if _, err := labimage.WriteAs(million, labimage.FastGzip, layers...); err != nil {
 		return err
 	}
@@ -65,24 +65,24 @@ func (b *bench) load() error {
 
 // loadImage makes the indexes of an image, and measures loading them.
 func (b *bench) loadImage(name, layout string, wantMs, wantMB float64) error {
-	disk := filepath.Join(b.dir, "load")
+	disk := filepath.Join(b.Dir, "load")
 	defer os.RemoveAll(disk)
-	b.logf("indexing %s", name)
-	entries, err := indexInto(b.ctx, disk, layout)
+	b.Logf("indexing %s", name)
+	entries, err := indexInto(b.Ctx, disk, layout)
 	if err != nil {
 		return err
 	}
-	var results []loaded
-	for range b.runs {
-		r, err := b.loadCold(disk, layout)
-		if err != nil {
+	var ms, heap []float64
+	var r loaded
+	for range b.Runs {
+		if r, err = b.loadCold(disk, layout); err != nil {
 			return err
 		}
-		results = append(results, r)
+		ms, heap = append(ms, r.Seconds*1e3), append(heap, float64(r.Heap)/1e6)
 	}
-	label := fmt.Sprintf("%s (%d entries, %d inodes)", name, entries, results[0].Inodes)
-	b.add(figure{Name: label + ": time", Unit: "ms", Ours: median(results, func(r loaded) float64 { return r.Seconds * 1e3 }), WantMost: wantMs})
-	b.add(figure{Name: label + ": heap", Unit: "MB", Ours: median(results, func(r loaded) float64 { return float64(r.Heap) / 1e6 }), WantMost: wantMB})
+	label := fmt.Sprintf("%s (%d entries, %d inodes)", name, entries, r.Inodes)
+	b.Add(figures.Figure{Name: label + ": time", Unit: "ms", Ours: figures.Median(ms), AtMost: &wantMs},
+		figures.Figure{Name: label + ": heap", Unit: "MB", Ours: figures.Median(heap), AtMost: &wantMB})
 	return nil
 }
 
@@ -97,13 +97,11 @@ func (b *bench) loadCold(disk, layout string) (loaded, error) {
 	if err != nil {
 		return r, err
 	}
-	cmd := exec.CommandContext(b.ctx, program, "index", loadCommand, disk, layout)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	out, err := b.Output(program, LoadCommand, disk, layout)
 	if err != nil {
-		return r, fmt.Errorf("bench index load: %w", err)
+		return r, err
 	}
-	return r, json.Unmarshal(out, &r)
+	return r, json.Unmarshal([]byte(out), &r)
 }
 
 // dropPages has the kernel forget the content of all files below dir.
@@ -153,10 +151,10 @@ func withImage(ctx context.Context, dir, layout string, do func(*remote.Image, *
 	return errors.Join(do(img, disk), disk.Close())
 }
 
-// runLoad is loadCommand.
-func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+// RunLoad is LoadCommand.
+func RunLoad(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) != 2 {
-		fmt.Fprintln(stderr, "usage: bench index load CACHE LAYOUT")
+		fmt.Fprintln(stderr, "usage: bench load CACHE LAYOUT")
 		return 2
 	}
 	r, err := loadOnce(ctx, args[0], args[1])
@@ -164,7 +162,7 @@ func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = json.NewEncoder(stdout).Encode(r)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "bench index load:", err)
+		fmt.Fprintln(stderr, "bench load:", err)
 		return 1
 	}
 	return 0

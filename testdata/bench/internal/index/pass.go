@@ -12,7 +12,8 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	kgzip "github.com/klauspost/compress/gzip"
 )
 
@@ -20,29 +21,31 @@ const passPeer = "klauspost gzip + archive/tar + crypto/sha256"
 
 // pass compares making an index with the same work done with what there is:
 // all of the same hashes and the tar's entries, but no checkpoints.
-func (b *bench) pass() error {
-	for _, in := range b.inputs {
-		if err := b.checkPass(in); err != nil {
-			return fmt.Errorf("%s: %w", in.Name, err)
-		}
-		b.logf("pass %s", in.Name)
-		samples, err := inTurns(b.ctx, b.runs, []task{
-			{"our pass", syscall.RUSAGE_SELF, func() error {
-				_, err := build(b.ctx, &in.Input)
-				return err
-			}},
-			{"plain pass", syscall.RUSAGE_SELF, func() error {
-				_, err := plainPassFile(in.Path)
-				return err
-			}},
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", in.Name, err)
-		}
-		ours, other := samples[0], samples[1]
-		b.add(figure{Name: in.Name + ": CPU time", Unit: "s", Ours: ours.cpu.Seconds(), Peer: passPeer, PeerValue: other.cpu.Seconds(), WantRatio: 1.6})
-		b.add(figure{Name: in.Name + ": wall time", Unit: "s", Ours: ours.wall.Seconds(), Peer: passPeer, PeerValue: other.wall.Seconds()})
+func (b *bench) pass(in *input) error {
+	plain, err := plainPassFile(in.Path)
+	if err != nil {
+		return err
 	}
+	if err := plain.compare(in); err != nil {
+		return err
+	}
+	samples, err := b.InTurns(b.Runs, []runner.Task{
+		{Name: "our pass", Who: syscall.RUSAGE_SELF, Run: func() error {
+			_, err := build(b.Ctx, &in.Input)
+			return err
+		}},
+		{Name: "plain pass", Who: syscall.RUSAGE_SELF, Run: func() error {
+			_, err := plainPassFile(in.Path)
+			return err
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	ours, other := samples[0], samples[1]
+	b.Add(
+		figures.Figure{Name: in.Name + ": CPU time", Unit: "s", Ours: ours.CPU.Seconds(), Peer: passPeer, Theirs: other.CPU.Seconds(), AtLeast: 1.6},
+		figures.Figure{Name: in.Name + ": wall time", Unit: "s", Ours: ours.Wall.Seconds(), Peer: passPeer, Theirs: other.Wall.Seconds()})
 	return nil
 }
 
@@ -152,17 +155,9 @@ func (c *chunkHash) finish() []byte {
 	return c.sums
 }
 
-// checkPass compares what both passes learn of a layer.
-func (b *bench) checkPass(in *input) error {
-	want, err := plainPassFile(in.Path)
-	if err != nil {
-		return err
-	}
-	return want.compare(in, in.index)
-}
-
-// compare tells whether an index says the same as r.
-func (r *plainResult) compare(in *input, x *layerindex.Index) error {
+// compare tells whether an input's index says the same as r.
+func (r *plainResult) compare(in *input) error {
+	x := in.index
 	if fmt.Sprintf("sha256:%x", r.blob) != in.Digest.String() || fmt.Sprintf("sha256:%x", r.diffID) != in.DiffID.String() {
 		return errors.New("the plain pass has other digests")
 	}

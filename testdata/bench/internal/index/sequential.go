@@ -8,6 +8,8 @@ import (
 	"io"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/bench/peers"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -18,38 +20,28 @@ const requestSize = 128 << 10
 
 // sequential compares reading all of a layer through a Reader, by one and by
 // two goroutines, with gzip -dc.
-func (b *bench) sequential() error {
-	for _, in := range b.inputs {
-		b.logf("reading all of %s", in.Name)
-		if err := b.sequentialOne(in); err != nil {
-			return fmt.Errorf("%s: %w", in.Name, err)
-		}
-	}
-	return nil
-}
-
-func (b *bench) sequentialOne(in *input) error {
+func (b *bench) sequential(in *input) error {
 	if err := b.checkSequential(in); err != nil {
 		return err
 	}
 	read := func(parts int) func() error {
 		return func() error { return b.readParts(in, parts, io.Discard) }
 	}
-	tasks := []task{{name: "one reader", run: read(1)}, {name: "two readers", run: read(2)}}
+	tasks := []runner.Task{{Name: "one reader", Run: read(1)}, {Name: "two readers, a half each", Run: read(2)}}
 	missing := peers.GNU.Missing()
 	if missing == "" {
-		tasks = append(tasks, task{name: peers.GNU.Name, run: func() error { return peers.GNU.Decode(b.ctx, in.Path, io.Discard) }})
+		tasks = append(tasks, runner.Task{Name: peers.GNU.Name, Run: func() error { return peers.GNU.Decode(b.Ctx, in.Path, io.Discard) }})
 	}
-	samples, err := inTurns(b.ctx, min(b.runs, 3), tasks)
+	samples, err := b.InTurns(min(b.Runs, 3), tasks)
 	if err != nil {
 		return err
 	}
-	for i, label := range []string{"one reader", "two readers, a half each"} {
-		f := figure{Name: in.Name + ": " + label, Unit: "s", Ours: samples[i].wall.Seconds(), Peer: "gzip -dc", Missing: missing}
+	for i, t := range tasks[:2] {
+		f := figures.Figure{Name: in.Name + ": " + t.Name, Unit: "s", Ours: samples[i].Wall.Seconds(), Peer: "gzip -dc", PeerMissing: missing}
 		if missing == "" {
-			f.PeerValue = samples[2].wall.Seconds()
+			f.Theirs = samples[2].Wall.Seconds()
 		}
-		b.add(f)
+		b.Add(f)
 	}
 	return nil
 }
@@ -75,7 +67,7 @@ func (b *bench) readParts(in *input, parts int, w io.Writer) error {
 	}
 	defer blob.Close()
 	r := layerindex.NewReader(in.index, blob, nil)
-	group, ctx := errgroup.WithContext(b.ctx)
+	group, ctx := errgroup.WithContext(b.Ctx)
 	for i := range int64(parts) {
 		group.Go(func() error {
 			return readAll(ctx, r, i*r.Size()/int64(parts), (i+1)*r.Size()/int64(parts), w)

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/bench/figures"
 )
 
 // The kinds of sections, docs/index-format.md.
@@ -42,53 +42,41 @@ func sectionSizes(x *layerindex.Index) (total int64, stored map[uint32]int64, er
 // image have 1,000, base has 130.
 const manySmall = 500
 
-// indexSize reports how big indexes are.
-func (b *bench) indexSize() error {
-	for _, in := range b.inputs {
-		if err := b.sizeOne(in); err != nil {
-			return fmt.Errorf("%s: %w", in.Name, err)
-		}
-	}
-	return nil
-}
-
-func (b *bench) sizeOne(in *input) error {
+// size reports how big an index is.
+func (b *bench) size(in *input) error {
 	total, stored, err := sectionSizes(in.index)
 	if err != nil {
 		return err
 	}
 	total -= stored[kindDigests] + sectionRow
-	f := figure{Name: in.Name + ": all but content digests, of the blob", Unit: "%", Ours: percent(total, in), Peer: sociPeer}
+	percent := func(n int64) float64 { return 100 * float64(n) / float64(in.Size) }
+	whole := figures.Figure{Name: in.Name + ": all but content digests, of the blob", Unit: "%", Ours: percent(total), Peer: sociPeer}
 	z, err := b.ztoc(in)
 	switch {
 	case errors.Is(err, errNotBuilt):
-		f.Missing = err.Error()
+		whole.PeerMissing = err.Error()
 	case err != nil:
 		return err
 	}
-	f.PeerValue = percent(z.Bytes, in)
-	points := figure{Name: in.Name + ": checkpoints and windows, of the blob", Unit: "%", Ours: percent(stored[kindSpans]+stored[kindWindows], in)}
-	entries := figure{Name: in.Name + ": entries, of the blob", Unit: "%", Ours: percent(stored[kindEntries], in)}
+	whole.Theirs = percent(z.Bytes)
+	points := figures.Figure{Name: in.Name + ": checkpoints and windows, of the blob", Unit: "%", Ours: percent(stored[kindSpans] + stored[kindWindows])}
+	entries := figures.Figure{Name: in.Name + ": entries, of the blob", Unit: "%", Ours: percent(stored[kindEntries])}
 	switch perMB := float64(in.index.NumEntries()) / (float64(in.Size) / 1e6); {
 	case perMB > manySmall:
-		points.WantMost, entries.WantMost = 0.7, 2
+		points.AtMost, entries.AtMost = figures.Most(0.7), figures.Most(2)
 	case in.Made:
-		f.WantMost = 1
+		whole.AtMost = figures.Most(1)
 	default:
-		f.WantMost, points.WantMost, entries.WantMost = 1, 0.7, 0.25
+		whole.AtMost, points.AtMost, entries.AtMost = figures.Most(1), figures.Most(0.7), figures.Most(0.25)
 	}
-	b.add(f)
-	b.add(points)
-	b.add(entries)
+	b.Add(whole, points, entries)
 	files, err := filledFiles(in.index)
 	if err != nil || files == 0 {
 		return err
 	}
-	b.add(figure{Name: in.Name + ": content digests, for a file with content", Unit: "B", Ours: float64(stored[kindDigests]) / float64(files), WantMost: 33})
+	b.Add(figures.Figure{Name: in.Name + ": content digests, for a file with content", Unit: "B", Ours: float64(stored[kindDigests]) / float64(files), AtMost: figures.Most(33)})
 	return nil
 }
-
-func percent(n int64, in *input) float64 { return 100 * float64(n) / float64(in.Size) }
 
 // filledFiles returns how many regular files have content: the others need no
 // digest.

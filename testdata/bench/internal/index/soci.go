@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
 const sociPeer = "SOCI ztoc"
@@ -24,34 +27,31 @@ var errNotBuilt = errors.New("not built")
 
 // soci compares making an index with SOCI's way. Its builder reads the layer
 // twice and takes no digest of files or of the tar.
-func (b *bench) soci() error {
-	for _, in := range b.inputs {
-		var theirs []ztoc
-		var missing string
-		ours, err := inTurns(b.ctx, min(b.runs, 3), []task{
-			{name: "our pass", run: func() error {
-				_, err := build(b.ctx, &in.Input)
-				return err
-			}},
-			{name: "SOCI's builder", run: func() error {
-				z, err := b.buildZtoc(in)
-				if errors.Is(err, errNotBuilt) {
-					missing = err.Error()
-					return nil
-				}
-				theirs = append(theirs, z)
-				return err
-			}},
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", in.Name, err)
-		}
-		f := figure{Name: in.Name, Unit: "s", Ours: ours[0].wall.Seconds(), Peer: sociPeer, Missing: missing, WantRatio: 6}
-		if missing == "" {
-			f.PeerValue = median(theirs, func(z ztoc) float64 { return z.Seconds })
-		}
-		b.add(f)
+func (b *bench) soci(in *input) error {
+	f := figures.Figure{Name: in.Name, Unit: "s", Peer: sociPeer, AtLeast: 6}
+	var theirs []float64
+	ours, err := b.InTurns(min(b.Runs, 3), []runner.Task{
+		{Name: "our pass", Run: func() error {
+			_, err := build(b.Ctx, &in.Input)
+			return err
+		}},
+		{Name: "SOCI's builder", Run: func() error {
+			z, err := b.buildZtoc(in)
+			if errors.Is(err, errNotBuilt) {
+				f.PeerMissing = err.Error()
+				return nil
+			}
+			theirs = append(theirs, z.Seconds)
+			return err
+		}},
+	})
+	if err != nil {
+		return err
 	}
+	if f.Ours = ours[0].Wall.Seconds(); f.PeerMissing == "" {
+		f.Theirs = figures.Median(theirs)
+	}
+	b.Add(f)
 	return nil
 }
 
@@ -69,15 +69,13 @@ func (b *bench) buildZtoc(in *input) (ztoc, error) {
 	if err != nil {
 		return ztoc{}, err
 	}
-	b.logf("SOCI's ztoc of %s", in.Name)
-	cmd := exec.CommandContext(b.ctx, program, in.Path)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	b.Logf("SOCI's ztoc of %s", in.Name)
+	out, err := b.Output(program, in.Path)
 	if err != nil {
-		return ztoc{}, fmt.Errorf("SOCI's builder: %w", err)
+		return ztoc{}, err
 	}
 	var z ztoc
-	if err := json.Unmarshal(out, &z); err != nil {
+	if err := json.Unmarshal([]byte(out), &z); err != nil {
 		return ztoc{}, fmt.Errorf("SOCI's builder: %w", err)
 	}
 	b.ztocs[in.Name] = z
@@ -91,18 +89,18 @@ func (b *bench) compileSOCI() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b.logf("compiling SOCI's builder, which takes a while the first time")
-	program := filepath.Join(b.dir, "sociztoc")
-	cmd := exec.CommandContext(b.ctx, "go", "build", "-o", program, ".")
+	b.Logf("compiling SOCI's builder, which takes a while the first time")
+	program := filepath.Join(b.Dir, "sociztoc")
+	cmd := exec.CommandContext(b.Ctx, "go", "build", "-o", program, ".")
 	cmd.Dir = filepath.Join(root, "testdata", "sociztoc")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOWORK=off")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	if err := b.ctx.Err(); err != nil {
+	if err := b.Ctx.Err(); err != nil {
 		return "", err
 	}
 	if err != nil {
-		b.logf("%s", out)
+		b.Logf("%s", out)
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 		return "", fmt.Errorf("%w: %s", errNotBuilt, lines[len(lines)-1])
 	}

@@ -2,9 +2,8 @@ package network
 
 import (
 	"bytes"
-	"compress/gzip"
-	"context"
-	"io"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,36 +13,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner/runnertest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
 // TestMain lets the test binary be the reader that the program starts.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "net" && os.Args[2] == readCommand {
-		os.Exit(runRead(os.Args[3:], os.Stdin, os.Stdout, os.Stderr))
-	}
-	os.Exit(m.Run())
-}
-
-// needs skips the test where a program is missing, or fails it where all must
-// be there.
-func needs(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err == nil {
-			continue
-		}
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is not installed", p)
-		}
-		t.Skipf("%s is not installed", p)
-	}
-}
+func TestMain(m *testing.M) { os.Exit(runnertest.Main(m.Run)) }
 
 // TestDiskUsage compares with du, which has holes, hard links and directories
 // to count right.
 func TestDiskUsage(t *testing.T) {
-	needs(t, "du")
+	runnertest.Needs(t, "du")
 	dir := t.TempDir()
 	write := func(name string, content []byte) {
 		t.Helper()
@@ -115,30 +97,13 @@ func TestChunkSize(t *testing.T) {
 	}
 }
 
-func TestParsing(t *testing.T) {
-	if got, err := parsePeak("Name:\timgfs\nVmPeak:\t 9 kB\nVmHWM:\t   12345 kB\nVmRSS:\t 1 kB\n"); err != nil || got != 12345<<10 {
-		t.Errorf("peak: got %d and error %v", got, err)
-	}
-	if _, err := parsePeak("Name:\timgfs\n"); err == nil {
-		t.Error("a status without VmHWM has a peak")
-	}
-	table := "1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /tmp/b rw - fuse x rw\n3 1 0:3 / /tmp/b/c rw - fuse x rw\n4 1 0:4 / /tmp/bb rw - fuse x rw\n"
-	if got, want := mountsBelow(table, "/tmp/b"), []string{"/tmp/b/c", "/tmp/b"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("mounts: got %q, want %q", got, want)
-	}
+func TestParseFiles(t *testing.T) {
 	files, err := parseFiles("12 b c\x000 a\nx\x00")
 	if want := []file{{"a\nx", 0}, {"b c", 12}}; err != nil || !reflect.DeepEqual(files, want) {
-		t.Errorf("files: got %v and error %v, want %v", files, err, want)
+		t.Errorf("got %v and error %v, want %v", files, err, want)
 	}
 	if _, err := parseFiles("twelve b\x00"); err == nil {
 		t.Error("a file of twelve bytes")
-	}
-	got, err := fetchedBy(`{"total":{"asked":5,"fetched":304,"requests":3},"layers":[{"fetched":304}]}`)
-	if want := (count{3, 304}); err != nil || got != want {
-		t.Errorf("stats: got %v and error %v, want %v", got, err, want)
-	}
-	if _, err := fetchedBy(`{"layers":[]}`); err == nil {
-		t.Error("stats without a total have one")
 	}
 }
 
@@ -166,42 +131,37 @@ func TestChoice(t *testing.T) {
 // TestCompressedSize: a file's share of a layer is about what it takes packed
 // alone.
 func TestCompressedSize(t *testing.T) {
-	text := func() io.Reader { return io.LimitReader(newProse(7), 3<<20) }
-	layout := filepath.Join(t.TempDir(), "layout")
-	other := func(a *labimage.Archive) error { return a.Copy("before", 1<<20, newProse(8)) }
-	_, err := labimage.Write(layout, func(a *labimage.Archive) error {
-		if err := other(a); err != nil {
-			return err
-		}
-		if err := a.Copy("./dir/big", 3<<20, text()); err != nil {
-			return err
-		}
-		return a.File("after", "x")
+	var text []byte
+	for i := 0; len(text) < 3<<20; i++ {
+		text = fmt.Appendln(text, "line", i*i)
+	}
+	other := func(a *labimage.Archive) error { return a.File("before", string(text[1<<20:2<<20])) }
+	img, err := labimage.WriteAs(t.TempDir(), labimage.FastGzip, func(a *labimage.Archive) error {
+		return errors.Join(other(a), a.File("./dir/big", string(text)), a.File("after", "x"))
 	}, other)
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := openImage("a/b:latest", "", layout)
+	var alone bytes.Buffer
+	z, err := gzip.NewWriterLevel(&alone, gzip.BestSpeed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var alone bytes.Buffer
-	z := gzip.NewWriter(&alone)
-	if _, err := io.Copy(z, text()); err != nil {
+	if _, err := z.Write(text); err != nil {
 		t.Fatal(err)
 	}
 	z.Close()
-	got, err := img.compressedSize("dir/big")
+	got, err := compressedSize(img, "dir/big")
 	if want := int64(alone.Len()); err != nil || got < want*9/10 || got > want*11/10 {
 		t.Errorf("got %d and error %v, want about %d", got, err, want)
 	}
-	if _, err := img.compressedSize("big"); err == nil {
+	if _, err := compressedSize(img, "big"); err == nil {
 		t.Error("a file that is in no layer has a size")
 	}
 }
 
 func TestFillingCheck(t *testing.T) {
-	f := &filling{image: image{name: "x"}, sums: map[string]string{}}
+	f := &filling{image: &image{name: "x"}, sums: map[string]string{}}
 	if _, err := labimage.Write(t.TempDir(), f.layer(3, 5<<20)); err != nil {
 		t.Fatal(err)
 	}
@@ -224,33 +184,5 @@ func TestFillingCheck(t *testing.T) {
 	flipped[0] ^= 1
 	if err := f.check(string(flipped), "/m"); err == nil {
 		t.Error("another digest was not noticed")
-	}
-}
-
-func TestRows(t *testing.T) {
-	value := func(v float64) *float64 { return &v }
-	for _, c := range []struct {
-		f    figure
-		want string
-	}{
-		{figure{Name: "a", Unit: "kB", Value: value(262.144), Most: value(400)}, "a | 262 kB | ≤ 400 kB | yes | "},
-		{figure{Name: "a", Unit: "kB", Value: value(401), Most: value(400), Note: "n"}, "a | 401 kB | ≤ 400 kB | **no** | n"},
-		{figure{Name: "a", Unit: "B", Value: value(0), Most: value(0)}, "a | 0 B | ≤ 0 B | yes | "},
-		{figure{Name: "a", Value: value(3)}, "a | 3 |  |  | "},
-		{figure{Name: "a", Unit: "s", Value: value(0.012345)}, "a | 0.0123 s |  |  | "},
-		{figure{Name: "a", Unit: "B", Missing: "no stats", Most: value(0)}, "a | no stats | ≤ 0 B | unknown | "},
-	} {
-		if got := strings.Join(c.f.cells(), " | "); got != c.want {
-			t.Errorf("got %q, want %q", got, c.want)
-		}
-	}
-}
-
-func TestUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"-only", "other", "x"}, {"-runs", "0", "x"}, {"-mbps", "0", "x"}, {"x", "y"}} {
-		var out bytes.Buffer
-		if code := Run(context.Background(), args, nil, &out, &out); code != 2 {
-			t.Errorf("%q: exit code %d, want 2\n%s", args, code, &out)
-		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -23,35 +23,27 @@ const (
 
 // A filling is an image of made content, and what its files must be.
 type filling struct {
-	image
+	*image
 	sums map[string]string // by name
 }
 
 // budget reads more images than fit through a cache with a budget, two at a
 // time, and looks at the directory meanwhile.
 func (b *bench) budget() error {
-	name := fmt.Sprintf("%d images through `--cache-size %d`: du of the cache directory", b.images, b.cacheSize)
-	if ok, err := b.has("--cache-size"); err != nil || !ok {
-		b.missing(name, "this imgfs has no --cache-size", float64(b.cacheSize)/1e6, "MB")
-		return err
-	}
 	images, err := b.fillings()
 	if err != nil {
 		return err
 	}
 	var total int64
-	todo := make(chan *filling, len(images))
 	for _, f := range images {
 		total += f.Size()
-		todo <- f
 	}
-	close(todo)
-	cache := filepath.Join(b.dir, "budget")
+	cache := filepath.Join(b.Dir, "budget")
 	if err := os.Mkdir(cache, 0o700); err != nil {
 		return err
 	}
-	disk := sample(b.ctx, cache, samplePeriod)
-	err = eachOf(b.ctx, budgetProcesses, todo, func(ctx context.Context, f *filling) error { return b.fillWith(ctx, cache, f) })
+	disk := sample(b.Ctx, cache, samplePeriod)
+	err = eachOf(b.Ctx, budgetProcesses, images, func(_ context.Context, f *filling) error { return b.fillWith(cache, f) })
 	if e := disk.end(); err == nil {
 		err = e
 	}
@@ -66,20 +58,21 @@ func (b *bench) budget() error {
 	if err != nil {
 		return err
 	}
-	b.want(name, float64(disk.most)/1e6, float64(b.cacheSize+budgetProcesses*chunk)/1e6, "MB",
+	b.want(fmt.Sprintf("%d images through `--cache-size %d`: du of the cache directory", b.images, b.cacheSize),
+		float64(disk.most)/1e6, float64(b.cacheSize+budgetProcesses*chunk)/1e6, "MB",
 		fmt.Sprintf("the most of %d samples in %.1f s, %s at the end; %d processes at a time, %s of blobs in all; every file had the right SHA-256",
 			disk.samples, disk.took.Seconds(), megabytes(after), budgetProcesses, megabytes(total)))
 	return nil
 }
 
 // fillWith mounts an image, reads all of it, and checks what it reads.
-func (b *bench) fillWith(ctx context.Context, cache string, f *filling) error {
-	return b.with(ctx, cache, b.near(&f.image), []string{"--cache-size", fmt.Sprint(b.cacheSize)}, func(m *mount) error {
-		out, err := b.output(ctx, "find", m.dir, "-type", "f", "-exec", "sha256sum", "{}", "+")
+func (b *bench) fillWith(cache string, f *filling) error {
+	return b.With(cache, f.near, []string{"--cache-size", fmt.Sprint(b.cacheSize)}, func(m *runner.Mount) error {
+		out, err := b.Output("find", m.Dir, "-type", "f", "-exec", "sha256sum", "{}", "+")
 		if err != nil {
 			return err
 		}
-		return f.check(out, m.dir)
+		return f.check(out, m.Dir)
 	})
 }
 
@@ -104,16 +97,15 @@ func (b *bench) fillings() ([]*filling, error) {
 	var all []*filling
 	for i := range b.images {
 		f := &filling{sums: map[string]string{}}
-		layout := filepath.Join(b.dir, "filling")
+		layout := filepath.Join(b.Dir, "filling")
 		if _, err := labimage.Write(layout, f.layer(uint64(2*i), b.sizeOf(i)/2), f.layer(uint64(2*i+1), b.sizeOf(i)/2)); err != nil {
 			return nil, err
 		}
-		img, err := openImage(fmt.Sprintf("made/filling%d:latest", i), "", layout)
+		img, err := labimage.Open(layout)
 		if err != nil {
 			return nil, err
 		}
-		f.image = *img
-		if err := b.push(&f.image); err != nil {
+		if f.image, err = b.push(img, fmt.Sprintf("filling%d:latest", i), ""); err != nil {
 			return nil, err
 		}
 		if err := os.RemoveAll(layout); err != nil {
@@ -152,13 +144,11 @@ func (f *filling) layer(seed uint64, size int64) labimage.Layer {
 			if err := a.Copy(name, length, io.TeeReader(content, sum)); err != nil {
 				return err
 			}
-			f.sums[name] = sumOf(sum)
+			f.sums[name] = hex.EncodeToString(sum.Sum(nil))
 		}
 		return nil
 	}
 }
-
-func sumOf(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
 // A hexOf writes what it reads in hexadecimal.
 type hexOf struct{ r io.Reader }

@@ -12,17 +12,6 @@ import (
 	"time"
 )
 
-// indexed makes the indexes of an image in a new cache directory.
-func (b *bench) indexed(name, image string) (string, error) {
-	cache := filepath.Join(b.dir, name)
-	_, err := b.output(b.ctx, b.imgfs, "index", "--quiet", "--cache-dir", cache, image)
-	return cache, err
-}
-
-// forgetBlobs takes all content out of a cache directory and leaves the
-// indexes.
-func forgetBlobs(cache string) error { return os.RemoveAll(filepath.Join(cache, "blobs")) }
-
 // diskUsage returns what a directory and all below take on disk, as du -s
 // counts. What is removed meanwhile does not count.
 func diskUsage(dir string) (int64, error) {

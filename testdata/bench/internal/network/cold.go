@@ -8,19 +8,12 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
-
-// A coldRun is what the runs of one thing moved and took.
-type coldRun struct {
-	moved    []int64 // bytes
-	requests []int64
-	took     []time.Duration
-}
 
 // cold measures reading from an image of which only the indexes are there.
 func (b *bench) cold() error {
-	b.fast()
-	cache, err := b.indexed("cold", b.far(b.node))
+	cache, err := b.indexed("cold", b.node)
 	if err != nil {
 		return err
 	}
@@ -28,138 +21,113 @@ func (b *bench) cold() error {
 	if err != nil {
 		return err
 	}
-	var files []file
-	err = b.with(b.ctx, cache, b.far(b.node), nil, func(m *mount) error {
-		files, err = m.files()
+	var all []file
+	b.fast()
+	err = b.With(cache, b.node.far, nil, func(m *runner.Mount) (err error) {
+		all, err = b.files(m)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	big, err := nearest(files, 30_000_000)
-	if err != nil {
-		return err
-	}
-	packed, err := b.node.compressedSize(big.name)
-	if err != nil {
-		return err
-	}
 	b.slow()
+	if err != nil {
+		return err
+	}
+	big, err := nearest(all, 30_000_000)
+	if err != nil {
+		return err
+	}
+	packed, err := compressedSize(b.node.Image, big.name)
+	if err != nil {
+		return err
+	}
 	if err := b.mountReady(cache); err != nil {
 		return err
 	}
-	release, err := b.coldly(cache, "cat", func(m *mount) (time.Duration, error) {
-		return b.discard(b.ctx, "cat", m.dir+"/etc/os-release")
+	release, err := b.coldRuns(cache, "cat", func(m *runner.Mount) (time.Duration, error) {
+		return b.Timed("cat", m.Dir+"/etc/os-release")
 	})
 	if err != nil {
 		return err
 	}
-	b.want("`cat DIR/etc/os-release`: bytes", float64(slices.Max(release.moved))/1e3, 400, "kB", fmt.Sprintf("in %v", milliseconds(median(release.took))))
-	b.want("`cat DIR/etc/os-release`: requests for blobs", float64(slices.Max(release.requests)), 3, "", "")
-	sum, err := b.coldly(cache, "sha256sum", func(m *mount) (time.Duration, error) {
-		return b.discard(b.ctx, "sha256sum", m.dir+"/"+big.name)
+	b.want("`cat DIR/etc/os-release`: bytes", float64(slices.Max(each(release, moved)))/1e3, 400, "kB", fmt.Sprintf("in %v", milliseconds(release)))
+	b.want("`cat DIR/etc/os-release`: requests for blobs", float64(slices.Max(each(release, requests))), 3, "", "")
+	sum, err := b.coldRuns(cache, "sha256sum", func(m *runner.Mount) (time.Duration, error) {
+		return b.Timed("sha256sum", m.Dir+"/"+big.name)
 	})
 	if err != nil {
 		return err
 	}
-	b.want("`sha256sum` of one big file: bytes", float64(slices.Max(sum.moved))/1e6, (float64(packed)*1.1+1<<20)/1e6, "MB",
-		fmt.Sprintf("%s of %s, %s compressed; %d requests, %v", filepath.Base(big.name), megabytes(big.size), megabytes(packed), median(sum.requests), milliseconds(median(sum.took))))
-	find, err := b.coldly(cache, "find", func(m *mount) (time.Duration, error) {
-		return b.discard(b.ctx, "find", m.dir, "-ls")
+	b.want("`sha256sum` of one big file: bytes", float64(slices.Max(each(sum, moved)))/1e6, (float64(packed)*1.1+1<<20)/1e6, "MB",
+		fmt.Sprintf("%s of %s, %s compressed; %d requests, %v", filepath.Base(big.name), megabytes(big.size), megabytes(packed), figures.Median(each(sum, requests)), milliseconds(sum)))
+	find, err := b.coldRuns(cache, "find", func(m *runner.Mount) (time.Duration, error) {
+		return b.Timed("find", m.Dir, "-ls")
 	})
 	if err != nil {
 		return err
 	}
-	b.want("`find DIR -ls`: bytes", float64(slices.Max(find.moved)), 0, "B", fmt.Sprintf("%v", milliseconds(median(find.took))))
-	return b.smallReads(cache, smallOnes(files, b.reads), indexes)
+	b.want("`find DIR -ls`: bytes", float64(slices.Max(each(find, moved))), 0, "B", milliseconds(find))
+	return b.smallReads(cache, smallOnes(all, b.reads), indexes)
 }
 
-// coldly mounts the image with an empty cache of blobs, has something read,
-// and says what went over the line from the mount's being ready until its end.
-func (b *bench) coldly(cache, what string, do func(m *mount) (time.Duration, error)) (coldRun, error) {
-	var r coldRun
-	for range b.runs {
-		if err := forgetBlobs(cache); err != nil {
-			return r, err
-		}
-		err := b.with(b.ctx, cache, b.far(b.node), nil, func(m *mount) error {
-			b.proxy.forget()
-			took, err := do(m)
-			r.took = append(r.took, took)
-			return err
-		})
-		if err != nil {
-			return r, err
-		}
-		seen, err := b.proxy.settled(b.ctx)
-		if err != nil {
-			return r, err
-		}
-		b.traced(what)
-		r.moved = append(r.moved, seen.all(blobs).Bytes)
-		r.requests = append(r.requests, seen.all(blobs).Requests)
-	}
-	return r, nil
+func (b *bench) coldRuns(cache, what string, do func(m *runner.Mount) (time.Duration, error)) ([]use, error) {
+	return runs(b.Runs, func() (use, error) { return b.coldly(cache, what, b.node, nil, do) })
 }
 
 // mountReady measures how long mounting takes besides asking for token and
 // manifest, and what it moves.
 func (b *bench) mountReady(cache string) error {
-	var took, allowed []time.Duration
-	var moved []int64
-	var requests int64
-	for range max(b.runs, 5) {
+	var ready, allowed []time.Duration
+	var bytes []int64
+	var asked int64
+	for range max(b.Runs, 5) {
 		if err := forgetBlobs(cache); err != nil {
 			return err
 		}
 		b.proxy.forget()
-		err := b.with(b.ctx, cache, b.far(b.node), nil, func(m *mount) error {
-			took = append(took, m.ready)
+		err := b.With(cache, b.node.far, nil, func(m *runner.Mount) error {
+			ready = append(ready, m.Ready)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		seen, err := b.proxy.settled(b.ctx)
+		seen, err := b.proxy.settled(b.Ctx)
 		if err != nil {
 			return err
 		}
 		b.traced("mount")
-		requests = seen.all(tokens, manifests).Requests
-		allowed = append(allowed, 300*time.Millisecond+time.Duration(requests)*b.delay)
-		moved = append(moved, seen.all(blobs).Bytes)
+		asked = seen.all(tokens, manifests).Requests
+		allowed = append(allowed, 300*time.Millisecond+time.Duration(asked)*b.Delay)
+		bytes = append(bytes, seen.all(blobs).Bytes)
 	}
-	b.want("`imgfs mount`: until it is ready", float64(median(took).Milliseconds()), float64(median(allowed).Milliseconds()), "ms",
-		fmt.Sprintf("300 ms and %d round trips for token and manifest", requests))
-	b.want("`imgfs mount`: bytes of blobs", float64(slices.Max(moved)), 0, "B", "")
+	b.want("`imgfs mount`: until it is ready", float64(figures.Median(ready).Milliseconds()), float64(figures.Median(allowed).Milliseconds()), "ms",
+		fmt.Sprintf("300 ms and %d round trips for token and manifest", asked))
+	b.want("`imgfs mount`: bytes of blobs", float64(slices.Max(bytes)), 0, "B", "")
 	return nil
 }
 
 // smallReads measures reading small files from all over the image.
-func (b *bench) smallReads(cache string, files []file, indexes int64) error {
-	reads, err := b.coldly(cache, "small files", func(m *mount) (time.Duration, error) {
-		each, err := m.read(files, 0)
-		var took time.Duration
-		for _, d := range each {
-			took += d
-		}
-		return took, err
+func (b *bench) smallReads(cache string, some []file, indexes int64) error {
+	reads, err := b.coldRuns(cache, "small files", func(m *runner.Mount) (time.Duration, error) {
+		r, err := b.read(m, some, 0)
+		return r.Took, err
 	})
 	if err != nil {
 		return err
 	}
 	var size int64
-	for _, f := range files {
+	for _, f := range some {
 		size += f.size
 	}
-	name := fmt.Sprintf("%d random files of at most 16 KiB", len(files))
-	b.add(name+": bytes", float64(median(reads.moved))/1e6, "MB", "the files have "+megabytes(size))
-	b.add(name+": requests for blobs", float64(median(reads.requests)), "", "")
-	b.add(name+": time, one after the other", median(reads.took).Seconds(), "s", "")
+	name := fmt.Sprintf("%d random files of at most 16 KiB", len(some))
+	b.add(name+": bytes", float64(figures.Median(each(reads, moved)))/1e6, "MB", "the files have "+megabytes(size))
+	b.add(name+": requests for blobs", float64(figures.Median(each(reads, requests))), "", "")
+	b.add(name+": time, one after the other", figures.Median(each(reads, took)).Seconds(), "s", "")
 	b.add("the indexes on disk", float64(indexes)/1e6, "MB", "")
 	return nil
 }
 
-func milliseconds(d time.Duration) string {
+// milliseconds is the median of what some runs took.
+func milliseconds(all []use) string {
+	d := figures.Median(each(all, took))
 	return figures.Number(math.Round(float64(d.Microseconds())/10)/100, "ms")
 }

@@ -3,7 +3,6 @@ package network
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
+	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/klauspost/compress/gzip"
 )
 
@@ -25,8 +26,8 @@ type file struct {
 }
 
 // files lists the regular files of a mount, by their names.
-func (m *mount) files() ([]file, error) {
-	out, err := m.b.output(m.b.ctx, "find", m.dir, "-type", "f", "-printf", `%s %P\0`)
+func (b *bench) files(m *runner.Mount) ([]file, error) {
+	out, err := b.Output("find", m.Dir, "-type", "f", "-printf", `%s %P\0`)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func smallOnes(files []file, n int) []file {
 // compressedSize returns how many bytes of a layer's blob a file takes: those
 // that a decoder reads between the file's first byte and its last, give or
 // take the 32 KiB that it decodes at a time.
-func (img *image) compressedSize(name string) (int64, error) {
+func compressedSize(img *labimage.Image, name string) (int64, error) {
 	for _, l := range slices.Backward(img.Manifest.Layers) {
 		n, err := extent(img.Blob(l.Digest), name)
 		if err != nil || n > 0 {
@@ -128,55 +129,8 @@ func (c *byteCounter) ReadByte() (byte, error) {
 	return b, err
 }
 
-// readCommand makes this program one that reads the files whose names come on
-// its standard input, one after the other with a pause between, and prints the
-// nanoseconds that each took. A process of its own can be ended while it waits for a mount.
-const readCommand = "read-files"
-
-func runRead(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	pause, err := time.ParseDuration(strings.Join(args, " "))
-	names, readErr := io.ReadAll(stdin)
-	if err := errors.Join(err, readErr); err != nil {
-		fmt.Fprintln(stderr, err)
-		return 1
-	}
-	for name := range strings.SplitSeq(string(names), "\x00") {
-		begun := time.Now()
-		if _, err := os.ReadFile(name); err != nil {
-			fmt.Fprintln(stderr, err)
-			return 1
-		}
-		fmt.Fprintln(stdout, time.Since(begun).Nanoseconds())
-		time.Sleep(pause)
-	}
-	return 0
-}
-
 // read reads files in a process of its own, which does nothing between them for
-// a time, and returns how long each took.
-func (m *mount) read(files []file, pause time.Duration) ([]time.Duration, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, f := range files {
-		names = append(names, m.dir+"/"+f.name)
-	}
-	cmd := m.b.command(m.b.ctx, self, "net", readCommand, pause.String())
-	var stderr bytes.Buffer
-	cmd.Stdin, cmd.Stderr = strings.NewReader(strings.Join(names, "\x00")), &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("reading small files: %w\n%s", err, &stderr)
-	}
-	var took []time.Duration
-	for _, text := range strings.Fields(string(out)) {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return nil, err
-		}
-		took = append(took, time.Duration(n))
-	}
-	return took, nil
+// a time.
+func (b *bench) read(m *runner.Mount, files []file, pause time.Duration) (runner.Reading, error) {
+	return b.Read(m.Dir, each(files, func(f file) string { return f.name }), "each", pause.String())
 }

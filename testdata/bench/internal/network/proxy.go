@@ -88,8 +88,8 @@ type proxy struct {
 }
 
 const (
-	tokenPath = "/netbench/token"
-	theToken  = "netbench"
+	tokenPath = "/bench/token"
+	theToken  = "bench"
 )
 
 // pieceSize is how much goes on the line at a time: small enough for several

@@ -1,0 +1,154 @@
+// Package index measures the layer index beside its peers: the pass that makes
+// an index, its size, loading it, and reading through it.
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
+	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/opencontainers/go-digest"
+)
+
+// Options are what only this group is told.
+type Options struct {
+	Pull bool // compare with podman pull, which takes minutes
+}
+
+// A bench is one run of the group.
+type bench struct {
+	*runner.Runner
+	opts   Options
+	inputs []*input
+	ztocs  map[string]ztoc // by input
+	// sociProgram is compileSOCI, once.
+	sociProgram func() (string, error)
+}
+
+// New returns the group.
+func New(r *runner.Runner, opts Options) runner.Group {
+	b := &bench{Runner: r, opts: opts, ztocs: map[string]ztoc{}}
+	b.sociProgram = sync.OnceValues(b.compileSOCI)
+	flags := ""
+	if opts.Pull {
+		flags = " -pull"
+	}
+	return runner.Group{
+		Name: "index", Title: "The layer index", Runs: 5, Flags: flags, Prepare: b.findInputs,
+		Sections: []runner.Section{
+			{Name: "pass", Title: "The full pass with all hashes", Run: b.eachInput(b.pass)},
+			{Name: "soci", Title: "The full pass against SOCI's ztoc builder, wall time", Run: b.eachInput(b.soci)},
+			{Name: "index", Title: "imgfs index of the node image from a registry on loopback", Run: b.indexImage},
+			{Name: "size", Title: "Size of the index", Run: b.eachInput(b.size)},
+			{Name: "load", Title: "Loading: cold index files to the merged tree, in a new process", Run: b.load},
+			{Name: "cold", Title: "A cold read of 4 KiB, mean of 100", Run: b.eachInput(b.cold)},
+			{Name: "sequential", Title: "Reading a whole layer in requests of 128 KiB, wall time", Run: b.eachInput(b.sequential)},
+		},
+	}
+}
+
+// An input is a gzip layer that is measured.
+type input struct {
+	labimage.Input
+	index *layerindex.Index
+}
+
+// findInputs finds or makes the inputs, and their indexes.
+func (b *bench) findInputs() error {
+	if b.Corpora == "" {
+		b.Logf("CORPORA is not set: without the lab's images")
+	}
+	b.Logf("making inputs")
+	_, only, _ := strings.Cut(b.Only, "/")
+	all, err := labimage.Inputs(b.Dir, b.Corpora, only)
+	if err != nil {
+		return err
+	}
+	for _, in := range all {
+		x, err := build(b.Ctx, &in)
+		if err != nil {
+			return fmt.Errorf("%s: %w", in.Name, err)
+		}
+		b.inputs = append(b.inputs, &input{in, x})
+		b.Group.Notes = append(b.Group.Notes, fmt.Sprintf("%s: %s, blob %s, tar %s, %.2f : 1", in.Name, in.What,
+			megabytes(in.Size), megabytes(x.Size()), float64(x.Size())/float64(in.Size)))
+	}
+	return nil
+}
+
+// eachInput returns a section that measures all inputs.
+func (b *bench) eachInput(measure func(*input) error) func() error {
+	return func() error {
+		for _, in := range b.inputs {
+			b.Logf("%s", in.Name)
+			if err := measure(in); err != nil {
+				return fmt.Errorf("%s: %w", in.Name, err)
+			}
+		}
+		return nil
+	}
+}
+
+// build makes a layer's index as imgfs does.
+func build(ctx context.Context, in *labimage.Input) (*layerindex.Index, error) {
+	f, err := os.Open(in.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return layerindex.Build(ctx, layerindex.Layer{Digest: in.Digest, Size: in.Size, DiffID: in.DiffID}, f, nil)
+}
+
+// open opens the layer for reading parts of it.
+func (in *input) open() (*fileBlob, error) {
+	f, err := os.Open(in.Path)
+	if err != nil {
+		return nil, err
+	}
+	return &fileBlob{File: f, in: in}, nil
+}
+
+// A fileBlob is a layer's blob in a file. It counts the bytes it was asked for.
+type fileBlob struct {
+	*os.File
+	in    *input
+	asked atomic.Int64
+}
+
+var _ layerindex.Blob = (*fileBlob)(nil)
+
+// Digest implements layerindex.Blob.
+func (b *fileBlob) Digest() digest.Digest { return b.in.Digest }
+
+// Size implements layerindex.Blob.
+func (b *fileBlob) Size() int64 { return b.in.Size }
+
+// ReadAt implements layerindex.Blob.
+func (b *fileBlob) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	b.asked.Add(int64(len(p)))
+	return b.File.ReadAt(p, off)
+}
+
+// moduleDir returns the directory of the module that is being measured.
+func (b *bench) moduleDir() (string, error) {
+	out, err := b.Output("go", "env", "GOMOD")
+	if err != nil {
+		return "", err
+	}
+	mod := strings.TrimSpace(out)
+	if !filepath.IsAbs(mod) {
+		return "", errors.New("not run inside the module of imgfs")
+	}
+	return filepath.Dir(mod), nil
+}
+
+func megabytes(n int64) string { return figures.Number(float64(n)/1e6, "MB") }

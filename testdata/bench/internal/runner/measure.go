@@ -1,0 +1,73 @@
+package runner
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/imgfs/imgfs/testdata/bench/figures"
+)
+
+// A Sample is what one run of something took.
+type Sample struct {
+	CPU  time.Duration // in user and system mode
+	Wall time.Duration
+}
+
+// A Task is something that is measured.
+type Task struct {
+	Name string
+	Who  int // whose CPU time: syscall.RUSAGE_SELF or RUSAGE_CHILDREN
+	Run  func() error
+}
+
+// measure runs a task once.
+func (t *Task) measure() (Sample, error) {
+	runtime.GC() // what was left by others is not this task's to clear
+	before, err := cpuTime(t.Who)
+	if err != nil {
+		return Sample{}, err
+	}
+	begun := time.Now()
+	if err := t.Run(); err != nil {
+		return Sample{}, fmt.Errorf("%s: %w", t.Name, err)
+	}
+	wall := time.Since(begun)
+	after, err := cpuTime(t.Who)
+	return Sample{after - before, wall}, err
+}
+
+// cpuTime returns the CPU time used so far.
+func cpuTime(who int) (time.Duration, error) {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(who, &r); err != nil {
+		return 0, fmt.Errorf("getrusage: %w", err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano()), nil
+}
+
+// InTurns runs every task once a round, each round beginning with another one,
+// so that what else the machine does hits all alike. It returns the median of
+// each.
+func (r *Runner) InTurns(runs int, tasks []Task) ([]Sample, error) {
+	cpu, wall := make([][]time.Duration, len(tasks)), make([][]time.Duration, len(tasks))
+	for run := range runs {
+		for k := range tasks {
+			if err := r.Ctx.Err(); err != nil {
+				return nil, err
+			}
+			i := (k + run) % len(tasks)
+			s, err := tasks[i].measure()
+			if err != nil {
+				return nil, err
+			}
+			cpu[i], wall[i] = append(cpu[i], s.CPU), append(wall[i], s.Wall)
+		}
+	}
+	medians := make([]Sample, len(tasks))
+	for i := range tasks {
+		medians[i] = Sample{figures.Median(cpu[i]), figures.Median(wall[i])}
+	}
+	return medians, nil
+}

@@ -1,0 +1,177 @@
+package runner
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// NewDir makes a directory to mount on.
+func (r *Runner) NewDir() (string, error) {
+	r.mounts++
+	dir := filepath.Join(r.Dir, fmt.Sprintf("mnt-%d", r.mounts))
+	return dir, os.Mkdir(dir, 0o777)
+}
+
+// A Mount is an image that imgfs has mounted as a user does: the command
+// returns, and a process in the background serves.
+type Mount struct {
+	Dir   string
+	PID   int           // of the process that serves it
+	Ready time.Duration // until the command returned
+}
+
+// With mounts an image, has something done with it, and unmounts it. What is
+// mounted after an error is unmounted at the end of the group.
+func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) error) error {
+	dir, err := os.MkdirTemp(r.Dir, "mnt-") // several may come at the same time
+	if err != nil {
+		return err
+	}
+	args := append([]string{"mount", "--quiet", "--cache-dir", cache}, flags...)
+	begun := time.Now()
+	if _, err := r.Output(r.Imgfs, append(args, image, dir)...); err != nil {
+		return err
+	}
+	m := &Mount{Dir: dir, Ready: time.Since(begun)}
+	pids := r.Servers(dir)
+	if len(pids) != 1 {
+		return fmt.Errorf("processes that serve %s: %v, want one", dir, pids)
+	}
+	m.PID = pids[0]
+	if err := do(m); err != nil {
+		return err
+	}
+	if _, err := r.Output(r.Imgfs, "umount", dir); err != nil {
+		return err
+	}
+	for len(r.Servers(dir)) > 0 {
+		if err := r.Sleep(2 * time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sleep waits, unless the runner's context ends.
+func (r *Runner) Sleep(d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-r.Ctx.Done():
+		return r.Ctx.Err()
+	}
+}
+
+// Servers returns the processes of imgfs that have a path at or below dir among
+// their arguments. The bench's directories are its own, and so are they.
+func (r *Runner) Servers(dir string) []int {
+	names, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
+	var pids []int
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(name, "cmdline"))
+		if err != nil || len(text) == 0 {
+			continue
+		}
+		args := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+		if args[0] == r.Imgfs && slices.ContainsFunc(args[1:], func(a string) bool { return below(a, dir) }) {
+			if pid, err := strconv.Atoi(filepath.Base(name)); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// A Memory is what memory a process has, in bytes.
+type Memory struct {
+	Peak      int64 // VmHWM
+	Resident  int64 // VmRSS
+	Anonymous int64 // RssAnon, of it
+}
+
+// MemoryOf returns what memory a process has now.
+func MemoryOf(pid int) (Memory, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return Memory{}, err
+	}
+	return parseMemory(string(text))
+}
+
+func parseMemory(status string) (Memory, error) {
+	var m Memory
+	for key, to := range map[string]*int64{"VmHWM:": &m.Peak, "VmRSS:": &m.Resident, "RssAnon:": &m.Anonymous} {
+		_, rest, ok := strings.Cut("\n"+status, "\n"+key)
+		if _, err := fmt.Sscan(rest, to); !ok || err != nil {
+			return m, fmt.Errorf("no %s in the status of a process", key)
+		}
+		*to <<= 10
+	}
+	return m, nil
+}
+
+// Stats is what imgfs stats --json tells of a mount, as far as it is of interest
+// here.
+type Stats struct {
+	Total *struct {
+		Asked, Requests, Fetched int64
+	}
+	Contents struct {
+		ReadBytes int64
+	}
+	FastPaths []struct {
+		Name   string
+		Active bool
+		Why    string
+	}
+}
+
+// StatsOf returns the statistics of what is mounted at dir.
+func (r *Runner) StatsOf(dir string) (Stats, error) {
+	out, err := r.Output(r.Imgfs, "stats", "--json", dir)
+	if err != nil {
+		return Stats{}, err
+	}
+	return parseStats(out)
+}
+
+func parseStats(text string) (Stats, error) {
+	var s Stats
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("imgfs stats: %w", err)
+	}
+	if s.Total == nil {
+		return s, errors.New("imgfs stats: no total")
+	}
+	return s, nil
+}
+
+// Active tells whether a mount uses a fast path, and if not, why.
+func (s *Stats) Active(name string) (bool, string) {
+	for _, p := range s.FastPaths {
+		if p.Name == name {
+			return p.Active, p.Why
+		}
+	}
+	return false, "imgfs stats does not name it"
+}
+
+// String says which fast paths a mount uses.
+func (s *Stats) String() string {
+	var on, off []string
+	for _, p := range s.FastPaths {
+		if p.Active {
+			on = append(on, p.Name)
+		} else {
+			off = append(off, fmt.Sprintf("%s (%s)", p.Name, p.Why))
+		}
+	}
+	return fmt.Sprintf("active: %s; not: %s", strings.Join(on, ", "), strings.Join(off, ", "))
+}
