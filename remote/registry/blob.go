@@ -183,7 +183,7 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, fresh 
 	if fresh {
 		header.Set("Cache-Control", "no-cache")
 	}
-	resp, at, err := b.at.ask(ctx, http.MethodGet, from, header)
+	resp, at, err := b.at.ask(ctx, get(header), from)
 	if err != nil {
 		return answer{}, err
 	}

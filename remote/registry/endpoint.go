@@ -204,7 +204,7 @@ func (c orasClient) Do(req *http.Request) (*http.Response, error) {
 		query[name] = values
 	}
 	at.url.RawQuery = query.Encode()
-	resp, _, err := c.e.ask(req.Context(), req.Method, at, req.Header)
+	resp, _, err := c.e.ask(req.Context(), &request{method: req.Method, header: req.Header, actions: []string{actionPull}}, at)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -220,6 +220,8 @@ func (e *endpoint) reference() string {
 }
 
 var errNoResolver = &fault{class: hosts.ErrConfiguration, text: "of the servers configured none may say what a tag is"}
+
+var errNoWriter = &fault{class: hosts.ErrConfiguration, text: "of the servers configured none may be written to"}
 
 var errNoServer = &fault{class: remote.ErrUnavailable, text: "of the servers configured none may be asked for content"}
 

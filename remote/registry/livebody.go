@@ -6,6 +6,8 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
 // drain reads what little is left of a body, so that the connection can be
@@ -30,6 +32,7 @@ type liveBody struct {
 	cancel context.CancelCauseFunc
 	unlink func() bool // makes it independent of the context it was asked with
 	cause  func() error
+	leads  address.Reach // how near the servers may be that the answer leads to
 }
 
 // Read gives the answer up when nothing comes, or a trickle. Only the time

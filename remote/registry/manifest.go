@@ -122,7 +122,7 @@ func (e *endpoint) document(ctx context.Context, path, accept string, size int64
 	if err != nil {
 		return nil, nil, err
 	}
-	resp, _, err := e.ask(ctx, http.MethodGet, at, http.Header{"Accept": {accept}, "Accept-Encoding": {"identity"}})
+	resp, _, err := e.ask(ctx, get(http.Header{"Accept": {accept}, "Accept-Encoding": {"identity"}}), at)
 	if err != nil {
 		return nil, nil, err
 	}

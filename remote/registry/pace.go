@@ -16,6 +16,8 @@ var (
 	errStalled = errors.New("nothing came for too long")
 	// errSlow is errStalled as well.
 	errSlow = fmt.Errorf("%w: less than %d bytes a second count as nothing", errStalled, slowest)
+	// errUntaken is errStalled as well.
+	errUntaken = fmt.Errorf("%w: the server takes nothing of what is sent", errStalled)
 )
 
 // A pace tells progress from a trickle. The readers of a client share its line,

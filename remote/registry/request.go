@@ -2,90 +2,192 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
-	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
 // maxRedirects is how many redirects in a row are followed.
 const maxRedirects = 5
 
+// What a token may be needed for.
+const (
+	actionPull   = auth.ActionPull
+	actionPush   = auth.ActionPush
+	actionDelete = auth.ActionDelete
+)
+
+// A request is what a server is asked, wherever it is sent.
+type request struct {
+	method  string
+	header  http.Header
+	actions []string // on the repository, which a token must allow
+	payload *payload // nil: none
+
+	// idempotent says of a PUT or POST that doing it twice does what doing it
+	// once does: content is put by its digest, or an upload is begun. resumes
+	// says of a PATCH that the server is asked how far it got before the next
+	// is sent.
+	idempotent, resumes bool
+}
+
+// get is the request for something that is only read.
+func get(header http.Header) *request {
+	return &request{method: http.MethodGet, header: header, actions: []string{actionPull}}
+}
+
+// reads tells whether the request changes nothing.
+func (r *request) reads() bool { return r.method == http.MethodGet || r.method == http.MethodHead }
+
+// repeatable tells whether the request may be sent again when nobody knows
+// what became of it.
+func (r *request) repeatable() bool {
+	switch r.method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete:
+		return true
+	case http.MethodPut, http.MethodPost:
+		return r.idempotent && r.payload.replays()
+	case http.MethodPatch:
+		return r.resumes && r.payload.replays()
+	}
+	return false
+}
+
+// mayBeExpired tells whether a status can mean that the token has expired: ECR
+// answers 403 then and ECR Public 400. What carries something may get 400 for
+// that.
+func (r *request) mayBeExpired(status int) bool {
+	return status == http.StatusForbidden || status == http.StatusBadRequest && r.payload == nil
+}
+
+// settle makes a fault final if the request must not be sent again. What
+// reached nobody, or was refused because of too many requests, may be.
+func (r *request) settle(f *fault) *fault {
+	switch {
+	case r.reads(), f.verdict == final:
+		return f
+	case f.verdict == odd && f.status != 0: // what is wrong with it stays wrong
+	case r.repeatable(), f.undone() && r.payload.replays():
+		return f
+	}
+	settled := *f
+	settled.verdict = final
+	return &settled
+}
+
 // ask sends a request, following redirects, and returns the answer and where
 // it came from. Its Body is a *liveBody: it ends if ctx does, and when it
 // brings nothing for the time that Options allow.
-func (e *endpoint) ask(ctx context.Context, method string, from *location, header http.Header) (*http.Response, *location, error) {
-	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: e.Host, Repository: e.Ref.Repository}, auth.ActionPull)
+func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http.Response, *location, error) {
+	attempt := attemptOf(ctx)
+	ctx = auth.AppendScopesForHost(ctx, e.Host, auth.ScopeRepository(e.Ref.Repository, req.actions...))
 	live, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	wait := time.Duration(math.MaxInt64)
-	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() {
+	if deadline := attempt.deadline(); !deadline.IsZero() {
 		wait = time.Until(deadline)
 	}
 	o := e.client.opts
-	body := &liveBody{stall: o.StallTimeout, most: attemptOf(ctx).bodyTime(o), pace: pace{active: o.active},
+	s := &sending{stall: o.StallTimeout, wait: o.ReadTimeout, late: func() { cancel(errUntaken) }}
+	body := &liveBody{stall: o.StallTimeout, most: attempt.bodyTime(o), pace: pace{active: o.active},
 		cancel: cancel, unlink: unlink, cause: func() error { return context.Cause(live) }}
-	body.watch = time.AfterFunc(wait, body.late)
-	resp, at, err := e.follow(live, method, from, header)
+	body.watch = time.AfterFunc(wait, func() {
+		if !s.begun() { // else s watches
+			body.late()
+		}
+	})
+	resp, at, leads, err := e.follow(live, req, from, s)
 	body.watch.Stop()
+	attempt.patience.alive(int(s.end()))
 	if err != nil {
+		if failure := req.payload.failure(); failure != nil {
+			err = failure
+		}
 		err = body.explain(err)
 		body.end()
 		return nil, nil, err
 	}
-	body.body, resp.Body = resp.Body, body
+	body.body, body.leads, resp.Body = resp.Body, leads, body
 	return resp, at, nil
 }
 
 // follow sends a request and follows redirects. The registry's credential
 // goes to the registry alone, and not any more once a redirect has left it.
-func (e *endpoint) follow(ctx context.Context, method string, at *location, header http.Header) (*http.Response, *location, error) {
+// leads is how near the servers may be that the answer leads to.
+func (e *endpoint) follow(ctx context.Context, req *request, at *location, s *sending) (_ *http.Response, _ *location, leads address.Reach, _ error) {
 	for hop := 0; ; hop++ {
 		r := &route{limit: at.limit, named: at.named}
-		resp, err := e.send(context.WithValue(ctx, routeKey{}, r), method, at, header)
+		resp, err := e.send(context.WithValue(ctx, routeKey{}, r), req, at, s)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
+		leads = min(r.limit, r.from)
 		switch resp.StatusCode {
-		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther:
+			if !req.reads() { // they mean that it is done, or are taken to mean it
+				drain(resp.Body)
+				return nil, nil, 0, &fault{class: remote.ErrUnavailable, status: resp.StatusCode,
+					text: fmt.Sprintf("%s answers %s with the redirect %d, which is for what is read", at.url.Host, req.method, resp.StatusCode)}
+			}
 		default:
-			return resp, at, nil
+			return resp, at, leads, nil
 		}
 		drain(resp.Body)
 		if hop == maxRedirects {
-			return nil, nil, oddf("%s redirects more than %d times", e.Host, maxRedirects)
+			return nil, nil, 0, oddf("%s redirects more than %d times", e.Host, maxRedirects)
 		}
-		if at, err = at.redirect(resp, min(r.limit, r.from), e.client.opts); err != nil {
-			return nil, nil, err
+		if !req.payload.replays() {
+			return nil, nil, 0, &fault{class: remote.ErrUnavailable, text: at.url.Host + " redirects to elsewhere, and " + errOnce.Error()}
 		}
-		at.named = e.named(at.url)
+		if at, err = e.next(at, resp, leads); err != nil {
+			return nil, nil, 0, err
+		}
 	}
 }
 
-// send sends one request to one place.
-func (e *endpoint) send(ctx context.Context, method string, at *location, header http.Header) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, at.url.String(), nil)
+// next returns where an answer of at sends us; see location.redirect.
+func (e *endpoint) next(at *location, resp *http.Response, limit address.Reach) (*location, error) {
+	next, err := at.redirect(resp, limit, e.client.opts)
 	if err != nil {
 		return nil, err
 	}
-	req.Header = header.Clone()
+	next.named = e.named(next.url)
+	return next, nil
+}
+
+// send sends one request to one place.
+func (e *endpoint) send(ctx context.Context, r *request, at *location, s *sending) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, at.url.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if req.Header = r.header.Clone(); req.Header == nil {
+		req.Header = make(http.Header)
+	}
+	r.payload.attach(req, s)
 	if !at.home {
 		req.Header.Set("User-Agent", e.client.opts.UserAgent)
 		return e.RoundTrip(req)
 	}
 	for name, values := range e.Header {
-		req.Header[name] = values
+		req.Header[name] = slices.Clone(values)
 	}
 	resp, err := e.auth.Do(req)
-	if err != nil || resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusForbidden {
+	if err != nil || !r.mayBeExpired(resp.StatusCode) {
 		return resp, err
 	}
-	// ECR answers 403 and ECR Public 400 when a token has expired.
-	if !e.tokens.forget(ctx) {
+	if !r.payload.replays() || !e.tokens.forget(ctx) {
 		return resp, nil
 	}
 	drain(resp.Body)
+	r.payload.attach(req, s)
 	return e.auth.Do(req)
 }

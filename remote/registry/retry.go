@@ -57,6 +57,12 @@ func (f *fault) Error() string { return f.class.Error() + ": " + f.text }
 
 func (f *fault) Unwrap() error { return f.class }
 
+// undone tells whether a request surely did nothing: it reached nobody, or was
+// refused because there are too many.
+func (f *fault) undone() bool {
+	return f.verdict == outage || f.held || f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable
+}
+
 func oddf(format string, args ...any) *fault {
 	return &fault{verdict: odd, class: remote.ErrUnavailable, text: fmt.Sprintf(format, args...)}
 }
@@ -79,6 +85,8 @@ func classify(err error) *fault {
 		return statusFault(response.StatusCode, response.Errors)
 	case errors.Is(err, errdef.ErrNotFound):
 		return &fault{class: remote.ErrNotFound, status: http.StatusNotFound, text: "the registry has no such manifest"}
+	case errors.Is(err, errOnce):
+		return &fault{class: remote.ErrUnavailable, text: "the registry wants it once more, and " + errOnce.Error()}
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return &fault{class: remote.ErrUnauthorized, text: "the registry wants a login, and there is no credential for it"}
 	case errors.As(err, &cert), errors.As(err, &scheme), errors.Is(err, http.ErrSchemeMismatch):

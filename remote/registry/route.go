@@ -87,6 +87,7 @@ func servedBy(u *url.URL, host string) bool {
 type way struct {
 	limit address.Reach // the nearest address allowed
 	proxy *url.URL      // nil: none
+	write bool          // a server takes its time to answer
 	home  *home         // of a server that the user named, unless all is allowed
 }
 
@@ -94,10 +95,11 @@ type way struct {
 type pool struct {
 	limit       address.Reach
 	proxy, wire string
+	write       bool
 }
 
 func (w way) pool(on *wire) pool {
-	p := pool{limit: w.limit, wire: on.key}
+	p := pool{limit: w.limit, wire: on.key, write: w.write}
 	if w.proxy != nil {
 		p.proxy = w.proxy.String()
 	}
@@ -113,6 +115,7 @@ func (s *hostPool) way(req *http.Request, w *wire, limit address.Reach) (by way,
 			return by, err
 		}
 	}
+	by.write = req.Method == http.MethodPut || req.Method == http.MethodPatch
 	if by.limit = limit; s.opts.AllowPrivate {
 		by.limit = address.Any
 		return by, nil

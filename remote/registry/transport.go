@@ -30,12 +30,16 @@ func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, er
 	} else if !o.AllowPrivate {
 		dialer.Control = (&gate{host: host, limit: by.limit, home: by.home}).control
 	}
+	answerTimeout := o.HeaderTimeout
+	if by.write { // what was sent may have to be hashed, or copied elsewhere
+		answerTimeout = max(o.ReadTimeout, 0)
+	}
 	return &http.Transport{
 		Proxy:                 proxy,
 		DialContext:           dialer.DialContext,
 		TLSClientConfig:       conf,
 		TLSHandshakeTimeout:   dialTimeout,
-		ResponseHeaderTimeout: o.HeaderTimeout,
+		ResponseHeaderTimeout: answerTimeout,
 		// The default of 10 MB is held once for each request under way.
 		MaxResponseHeaderBytes: maxHeader,
 		// The default of 2 makes every further reader dial anew.

@@ -78,7 +78,7 @@ func (d *daemonJSON) sites(ref remote.Reference) []*Site {
 	for _, u := range d.mirrors {
 		s := Canonical(ref)
 		s.Scheme, s.Host, s.Path = u.Scheme, u.Host, apiPath(u.Path, false)
-		s.Ref.Registry = u.Host
+		s.Ref.Registry, s.Push = u.Host, false
 		d.relax(s)
 		sites = append(sites, s)
 	}

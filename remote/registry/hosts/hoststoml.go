@@ -110,6 +110,7 @@ func (c *Configuration) parseHosts(dir string, data []byte, ref remote.Reference
 		if err != nil {
 			return nil, err
 		}
+		s.Push = false // a mirror
 		sites = append(sites, s)
 	}
 	last, err := c.hostSite(dir, file.Server, file.hostTable, ref)
@@ -128,6 +129,7 @@ func appendServer(sites []*Site, last *Site) []*Site {
 			continue
 		}
 		if i == len(sites)-1 && s.Pull && s.Resolve {
+			s.Push = last.Push
 			return sites
 		}
 		if !last.Wire.SaysTLS() {
@@ -152,13 +154,15 @@ func (c *Configuration) hostSite(dir, server string, t hostTable, ref remote.Ref
 		}
 	}
 	if len(t.Capabilities) > 0 {
-		s.Resolve, s.Pull = false, false
+		s.Resolve, s.Pull, s.Push = false, false, false
 		for _, word := range t.Capabilities {
 			switch strings.ToLower(word) {
 			case "pull":
 				s.Pull = true
 			case "resolve":
 				s.Resolve = true
+			case "push":
+				s.Push = true
 			}
 		}
 	}

@@ -90,11 +90,12 @@ func (c *Configuration) entrySites(e *registryEntry, ref remote.Reference) ([]*S
 	rest := text[matchPrefix(text, e.prefix):]
 	var sites []*Site
 	var refused error
-	add := func(text string, insecure bool, proxy proxyURL) error {
+	add := func(text string, insecure bool, proxy proxyURL, push bool) error {
 		s, err := e.site(text, insecure, proxy)
 		if err != nil {
 			return err
 		}
+		s.Push = push
 		if err := c.blocked(text); err != nil {
 			refused = err
 		} else {
@@ -110,14 +111,14 @@ func (c *Configuration) entrySites(e *registryEntry, ref remote.Reference) ([]*S
 		if pull == pullDigestOnly && ref.Digest == "" || pull == pullTagOnly && ref.Digest != "" {
 			continue
 		}
-		if err := add(m.Location+rest, m.Insecure, m.Proxy); err != nil {
+		if err := add(m.Location+rest, m.Insecure, m.Proxy, false); err != nil {
 			return nil, err
 		}
 	}
 	if e.Location != "" {
 		text = e.Location + rest
 	}
-	if err := add(text, e.Insecure, e.Proxy); err != nil {
+	if err := add(text, e.Insecure, e.Proxy, true); err != nil {
 		return nil, err
 	}
 	if len(sites) == 0 {

@@ -10,9 +10,8 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// A SiteFunc returns the sites to ask for an image, in order. The last one is
-// no mirror: it has the last word, and is the only one that is written to. An
-// empty list is an error. A client asks once for each of its repositories, and
+// A SiteFunc returns the sites to ask for an image, in order; the last one has
+// the last word. An empty list is an error. A client asks once for each of its repositories, and
 // again after an error; the function may be called concurrently.
 type SiteFunc func(ctx context.Context, ref remote.Reference) ([]*Site, error)
 
@@ -35,6 +34,9 @@ type Site struct {
 	// Resolve and Pull say that the server may be asked what a tag is, and for
 	// content by its digest.
 	Resolve, Pull bool
+	// Push says that the server may be written to. Only the last site of an
+	// image ever is.
+	Push bool
 	// Insecure allows plain http and any certificate.
 	Insecure bool
 	// Header is sent with every request to the server itself.
@@ -73,7 +75,7 @@ func (w *Wire) Key(host string) string {
 // Canonical returns the registry that an image's name says, without any
 // configuration. For docker.io that is the host that serves its images.
 func Canonical(ref remote.Reference) *Site {
-	return &Site{Host: apiHost(ref.Registry), Path: "/v2", Ref: ref, Resolve: true, Pull: true}
+	return &Site{Host: apiHost(ref.Registry), Path: "/v2", Ref: ref, Resolve: true, Pull: true, Push: true}
 }
 
 // apiHost returns the host that serves the API of a registry. Docker Hub's

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,9 +24,9 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, repository s
 	case Bearer:
 		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		s.mu.Lock()
-		valid := s.tokens[token]
+		granted, valid := s.tokens[token]
 		s.mu.Unlock()
-		if valid {
+		if valid && allows(granted, repository, r.Method) {
 			return true
 		}
 		if ok && s.opts.RefusedStatus != 0 {
@@ -34,7 +35,7 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, repository s
 		}
 		scope := s.opts.Scope
 		if scope == "" && repository != "" {
-			scope = "repository:" + repository + ":pull"
+			scope = "repository:" + repository + ":" + actions(r.Method)
 		}
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="registrytest",scope="%s"`, s.main.URL, scope))
 	default:
@@ -44,11 +45,39 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, repository s
 	return false
 }
 
+// actions are those that a request needs a token for.
+func actions(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead:
+		return "pull"
+	case http.MethodDelete:
+		return "delete"
+	}
+	return "pull,push"
+}
+
+// allows tells whether a token's scopes allow a request. All allow to read.
+func allows(granted, repository, method string) bool {
+	want := actions(method)
+	if want == "pull" {
+		return true
+	}
+	want = strings.TrimPrefix(want, "pull,")
+	for scope := range strings.FieldsSeq(granted) {
+		list, ok := strings.CutPrefix(scope, "repository:"+repository+":")
+		if ok && slices.Contains(strings.Split(list, ","), want) {
+			return true
+		}
+	}
+	return false
+}
+
 // serveToken answers requests for tokens, those with GET and user and
 // password and those with POST and a refresh token.
 // https://distribution.github.io/distribution/spec/auth/
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.handle(Token, w, r, func(w http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm() // what cannot be read is not there
 		user, password, _ := r.BasicAuth()
 		allowed := s.opts.User == "" || user == s.opts.User && password == s.opts.Password
 		if r.Method == http.MethodPost {
@@ -61,7 +90,8 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.issued++
 		token := fmt.Sprintf("secret-token-%d", s.issued)
-		s.tokens[token] = true
+		// The form has what is in the query, and with POST in the body.
+		s.tokens[token] = strings.Join(r.Form["scope"], " ")
 		s.mu.Unlock()
 		_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": 300})
 	})

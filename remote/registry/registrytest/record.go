@@ -4,6 +4,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/url"
 	"slices"
 )
 
@@ -11,7 +12,7 @@ import (
 type Kind string
 
 // The kinds of requests. Blob is a request for a blob at the registry, CDN
-// one at the second server.
+// one at the second server, and Upload one that has to do with an upload.
 const (
 	Ping     Kind = "ping"
 	Manifest Kind = "manifest"
@@ -19,6 +20,7 @@ const (
 	Tags     Kind = "tags"
 	Token    Kind = "token"
 	CDN      Kind = "cdn"
+	Upload   Kind = "upload"
 )
 
 // A Record is a request and what was answered.
@@ -29,11 +31,14 @@ type Record struct {
 	Client string // the client's end of the connection
 	Host   string
 	Path   string
+	Query  url.Values
 	Range  string
 	Header http.Header
 	// Status is 0 while there is no answer, and if a fault took over the
 	// connection.
 	Status int
+	// Received counts the body of the request, as far as it was read.
+	Received int64
 	// Bytes counts the body, as far as it was handed to the connection.
 	Bytes int64
 }
@@ -75,7 +80,7 @@ func (s *Server) Forget() {
 // is injected for it.
 func (s *Server) handle(kind Kind, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	record := &Record{Kind: kind, Method: r.Method, Proto: r.Proto, Client: r.RemoteAddr, Host: r.Host,
-		Path: r.URL.Path, Range: r.Header.Get("Range"), Header: r.Header.Clone()}
+		Path: r.URL.Path, Query: r.URL.Query(), Range: r.Header.Get("Range"), Header: r.Header.Clone()}
 	s.mu.Lock()
 	s.records = append(s.records, record)
 	var fault Fault
@@ -85,6 +90,7 @@ func (s *Server) handle(kind Kind, w http.ResponseWriter, r *http.Request, serve
 	}
 	s.mu.Unlock()
 	rw := &recorder{ResponseWriter: w, server: s, record: record}
+	r.Body = &bodyRecorder{ReadCloser: r.Body, server: s, record: record}
 	if fault != nil {
 		fault(rw, r, serve)
 		return
@@ -117,6 +123,21 @@ func (w *recorder) Write(p []byte) (int, error) {
 		w.record.Status = http.StatusOK
 	}
 	w.record.Bytes += int64(n)
+	return n, err
+}
+
+// A bodyRecorder counts what is read of a request.
+type bodyRecorder struct {
+	io.ReadCloser
+	server *Server
+	record *Record
+}
+
+func (b *bodyRecorder) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.server.mu.Lock()
+	defer b.server.mu.Unlock()
+	b.record.Received += int64(n)
 	return n, err
 }
 

@@ -10,7 +10,7 @@
 //	// ... use the image s.Host() + "/library/app:latest"
 //	if n := s.Count(registrytest.Blob); n > 2 { ... }
 //
-// It only reads: nothing can be pushed over HTTP.
+// With Writable it takes what is pushed to it, too.
 package registrytest
 
 import (
@@ -76,6 +76,10 @@ type Options struct {
 	// URLLife is how long the URLs of the second server live. Default: 1
 	// minute. Fractions of seconds are lost.
 	URLLife time.Duration
+	// Writable takes uploads of blobs, manifests and tags, and removes what is
+	// to be deleted; with Bearer for tokens of the scope for that. Default: all
+	// requests but GET and HEAD are answered with 405.
+	Writable bool
 	// TagPage is how many tags are listed at a time. Default: all.
 	TagPage int
 }
@@ -93,7 +97,9 @@ type Server struct {
 	blobs      map[digest.Digest]content
 	manifests  map[digest.Digest]manifest
 	tags       map[string]map[string]digest.Digest // by repository
-	tokens     map[string]bool
+	tokens     map[string]string                   // with their scopes
+	uploads    map[string]*upload
+	sessions   int // uploads, for names
 	issued     int // tokens, for names
 	generation int // of signed URLs
 	plans      map[Kind]*plan
@@ -130,7 +136,8 @@ func New(tb TB, opts *Options) *Server {
 		blobs:     make(map[digest.Digest]content),
 		manifests: make(map[digest.Digest]manifest),
 		tags:      make(map[string]map[string]digest.Digest),
-		tokens:    make(map[string]bool),
+		tokens:    make(map[string]string),
+		uploads:   make(map[string]*upload),
 		plans:     make(map[Kind]*plan),
 	}
 	if opts != nil {
@@ -281,7 +288,8 @@ func (s *Server) Tag(repository, tag string, d digest.Digest) {
 	s.tags[repository][tag] = d
 }
 
-// serveAPI answers the distribution API, as much of it as a reader uses.
+// serveAPI answers the distribution API, as much of it as readers and writers
+// of images use.
 // OCI distribution-spec, "Endpoints".
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v2/")
@@ -291,13 +299,24 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 			repository, name, kind = before, after, k
 		}
 	}
+	if id, ok := strings.CutPrefix(name, "uploads/"); ok && kind == Blob {
+		name, kind = id, Upload
+	}
 	s.handle(kind, w, r, func(w http.ResponseWriter, r *http.Request) {
 		if !s.authorized(w, r, repository) {
 			return
 		}
 		switch {
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		case !s.opts.Writable && r.Method != http.MethodGet && r.Method != http.MethodHead:
 			fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry only reads")
+		case kind == Upload:
+			s.serveUpload(w, r, repository, name)
+		case r.Method == http.MethodDelete:
+			s.serveDelete(w, kind, repository, name)
+		case kind == Manifest && r.Method == http.MethodPut:
+			s.takeManifest(w, r, repository, name)
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "nothing to do so with")
 		case kind == Manifest:
 			s.serveManifest(w, r, repository, name)
 		case kind == Blob:
