@@ -24,6 +24,8 @@ var (
 	ErrUnsupported = errors.New("unsupported image")
 	// ErrTooBig: an archive, or a layer, is bigger than the caller allows.
 	ErrTooBig = errors.New("too big")
+	// ErrWhole: a place sends all of a blob instead of the range asked for.
+	ErrWhole = errors.New("sent whole")
 	// ErrReference: the reference is not well formed.
 	ErrReference = errors.New("invalid reference")
 )

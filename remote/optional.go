@@ -1,6 +1,9 @@
 package remote
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // What a Blob may offer besides. Who reads blobs looks for these interfaces
 // in the Blob that a Source gave, and does without them.
@@ -41,24 +44,22 @@ type ProgressBlob interface {
 	ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error)
 }
 
-// A SpooledBlob is a Blob of which a place may send all when a range is asked
-// for. What was sent is then kept on this machine for later reads.
-type SpooledBlob interface {
+// A WholeBlob is a Blob that a place may send whole when a range of it is
+// asked for. A reader of ranges alone would then get it from its beginning for
+// each of them.
+type WholeBlob interface {
 	Blob
-	// Spooled returns what is kept so, or on its way, or nil. It is the same
-	// value as long as it is the same copy.
-	Spooled() Spool
-}
-
-// A Spool is the copy of a blob that a SpooledBlob keeps. It is a Blob that
-// asks nobody: ReadAt fails where the bytes are not there. Spools can be
-// compared.
-type Spool interface {
-	Blob
-	// Wait waits until all of the blob is there and has its digest. It fails
-	// if the copy is not being made any more, and if ctx ends.
-	Wait(ctx context.Context) error
-	// Release removes the copy, for who has the content by now. Reads under
-	// way are not disturbed; later ones of the SpooledBlob ask its place.
-	Release()
+	// ReadRange is ReadAtProgress where ranges are served; arrived may be nil.
+	// Where all of the blob is sent instead of the range, it soon returns an
+	// error that wraps ErrWhole, with what came before that. ReadWhole, if it
+	// is called soon, goes on with that answer.
+	ReadRange(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error)
+	// ReadWhole writes the blob from byte off to its end to w, in order and as
+	// it comes. That takes one request, unless it breaks off: then it asks for
+	// the rest as ReadAt would. The error is that of w, as it is, or one that
+	// ReadAt may return.
+	ReadWhole(ctx context.Context, w io.Writer, off int64) error
+	// SentWhole reports whether a range was asked for, and all of the blob was
+	// sent instead.
+	SentWhole() bool
 }

@@ -39,7 +39,8 @@ func (o *StreamOptions) inFlight() int {
 
 // NewStream reads b from its start to its end. It keeps several ranges in
 // flight, in order, from the moment it is made, and holds one buffer for
-// each: RangeSize times InFlight bytes, or less for a small blob.
+// each: RangeSize times InFlight bytes, or less for a small blob. A WholeBlob
+// that is sent whole it reads by one request.
 //
 // An error comes after the bytes before it have been read, and stays; a blob
 // that ends early is io.ErrUnexpectedEOF. When ctx ends, Read returns its
@@ -93,6 +94,7 @@ type stream struct {
 // A segment is one range of the blob on its way.
 type segment struct {
 	ready chan struct{}
+	off   int64 // in the blob
 	buf   []byte
 	// n and err are the result, once ready is closed.
 	n   int
@@ -107,25 +109,19 @@ func (s *stream) request(ctx context.Context, b Blob, size, inFlight int) {
 		s.send(&segment{err: fmt.Errorf("blob %s: size %d", b.Digest(), total)})
 		return
 	}
-	made := 0
-	for off := int64(0); off < total; off += int64(size) {
-		var buf []byte
-		if made < inFlight {
-			made++
-			buf = make([]byte, size)
-		} else {
-			select {
-			case buf = <-s.free:
-			case <-ctx.Done():
-				return
-			}
+	next := &segments{s: s, b: b, done: ctx.Done(), total: total, size: size, left: inFlight}
+	if whole, ok := b.(WholeBlob); ok && !next.probe(ctx, whole) {
+		return
+	}
+	for next.off < total {
+		seg := next.take()
+		if seg == nil {
+			return
 		}
-		seg := &segment{ready: make(chan struct{}), buf: buf[:min(int64(size), total-off)]}
 		s.running.Go(func() {
-			defer close(seg.ready)
-			seg.read(ctx, b, off)
+			n, err := b.ReadAt(ctx, seg.buf, seg.off)
+			seg.finish(b, n, err)
 		})
-		s.ordered <- seg
 	}
 }
 
@@ -136,15 +132,16 @@ func (s *stream) send(seg *segment) {
 	s.ordered <- seg
 }
 
-// read fills the segment from off of b.
-func (g *segment) read(ctx context.Context, b Blob, off int64) {
-	g.n, g.err = b.ReadAt(ctx, g.buf, off)
+// finish notes what has come of the segment, n bytes and an error.
+func (g *segment) finish(b Blob, n int, err error) {
+	g.n, g.err = n, err
 	switch {
-	case g.n == len(g.buf):
+	case n == len(g.buf):
 		g.err = nil
-	case g.err == nil, errors.Is(g.err, io.EOF):
-		g.err = fmt.Errorf("blob %s ends at byte %d of %d: %w", b.Digest(), off+int64(g.n), b.Size(), io.ErrUnexpectedEOF)
+	case err == nil, errors.Is(err, io.EOF):
+		g.err = fmt.Errorf("blob %s ends at byte %d of %d: %w", b.Digest(), g.off+int64(n), b.Size(), io.ErrUnexpectedEOF)
 	}
+	close(g.ready)
 }
 
 // Read implements io.Reader.

@@ -101,7 +101,7 @@ func (e *env) archive(ctx context.Context, loc remote.Location, disk *cache.Cach
 		io.Closer
 	}
 	var err error
-	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return tempFile(disk, 0) }}
+	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return tempFile(disk) }}
 	opts.MaxSize = e.limits.layerSize.Option()
 	if loc.Transport == remote.TransportOCIArchive {
 		src, err = ocilayout.OpenArchive(ctx, loc.Path, loc.Image, opts)
@@ -118,10 +118,9 @@ func (e *env) archive(ctx context.Context, loc remote.Location, disk *cache.Cach
 	return src, nil
 }
 
-// tempFile makes a temporary file within the budget, for size bytes; 0 means
-// that the size is not known.
-func tempFile(disk *cache.Cache, size int64) (remote.TempFile, error) {
-	f, err := disk.NewTempFile(&cache.TempOptions{Size: size})
+// tempFile makes a temporary file within the budget.
+func tempFile(disk *cache.Cache) (remote.TempFile, error) {
+	f, err := disk.NewTempFile(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -131,13 +130,11 @@ func tempFile(disk *cache.Cache, size int64) (remote.TempFile, error) {
 // repository returns an image in a registry.
 func (e *env) repository(ref remote.Reference, conf *hosts.Configuration, disk *cache.Cache) (remote.Source, error) {
 	opts := &registry.Options{
-		Sites:       conf.Sites,
-		Credential:  conf.Credentials(e.authfile),
-		NewTemp:     func(size int64) (remote.TempFile, error) { return tempFile(disk, size) },
-		SpoolFailed: disk.WarnDisk,
-		UserAgent:   "imgfs/" + version(),
-		Logf:        e.Debugf,
-		Tracef:      e.Debugf,
+		Sites:      conf.Sites,
+		Credential: conf.Credentials(e.authfile),
+		UserAgent:  "imgfs/" + version(),
+		Logf:       e.Debugf,
+		Tracef:     e.Debugf,
 	}
 	e.network.configure(opts)
 	if e.tlsVerify.Given {

@@ -65,8 +65,8 @@ var _ remote.Blob = (*Blob)(nil)
 // and chunks share what they fetch. Sums must not be changed afterwards.
 //
 // A blob that is local (remote.IsLocal) is read and checked each time, and
-// not stored. What a remote.SpooledBlob keeps is taken over, as soon as it has
-// all of the blob, if there is room for it.
+// not stored. A remote.WholeBlob that is sent whole is stored whole, if there is
+// room for it.
 func (c *blobCache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
@@ -83,9 +83,7 @@ func (c *blobCache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
 	if s.whole.indexWrong.Load() {
 		s.recall() // it may have been checked since
 	}
-	cached := &Blob{src: b, s: s}
-	s.beginIntake(cached, true)
-	return cached, nil
+	return &Blob{src: b, s: s}, nil
 }
 
 // Digest returns the digest of the whole blob.

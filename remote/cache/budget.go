@@ -49,6 +49,23 @@ func (c *directory) defaultBudget() int64 {
 // Budget returns how many bytes the directory may take, 0 for any.
 func (c *directory) Budget() int64 { return c.budget.limit }
 
+// roomFor returns an error, which wraps ErrFull, if the budget has no room for a
+// blob that takes n bytes, or the disk none for the missing bytes of it.
+func (c *directory) roomFor(n, missing int64) error {
+	if limit := c.budget.limit; limit > 0 && fileRoom(n) > limit-c.budget.temporary() {
+		return noRoomFor(n)
+	}
+	if free, err := c.files.Free(); err == nil && free <= missing {
+		return fmt.Errorf("%w for a blob of %d bytes that is sent whole: %w", ErrFull, n, unix.ENOSPC)
+	}
+	return nil
+}
+
+// noRoomFor is why the budget does not take a blob of n bytes.
+func noRoomFor(n int64) error {
+	return &fullError{fmt.Sprintf("the cache has no room for a blob of %d bytes that is sent whole", n)}
+}
+
 // MakeRoom counts n more bytes as used, for a file that somebody else is about
 // to write below the directory, and removes what was used least recently if
 // the budget needs it. It reports whether the bytes may be written; they

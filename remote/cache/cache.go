@@ -103,7 +103,7 @@ func (c *Cache) Close() error {
 // Stats are the counters of one Cache since it was opened.
 type Stats struct {
 	// Requests counts reads of blobs at the source for chunks, Fetched the
-	// bytes that they gave, and that a Spool has besides: its bytes once.
+	// bytes that they gave, whether or not they were asked for.
 	Requests, Fetched int64
 	// Recorded counts the bytes that recordings took.
 	Recorded int64

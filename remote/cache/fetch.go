@@ -28,7 +28,7 @@ func (c *blobCache) writeSize() int64 {
 // not what it should be is dropped.
 func (s *blobState) load(file *blobFile, f *flight) {
 	for k := f.first; k < f.end; k++ {
-		if s.c.sched.recent.copy(s, k, f.run(k, k+1)) {
+		if f.got[k-f.first] == missing && s.c.sched.recent.copy(s, k, f.run(k, k+1)) {
 			f.land(k, k+1, fromMemory)
 		}
 	}
@@ -107,20 +107,38 @@ func (s *blobState) fetchMissing(ctx context.Context, file *blobFile, f *flight)
 	return wrong
 }
 
-// request reads the chunks from first to end from the source and keeps those
+// request gets the chunks from first to end from the source and keeps those
 // that are right. An early end of the content is no error here: it leaves
 // chunks missing.
 func (s *blobState) request(ctx context.Context, file *blobFile, f *flight, first, end int64, elsewhere bool) error {
-	buf := f.run(first, end)
-	at, _ := s.bounds(first)
-	l := landing{s: s, file: file, f: f, at: at, next: first, end: end}
-	counted := s.beginRequest(f, first, elsewhere)
-	n, err := l.read(ctx, buf, elsewhere)
-	n = max(0, min(n, len(buf)))
-	counted(int64(n))
-	l.upTo(int64(n))
-	s.beginIntake(f.owner, false)
-	if n == len(buf) || err == nil || isEnd(err) {
+	l := landing{s: s, file: file, f: f, next: first, end: end}
+	l.at, _ = s.bounds(first)
+	src, ok := f.owner.src.(remote.WholeBlob)
+	if elsewhere || !ok {
+		return l.bring(func(buf []byte) (int, error) { return l.read(ctx, buf, elsewhere) })
+	}
+	if s.streaming() {
+		if done, err := s.awaitStream(ctx, file, f, first, end, false); done {
+			return s.sourceError(err)
+		}
+	}
+	err := l.bring(func(buf []byte) (int, error) { return l.readRange(ctx, src, buf) })
+	if !errors.Is(err, remote.ErrWhole) {
+		return err
+	}
+	if done, err := s.awaitStream(ctx, file, f, first, end, true); done {
+		return s.sourceError(err)
+	}
+	return f.lacks(first, end, func(first, end int64) error {
+		l := landing{s: s, file: file, f: f, next: first, end: end}
+		l.at, _ = s.bounds(first)
+		return l.bring(func(buf []byte) (int, error) { return src.ReadAt(ctx, buf, l.at) })
+	})
+}
+
+// sourceError says of which blob an error is, if it is one.
+func (s *blobState) sourceError(err error) error {
+	if err == nil || isEnd(err) {
 		return nil
 	}
 	return fmt.Errorf("blob %s: %w", s.digest, err)
@@ -136,6 +154,20 @@ type landing struct {
 	end  int64
 }
 
+// bring makes one request by read.
+func (l *landing) bring(read func(buf []byte) (int, error)) error {
+	buf := l.f.run(l.next, l.end)
+	l.s.countRequest()
+	n, err := read(buf)
+	n = max(0, min(n, len(buf)))
+	l.s.addFetched(int64(n))
+	l.upTo(int64(n))
+	if n == len(buf) {
+		return nil
+	}
+	return l.s.sourceError(err)
+}
+
 // read asks the source, in the way that suits.
 func (l *landing) read(ctx context.Context, buf []byte, elsewhere bool) (int, error) {
 	src := l.f.owner.src
@@ -143,15 +175,23 @@ func (l *landing) read(ctx context.Context, buf []byte, elsewhere bool) (int, er
 		return e.ReadElsewhere(ctx, buf, l.at)
 	}
 	if p, ok := src.(remote.ProgressBlob); ok && !elsewhere && l.end-l.next > 1 {
-		return l.follow(ctx, p, buf)
+		return l.follow(buf, func(arrived func(n int)) (int, error) { return p.ReadAtProgress(ctx, buf, l.at, arrived) })
 	}
 	return src.ReadAt(ctx, buf, l.at)
+}
+
+// readRange asks a source that may not serve ranges.
+func (l *landing) readRange(ctx context.Context, src remote.WholeBlob, buf []byte) (int, error) {
+	if l.end-l.next > 1 {
+		return l.follow(buf, func(arrived func(n int)) (int, error) { return src.ReadRange(ctx, buf, l.at, arrived) })
+	}
+	return src.ReadRange(ctx, buf, l.at, nil)
 }
 
 // follow reads from a source that says how far it is, so that who waits for
 // the first chunk does not wait for the last. Checking and storing go on
 // beside the transfer.
-func (l *landing) follow(ctx context.Context, src remote.ProgressBlob, buf []byte) (int, error) {
+func (l *landing) follow(buf []byte, read func(arrived func(n int)) (int, error)) (int, error) {
 	var mark atomic.Int64
 	wake, stop, stopped := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	go func() {
@@ -171,7 +211,7 @@ func (l *landing) follow(ctx context.Context, src remote.ProgressBlob, buf []byt
 	}()
 	m := measure{line: &l.s.c.sched.line, began: time.Now()}
 	defer m.end()
-	return src.ReadAtProgress(ctx, buf, l.at, func(n int) {
+	return read(func(n int) {
 		m.arrived(int64(n))
 		mark.Store(int64(n))
 		select {
@@ -211,12 +251,6 @@ func (l *landing) upTo(n int64) {
 // them pile up, and so that what was read is there for the next process.
 func (l *landing) take(first, end int64) {
 	if first >= end {
-		return
-	}
-	if l.f.why == forIntake {
-		// Of what is not stored the source has a copy on disk.
-		l.s.keepBy(l.s.c.dir.recordingRule(), l.file, first, end, l.f.run(first, end))
-		l.f.land(first, end, fromSource)
 		return
 	}
 	l.s.fetchedUnread(first, end)

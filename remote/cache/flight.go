@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
-
-	"github.com/imgfs/imgfs/remote"
 )
 
 type blobKey struct {
@@ -38,8 +36,8 @@ type blobState struct {
 
 	mu      sync.Mutex
 	flights map[int64]*flight // by chunk
-	intakes map[remote.Spool]*intake
-	taken   *intake // the one whose Spool was released last
+	stream  *stream           // nil: the blob is not being sent whole
+	waiting []*streamWaiter
 	closed  bool
 }
 
@@ -56,7 +54,6 @@ func (c *blobCache) state(d digest.Digest, l layout, chunks Chunks, local bool) 
 		s = &blobState{blobKey: key, layout: l, c: c, chunks: chunks}
 		s.count.unread = make([]atomic.Uint32, (l.chunks()+31)/32)
 		s.flights = map[int64]*flight{}
-		s.intakes = map[remote.Spool]*intake{}
 		// It ends with the Cache, and with no caller.
 		s.ctx, s.end = context.WithCancel(context.Background())
 		s.recall()
@@ -125,7 +122,6 @@ const (
 	forReader reason = iota
 	forLater         // Prefetch
 	forFill
-	forIntake // of a Spool
 )
 
 // A flight brings a run of neighbouring chunks from disk or source to the

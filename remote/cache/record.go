@@ -22,6 +22,8 @@ type Recording struct {
 	f      *newFile // nil once it is over, or there is no room, or the disk failed
 	n      int64
 	done   bool
+	// late, if it is not nil, decides when bytes come: see Record.
+	late remote.WholeBlob
 	// temporary is how much of it counts as temporary.
 	temporary int64
 }
@@ -29,18 +31,29 @@ type Recording struct {
 // Record begins a recording of b. It must be ended by Commit or Abort; that of
 // a process that was killed is removed by a later Open. Where the disk fails,
 // or the budget has no room for the blob, the recording comes to nothing,
-// without an error; see Recorded. It takes at most half of the budget, and
-// room from blobs last used before the recordings that it is one of: those of
-// one image, which do not remove each other's.
+// without an error; see Recorded. It takes at most half of the budget, unless b
+// turns out to be sent whole, and room from blobs last used before the
+// recordings that it is one of: those of one image, which do not remove each
+// other's.
 func (c *blobCache) Record(b remote.Blob) (*Recording, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}
 	r := &Recording{c: c, digest: d, size: b.Size()}
-	if !c.dir.mayKeep() || c.dir.Budget() > 0 && r.size > c.dir.Budget()/2 {
-		return r, nil
+	switch limit := c.dir.Budget(); {
+	case !c.dir.mayKeep():
+	case limit == 0 || r.size <= limit/2:
+		r.begin()
+	case r.size <= limit:
+		r.late, _ = b.(remote.WholeBlob)
 	}
+	return r, nil
+}
+
+// begin makes the file.
+func (r *Recording) begin() {
+	c := r.c
 	c.dir.beginRecording()
 	stored, err := c.dir.within(fileRoom(0), c.dir.recordingRule(), func() (err error) {
 		r.f, err = c.dir.newFile()
@@ -51,12 +64,11 @@ func (c *blobCache) Record(b remote.Blob) (*Recording, error) {
 	}
 	if !stored {
 		c.dir.endRecording("")
-		return r, nil
+		return
 	}
 	// Some file systems set room aside behind the end of a file that grows.
 	// It does not matter if this fails.
 	_ = r.f.Truncate(r.size)
-	return r, nil
 }
 
 // Write takes the next bytes of the blob. The only error is that there are
@@ -68,6 +80,9 @@ func (r *Recording) Write(p []byte) (int, error) {
 	}
 	off := r.n
 	r.n += int64(len(p))
+	if off == 0 && r.late != nil && r.late.SentWhole() {
+		r.begin()
+	}
 	if r.f == nil {
 		return len(p), nil
 	}

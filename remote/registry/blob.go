@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,35 +35,23 @@ type blobCopy struct {
 	turn   turn
 	finder atomic.Pointer[attempt] // of who had the turn last
 
-	mu    sync.Mutex
-	place *location // nil: not known
-	spool *spool    // nil: the blob was not sent whole
+	mu        sync.Mutex
+	place     *location   // nil: not known
+	leftovers []*leftover // by age
+	wholes    int         // how often the blob was sent whole instead of a range
+	streams   int         // readers of all of the blob
 }
 
 // read makes one request for p and reads what the answer has of it, which is
 // something unless it returns an error.
 func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (int, error) {
-	for {
-		a, err := b.open(ctx, off, int64(len(p)), how.fresh)
-		if err != nil {
-			return 0, err
-		}
-		if a.spool == nil {
-			return b.readBody(ctx, a, p, how)
-		}
-		n, err := a.spool.read(ctx, attemptOf(ctx).patience, p, off)
-		a.spool.leave()
-		if err != errUnspooled {
-			return n, err
-		}
+	a, err := b.open(ctx, off, int64(len(p)), how)
+	if err != nil {
+		return 0, err
 	}
-}
-
-func (b *blobCopy) readBody(ctx context.Context, a answer, p []byte, how reading) (int, error) {
 	reader := attemptOf(ctx).patience
-	if n, err := io.Copy(io.Discard, &counted{io.LimitReader(a.body, a.skip), reader.alive}); n < a.skip {
-		a.body.Close()
-		return 0, b.broken(n, cmp.Or(err, io.EOF))
+	if err := b.skip(a, reader.alive); err != nil {
+		return 0, err
 	}
 	n, err := io.ReadFull(&counted{how.body(a.body), reader.progress}, p[:a.n])
 	if err != nil {
@@ -74,6 +61,10 @@ func (b *blobCopy) readBody(ctx context.Context, a answer, p []byte, how reading
 			err = &fault{verdict: busy, class: remote.ErrUnavailable, text: fmt.Sprintf("the answer ends after %d of %d bytes", n, a.n)}
 		}
 		return n, err
+	}
+	if end := off + a.n; a.whole != nil && end < b.size {
+		b.putAside(a.whole, end, how.fresh)
+		return n, nil
 	}
 	drain(a.body)
 	return n, nil
@@ -92,30 +83,38 @@ func (c *counted) Read(p []byte) (int, error) {
 }
 
 // An answer is what a request for a range brought: a body that has the first n
-// bytes of the range behind skip others, or a spool that has them or will,
-// which must be left.
+// bytes of the range behind skip others.
 type answer struct {
-	body  io.ReadCloser
-	skip  int64
-	n     int64
-	spool *spool
+	body io.ReadCloser
+	at   int64 // of the body in the blob
+	skip int64
+	n    int64
+	// whole is body if that goes on to the end of the blob.
+	whole *liveBody
 }
+
+// errWhole: all of the blob is sent, and the reader is not to read that.
+var errWhole = &fault{class: remote.ErrWhole, text: "ranges of it are not served"}
 
 // open asks for n bytes from off where the blob is known to be, and else at
 // the registry.
-func (b *blobCopy) open(ctx context.Context, off, n int64, fresh bool) (answer, error) {
-	if fresh {
-		b.mu.Lock()
+func (b *blobCopy) open(ctx context.Context, off, n int64, how reading) (answer, error) {
+	b.mu.Lock()
+	if how.fresh {
 		b.place = nil
-		b.mu.Unlock()
 	}
+	wholes := b.wholes
+	b.mu.Unlock()
 	for again := false; ; again = true {
-		place, s := b.known()
-		if s != nil && !fresh && s.enter(off+n) {
-			return answer{spool: s}, nil
+		if how.ranged {
+			if b.isWhole(wholes) {
+				return answer{}, errWhole
+			}
+		} else if l := b.takeLeftover(ctx, off, how.fresh); l != nil {
+			return answer{body: l.body, at: l.off, skip: off - l.off, n: n, whole: l.body}, nil
 		}
-		if place != nil {
-			a, err := b.ask(ctx, place, off, n, fresh)
+		if place := b.known(); place != nil {
+			a, err := b.ask(ctx, place, off, n, how)
 			if err == nil || !b.forget(place, err) || again {
 				return a, err
 			}
@@ -128,7 +127,7 @@ func (b *blobCopy) open(ctx context.Context, off, n int64, fresh bool) (answer, 
 			return answer{}, err
 		}
 		b.finder.Store(attemptOf(ctx))
-		if place, _ = b.known(); place != nil {
+		if b.known() != nil {
 			b.turn.pass()
 			continue
 		}
@@ -137,17 +136,17 @@ func (b *blobCopy) open(ctx context.Context, off, n int64, fresh bool) (answer, 
 		if err != nil {
 			return answer{}, err
 		}
-		return b.ask(ctx, home, off, n, fresh)
+		return b.ask(ctx, home, off, n, how)
 	}
 }
 
-func (b *blobCopy) known() (*location, *spool) {
+func (b *blobCopy) known() *location {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.place != nil && !b.place.expires.IsZero() && time.Now().After(b.place.expires) {
 		b.place = nil
 	}
-	return b.place, b.spool
+	return b.place
 }
 
 // forget drops a place that is not the registry's own after it failed: a
@@ -175,20 +174,20 @@ func denied(status int) bool {
 
 // ask sends one request for n bytes from off to a place, and notes where the
 // answer came from.
-func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, fresh bool) (answer, error) {
+func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how reading) (answer, error) {
 	header := http.Header{
 		"Range":           {fmt.Sprintf("bytes=%d-%d", off, off+n-1)},
 		"Accept-Encoding": {"identity"},
 	}
-	if fresh {
+	if how.fresh {
 		header.Set("Cache-Control", "no-cache")
 	}
 	resp, at, err := b.at.ask(ctx, get(header), from)
 	if err != nil {
 		return answer{}, err
 	}
-	a, err := b.accept(resp, off, n)
-	if err != nil {
+	a, err := b.accept(resp, off, n, how)
+	if err != nil && err != errWhole {
 		// Not drained: after a wrong answer the next goes by a new connection.
 		resp.Body.Close()
 		if f := classify(err); !at.home && denied(f.status) {
@@ -208,11 +207,11 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, fresh 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.place = at
-	return a, nil
+	return a, err
 }
 
 // accept checks that an answer is the range asked for.
-func (b *blobCopy) accept(resp *http.Response, off, n int64) (answer, error) {
+func (b *blobCopy) accept(resp *http.Response, off, n int64, how reading) (answer, error) {
 	header := resp.Header
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
 		return answer{}, responseFault(resp)
@@ -234,14 +233,16 @@ func (b *blobCopy) accept(resp *http.Response, off, n int64) (answer, error) {
 	if mediaType == "text/html" {
 		return answer{}, oddf("the answer is a web page")
 	}
+	body := resp.Body.(*liveBody)
 	if n == b.size {
-		return answer{body: resp.Body, n: n}, nil
+		return answer{body: body, n: n, whole: body}, nil
 	}
-	s, err := b.spoolInto(resp.Body.(*liveBody))
-	if err == errUnspooled {
-		return answer{body: resp.Body, skip: off, n: n}, nil
+	b.noteWhole()
+	if how.ranged {
+		b.putAside(body, 0, how.fresh)
+		return answer{}, errWhole
 	}
-	return answer{spool: s}, err
+	return answer{body: body, skip: off, n: n, whole: body}, nil
 }
 
 // acceptPart accepts the first part of a multipart answer if it is the range

@@ -1,9 +1,9 @@
 package registry
 
 import (
-	"errors"
+	"maps"
+	"slices"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -21,10 +21,8 @@ type Client struct {
 	mu        sync.Mutex
 	schemes   map[string]string // of endpoints that plain http is allowed for
 	known     map[string]bool   // hosts that a credential may have been sent to by https
-	spools    map[*spool]struct{}
-	unspooled time.Time // until then the disk takes no spool
+	leftovers map[*leftover]struct{}
 	closed    bool
-	fillers   sync.WaitGroup // of spools
 }
 
 // New returns a client. It asks no one for anything. A nil opts means the
@@ -32,12 +30,12 @@ type Client struct {
 func New(opts *Options) *Client {
 	o := opts.withDefaults()
 	return &Client{
-		opts:    o,
-		hosts:   newHostPool(o),
-		rests:   rests{opts: o, byPlace: make(map[string]*rest)},
-		schemes: make(map[string]string),
-		known:   make(map[string]bool),
-		spools:  make(map[*spool]struct{}),
+		opts:      o,
+		hosts:     newHostPool(o),
+		rests:     rests{opts: o, byPlace: make(map[string]*rest)},
+		schemes:   make(map[string]string),
+		known:     make(map[string]bool),
+		leftovers: make(map[*leftover]struct{}),
 	}
 }
 
@@ -48,23 +46,16 @@ func (c *Client) Repository(ref remote.Reference) *Repository {
 	return r
 }
 
-// Close ends the connections that are idle and gives up blobs that are being
-// spooled, and waits for that. Reads still under way may fail; the client
-// must not be used afterwards.
+// Close ends the connections that are idle. Reads still under way may fail;
+// the client must not be used afterwards.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	spools := c.spools
-	c.spools = nil
+	leftovers := slices.Collect(maps.Keys(c.leftovers))
 	c.mu.Unlock()
-	for s := range spools {
-		s.abort()
-	}
-	c.fillers.Wait()
-	var errs []error
-	for s := range spools {
-		errs = append(errs, s.close())
+	for _, l := range leftovers {
+		l.drop()
 	}
 	c.hosts.closeIdle()
-	return errors.Join(errs...)
+	return nil
 }

@@ -27,7 +27,7 @@ type blob struct {
 var (
 	_ remote.ElsewhereBlob = (*blob)(nil)
 	_ remote.ProgressBlob  = (*blob)(nil)
-	_ remote.SpooledBlob   = (*blob)(nil)
+	_ remote.WholeBlob     = (*blob)(nil)
 )
 
 func newBlob(r *Repository, desc ocispec.Descriptor) *blob {
@@ -38,15 +38,13 @@ func (b *blob) Digest() digest.Digest { return b.digest }
 
 func (b *blob) Size() int64 { return b.size }
 
-// ReadAt reads from the first mirror that answers, or the registry, or from
-// the spool if one of them sent the blob whole. What it returns is not
-// verified.
+// ReadAt reads from the first mirror that answers, or the registry. What it
+// returns is not verified.
 func (b *blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return b.readAt(ctx, p, off, &walk{}, reading{})
 }
 
-// ReadAtProgress is ReadAt that tells how far it has come. What comes by way of
-// a spool is told of at the end.
+// ReadAtProgress is ReadAt that tells how far it has come.
 func (b *blob) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error) {
 	return b.readAt(ctx, p, off, &walk{}, reading{arrived: arrived})
 }
@@ -61,23 +59,6 @@ func (b *blob) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, err
 		b.repo.client.rests.begin(from, &fault{class: remote.ErrDigest, text: fmt.Sprintf("wrong bytes of blob %s", b.digest)})
 	}
 	return b.readAt(ctx, p, off, &walk{avoid: from}, reading{fresh: true})
-}
-
-// Spooled returns what was kept of the blob when an endpoint sent all of it:
-// all of it if there is a copy of all, else one that is being made.
-func (b *blob) Spooled() remote.Spool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var best *spool
-	for _, c := range b.copies {
-		if _, s := c.known(); s != nil && (best == nil || s.progress() > best.progress()) {
-			best = s
-		}
-	}
-	if best == nil {
-		return nil
-	}
-	return best
 }
 
 // lastEndpoint returns the one that has the last word.
@@ -117,25 +98,39 @@ func (b *blob) name() string {
 
 // readFull fills p, with as many requests and endpoints as that takes.
 func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *walk, how reading) (n int, err error) {
-	w.repo, w.what, w.patience = b.repo, b.name(), newPatience(b.repo.client.opts, true)
-	err = w.run(ctx, func(ctx context.Context, e *endpoint) error {
+	whole := false
+	err = b.walk(w).run(ctx, func(ctx context.Context, e *endpoint) error {
 		c := b.at(e)
 		for n < len(p) {
 			m, err := c.read(ctx, p[n:], off+int64(n), how.after(n))
 			b.served.note(off+int64(n), int64(m), e)
 			n += m
+			if err == errWhole {
+				whole = true
+				return nil // it is no fault of the endpoint
+			}
 			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	if err == nil && whole {
+		return n, errWhole
+	}
 	return n, err
+}
+
+// walk completes a walk that reads the blob.
+func (b *blob) walk(w *walk) *walk {
+	w.repo, w.what, w.patience = b.repo, b.name(), newPatience(b.repo.client.opts, true)
+	return w
 }
 
 // A reading says how a range is read.
 type reading struct {
 	fresh   bool        // without what is known or kept on the way
+	ranged  bool        // not from an answer that is the whole blob: then errWhole
 	arrived func(n int) // is told how much of the range is there; may be nil
 }
 
@@ -203,6 +198,13 @@ func (s *servings) note(off, n int64, from *endpoint) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.ring) > 0 {
+		last := &s.ring[(s.next-1+len(s.ring))%len(s.ring)]
+		if last.from == from && last.end == off {
+			last.end += n
+			return
+		}
+	}
 	if len(s.ring) < maxServings {
 		s.ring = append(s.ring, serving{})
 	}

@@ -52,16 +52,10 @@ func noFiles() hosts.SiteFunc {
 // open returns the image app:latest of a server.
 func open(t *testing.T, s *registrytest.Server, opts *registry.Options) *registry.Repository {
 	t.Helper()
-	if opts.SpoolDir == "" {
-		opts.SpoolDir = t.TempDir()
-	}
 	client := registry.New(opts)
 	t.Cleanup(func() {
 		if err := client.Close(); err != nil {
 			t.Errorf("Close: %v", err)
-		}
-		if left, err := os.ReadDir(opts.SpoolDir); err != nil || len(left) > 0 {
-			t.Errorf("left in the spool directory: %v, error %v", left, err)
 		}
 	})
 	return client.Repository(reference(s))

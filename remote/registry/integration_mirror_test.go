@@ -55,7 +55,7 @@ func startRealRegistry(t *testing.T) *realRegistry {
 func (r *realRegistry) open(t *testing.T, conf hosts.SiteFunc) (img *remote.Image, traced func(host string) int) {
 	t.Helper()
 	opts := fast()
-	opts.Sites, opts.SpoolDir = conf, t.TempDir()
+	opts.Sites = conf
 	var trace lines
 	opts.Tracef = trace.printf
 	client := registry.New(opts)

@@ -4,12 +4,10 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/internal/nameless"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 )
 
@@ -37,16 +35,6 @@ type Options struct {
 	// CertDirs are the directories of certificates. An empty list that is not
 	// nil is none. Default: hosts.DefaultCertDirs.
 	CertDirs hosts.CertDirs
-	// SpoolDir is where a blob is put whole if its registry does not serve
-	// ranges. Default: the directory for temporary files. Where it takes
-	// none each read of such a blob gets it from its beginning.
-	SpoolDir string
-	// NewTemp makes the file for such a blob of size bytes. Default: one in
-	// SpoolDir, if the disk looks as if it would take it.
-	NewTemp func(size int64) (remote.TempFile, error)
-	// SpoolFailed is told that there is no file for a blob, or that it takes no
-	// more. It may be called by any goroutine. Default: no one.
-	SpoolFailed func(err error)
 	// UserAgent names the program to registries. Default: imgfs.
 	UserAgent string
 	// Logf gets a line for everything out of the ordinary. Default: none.
@@ -114,17 +102,11 @@ func (o *Options) withDefaults() *Options {
 	if d.Tracef == nil {
 		d.Tracef = func(string, ...any) {}
 	}
-	if d.SpoolFailed == nil {
-		d.SpoolFailed = func(error) {}
-	}
 	if d.StateChanged == nil {
 		d.StateChanged = func(string, bool, string) {}
 	}
 	if d.CertDirs == nil {
 		d.CertDirs = hosts.DefaultCertDirs()
-	}
-	if d.SpoolDir == "" {
-		d.SpoolDir = os.TempDir()
 	}
 	if d.UserAgent == "" {
 		d.UserAgent = "imgfs"
@@ -149,18 +131,6 @@ func (o *Options) withDefaults() *Options {
 	d.readFiles()
 	d.active = new(atomic.Int64)
 	return &d
-}
-
-// newTemp makes a file for a blob of size bytes.
-func (o *Options) newTemp(size int64) (remote.TempFile, error) {
-	if o.NewTemp != nil {
-		return o.NewTemp(size)
-	}
-	file, err := nameless.Create(o.SpoolDir, size)
-	if err != nil {
-		return nil, err
-	}
-	return file, nil
 }
 
 // readFiles has the files of this machine stand in for the functions that are

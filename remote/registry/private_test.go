@@ -133,7 +133,7 @@ func (v *town) requests(addr string) int {
 func (v *town) client(t *testing.T, opts *registry.Options) *registry.Client {
 	t.Helper()
 	anything := false
-	opts.TLSVerify, opts.SpoolDir = &anything, t.TempDir()
+	opts.TLSVerify = &anything
 	client := registry.New(opts)
 	t.Cleanup(func() { client.Close() })
 	return client

@@ -153,7 +153,6 @@ type patience struct {
 	pace               pace
 	told               time.Time // when pace was told last
 	got                int       // bytes since the last fault
-	spooled            int64     // how far a blob that is sent whole has come
 	busy, odd, outages int
 	backoff            time.Duration
 }
@@ -193,18 +192,6 @@ func (p *patience) alive(n int) {
 		}
 		p.told = now
 	}
-}
-
-// spooledTo notes that a blob that is sent whole has come from byte from to byte
-// to. What has come before, and was wrong, is no progress the second time: else a
-// server that sends wrong bytes would be asked for ever.
-func (p *patience) spooledTo(from, to int64) {
-	if to <= p.spooled {
-		p.alive(int(to - from))
-		return
-	}
-	p.progress(int(to - max(from, p.spooled)))
-	p.spooled = to
 }
 
 // next returns how long to wait after a fault before trying again.

@@ -12,10 +12,10 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
-// TestMountFault01Spooled: a layer that a registry sends whole is in the cache
+// TestMountFault01Whole: a layer that a registry sends whole is in the cache
 // afterwards, whole, and the mount keeps no other copy. A later mount needs no
 // registry.
-func TestMountFault01Spooled(t *testing.T) {
+func TestMountFault01Whole(t *testing.T) {
 	needFUSE(t)
 	need(t, "head", "sha256sum")
 	t.Parallel()
@@ -29,7 +29,7 @@ func TestMountFault01Spooled(t *testing.T) {
 
 			// The pass that makes the index has put it there.
 			dir := s.mount(image, "--tls-verify=false")
-			s.spooled(dir, 0)
+			s.storedWhole(dir, 0)
 			s.umount(dir)
 			s.dropBlobs()
 
@@ -38,7 +38,7 @@ func TestMountFault01Spooled(t *testing.T) {
 			if r := s.finish(s.program("head", "-c", "1", filepath.Join(dir, "file"))); r.code != 0 || r.stdout != content[:1] {
 				t.Fatalf("head: exit code %d, %q%s", r.code, r.stdout, r.stderr)
 			}
-			s.spooled(dir, s.stats(dir).Layers[0].Size)
+			s.storedWhole(dir, s.stats(dir).Layers[0].Size)
 			if n := reg.Count(registrytest.Blob); n != 1 {
 				t.Errorf("%d requests for the layer, want one: %+v", n, reg.Requests(registrytest.Blob))
 			}
@@ -55,21 +55,21 @@ func TestMountFault01Spooled(t *testing.T) {
 	}
 }
 
-// spooled waits until the one layer of a mount is in the cache and no spool
-// is open any more, and checks how many bytes count as fetched for it.
-func (s *sandbox) spooled(dir string, fetched int64) {
+// storedWhole waits until the one layer of a mount is in the cache, and checks
+// that there is no other copy, and how many bytes count as fetched for it.
+func (s *sandbox) storedWhole(dir string, fetched int64) {
 	s.t.Helper()
 	layer := func() layerStats { return s.stats(dir).Layers[0] }
-	if !eventually(20*time.Second, func() bool { return layer().Cached == layer().Size && s.spools(dir) == 0 }) {
-		s.t.Errorf("%d of %d bytes are in the cache, and %d spools are open", layer().Cached, layer().Size, s.spools(dir))
+	if !eventually(20*time.Second, func() bool { return layer().Cached == layer().Size && s.copies(dir) == 0 }) {
+		s.t.Errorf("%d of %d bytes are in the cache, and %d files without names are open", layer().Cached, layer().Size, s.copies(dir))
 	}
 	if n := layer().Fetched; n != fetched {
 		s.t.Errorf("%d bytes count as fetched, want %d", n, fetched)
 	}
 }
 
-// spools returns how many blobs a mount keeps in files without names.
-func (s *sandbox) spools(dir string) int {
+// copies returns how many files without names a mount keeps.
+func (s *sandbox) copies(dir string) int {
 	s.t.Helper()
 	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.daemon(dir)))
 	if err != nil {

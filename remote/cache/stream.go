@@ -1,0 +1,435 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/imgfs/imgfs/remote"
+)
+
+const (
+	// streamLinger is how long a stream of a blob that is not stored waits for
+	// the next reader when it has served all of them: to come back later costs
+	// the blob from its beginning.
+	streamLinger = 250 * time.Millisecond
+	// streamIdle is how long a stream goes on trying when nothing comes and
+	// nobody waits for it.
+	streamIdle = 30 * time.Second
+)
+
+// errStreamOver: nobody needs more of a stream.
+var errStreamOver = errors.New("no more of the stream is needed")
+
+// A stream brings a blob whose source does not serve ranges (remote.WholeBlob).
+// Its chunks are checked, stored, and handed to the flights that wait for them,
+// as they come. A blob has at most one at a time. If there is room for the
+// blob, a stream goes on to the last chunk that is not on disk, whoever waits;
+// it takes room as recordings do. Otherwise it goes as far as flights wait, and
+// only what these get is stored.
+//
+// Its goroutine alone uses it, but for the fields that blobState.mu guards.
+type stream struct {
+	s     *blobState
+	owner *Blob // whose source it reads
+	ctx   context.Context
+	idle  *time.Timer // ends it when nothing comes
+	last  int64       // the last chunk that was not on disk
+	buf   []byte      // what has come of the blob behind the chunks before next
+
+	// Guarded by blobState.mu:
+
+	room  bool
+	next  int64         // the chunk that comes next
+	since time.Time     // when it began, or something came last
+	wake  chan struct{} // holds an element when a flight began to wait
+}
+
+// A streamWaiter is a flight that waits for chunks from a stream. It is guarded
+// by blobState.mu.
+type streamWaiter struct {
+	f          *flight
+	first, end int64
+	since      time.Time // when it began to wait
+	behind     bool      // the stream has been at first already
+	done       chan struct{}
+	err        error // when done is closed
+}
+
+// lacks reports whether the flight has to get chunk k.
+func (w *streamWaiter) lacks(k int64) bool {
+	return w.first <= k && k < w.end && w.f.got[k-w.f.first] == missing
+}
+
+// streaming reports whether a stream brings the blob.
+func (s *blobState) streaming() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream != nil
+}
+
+// awaitStream waits until a stream has brought, or passed by, what the flight
+// lacks of the chunks from first to end. It begins a stream if there is none
+// and begin is set. It returns false if no stream brings the chunks.
+func (s *blobState) awaitStream(ctx context.Context, file *blobFile, f *flight, first, end int64, begin bool) (bool, error) {
+	for range 2 { // what has just gone by is on disk
+		s.load(file, f)
+		for first < end && f.got[first-f.first] != missing {
+			first++
+		}
+		if first == end {
+			return true, nil
+		}
+		if w := s.waitStream(f, first, end, begin); w != nil {
+			select {
+			case <-w.done:
+				return true, w.err
+			case <-ctx.Done():
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.waiting = slices.DeleteFunc(s.waiting, func(x *streamWaiter) bool { return x == w })
+				return true, ctx.Err()
+			}
+		}
+	}
+	return false, nil
+}
+
+// waitStream has a flight wait; it returns nil if that is of no use.
+func (s *blobState) waitStream(f *flight, first, end int64, begin bool) *streamWaiter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := &streamWaiter{f: f, first: first, end: end, since: time.Now(), done: make(chan struct{})}
+	switch t := s.stream; {
+	case s.closed, t == nil && !begin:
+		return nil
+	case t == nil:
+		s.waiting = append(s.waiting, w)
+		s.startStream(f.owner)
+	case first < t.next && t.room:
+		return nil // it is wrong, or others have removed it
+	default:
+		w.behind = first < t.next
+		s.waiting = append(s.waiting, w)
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	}
+	return w
+}
+
+// startStream begins a stream for the flights that wait. The caller holds s.mu.
+func (s *blobState) startStream(owner *Blob) {
+	for _, w := range s.waiting {
+		w.behind = false
+	}
+	t := &stream{s: s, owner: owner, room: true, since: time.Now(), wake: make(chan struct{}, 1)}
+	s.stream = t
+	s.c.dir.Go(func() {
+		ctx, cancel := context.WithCancel(s.ctx)
+		defer cancel()
+		t.ctx = ctx
+		t.idle = time.AfterFunc(streamIdle, func() { t.endIdle(cancel) })
+		err := t.run()
+		t.idle.Stop()
+		t.finish(err)
+	})
+}
+
+// endIdle ends a stream that brings nothing unless flights wait for it.
+func (t *stream) endIdle(cancel context.CancelFunc) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if len(t.s.waiting) == 0 {
+		cancel()
+		return
+	}
+	t.idle.Reset(streamIdle)
+}
+
+// run reads the blob from where something is missing.
+func (t *stream) run() error {
+	s := t.s
+	room, next := s.hasRoom(), s.layout.chunks()
+	if file := s.openFile(); file == nil {
+		room = false
+	} else if room {
+		for k := range s.absent(file, 0, true) {
+			next, t.last = min(next, k), k
+		}
+	}
+	s.mu.Lock()
+	for _, w := range s.waiting {
+		next = min(next, w.first)
+	}
+	t.room, t.next = room, next
+	s.mu.Unlock()
+	if room {
+		s.c.dir.beginRecording()
+		defer func() {
+			if file := s.openFileTo(false); file != nil && file.complete() {
+				s.c.dir.endRecording(s.digest)
+				return
+			}
+			s.c.dir.endRecording("")
+		}()
+	}
+	return t.owner.src.(remote.WholeBlob).ReadWhole(t.ctx, t, next*s.chunk)
+}
+
+// finish ends the stream. If it failed so do the flights that have waited for
+// most of the time in which nothing came. The others have another one.
+func (t *stream) finish(err error) {
+	s := t.s
+	if file := s.file.Load(); file != nil {
+		s.noteComplete(file)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stream = nil
+	if err == nil && t.next < s.layout.chunks() {
+		err = io.ErrUnexpectedEOF
+	}
+	over, late := errors.Is(err, errStreamOver), t.since.Add(time.Since(t.since)/2)
+	if s.closed {
+		err = s.closedError()
+	}
+	s.waiting = slices.DeleteFunc(s.waiting, func(w *streamWaiter) bool {
+		if !s.closed && (over || w.since.After(late)) {
+			return false
+		}
+		w.err = err
+		close(w.done)
+		return true
+	})
+	if len(s.waiting) > 0 {
+		s.countRequest()
+		s.startStream(s.waiting[0].f.owner)
+	}
+}
+
+// hasRoom reports whether all of the blob may be stored though it was not asked
+// for.
+func (s *blobState) hasRoom() bool {
+	if !s.c.dir.mayKeep() {
+		return false
+	}
+	// What else is cached does not have to go for it where the disk is full.
+	if err := s.c.dir.roomFor(s.fileSize(), s.size-s.presentBytes()); err != nil {
+		s.c.dir.WarnDisk(err)
+		return false
+	}
+	return true
+}
+
+// Write takes the next bytes of the blob.
+func (t *stream) Write(p []byte) (int, error) {
+	t.idle.Reset(streamIdle)
+	t.s.addFetched(int64(len(p)))
+	t.buf = append(t.buf, p...)
+	for {
+		end := t.whole()
+		if end == t.next {
+			return len(p), nil
+		}
+		base, _ := t.s.bounds(t.next)
+		_, stop := t.s.bounds(end - 1)
+		t.takeAll(end, t.buf[:stop-base])
+		t.buf = append(t.buf[:0], t.buf[stop-base:]...)
+		if err := t.goOn(); err != nil {
+			return len(p), err
+		}
+	}
+}
+
+// whole returns the end of the chunks from next on that have come and are to be
+// looked at together. What is not stored waits for somebody one by one.
+func (t *stream) whole() int64 {
+	base, _ := t.s.bounds(t.next)
+	end := t.next
+	for end < t.s.layout.chunks() && (t.room || end == t.next) {
+		if _, stop := t.s.bounds(end); stop-base > int64(len(t.buf)) {
+			break
+		}
+		end++
+	}
+	return end
+}
+
+// takeAll looks at the chunks up to end, which data is.
+func (t *stream) takeAll(end int64, data []byte) {
+	s := t.s
+	first, run := t.next, t.next
+	base, _ := s.bounds(first)
+	words := s.words(first, end)
+	take := func(stop int64) {
+		if run < stop {
+			at, _ := s.bounds(run)
+			_, to := s.bounds(stop - 1)
+			t.take(run, stop, data[at-base:to-base])
+		}
+		run = stop
+	}
+	most := s.c.writeSize()
+	for k := first; k < end; k++ {
+		if !t.room || words[k-first] != 0 {
+			take(k)
+			if t.skip(k) {
+				run = k + 1
+				continue
+			}
+		}
+		at, stop := s.bounds(k)
+		if !s.chunks.match(k, data[at-base:stop-base]) {
+			s.count.bad.Add(1)
+			s.c.count.badFetched.Add(1)
+			take(k)
+			t.pass(k+1, nil)
+			run = k + 1
+			continue
+		}
+		if (k+1-run)*s.chunk >= most {
+			take(k + 1)
+		}
+	}
+	take(end)
+}
+
+// skip passes by chunk k unless a flight waits for it.
+func (t *stream) skip(k int64) bool {
+	s := t.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wanted(k) {
+		return false
+	}
+	if !t.room {
+		s.fetchedUnread(k, k+1)
+	}
+	t.advance(k + 1)
+	return true
+}
+
+// wanted reports whether a flight waits for chunk k. The caller holds s.mu.
+func (s *blobState) wanted(k int64) bool {
+	return slices.ContainsFunc(s.waiting, func(w *streamWaiter) bool { return w.lacks(k) })
+}
+
+// take stores right chunks and hands them on, in this order for the reasons of
+// landing.take.
+func (t *stream) take(first, end int64, data []byte) {
+	s := t.s
+	s.fetchedUnread(first, end)
+	file := s.openFile()
+	rule := s.c.dir.recordingRule()
+	rule.spare[s.digest] = true
+	stored := t.room && s.keepBy(rule, file, first, end, data)
+	if t.room && !stored {
+		t.loseRoom()
+	}
+	base, _ := s.bounds(first)
+	for k := first; k < end && !stored; k++ {
+		s.mu.Lock()
+		wanted := s.wanted(k)
+		s.mu.Unlock()
+		at, stop := s.bounds(k)
+		if chunk := data[at-base : stop-base]; wanted && !s.keep(file, k, k+1, chunk) {
+			s.c.sched.recent.put(s, k, chunk)
+		}
+	}
+	t.pass(end, data)
+}
+
+// loseRoom notes that disk or budget do not take all of the blob.
+func (t *stream) loseRoom() {
+	if t.s.c.dir.mayWrite() { // it is not the disk
+		t.s.c.dir.WarnDisk(noRoomFor(t.s.size))
+	}
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.room = false
+}
+
+// pass hands the chunks from next to end to the flights that wait for them, or
+// passes them by if there is no data.
+func (t *stream) pass(end int64, data []byte) {
+	s := t.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.since = time.Now()
+	base, _ := s.bounds(t.next)
+	for k := t.next; k < end && data != nil; k++ {
+		at, stop := s.bounds(k)
+		for _, w := range s.waiting {
+			if w.lacks(k) {
+				copy(w.f.run(k, k+1), data[at-base:stop-base])
+				w.f.land(k, k+1, fromSource)
+			}
+		}
+	}
+	t.advance(end)
+}
+
+// advance says that the stream has come to chunk next. The caller holds s.mu.
+func (t *stream) advance(next int64) {
+	t.next = next
+	t.s.waiting = slices.DeleteFunc(t.s.waiting, func(w *streamWaiter) bool {
+		if w.behind || w.end > next {
+			return false
+		}
+		close(w.done)
+		return true
+	})
+}
+
+// goOn returns errStreamOver if nobody needs more. A stream that is not stored
+// first waits a little for somebody.
+func (t *stream) goOn() error {
+	if t.needed() {
+		return nil
+	}
+	linger := time.NewTimer(streamLinger)
+	defer linger.Stop()
+	for t.lingers() {
+		select {
+		case <-t.wake:
+		case <-linger.C:
+			return errStreamOver
+		case <-t.ctx.Done():
+			return t.ctx.Err()
+		}
+		if t.needed() {
+			return nil
+		}
+	}
+	return errStreamOver
+}
+
+// needed reports whether more of the stream is to be read.
+func (t *stream) needed() bool {
+	s := t.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.room && t.next <= t.last || t.next == s.layout.chunks() ||
+		slices.ContainsFunc(s.waiting, func(w *streamWaiter) bool { return !w.behind })
+}
+
+// lingers reports whether the next flight may want what comes.
+func (t *stream) lingers() bool {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return !t.room && len(t.s.waiting) == 0
+}
+
+func (s *blobState) addFetched(n int64) {
+	s.c.count.fetched.Add(n)
+	s.count.fetched.Add(n)
+}
+
+func (s *blobState) countRequest() {
+	s.c.count.requests.Add(1)
+	s.count.requests.Add(1)
+}
