@@ -3,7 +3,7 @@
 
 GO ?= go
 # ./... leaves out testdata, which holds Go packages too.
-PACKAGES = ./... ./testdata/labimage ./testdata/demo ./testdata/hostile ./testdata/bench/... ./testdata/testenv
+PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/hostile ./testdata/labimage ./testdata/testenv
 FUZZTIME ?= 60s
 
 .PHONY: all build check test nightly hostile fuzz bench demo setup clean

@@ -199,6 +199,23 @@ func shortName(imported string) string {
 	return imported
 }
 
+// TestPackages: what make checks and tests are all packages of the module,
+// though ./... leaves out testdata.
+func TestPackages(t *testing.T) {
+	_, list, _ := strings.Cut(readDoc(t, "Makefile"), "\nPACKAGES = ")
+	list, _, _ = strings.Cut(list, "\n")
+	out, err := exec.Command("go", append([]string{"list", "-C", "../.."}, strings.Fields(list)...)...).Output()
+	if err != nil {
+		t.Fatalf("go list %s: %v", list, err)
+	}
+	named := strings.Fields(string(out))
+	for _, p := range listPackages(t) {
+		if !slices.Contains(named, p.ImportPath) {
+			t.Errorf("the Makefile's PACKAGES leave out %s", p.ImportPath)
+		}
+	}
+}
+
 // TestModules: no direct dependency without its line in docs/dependencies.md.
 func TestModules(t *testing.T) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Main .Indirect)}}{{.Path}}{{end}}", "all").Output()
