@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
@@ -146,10 +146,10 @@ func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, err
 		held[h.Digest] = h
 	}
 	listed := make(map[digest.Digest]bool)
-	mounts := mountsOf(ctx, disk.Dir())
+	mounts := serve.MountsOf(ctx, disk.Dir())
 	for _, img := range images {
 		row := newCachedImage(img, held)
-		row.Mounts = mounts.of(img)
+		row.Mounts = mounts.Dirs(img)
 		list.Images = append(list.Images, row)
 		for _, l := range img.Layers {
 			listed[l.Digest] = true
@@ -253,54 +253,4 @@ func verifiedLayers(layers []cachedLayer) string {
 		}
 	}
 	return strings.Join(parts, ", ")
-}
-
-// liveMounts are the mounts that use a cache directory.
-type liveMounts []mountStats
-
-// mountsOf asks all mounts that this user may ask whether they use a cache
-// directory. One that does not answer at once is left out.
-func mountsOf(ctx context.Context, cacheDir string) liveMounts {
-	points, err := fusefs.Mounts()
-	if err != nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	type answer struct {
-		i     int
-		stats mountStats
-	}
-	answers := make(chan answer, len(points))
-	for i, p := range points {
-		go func() {
-			s, err := askStats(ctx, p)
-			if err != nil || !sameDir(s.CacheDir, cacheDir) { // which may hang, too
-				s = mountStats{}
-			} else {
-				s.Dir = p.Dir // as this process sees it
-			}
-			answers <- answer{i, s}
-		}()
-	}
-	all := make(liveMounts, len(points))
-	for range points {
-		select {
-		case a := <-answers:
-			all[a.i] = a.stats
-		case <-ctx.Done():
-		}
-	}
-	return slices.DeleteFunc(all, func(s mountStats) bool { return s.Dir == "" })
-}
-
-// of returns where an image is mounted.
-func (m liveMounts) of(img cache.Image) []string {
-	dirs := []string{}
-	for _, s := range m {
-		if s.Image == img.Name && s.Manifest == img.Manifest {
-			dirs = append(dirs, s.Dir)
-		}
-	}
-	return dirs
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/spf13/pflag"
@@ -109,9 +110,9 @@ func (e *env) printPruned(r pruneResult) error {
 // noteMounted notes those of the images anew that are mounted: they go on to
 // use the cache, and imgfs cache ls names them. It reports whether there are any.
 func noteMounted(ctx context.Context, disk *cache.Cache, images []cache.Image) bool {
-	noted, mounts := false, mountsOf(ctx, disk.Dir())
+	noted, mounts := false, serve.MountsOf(ctx, disk.Dir())
 	for _, img := range images {
-		if len(mounts.of(img)) > 0 {
+		if len(mounts.Dirs(img)) > 0 {
 			disk.NoteImage(img)
 			noted = true
 		}

@@ -214,7 +214,7 @@ func TestBadImages(t *testing.T) {
 			t.Parallel()
 			reg := registrytest.New(t, nil)
 			store := sourcetest.NewStore()
-			image := serve(reg, store, c.build(t, store))
+			image := publishStore(reg, store, c.build(t, store))
 			if c.fault != nil {
 				reg.Inject(c.kind, registrytest.Always(c.fault))
 			}
@@ -252,7 +252,7 @@ func TestOneBadLayer(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	store := sourcetest.NewStore()
 	good, bad := tarOf(t, tar.Header{Name: "a"}), tarOf(t, tar.Header{Name: "b"})
-	image := serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: bad}}}))
+	image := publishStore(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: bad}}}))
 	reg.ReplaceBlob(digest.FromBytes(bad), bytes.ToUpper(bad))
 	cache := t.TempDir()
 	for range 2 {
@@ -273,7 +273,7 @@ func TestNamesStayInside(t *testing.T) {
 	store := sourcetest.NewStore()
 	layer := tarOf(t, tar.Header{Name: "/abs"}, tar.Header{Name: "a/../dots"}, tar.Header{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "../../../abs"},
 		tar.Header{Name: "passwd", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}, tar.Header{Name: "hard", Typeflag: tar.TypeLink, Linkname: "/abs"})
-	image := serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}}))
+	image := publishStore(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}}))
 	cache := "--cache-dir=" + t.TempDir()
 	if got, want := succeed(t, "ls", cache, image), "abs\ndots\nhard\nlink\npasswd\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)

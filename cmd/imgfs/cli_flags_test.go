@@ -185,7 +185,7 @@ func TestGlobalFlags(t *testing.T) {
 	store := sourcetest.NewStore()
 	layer := sourcetest.Layer{Content: tarOf(t)}
 	arm := sourcetest.Layer{Content: []byte(strings.Repeat("\x00", 2048))}
-	image := serve(reg, store, store.AddIndex(
+	image := publishStore(reg, store, store.AddIndex(
 		store.AddImage(sourcetest.Image{Platform: "linux/arm/v6", Layers: []sourcetest.Layer{arm}}),
 		store.AddImage(sourcetest.Image{Platform: "linux/arm64", Layers: []sourcetest.Layer{layer}})))
 	cache := t.TempDir()

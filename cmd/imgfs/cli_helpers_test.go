@@ -63,9 +63,9 @@ func alone(t *testing.T) (home string) {
 	return home
 }
 
-// serve lets a registry hold all that a store holds, and the image top as
+// publishStore lets a registry hold all that a store holds, and the image top as
 // app:latest. It returns that image's name.
-func serve(reg *registrytest.Server, store *sourcetest.Store, top ocispec.Descriptor) string {
+func publishStore(reg *registrytest.Server, store *sourcetest.Store, top ocispec.Descriptor) string {
 	for _, d := range store.Digests() {
 		content, _ := store.Get(d)
 		reg.ReplaceBlob(d, content)

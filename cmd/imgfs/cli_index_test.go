@@ -52,7 +52,7 @@ func TestIndex(t *testing.T) {
 		want = append(want, indexRow{Digest: digest.FromBytes(blob), DiffID: digest.FromBytes(content), Codec: c.codec,
 			Size: int64(len(blob)), TarSize: int64(len(content)), Entries: len(headers), Spans: 1})
 	}
-	image := serve(reg, store, store.AddImage(img))
+	image := publishStore(reg, store, store.AddImage(img))
 	cache := t.TempDir()
 	for _, obtained := range []string{"built", "loaded", "loaded"} {
 		var rows []indexRow

@@ -140,7 +140,7 @@ func TestInspectIsSkopeos(t *testing.T) {
 	reg := registrytest.New(t, &registrytest.Options{TagPage: 2})
 	store := sourcetest.NewStore()
 	for tag, desc := range imageKinds(t, store) {
-		serve(reg, store, desc)
+		publishStore(reg, store, desc)
 		reg.Tag("app", tag, desc.Digest)
 	}
 	for _, tag := range []string{"oci", "bare", "docker", "old", "index"} {

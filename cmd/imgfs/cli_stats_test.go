@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
@@ -24,7 +25,7 @@ func eventuallyMounted(dir string) bool {
 }
 
 // stats asks a mount for its stats, through imgfs.
-func (s *sandbox) stats(path string) (m mountStats) {
+func (s *sandbox) stats(path string) (m serve.Stats) {
 	s.t.Helper()
 	if err := json.Unmarshal([]byte(s.ok("stats", "--json", path).stdout), &m); err != nil {
 		s.t.Fatal(err)
@@ -73,8 +74,8 @@ func TestStats(t *testing.T) {
 			if n, err := unix.Listxattr(dir, list); err != nil || strings.Contains(string(list[:n]), "imgfs") {
 				t.Errorf("the attributes of the root are %q, error %v; want none of imgfs", list[:max(n, 0)], err)
 			}
-			value := make([]byte, maxStats)
-			if n, err := unix.Getxattr(filepath.Join(dir, "etc"), statsAttr, value); err == nil {
+			value := make([]byte, serve.MaxStats)
+			if n, err := unix.Getxattr(filepath.Join(dir, "etc"), serve.StatsAttr, value); err == nil {
 				t.Errorf("a directory has stats: %q", value[:n])
 			}
 		}
@@ -118,7 +119,7 @@ func TestMountChoices(t *testing.T) {
 	})
 }
 
-func pathNamed(t *testing.T, m mountStats, name string) fusefs.FastPath {
+func pathNamed(t *testing.T, m serve.Stats, name string) fusefs.FastPath {
 	t.Helper()
 	i := slices.IndexFunc(m.FastPaths, func(p fusefs.FastPath) bool { return p.Name == name })
 	if i < 0 {

@@ -125,11 +125,11 @@ func TestBarsEnd(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	store := sourcetest.NewStore()
 	good, bad := tarOf(t, tar.Header{Name: "a"}), tarOf(t, tar.Header{Name: "b"})
-	name := serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: []byte{}}}}))
+	name := publishStore(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: []byte{}}}}))
 	index := []string{"index", "--cache-dir", t.TempDir()}
 	onTerminal(t, func(tty *os.File) int { return run(t.Context(), append(index, name), io.Discard, tty) })
 
-	serve(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: bad}}}))
+	publishStore(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: good}, {Content: bad}}}))
 	reg.ReplaceBlob(digest.FromBytes(bad), bytes.ToUpper(bad))
 	screen := onTerminal(t, func(tty *os.File) int {
 		return run(t.Context(), append(index, name), io.Discard, tty) - cli.ExitFailure

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 )
 
 // readDoc returns a file of the repository, by its place in it.
@@ -28,7 +30,7 @@ func TestJSONDoc(t *testing.T) {
 		parts[title] = text
 	}
 	for command, v := range map[string]any{
-		"index": indexRow{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "stats": mountStats{},
+		"index": indexRow{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "stats": serve.Stats{},
 	} {
 		text := parts["`imgfs "+command+" --json`"]
 		names := membersOf(reflect.TypeOf(v))

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
@@ -26,13 +27,13 @@ type env struct {
 	tlsVerify cli.Bool
 	authfile  string
 	network   network
-	life      *lifetime
+	life      *serve.Lifetime
 
 	closing []io.Closer // sources of images, closed when the command ends
 }
 
 func newEnv(stdout, stderr io.Writer) *env {
-	e := &env{Env: cli.NewEnv(stdout, stderr), life: newLifetime()}
+	e := &env{Env: cli.NewEnv(stdout, stderr), life: serve.NewLifetime()}
 	e.Hint = hintFor
 	return e
 }

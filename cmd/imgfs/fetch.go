@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
@@ -83,32 +81,4 @@ func endless(err error) error {
 	}
 	why := strings.TrimPrefix(err.Error(), context.Canceled.Error()+"; ")
 	return fmt.Errorf("nothing arrived for %v; %s", stallLimit, why)
-}
-
-// beginPrefetch begins to bring all of a mounted image into the cache. stop
-// ends that, and waits for it.
-func (t *teller) beginPrefetch(ctx context.Context, e *env) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	t.prefetching("running", filling{})
-	var done sync.WaitGroup
-	done.Go(func() {
-		var f filling
-		err := t.tree.Fill(ctx, func(have, all int64) {
-			f = filling{have, all}
-			t.prefetching("running", f)
-		})
-		switch {
-		case ctx.Err() != nil:
-		case err != nil:
-			t.prefetching("failed", f)
-			e.Warnf("prefetch: only %v are in the cache: %s", &f, cli.Describe(err))
-		default:
-			t.prefetching("done", f)
-			e.Warnf("prefetch: all %s are in the cache", show.Bytes(f.all))
-		}
-	})
-	return func() {
-		cancel()
-		done.Wait()
-	}
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // openCache opens the cache directory.
@@ -149,7 +148,7 @@ func (e *env) repository(ref remote.Reference, conf *hosts.Configuration, disk *
 	}
 	client := registry.New(opts)
 	e.closing = append(e.closing, client)
-	e.network.health = client.Health
+	e.network.servers.Watch(client.Health)
 	return client.Repository(ref), nil
 }
 
@@ -220,11 +219,6 @@ func usedUntilNow(img *remote.Image, disk *cache.Cache) {
 			disk.NoteImage(note)
 		}
 	}
-}
-
-// platformText writes a platform as --platform takes it.
-func platformText(p ocispec.Platform) string {
-	return strings.TrimSuffix(strings.Join([]string{p.OS, p.Architecture, p.Variant}, "/"), "/")
 }
 
 // isLocal reports whether an image lies on this machine as a file or

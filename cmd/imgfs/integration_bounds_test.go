@@ -154,7 +154,7 @@ func TestBoundsLayerSize(t *testing.T) {
 
 	reg, store := registrytest.New(t, nil), sourcetest.NewStore()
 	top := edited(tarOf(t, tar.Header{Name: "a"}), `("layers":.*"size":)\d+`, fmt.Sprintf("${1}%d", int64(1)<<50))(t, store)
-	image = serve(reg, store, top)
+	image = publishStore(reg, store, top)
 	for _, args := range [][]string{{"ls"}, {"ls", "--max-layer-size", "1T"}, {"cat"}, {"index", "--fetch"}} {
 		reg.Forget()
 		args = append(args, "--cache-dir", t.TempDir(), "--tls-verify=false", image)

@@ -12,17 +12,18 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
 // prefetchOf returns how far the prefetching of a mount is.
-func prefetchOf(t *testing.T, dir string) prefetchState {
+func prefetchOf(t *testing.T, dir string) serve.PrefetchState {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	s, err := statsOf(ctx, dir)
+	s, err := serve.StatsOf(ctx, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ func TestPrefetchKilled(t *testing.T) {
 
 	p.rate.Store(4_000_000)
 	dir = s.mount(image, "--prefetch")
-	var killed prefetchState
+	var killed serve.PrefetchState
 	if !eventually(30*time.Second, func() bool { killed = prefetchOf(t, dir); return killed.Have >= 3_000_000 }) {
 		t.Fatalf("nothing is brought: %+v", killed)
 	}
@@ -68,7 +69,7 @@ func TestPrefetchKilled(t *testing.T) {
 	p.rate.Store(0)
 	before := p.sent.Load()
 	dir = s.mount(image, "--prefetch")
-	var done prefetchState
+	var done serve.PrefetchState
 	if !eventually(30*time.Second, func() bool { done = prefetchOf(t, dir); return done.State != "running" }) || done.State != "done" || done.Have != done.All || done.All != killed.All {
 		t.Fatalf("got %+v, want all of %d", done, killed.All)
 	}
@@ -197,7 +198,7 @@ func TestStatsAreTrue(t *testing.T) {
 	s.dropBlobs()
 	reg.Forget()
 	dir = s.mount(image)
-	if total = s.stats(dir).Total; total != (totalStats{}) {
+	if total = s.stats(dir).Total; total != (serve.TotalStats{}) {
 		t.Errorf("nothing was read: got %+v", total)
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "other")); err != nil || len(text) != 100 {
@@ -209,7 +210,7 @@ func TestStatsAreTrue(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(dir, "noise")); err != nil || !bytes.Equal(text, []byte(content)) {
 		t.Fatalf("error %v, or other content", err)
 	}
-	var got mountStats
+	var got serve.Stats
 	agree := func() bool {
 		got = s.stats(dir)
 		return got.Total.Fetched == reg.Bytes(registrytest.Blob) && got.Total.Requests == int64(reg.Count(registrytest.Blob)) && got.Total.Wasted == 0

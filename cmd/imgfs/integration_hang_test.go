@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"golang.org/x/sys/unix"
 )
@@ -104,7 +105,7 @@ func TestHelperHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.umount(dir)
-	if !eventually(3*tryAgain, func() bool { return !mounted(other) }) {
+	if !eventually(3*serve.RetryAfter, func() bool { return !mounted(other) }) {
 		t.Errorf("%s is still mounted: %s", other, readFile(t, log))
 	}
 	s.gone(other)

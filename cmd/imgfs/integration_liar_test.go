@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 )
 
 // liarEnv holds the directory on which a child process of the test binary is to
@@ -35,7 +36,7 @@ func (l *liar) GetAttr(_ <-chan struct{}, _ *fuse.GetAttrIn, out *fuse.AttrOut) 
 
 func (l *liar) GetXAttr(_ <-chan struct{}, _ *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	switch {
-	case name != statsAttr:
+	case name != serve.StatsAttr:
 		return 0, fuse.ENODATA
 	case len(dest) < len(l.says):
 		return uint32(len(l.says)), fuse.ERANGE
@@ -80,7 +81,7 @@ func TestLiar(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
 	s := newSandbox(t)
-	honest := filled[mountStats](strange)
+	honest := filled[serve.Stats](strange)
 	honest.CacheDir = s.cache
 	text, err := json.Marshal(honest)
 	if err != nil {
@@ -129,7 +130,7 @@ func TestLiar(t *testing.T) {
 // TestLiar is about all of them.
 func checkAllSaid(t *testing.T, said string) {
 	t.Helper()
-	for _, place := range places[mountStats]() {
+	for _, place := range places[serve.Stats]() {
 		if !strings.Contains(said, fmt.Sprintf(`"%s\u001b]0;title`, place)) && place != "CacheDir" {
 			t.Errorf("stats --json does not have %s", place)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -340,7 +341,7 @@ func TestStrangeMounts(t *testing.T) {
 	for _, args := range [][]string{{"stats", dir}, {"stats", "--json", dir}, {"cache", "ls"}, {"cache", "ls", "--json"}, {"mount", image, dir}, {"umount", dir + "/x"}} {
 		s.both(t, args...)
 	}
-	var stats mountStats
+	var stats serve.Stats
 	if err := show.Unmarshal([]byte(s.ok("stats", "--json", dir).stdout), &stats); err != nil || stats.Dir != dir || stats.Image != image {
 		t.Errorf("error %v, dir %q and image %q, want %q and %q", err, stats.Dir, stats.Image, dir, image)
 	}
@@ -348,8 +349,8 @@ func TestStrangeMounts(t *testing.T) {
 	if err := show.Unmarshal([]byte(s.ok("cache", "ls", "--json").stdout), &list); err != nil || len(list.Images) != 1 || !slices.Equal(list.Images[0].Mounts, []string{dir}) {
 		t.Errorf("error %v, and the cache's list is %+q", err, withJSON(t, list))
 	}
-	value := make([]byte, maxStats)
-	if n, err := unix.Getxattr(dir, statsAttr, value); err != nil || forbidden(string(value[:n])) != "" {
+	value := make([]byte, serve.MaxStats)
+	if n, err := unix.Getxattr(dir, serve.StatsAttr, value); err != nil || forbidden(string(value[:n])) != "" {
 		t.Errorf("error %v, and the attribute has %s", err, forbidden(string(value[:max(n, 0)])))
 	}
 	s.ok("umount", dir)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -59,7 +60,7 @@ func TestMountFault01Whole(t *testing.T) {
 // that there is no other copy, and how many bytes count as fetched for it.
 func (s *sandbox) storedWhole(dir string, fetched int64) {
 	s.t.Helper()
-	layer := func() layerStats { return s.stats(dir).Layers[0] }
+	layer := func() serve.LayerStats { return s.stats(dir).Layers[0] }
 	if !eventually(20*time.Second, func() bool { return layer().Cached == layer().Size && s.copies(dir) == 0 }) {
 		s.t.Errorf("%d of %d bytes are in the cache, and %d files without names are open", layer().Cached, layer().Size, s.copies(dir))
 	}

@@ -19,8 +19,9 @@ const module = "github.com/imgfs/imgfs"
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
 cmd/imgfs/internal/cli: remote/printable pflag x/term
+cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image remote remote/cache remote/printable remote/registry go-digest image-spec x/sys
 cmd/imgfs/internal/show: remote/printable go-digest mpb
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/printable remote/registry remote/registry/hosts go-digest pflag x/sys
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
@@ -74,18 +75,19 @@ testdata/testenv:
 
 // strangers says what of the standard library is none of a package's business.
 var strangers = map[string][]string{
-	"cmd/imgfs":               {"net/http", "archive/tar", "compress/gzip"},
-	"cmd/imgfs/internal/cli":  {"net/http", "net", "os/exec"},
-	"cmd/imgfs/internal/show": {"net/http", "net", "os/exec"},
-	"fs":                      {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"fs/image":                {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"fs/fusefs":               {"net/http", "archive/tar"},
-	"layerindex":              {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
-	"remote":                  {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"remote/cache":            {"net/http", "net", "archive/tar", "compress/gzip"},
-	"remote/cache/indexes":    {"net/http", "net", "archive/tar", "compress/gzip"},
-	"remote/registry":         {"archive/tar", "compress/gzip"},
-	"remote/registry/hosts":   {"archive/tar", "compress/gzip", "net"},
+	"cmd/imgfs":                {"net/http", "archive/tar", "compress/gzip"},
+	"cmd/imgfs/internal/cli":   {"net/http", "net", "os/exec"},
+	"cmd/imgfs/internal/serve": {"net/http", "net"},
+	"cmd/imgfs/internal/show":  {"net/http", "net", "os/exec"},
+	"fs":                       {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"fs/fusefs":                {"net/http", "archive/tar"},
+	"fs/image":                 {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"layerindex":               {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
+	"remote":                   {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"remote/cache":             {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/cache/indexes":     {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/registry":          {"archive/tar", "compress/gzip"},
+	"remote/registry/hosts":    {"archive/tar", "compress/gzip", "net"},
 }
 
 // modules are the short names of the modules that we depend on.

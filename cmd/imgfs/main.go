@@ -9,16 +9,17 @@ import (
 	"os/signal"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 )
 
 func main() {
 	limitMemory(0)
 	noCoreFiles()
 	log.SetOutput(io.Discard) // net/http writes there what servers send unasked
-	keepToOurselves()
-	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+	serve.Isolate()
+	ctx, stop := signal.NotifyContext(context.Background(), serve.Signals()...)
 	e := newEnv(os.Stdout, os.Stderr)
-	code := e.watchOver(ctx, func() int { return e.run(ctx, os.Args[1:]) })
+	code := e.life.WatchOver(ctx, func() int { return e.run(ctx, os.Args[1:]) }, func() { e.Error(context.Canceled) })
 	stop()
 	os.Exit(code)
 }

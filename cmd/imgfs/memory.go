@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"github.com/imgfs/imgfs/fs/image"
+	"golang.org/x/sys/unix"
 )
 
 // What the runtime may take before it collects garbage more often than when
@@ -42,4 +43,11 @@ func mergeMemory(layers []*image.Layer, allowed int64) int64 {
 		n = min(n, allowed)
 	}
 	return n
+}
+
+// noCoreFiles keeps this process, and those that it starts, from leaving core
+// files: passwords and tokens are in its memory.
+func noCoreFiles() {
+	// Less is always allowed, and where it is not the files are the user's own.
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 }

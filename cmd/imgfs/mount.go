@@ -3,25 +3,18 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
-	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
-	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
+
+// detachedFlag tells the child that it is the process in the background.
+const detachedFlag = "detached"
 
 // A mounter is imgfs mount.
 type mounter struct {
@@ -71,7 +64,7 @@ read. Without, an image that no registry can be asked about is mounted as it was
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			m := mounter{}
 			f.BoolVarP(&m.foreground, "foreground", "f", false, "serve in this process, until Ctrl-C or unmounting")
-			f.DurationVar(&m.grace, "grace", defaultGrace, "`T` how long those who use the tree are served on after a signal (default 30s)")
+			f.DurationVar(&m.grace, "grace", serve.DefaultGrace, "`T` how long those who use the tree are served on after a signal (default 30s)")
 			f.BoolVar(&m.allowOther, "allow-other", false, "let other users in (needs root, or user_allow_other in /etc/fuse.conf)")
 			f.BoolVar(&m.prefetch, "prefetch", false, "bring all of the image into the cache, while nobody reads")
 			set := networkFlags(f)
@@ -108,24 +101,22 @@ func (m *mounter) options(img string) *fusefs.Options {
 
 // serve mounts the image and serves it until it is unmounted.
 func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
-	begun := time.Now()
-	var shell *parent
+	mount := &serve.Mount{Env: e.Env, Options: m.options(name), Servers: &e.network.servers, Offline: e.offline,
+		Begun: time.Now(), Grace: m.grace, Prefetch: m.prefetch}
 	if m.detached {
-		shell, ctx = newParent(ctx)
+		mount.Parent, ctx = serve.NewParent(ctx)
 	}
-	opts := m.options(name)
-	to, err := fusefs.Check(ctx, dir, opts)
-	if err != nil {
+	var err error
+	if mount.Target, err = fusefs.Check(ctx, dir, mount.Options); err != nil {
 		return err
 	}
-	defer to.Close()
+	defer mount.Target.Close()
 	disk, err := e.openCache()
 	if err != nil {
 		return err
 	}
 	defer disk.Close()
-	dir = to.Dir()
-	if err := outside(dir, disk.Dir()); err != nil {
+	if err := serve.CheckOutside(mount.Target.Dir(), disk.Dir()); err != nil {
 		return err
 	}
 	img, t, err := e.tree(ctx, name, disk)
@@ -136,130 +127,43 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	defer usedUntilNow(img, disk)
 	if m.prefetch && isLocal(name) {
 		e.Warnf("%s is on this machine: there is nothing to fetch", img.Source.Name())
-		m.prefetch = false
+		mount.Prefetch = false
 	}
-	shown := &shownTree{to: to, opts: opts, img: img, tree: t, cache: disk, begun: begun, shell: shell}
-	// Nobody may read what it says any more: the write fails then, and the
-	// process goes on.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ended, ok := e.life.serve()
-	if !ok {
-		return context.Cause(ctx)
-	}
-	defer ended()
-	return m.serveTree(ctx, e, shown, ended)
+	mount.Image, mount.Tree, mount.Cache = img, t, disk
+	return mount.Serve(ctx, e.life)
 }
 
-// A shownTree is what is mounted, and where.
-type shownTree struct {
-	to    *fusefs.Target
-	opts  *fusefs.Options
-	img   *remote.Image
-	tree  *image.Image
-	cache *cache.Cache
-	begun time.Time // when the command was
-	shell *parent   // nil in the foreground
-}
-
-// serveTree mounts a tree and serves it until it is unmounted, which ended is
-// called for.
-func (m *mounter) serveTree(ctx context.Context, e *env, n *shownTree, ended func()) error {
-	dir := n.to.Dir()
-	log, tell := newMountLog(e, dir, n.cache), newTeller(e, n.img, n.tree, dir, n.cache)
-	n.opts.Name, n.opts.Logf, n.opts.Control, n.opts.Told = n.img.Source.Name(), log.printf, tell.control, e.network.told
-	n.opts.Backings, n.opts.Reads = backings{n.tree}, n.tree.Reads
-	srv, err := n.to.Mount(ctx, n.tree.Tree(), n.opts)
+// detach has the mount served by a child, and returns when it is ready, or failed.
+func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *pflag.FlagSet) error {
+	name, err := absLocation(name)
 	if err != nil {
 		return err
 	}
-	n.to.Close() // what it is in stays busy no longer than the mount is there
-	tell.serving(srv.FastPaths())
-	kept := srv.DropPrivileges()
-	say := e.Warnf
-	if n.shell != nil {
-		say = log.printf
-	}
-	end := newCloser(srv, dir, m.grace, say)
-	err = end.meanwhile(ctx, func() error {
-		m.settled(e, kept)
-		line := summary(n.img, n.tree, dir, n.cache.Stats(), time.Since(n.begun))
-		if n.shell != nil {
-			log.toFile()
-			e.SetOutput(func(line string) { log.printf("%s", line) })
-			return n.shell.release(line)
-		}
-		if e.Quiet {
-			return nil
-		}
-		_, err := fmt.Fprintln(e.Stdout, line)
+	if dir, err = filepath.Abs(dir); err != nil {
 		return err
-	})
-	if err != nil {
-		return errors.Join(err, end.end())
 	}
-	go debug.FreeOSMemory() // what mounting took, and serving does not need
-	e.network.tellTo(log.printf)
-	if m.prefetch {
-		defer tell.beginPrefetch(ctx, e)()
+	line, err := serve.Detach(ctx, serve.Child{Args: append(childArgs(flags), "--", name, dir), Stdout: e.Raw, Stderr: e.Stderr})
+	if err == nil && !e.Quiet {
+		_ = e.Print(line) // it is mounted, whoever reads that
 	}
-	err = end.untilUnmounted(ctx)
-	ended()
 	return err
 }
 
-// settled says what is worth knowing of a process that begins its long life as a
-// server. kept is why it has capabilities still that it does not need.
-func (m *mounter) settled(e *env, kept error) {
-	if os.Geteuid() == 0 && !m.allowOther {
-		e.Warnf("only root can read it; --allow-other lets others in")
-	}
-	if kept != nil {
-		e.Debugf("capabilities are kept that serving does not need: %v", kept)
-	}
-}
-
-// outside refuses a mountpoint, a path without symlinks, that the mount would
-// have to be read through to serve it.
-func outside(dir, disk string) error {
-	abs, err := filepath.EvalSymlinks(disk)
-	if err == nil {
-		disk, err = filepath.Abs(abs)
-	}
-	if err != nil {
-		return err
-	}
-	if disk == dir || strings.HasPrefix(disk, strings.TrimSuffix(dir, "/")+"/") {
-		return fmt.Errorf("%s holds the cache directory %s, which a mount there would hide", dir, disk)
-	}
-	return nil
-}
-
-// summary is the line that says what was mounted.
-func summary(img *remote.Image, t *image.Image, dir string, s cache.Stats, took time.Duration) string {
-	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
-		printable.Name(img.Source.Name()), printable.Name(dir), printable.Name(img.Top.Digest.String()), t.Tree().Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), took.Seconds())
-}
-
-func umountCommand(e *env) cli.Command {
-	return cli.Command{
-		Name:    "umount",
-		Aliases: []string{"unmount"},
-		Usage:   "[-l] DIR...",
-		Entry:   cli.Entry{Usage: "DIR...", Text: "unmount it again"},
-		About:   "Unmounts what imgfs mount has mounted.",
-		Example: "imgfs umount /mnt/fedora",
-		Setup: func(f *pflag.FlagSet) cli.Action {
-			lazy := f.BoolP("lazy", "l", false, "also if it is in use: gone from its place now, ended when unused")
-			return func(ctx context.Context, args []string) error {
-				if len(args) == 0 {
-					return cli.Usagef("umount: no directory named")
-				}
-				unmount := fusefs.Unmount
-				if *lazy {
-					unmount = fusefs.UnmountLazy
-				}
-				return e.Each(args, func(dir string) error { return unmount(ctx, dir) })
+// childArgs returns the arguments that give the child the flags of this process.
+// Paths in them become absolute.
+func childArgs(flags *pflag.FlagSet) []string {
+	args := []string{"mount", "--" + detachedFlag}
+	flags.VisitAll(func(f *pflag.Flag) { // Visit misses those before the command
+		if !f.Changed {
+			return
+		}
+		value := f.Value.String()
+		if f.Name == "cache-dir" || f.Name == "authfile" {
+			if abs, err := filepath.Abs(value); err == nil {
+				value = abs
 			}
-		},
-	}
+		}
+		args = append(args, "--"+f.Name+"="+value)
+	})
+	return args
 }

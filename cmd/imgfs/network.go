@@ -2,14 +2,12 @@ package main
 
 import (
 	"math"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 )
 
 // What registry.Options have for defaults.
@@ -19,18 +17,15 @@ const (
 	defaultMaxRequests = 16
 )
 
-// A network is how registries are spoken to, and what is known of them. The
-// zero value means the defaults.
+// A network is how registries are asked, and which of them are down. The zero value
+// means the defaults.
 type network struct {
 	readTimeout  time.Duration // negative: for ever
 	tries        int
 	maxRequests  int
 	allowPrivate bool // registries may lead to private addresses
 
-	health func() []registry.HostState // nil: no registry is asked
-
-	mu  sync.Mutex
-	log func(format string, args ...any) // nil: nobody listens
+	servers serve.Servers // that are asked
 }
 
 // networkFlags declares the flags that say how patient to be. set checks them
@@ -64,63 +59,9 @@ func networkFlags(f *pflag.FlagSet) (set func(*network) error) {
 func (n *network) configure(opts *registry.Options) {
 	opts.ReadTimeout, opts.Tries, opts.MaxRequests = n.readTimeout, n.tries, n.maxRequests
 	if t := n.readTimeout; t > 0 {
-		// Who waits for less than usual must notice sooner that nothing
-		// comes, to try again in time.
+		// A short read timeout needs shorter inner timeouts, or nothing is left for
+		// a retry.
 		opts.DialTimeout, opts.HeaderTimeout, opts.StallTimeout = min(t/3, 10*time.Second), min(t/3, 15*time.Second), min(t/3, 10*time.Second)
 	}
-	opts.AllowPrivate, opts.StateChanged = n.allowPrivate, n.changed
-}
-
-// changed is for registry.Options.StateChanged.
-func (n *network) changed(host string, up bool, reason string) {
-	n.mu.Lock()
-	log := n.log
-	n.mu.Unlock()
-	switch {
-	case log == nil:
-	case up:
-		log("registry %s: it answers again", host)
-	default:
-		log("registry %s: down: %s", host, reason)
-	}
-}
-
-// tellTo has a log told of what is down, and of each change from now on.
-func (n *network) tellTo(log func(format string, args ...any)) {
-	n.mu.Lock()
-	n.log = log
-	n.mu.Unlock()
-	for _, s := range n.servers() {
-		if s.Down {
-			n.changed(s.Host, false, s.Reason)
-		}
-	}
-}
-
-// told is for fusefs.Options.Told: that a server is down has been logged.
-func (n *network) told(err error) bool {
-	return registry.NoAnswer(err) && slices.ContainsFunc(n.servers(), func(s serverState) bool { return s.Down })
-}
-
-// servers returns what is known of the servers, those first that are down.
-func (n *network) servers() []serverState {
-	states := []serverState{}
-	if n.health == nil {
-		return states
-	}
-	for _, down := range []bool{true, false} {
-		for _, h := range n.health() {
-			if h.Down == down {
-				states = append(states, serverState{h.Host, h.Down, h.Since.UTC().Truncate(time.Second), h.Reason})
-			}
-		}
-	}
-	return states
-}
-
-// noCoreFiles keeps this process, and those that it starts, from leaving core
-// files: passwords and tokens are in its memory.
-func noCoreFiles() {
-	// Less is always allowed, and where it is not the files are the user's own.
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	opts.AllowPrivate, opts.StateChanged = n.allowPrivate, n.servers.Changed
 }

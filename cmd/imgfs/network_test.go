@@ -52,23 +52,3 @@ func TestNetworkFlags(t *testing.T) {
 		}
 	}
 }
-
-// What was down before somebody listened is told, and then each change.
-func TestNetworkTells(t *testing.T) {
-	var said []string
-	log := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
-	var n network
-	n.changed("early.example", false, "nobody listens")
-	n.health = func() []registry.HostState {
-		return []registry.HostState{{Host: "a.example", Since: time.Now()}, {Host: "b.example", Down: true, Since: time.Now(), Reason: "refused"}}
-	}
-	n.tellTo(log)
-	n.changed("b.example", true, "")
-	want := []string{"registry b.example: down: refused", "registry b.example: it answers again"}
-	if fmt.Sprint(said) != fmt.Sprint(want) {
-		t.Errorf("got %q, want %q", said, want)
-	}
-	if got := n.servers(); len(got) != 2 || got[0].Host != "b.example" || got[1].Down {
-		t.Errorf("got %+v, want what is down first", got)
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -42,7 +43,7 @@ Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 				}
 				ctx, cancel := context.WithTimeout(ctx, statsLimit)
 				defer cancel()
-				s, err := statsOf(ctx, args[0])
+				s, err := serve.StatsOf(ctx, args[0])
 				switch {
 				case err != nil:
 					return err
@@ -56,11 +57,11 @@ Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 }
 
 // printStats prints stats for people.
-func (e *env) printStats(s mountStats) error {
+func (e *env) printStats(s serve.Stats) error {
 	w := show.NewTable(e.Stdout)
 	n := s.Total
 	fmt.Fprintf(w, "%s on %s\n", printable.Name(s.Image), printable.Name(s.Dir))
-	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, s.how())
+	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, how(&s))
 	for _, h := range s.Servers {
 		if h.Down {
 			fmt.Fprintf(w, "registry %s: down since %s (%s)\n", printable.Name(h.Host), h.Since.Local().Format(time.DateTime), printable.Line(h.Reason))
@@ -103,7 +104,7 @@ func (e *env) printStats(s mountStats) error {
 }
 
 // how says what is special about a mount, with a comma before it.
-func (s *mountStats) how() string {
+func how(s *serve.Stats) string {
 	text := ""
 	if s.Offline {
 		text = ", offline"

@@ -1,33 +1,27 @@
-package main
+package serve
 
 import (
-	"math"
-	"os"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/opencontainers/go-digest"
 )
 
 const (
-	// statsAttr is the attribute of a mount's root that its stats are in. It
-	// is not listed.
-	statsAttr = "user.imgfs.stats"
-	// maxStats is what the kernel takes for an attribute's value.
-	maxStats = 64 << 10
+	// StatsAttr is the extended attribute of a mount's root that its stats are in.
+	// It is not listed.
+	StatsAttr = "user.imgfs.stats"
+	// MaxStats is how long the kernel lets an attribute's value be.
+	MaxStats = 64 << 10
 )
 
-// A mountStats is what a mount tells of itself: the value of statsAttr, and
-// what imgfs stats --json prints. Sizes are in bytes.
-type mountStats struct {
+// Stats are what a mount tells of itself: the value of StatsAttr, and what imgfs
+// stats --json prints. Sizes are in bytes.
+type Stats struct {
 	Image         string         `json:"image"`
 	ImageBytes    show.NameBytes `json:"imageBytes,omitempty"` // see show.Marshal
 	Manifest      digest.Digest  `json:"manifest"`             // of the platform
@@ -39,11 +33,11 @@ type mountStats struct {
 	PID           int            `json:"pid"` // of the process that serves the mount
 	Since         time.Time      `json:"since"`
 	Offline       bool           `json:"offline"`
-	Prefetch      prefetchState  `json:"prefetch"`
+	Prefetch      PrefetchState  `json:"prefetch"`
 	// Servers are those that were asked something, those first that are down.
-	Servers []serverState `json:"servers"`
+	Servers []ServerState `json:"servers"`
 	// Line is what was measured of the way to them all.
-	Line       lineState `json:"line"`
+	Line       LineState `json:"line"`
 	Goroutines int       `json:"goroutines"` // of the process that serves the mount
 	// FastPaths are the ways to serve that not every kernel and user has.
 	FastPaths []fusefs.FastPath `json:"fastPaths"`
@@ -52,10 +46,10 @@ type mountStats struct {
 	// Temporary is how many bytes are in temporary files now, which have no
 	// name and count in --cache-size.
 	Temporary int64        `json:"temporary"`
-	Total     totalStats   `json:"total"`
-	Layers    []layerStats `json:"layers"` // the base first
+	Total     TotalStats   `json:"total"`
+	Layers    []LayerStats `json:"layers"` // the base first
 	// Files are those that had the most bytes fetched for them.
-	Files []fileCost `json:"files"`
+	Files []FileCost `json:"files"`
 	// OmittedLayers and OmittedFiles were left out, for their number.
 	OmittedLayers int `json:"omittedLayers,omitempty"`
 	OmittedFiles  int `json:"omittedFiles,omitempty"`
@@ -82,8 +76,8 @@ type reads struct {
 	WaitP99 float64 `json:"waitP99Seconds"`
 }
 
-// A totalStats is about all layers of a mount.
-type totalStats struct {
+// TotalStats are about all layers of a mount.
+type TotalStats struct {
 	traffic
 	reads
 	// Indexed are bytes of layers read to index them, and Meta bytes of
@@ -92,8 +86,8 @@ type totalStats struct {
 	Meta    int64 `json:"meta"`
 }
 
-// A layerStats is about one layer of a mount.
-type layerStats struct {
+// LayerStats are about one layer of a mount.
+type LayerStats struct {
 	Digest   digest.Digest `json:"digest"`
 	Size     int64         `json:"size"`     // compressed
 	Cached   int64         `json:"cached"`   // bytes of it on disk, as far as this mount knows
@@ -102,106 +96,47 @@ type layerStats struct {
 	reads
 }
 
-// A fileCost is an image.FileCost.
-type fileCost struct {
+// A FileCost says how many bytes of a file were asked for, and how many were
+// fetched for that.
+type FileCost struct {
 	Path      string         `json:"path"`
 	PathBytes show.NameBytes `json:"pathBytes,omitempty"`
 	Asked     int64          `json:"asked"`
 	Fetched   int64          `json:"fetched"`
 }
 
-// A serverState tells whether a registry, or a server that one sends its
-// readers to, answers.
-type serverState struct {
+// A ServerState says whether a registry answers, or a server that one sends its
+// readers to.
+type ServerState struct {
 	Host   string    `json:"host"`
 	Down   bool      `json:"down"`
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"` // if it is down
 }
 
-// A lineState tells how fast registries answer; 0 is not known.
-type lineState struct {
+// A LineState says how fast registries answer; 0 is not known.
+type LineState struct {
 	Trip float64 `json:"tripSeconds"`    // from a request to its first byte
 	Rate float64 `json:"bytesPerSecond"` // of all requests together, while any is answered
 }
 
-// A prefetchState tells how far imgfs mount --prefetch is.
-type prefetchState struct {
+// A PrefetchState says how many bytes imgfs mount --prefetch has brought.
+type PrefetchState struct {
 	State string `json:"state"` // "off", "running", "done" or "failed"
 	Have  int64  `json:"have"`
 	All   int64  `json:"all"`
 }
 
-// A teller makes the stats of a mount that is served by this process.
-type teller struct {
-	about mountStats // what does not change
-	cache *cache.Cache
-	tree  *image.Image
-	net   *network
-
-	mu       sync.Mutex
-	prefetch prefetchState
-	paths    []fusefs.FastPath
-}
-
-func newTeller(e *env, img *remote.Image, t *image.Image, dir string, disk *cache.Cache) *teller {
-	return &teller{
-		about: mountStats{
-			Image: img.Source.Name(), Manifest: img.Descriptor.Digest, Platform: platformText(img.Platform), Dir: dir,
-			CacheDir: disk.Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: e.offline,
-		},
-		cache: disk, tree: t, net: &e.network, prefetch: prefetchState{State: "off"}, paths: []fusefs.FastPath{},
-	}
-}
-
-// control is for fusefs.Options.Control.
-func (t *teller) control(name string) ([]byte, bool) {
-	if name != statsAttr {
-		return nil, false
-	}
-	return t.stats().encode(maxStats), true
-}
-
-// serving notes how the mount is served.
-func (t *teller) serving(paths []fusefs.FastPath) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.paths = paths
-}
-
-// prefetching notes how far prefetching is.
-func (t *teller) prefetching(state string, f filling) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.prefetch = prefetchState{state, f.have, f.all}
-}
-
-// stats returns what there is to tell now.
-func (t *teller) stats() mountStats {
-	s := t.about
-	t.mu.Lock()
-	s.Prefetch, s.FastPaths = t.prefetch, t.paths
-	t.mu.Unlock()
-	s.count(t.tree.Stats())
-	s.Servers, s.Goroutines = t.net.servers(), runtime.NumGoroutine()
-	line := t.cache.Line()
-	s.Line = lineState{line.Trip.Seconds(), math.Round(line.Rate)}
-	cached := t.cache.Stats()
-	s.Total.Indexed, s.Total.Meta = cached.Recorded, cached.MetaFetched
-	s.Temporary = cached.Temporary
-	return s
-}
-
 // count takes over the counters of a tree. A layer that the image has twice
 // is one blob, and counts once in all.
-func (s *mountStats) count(n image.Stats) {
-	total := totalStats{reads: reads{n.Reads, n.Waits, n.WaitP50.Seconds(), n.WaitP99.Seconds()}}
-	s.Layers = make([]layerStats, len(n.Layers))
+func (s *Stats) count(n image.Stats) {
+	total := TotalStats{reads: reads{n.Reads, n.Waits, n.WaitP50.Seconds(), n.WaitP99.Seconds()}}
+	s.Layers = make([]LayerStats, len(n.Layers))
 	seen := make(map[digest.Digest]bool)
 	for i, l := range n.Layers {
 		b := l.Blob
 		row := traffic{Asked: l.Asked, Fetched: b.Fetched, Wasted: b.Wasted, Requests: b.Requests, Hits: b.Hits, Bad: b.Bad, Errors: b.Errors}
-		s.Layers[i] = layerStats{l.Digest, l.Size, b.Present, l.Verified.String(), row,
+		s.Layers[i] = LayerStats{l.Digest, l.Size, b.Present, l.Verified.String(), row,
 			reads{l.Reads, l.Waits, l.WaitP50.Seconds(), l.WaitP99.Seconds()}}
 		if !seen[l.Digest] {
 			seen[l.Digest] = true
@@ -214,15 +149,15 @@ func (s *mountStats) count(n image.Stats) {
 	}
 	total.Asked, total.Errors = n.Asked, n.Errors
 	s.Contents = n.Contents
-	s.Total, s.Files = total, make([]fileCost, len(n.Files))
+	s.Total, s.Files = total, make([]FileCost, len(n.Files))
 	for i, f := range n.Files {
-		s.Files[i] = fileCost{Path: f.Path, Asked: f.Asked, Fetched: f.Fetched}
+		s.Files[i] = FileCost{Path: f.Path, Asked: f.Asked, Fetched: f.Fetched}
 	}
 }
 
 // encode returns the stats as JSON of at most limit bytes, with rows left out
 // if need be.
-func (s mountStats) encode(limit int) []byte {
+func (s Stats) encode(limit int) []byte {
 	for {
 		text, err := show.Marshal(s)
 		if err != nil || len(text) <= limit || !s.shrink() {
@@ -233,10 +168,10 @@ func (s mountStats) encode(limit int) []byte {
 
 // shrink leaves something out, what tells least first, and reports whether
 // there was something. It changes the lists of s in place.
-func (s *mountStats) shrink() bool {
+func (s *Stats) shrink() bool {
 	const someFiles, longPath = 5, 200
-	isLong := func(f fileCost) bool { return len(f.Path) > longPath }
-	isIdle := func(l layerStats) bool { return l.traffic == traffic{} }
+	isLong := func(f FileCost) bool { return len(f.Path) > longPath }
+	isIdle := func(l LayerStats) bool { return l.traffic == traffic{} }
 	switch {
 	case len(s.Files) > someFiles:
 		s.dropFile()
@@ -266,7 +201,7 @@ func (s *mountStats) shrink() bool {
 	return true
 }
 
-func (s *mountStats) dropFile() {
+func (s *Stats) dropFile() {
 	s.Files = s.Files[:len(s.Files)-1]
 	s.OmittedFiles++
 }

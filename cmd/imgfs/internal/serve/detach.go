@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"bufio"
@@ -15,64 +15,65 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 )
 
-// imgfs mount starts itself again for the process that stays. That one does
-// all the work, in a session of its own, with two pipes to the one that the
-// shell waits for: on one the child says that the tree is ready, and of the
-// other it sees the end when its parent is gone. A socket could be both, but
-// with --offline there is none.
+// imgfs mount starts itself again for the process that stays. That child does all
+// the work, in a session of its own, with two pipes to the process that the shell
+// waits for: on one the child says that the tree is ready, and the end of the other
+// tells it that its parent is gone. A socket could be both, but with --offline
+// imgfs opens none.
 const (
-	detachedFlag = "detached"
 	toParentFD   = 3
 	fromParentFD = 4
 )
 
-// detach runs the mount in a child and returns when it is ready, or failed.
-func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *pflag.FlagSet) error {
-	name, err := absLocation(name)
-	if err != nil {
-		return err
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return err
-	}
+// A Child is the process in the background that is to serve a mount.
+type Child struct {
+	Args []string // its command line, without the program; paths are absolute
+	// Stdout and Stderr are its own until the mount is ready.
+	Stdout, Stderr io.Writer
+}
+
+// Detach starts a child and returns when its mount is ready, or failed. line is
+// what the child says of the mount. If the child has printed an error and ended,
+// Detach returns a *cli.ExitError with its exit code. The end of ctx ends the
+// child.
+func Detach(ctx context.Context, c Child) (line string, err error) {
 	exe, err := os.Executable()
 	if err != nil {
-		return err
+		return "", err
 	}
 	word, theirWord, err := os.Pipe()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer word.Close()
 	defer theirWord.Close()
 	theirLife, life, err := os.Pipe()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer theirLife.Close()
 	defer life.Close() // nothing is ever written to it
-	child := exec.Command(exe, append(childArgs(flags), "--", name, dir)...)
+	child := exec.Command(exe, c.Args...)
 	child.Dir = "/" // not to keep busy where the user happens to be
 	child.Env = childEnv()
-	child.Stdout, child.Stderr = e.Raw, e.Stderr
+	child.Stdout, child.Stderr = c.Stdout, c.Stderr
 	child.ExtraFiles = extraFiles(theirWord, theirLife, child.Args)
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {
-		return err
+		return "", err
 	}
 	theirWord.Close() // else its end would not be seen
-	return awaitReady(ctx, e, child, word)
+	return awaitReady(ctx, child, word)
 }
 
-// extraFiles are what the child inherits: its two pipes, and such descriptors of
-// ours as an argument names, or a variable that it reads. A shell makes names of
-// that kind from --authfile <(command).
+// extraFiles returns what the child inherits: its two pipes, and the descriptors of
+// ours that an argument names, or a variable that it reads. A shell makes such names
+// from --authfile <(command).
 func extraFiles(word, life *os.File, args []string) []*os.File {
 	names := slices.Clone(args)
 	for _, name := range pathVars {
@@ -100,47 +101,25 @@ const maxNamedFD = 1 << 16
 
 var descriptorName = regexp.MustCompile(`[:=]?/(?:dev|proc/self)/fd/([0-9]+)$`)
 
-// awaitReady waits for the child's word. A signal goes on to the child, which
-// cleans up and ends.
-func awaitReady(ctx context.Context, e *env, child *exec.Cmd, from io.Reader) error {
+// awaitReady waits for the child's word, and returns it. A signal goes on to the
+// child, which cleans up and ends.
+func awaitReady(ctx context.Context, child *exec.Cmd, from io.Reader) (string, error) {
 	stop := context.AfterFunc(ctx, func() { child.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 	line, err := bufio.NewReader(from).ReadString('\n')
 	if err == nil && ctx.Err() != nil {
 		_ = child.Wait() // it unmounts
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 	if err == nil {
-		if !e.Quiet {
-			fmt.Fprint(e.Stdout, line)
-		}
-		return child.Process.Release()
+		return line, child.Process.Release()
 	}
 	err = child.Wait()
 	var status *exec.ExitError
 	if errors.As(err, &status) && status.ExitCode() > 0 {
-		return &cli.ExitError{Code: status.ExitCode()} // it has said why
+		return "", &cli.ExitError{Code: status.ExitCode()} // it has said why
 	}
-	return fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
-}
-
-// childArgs gives the child the flags that were given. Paths in them become
-// absolute.
-func childArgs(flags *pflag.FlagSet) []string {
-	args := []string{"mount", "--" + detachedFlag}
-	flags.VisitAll(func(f *pflag.Flag) { // Visit misses those before the command
-		if !f.Changed {
-			return
-		}
-		value := f.Value.String()
-		if f.Name == "cache-dir" || f.Name == "authfile" {
-			if abs, err := filepath.Abs(value); err == nil {
-				value = abs
-			}
-		}
-		args = append(args, "--"+f.Name+"="+value)
-	})
-	return args
+	return "", fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
 }
 
 // pathVars are the variables with a path that imgfs, or Go for it, reads.
@@ -160,16 +139,16 @@ func childEnv() []string {
 	return vars
 }
 
-// A parent is the process that the shell waits for, seen from its child.
-type parent struct {
+// A Parent is the process that the shell waits for, seen from its child.
+type Parent struct {
 	to, from *os.File
 	ready    atomic.Bool
 }
 
-// newParent returns the parent, and ctx until the parent is gone: a mount
-// that was not ready by then nobody wants.
-func newParent(ctx context.Context) (*parent, context.Context) {
-	p := &parent{to: os.NewFile(toParentFD, "parent"), from: os.NewFile(fromParentFD, "parent")}
+// NewParent returns the parent of a child that Detach started, and a context that
+// ends when the parent is gone before the mount is ready: nobody wants it then.
+func NewParent(ctx context.Context) (*Parent, context.Context) {
+	p := &Parent{to: os.NewFile(toParentFD, "parent"), from: os.NewFile(fromParentFD, "parent")}
 	syscall.CloseOnExec(toParentFD)
 	syscall.CloseOnExec(fromParentFD)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -183,9 +162,9 @@ func newParent(ctx context.Context) (*parent, context.Context) {
 	return p, ctx
 }
 
-// release tells the parent that the tree is ready and lets go of what came
-// from it: the terminal, or the pipe that somebody reads to its end.
-func (p *parent) release(line string) error {
+// release tells the parent that the tree is ready, and lets go of the terminal that
+// came from it, or of the pipe that somebody reads to its end.
+func (p *Parent) release(line string) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -201,23 +180,4 @@ func (p *parent) release(line string) error {
 		}
 	}
 	return p.to.Close()
-}
-
-// keepToOurselves sees to it that what this process was started with goes to
-// none that it starts: descriptors of locks, pipes and secrets, and a mask that
-// would give files more rights than they are to have, or none.
-func keepToOurselves() {
-	unix.Umask(0o077)
-	if closeOnExecFrom(3) == nil {
-		return
-	}
-	open, err := os.ReadDir(ownDescriptors)
-	if err != nil {
-		return
-	}
-	for _, entry := range open {
-		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
-			unix.CloseOnExec(fd)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"fmt"
@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	maxLog  = 1 << 20 // bytes of the log and of what was put aside of it
+	maxLog  = 1 << 20 // bytes of the log, and of its predecessor
 	maxLine = 8 << 10 // bytes of a line
 )
 
-// A mountLog takes what a mount has to say while it serves: on stderr in the
-// foreground, in the file imgfs.log of the cache directory else. The mounts
-// of a user share that file, so each line names its mount.
+// A mountLog takes the messages of a mount that is being served: they go to stderr
+// in the foreground, and else to the log in the cache directory. The mounts of a
+// user share that file, so each line names its mount.
 type mountLog struct {
-	dir   string // of the mount
+	dir   string // the mountpoint
 	cache *cache.Cache
 
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func newMountLog(e *env, dir string, disk *cache.Cache) *mountLog {
-	return &mountLog{dir: dir, cache: disk, w: e.Stderr}
+func newMountLog(stderr io.Writer, dir string, disk *cache.Cache) *mountLog {
+	return &mountLog{dir: dir, cache: disk, w: stderr}
 }
 
-// toFile sends what follows to the file. Where that cannot be written the
-// lines are lost: there is nobody left to tell.
+// toFile sends the messages to the file from now on. If that cannot be opened they
+// are lost: there is nobody left to tell.
 func (l *mountLog) toFile() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,7 +42,7 @@ func (l *mountLog) toFile() {
 	}
 }
 
-// printf writes one line, whatever is in it.
+// printf writes a message as one line.
 func (l *mountLog) printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,6 +50,6 @@ func (l *mountLog) printf(format string, args ...any) {
 	if len(line) > maxLine {
 		line = strings.ToValidUTF8(line[:maxLine], "") + "…"
 	}
-	// Of a log that cannot be written nobody can be told.
+	// If the log cannot be written there is nobody to tell.
 	_, _ = io.WriteString(l.w, line+"\n")
 }

@@ -1,0 +1,131 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/printable"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A Mount is what is to be mounted, where, and how it is served.
+type Mount struct {
+	Env    *cli.Env
+	Target *fusefs.Target
+	// Options are for Target.Mount. Serve sets those of its fields that say what is
+	// mounted and who is told of it.
+	Options *fusefs.Options
+	Image   *remote.Image
+	Tree    *image.Image
+	Cache   *cache.Cache
+	Servers *Servers // that the image is read from
+	Offline bool     // they are not asked anything
+
+	Begun    time.Time     // when the command began
+	Parent   *Parent       // nil in the foreground
+	Grace    time.Duration // how long a tree in use is served on after a signal
+	Prefetch bool          // bring all of the image into the cache
+}
+
+// Serve mounts and serves until the mount is gone. The end of ctx unmounts it.
+func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
+	// A write of a message fails when nobody reads it any more, and the process
+	// goes on.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ended, ok := life.Serve()
+	if !ok {
+		return context.Cause(ctx)
+	}
+	defer ended()
+	log, stats := newMountLog(m.Env.Stderr, m.Target.Dir(), m.Cache), newStatsServer(m)
+	opts := m.Options
+	opts.Name, opts.Logf, opts.Control, opts.Told = m.Image.Source.Name(), log.printf, stats.control, m.Servers.alreadyReported
+	opts.Backings, opts.Reads = backings{m.Tree}, m.Tree.Reads
+	srv, err := m.Target.Mount(ctx, m.Tree.Tree(), opts)
+	if err != nil {
+		return err
+	}
+	m.Target.Close() // what it is in stays busy no longer than the mount is there
+	stats.serving(srv.FastPaths())
+	kept := srv.DropPrivileges()
+	warnf := m.Env.Warnf
+	if m.Parent != nil {
+		warnf = log.printf
+	}
+	end := newCloser(srv, m.Target.Dir(), m.Grace, warnf)
+	if err := end.meanwhile(ctx, func() error { return m.ready(log, kept) }); err != nil {
+		return errors.Join(err, end.end())
+	}
+	go debug.FreeOSMemory() // what mounting took, and serving does not need
+	m.Servers.logTo(log.printf)
+	if m.Prefetch {
+		defer stats.beginPrefetch(ctx, m.Env)()
+	}
+	err = end.untilUnmounted(ctx)
+	ended()
+	return err
+}
+
+// ready says that the tree is mounted. kept is why the process still has
+// capabilities that serving does not need; nil if it has none.
+func (m *Mount) ready(log *mountLog, kept error) error {
+	if os.Geteuid() == 0 && !m.Options.AllowOther {
+		m.Env.Warnf("only root can read it; --allow-other lets others in")
+	}
+	if kept != nil {
+		m.Env.Debugf("capabilities are kept that serving does not need: %v", kept)
+	}
+	line := m.summary()
+	if m.Parent != nil {
+		log.toFile()
+		m.Env.SetOutput(func(line string) { log.printf("%s", line) })
+		return m.Parent.release(line)
+	}
+	if m.Env.Quiet {
+		return nil
+	}
+	return m.Env.Print(line + "\n")
+}
+
+// summary returns the line that says what was mounted.
+func (m *Mount) summary() string {
+	s := m.Cache.Stats()
+	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
+		printable.Name(m.Image.Source.Name()), printable.Name(m.Target.Dir()), printable.Name(m.Image.Top.Digest.String()),
+		m.Tree.Tree().Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), time.Since(m.Begun).Seconds())
+}
+
+// CheckOutside refuses a mountpoint, a path without symlinks, that holds the
+// cache directory: the mount would have to be read through itself.
+func CheckOutside(dir, cacheDir string) error {
+	abs, err := filepath.EvalSymlinks(cacheDir)
+	if err == nil {
+		cacheDir, err = filepath.Abs(abs)
+	}
+	if err != nil {
+		return err
+	}
+	if cacheDir == dir || strings.HasPrefix(cacheDir, strings.TrimSuffix(dir, "/")+"/") {
+		return fmt.Errorf("%s holds the cache directory %s, which a mount there would hide", dir, cacheDir)
+	}
+	return nil
+}
+
+// platformText writes a platform as --platform takes it.
+func platformText(p ocispec.Platform) string {
+	return strings.TrimSuffix(strings.Join([]string{p.OS, p.Architecture, p.Variant}, "/"), "/")
+}

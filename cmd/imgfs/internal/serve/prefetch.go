@@ -1,0 +1,39 @@
+package serve
+
+import (
+	"context"
+	"sync"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+)
+
+// beginPrefetch begins to bring all of a mounted image into the cache. stop
+// ends that, and waits for it.
+func (t *statsServer) beginPrefetch(ctx context.Context, e *cli.Env) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := PrefetchState{State: "running"}
+	t.prefetching(p)
+	var done sync.WaitGroup // the log has the end of it before the stats have
+	done.Go(func() {
+		err := t.tree.Fill(ctx, func(have, all int64) {
+			p.Have, p.All = have, all
+			t.prefetching(p)
+		})
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			e.Warnf("prefetch: only %s of %s are in the cache: %s", show.Bytes(p.Have), show.Bytes(p.All), cli.Describe(err))
+			p.State = "failed"
+			t.prefetching(p)
+		default:
+			e.Warnf("prefetch: all %s are in the cache", show.Bytes(p.All))
+			p.State = "done"
+			t.prefetching(p)
+		}
+	})
+	return func() {
+		cancel()
+		done.Wait()
+	}
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/spf13/pflag"
+)
+
+func umountCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:    "umount",
+		Aliases: []string{"unmount"},
+		Usage:   "[-l] DIR...",
+		Entry:   cli.Entry{Usage: "DIR...", Text: "unmount it again"},
+		About:   "Unmounts what imgfs mount has mounted.",
+		Example: "imgfs umount /mnt/fedora",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			lazy := f.BoolP("lazy", "l", false, "also if it is in use: gone from its place now, ended when unused")
+			return func(ctx context.Context, args []string) error {
+				if len(args) == 0 {
+					return cli.Usagef("umount: no directory named")
+				}
+				unmount := fusefs.Unmount
+				if *lazy {
+					unmount = fusefs.UnmountLazy
+				}
+				return e.Each(args, func(dir string) error { return unmount(ctx, dir) })
+			}
+		},
+	}
+}
