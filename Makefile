@@ -40,7 +40,7 @@ nightly: setup
 # some 20 minutes and 20 GB of disk.
 hostile: setup
 	IMGFS_HOSTILE=full $(GO) test -count=1 -v -timeout 120m -run '^TestHostile' ./testdata/hostile
-	IMGFS_TARS=300000 $(GO) test -count=1 -timeout 30m -run '^TestScannerAgrees$$' ./layerindex
+	IMGFS_TARS=300000 $(GO) test -count=1 -timeout 30m -run '^TestScannerAgrees$$' ./layerindex/internal/tarscan
 	IMGFS_STREAMS=5000 $(GO) test -count=1 -timeout 30m -run '^TestAgreesWithProgram$$' ./layerindex/internal/gzip ./layerindex/internal/zstd
 	IMGFS_PODMAN=1m $(GO) test -count=1 -run '^TestAgreesWithPodman$$' ./remote/registry/hosts
 

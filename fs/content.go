@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 
-	"github.com/imgfs/imgfs/layerindex"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -26,15 +25,13 @@ type Content interface {
 	FileDigest(n Node) (d digest.Digest, ok bool, err error)
 }
 
-// A Stream is the uncompressed stream of one layer, such as a
-// layerindex.Reader. It is safe for concurrent use.
+// A Stream is the uncompressed stream of one layer, such as a reader.Reader of
+// layerindex. It is safe for concurrent use.
 type Stream interface {
 	// ReadFileAt reads len(p) bytes from byte off of the stream, like
 	// io.ReaderAt, of a file whose content ends at byte end of it.
 	ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error)
 }
-
-var _ Stream = (*layerindex.Reader)(nil)
 
 // StreamContent returns the content of a layer that has nothing but a stream.
 func StreamContent(s Stream) Content { return streamContent{s} }

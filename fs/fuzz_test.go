@@ -1,13 +1,15 @@
 package fs_test
 
 import (
+	"bytes"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
+	"github.com/opencontainers/go-digest"
 )
 
 // FuzzMerge merges stacks that the generator makes of the input. Whatever is
@@ -107,24 +109,14 @@ func exportOne(t testing.TB, tree *fs.Tree) ([]member, bool) {
 // layerOfTar is a layer as its tar says.
 func layerOfTar(t testing.TB, tar []byte) fs.Layer {
 	t.Helper()
-	var entries []layerindex.Entry
-	s := layerindex.NewScanner(func(e *layerindex.Entry) error {
-		c := *e
-		c.Xattrs, c.Sparse = slices.Clone(e.Xattrs), slices.Clone(e.Sparse)
-		entries = append(entries, c)
-		return nil
-	}, nil)
-	if _, err := s.Write(tar); err != nil {
+	d := digest.FromBytes(tar)
+	x, err := build.Index(t.Context(), layerindex.Layer{Digest: d, Size: int64(len(tar)), DiffID: d}, bytes.NewReader(tar), nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
+	entries, err := x.EntriesWithDigests()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return fs.Layer{Name: "tar", Content: fs.StreamContent(memContent(tar)), Entries: func(yield func(*layerindex.Entry) bool) {
-		for i := range entries {
-			if !yield(&entries[i]) {
-				return
-			}
-		}
-	}}
+	return fs.Layer{Name: "tar", Content: fs.StreamContent(memContent(tar)), Entries: entries}
 }

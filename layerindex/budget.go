@@ -1,23 +1,9 @@
 package layerindex
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
 )
-
-// ErrMetadata: the names, attributes and entries of an image take more memory
-// than is allowed. It comes wrapped, with the entry that was too much.
-var ErrMetadata = errors.New("too many names and attributes")
-
-// ErrEntries: the layers of an image have more than MaxEntries entries together.
-// It comes wrapped.
-var ErrEntries = errors.New("too many entries")
-
-// outOfBounds reports whether an error is of a layer that asks for too much.
-func outOfBounds(err error) bool {
-	return errors.Is(err, ErrMetadata) || errors.Is(err, ErrEntries) || errors.Is(err, ErrTooBig)
-}
 
 // MaxEntries is how many entries the layers of one image may have together: an
 // image of more is an attack on memory.
@@ -25,9 +11,10 @@ const MaxEntries = 1 << 24
 
 // What things count, in bytes: about the memory that a tree takes for them.
 const (
-	entryCost  = 64 // an inode and a link to it
-	nameCost   = 16 // a name, beside its bytes
-	extentCost = 24 // a run of data in a sparse file
+	entryCost = 64 // an inode and a link to it
+	nameCost  = 16 // a name, beside its bytes
+	// ExtentCost is what a run of data in a sparse file counts.
+	ExtentCost = 24
 	setCost    = 64 // a set of attributes
 	attrCost   = 32 // an attribute in a set, beside the bytes of name and value
 	pointCost  = 48 // a checkpoint, beside its window as it is stored
@@ -136,7 +123,7 @@ func (b *Budget) takeEntries(n, names int64) error {
 
 // takeEntry counts an entry, without its attributes: those are shared.
 func (b *Budget) takeEntry(e *Entry) error {
-	return b.takeEntries(1, int64(len(e.Name))+int64(len(e.Linkname))+extentCost*int64(len(e.Sparse)))
+	return b.takeEntries(1, int64(len(e.Name))+int64(len(e.Linkname))+ExtentCost*int64(len(e.Sparse)))
 }
 
 // attrsCost is what a set of attributes counts.
@@ -150,5 +137,5 @@ func attrsCost(set []Xattr) int64 {
 
 // entryError names the entry at which a budget was used up.
 func entryError(name string, err error) error {
-	return fmt.Errorf("entry %q: %w", clip([]byte(name)), err)
+	return fmt.Errorf("entry %q: %w", name[:min(len(name), 64)], err)
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"github.com/imgfs/imgfs/layerindex/internal/column"
 )
 
 // The columns of the entries section: docs/index-format.md, "Kind 1".
@@ -58,11 +60,11 @@ func (e *Entry) storedSize() int64 {
 // A columnWriter collects the entries of a layer, column by column.
 type columnWriter struct {
 	budget  *Budget
-	cols    [numColumns]column // colTables has the sparse maps alone
-	sets    []string           // the table of attribute sets, encoded
-	setNum  map[string]int     // encoded set → its number
-	set     []byte             // the set in hand
-	digests column
+	cols    [numColumns]column.Column // colTables has the sparse maps alone
+	sets    []string                  // the table of attribute sets, encoded
+	setNum  map[string]int            // encoded set → its number
+	set     []byte                    // the set in hand
+	digests column.Column
 	n       int64
 
 	lastName string
@@ -90,28 +92,28 @@ func (w *columnWriter) add(e *Entry) error {
 		if err != nil {
 			return entryError(e.Name, err)
 		}
-		w.cols[colXattr].uvarint(uint64(set))
+		w.cols[colXattr].Uvarint(uint64(set))
 	}
 	if e.Type == TypeReg {
 		if err := w.addContent(e, &flags); err != nil {
 			return err
 		}
 	}
-	w.cols[colFlags].byte(flags)
+	w.cols[colFlags].Byte(flags)
 	w.addName(e.Name)
 	if e.Type == TypeLink || e.Type == TypeSymlink {
-		w.cols[colLinkLen].uvarint(uint64(len(e.Linkname)))
-		w.cols[colLink].text(e.Linkname)
+		w.cols[colLinkLen].Uvarint(uint64(len(e.Linkname)))
+		w.cols[colLink].Text(e.Linkname)
 	}
-	w.cols[colMode].uvarint(uint64(e.Mode))
-	w.cols[colUID].uvarint(uint64(e.UID))
-	w.cols[colGID].uvarint(uint64(e.GID))
-	w.cols[colModSec].varint(e.ModSec - w.lastSec)
+	w.cols[colMode].Uvarint(uint64(e.Mode))
+	w.cols[colUID].Uvarint(uint64(e.UID))
+	w.cols[colGID].Uvarint(uint64(e.GID))
+	w.cols[colModSec].Varint(e.ModSec - w.lastSec)
 	w.lastSec = e.ModSec
-	w.cols[colModNsec].uvarint(uint64(e.ModNsec))
+	w.cols[colModNsec].Uvarint(uint64(e.ModNsec))
 	if e.Type == TypeChar || e.Type == TypeBlock {
-		w.cols[colDevice].uvarint(uint64(e.Major))
-		w.cols[colDevice].uvarint(uint64(e.Minor))
+		w.cols[colDevice].Uvarint(uint64(e.Major))
+		w.cols[colDevice].Uvarint(uint64(e.Minor))
 	}
 	w.n++
 	return nil
@@ -123,18 +125,18 @@ func (w *columnWriter) addContent(e *Entry, flags *byte) error {
 	if gap < 0 || gap%tarBlock != 0 || e.Size < 0 {
 		return fmt.Errorf("entry %q: content at %d behind one that ends at %d", e.Name, e.Off, w.end)
 	}
-	w.cols[colSize].uvarint(uint64(e.Size))
-	w.cols[colGap].uvarint(uint64(gap / tarBlock))
+	w.cols[colSize].Uvarint(uint64(e.Size))
+	w.cols[colGap].Uvarint(uint64(gap / tarBlock))
 	w.end = e.Off + e.storedSize()
 	switch {
 	case e.Sparse != nil:
 		*flags |= flagSparse
 		maps := &w.cols[colTables]
-		maps.uvarint(uint64(len(e.Sparse)))
+		maps.Uvarint(uint64(len(e.Sparse)))
 		var at int64
 		for _, x := range e.Sparse {
-			maps.uvarint(uint64(x.Off - at))
-			maps.uvarint(uint64(x.Size))
+			maps.Uvarint(uint64(x.Off - at))
+			maps.Uvarint(uint64(x.Size))
 			at = x.Off + x.Size
 		}
 	case e.HasDigest && e.Size > 0:
@@ -152,9 +154,9 @@ func (w *columnWriter) addName(name string) {
 	for shared < len(name) && shared < len(w.lastName) && name[shared] == w.lastName[shared] {
 		shared++
 	}
-	w.cols[colShared].uvarint(uint64(shared))
-	w.cols[colRestLen].uvarint(uint64(len(name) - shared))
-	w.cols[colRest].text(name[shared:])
+	w.cols[colShared].Uvarint(uint64(shared))
+	w.cols[colRestLen].Uvarint(uint64(len(name) - shared))
+	w.cols[colRest].Text(name[shared:])
 	w.lastName = name
 }
 
@@ -186,19 +188,19 @@ func (w *columnWriter) attrSet(xs []Xattr) (int, error) {
 // finish makes the last column whole and returns the length of the section,
 // decoded. Nothing may be added any more.
 func (w *columnWriter) finish() int64 {
-	tables := &column{}
-	tables.uvarint(uint64(len(w.sets)))
+	tables := &column.Column{}
+	tables.Uvarint(uint64(len(w.sets)))
 	for i, set := range w.sets {
 		delete(w.setNum, set)
-		tables.text(set)
+		tables.Text(set)
 		w.sets[i] = ""
 	}
 	maps := &w.cols[colTables]
-	tables.pieces, tables.size = append(tables.pieces, maps.pieces...), tables.size+maps.size
+	tables.Pieces, tables.Size = append(tables.Pieces, maps.Pieces...), tables.Size+maps.Size
 	*maps = *tables
 	n := int64(len(w.lengths()))
 	for i := range w.cols {
-		n += w.cols[i].size
+		n += w.cols[i].Size
 	}
 	return n
 }
@@ -207,7 +209,7 @@ func (w *columnWriter) finish() int64 {
 func (w *columnWriter) lengths() []byte {
 	var b []byte
 	for i := range w.cols {
-		b = binary.AppendUvarint(b, uint64(w.cols[i].size))
+		b = binary.AppendUvarint(b, uint64(w.cols[i].Size))
 	}
 	return b
 }
@@ -218,7 +220,7 @@ func (w *columnWriter) moveTo(to io.Writer) error {
 		return err
 	}
 	for i := range w.cols {
-		if err := w.cols[i].moveTo(to); err != nil {
+		if err := w.cols[i].MoveTo(to); err != nil {
 			return err
 		}
 	}

@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 
+	"github.com/imgfs/imgfs/layerindex/internal/column"
 	"github.com/klauspost/compress/zstd"
 )
-
-// ErrIndex: a stored index is damaged, or of a version that is not known. It
-// comes wrapped; building the index again is the remedy.
-var ErrIndex = errors.New("invalid layer index")
 
 // The index file is specified in docs/index-format.md.
 const (
@@ -30,12 +26,11 @@ const (
 	// smallSection is how long a section may be to be encoded and decoded in one
 	// piece, which is faster.
 	smallSection = 4 << 20
-	// maxSize is how large a blob or a tar may claim to be: sums of two sizes
-	// and roundings stay far from the largest number there is.
-	maxSize = 1 << 60
-	// padding is how many zero bytes behind a tar its diff_id may cover.
-	padding = 10240
 )
+
+// MaxSize is how large a blob or a tar may claim to be, in bytes: sums of two sizes
+// and roundings stay far from the largest number there is.
+const MaxSize = 1 << 60
 
 type sectionKind uint32
 
@@ -191,7 +186,7 @@ func (h *header) check(size int64) error {
 		return fmt.Errorf("%w: unknown codec %d", ErrIndex, h.codec)
 	case h.chunkSize == 0 || h.chunkSize%4096 != 0:
 		return fmt.Errorf("%w: chunk size %d", ErrIndex, h.chunkSize)
-	case h.blobSize < 0 || h.blobSize > maxSize || h.tarSize < 0 || h.tarSize > maxSize || h.entries < 0 || h.checkpoints < 0:
+	case h.blobSize < 0 || h.blobSize > MaxSize || h.tarSize < 0 || h.tarSize > MaxSize || h.entries < 0 || h.checkpoints < 0:
 		return fmt.Errorf("%w: size out of range", ErrIndex)
 	case h.codec == Plain && h.tarSize != h.blobSize:
 		return fmt.Errorf("%w: plain tar of %d bytes in a blob of %d", ErrIndex, h.tarSize, h.blobSize)
@@ -241,8 +236,8 @@ func newPacker() (*packer, error) {
 func (p *packer) pack(b []byte) []byte { return p.w.EncodeAll(b, nil) }
 
 // packFrom compresses what write writes, size bytes.
-func (p *packer) packFrom(size int64, write func(io.Writer) error) (column, error) {
-	var packed column
+func (p *packer) packFrom(size int64, write func(io.Writer) error) (column.Column, error) {
+	var packed column.Column
 	if size <= smallSection {
 		var raw bytes.Buffer
 		if err := write(&raw); err != nil {

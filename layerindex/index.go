@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sort"
 
-	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
@@ -38,6 +36,13 @@ func (c Codec) String() string {
 	return fmt.Sprintf("codec(%d)", uint8(c))
 }
 
+// A Layer is what manifest and config say of a layer.
+type Layer struct {
+	Digest digest.Digest // of the blob
+	Size   int64         // of the blob, in bytes
+	DiffID digest.Digest // of the uncompressed tar
+}
+
 // An Index is everything needed to list a layer and to read any byte of it.
 // It is immutable and safe for concurrent use. Its parts are read from the
 // index file when they are first needed, and compared with their checksums each
@@ -49,22 +54,9 @@ type Index struct {
 	size int64
 	file io.Closer // nil unless the index is from OpenIndex
 
-	spanTable lazy[*spanTable]
+	spanTable lazy[*Spans]
 	windowsOf lazy[[]byte]
 	unpacker  lazy[*zstd.Decoder]
-}
-
-// A spanTable is the decoded section of checkpoints, without windows.
-type spanTable struct {
-	points  []codec.Checkpoint
-	batches []batch
-}
-
-// A batch is a run of checkpoints whose windows are compressed together.
-type batch struct {
-	first, n  int   // checkpoints
-	off, size int64 // in the windows section, as stored
-	raw       int64 // decoded
 }
 
 // ReadIndex returns the index that is stored in the first size bytes of src,
@@ -92,15 +84,6 @@ func OpenIndex(f *os.File) (*Index, error) {
 	}
 	x.file = f
 	return x, nil
-}
-
-// spans returns the checkpoints, which stay in memory. Every read asks for them:
-// it allocates nothing when they are there.
-func (x *Index) spans() (*spanTable, error) {
-	if t := x.spanTable.value.Load(); t != nil {
-		return *t, nil
-	}
-	return x.spanTable.get(x.readSpans)
 }
 
 // windows returns the section of windows, which stays in memory as it is stored.
@@ -247,7 +230,7 @@ func (x *Index) Verify(ctx context.Context) error {
 	if x.Codec() == Plain {
 		return nil
 	}
-	spans, err := x.spans()
+	spans, err := x.Spans()
 	if err != nil {
 		return err
 	}
@@ -261,24 +244,6 @@ func (x *Index) Verify(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// spanAt returns the number of the span that holds byte out.
-func (t *spanTable) spanAt(out int64) int {
-	return sort.Search(len(t.points), func(i int) bool { return t.points[i].Out > out }) - 1
-}
-
-// end returns the out and in offsets at which span i ends.
-func (x *Index) spanEnd(t *spanTable, i int) (out, in int64) {
-	if i+1 == len(t.points) {
-		return x.head.tarSize, x.head.blobSize
-	}
-	next := &t.points[i+1]
-	in = next.In
-	if next.Bit != 0 || next.Symbol != 0 {
-		in += (int64(next.Bit) + next.Symbol + 7) / 8
-	}
-	return next.Out, min(in, x.head.blobSize)
 }
 
 func sha256Digest(sum []byte) digest.Digest {

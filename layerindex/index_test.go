@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
 // oddEntries have every field at its limits.
@@ -35,14 +37,16 @@ var oddEntries = []Entry{
 // draftOf returns an index of entries, with a tar of 1 MiB that is not there.
 func draftOf(t testing.TB, entries []Entry, digests bool) *Index {
 	t.Helper()
-	d := &draft{chunks: make([]byte, 32*4)}
-	d.head.chunkSize, d.head.blobSize, d.head.tarSize = defaultChunkSize, 1<<20, 1<<20
+	w := NewWriter(&WriterOptions{NoDigests: !digests})
+	for range 4 {
+		w.AddChunk([sha256.Size]byte{})
+	}
 	for i := range entries {
-		if err := d.cols.add(&entries[i]); err != nil {
+		if err := w.AddEntry(&entries[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	x, err := d.finish(digests)
+	x, err := w.Finish(Summary{ChunkSize: 64 << 10, BlobSize: 1 << 20, TarSize: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,12 +134,12 @@ func readEverything(b []byte) error {
 	if _, err := x.windows(); err != nil {
 		return err
 	}
-	spans, err := x.spans()
+	spans, err := x.Spans()
 	if err != nil {
 		return err
 	}
-	for i := range spans.points {
-		if _, err := x.checkpoint(spans, i); err != nil {
+	for i := range spans.Len() {
+		if _, err := spans.Checkpoint(i); err != nil {
 			return err
 		}
 	}
@@ -145,8 +149,8 @@ func readEverything(b []byte) error {
 // TestIndexDamage cuts an index file at every byte and flips a bit of every
 // byte: each is noticed by the time that all parts have been read.
 func TestIndexDamage(t *testing.T) {
-	tarBytes := testTar(t, 20_000)
-	good := encoded(t, mustBuild(t, gzipped(t, tarBytes), tarBytes, &BuildOptions{SpanSize: 4096}))
+	tarBytes := samples.Tar(t, 20_000)
+	good := encoded(t, mustBuild(t, samples.Gzip(t, tarBytes), tarBytes, &buildOptions{SpanSize: 4096}))
 	if err := readEverything(good); err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +168,8 @@ func TestIndexDamage(t *testing.T) {
 // FuzzReadIndex reads any bytes as an index whose checksums hold: it ends, and
 // never with anything but an index or ErrIndex.
 func FuzzReadIndex(f *testing.F) {
-	tarBytes := testTar(f, 3000)
-	x := mustBuild(f, gzipped(f, tarBytes), tarBytes, &BuildOptions{SpanSize: 1000})
+	tarBytes := samples.Tar(f, 3000)
+	x := mustBuild(f, samples.Gzip(f, tarBytes), tarBytes, &buildOptions{SpanSize: 1000})
 	for _, kind := range []sectionKind{sectionEntries, sectionSpans} {
 		b, err := x.section(kind)
 		if err != nil {
@@ -225,10 +229,10 @@ func rawSection(kind sectionKind, b []byte) sectionInfo {
 // TestVerify notices every flipped bit, also of an index that was read from
 // before.
 func TestVerify(t *testing.T) {
-	for _, c := range codecs {
-		t.Run(c.name, func(t *testing.T) {
-			tarBytes := testTar(t, 10_000)
-			file := encoded(t, mustBuild(t, c.wrap(t, tarBytes), tarBytes, &BuildOptions{SpanSize: 2048}))
+	for _, c := range samples.Codecs {
+		t.Run(c.Name, func(t *testing.T) {
+			tarBytes := samples.Tar(t, 10_000)
+			file := encoded(t, mustBuild(t, c.Wrap(t, tarBytes), tarBytes, &buildOptions{SpanSize: 2048}))
 			x, err := ReadIndex(bytes.NewReader(file), int64(len(file)))
 			if err != nil {
 				t.Fatal(err)
@@ -245,4 +249,10 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
+}
+
+func flip(b []byte, at int) []byte {
+	b = slices.Clone(b)
+	b[at] ^= 0x10
+	return b
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
 // A value is read once for all; after an error it is read again, by the next
@@ -72,23 +74,23 @@ func (c *changingBytes) flip(at int64) { c.b[at] ^= 0x40 }
 // it is wrong, and no longer.
 func TestSectionsChange(t *testing.T) {
 	const middle = 4 << 20
-	tar := testTar(t, 2*middle)
-	blob := gzipped(t, tar)
+	tar := samples.Tar(t, 2*middle)
+	blob := samples.Gzip(t, tar)
 	file := encoded(t, mustBuild(t, blob, tar, nil))
 	p := make([]byte, 100)
-	read := func(x *Index, r *Reader) error {
+	read := func(x *Index, r LayerForTest) error {
 		_, err := r.ReadAt(t.Context(), p, middle)
 		if err == nil && !bytes.Equal(p, tar[middle:middle+len(p)]) {
 			t.Error("wrong bytes")
 		}
 		return err
 	}
-	uses := map[sectionKind]func(x *Index, r *Reader) error{
-		sectionEntries: func(x *Index, _ *Reader) error { _, err := x.Entries(); return err },
-		sectionChunks:  func(x *Index, _ *Reader) error { _, err := x.ChunkSums(); return err },
+	uses := map[sectionKind]func(x *Index, r LayerForTest) error{
+		sectionEntries: func(x *Index, _ LayerForTest) error { _, err := x.Entries(); return err },
+		sectionChunks:  func(x *Index, _ LayerForTest) error { _, err := x.ChunkSums(); return err },
 		sectionSpans:   read,
 		sectionWindows: read,
-		sectionDigests: func(x *Index, _ *Reader) error { _, err := x.EntriesWithDigests(); return err },
+		sectionDigests: func(x *Index, _ LayerForTest) error { _, err := x.EntriesWithDigests(); return err },
 	}
 	for kind, use := range uses {
 		t.Run(fmt.Sprint("kind ", kind), func(t *testing.T) {
@@ -97,7 +99,7 @@ func TestSectionsChange(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := NewReader(x, memBlob(blob), nil)
+			r := ReaderForTest(x, blob)
 			defer r.Close()
 			s, ok := x.head.find(kind)
 			if !ok || s.stored == 0 {
@@ -125,17 +127,17 @@ func TestSectionsChange(t *testing.T) {
 }
 
 func TestSameEntries(t *testing.T) {
-	tar := testTar(t, 100_000)
-	blob := gzipped(t, tar)
+	tar := samples.Tar(t, 100_000)
+	blob := samples.Gzip(t, tar)
 	x := mustBuild(t, blob, tar, nil)
 	if y := mustBuild(t, blob, tar, nil); !x.SameEntries(y) {
 		t.Error("an index made again has other entries")
 	}
-	if y := mustBuild(t, blob, tar, &BuildOptions{ChunkSize: 4096}); !x.SameEntries(y) {
+	if y := mustBuild(t, blob, tar, &buildOptions{ChunkSize: 4096}); !x.SameEntries(y) {
 		t.Error("an index with other chunks has other entries")
 	}
-	other := append(tarOf(t, "x", nil)[:512], tar...)
-	if y := mustBuild(t, gzipped(t, other), other, nil); x.SameEntries(y) {
+	other := append(samples.TarOf(t, "x", nil)[:512], tar...)
+	if y := mustBuild(t, samples.Gzip(t, other), other, nil); x.SameEntries(y) {
 		t.Error("that of another layer has the same entries")
 	}
 	y := mustBuild(t, blob, tar, nil)

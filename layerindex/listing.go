@@ -8,13 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/imgfs/imgfs/layerindex/internal/column"
+	"github.com/imgfs/imgfs/layerindex/internal/stringpool"
 )
 
 // emptyDigest is the digest of files without content: an index need not have
 // it.
 var emptyDigest = sha256.Sum256(nil)
-
-var errShort = errors.New("ends too early")
 
 // ctxSteps is how many entries a loop over entries passes between two looks at
 // its context.
@@ -23,7 +24,7 @@ const ctxSteps = 1 << 12
 // A Listing has the entries of an index in memory, in the form of the file. It
 // is safe for concurrent use, but for Drain.
 type Listing struct {
-	cols    [numColumns]column // colTables begins with the sparse maps
+	cols    [numColumns]column.Column // colTables begins with the sparse maps
 	sets    [][]Xattr
 	n       int
 	tarSize int64 // bounds every offset
@@ -102,7 +103,7 @@ func (d *Listing) read(r *sectionReader, budget *Budget) error {
 		return fmt.Errorf("%w: entries: columns", ErrIndex)
 	}
 	for i, n := range lens {
-		if err := d.cols[i].read(br, n); err != nil {
+		if err := d.cols[i].ReadN(br, n); err != nil {
 			return fmt.Errorf("%w: entries: column %d: %w", ErrIndex, i, err)
 		}
 	}
@@ -114,7 +115,7 @@ func readUvarint(r io.ByteReader) (v uint64, n int64, err error) {
 	for shift := 0; ; shift += 7 {
 		b, err := r.ReadByte()
 		if err != nil || shift > 63 || shift == 63 && b > 1 {
-			return 0, n, errors.Join(err, errShort)
+			return 0, n, errors.Join(err, column.ErrShort)
 		}
 		n++
 		v |= uint64(b&0x7f) << shift
@@ -127,36 +128,30 @@ func readUvarint(r io.ByteReader) (v uint64, n int64, err error) {
 // readSets takes the table of attribute sets off the last column. Its bytes
 // are given back one piece after the other.
 func (d *Listing) readSets(budget *Budget) error {
-	t := d.cols[colTables].cursor(true)
-	for sets := t.length(); len(d.sets) < sets && t.err == nil; {
+	t := d.cols[colTables].Cursor(true)
+	for sets := t.Length(); len(d.sets) < sets && t.Err == nil; {
 		set := readSet(&t)
 		if err := budget.Take(attrsCost(set)); err != nil {
 			return fmt.Errorf("attribute set %d: %w", len(d.sets), err)
 		}
 		d.sets = append(d.sets, set)
 	}
-	if t.err != nil {
-		return fmt.Errorf("%w: entries: attributes: %w", ErrIndex, t.err)
+	if t.Err != nil {
+		return fmt.Errorf("%w: entries: attributes: %w", ErrIndex, t.Err)
 	}
-	maps := column{size: t.rest()}
-	for _, p := range append([][]byte{t.b, t.next}, t.more...) {
-		if len(p) > 0 {
-			maps.pieces = append(maps.pieces, bytes.Clone(p))
-		}
-	}
-	d.cols[colTables] = maps
+	d.cols[colTables] = t.Remainder()
 	return nil
 }
 
 // readSet reads one set, as one string of which the others are parts.
-func readSet(t *cursor) []Xattr {
+func readSet(t *column.Cursor) []Xattr {
 	type pair struct{ name, value int }
 	var pairs []pair
 	var text []byte
-	for n := t.length(); len(pairs) < n && t.err == nil; {
-		name := t.bytes(t.length())
+	for n := t.Length(); len(pairs) < n && t.Err == nil; {
+		name := t.Bytes(t.Length())
 		text = append(text, name...)
-		value := t.bytes(t.length())
+		value := t.Bytes(t.Length())
 		text = append(text, value...)
 		pairs = append(pairs, pair{len(name), len(value)})
 	}
@@ -181,7 +176,7 @@ func (d *Listing) check(ctx context.Context, budget *Budget) error {
 			return fmt.Errorf("%w: entry %d: %w", ErrIndex, i, err)
 		}
 		names := int64(len(w.name)) + int64(len(w.link))
-		if err := budget.takeEntries(1, names+extentCost*int64(len(e.Sparse))); err != nil {
+		if err := budget.takeEntries(1, names+ExtentCost*int64(len(e.Sparse))); err != nil {
 			return entryError(string(w.name), err)
 		}
 	}
@@ -225,7 +220,7 @@ func (d *Listing) entries(word []byte, drain bool) Entries {
 			}()
 		}
 		var e Entry
-		var pool stringPool
+		var pool stringpool.Pool
 		for range d.n {
 			// It was checked before.
 			if err := w.next(d, &e); err != nil {
@@ -235,7 +230,7 @@ func (d *Listing) entries(word []byte, drain bool) Entries {
 			if len(word) > 0 && !bytes.Contains(w.name, word) {
 				continue
 			}
-			e.Name, e.Linkname = pool.own(w.name), pool.own(w.link)
+			e.Name, e.Linkname = pool.Own(w.name), pool.Own(w.link)
 			if !yield(&e) {
 				return
 			}

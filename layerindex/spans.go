@@ -1,13 +1,13 @@
 package layerindex
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
+	"sort"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/layerindex/internal/column"
 )
 
 const (
@@ -17,97 +17,83 @@ const (
 	windowSize = 32 << 10
 )
 
-// add adds checkpoints (docs/index-format.md, kinds 3 and 4).
-func (s *spanWriter) add(points []codec.Checkpoint) error {
-	for _, p := range points {
-		s.cols[0].uvarint(uint64(p.In - s.in))
-		s.cols[1].uvarint(uint64(p.Out - s.out))
-		flags := p.Bit & spanBits
-		if p.Start {
-			flags |= spanStart
-		}
-		s.cols[2].byte(flags)
-		s.cols[3].uvarint(uint64(p.Symbol))
-		s.in, s.out = p.In, p.Out
-		s.n++
-		if s.batch = append(s.batch, p); len(s.batch) == windowBatch {
-			if err := s.pack(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+// Spans are the pieces that a compressed layer can be decoded in on their own: each
+// begins at a checkpoint. They are immutable and safe for concurrent use.
+type Spans struct {
+	x       *Index
+	points  []codec.Checkpoint // without windows
+	batches []batch
 }
 
-// pack compresses the windows of the batch in hand.
-func (s *spanWriter) pack() error {
-	if s.packer == nil {
-		var err error
-		if s.packer, err = newPacker(); err != nil {
-			return err
+// A batch is a run of checkpoints whose windows are compressed together.
+type batch struct {
+	first, n  int   // checkpoints
+	off, size int64 // in the windows section, as stored
+	raw       int64 // decoded
+}
+
+// Spans returns the spans of a compressed layer, nil if the layer is a plain tar.
+// They stay in memory. The error wraps ErrIndex.
+//
+// Every read asks for them: when they are in memory that allocates nothing.
+func (x *Index) Spans() (*Spans, error) {
+	if x.head.codec == Plain {
+		return nil, nil
+	}
+	if s := x.spanTable.value.Load(); s != nil {
+		return *s, nil
+	}
+	return x.spanTable.get(x.readSpans)
+}
+
+// Len returns how many spans there are, at least one.
+func (s *Spans) Len() int { return len(s.points) }
+
+// Find returns the number of the span that holds byte out of the tar.
+func (s *Spans) Find(out int64) int {
+	return sort.Search(len(s.points), func(i int) bool { return s.points[i].Out > out }) - 1
+}
+
+// Start returns the offsets in the tar and in the blob at which span i begins.
+func (s *Spans) Start(i int) (out, in int64) { return s.points[i].Out, s.points[i].In }
+
+// End returns the offsets in the tar and in the blob at which span i ends. In the
+// blob it may end behind the place where the next one begins.
+func (s *Spans) End(i int) (out, in int64) {
+	if i+1 == len(s.points) {
+		return s.x.head.tarSize, s.x.head.blobSize
+	}
+	next := &s.points[i+1]
+	in = next.In
+	if next.Bit != 0 || next.Symbol != 0 {
+		in += (int64(next.Bit) + next.Symbol + 7) / 8
+	}
+	return next.Out, min(in, s.x.head.blobSize)
+}
+
+// Checkpoint returns where the decoding of span i begins, with what it needs of the
+// bytes before. The error wraps ErrIndex.
+func (s *Spans) Checkpoint(i int) (codec.Checkpoint, error) {
+	p := s.points[i]
+	if p.Start {
+		return p, nil
+	}
+	for _, b := range s.batches {
+		if i >= b.first+b.n {
+			continue
 		}
-	}
-	raw := encodeWindows(s.batch)
-	stored := s.packer.pack(raw)
-	for _, v := range []int{len(s.batch), len(stored), len(raw)} {
-		s.batches.uvarint(uint64(v))
-	}
-	s.nBatch++
-	s.windows.Write(stored)
-	err := s.budget.Take(int64(len(stored)) + pointCost*int64(len(s.batch)))
-	clear(s.batch)
-	s.batch = s.batch[:0]
-	return err
-}
-
-// finish packs what is left.
-func (s *spanWriter) finish() error {
-	if len(s.batch) > 0 {
-		if err := s.pack(); err != nil {
-			return err
+		w, err := s.x.window(b, i-b.first)
+		if err != nil {
+			return p, fmt.Errorf("%w: window %d: %w", ErrIndex, i, err)
 		}
+		p.Window = w
+		return p, nil
 	}
-	s.close()
-	return nil
-}
-
-func (s *spanWriter) close() {
-	if s.packer != nil {
-		s.packer.close()
-		s.packer = nil
-	}
-}
-
-// section returns the section of checkpoints, decoded.
-func (s *spanWriter) section() []byte {
-	var all column
-	for i := range s.cols {
-		all.uvarint(uint64(s.cols[i].size))
-		_ = s.cols[i].moveTo(&all) // a column takes all
-	}
-	all.uvarint(s.nBatch)
-	_ = s.batches.moveTo(&all)
-	return slices.Concat(all.pieces...)
-}
-
-// encodeWindows returns the decoded form of one batch.
-func encodeWindows(points []codec.Checkpoint) []byte {
-	var runs, data []byte
-	for _, p := range points {
-		runs = binary.AppendUvarint(runs, uint64(len(p.Window.Runs)))
-		at := 0
-		for _, r := range p.Window.Runs {
-			runs = binary.AppendUvarint(runs, uint64(int(r.Off)-at))
-			runs = binary.AppendUvarint(runs, uint64(r.Len))
-			at = int(r.Off) + int(r.Len)
-		}
-		data = append(data, p.Window.Data...)
-	}
-	return append(runs, data...)
+	return p, fmt.Errorf("%w: window %d", ErrIndex, i)
 }
 
 // readSpans reads the section of checkpoints and checks it.
-func (x *Index) readSpans() (*spanTable, error) {
+func (x *Index) readSpans() (*Spans, error) {
 	b, err := x.section(sectionSpans)
 	if err != nil {
 		return nil, err
@@ -115,15 +101,15 @@ func (x *Index) readSpans() (*spanTable, error) {
 	if x.head.checkpoints < 0 || x.head.checkpoints > int64(len(b)) {
 		return nil, fmt.Errorf("%w: %d checkpoints in %d bytes", ErrIndex, x.head.checkpoints, len(b))
 	}
-	c := cursor{b: b}
-	var cols [4]cursor
+	c := column.Over(b)
+	var cols [4]column.Cursor
 	for i := range cols {
-		cols[i].b = c.bytes(c.length())
+		cols[i] = column.Over(c.Bytes(c.Length()))
 	}
-	if int64(len(cols[2].b)) != x.head.checkpoints {
-		return nil, fmt.Errorf("%w: %d checkpoints of %d", ErrIndex, len(cols[2].b), x.head.checkpoints)
+	if cols[2].Rest() != x.head.checkpoints {
+		return nil, fmt.Errorf("%w: %d checkpoints of %d", ErrIndex, cols[2].Rest(), x.head.checkpoints)
 	}
-	t := &spanTable{points: make([]codec.Checkpoint, x.head.checkpoints)}
+	t := &Spans{x: x, points: make([]codec.Checkpoint, x.head.checkpoints)}
 	if err := x.readPoints(t.points, &cols); err != nil {
 		return nil, err
 	}
@@ -136,15 +122,15 @@ func (x *Index) readSpans() (*spanTable, error) {
 
 // readPoints reads the checkpoints from their columns, of which nothing may be
 // left.
-func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]cursor) error {
+func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]column.Cursor) error {
 	var in, out int64
 	for i := range points {
 		p := &points[i]
-		in += int64(cols[0].small(uint64(x.head.blobSize - in)))
-		out += int64(cols[1].small(uint64(x.head.tarSize - out)))
-		flags := cols[2].bytes(1)
-		p.Symbol = int64(cols[3].small(uint64(x.head.blobSize-in) * 8))
-		if cols[0].err != nil || cols[1].err != nil || cols[2].err != nil || cols[3].err != nil || flags[0]&^(spanBits|spanStart) != 0 {
+		in += int64(cols[0].Small(uint64(x.head.blobSize - in)))
+		out += int64(cols[1].Small(uint64(x.head.tarSize - out)))
+		flags := cols[2].Bytes(1)
+		p.Symbol = int64(cols[3].Small(uint64(x.head.blobSize-in) * 8))
+		if cols[0].Err != nil || cols[1].Err != nil || cols[2].Err != nil || cols[3].Err != nil || flags[0]&^(spanBits|spanStart) != 0 {
 			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
 		}
 		p.In, p.Out, p.Bit, p.Start = in, out, flags[0]&spanBits, flags[0]&spanStart != 0
@@ -162,7 +148,7 @@ func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]cursor) error {
 		}
 	}
 	for i := range cols {
-		if n := len(cols[i].b); n != 0 {
+		if n := cols[i].Rest(); n != 0 {
 			return fmt.Errorf("%w: checkpoints: column %d has %d bytes too many", ErrIndex, i, n)
 		}
 	}
@@ -170,43 +156,23 @@ func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]cursor) error {
 }
 
 // readBatches reads the batch table, of windows that take size bytes.
-func (t *spanTable) readBatches(c *cursor, size int64) error {
+func (s *Spans) readBatches(c *column.Cursor, size int64) error {
 	var first int
 	var off int64
-	for range c.length() {
+	for range c.Length() {
 		b := batch{first: first, off: off}
-		b.n = int(c.small(uint64(len(t.points) - first)))
-		b.size = int64(c.small(math.MaxInt32))
+		b.n = int(c.Small(uint64(len(s.points) - first)))
+		b.size = int64(c.Small(math.MaxInt32))
 		// A run map takes at most four bytes for every two of the window.
-		b.raw = int64(c.small(uint64(b.n) * 4 * windowSize))
+		b.raw = int64(c.Small(uint64(b.n) * 4 * windowSize))
 		first += b.n
 		off += b.size
-		t.batches = append(t.batches, b)
+		s.batches = append(s.batches, b)
 	}
-	if c.err != nil || first != len(t.points) || off != size || len(c.b) != 0 {
+	if c.Err != nil || first != len(s.points) || off != size || c.Rest() != 0 {
 		return fmt.Errorf("%w: batch table", ErrIndex)
 	}
 	return nil
-}
-
-// checkpoint returns checkpoint i with its window.
-func (x *Index) checkpoint(t *spanTable, i int) (codec.Checkpoint, error) {
-	p := t.points[i]
-	if p.Start {
-		return p, nil
-	}
-	for _, b := range t.batches {
-		if i >= b.first+b.n {
-			continue
-		}
-		w, err := x.window(b, i-b.first)
-		if err != nil {
-			return p, fmt.Errorf("%w: window %d: %w", ErrIndex, i, err)
-		}
-		p.Window = w
-		return p, nil
-	}
-	return p, fmt.Errorf("%w: window %d", ErrIndex, i)
 }
 
 // window decodes window number i of a batch.
@@ -217,7 +183,7 @@ func (x *Index) window(b batch, i int) (codec.Window, error) {
 		return w, err
 	}
 	if b.off > int64(len(all)) || b.size > int64(len(all))-b.off {
-		return w, errShort
+		return w, column.ErrShort
 	}
 	dec, err := x.zstd()
 	if err != nil {
@@ -233,19 +199,19 @@ func (x *Index) window(b batch, i int) (codec.Window, error) {
 // readWindow takes window number i of n out of a decoded batch.
 func readWindow(raw []byte, n, i int) (codec.Window, error) {
 	var w codec.Window
-	c := cursor{b: raw}
+	c := column.Over(raw)
 	var skip, size, rest int // bytes of the windows before, of this one, and after
 	for k := range n {
 		at := 0
-		for run := range c.length() {
-			gap := int(c.small(uint64(windowSize - at)))
+		for run := range c.Length() {
+			gap := int(c.Small(uint64(windowSize - at)))
 			at += gap
-			length := int(c.small(uint64(windowSize - at)))
-			if c.err == nil && (length == 0 || run > 0 && gap == 0) {
-				c.err = errors.New("runs that touch, or an empty one")
+			length := int(c.Small(uint64(windowSize - at)))
+			if c.Err == nil && (length == 0 || run > 0 && gap == 0) {
+				c.Err = errors.New("runs that touch, or an empty one")
 			}
-			if c.err != nil {
-				return w, c.err
+			if c.Err != nil {
+				return w, c.Err
 			}
 			switch {
 			case k < i:
@@ -259,10 +225,10 @@ func readWindow(raw []byte, n, i int) (codec.Window, error) {
 			at += length
 		}
 	}
-	c.bytes(skip)
-	w.Data = c.bytes(size)
-	if c.err == nil && len(c.b) != rest {
-		c.err = fmt.Errorf("%d bytes of windows, want %d", skip+size+len(c.b), skip+size+rest)
+	c.Bytes(skip)
+	w.Data = c.Bytes(size)
+	if c.Err == nil && int(c.Rest()) != rest {
+		c.Err = fmt.Errorf("%d bytes of windows, want %d", skip+size+int(c.Rest()), skip+size+rest)
 	}
-	return w, c.err
+	return w, c.Err
 }

@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"testing"
+
+	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
 // TestIndexContradicts changes an index file, with its checksums put right, to
 // what docs/index-format.md does not allow. A reader refuses it.
 func TestIndexContradicts(t *testing.T) {
-	tarBytes := testTar(t, 60_000)
+	tarBytes := samples.Tar(t, 60_000)
 	uvarints := func(vs ...uint64) (b []byte) {
 		for _, v := range vs {
 			b = binary.AppendUvarint(b, v)
@@ -47,7 +49,7 @@ func TestIndexContradicts(t *testing.T) {
 		{"windows with a rest", func(f *indexFile) { f.bodies[sectionWindows] = append(f.bodies[sectionWindows], 0) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			x := mustBuild(t, gzipped(t, tarBytes), tarBytes, &BuildOptions{SpanSize: 8})
+			x := mustBuild(t, samples.Gzip(t, tarBytes), tarBytes, &buildOptions{SpanSize: 8})
 			f := takeApart(t, x)
 			if err := readEverything(f.bytes()); err != nil {
 				t.Fatalf("unchanged: %v", err)
@@ -60,7 +62,7 @@ func TestIndexContradicts(t *testing.T) {
 	}
 
 	// What is not known is passed over, and only its checksum looked at.
-	f := takeApart(t, mustBuild(t, gzipped(t, tarBytes), tarBytes, nil))
+	f := takeApart(t, mustBuild(t, samples.Gzip(t, tarBytes), tarBytes, nil))
 	f.unknown = []byte("of a later day")
 	file := f.bytes()
 	x, err := ReadIndex(bytes.NewReader(file), int64(len(file)))

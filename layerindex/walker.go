@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"github.com/imgfs/imgfs/layerindex/internal/column"
 )
 
 // A walker is the state of one pass over the columns of a listing.
 type walker struct {
-	cur     [numColumns]cursor
+	cur     [numColumns]column.Cursor
 	digests io.Reader // nil if they are left out
 	seen    int       // entries, so far
 	flagged int64     // those with a digest
@@ -23,7 +25,7 @@ type walker struct {
 func (d *Listing) walker(drain bool) *walker {
 	w := &walker{limit: d.tarSize}
 	for i := range w.cur {
-		w.cur[i] = d.cols[i].cursor(drain)
+		w.cur[i] = d.cols[i].Cursor(drain)
 	}
 	return w
 }
@@ -31,7 +33,7 @@ func (d *Listing) walker(drain bool) *walker {
 // done reports what the columns have behind the values of the last entry.
 func (w *walker) done() error {
 	for i := range w.cur {
-		if n := w.cur[i].rest(); n != 0 {
+		if n := w.cur[i].Rest(); n != 0 {
 			return fmt.Errorf("%w: entries: column %d has %d bytes too many", ErrIndex, i, n)
 		}
 	}
@@ -42,7 +44,7 @@ func (w *walker) done() error {
 func (w *walker) next(d *Listing, e *Entry) error {
 	c := &w.cur
 	w.seen++
-	flags := c[colFlags].byte()
+	flags := c[colFlags].Byte()
 	if flags&flagType >= byte(len(typeCodes)) {
 		return fmt.Errorf("type code %d", flags&flagType)
 	}
@@ -51,23 +53,23 @@ func (w *walker) next(d *Listing, e *Entry) error {
 		return fmt.Errorf("flags %#x", flags)
 	}
 
-	shared := int(c[colShared].small(uint64(len(w.name))))
-	w.name = append(w.name[:shared], c[colRest].bytes(c[colRestLen].intValue())...)
+	shared := int(c[colShared].Small(uint64(len(w.name))))
+	w.name = append(w.name[:shared], c[colRest].Bytes(c[colRestLen].Int())...)
 	w.link = nil
 	if e.Type == TypeLink || e.Type == TypeSymlink {
-		w.link = c[colLink].bytes(c[colLinkLen].intValue())
+		w.link = c[colLink].Bytes(c[colLinkLen].Int())
 	}
-	e.Mode = uint32(c[colMode].small(0o7777))
-	e.UID = uint32(c[colUID].small(math.MaxUint32))
-	e.GID = uint32(c[colGID].small(math.MaxUint32))
-	w.sec += c[colModSec].svarint()
-	e.ModSec, e.ModNsec = w.sec, uint32(c[colModNsec].small(999_999_999))
+	e.Mode = uint32(c[colMode].Small(0o7777))
+	e.UID = uint32(c[colUID].Small(math.MaxUint32))
+	e.GID = uint32(c[colGID].Small(math.MaxUint32))
+	w.sec += c[colModSec].Varint()
+	e.ModSec, e.ModNsec = w.sec, uint32(c[colModNsec].Small(999_999_999))
 	if e.Type == TypeChar || e.Type == TypeBlock {
-		e.Major = uint32(c[colDevice].small(math.MaxUint32))
-		e.Minor = uint32(c[colDevice].small(math.MaxUint32))
+		e.Major = uint32(c[colDevice].Small(math.MaxUint32))
+		e.Minor = uint32(c[colDevice].Small(math.MaxUint32))
 	}
 	if flags&flagXattrs != 0 {
-		n := c[colXattr].uvarint()
+		n := c[colXattr].Uvarint()
 		if n >= uint64(len(d.sets)) {
 			return fmt.Errorf("attribute set %d of %d", n, len(d.sets))
 		}
@@ -79,8 +81,8 @@ func (w *walker) next(d *Listing, e *Entry) error {
 		}
 	}
 	for i := range c {
-		if c[i].err != nil {
-			return fmt.Errorf("column %d: %w", i, c[i].err)
+		if c[i].Err != nil {
+			return fmt.Errorf("column %d: %w", i, c[i].Err)
 		}
 	}
 	return nil
@@ -95,8 +97,8 @@ func flagsFit(flags byte, t Type) bool {
 // content decodes what only regular files have.
 func (w *walker) content(flags byte, e *Entry) error {
 	c := &w.cur
-	e.Size = int64(c[colSize].small(math.MaxInt64))
-	gap := int64(c[colGap].small(uint64(w.limit / tarBlock)))
+	e.Size = int64(c[colSize].Small(math.MaxInt64))
+	gap := int64(c[colGap].Small(uint64(w.limit / tarBlock)))
 	e.Off = roundUp(w.end) + gap*tarBlock
 	stored := e.Size
 	if flags&flagSparse != 0 {
@@ -123,7 +125,7 @@ func (w *walker) digest(flags byte, e *Entry) error {
 	case has:
 		e.HasDigest = true
 		if _, err := io.ReadFull(w.digests, e.Digest[:]); err != nil {
-			return errShort
+			return column.ErrShort
 		}
 	case e.Size == 0 && e.Sparse == nil:
 		e.Digest, e.HasDigest = emptyDigest, true
@@ -134,16 +136,16 @@ func (w *walker) digest(flags byte, e *Entry) error {
 // extents decodes the map of a sparse file and returns its stored size.
 func (w *walker) extents(e *Entry) (int64, error) {
 	c := &w.cur[colTables]
-	n := c.length() // an extent takes two bytes at least
+	n := c.Length() // an extent takes two bytes at least
 	w.sparse = w.sparse[:0]
 	if w.sparse == nil {
 		w.sparse = []Extent{} // not nil: it says that the file is sparse
 	}
 	var at, stored int64
 	for range n {
-		off, size := c.small(math.MaxInt64), c.small(math.MaxInt64)
-		if c.err != nil {
-			return 0, c.err
+		off, size := c.Small(math.MaxInt64), c.Small(math.MaxInt64)
+		if c.Err != nil {
+			return 0, c.Err
 		}
 		if off > uint64(e.Size-at) || size > uint64(e.Size-at)-off {
 			return 0, fmt.Errorf("extent past the end of a file of %d bytes", e.Size)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
@@ -37,7 +38,7 @@ func forgeLayer(t *testing.T, dir string, honest indexRow, name, content string)
 	}
 	blob := gzipOf(t, b.Bytes())
 	blob = append(blob, make([]byte, honest.Size-int64(len(blob)))...)
-	x, err := layerindex.Build(t.Context(), layerindex.Layer{Digest: digest.FromBytes(blob), Size: honest.Size, DiffID: digest.FromBytes(b.Bytes())}, bytes.NewReader(blob), nil)
+	x, err := build.Index(t.Context(), layerindex.Layer{Digest: digest.FromBytes(blob), Size: honest.Size, DiffID: digest.FromBytes(b.Bytes())}, bytes.NewReader(blob), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,20 +25,27 @@ cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/serve cmd/imgfs/internal/sh
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
-fs/image: fs layerindex remote remote/cache remote/cache/indexes go-digest x/sync
+fs/image: fs layerindex layerindex/build layerindex/reader remote remote/cache remote/cache/indexes go-digest x/sync
 fs/internal/layertest: layerindex
 
 fs: layerindex go-digest
 
+layerindex/build: layerindex layerindex/internal/decoders layerindex/internal/nestedsum layerindex/internal/tarscan go-digest
 layerindex/internal/codec:
+layerindex/internal/column:
+layerindex/internal/decoders: layerindex layerindex/internal/codec layerindex/internal/gzip layerindex/internal/zstd
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
 layerindex/internal/inflate/inflatetest:
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/nestedsum:
+layerindex/internal/samples: go-digest compress
 layerindex/internal/spool: remote/seal x/sys
+layerindex/internal/stringpool:
+layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool
 layerindex/internal/zstd: layerindex/internal/codec compress
+layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/spool
 
-layerindex: layerindex/internal/codec layerindex/internal/gzip layerindex/internal/nestedsum layerindex/internal/spool layerindex/internal/zstd go-digest compress
+layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/stringpool go-digest compress
 
 remote/beneath: x/sys
 remote/cache/indexes: layerindex remote/beneath go-digest x/sys
@@ -61,7 +68,7 @@ remote: remote/printable go-digest image-spec reference platforms
 
 testdata/bench/figures:
 testdata/bench/internal/fuse: testdata/bench/figures testdata/bench/internal/runner testdata/bench/peers testdata/labimage
-testdata/bench/internal/index: fs/image layerindex remote remote/cache remote/cache/indexes remote/ocilayout testdata/bench/figures testdata/bench/internal/runner testdata/bench/peers testdata/labimage go-digest compress x/sync x/sys
+testdata/bench/internal/index: fs/image layerindex layerindex/build layerindex/reader remote remote/cache remote/cache/indexes remote/ocilayout testdata/bench/figures testdata/bench/internal/runner testdata/bench/peers testdata/labimage go-digest compress x/sync x/sys
 testdata/bench/internal/network: testdata/bench/figures testdata/bench/internal/runner testdata/bench/peers testdata/labimage image-spec compress
 testdata/bench/internal/runner/runnertest: testdata/bench/figures testdata/bench/internal/runner testdata/bench/peers testdata/labimage
 testdata/bench/internal/runner: testdata/bench/figures testdata/bench/peers testdata/labimage
@@ -83,6 +90,8 @@ var strangers = map[string][]string{
 	"fs/fusefs":                {"net/http", "archive/tar"},
 	"fs/image":                 {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"layerindex":               {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
+	"layerindex/build":         {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
+	"layerindex/reader":        {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
 	"remote":                   {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"remote/cache":             {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/cache/indexes":     {"net/http", "net", "archive/tar", "compress/gzip"},

@@ -7,7 +7,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote/cache"
 )
 
@@ -156,8 +156,8 @@ func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := layerindex.NewReader(l.index, presentBlob{l.blob}, &layerindex.ReaderOptions{
-		Cache:   layerindex.NewSpanCache(makeMemory),
+	r := reader.New(l.index, presentBlob{l.blob}, &reader.Options{
+		Cache:   reader.NewSpanCache(makeMemory),
 		NewTemp: newTemp(c.layer.cache, true),
 		// A disk without room for the span has none for the content.
 		SpoolFailed: func(error) { cancel() },
@@ -186,7 +186,7 @@ func (presentBlob) Prefetch(off, n int64) {}
 type pacedReader struct {
 	k        *contents
 	ctx      context.Context // of one call of StoreContent
-	from     *layerindex.Reader
+	from     *reader.Reader
 	off, end int64 // in the tar
 
 	begun time.Time // with the last piece

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs"
-	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote/cache"
 )
 
@@ -146,13 +146,13 @@ type meteredContext struct {
 }
 
 var (
-	_ cache.Meter      = (*meteredContext)(nil)
-	_ layerindex.Meter = (*meteredContext)(nil)
+	_ cache.Meter  = (*meteredContext)(nil)
+	_ reader.Meter = (*meteredContext)(nil)
 )
 
 func (m *meteredContext) Value(key any) any {
 	switch key.(type) {
-	case cache.MeterKey, layerindex.MeterKey:
+	case cache.MeterKey, reader.MeterKey:
 		return m
 	}
 	return m.Context.Value(key)
@@ -165,7 +165,7 @@ func (m *meteredContext) Fetched(n int64) {
 	}
 }
 
-// Decoded is the layerindex.Meter.
+// Decoded is the reader.Meter.
 func (m *meteredContext) Decoded(n int64) {
 	if f := m.c.files.get(m.id); f != nil && f.candidate != nil {
 		f.candidate.decoded.Add(n)

@@ -9,11 +9,16 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
 )
+
+var _ fs.Stream = (*reader.Reader)(nil)
 
 // errNoRoom is why the cache does not take an index.
 var errNoRoom = errors.New("the cache has no room for it")
@@ -222,7 +227,7 @@ func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layeri
 	blob := remote.NewStream(ctx, from, nil)
 	defer blob.Close()
 	budget := o.metadata().Part()
-	x, err := layerindex.Build(ctx, claim, io.TeeReader(blob, to), &layerindex.BuildOptions{
+	x, err := build.Index(ctx, claim, io.TeeReader(blob, to), &build.Options{
 		MaxSize:  o.opts.MaxLayer,
 		Budget:   budget,
 		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: in}) },
@@ -286,7 +291,7 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, erro
 	if err != nil {
 		return nil, err
 	}
-	r := layerindex.NewReader(x, blob, &layerindex.ReaderOptions{
+	r := reader.New(x, blob, &reader.Options{
 		Cache:       o.spans,
 		NewTemp:     newTemp(o.opts.Cache, false),
 		SpoolFailed: o.opts.Cache.WarnDisk,
@@ -296,8 +301,8 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, erro
 
 // newTemp returns what makes temporary files within a cache's budget. Those for
 // a copy take room only from what is idle.
-func newTemp(c *cache.Cache, forCopy bool) func(size int64) (layerindex.TempFile, error) {
-	return func(size int64) (layerindex.TempFile, error) {
+func newTemp(c *cache.Cache, forCopy bool) func(size int64) (reader.TempFile, error) {
+	return func(size int64) (reader.TempFile, error) {
 		f, err := c.NewTempFile(&cache.TempOptions{Size: size, Copy: forCopy})
 		if err != nil {
 			return nil, err

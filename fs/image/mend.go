@@ -9,6 +9,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
@@ -37,7 +38,7 @@ const (
 type layerState struct {
 	index  *layerindex.Index
 	blob   *cache.Blob
-	reader *layerindex.Reader
+	reader *reader.Reader
 	// proven: this process made the index, of bytes with the layer's digest.
 	proven bool
 	// mended: it was put in the place of another state.

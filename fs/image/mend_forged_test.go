@@ -18,6 +18,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -35,7 +36,7 @@ func forge(t *testing.T, o *opened, honest sourcetest.Layer, files ...string) {
 	}
 	defer disk.Close()
 	d := digest.FromBytes(honest.Content)
-	x, err := layerindex.Build(t.Context(), layerindex.Layer{Digest: digest.FromBytes(blob), Size: int64(len(blob)), DiffID: layer.DiffID}, bytes.NewReader(blob), nil)
+	x, err := build.Index(t.Context(), layerindex.Layer{Digest: digest.FromBytes(blob), Size: int64(len(blob)), DiffID: layer.DiffID}, bytes.NewReader(blob), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
@@ -173,7 +174,7 @@ func OpenLayers(ctx context.Context, img *remote.Image, opts *Options) ([]*Layer
 	o.budget = layerindex.NewBudget(o.opts.MaxMetadata, o.opts.Metadata)
 	o.memory = semaphore.NewWeighted(o.opts.BuildMemory)
 	o.store = indexes.New(o.opts.Cache.Indexes())
-	o.spans = layerindex.NewSpanCache(o.opts.SpanMemory)
+	o.spans = reader.NewSpanCache(o.opts.SpanMemory)
 	layers, err := o.all(ctx, img.Layers)
 	if err != nil {
 		return nil, err
@@ -198,7 +199,7 @@ func noteOf(img *remote.Image) cache.Image {
 type opener struct {
 	opts  Options
 	store *indexes.Store
-	spans *layerindex.SpanCache
+	spans *reader.SpanCache
 	// memory is shared by the layers that are being indexed.
 	memory *semaphore.Weighted
 	// budget is what the metadata of all layers may take.

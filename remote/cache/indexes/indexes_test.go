@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/remote/beneath"
 )
 
@@ -49,9 +50,9 @@ func testLayer(t *testing.T) ([]byte, layerindex.Layer) {
 	return blob.Bytes(), layerindex.Layer{Digest: digest.FromBytes(blob.Bytes()), Size: int64(blob.Len()), DiffID: uncompressed.Digest()}
 }
 
-func build(t *testing.T, blob []byte, l layerindex.Layer) *layerindex.Index {
+func mustBuild(t *testing.T, blob []byte, l layerindex.Layer) *layerindex.Index {
 	t.Helper()
-	x, err := layerindex.Build(t.Context(), l, bytes.NewReader(blob), &layerindex.BuildOptions{SpanSize: 4096})
+	x, err := build.Index(t.Context(), l, bytes.NewReader(blob), &build.Options{SpanSize: 4096})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +84,7 @@ func stored(t *testing.T) (s *Store, x *layerindex.Index, l layerindex.Layer, pa
 	t.Helper()
 	blob, l := testLayer(t)
 	dir := t.TempDir()
-	s, x = openStore(t, dir), build(t, blob, l)
+	s, x = openStore(t, dir), mustBuild(t, blob, l)
 	if err := s.Save(t.Context(), x); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +242,7 @@ func TestStore(t *testing.T) {
 	if _, err := store.Load(t.Context(), l); !errors.Is(err, ErrNone) {
 		t.Errorf("Load from an empty store = %v", err)
 	}
-	x := build(t, blob, l)
+	x := mustBuild(t, blob, l)
 	if err := store.Save(t.Context(), x); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func smallLayer(t *testing.T, c labimage.Compression) *input {
 	}
 	l := img.Manifest.Layers[0]
 	in := &input{Input: labimage.Input{Name: "small", Path: img.Blob(l.Digest), Digest: l.Digest, Size: l.Size, DiffID: img.DiffIDs[0]}}
-	if in.index, err = build(t.Context(), &in.Input); err != nil {
+	if in.index, err = makeIndex(t.Context(), &in.Input); err != nil {
 		t.Fatal(err)
 	}
 	return in

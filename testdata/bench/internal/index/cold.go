@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/bench/peers"
@@ -61,11 +62,11 @@ func randomOffsets(size int64, n int) []int64 {
 // readEach reads at each offset with a new reader, which has nothing decoded,
 // and compares. The cache, and with it the decoders' memory, is one, as it is
 // for all layers of a mount.
-func readEach(ctx context.Context, x *layerindex.Index, blob layerindex.Blob, offsets []int64, want [][]byte) error {
+func readEach(ctx context.Context, x *layerindex.Index, blob reader.Blob, offsets []int64, want [][]byte) error {
 	p := make([]byte, coldReadSize)
-	opts := &layerindex.ReaderOptions{Cache: layerindex.NewSpanCache(16 << 20)}
+	opts := &reader.Options{Cache: reader.NewSpanCache(16 << 20)}
 	for i, off := range offsets {
-		r := layerindex.NewReader(x, blob, opts)
+		r := reader.New(x, blob, opts)
 		n, err := r.ReadAt(ctx, p, off)
 		if err != nil && err != io.EOF {
 			return err

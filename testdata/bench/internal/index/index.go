@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
@@ -74,7 +76,7 @@ func (b *bench) findInputs() error {
 		return err
 	}
 	for _, in := range all {
-		x, err := build(b.Ctx, &in)
+		x, err := makeIndex(b.Ctx, &in)
 		if err != nil {
 			return fmt.Errorf("%s: %w", in.Name, err)
 		}
@@ -98,14 +100,14 @@ func (b *bench) eachInput(measure func(*input) error) func() error {
 	}
 }
 
-// build makes a layer's index as imgfs does.
-func build(ctx context.Context, in *labimage.Input) (*layerindex.Index, error) {
+// makeIndex makes a layer's index as imgfs does.
+func makeIndex(ctx context.Context, in *labimage.Input) (*layerindex.Index, error) {
 	f, err := os.Open(in.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return layerindex.Build(ctx, layerindex.Layer{Digest: in.Digest, Size: in.Size, DiffID: in.DiffID}, f, nil)
+	return build.Index(ctx, layerindex.Layer{Digest: in.Digest, Size: in.Size, DiffID: in.DiffID}, f, nil)
 }
 
 // open opens the layer for reading parts of it.
@@ -124,15 +126,15 @@ type fileBlob struct {
 	asked atomic.Int64
 }
 
-var _ layerindex.Blob = (*fileBlob)(nil)
+var _ reader.Blob = (*fileBlob)(nil)
 
-// Digest implements layerindex.Blob.
+// Digest implements reader.Blob.
 func (b *fileBlob) Digest() digest.Digest { return b.in.Digest }
 
-// Size implements layerindex.Blob.
+// Size implements reader.Blob.
 func (b *fileBlob) Size() int64 { return b.in.Size }
 
-// ReadAt implements layerindex.Blob.
+// ReadAt implements reader.Blob.
 func (b *fileBlob) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	b.asked.Add(int64(len(p)))
 	return b.File.ReadAt(p, off)

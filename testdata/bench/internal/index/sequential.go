@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/bench/peers"
@@ -66,7 +66,7 @@ func (b *bench) readParts(in *input, parts int, w io.Writer) error {
 		return err
 	}
 	defer blob.Close()
-	r := layerindex.NewReader(in.index, blob, nil)
+	r := reader.New(in.index, blob, nil)
 	group, ctx := errgroup.WithContext(b.Ctx)
 	for i := range int64(parts) {
 		group.Go(func() error {
@@ -76,7 +76,7 @@ func (b *bench) readParts(in *input, parts int, w io.Writer) error {
 	return errors.Join(group.Wait(), r.Close())
 }
 
-func readAll(ctx context.Context, r *layerindex.Reader, off, end int64, w io.Writer) error {
+func readAll(ctx context.Context, r *reader.Reader, off, end int64, w io.Writer) error {
 	buf := make([]byte, requestSize)
 	for off < end {
 		n, err := r.ReadAt(ctx, buf[:min(requestSize, end-off)], off)

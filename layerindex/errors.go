@@ -1,0 +1,56 @@
+package layerindex
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/imgfs/imgfs/layerindex/internal/codec"
+)
+
+// Errors that say which claim about a layer did not hold. They come wrapped.
+var (
+	// ErrDigest: the blob does not have the digest or the size that the
+	// manifest gives it.
+	ErrDigest = errors.New("blob is not what the manifest says")
+	// ErrDiffID: the uncompressed layer is not what the config says.
+	ErrDiffID = errors.New("uncompressed layer is not what the config says")
+	// ErrTooBig: the uncompressed layer is bigger than allowed.
+	ErrTooBig = errors.New("bigger than allowed")
+	// ErrCompressed: the compressed stream is damaged.
+	ErrCompressed = codec.ErrFormat
+)
+
+// ErrIndex: a stored index is damaged, or of a version that is not known. It
+// comes wrapped; building the index again is the remedy.
+var ErrIndex = errors.New("invalid layer index")
+
+// ErrMetadata: the names, attributes and entries of an image take more memory
+// than is allowed. It comes wrapped, with the entry that was too much.
+var ErrMetadata = errors.New("too many names and attributes")
+
+// ErrEntries: the layers of an image have more than MaxEntries entries together.
+// It comes wrapped.
+var ErrEntries = errors.New("too many entries")
+
+// ErrTar: a layer is not a tar that can be shown in full. It comes wrapped in
+// a *FormatError.
+var ErrTar = errors.New("invalid tar")
+
+// A FormatError says where a layer's tar is at fault. Err wraps ErrTar and,
+// where the tar ends too early, io.ErrUnexpectedEOF.
+type FormatError struct {
+	Entry string // the name of the entry at fault as far as it is known; may be empty
+	Off   int64  // of the header block or record at fault, or the end, in the uncompressed layer
+	Err   error
+}
+
+// Error names the entry and the offset.
+func (e *FormatError) Error() string {
+	if e.Entry == "" {
+		return fmt.Sprintf("at offset %d: %v", e.Off, e.Err)
+	}
+	return fmt.Sprintf("entry %q at offset %d: %v", e.Entry, e.Off, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *FormatError) Unwrap() error { return e.Err }

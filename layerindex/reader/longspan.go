@@ -1,0 +1,215 @@
+package reader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/internal/spool"
+)
+
+// A span that is too long for memory is decoded into a file. Where there is no
+// room for one there is none: then it is decoded from its beginning for each part of
+// it that somebody reads, and a few parts stay in memory. That is slow, and
+// better than a read that fails.
+
+const (
+	partSize = maxSpanMemory
+	// maxParts is how many parts a cache keeps, of whatever reader.
+	maxParts = 2
+	// spoolRest is how long a disk is left alone that took no file.
+	spoolRest = 30 * time.Second
+)
+
+// A longSpan is where a span is decoded into that is too long for memory.
+type longSpan struct {
+	*spool.Spool
+	rest time.Time // until then no file is tried; guarded by Reader.mu
+}
+
+// readLong reads from byte at of span i, which is too long for memory.
+func (r *Reader) readLong(ctx context.Context, t *layerindex.Spans, i int, p []byte, at int64) error {
+	long, rests := r.long(t, i)
+	if !rests {
+		_, err := long.ReadAt(ctx, p, at)
+		if err == io.EOF {
+			err = nil
+		}
+		if !errors.Is(err, spool.ErrFile) || errors.Is(err, fs.ErrClosed) {
+			return err
+		}
+		r.fileFailed(long, err)
+	}
+	for len(p) > 0 {
+		from := at / partSize * partSize
+		data, err := r.part(ctx, t, i, from)
+		if err != nil {
+			return err
+		}
+		n := copy(p, data[at-from:])
+		p, at = p[n:], at+int64(n)
+	}
+	return nil
+}
+
+// long returns what span i is decoded into, and whether its file is not to be
+// tried now.
+func (r *Reader) long(t *layerindex.Spans, i int) (l *longSpan, rests bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l = r.longs[i]
+	if l == nil {
+		sp := r.newSpan(t, i)
+		l = &longSpan{Spool: spool.New(r.newTemp(sp.size), sp.size, r.produce(sp))}
+		if r.longs == nil {
+			r.longs = map[int]*longSpan{}
+		}
+		r.longs[i] = l
+	}
+	return l, time.Now().Before(l.rest)
+}
+
+// newTemp returns what makes a file for a span of size bytes.
+func (r *Reader) newTemp(size int64) func() (TempFile, error) {
+	if r.opts.NewTemp == nil {
+		return spool.InDir(r.opts.SpoolDir)
+	}
+	return func() (TempFile, error) { return r.opts.NewTemp(size) }
+}
+
+// produce returns what decodes a span into a file, until the reader is stopped.
+func (r *Reader) produce(s *span) spool.Producer {
+	return func(ctx context.Context, w io.Writer) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(r.closing, cancel)()
+		return s.writeTo(ctx, w)
+	}
+}
+
+// fileFailed notes that the disk did not take a span.
+func (r *Reader) fileFailed(l *longSpan, err error) {
+	r.mu.Lock()
+	l.rest = time.Now().Add(spoolRest)
+	r.mu.Unlock()
+	if r.opts.SpoolFailed != nil {
+		r.opts.SpoolFailed(err)
+	}
+}
+
+// part returns the part of span i that begins with its byte from.
+func (r *Reader) part(ctx context.Context, t *layerindex.Spans, i int, from int64) ([]byte, error) {
+	ps, key := &r.opts.Cache.parts, partKey{r, i, from}
+	if data := ps.get(key); data != nil {
+		return data, nil
+	}
+	select {
+	case ps.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-ps.turn }()
+	if data := ps.get(key); data != nil {
+		return data, nil
+	}
+	data, err := r.decodePart(ctx, r.newSpan(t, i), from)
+	if err != nil {
+		return nil, err
+	}
+	ps.put(key, data)
+	return data, nil
+}
+
+// decodePart decodes a span from its beginning to the end of the part that
+// begins with its byte from.
+func (r *Reader) decodePart(ctx context.Context, s *span, from int64) ([]byte, error) {
+	caller := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.closing, cancel)()
+	w := partWriter{skip: from, data: make([]byte, 0, min(partSize, s.size-from))}
+	err := s.writeTo(ctx, &w)
+	switch {
+	case err == nil, err == errEnough:
+		return w.data, nil
+	case caller.Err() == nil && r.closing.Err() != nil:
+		return nil, fmt.Errorf("layer reader: %w", fs.ErrClosed)
+	}
+	return nil, err
+}
+
+// A partKey names a part of a long span.
+type partKey struct {
+	r    *Reader
+	i    int   // the span
+	from int64 // in the span
+}
+
+type part struct {
+	partKey
+	data []byte // never changed
+}
+
+// parts are the parts of long spans that a cache keeps.
+type parts struct {
+	turn chan struct{} // has an element while somebody decodes one
+
+	mu   sync.Mutex
+	kept []part // the one used last is the last
+}
+
+// get returns a part, nil if it is not there.
+func (ps *parts) get(key partKey) []byte {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	i := slices.IndexFunc(ps.kept, func(p part) bool { return p.partKey == key })
+	if i < 0 {
+		return nil
+	}
+	p := ps.kept[i]
+	ps.kept = append(slices.Delete(ps.kept, i, i+1), p)
+	return p.data
+}
+
+func (ps *parts) put(key partKey, data []byte) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if len(ps.kept) == maxParts {
+		ps.kept = slices.Delete(ps.kept, 0, 1)
+	}
+	ps.kept = append(ps.kept, part{key, data})
+}
+
+// drop forgets the parts of a reader.
+func (ps *parts) drop(r *Reader) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.kept = slices.DeleteFunc(ps.kept, func(p part) bool { return p.r == r })
+}
+
+// errEnough ends the decoding of a span when a part of it is complete.
+var errEnough = errors.New("enough")
+
+// A partWriter keeps as much as data has room for, behind the first bytes.
+type partWriter struct {
+	skip int64
+	data []byte
+}
+
+func (w *partWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	skip := min(w.skip, int64(n))
+	w.skip -= skip
+	p = p[skip:]
+	w.data = append(w.data, p[:min(len(p), cap(w.data)-len(w.data))]...)
+	if len(w.data) == cap(w.data) {
+		return n, errEnough
+	}
+	return n, nil
+}

@@ -1,0 +1,49 @@
+package reader
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// A Meter is told what reads take. It is called by any goroutine, must not wait,
+// and must not call the Reader.
+type Meter interface {
+	// Decoded is told of n bytes that were decoded for a read, or ahead of it
+	// in the same file. Where several reads wait for the same bytes one is
+	// told. What is decoded into a file on disk is not counted.
+	Decoded(n int64)
+}
+
+// MeterKey is the key of the Meter in the context of a read.
+type MeterKey struct{}
+
+// meterOf returns the meter of ctx, nil if there is none.
+func meterOf(ctx context.Context) Meter {
+	m, _ := ctx.Value(MeterKey{}).(Meter)
+	return m
+}
+
+// A boundedMeter tells another one of what is decoded ahead, as far as it
+// belongs to the file that was being read.
+type boundedMeter struct {
+	Meter
+	left atomic.Int64
+}
+
+func (b *boundedMeter) Decoded(n int64) {
+	if left := b.left.Add(-n) + n; left > 0 {
+		b.Meter.Decoded(min(n, left))
+	}
+}
+
+// meteredAhead returns ctx for decoding ahead, of which the first left bytes
+// belong to the file that is being read.
+func meteredAhead(ctx context.Context, left int64) context.Context {
+	m := meterOf(ctx)
+	if m == nil {
+		return ctx
+	}
+	b := &boundedMeter{Meter: m}
+	b.left.Store(left)
+	return context.WithValue(ctx, MeterKey{}, b)
+}

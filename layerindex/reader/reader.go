@@ -1,0 +1,288 @@
+package reader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/internal/spool"
+)
+
+// A Blob is the compressed layer that a Reader decodes. What it returns must
+// have been checked: nothing behind it looks at a digest again.
+type Blob interface {
+	// ReadAt is like io.ReaderAt with a context.
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	// Size returns the length of the blob in bytes.
+	Size() int64
+}
+
+// A Reader reads any part of a layer's uncompressed tar. It decodes only the
+// spans that it needs, each once for all readers that wait for it. It is safe
+// for concurrent use.
+//
+// Ahead of reads that follow each other it has the blob's bytes brought, if
+// the blob is a Prefetcher, and, where there is more than one processor,
+// spans decoded. What is done ahead grows with what was read in order, and
+// reads in no order cause none of it.
+type Reader struct {
+	x     *layerindex.Index
+	blob  Blob
+	opts  Options
+	ahead readahead
+	// closing ends with Close, and with no caller.
+	closing context.Context
+	close   context.CancelFunc
+
+	mu    sync.Mutex
+	longs map[int]*longSpan // by span, of those too long for memory
+}
+
+// ReaderOptions are the choices of NewReader.
+type Options struct {
+	// Cache keeps decoded spans; readers of several layers may share one.
+	// Default: one of 16 MiB for this reader.
+	Cache *SpanCache
+	// SpoolDir is the directory of the temporary files that spans too long
+	// for memory are decoded into. Default: os.TempDir(). Where it takes none
+	// such a span is decoded from its beginning again and again.
+	SpoolDir string
+	// NewTemp, if not nil, makes those files, of size bytes each, in place of
+	// SpoolDir.
+	NewTemp func(size int64) (TempFile, error)
+	// SpoolFailed, if not nil, is told that a file could not be made or
+	// written. It may be called by any goroutine.
+	SpoolFailed func(err error)
+}
+
+// A TempFile is a temporary file without a name: closing it removes it.
+type TempFile = spool.File
+
+// NewReader returns a reader of the layer that x is the index of.
+func New(x *layerindex.Index, blob Blob, opts *Options) *Reader {
+	r := &Reader{x: x, blob: blob}
+	r.closing, r.close = context.WithCancel(context.Background())
+	if opts != nil {
+		r.opts = *opts
+	}
+	if r.opts.Cache == nil {
+		r.opts.Cache = NewSpanCache(16 << 20)
+	}
+	return r
+}
+
+// Size returns the length of the uncompressed tar in bytes.
+func (r *Reader) Size() int64 { return r.x.Size() }
+
+// ReadAt reads len(p) bytes from byte off of the uncompressed tar, like
+// io.ReaderAt. When ctx ends it returns ctx.Err(); what it has begun goes on
+// for other readers that wait for the same span, and else is stopped.
+func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return r.ReadFileAt(ctx, p, off, r.x.Size())
+}
+
+// ReadFileAt is ReadAt, of a file whose content ends at byte end of the tar.
+// Nothing behind that is brought ahead, unless the reader goes from file to
+// file in the order of the tar. The read itself may go further.
+func (r *Reader) ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("negative offset %d", off)
+	}
+	size := r.x.Size()
+	if off >= size {
+		return 0, io.EOF
+	}
+	want := p[:min(int64(len(p)), size-off)]
+	n, err := r.read(ctx, want, off, end)
+	if err == nil && len(want) < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// read is ReadFileAt inside the bounds of the tar.
+func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, error) {
+	now := fileRead{off, off + int64(len(p)), fileEnd}
+	if r.x.Codec() == layerindex.Plain {
+		r.readAhead(func() context.Context { return ctx }, blobMap{}, now)
+		return r.blob.ReadAt(ctx, p, off)
+	}
+	t, err := r.x.Spans()
+	if err != nil {
+		return 0, err
+	}
+	if len(p) > 0 {
+		r.readAhead(func() context.Context { return ctx }, blobMap{t}, now)
+	}
+	n := 0
+	for i := t.Find(off); n < len(p); i++ {
+		start, _ := t.Start(i)
+		end, _ := t.End(i)
+		at := off + int64(n) - start
+		part := p[n:min(int64(len(p)), end-off)]
+		if end-start > maxSpanMemory {
+			if err := r.readLong(ctx, t, i, part, at); err != nil {
+				return n, err
+			}
+		} else {
+			s := r.opts.Cache.get(spanKey{r, i}, func() *span { return r.newSpan(t, i) })
+			if err := s.read(ctx, part, at); err != nil {
+				return n, err
+			}
+		}
+		n += len(part)
+	}
+	return n, nil
+}
+
+// ReadHeld is ReadFileAt of bytes that are decoded and in memory. It reports
+// whether p was filled; if not, the read has still to be done, and has not
+// counted. It does not wait, and allocates nothing unless something is to be
+// decoded ahead: then ctx is called, for a context whose values that is done
+// with.
+func (r *Reader) ReadHeld(p []byte, off, end int64, ctx func() context.Context) bool {
+	if off < 0 || len(p) == 0 || off > r.x.Size()-int64(len(p)) || r.x.Codec() == layerindex.Plain {
+		return false
+	}
+	t, err := r.x.Spans()
+	if err != nil {
+		return false // ReadFileAt tells
+	}
+	n := 0
+	for i := t.Find(off); n < len(p); i++ {
+		spanStart, _ := t.Start(i)
+		spanEnd, _ := t.End(i)
+		at := off + int64(n)
+		part := p[n:min(int64(len(p)), spanEnd-off)]
+		s := r.opts.Cache.held(spanKey{r, i})
+		if s == nil || !s.held(part, at-spanStart) {
+			return false
+		}
+		n += len(part)
+	}
+	r.readAhead(ctx, blobMap{t}, fileRead{off, off + int64(len(p)), end})
+	return true
+}
+
+// Source tells what decoding the tar from off to end takes: it begins at byte
+// out of the tar, and reads the blob from in to about inEnd.
+func (r *Reader) Source(off, end int64) (out, in, inEnd int64, err error) {
+	if off < 0 || end <= off || end > r.x.Size() {
+		return 0, 0, 0, fmt.Errorf("no bytes %d to %d in a tar of %d", off, end, r.x.Size())
+	}
+	if r.x.Codec() == layerindex.Plain {
+		return off, off, end, nil
+	}
+	t, err := r.x.Spans()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	out, in = t.Start(t.Find(off))
+	return out, in, max(in, blobMap{t}.in(end)), nil
+}
+
+// Close stops what is decoded ahead of readers, and decoding of spans that are
+// too long for memory, and gives the space of files back. Reads that wait for
+// those fail.
+func (r *Reader) Close() error {
+	r.close()
+	r.stopAhead()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var err error
+	for _, l := range r.longs {
+		err = errors.Join(err, l.Close())
+	}
+	r.opts.Cache.parts.drop(r)
+	return err
+}
+
+// newSpan returns span i, nothing of it decoded.
+func (r *Reader) newSpan(t *layerindex.Spans, i int) *span {
+	start, startIn := t.Start(i)
+	out, in := t.End(i)
+	return &span{
+		r: r, t: t, i: i, in: in,
+		size:  out - start,
+		ratio: float64(in-startIn) / float64(out-start),
+	}
+}
+
+// A blobStream reads a blob from some offset on, for a decoder. It asks for
+// as much at once as is expected to be needed.
+type blobStream struct {
+	blob Blob
+	off  int64
+	end  int64 // where the span's input ends: more is read only if asked for
+	// ctx and hint are set for one stretch of decoding at a time: a Decoder
+	// reads through io.Reader, which has no room for them.
+	ctx  context.Context
+	hint int64 // bytes still expected to be needed
+
+	buf []byte // read and not yet handed on
+	mem []byte // what buf is a part of
+	// failed: the decoder has been given an error, which it may keep for
+	// after what it puts out first.
+	failed bool
+}
+
+// Done is for decoders that wait for memory.
+func (s *blobStream) Done() <-chan struct{} { return s.ctx.Done() }
+
+const streamPiece = 64 << 10
+
+var _ io.ReadSeeker = (*blobStream)(nil)
+
+func (s *blobStream) Read(p []byte) (int, error) {
+	if len(s.buf) == 0 {
+		if err := s.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, s.buf)
+	s.buf = s.buf[n:]
+	return n, nil
+}
+
+// Seek goes forward without reading: a decoder that enters a DEFLATE block in
+// its middle reads the block's header and then leaves out what is between.
+func (s *blobStream) Seek(n int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || n < 0 {
+		return 0, fmt.Errorf("seek by %d from %d", n, whence)
+	}
+	held := min(n, int64(len(s.buf)))
+	s.buf = s.buf[held:]
+	s.off += n - held
+	return s.off - int64(len(s.buf)), nil
+}
+
+// fill reads the next piece of the blob.
+func (s *blobStream) fill() error {
+	n := max(s.hint, streamPiece)
+	if left := s.end - s.off; left > 0 {
+		n = min(n, left)
+	} else {
+		n = streamPiece
+	}
+	n = min(n, s.blob.Size()-s.off)
+	if n <= 0 {
+		return io.EOF
+	}
+	n = min(n, maxSpanMemory)
+	if int64(cap(s.mem)) < n || int64(cap(s.mem)) > 4*n {
+		s.mem = make([]byte, n)
+	}
+	buf := s.mem[:n]
+	k, err := s.blob.ReadAt(s.ctx, buf, s.off)
+	if k == 0 && err != nil {
+		s.failed = true
+		return err
+	}
+	s.off += int64(k)
+	s.hint -= int64(k)
+	s.buf = buf[:k]
+	return nil
+}
