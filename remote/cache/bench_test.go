@@ -52,7 +52,7 @@ func BenchmarkFirst(b *testing.B) {
 			dir := b.TempDir()
 			var requests int64
 			var blob *Blob
-			var c *Cache
+			var c *testCache
 			for b.Loop() {
 				if off == src.Size() {
 					b.StopTimer()
@@ -79,8 +79,8 @@ func BenchmarkFirst(b *testing.B) {
 }
 
 // reopen opens a cache that has the blob, or has not.
-func reopen(b *testing.B, dir string, src plainBlob, chunks Chunks, full bool) (*Cache, *Blob) {
-	c, err := Open(dir, nil)
+func reopen(b *testing.B, dir string, src plainBlob, chunks Chunks, full bool) (*testCache, *Blob) {
+	c, err := openTest(dir, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func BenchmarkStore(b *testing.B) {
 	}{{"none", 0}, {"roomy", 10 << 30}, {"full", 48 << 20}} {
 		b.Run(bb.name, func(b *testing.B) {
 			dir := b.TempDir()
-			c := openCache(b, dir, &Options{Budget: bb.budget, Warnf: b.Errorf})
+			c := openCache(b, dir, &testOptions{Budget: bb.budget, Warnf: b.Errorf})
 			for i := range 300 {
 				f, err := openBlobFile(c.files, c.name(blobsDir, digest.FromString(strconv.Itoa(i))), l, blobMake)
 				if err != nil {

@@ -25,7 +25,7 @@ func TestReadAt(t *testing.T) {
 	for _, size := range sizes {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			dir := t.TempDir()
-			opts := &Options{MaxRequest: 2 * testChunk}
+			opts := &testOptions{MaxRequest: 2 * testChunk}
 			first, second := openCache(t, dir, opts), openCache(t, dir, opts)
 			seed := uint64(100)
 			for _, off := range offsets {
@@ -81,7 +81,7 @@ func TestReaderSuite(t *testing.T) {
 func TestRequests(t *testing.T) {
 	const c = testChunk
 	src := &fakeBlob{t: t, data: randomBytes(10*c+7, 3)}
-	cache := openCache(t, t.TempDir(), &Options{MaxRequest: 4 * c})
+	cache := openCache(t, t.TempDir(), &testOptions{MaxRequest: 4 * c})
 	b := cached(t, cache, src)
 	steps := []struct {
 		off, n int64
@@ -208,15 +208,6 @@ func checkOnDisk(t *testing.T, dir string, src *fakeBlob, good []int64) {
 		}
 	}
 }
-
-type claimedBlob struct {
-	fakeBlob
-	digest digest.Digest
-	size   int64
-}
-
-func (b *claimedBlob) Digest() digest.Digest { return b.digest }
-func (b *claimedBlob) Size() int64           { return b.size }
 
 func TestBadChunks(t *testing.T) {
 	ok := digest.FromString("")

@@ -13,6 +13,7 @@ const defaultMaxRequest = 4 << 20
 // A blobCache is the blobs of a cache directory. It is safe for concurrent use.
 type blobCache struct {
 	dir        *directory
+	meta       *metaCache
 	maxRequest int64
 	count      counters
 	sched      scheduler
@@ -26,8 +27,8 @@ type counters struct {
 	requests, fetched, recorded, hitBytes, badFetched atomic.Int64
 }
 
-func newBlobCache(d *directory, maxRequest int64) *blobCache {
-	c := &blobCache{dir: d, maxRequest: maxRequest, states: map[blobKey]*blobState{}}
+func newBlobCache(d *directory, m *metaCache, maxRequest int64) *blobCache {
+	c := &blobCache{dir: d, meta: m, maxRequest: maxRequest, states: map[blobKey]*blobState{}}
 	if c.maxRequest <= 0 {
 		c.maxRequest = defaultMaxRequest
 	}

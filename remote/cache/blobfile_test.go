@@ -119,18 +119,6 @@ func TestFileGoesAway(t *testing.T) {
 	}
 }
 
-func damage(t *testing.T, path string, do func(*os.File) error) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := do(f); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Two Caches read through one directory while chunks, and now and then the
 // whole file, are taken away under them.
 func TestRemovalWhileReading(t *testing.T) {

@@ -10,74 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fill puts n chunks of src on disk, last used age seconds ago. The chunks
-// begin with first.
-func fill(t *testing.T, c *Cache, src *fakeBlob, first, n int64, age int) {
-	t.Helper()
-	f, err := openBlobFile(c.files, c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobMake)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.f.Close()
-	for k := first; k < first+n; k++ {
-		off, end := f.bounds(k)
-		if _, err := f.f.WriteAt(src.data[off:end], off); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.setWord(k, stamp()-uint32(age)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// held returns the chunks of src that are on disk, as a bit each.
-func held(t *testing.T, c *Cache, src *fakeBlob) (chunks uint64) {
-	t.Helper()
-	f, err := openBlobFile(c.files, c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
-	if err != nil {
-		return 0
-	}
-	defer f.f.Close()
-	for k, w := range f.present(0, f.layout.chunks()) {
-		if w != 0 {
-			chunks |= 1 << k
-		}
-	}
-	return chunks
-}
-
-func usage(t *testing.T, c *Cache) int64 {
-	t.Helper()
-	n, err := c.Usage()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// limited opens a cache whose budget leaves room bytes.
-func limited(t *testing.T, dir string, room int64) *Cache {
-	t.Helper()
-	c := openCache(t, dir, &Options{Budget: 1 << 30, Warnf: t.Errorf})
-	// The ledger takes its block now.
-	if err := c.budget.locked(func() error { _, err := c.budget.recount(); return err }); err != nil {
-		t.Fatal(err)
-	}
-	c.budget.limit = usage(t, c) + room
-	return c
-}
-
 func TestEvictsLeastRecentlyUsed(t *testing.T) {
 	a := &fakeBlob{t: t, data: randomBytes(8*testChunk, 100)}
 	b := &fakeBlob{t: t, data: randomBytes(8*testChunk-5, 101)}
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
-	fill(t, c, a, 0, 4, 5000)
-	fill(t, c, a, 4, 4, 100)
-	fill(t, c, b, 0, 4, 3000)
-	fill(t, c, b, 4, 3, 4000)
+	fill(t, c.at("."), a, 0, 4, 5000)
+	fill(t, c.at("."), a, 4, 4, 100)
+	fill(t, c.at("."), b, 0, 4, 3000)
+	fill(t, c.at("."), b, 4, 3, 4000)
 	// The last chunk is said to be of the future: that is worth nothing.
-	fill(t, c, b, 7, 1, -int(2*futureTime/time.Second))
+	fill(t, c.at("."), b, 7, 1, -int(2*futureTime/time.Second))
 
 	for _, tt := range []struct {
 		want  int64 // chunks
@@ -104,7 +47,7 @@ func TestEvictsLeastRecentlyUsed(t *testing.T) {
 		if e.blobs != tt.blobs {
 			t.Errorf("%d blob files removed, want %d", e.blobs, tt.blobs)
 		}
-		if gotA, gotB := held(t, c, a), held(t, c, b); gotA != tt.a || gotB != tt.b {
+		if gotA, gotB := held(c.at("."), a), held(c.at("."), b); gotA != tt.a || gotB != tt.b {
 			t.Fatalf("after %d chunks were to go: %08b %08b, want %08b %08b", tt.want, gotA, gotB, tt.a, tt.b)
 		}
 	}
@@ -123,13 +66,13 @@ func TestBudgetWhileReading(t *testing.T) {
 		b := cached(t, c, src)
 		for off := int64(0); off < src.Size(); off += 5000 {
 			checkRead(t, b, src, off, min(5000, src.Size()-off))
-			if got := usage(t, c); got > c.budget.limit {
-				t.Fatalf("%d bytes used, of %d", got, c.budget.limit)
+			if got := usage(t, c); got > c.Budget() {
+				t.Fatalf("%d bytes used, of %d", got, c.Budget())
 			}
 		}
 	}
-	if got := usage(t, c); got < c.budget.limit*7/10 {
-		t.Errorf("only %d bytes of %d used", got, c.budget.limit)
+	if got := usage(t, c); got < c.Budget()*7/10 {
+		t.Errorf("only %d bytes of %d used", got, c.Budget())
 	}
 	for _, src := range srcs {
 		checkRead(t, cached(t, c, src), src, 0, src.Size())
@@ -162,10 +105,10 @@ func TestIndexesGoLast(t *testing.T) {
 	unborn := write("indexes/sha256/.new-2", time.Second)
 	meta := write("meta/sha256/"+digest.FromString("meta").Encoded(), time.Second)
 	orphan := write("tmp/3", 0)
-	fill(t, c, src, 0, 4, 0)
+	fill(t, c.at("."), src, 0, 4, 0)
 
 	there := func() (got string) {
-		if held(t, c, src) != 0 {
+		if held(c.at("."), src) != 0 {
 			got = "chunks "
 		}
 		for _, f := range []struct{ name, path string }{
@@ -208,7 +151,7 @@ func TestEvictOrphanedData(t *testing.T) {
 	src := &fakeBlob{t: t, data: randomBytes(64*testChunk, 130)}
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
-	fill(t, c, src, 0, 64, 100)
+	fill(t, c.at("."), src, 0, 64, 100)
 	path := blobPath(dir, src)
 	b := cached(t, c, src)
 	checkRead(t, b, src, 0, src.Size())
@@ -232,7 +175,7 @@ func TestEvictOrphanedData(t *testing.T) {
 			t.Errorf("%d bytes freed of a file last written %v ago, want %d", got, tt.age, tt.want)
 		}
 	}
-	if got := held(t, c, src); got>>40 != 1<<24-1 || got<<24 != 0 {
+	if got := held(c.at("."), src); got>>40 != 1<<24-1 || got<<24 != 0 {
 		t.Errorf("chunks %b are left", got)
 	}
 	checkRead(t, b, src, 0, src.Size())
@@ -246,12 +189,12 @@ func TestMakeRoom(t *testing.T) {
 	for _, tt := range []struct {
 		n    int64
 		want bool
-	}{{-1, false}, {1 << 62, false}, {c.budget.limit, false}, {50 * testChunk, true}} {
+	}{{-1, false}, {1 << 62, false}, {c.Budget(), false}, {50 * testChunk, true}} {
 		if got := c.MakeRoom(tt.n); got != tt.want {
 			t.Errorf("MakeRoom(%d) = %v", tt.n, got)
 		}
 	}
-	if free := c.budget.limit - usage(t, c); free < 50*testChunk {
+	if free := c.Budget() - usage(t, c); free < 50*testChunk {
 		t.Errorf("%d bytes are free", free)
 	}
 	if !openCache(t, dir, nil).MakeRoom(1 << 40) {
@@ -261,7 +204,7 @@ func TestMakeRoom(t *testing.T) {
 
 func budgetOf(t *testing.T, dir string) int64 {
 	t.Helper()
-	c, err := Open(dir, &Options{Budget: DefaultBudget})
+	c, err := openTest(dir, &testOptions{Budget: DefaultBudget})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +226,7 @@ func TestDefaultBudget(t *testing.T) {
 		}
 	}
 	near("before there is a directory")
-	c := openCache(t, dir, &Options{Budget: 60 << 20})
+	c := openCache(t, dir, &testOptions{Budget: 60 << 20})
 	src := &fakeBlob{t: t, data: randomBytes(20<<20, 180)}
 	checkRead(t, cached(t, c, src), src, 0, src.Size())
 	near("with 20 MiB in it")
@@ -308,7 +251,7 @@ func TestOpenBlobNeedsRoom(t *testing.T) {
 		create bool
 		want   error
 	}{{0, true, errNoFile}, {1 << 20, false, errNoFile}, {1 << 20, true, nil}, {0, false, nil}} {
-		c.budget.limit = usage(t, c) + tt.room
+		c.setBudget(usage(t, c) + tt.room)
 		c.budget.full = time.Time{}
 		f, err := c.openBlob(src.Digest(), l, tt.create)
 		if err != tt.want {

@@ -23,7 +23,6 @@
 package cache
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,10 +48,16 @@ type Options struct {
 // directory for any number of Caches in any number of processes.
 type Cache struct {
 	*directory
-	*blobCache
-	*fileCache
-	*metaCache
+	*blobsPart
+	*filesPart
+	*metaPart
 }
+
+type (
+	blobsPart = blobCache
+	filesPart = fileCache
+	metaPart  = metaCache
+)
 
 // Open opens the cache directory dir and creates it, readable by its owner
 // alone, if there is none. It removes what killed processes left unfinished.
@@ -73,7 +78,8 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Cache{d, newBlobCache(d, opts.MaxRequest), newFileCache(d), newMetaCache(d)}, nil
+	m := newMetaCache(d)
+	return &Cache{d, newBlobCache(d, m, opts.MaxRequest), newFileCache(d), m}, nil
 }
 
 // DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
@@ -94,9 +100,9 @@ func DefaultDir() (string, error) {
 // fail from then on with an error that wraps fs.ErrClosed.
 func (c *Cache) Close() error {
 	c.directory.shut()
-	c.blobCache.shut()
+	c.blobsPart.shut()
 	c.directory.Wait()
-	c.blobCache.closeFiles()
+	c.blobsPart.closeFiles()
 	return c.directory.close()
 }
 
@@ -125,7 +131,7 @@ type Stats struct {
 
 // Stats returns the counters as they are now.
 func (c *Cache) Stats() Stats {
-	b, f, m := c.blobCache.counts(), c.fileCache.counts(), c.metaCache.counts()
+	b, f, m := c.blobsPart.counts(), c.filesPart.counts(), c.metaPart.counts()
 	return Stats{
 		Requests:       b.Requests,
 		Fetched:        b.Fetched,
@@ -143,30 +149,3 @@ func (c *Cache) Stats() Stats {
 
 // Dir returns the absolute path of the cache directory.
 func (c *Cache) Dir() string { return c.directory.Path() }
-
-// VerifyMeta checks manifests, configs, references, verification marks and
-// records of images, and removes those that are wrong; it returns how many files it looked at, and the
-// paths below the directory of those that it removed. Files whose names are
-// none of the cache's are left alone, and not counted.
-//
-// Others may use the directory meanwhile. The error is ctx.Err(), or that the
-// disk fails.
-func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, err error) {
-	for _, dir := range []struct {
-		name  string
-		right func(name string, data []byte) bool
-	}{
-		{metaDir, rightMeta},
-		{refsDir, rightRef},
-		{verifiedDir, rightMark},
-		{imagesDir, rightImage},
-	} {
-		some, wrong, err := c.verifyRecords(ctx, dir.name, dir.right)
-		checked += some
-		removed = append(removed, wrong...)
-		if err != nil {
-			return checked, removed, err
-		}
-	}
-	return checked, removed, nil
-}

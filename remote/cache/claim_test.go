@@ -17,7 +17,7 @@ import (
 
 // claimer claims a blob, says so and waits to be killed.
 func claimer(dir string) {
-	c, err := Open(dir, nil)
+	c, err := openTest(dir, nil)
 	if err == nil {
 		_, err = c.Claim(context.Background(), digest.FromString("blob"))
 	}
@@ -32,7 +32,7 @@ func claimer(dir string) {
 func TestClaim(t *testing.T) {
 	d := digest.FromString("blob")
 	dir := t.TempDir()
-	caches := []*Cache{openCache(t, dir, nil), openCache(t, dir, nil)}
+	caches := []*testCache{openCache(t, dir, nil), openCache(t, dir, nil)}
 	var inside, entered atomic.Int32
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()

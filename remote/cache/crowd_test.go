@@ -71,7 +71,7 @@ func crowd(dir string) {
 	}()
 	fmt.Println("ready")
 	for {
-		c, err := Open(dir, &Options{Budget: crowdBudget, Warnf: fail})
+		c, err := openTest(dir, &testOptions{Budget: crowdBudget, Warnf: fail})
 		if err != nil {
 			fail("%v", err)
 		}
@@ -93,7 +93,7 @@ func crowd(dir string) {
 
 // useImage is what a mount does: blobs are recorded the first time, layers at
 // a time, their indexes written, and some of them read.
-func useImage(c *Cache, img *crowdImage) error {
+func useImage(c *testCache, img *crowdImage) error {
 	c.NoteImage(img.Image)
 	var wg sync.WaitGroup
 	errs := make(chan error, 2*len(img.blobs))
@@ -132,7 +132,7 @@ func useImage(c *Cache, img *crowdImage) error {
 	return nil
 }
 
-func firstReading(c *Cache, img *crowdImage, l int) error {
+func firstReading(c *testCache, img *crowdImage, l int) error {
 	src := img.blobs[l]
 	name := c.name(indexesDir, src.Digest())
 	release, err := c.Claim(context.Background(), src.Digest())
@@ -195,19 +195,6 @@ func (m member) end(t *testing.T, kill bool) {
 	if out := strings.TrimPrefix(m.out.String(), "ready\n"); out != "" || err != nil && !kill {
 		t.Errorf("process: %v: %s", err, out)
 	}
-}
-
-// du returns what du says of a directory.
-func du(t *testing.T, dir string) int64 {
-	t.Helper()
-	// What goes away while du looks makes it exit with 1.
-	out, _ := exec.Command("du", "-s", "-B1", dir).Output()
-	text, _, _ := strings.Cut(string(out), "\t")
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		t.Fatalf("du says %q: %v", out, err)
-	}
-	return n
 }
 
 // members are the processes that use a directory. They change and are stopped
@@ -336,7 +323,7 @@ func TestBudgetOfCrowd(t *testing.T) {
 // is true.
 func checkSpace(t *testing.T, dir string) {
 	t.Helper()
-	c := openCache(t, dir, &Options{Budget: 1 << 40})
+	c := openCache(t, dir, &testOptions{Budget: 1 << 40})
 	if err := c.budget.locked(func() error {
 		rec, err := c.budget.ledger.read(c.budget.boot)
 		if err != nil {

@@ -96,7 +96,7 @@ func TestWithout(t *testing.T) {
 
 // pruneTo is the child that prunes a cache directory to a size.
 func pruneTo(dir, size string) {
-	c, err := Open(dir, nil)
+	c, err := openTest(dir, nil)
 	if err != nil {
 		fmt.Println("failed:", err)
 		return
@@ -119,7 +119,7 @@ func TestPruneWithoutLocks(t *testing.T) {
 		dir := t.TempDir()
 		c := openCache(t, dir, nil)
 		src := &fakeBlob{t: t, data: randomBytes(64*testChunk, 910)}
-		fill(t, c, src, 0, 64, 1000)
+		fill(t, c.at("."), src, 0, 64, 1000)
 		b, err := openBlobFile(c.files, c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
 		if err != nil {
 			t.Fatal(err)

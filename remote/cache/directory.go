@@ -202,3 +202,6 @@ func (c *directory) BadStored() int64 { return c.badStored.Load() }
 
 // TemporaryBytes returns how many bytes are in temporary files of this process.
 func (c *directory) TemporaryBytes() int64 { return c.temporaryBytes.Load() }
+
+// setBudget bounds the directory anew.
+func (c *directory) setBudget(bytes int64) { c.budget.limit = bytes }

@@ -19,7 +19,7 @@ func BenchmarkFetch(b *testing.B) {
 				b.SetBytes(n)
 				b.ReportAllocs()
 				off := src.Size()
-				var c *Cache
+				var c *testCache
 				var blob *Blob
 				dir := b.TempDir()
 				for b.Loop() {

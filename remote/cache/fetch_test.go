@@ -22,7 +22,7 @@ func TestReadInParallel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &line{rtt: 20 * time.Millisecond, rate: 1e12}
 		src := &fakeBlob{t: t, data: randomBytes(64*bigChunk, 200), answer: l.carry}
-		c := openCache(t, t.TempDir(), &Options{MaxRequest: 4 * bigChunk})
+		c := openCache(t, t.TempDir(), &testOptions{MaxRequest: 4 * bigChunk})
 		b := cachedBig(t, c, src, src.data)
 		most := 0
 		src.answer = func(ctx context.Context, i int, p []byte) (int, error) {
@@ -211,7 +211,7 @@ func TestFetchProperty(t *testing.T) {
 		dice := func(n int) int { mu.Lock(); defer mu.Unlock(); return r.IntN(n) }
 		data := randomBytes(200*testChunk+77, seed)
 		src := faultyBlob{plainBlob{&fakeBlob{data: data}}, &line{rtt: time.Millisecond, rate: 50e6}, dice}
-		c := openCache(t, t.TempDir(), &Options{MaxRequest: 7 * testChunk})
+		c := openCache(t, t.TempDir(), &testOptions{MaxRequest: 7 * testChunk})
 		b, err := c.Blob(src, chunksOf(src.data, testChunk))
 		if err != nil {
 			t.Fatal(err)

@@ -275,7 +275,7 @@ func TestFillNoRoom(t *testing.T) {
 		src := &fakeBlob{t: t, data: randomBytes(12<<20, 230)}
 		var w warnings
 		dir := smallDisk(t, 2<<20)
-		c := openCache(t, dir, &Options{Warnf: w.warnf})
+		c := openCache(t, dir, &testOptions{Warnf: w.warnf})
 		b := cached(t, c, src)
 		if err := c.Fill(t.Context(), []*Blob{b}, nil); !errors.Is(err, ErrFull) {
 			t.Errorf("Fill() = %v, want ErrFull", err)
@@ -296,7 +296,7 @@ func TestFillNoRoom(t *testing.T) {
 	})
 	t.Run("budget", func(t *testing.T) {
 		src := &fakeBlob{t: t, data: randomBytes(4<<20, 232)}
-		c := openCache(t, t.TempDir(), &Options{Budget: 3 << 20})
+		c := openCache(t, t.TempDir(), &testOptions{Budget: 3 << 20})
 		b := cached(t, c, src)
 		if err := c.Fill(t.Context(), []*Blob{b}, nil); !errors.Is(err, ErrFull) {
 			t.Errorf("Fill() = %v, want ErrFull", err)

@@ -85,7 +85,7 @@ func TestSomebodysDirectory(t *testing.T) {
 			write(t, path, tt.text)
 		}
 		before := treeOf(t, dir)
-		c, err := Open(dir, nil)
+		c, err := openTest(dir, nil)
 		if err == nil {
 			c.Close()
 		}
@@ -126,7 +126,7 @@ func TestForeignersStay(t *testing.T) {
 	dir := t.TempDir()
 	openCache(t, dir, nil)
 	files := foreigners(t, dir)
-	c := openCache(t, dir, &Options{Budget: 1 << 20}) // it sweeps
+	c := openCache(t, dir, &testOptions{Budget: 1 << 20}) // it sweeps
 	if err := useOnce(c); err != nil {
 		t.Error(err)
 	}
@@ -168,7 +168,7 @@ func TestForeignersTakeRoom(t *testing.T) {
 	openCache(t, dir, nil)
 	write(t, filepath.Join(dir, "letter"), strings.Repeat("x", 3<<20))
 	var w warnings
-	c := openCache(t, dir, &Options{Budget: 2 << 20, Warnf: w.warnf})
+	c := openCache(t, dir, &testOptions{Budget: 2 << 20, Warnf: w.warnf})
 	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 920)}
 	for range 2 {
 		checkRead(t, cached(t, c, src), src, 0, src.Size())
@@ -206,7 +206,7 @@ func TestOddInPlace(t *testing.T) {
 					t.Fatal(err)
 				}
 				var w warnings
-				c := openCache(t, dir, &Options{Warnf: w.warnf, Budget: 1 << 30})
+				c := openCache(t, dir, &testOptions{Warnf: w.warnf, Budget: 1 << 30})
 				for range 2 {
 					// Without the ledger nothing is counted, which only prune needs.
 					if err := useOnce(c); err != nil && !(name == ledgerName && strings.HasPrefix(err.Error(), "prune: ")) {
@@ -288,12 +288,12 @@ func TestPartsElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := treeOf(t, victim)
-		if _, err := Open(dir, nil); err == nil || !strings.Contains(err.Error(), path+": it is a symbolic link") {
+		if _, err := openTest(dir, nil); err == nil || !strings.Contains(err.Error(), path+": it is a symbolic link") {
 			t.Errorf("%s: Open() = %v", part, err)
 		}
 		remove(t, path)
 		write(t, path, "")
-		if _, err := Open(dir, nil); err == nil || !strings.Contains(err.Error(), path+": not a directory") {
+		if _, err := openTest(dir, nil); err == nil || !strings.Contains(err.Error(), path+": not a directory") {
 			t.Errorf("%s: Open() = %v", part, err)
 		}
 		remove(t, path)
@@ -318,7 +318,7 @@ func TestPartsElsewhere(t *testing.T) {
 func useMounted(t *testing.T, dir, part string) {
 	t.Helper()
 	var w warnings
-	c, err := Open(dir, &Options{Warnf: w.warnf})
+	c, err := openTest(dir, &testOptions{Warnf: w.warnf})
 	if err != nil {
 		if !strings.Contains(err.Error(), "something is mounted there") {
 			t.Errorf("%s: Open() = %v", part, err)
@@ -340,7 +340,7 @@ func useMounted(t *testing.T, dir, part string) {
 func TestMovedAway(t *testing.T) {
 	base := t.TempDir()
 	dir, victim := filepath.Join(base, "cache"), filepath.Join(base, "victim")
-	c := openCache(t, dir, &Options{Budget: 1 << 30})
+	c := openCache(t, dir, &testOptions{Budget: 1 << 30})
 	for _, f := range []string{"tmp/1", "blobs/sha256/" + anyHex, "meta/sha256/" + anyHex, "version"} {
 		write(t, filepath.Join(victim, f), "precious")
 	}
@@ -369,7 +369,7 @@ func TestMovedAway(t *testing.T) {
 // the same care.
 func TestRemovedWhileUsed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
-	c := openCache(t, dir, &Options{Warnf: t.Errorf})
+	c := openCache(t, dir, &testOptions{Warnf: t.Errorf})
 	for range 2 {
 		if err := useOnce(c); err != nil {
 			t.Error(err)

@@ -1,76 +1,20 @@
 package cache
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
-
-	"github.com/imgfs/imgfs/testdata/testenv"
 )
-
-// smallDisk returns a directory on a file system of n bytes.
-func smallDisk(t *testing.T, n int) string {
-	t.Helper()
-	dir := t.TempDir()
-	testenv.SmallDisk(t, dir, n)
-	return filepath.Join(dir, "cache")
-}
-
-// warnings notes what is warned of.
-type warnings struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (w *warnings) warnf(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.all = append(w.all, fmt.Sprintf(format, args...))
-}
-
-func (w *warnings) check(t *testing.T, parts ...string) {
-	t.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.all) != 1 {
-		t.Fatalf("warned %d times, want once: %q", len(w.all), w.all)
-	}
-	for _, p := range parts {
-		if !strings.Contains(w.all[0], p) {
-			t.Errorf("warning %q does not say %q", w.all[0], p)
-		}
-	}
-}
-
-// fillDisk leaves about n bytes of a small disk.
-func fillDisk(t *testing.T, dir string, n int64) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(filepath.Dir(dir), "filler"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-n); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // A disk that is full of what others store is left alone, after one warning.
 func TestDiskFull(t *testing.T) {
 	dir := smallDisk(t, 1<<20)
 	var w warnings
-	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	c := openCache(t, dir, &testOptions{Warnf: w.warnf})
 	c.retryWrites = 0 // so that every write is tried
 	src := &fakeBlob{t: t, data: randomBytes(2<<20, 40)}
 	other := &fakeBlob{t: t, data: randomBytes(1<<20, 41)}
@@ -92,7 +36,7 @@ func TestDiskFull(t *testing.T) {
 	b = cached(t, c, small)
 	c.noWrites.Store(0)
 	checkRead(t, b, small, 0, small.Size())
-	if got := held(t, c, small); got != 1<<10-1 {
+	if got := held(c.at("."), small); got != 1<<10-1 {
 		t.Errorf("chunks %b are on a disk with room again", got)
 	}
 }
@@ -102,7 +46,7 @@ func TestDiskFull(t *testing.T) {
 func TestDiskFullOfCache(t *testing.T) {
 	for _, budget := range []int64{0, 1 << 40} {
 		dir := smallDisk(t, 1<<20)
-		c := openCache(t, dir, &Options{Budget: budget, Warnf: t.Errorf})
+		c := openCache(t, dir, &testOptions{Budget: budget, Warnf: t.Errorf})
 		src := &fakeBlob{t: t, data: randomBytes(3<<20, 46)}
 		b := cached(t, c, src)
 		for i := range 2 {
@@ -150,7 +94,7 @@ func TestDiskFullAtOpen(t *testing.T) {
 	dir := smallDisk(t, 1<<20)
 	fillDisk(t, dir, 0)
 	var w warnings
-	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	c := openCache(t, dir, &testOptions{Warnf: w.warnf})
 	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 49)}
 	b := cached(t, c, src)
 	for range 2 {
@@ -169,7 +113,7 @@ func TestDiskFullAtOpen(t *testing.T) {
 	// What is in memory would not be read anew.
 	later := &fakeBlob{t: t, data: randomBytes(4*testChunk, 50)}
 	checkRead(t, cached(t, c, later), later, 0, later.Size())
-	if got := held(t, c, later); got != 1<<4-1 {
+	if got := held(c.at("."), later); got != 1<<4-1 {
 		t.Errorf("chunks %b are on a disk with room again", got)
 	}
 	if openCache(t, dir, nil); !exists(filepath.Join(dir, versionFile)) {
@@ -180,7 +124,7 @@ func TestDiskFullAtOpen(t *testing.T) {
 func TestDiskFullAtRecording(t *testing.T) {
 	dir := smallDisk(t, 1<<20)
 	var w warnings
-	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	c := openCache(t, dir, &testOptions{Warnf: w.warnf})
 	src := &fakeBlob{t: t, data: randomBytes(2<<20, 43)}
 	for range 2 {
 		r, err := c.Record(src)
@@ -204,7 +148,7 @@ func TestDiskFullAtRecording(t *testing.T) {
 func TestDiskFullOfMetadata(t *testing.T) {
 	dir := smallDisk(t, 256<<10)
 	var w warnings
-	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	c := openCache(t, dir, &testOptions{Warnf: w.warnf})
 	src := newFakeSource(t, "example.com/a:1", string(randomBytes(300<<10, 44)))
 	s := c.Source(src, nil)
 	for range 2 {
@@ -224,7 +168,7 @@ func TestDiskFullOfMetadata(t *testing.T) {
 func TestDirectoryRemoved(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
 	var w warnings
-	c := openCache(t, dir, &Options{Warnf: w.warnf})
+	c := openCache(t, dir, &testOptions{Warnf: w.warnf})
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -1,21 +1,27 @@
 package cache
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/beneath"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 const testChunk = 4096
@@ -26,17 +32,6 @@ func randomBytes(n int, seed uint64) []byte {
 	p := make([]byte, n)
 	r.Read(p)
 	return p
-}
-
-func chunksOf(data []byte, size int64) Chunks {
-	c := Chunks{Size: size}
-	for len(data) > 0 {
-		n := min(size, int64(len(data)))
-		sum := sha256.Sum256(data[:n])
-		c.Sums = append(c.Sums, sum[:]...)
-		data = data[n:]
-	}
-	return c
 }
 
 // A fakeBlob is a source that notes what it is asked, and fails the test if
@@ -102,38 +97,6 @@ func (b *fakeBlob) asked() []span {
 	return append([]span(nil), b.requests...)
 }
 
-func openCache(t testing.TB, dir string, opts *Options) *Cache {
-	t.Helper()
-	c, err := Open(dir, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-func cached(t testing.TB, c *Cache, src *fakeBlob) *Blob {
-	t.Helper()
-	b, err := c.Blob(src, chunksOf(src.data, testChunk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// checkRead reads n bytes at off, all of which must exist.
-func checkRead(t testing.TB, b *Blob, src *fakeBlob, off, n int64) {
-	t.Helper()
-	p := make([]byte, n)
-	got, err := b.ReadAt(t.Context(), p, off)
-	if err != nil || int64(got) != n {
-		t.Fatalf("ReadAt(%d bytes, %d) = %d, %v", n, off, got, err)
-	}
-	if !bytes.Equal(p, src.data[off:off+n]) {
-		t.Fatalf("ReadAt(%d bytes, %d) gave wrong bytes", n, off)
-	}
-}
-
 // checkTmp checks that nothing unfinished lies in the cache.
 func checkTmp(t testing.TB, dir string) {
 	t.Helper()
@@ -194,9 +157,6 @@ func filesAt(t testing.TB, dir string) *beneath.Dir {
 	return d
 }
 
-// at returns the path of a name in the directory.
-func (c *Cache) at(name string) string { return filepath.Join(c.path, name) }
-
 // isAt reports whether the open file f is the one at path.
 func isAt(f *os.File, path string) bool {
 	open, err := f.Stat()
@@ -220,3 +180,264 @@ func replaceFile(path string, data []byte) error {
 	}
 	return os.Rename(next, path)
 }
+
+// smallDisk returns a directory on a file system of n bytes.
+func smallDisk(t testing.TB, n int) string {
+	t.Helper()
+	dir := t.TempDir()
+	testenv.SmallDisk(t, dir, n)
+	return filepath.Join(dir, "cache")
+}
+
+// warnings notes what is warned of.
+type warnings struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (w *warnings) warnf(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, fmt.Sprintf(format, args...))
+}
+
+func (w *warnings) check(t testing.TB, parts ...string) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.all) != 1 {
+		t.Fatalf("warned %d times, want once: %q", len(w.all), w.all)
+	}
+	for _, p := range parts {
+		if !strings.Contains(w.all[0], p) {
+			t.Errorf("warning %q does not say %q", w.all[0], p)
+		}
+	}
+}
+
+// fillDisk leaves about n bytes of a small disk.
+func fillDisk(t testing.TB, dir string, n int64) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(filepath.Dir(dir), "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// age makes a file look as if it was last written some time ago.
+func age(t testing.TB, path string, ago time.Duration) {
+	t.Helper()
+	at := time.Now().Add(-ago)
+	if err := os.Chtimes(path, at, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addFile writes a file of 5000 bytes below a cache directory.
+func addFile(t testing.TB, dir, name string, ago time.Duration) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, make([]byte, 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	age(t, path, ago)
+	return path
+}
+
+// files returns the paths of all files below a cache directory, but for those
+// that are always there.
+func files(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	inv, err := walk(filesAt(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range inv.files {
+		if f.kind != kindSelf && !strings.HasPrefix(f.name, "verified/") {
+			names = append(names, strings.Replace(f.name, "sha256/", "", 1))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// du returns what du says of a directory.
+func du(t testing.TB, dir string) int64 {
+	t.Helper()
+	// What goes away while du looks makes it exit with 1.
+	out, _ := exec.Command("du", "-s", "-B1", dir).Output()
+	text, _, _ := strings.Cut(string(out), "\t")
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatalf("du says %q: %v", out, err)
+	}
+	return n
+}
+
+func flipAt(off int64) func(f *os.File) error {
+	return func(f *os.File) error {
+		var b [1]byte
+		if _, err := f.ReadAt(b[:], off); err != nil {
+			return err
+		}
+		b[0] ^= 1
+		_, err := f.WriteAt(b[:], off)
+		return err
+	}
+}
+
+// A readerFunc is a Reader.
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A fakeSource has one manifest, which its name resolves to.
+type fakeSource struct {
+	t       testing.TB
+	name    string
+	content string
+	err     error  // what Resolve and Fetch answer instead
+	wrong   string // what Fetch gives instead
+
+	resolved, fetched int
+}
+
+func newFakeSource(t testing.TB, name, content string) *fakeSource {
+	return &fakeSource{t: t, name: name, content: content}
+}
+
+func (s *fakeSource) Name() string { return s.name }
+
+func (s *fakeSource) Repository() string {
+	repo, _, _ := strings.Cut(s.name, ":")
+	return repo
+}
+
+func (s *fakeSource) desc() ocispec.Descriptor {
+	return ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageManifest,
+		Digest:    digest.FromString(s.content),
+		Size:      int64(len(s.content)),
+	}
+}
+
+func (s *fakeSource) Resolve(context.Context) (ocispec.Descriptor, error) {
+	s.resolved++
+	if s.err != nil {
+		return ocispec.Descriptor{}, s.err
+	}
+	return s.desc(), nil
+}
+
+func (s *fakeSource) Fetch(_ context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	s.fetched++
+	switch {
+	case s.err != nil:
+		return nil, s.err
+	case s.wrong != "":
+		return []byte(s.wrong), nil
+	case desc.Digest == ocispec.DescriptorEmptyJSON.Digest:
+		return ocispec.DescriptorEmptyJSON.Data, nil
+	}
+	return []byte(s.content), nil
+}
+
+func (s *fakeSource) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
+	return &claimedBlob{digest: desc.Digest, size: desc.Size}, nil
+}
+
+func damage(t testing.TB, path string, do func(*os.File) error) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := do(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func usage(t testing.TB, c interface{ Usage() (int64, error) }) int64 {
+	t.Helper()
+	n, err := c.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// fill puts n chunks of src on disk, last used age seconds ago. The chunks
+// begin with first.
+func fill(t testing.TB, dir string, src *fakeBlob, first, n int64, age int) {
+	t.Helper()
+	l, path := layout{src.Size(), testChunk}, blobPath(dir, src)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, _, ok := readFooter(f); !ok {
+		if _, err := f.WriteAt(l.encodeFooter(newEpoch()), l.footer()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for k := first; k < first+n; k++ {
+		off, end := l.bounds(k)
+		if _, err := f.WriteAt(src.data[off:end], off); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.setWord(f, k, stamp()-uint32(age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// held returns the chunks of src that are on disk, as a bit each.
+func held(dir string, src *fakeBlob) (chunks uint64) {
+	f, err := os.Open(blobPath(dir, src))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	l, epoch, ok := readFooter(f)
+	if !ok || epoch == 0 {
+		return 0
+	}
+	for k, w := range l.words(f, 0, l.chunks()) {
+		if w != 0 {
+			chunks |= 1 << k
+		}
+	}
+	return chunks
+}
+
+// limit gives a directory a budget that leaves room bytes.
+func limit(t testing.TB, d *directory, room int64) {
+	t.Helper()
+	// The ledger takes its block now.
+	if err := d.budget.locked(func() error { _, err := d.budget.recount(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	d.setBudget(usage(t, d) + room)
+}
+
+type claimedBlob struct {
+	fakeBlob
+	digest digest.Digest
+	size   int64
+}
+
+func (b *claimedBlob) Digest() digest.Digest { return b.digest }
+func (b *claimedBlob) Size() int64           { return b.size }

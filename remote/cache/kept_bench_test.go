@@ -15,7 +15,7 @@ func BenchmarkContent(b *testing.B) {
 		data := randomBytes(size, 600)
 		d, n := digest.FromBytes(data), int64(size)
 		name := fmt.Sprintf("%dKiB", size>>10)
-		c := openCache(b, b.TempDir(), nil)
+		c := openCacheF(b, b.TempDir(), nil)
 		storeContent(b, c, data).Close()
 		for _, first := range []bool{true, false} {
 			what := "known"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -18,14 +19,14 @@ import (
 )
 
 // storeContent stores a content and checks what it gets.
-func storeContent(t testing.TB, c *Cache, data []byte) *Content {
+func storeContent(t testing.TB, c *testCacheF, data []byte) *Content {
 	t.Helper()
 	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), bytes.NewReader(data))
 	return checkContent(t, x, err, data)
 }
 
 // openContent opens a content that must be there.
-func openContent(t testing.TB, c *Cache, data []byte) *Content {
+func openContent(t testing.TB, c *testCacheF, data []byte) *Content {
 	t.Helper()
 	x, err := c.OpenContent(t.Context(), digest.FromBytes(data), int64(len(data)))
 	return checkContent(t, x, err, data)
@@ -53,14 +54,14 @@ func contentPath(dir string, data []byte) string {
 
 func TestContent(t *testing.T) {
 	dir := t.TempDir()
-	c, other := openCache(t, dir, nil), openCache(t, dir, nil)
+	c, other := openCacheF(t, dir, nil), openCacheF(t, dir, nil)
 	var total int64
 	sizes := []int{0, 1, blockSize, contentPiece - 1, contentPiece, contentPiece + 1, 3*contentPiece + 5}
 	for i, size := range sizes {
 		data := randomBytes(size, uint64(400+i))
 		d, n := digest.FromBytes(data), int64(size)
 		total += n
-		for _, c := range []*Cache{c, other} {
+		for _, c := range []*testCacheF{c, other} {
 			if _, err := c.OpenContent(t.Context(), d, n); !errors.Is(err, fs.ErrNotExist) || c.HasContent(d, n) {
 				t.Errorf("%d bytes, not stored: OpenContent() gave %v; has it: %v", size, err, c.HasContent(d, n))
 			}
@@ -121,8 +122,8 @@ func TestContentWrong(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, checked := range []bool{false, true} {
 				dir := t.TempDir()
-				storeContent(t, openCache(t, dir, nil), data)
-				c := openCache(t, dir, nil)
+				storeContent(t, openCacheF(t, dir, nil), data)
+				c := openCacheF(t, dir, nil)
 				if checked {
 					openContent(t, c, data)
 				}
@@ -139,7 +140,7 @@ func TestContentWrong(t *testing.T) {
 					t.Errorf("left are %q", left)
 				}
 				storeContent(t, c, data)
-				openContent(t, openCache(t, dir, nil), data)
+				openContent(t, openCacheF(t, dir, nil), data)
 			}
 		})
 	}
@@ -149,8 +150,8 @@ func TestContentWrong(t *testing.T) {
 func TestContentOtherSize(t *testing.T) {
 	data := randomBytes(1000, 411)
 	dir := t.TempDir()
-	storeContent(t, openCache(t, dir, nil), data)
-	c := openCache(t, dir, nil)
+	storeContent(t, openCacheF(t, dir, nil), data)
+	c := openCacheF(t, dir, nil)
 	for range 2 {
 		for _, size := range []int64{-1, 0, 999, 1001, 1 << 60} {
 			if _, err := c.OpenContent(t.Context(), digest.FromBytes(data), size); !errors.Is(err, fs.ErrNotExist) {
@@ -165,12 +166,12 @@ func TestContentOtherSize(t *testing.T) {
 func TestDropContentReplaced(t *testing.T) {
 	data := randomBytes(1000, 412)
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	x := storeContent(t, c, data)
 	if err := os.Remove(contentPath(dir, data)); err != nil {
 		t.Fatal(err)
 	}
-	storeContent(t, openCache(t, dir, nil), data)
+	storeContent(t, openCacheF(t, dir, nil), data)
 	if err := c.dropContent(x); err != nil {
 		t.Error(err)
 	}
@@ -178,7 +179,7 @@ func TestDropContentReplaced(t *testing.T) {
 }
 
 func TestContentRefuses(t *testing.T) {
-	c := openCache(t, t.TempDir(), nil)
+	c := openCacheF(t, t.TempDir(), nil)
 	for _, d := range []digest.Digest{"", "sha256:../x", digest.SHA512.FromString("x"), "md5:d41d8cd98f00b204e9800998ecf8427e"} {
 		_, err := c.OpenContent(t.Context(), d, 1)
 		_, err2 := c.StoreContent(t.Context(), d, 1, bytes.NewReader([]byte("x")))
@@ -187,7 +188,7 @@ func TestContentRefuses(t *testing.T) {
 		}
 	}
 	data := randomBytes(10, 413)
-	storeContent(t, openCache(t, c.path, nil), data)
+	storeContent(t, openCacheF(t, c.path, nil), data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := c.OpenContent(ctx, digest.FromBytes(data), 10); !errors.Is(err, context.Canceled) {
@@ -208,7 +209,7 @@ func TestContentRefuses(t *testing.T) {
 func TestContentLock(t *testing.T) {
 	data := randomBytes(1000, 414)
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	stored := storeContent(t, c, data)
 	opened := openContent(t, c, data)
 	f, err := os.Open(contentPath(dir, data))
@@ -233,7 +234,7 @@ func TestContentLock(t *testing.T) {
 func TestContentUseIsNoted(t *testing.T) {
 	data := randomBytes(1000, 415)
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	storeContent(t, c, data)
 	path := contentPath(dir, data)
 	for _, tt := range []struct {
@@ -255,7 +256,7 @@ func TestContentUseIsNoted(t *testing.T) {
 
 func TestContentClosed(t *testing.T) {
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	data, other := randomBytes(1000, 416), randomBytes(3*contentPiece, 417)
 	x := storeContent(t, c, data)
 
@@ -294,7 +295,7 @@ func TestContentClosed(t *testing.T) {
 
 func TestContentProbe(t *testing.T) {
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	f, err := c.ContentProbe()
 	if err != nil {
 		t.Fatal(err)
@@ -320,11 +321,11 @@ func TestContentProbe(t *testing.T) {
 func TestContentCheckedOnce(t *testing.T) {
 	data := randomBytes(contentPiece, 418)
 	dir := t.TempDir()
-	storeContent(t, openCache(t, dir, nil), data)
+	storeContent(t, openCacheF(t, dir, nil), data)
 	if err := replaceFile(contentPath(dir, data), randomBytes(contentPiece, 419)); err != nil {
 		t.Fatal(err)
 	}
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	unlock, err := c.contents.lock(t.Context(), &c.contents.checking, digest.FromBytes(data))
 	if err != nil {
 		t.Fatal(err)
@@ -349,7 +350,7 @@ func TestContentCheckedOnce(t *testing.T) {
 
 func TestContents(t *testing.T) {
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	if all, err := c.Contents(); err != nil || len(all) != 0 {
 		t.Errorf("Contents() = %v, %v of a new cache", all, err)
 	}
@@ -399,7 +400,7 @@ func TestVerifyContent(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			c := openCache(t, dir, nil)
+			c := openCacheF(t, dir, nil)
 			storeContent(t, c, data)
 			if tt.damage != nil {
 				if err := tt.damage(t, contentPath(dir, data)); err != nil {
@@ -419,7 +420,7 @@ func TestVerifyContent(t *testing.T) {
 			}
 		})
 	}
-	c := openCache(t, t.TempDir(), nil)
+	c := openCacheF(t, t.TempDir(), nil)
 	storeContent(t, c, data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -429,4 +430,41 @@ func TestVerifyContent(t *testing.T) {
 	if _, _, err := c.VerifyContent(t.Context(), "sha256:../x"); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("of no digest: %v", err)
 	}
+}
+
+func TestHasContents(t *testing.T) {
+	c := openCacheF(t, t.TempDir(), nil)
+	if c.HasContents() {
+		t.Error("a new directory has contents")
+	}
+	data := randomBytes(1000, 313)
+	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), 1000, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Close()
+	if !c.HasContents() {
+		t.Error("it has none with one stored")
+	}
+}
+
+// useContentF opens a content, or stores it if there is room, and reads it.
+func useContentF(c *testCacheF, data []byte) error {
+	d, n := digest.FromBytes(data), int64(len(data))
+	x, err := c.OpenContent(context.Background(), d, n)
+	if errors.Is(err, fs.ErrNotExist) {
+		x, err = c.StoreContent(context.Background(), d, n, bytes.NewReader(data))
+	}
+	if errors.Is(err, ErrFull) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	got := make([]byte, n+1)
+	if k, _ := x.File().ReadAt(got, 0); int64(k) != n || !bytes.Equal(got[:n], data) {
+		return fmt.Errorf("content of %d bytes has %d, or others", n, k)
+	}
+	return nil
 }

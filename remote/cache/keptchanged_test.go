@@ -32,18 +32,6 @@ func change(t *testing.T, path string, do func(f *os.File) error) {
 	}
 }
 
-func flipAt(off int64) func(f *os.File) error {
-	return func(f *os.File) error {
-		var b [1]byte
-		if _, err := f.ReadAt(b[:], off); err != nil {
-			return err
-		}
-		b[0] ^= 1
-		_, err := f.WriteAt(b[:], off)
-		return err
-	}
-}
-
 // What changes in a content that is open is never read, and then the content is
 // not there any more, and can be stored again.
 func TestContentChangesWhileOpen(t *testing.T) {
@@ -78,7 +66,7 @@ func TestContentChangesWhileOpen(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			c := openCache(t, dir, nil)
+			c := openCacheF(t, dir, nil)
 			stored := storeContent(t, c, data)
 			opened := openContent(t, c, data)
 			path := contentPath(dir, data)
@@ -110,7 +98,7 @@ func TestContentChangesWhileOpen(t *testing.T) {
 func TestContentUnchanged(t *testing.T) {
 	data := randomBytes(contentPiece, 451)
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	x := storeContent(t, c, data)
 	path := contentPath(dir, data)
 	if !x.Unchanged() {
@@ -147,7 +135,7 @@ func TestContentUnchanged(t *testing.T) {
 func TestContentChangesUnderReaders(t *testing.T) {
 	data := randomBytes(2*contentPiece, 452)
 	d, n := digest.FromBytes(data), int64(len(data))
-	c := openCache(t, t.TempDir(), nil)
+	c := openCacheF(t, t.TempDir(), nil)
 	path := contentPath(c.path, data)
 	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer stop()

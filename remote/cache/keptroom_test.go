@@ -15,7 +15,7 @@ import (
 )
 
 // tryContent stores a content if there is room, and reports whether there was.
-func tryContent(t *testing.T, c *Cache, data []byte) bool {
+func tryContent(t *testing.T, c *testCacheF, data []byte) bool {
 	t.Helper()
 	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), bytes.NewReader(data))
 	if errors.Is(err, ErrFull) {
@@ -26,7 +26,7 @@ func tryContent(t *testing.T, c *Cache, data []byte) bool {
 }
 
 // lookAgain makes a Cache look at the disk as if some time had passed.
-func lookAgain(c *Cache) { c.contents.use.counted, c.contents.use.full = time.Time{}, time.Time{} }
+func lookAgain(c *testCacheF) { c.contents.use.counted, c.contents.use.full = time.Time{}, time.Time{} }
 
 // contentsTake returns what contents take on disk.
 func contentsTake(t *testing.T, dir string) int64 {
@@ -39,8 +39,8 @@ func contentsTake(t *testing.T, dir string) int64 {
 }
 
 func TestContentBiggerThanQuarter(t *testing.T) {
-	c := limited(t, t.TempDir(), 1<<20)
-	size := c.budget.limit/4 + 1
+	c := limitedF(t, t.TempDir(), 1<<20)
+	size := c.Budget()/4 + 1
 	_, err := c.StoreContent(t.Context(), digest.FromString("x"), size, iotest.ErrReader(errors.New("was read")))
 	if !errors.Is(err, ErrFull) {
 		t.Errorf("StoreContent() = %v", err)
@@ -56,8 +56,8 @@ func TestContentBiggerThanQuarter(t *testing.T) {
 func TestContentsTakeHalf(t *testing.T) {
 	const n, size = 30, 10 * blockSize
 	dir := t.TempDir()
-	c := limited(t, dir, 400*blockSize)
-	half := c.budget.limit / 2
+	c := limitedF(t, dir, 400*blockSize)
+	half := c.Budget() / 2
 	var all [n][]byte
 	stored := 0
 	for i := range all {
@@ -112,7 +112,7 @@ func TestContentsTakeHalf(t *testing.T) {
 }
 
 // openAsIs opens a content without noting its use.
-func openAsIs(t *testing.T, c *Cache, data []byte) *Content {
+func openAsIs(t *testing.T, c *testCacheF, data []byte) *Content {
 	t.Helper()
 	x, id, err := c.lockContent(digest.FromBytes(data))
 	if err == nil {
@@ -130,9 +130,9 @@ func TestContentTakesIdleRoom(t *testing.T) {
 	}{{"in use", 1800, false}, {"idle", 7200, true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			c := limited(t, dir, 104*testChunk)
+			c := limitedF(t, dir, 104*testChunk)
 			src := &fakeBlob{t: t, data: randomBytes(50*testChunk, 520)}
-			fill(t, c, src, 0, 50, tt.age)
+			fill(t, c.at("."), src, 0, 50, tt.age)
 			for _, name := range []string{"indexes", "meta"} {
 				for i := range 10 {
 					addFile(t, dir, name+"/sha256/"+digest.FromBytes([]byte{byte(i)}).Encoded(), 100*24*time.Hour)
@@ -144,11 +144,11 @@ func TestContentTakesIdleRoom(t *testing.T) {
 			if got := tryContent(t, c, data); got != tt.want {
 				t.Errorf("stored is %v", got)
 			}
-			if got := usage(t, c); got > c.budget.limit {
-				t.Errorf("%d used of %d", got, c.budget.limit)
+			if got := usage(t, c); got > c.Budget() {
+				t.Errorf("%d used of %d", got, c.Budget())
 			}
-			if all := held(t, c, src) == 1<<50-1; all == tt.want {
-				t.Errorf("chunks %b are left", held(t, c, src))
+			if all := held(c.at("."), src) == 1<<50-1; all == tt.want {
+				t.Errorf("chunks %b are left", held(c.at("."), src))
 			}
 			want := before
 			if tt.want {
@@ -166,7 +166,7 @@ func TestContentTakesIdleRoom(t *testing.T) {
 			}
 			// Others are not told that there is no room.
 			other := &fakeBlob{t: t, data: randomBytes(2*testChunk, 522)}
-			if checkRead(t, cached(t, c, other), other, 0, other.Size()); held(t, c, other) != 0b11 {
+			if checkReadF(t, cachedF(t, c, other), other, 0, other.Size()); held(c.at("."), other) != 0b11 {
 				t.Error("a chunk found no room where a content found none")
 			}
 		})
@@ -176,10 +176,10 @@ func TestContentTakesIdleRoom(t *testing.T) {
 // Contents go in the order of their last use among chunks.
 func TestEvictsContents(t *testing.T) {
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openCacheF(t, dir, nil)
 	src := &fakeBlob{t: t, data: randomBytes(2*testChunk, 530)}
-	fill(t, c, src, 0, 1, 3000)
-	fill(t, c, src, 1, 1, 1000)
+	fill(t, c.at("."), src, 0, 1, 3000)
+	fill(t, c.at("."), src, 1, 1, 1000)
 	names := []string{"oldest", "open", "middle", "youngest", "of the future"}
 	data := map[string][]byte{}
 	for i, name := range names {
@@ -217,8 +217,8 @@ func TestEvictsContents(t *testing.T) {
 		}
 		e := eviction{inv: inv, want: 1, rule: rule{copies: true}}
 		freed := e.run()
-		if got := left(); !slices.Equal(got, want.contents) || held(t, c, src) != want.chunks || e.contents != want.counted {
-			t.Fatalf("step %d: left are %q and chunks %b, want %q and %b; %d counted", i, got, held(t, c, src), want.contents, want.chunks, e.contents)
+		if got := left(); !slices.Equal(got, want.contents) || held(c.at("."), src) != want.chunks || e.contents != want.counted {
+			t.Fatalf("step %d: left are %q and chunks %b, want %q and %b; %d counted", i, got, held(c.at("."), src), want.contents, want.chunks, e.contents)
 		}
 		if got := usage(t, c); inv.total-freed != got {
 			t.Errorf("step %d: says %d bytes went; there were %d and are %d", i, freed, inv.total, got)
@@ -230,7 +230,7 @@ func TestEvictsContents(t *testing.T) {
 // Chunks that are read take the room of contents.
 func TestChunksEvictContents(t *testing.T) {
 	dir := t.TempDir()
-	c := limited(t, dir, 300*testChunk)
+	c := limitedF(t, dir, 300*testChunk)
 	for i := range 12 {
 		data := randomBytes(10*testChunk, uint64(540+i))
 		if !tryContent(t, c, data) {
@@ -240,12 +240,12 @@ func TestChunksEvictContents(t *testing.T) {
 	}
 	for i := range 4 {
 		src := &fakeBlob{t: t, data: randomBytes(60*testChunk, uint64(560+i))}
-		checkRead(t, cached(t, c, src), src, 0, src.Size())
-		if held(t, c, src) != 1<<60-1 {
-			t.Errorf("chunks %b of blob %d are kept", held(t, c, src), i)
+		checkReadF(t, cachedF(t, c, src), src, 0, src.Size())
+		if held(c.at("."), src) != 1<<60-1 {
+			t.Errorf("chunks %b of blob %d are kept", held(c.at("."), src), i)
 		}
-		if got := usage(t, c); got > c.budget.limit {
-			t.Fatalf("%d used of %d", got, c.budget.limit)
+		if got := usage(t, c); got > c.Budget() {
+			t.Fatalf("%d used of %d", got, c.Budget())
 		}
 	}
 }
@@ -253,13 +253,13 @@ func TestChunksEvictContents(t *testing.T) {
 // A budget that is full while a content is being written: nothing is left.
 func TestContentFindsNoRoom(t *testing.T) {
 	dir := t.TempDir()
-	c := limited(t, dir, 1<<20)
-	c.budget.limit = usage(t, c) + 100*blockSize
+	c := limitedF(t, dir, 1<<20)
+	c.setBudget(usage(t, c) + 100*blockSize)
 	data := randomBytes(25*blockSize, 570)
 	used := &fakeBlob{t: t, data: randomBytes(90*testChunk, 571)}
 	r := io.MultiReader(bytes.NewReader(data[:blockSize]), readerFunc(func([]byte) (int, error) {
 		// Others take what is left.
-		fill(t, c, used, 0, 90, 0)
+		fill(t, c.at("."), used, 0, 90, 0)
 		if err := os.Remove(filepath.Join(dir, ledgerName)); err != nil {
 			t.Error(err)
 		}
@@ -289,14 +289,14 @@ func TestPruneContents(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			c := openCache(t, dir, nil)
+			c := openCacheF(t, dir, nil)
 			names := []string{"old", "recent", "open"}
 			data := map[string][]byte{}
 			for i, name := range names {
 				data[name] = randomBytes(4*blockSize, uint64(580+i))
 				storeContent(t, c, data[name]).Close()
 			}
-			x := openContent(t, openCache(t, dir, nil), data["open"])
+			x := openContent(t, openCacheF(t, dir, nil), data["open"])
 			for name, ago := range map[string]time.Duration{"old": 2 * day, "recent": time.Hour, "open": 3 * day} {
 				age(t, contentPath(dir, data[name]), ago)
 			}

@@ -43,11 +43,6 @@ func (r *pausingReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// A readerFunc is a Reader.
-type readerFunc func(p []byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
 func TestStoreContentReaders(t *testing.T) {
 	data := randomBytes(2*contentPiece+77, 450)
 	d, n := digest.FromBytes(data), int64(len(data))
@@ -83,7 +78,7 @@ func TestStoreContentReaders(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			c := openCache(t, dir, &Options{Warnf: t.Errorf})
+			c := openCacheF(t, dir, &testOptionsF{Warnf: t.Errorf})
 			x, err := c.StoreContent(ctx, d, tt.size, tt.r)
 			checkTmp(t, dir)
 			if tt.want == nil {
@@ -107,7 +102,7 @@ func TestStoreContentOnce(t *testing.T) {
 	d, n := digest.FromBytes(data), int64(len(data))
 	for _, fail := range []bool{false, true} {
 		dir := t.TempDir()
-		c := openCache(t, dir, nil)
+		c := openCacheF(t, dir, nil)
 		begun, goOn := make(chan struct{}), make(chan struct{})
 		given := data
 		if fail {
@@ -166,7 +161,7 @@ func TestStoreContentOnce(t *testing.T) {
 func TestStoreContentTwice(t *testing.T) {
 	data := randomBytes(3*contentPiece, 452)
 	dir := t.TempDir()
-	c, other := openCache(t, dir, nil), openCache(t, dir, nil)
+	c, other := openCacheF(t, dir, nil), openCacheF(t, dir, nil)
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -188,7 +183,7 @@ func TestStoreContentTwice(t *testing.T) {
 	checkContent(t, x, nil, data)
 	openContent(t, c, data)
 	openContent(t, other, data)
-	openContent(t, openCache(t, dir, nil), data)
+	openContent(t, openCacheF(t, dir, nil), data)
 	checkTmp(t, dir)
 	if left := files(t, dir); len(left) != 1 {
 		t.Errorf("left are %q", left)
@@ -199,7 +194,7 @@ func TestStoreContentTwice(t *testing.T) {
 // is right.
 func TestContentsCrowd(t *testing.T) {
 	dir := t.TempDir()
-	caches := []*Cache{openCache(t, dir, nil), limited(t, dir, 1<<20), limited(t, dir, 1<<20)}
+	caches := []*testCacheF{openCacheF(t, dir, nil), limitedF(t, dir, 1<<20), limitedF(t, dir, 1<<20)}
 	for _, c := range caches {
 		c.idle = 0
 	}
@@ -208,7 +203,7 @@ func TestContentsCrowd(t *testing.T) {
 		wg.Go(func() {
 			c := caches[g%len(caches)]
 			for i := range 100 {
-				if err := useContent(c, randomBytes(1+(i*7+g)%10*9000, uint64(460+(i*7+g)%10))); err != nil {
+				if err := useContentF(c, randomBytes(1+(i*7+g)%10*9000, uint64(460+(i*7+g)%10))); err != nil {
 					t.Error(err)
 					return
 				}
@@ -232,7 +227,7 @@ func TestContentsCrowd(t *testing.T) {
 // What is stored is not kept in memory.
 func TestStoreContentMemory(t *testing.T) {
 	data := randomBytes(16<<20, 453)
-	c := openCache(t, t.TempDir(), nil)
+	c := openCacheF(t, t.TempDir(), nil)
 	var before, after runtime.MemStats
 	d := digest.FromBytes(data)
 	runtime.ReadMemStats(&before)
@@ -261,10 +256,10 @@ func TestDiskFullAtContent(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := smallDisk(t, 1<<20)
 			var w warnings
-			c := openCache(t, dir, &Options{Warnf: w.warnf})
+			c := openCacheF(t, dir, &testOptionsF{Warnf: w.warnf})
 			c.retryWrites = 0
 			src := &fakeBlob{t: t, data: randomBytes(int(tt.chunks)*testChunk+1, 455)}
-			if fill(t, c, src, 0, tt.chunks, tt.age); tt.chunks == 0 {
+			if fill(t, c.at("."), src, 0, tt.chunks, tt.age); tt.chunks == 0 {
 				fillDisk(t, dir, n/2)
 			}
 			for range 2 {
@@ -281,8 +276,8 @@ func TestDiskFullAtContent(t *testing.T) {
 				return
 			}
 			w.check(t, dir, "no space left on device")
-			b := cached(t, c, src)
-			if checkRead(t, b, src, 0, tt.chunks*testChunk); len(src.asked()) > 0 {
+			b := cachedF(t, c, src)
+			if checkReadF(t, b, src, 0, tt.chunks*testChunk); len(src.asked()) > 0 {
 				t.Errorf("chunks had to be fetched again: %v", src.asked())
 			}
 		})

@@ -45,8 +45,8 @@ func hammer(dir string) {
 		fmt.Printf("wrong: "+format+"\n", args...)
 		os.Exit(1)
 	}
-	opts := &Options{MaxRequest: 3 * testChunk, Budget: hammerBudget}
-	c, err := Open(dir, opts)
+	opts := &testOptions{MaxRequest: 3 * testChunk, Budget: hammerBudget}
+	c, err := openTest(dir, opts)
 	if err != nil {
 		fail("%v", err)
 	}
@@ -81,7 +81,7 @@ func hammer(dir string) {
 			if i%2 == 0 {
 				c.Close()
 			}
-			if c, err = Open(dir, opts); err != nil {
+			if c, err = openTest(dir, opts); err != nil {
 				fail("%v", err)
 			}
 		case 5:
@@ -99,7 +99,7 @@ func hammer(dir string) {
 }
 
 // useContent opens a content, or stores it if there is room, and reads it.
-func useContent(c *Cache, data []byte) error {
+func useContent(c *testCache, data []byte) error {
 	d, n := digest.FromBytes(data), int64(len(data))
 	x, err := c.OpenContent(context.Background(), d, n)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +138,7 @@ func randomRead(b *Blob, src remote.Blob) error {
 // the dead had leased is found again.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
-	c := openCache(t, dir, &Options{Warnf: t.Errorf, Budget: hammerBudget})
+	c := openCache(t, dir, &testOptions{Warnf: t.Errorf, Budget: hammerBudget})
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range hammerBlobs {
@@ -210,7 +210,7 @@ func killTwo(t *testing.T, dir string) bool {
 }
 
 func checkAfterKill(t *testing.T, dir string) {
-	c := openCache(t, dir, &Options{Budget: hammerBudget})
+	c := openCache(t, dir, &testOptions{Budget: hammerBudget})
 	checkTmp(t, dir)
 	for i := range hammerBlobs {
 		src := hammerBlob(i)

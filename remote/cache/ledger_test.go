@@ -49,8 +49,8 @@ func TestSpaceFileGarbage(t *testing.T) {
 			}
 			// Sizes that cannot be told from true ones are a walk away from
 			// the truth.
-			if got := usage(t, c); got > c.budget.limit+int64(len(tt.data)) {
-				t.Errorf("%d used of %d", got, c.budget.limit)
+			if got := usage(t, c); got > c.Budget()+int64(len(tt.data)) {
+				t.Errorf("%d used of %d", got, c.Budget())
 			}
 			c.Close()
 			checkSpace(t, dir)
@@ -75,8 +75,8 @@ func TestSpaceFileRemoved(t *testing.T) {
 		if err := os.Remove(filepath.Join(dir, ledgerName)); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
-		if got := usage(t, c); got > c.budget.limit {
-			t.Errorf("%d used of %d", got, c.budget.limit)
+		if got := usage(t, c); got > c.Budget() {
+			t.Errorf("%d used of %d", got, c.Budget())
 		}
 	}
 }
@@ -86,9 +86,9 @@ func TestSpaceFileRemoved(t *testing.T) {
 func TestSpaceIsNeverTooLow(t *testing.T) {
 	dir := t.TempDir()
 	limit := limited(t, dir, 60*testChunk).budget.limit
-	var caches []*Cache
+	var caches []*testCache
 	for range 3 {
-		c := openCache(t, dir, &Options{Budget: limit, Warnf: t.Errorf})
+		c := openCache(t, dir, &testOptions{Budget: limit, Warnf: t.Errorf})
 		c.idle = 0
 		caches = append(caches, c)
 	}
@@ -174,14 +174,14 @@ func TestSpaceLockBusy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := held(t, c, src); got != 0 {
+	if got := held(c.at("."), src); got != 0 {
 		t.Errorf("chunks %b written without a lease", got)
 	}
 }
 
 func TestLeaseIsGivenBack(t *testing.T) {
 	dir := t.TempDir()
-	watch := openCache(t, dir, &Options{Budget: 1 << 30})
+	watch := openCache(t, dir, &testOptions{Budget: 1 << 30})
 	leased := func() (leases int64) {
 		if err := watch.budget.locked(func() error {
 			rec, err := watch.budget.ledger.read(watch.budget.boot)
@@ -192,7 +192,7 @@ func TestLeaseIsGivenBack(t *testing.T) {
 		}
 		return leases
 	}
-	c := openCache(t, dir, &Options{Budget: 1 << 30})
+	c := openCache(t, dir, &testOptions{Budget: 1 << 30})
 	if !c.MakeRoom(1) {
 		t.Fatal("no room")
 	}

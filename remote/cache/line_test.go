@@ -84,7 +84,7 @@ func (b progressBlob) ReadAtProgress(ctx context.Context, p []byte, off int64, a
 const bigChunk = 64 << 10
 
 // cachedBig is cached with chunks of bigChunk.
-func cachedBig(t testing.TB, c *Cache, b remote.Blob, data []byte) *Blob {
+func cachedBig(t testing.TB, c *testCache, b remote.Blob, data []byte) *Blob {
 	t.Helper()
 	blob, err := c.Blob(b, chunksOf(data, bigChunk))
 	if err != nil {

@@ -23,7 +23,7 @@ var _ remote.LocalBlob = localFake{}
 
 func (localFake) Local() bool { return true }
 
-func localBlob(t testing.TB, c *Cache, data []byte) *Blob {
+func localBlob(t testing.TB, c *testCache, data []byte) *Blob {
 	t.Helper()
 	b, err := c.Blob(localFake{plainBlob{&fakeBlob{data: data}}}, chunksOf(data, testChunk))
 	if err != nil {

@@ -21,7 +21,7 @@ const (
 
 // writeLog is the child that TestLogOfManyProcesses runs.
 func writeLog(dir, mark string) {
-	c, err := Open(dir, nil)
+	c, err := openTest(dir, nil)
 	if err == nil {
 		err = fillLog(c, mark)
 	}
@@ -30,7 +30,7 @@ func writeLog(dir, mark string) {
 	}
 }
 
-func fillLog(c *Cache, mark string) error {
+func fillLog(c *testCache, mark string) error {
 	l, err := c.OpenLog(logLimit)
 	if err != nil {
 		return err

@@ -1,9 +1,37 @@
 package cache
 
 import (
+	"context"
 	"encoding/json"
 	"path"
 )
+
+// VerifyMeta checks manifests, configs, references, verification marks and
+// records of images, and removes those that are wrong; it returns how many files it looked at, and the
+// paths below the directory of those that it removed. Files whose names are
+// none of the cache's are left alone, and not counted.
+//
+// Others may use the directory meanwhile. The error is ctx.Err(), or that the
+// disk fails.
+func (c *metaCache) VerifyMeta(ctx context.Context) (checked int, removed []string, err error) {
+	for _, dir := range []struct {
+		name  string
+		right func(name string, data []byte) bool
+	}{
+		{metaDir, rightMeta},
+		{refsDir, rightRef},
+		{verifiedDir, rightMark},
+		{imagesDir, rightImage},
+	} {
+		some, wrong, err := c.dir.verifyRecords(ctx, dir.name, dir.right)
+		checked += some
+		removed = append(removed, wrong...)
+		if err != nil {
+			return checked, removed, err
+		}
+	}
+	return checked, removed, nil
+}
 
 // rightMeta reports whether data is what the name of a manifest or config says.
 func rightMeta(name string, data []byte) bool {

@@ -11,7 +11,7 @@ import (
 // manifest in it.
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
-	c := openCache(b, dir, nil)
+	c := openCacheM(b, dir, nil)
 	for i := range 100 {
 		c.keepMeta(digest.FromString(strconv.Itoa(i)), []byte("{}"))
 	}
@@ -19,7 +19,7 @@ func BenchmarkOpen(b *testing.B) {
 	c.keepMeta(d, []byte("{}"))
 	b.Run("cache", func(b *testing.B) {
 		for b.Loop() {
-			c, err := Open(dir, nil)
+			c, err := openTestM(dir, nil)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -35,7 +35,7 @@ func BenchmarkOpen(b *testing.B) {
 	})
 	b.Run("nothing", func(b *testing.B) {
 		for b.Loop() {
-			if c.Verification(d) != VerifiedNot {
+			if c.mark(d).Verification != VerifiedNot {
 				b.Fatal("it has a mark")
 			}
 		}

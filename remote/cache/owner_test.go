@@ -47,7 +47,7 @@ func (memSource) Fetch(context.Context, ocispec.Descriptor) ([]byte, error) { re
 // done. It prints why it is refused, or what it is warned of, and what went wrong.
 func useAll(dir string) {
 	warned := func(format string, args ...any) { fmt.Printf("warning: "+format+"\n", args...) }
-	c, err := Open(dir, &Options{Warnf: warned, Budget: 1 << 30})
+	c, err := openTest(dir, &testOptions{Warnf: warned, Budget: 1 << 30})
 	if err != nil {
 		fmt.Println("refused:", err)
 		if unfit := (*DirError)(nil); errors.As(err, &unfit) {
@@ -68,7 +68,7 @@ func useAll(dir string) {
 	}
 }
 
-func useOnce(c *Cache) error {
+func useOnce(c *testCache) error {
 	ctx := context.Background()
 	first, second := memBlob(randomBytes(5*testChunk, 900)), memBlob(randomBytes(7*testChunk, 901))
 	release, err := c.Claim(ctx, first.Digest())
@@ -110,7 +110,7 @@ func useOnce(c *Cache) error {
 	return useContents(ctx, c)
 }
 
-func useContents(ctx context.Context, c *Cache) error {
+func useContents(ctx context.Context, c *testCache) error {
 	data := memBlob(randomBytes(2*testChunk, 902))
 	x, err := c.StoreContent(ctx, data.Digest(), data.Size(), bytes.NewReader(data))
 	if err == nil {

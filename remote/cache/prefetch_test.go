@@ -23,7 +23,7 @@ func TestPrefetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := lab()
 		src := &fakeBlob{t: t, data: randomBytes(20*c+7, 210), answer: l.carry}
-		cache := openCache(t, t.TempDir(), &Options{MaxRequest: 4 * c})
+		cache := openCache(t, t.TempDir(), &testOptions{MaxRequest: 4 * c})
 		b := cached(t, cache, src)
 		checkRead(t, b, src, 2*c, 1) // so that something is there
 		tests := []struct {

@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"testing"
-
-	"github.com/opencontainers/go-digest"
 )
 
 func TestPresent(t *testing.T) {
@@ -94,21 +92,5 @@ func TestReadPresentWrong(t *testing.T) {
 	checkRead(t, b, src, 0, 4*c)
 	if n, err := b.ReadPresent(t.Context(), p, 0); n != 4*c || err != nil || !bytes.Equal(p, src.data) {
 		t.Errorf("mended: %d bytes, %v, or wrong bytes", n, err)
-	}
-}
-
-func TestHasContents(t *testing.T) {
-	c := openCache(t, t.TempDir(), nil)
-	if c.HasContents() {
-		t.Error("a new directory has contents")
-	}
-	data := randomBytes(1000, 313)
-	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), 1000, bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	x.Close()
-	if !c.HasContents() {
-		t.Error("it has none with one stored")
 	}
 }

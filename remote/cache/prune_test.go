@@ -11,46 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// age makes a file look as if it was last written some time ago.
-func age(t *testing.T, path string, ago time.Duration) {
-	t.Helper()
-	at := time.Now().Add(-ago)
-	if err := os.Chtimes(path, at, at); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// addFile writes a file of 5000 bytes below a cache directory.
-func addFile(t *testing.T, dir, name string, ago time.Duration) string {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, make([]byte, 5000), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	age(t, path, ago)
-	return path
-}
-
-// files returns the paths of all files below a cache directory, but for those
-// that are always there.
-func files(t *testing.T, dir string) (names []string) {
-	t.Helper()
-	inv, err := walk(filesAt(t, dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range inv.files {
-		if f.kind != kindSelf && !strings.HasPrefix(f.name, "verified/") {
-			names = append(names, strings.Replace(f.name, "sha256/", "", 1))
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 func TestPrune(t *testing.T) {
 	const day = 24 * time.Hour
 	src := &fakeBlob{t: t, data: randomBytes(8*testChunk, 200)}
@@ -73,13 +33,13 @@ func TestPrune(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			c := openCache(t, dir, &Options{Budget: 1 << 30})
+			c := openCache(t, dir, &testOptions{Budget: 1 << 30})
 			reader := cached(t, openCache(t, dir, nil), src)
 			checkRead(t, reader, src, 0, src.Size())
 			reader.s.c.dir.flying.Wait() // it marks the blob as verified
-			fill(t, c, src, 0, 4, 3*86400)
-			fill(t, c, src, 4, 4, 3600)
-			fill(t, c, other, 0, 3, 3*86400)
+			fill(t, c.at("."), src, 0, 4, 3*86400)
+			fill(t, c.at("."), src, 4, 4, 3600)
+			fill(t, c.at("."), other, 0, 3, 3*86400)
 			for _, d := range []string{"indexes", "meta"} {
 				addFile(t, dir, d+"/sha256/"+old, 3*day)
 				addFile(t, dir, d+"/sha256/"+recent, time.Hour)
@@ -103,7 +63,7 @@ func TestPrune(t *testing.T) {
 			if left := files(t, dir); !slices.Equal(left, tt.left) {
 				t.Errorf("left are %q, want %q", left, tt.left)
 			}
-			if got := held(t, c, src); got != tt.chunks {
+			if got := held(c.at("."), src); got != tt.chunks {
 				t.Errorf("left are chunks %b, want %b", got, tt.chunks)
 			}
 			// Who uses it goes on.
@@ -116,7 +76,7 @@ func TestPrune(t *testing.T) {
 }
 
 // checkSpaceOf checks that the ledger says what du says and what is leased.
-func checkSpaceOf(t *testing.T, c *Cache) {
+func checkSpaceOf(t *testing.T, c *testCache) {
 	t.Helper()
 	if err := c.budget.locked(func() error { _, err := c.budget.recount(); return err }); err != nil {
 		t.Fatal(err)
@@ -130,7 +90,7 @@ func TestPruneTo(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
 	for i := range 5 {
-		fill(t, c, &fakeBlob{t: t, data: randomBytes(40*testChunk, uint64(210+i))}, 0, 40, 1000*(5-i))
+		fill(t, c.at("."), &fakeBlob{t: t, data: randomBytes(40*testChunk, uint64(210+i))}, 0, 40, 1000*(5-i))
 	}
 	for size := usage(t, c); size > 100_000; size -= 33_333 {
 		r, err := c.Prune(PruneOptions{To: size})
@@ -143,74 +103,12 @@ func TestPruneTo(t *testing.T) {
 	}
 }
 
-// TestImageNames has names that JSON has no text for.
-func TestImageNames(t *testing.T) {
-	c := openCache(t, t.TempDir(), nil)
-	want := []string{"oci:/gr\xfcn:v1", "oci:/gr\xfdn:v1", "oci:/gr\ufffdn:v1", "oci:/grün:v1"}
-	for _, name := range want {
-		c.NoteImage(Image{Name: name, Manifest: digest.FromString("m")})
-	}
-	images, err := c.Images()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, img := range images {
-		got = append(got, img.Name)
-	}
-	if slices.Sort(want); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
-		t.Errorf("got the names %q, want %q", got, want)
-	}
-}
-
-func TestImages(t *testing.T) {
-	dir := t.TempDir()
-	c := openCache(t, dir, nil)
-	if images, err := c.Images(); err != nil || len(images) != 0 {
-		t.Errorf("Images() = %v, %v of a new cache", images, err)
-	}
-	layer := ImageLayer{digest.FromString("layer"), 123, digest.FromString("tar")}
-	for _, name := range []string{"a", "b", "a"} {
-		c.NoteImage(Image{Name: name, Manifest: digest.FromString("m"), Platform: "linux/arm64", Layers: []ImageLayer{layer}})
-	}
-	c.NoteImage(Image{Name: "a", Manifest: digest.FromString("m"), Platform: "linux/amd64"})
-	for name, text := range map[string]string{
-		"torn":       `{"name":"x","manifest":`,
-		"bad digest": `{"name":"x","manifest":"../../etc/passwd"}`,
-		"bad layer":  `{"name":"x","manifest":"` + layer.Digest.String() + `","layers":[{"digest":"sha256:1"}]}`,
-		"empty":      "",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, imagesDir, name+".json"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	images, err := c.Images()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, img := range images {
-		got = append(got, img.Name+" "+img.Platform)
-		if time.Since(img.Used) > time.Minute || img.Manifest != digest.FromString("m") {
-			t.Errorf("%+v", img)
-		}
-		if img.Platform == "linux/arm64" && !slices.Equal(img.Layers, []ImageLayer{layer}) {
-			t.Errorf("%+v", img)
-		}
-	}
-	slices.Sort(got)
-	if want := []string{"a linux/amd64", "a linux/arm64", "b linux/arm64"}; !slices.Equal(got, want) {
-		t.Errorf("Images() = %q, want %q", got, want)
-	}
-	checkTmp(t, dir)
-}
-
 // The record of an image of which nothing is left goes when it is old.
 func TestImagesForgotten(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
 	src := &fakeBlob{t: t, data: randomBytes(testChunk, 220)}
-	fill(t, c, src, 0, 1, 0)
+	fill(t, c.at("."), src, 0, 1, 0)
 	gone := ImageLayer{digest.FromString("gone"), 1, digest.FromString("tar")}
 	c.NoteImage(Image{Name: "gone", Manifest: gone.Digest, Layers: []ImageLayer{gone}})
 	c.NoteImage(Image{Name: "here", Manifest: gone.Digest, Layers: []ImageLayer{gone, {src.Digest(), src.Size(), gone.DiffID}}})
@@ -241,7 +139,7 @@ func TestHoldings(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
 	src := &fakeBlob{t: t, data: randomBytes(3*testChunk+10, 230)}
-	fill(t, c, src, 1, 3, 500)
+	fill(t, c.at("."), src, 1, 3, 500)
 	other := digest.FromString("other")
 	addFile(t, dir, "indexes/sha256/"+src.Digest().Encoded(), time.Hour)
 	addFile(t, dir, "indexes/sha256/"+other.Encoded(), time.Hour)

@@ -43,7 +43,7 @@ func TestRecord(t *testing.T) {
 }
 
 // record makes a recording of src in odd pieces.
-func record(t *testing.T, c *Cache, src *fakeBlob) {
+func record(t *testing.T, c *testCache, src *fakeBlob) {
 	t.Helper()
 	r, err := c.Record(src)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // startRecording begins a recording of src and writes n bytes.
-func startRecording(t *testing.T, c *Cache, src *fakeBlob, n int) *Recording {
+func startRecording(t *testing.T, c *testCache, src *fakeBlob, n int) *Recording {
 	t.Helper()
 	r, err := c.Record(src)
 	if err != nil {
@@ -39,7 +39,7 @@ func finish(t *testing.T, r *Recording, src *fakeBlob) bool {
 func TestRecordBiggerThanBudget(t *testing.T) {
 	dir := t.TempDir()
 	c := limited(t, dir, 100*testChunk)
-	src := &fakeBlob{t: t, data: randomBytes(int(c.budget.limit/2)+1, 300)}
+	src := &fakeBlob{t: t, data: randomBytes(int(c.Budget()/2)+1, 300)}
 	r := startRecording(t, c, src, 10)
 	checkTmp(t, dir)
 	if finish(t, r, src) {
@@ -53,16 +53,16 @@ func TestRecordEvictsOlder(t *testing.T) {
 	dir := t.TempDir()
 	c := limited(t, dir, 70*testChunk)
 	old := &fakeBlob{t: t, data: randomBytes(40*testChunk, 310)}
-	fill(t, c, old, 0, 40, 1000)
+	fill(t, c.at("."), old, 0, 40, 1000)
 	src := &fakeBlob{t: t, data: randomBytes(35*testChunk, 311)}
 	if r := startRecording(t, c, src, 100); !finish(t, r, src) {
 		t.Error("not recorded")
 	}
-	if got := held(t, c, old); got == 1<<40-1 {
+	if got := held(c.at("."), old); got == 1<<40-1 {
 		t.Error("nothing of the old blob has gone")
 	}
-	if got := usage(t, c); got > c.budget.limit {
-		t.Errorf("%d used of %d", got, c.budget.limit)
+	if got := usage(t, c); got > c.Budget() {
+		t.Errorf("%d used of %d", got, c.Budget())
 	}
 }
 
@@ -86,7 +86,7 @@ func TestRecordSparesSiblings(t *testing.T) {
 	if finish(t, third, srcs[2]) {
 		t.Error("a third was recorded, too")
 	}
-	if a, b := held(t, c, srcs[0]), held(t, c, srcs[1]); a != 1<<30-1 || b != 1<<30-1 {
+	if a, b := held(c.at("."), srcs[0]), held(c.at("."), srcs[1]); a != 1<<30-1 || b != 1<<30-1 {
 		t.Errorf("left of the first two are %b and %b", a, b)
 	}
 
@@ -95,8 +95,8 @@ func TestRecordSparesSiblings(t *testing.T) {
 	if r := startRecording(t, c, srcs[2], 100); !finish(t, r, srcs[2]) {
 		t.Error("the blob of the next image was not recorded")
 	}
-	if got := usage(t, c); got > c.budget.limit {
-		t.Errorf("%d used of %d", got, c.budget.limit)
+	if got := usage(t, c); got > c.Budget() {
+		t.Errorf("%d used of %d", got, c.Budget())
 	}
 }
 
@@ -117,8 +117,8 @@ func TestRecordSideBySide(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := usage(t, c); got > c.budget.limit {
-			t.Fatalf("%d used of %d", got, c.budget.limit)
+		if got := usage(t, c); got > c.Budget() {
+			t.Fatalf("%d used of %d", got, c.Budget())
 		}
 	}
 	kept := 0
@@ -186,8 +186,8 @@ func TestUseIsNoted(t *testing.T) {
 func TestHollow(t *testing.T) {
 	src := &fakeBlob{t: t, data: randomBytes(3*testChunk+5, 350)}
 	c := openCache(t, t.TempDir(), nil)
-	fill(t, c, src, 1, 1, 0)
-	fill(t, c, src, 3, 1, 0)
+	fill(t, c.at("."), src, 1, 1, 0)
+	fill(t, c.at("."), src, 3, 1, 0)
 	f, err := openBlobFile(c.files, c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
 	if err != nil {
 		t.Fatal(err)
@@ -207,8 +207,8 @@ func TestEvictPassesOver(t *testing.T) {
 	c := openCache(t, dir, nil)
 	busy := &fakeBlob{t: t, data: randomBytes(4*testChunk, 360)}
 	src := &fakeBlob{t: t, data: randomBytes(4*testChunk, 361)}
-	fill(t, c, busy, 0, 4, 1000)
-	fill(t, c, src, 0, 4, 10)
+	fill(t, c.at("."), busy, 0, 4, 1000)
+	fill(t, c.at("."), src, 0, 4, 10)
 	noise := filepath.Join(dir, blobsDir, "sha256", strings.Repeat("0", 64))
 	if err := os.WriteFile(noise, make([]byte, 5000), 0o600); err != nil {
 		t.Fatal(err)
@@ -228,11 +228,11 @@ func TestEvictPassesOver(t *testing.T) {
 	}
 	e := eviction{inv: inv, want: 1 << 30}
 	e.run()
-	if held(t, c, src) != 0 || exists(noise) {
+	if held(c.at("."), src) != 0 || exists(noise) {
 		t.Error("not all has gone that could")
 	}
 	f.Close()
-	if held(t, c, busy) != 0b1111 {
+	if held(c.at("."), busy) != 0b1111 {
 		t.Error("a locked file was changed")
 	}
 }

@@ -16,61 +16,6 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// A fakeSource has one manifest, which its name resolves to.
-type fakeSource struct {
-	t       testing.TB
-	name    string
-	content string
-	err     error  // what Resolve and Fetch answer instead
-	wrong   string // what Fetch gives instead
-
-	resolved, fetched int
-}
-
-func newFakeSource(t testing.TB, name, content string) *fakeSource {
-	return &fakeSource{t: t, name: name, content: content}
-}
-
-func (s *fakeSource) Name() string { return s.name }
-
-func (s *fakeSource) Repository() string {
-	repo, _, _ := strings.Cut(s.name, ":")
-	return repo
-}
-
-func (s *fakeSource) desc() ocispec.Descriptor {
-	return ocispec.Descriptor{
-		MediaType: ocispec.MediaTypeImageManifest,
-		Digest:    digest.FromString(s.content),
-		Size:      int64(len(s.content)),
-	}
-}
-
-func (s *fakeSource) Resolve(context.Context) (ocispec.Descriptor, error) {
-	s.resolved++
-	if s.err != nil {
-		return ocispec.Descriptor{}, s.err
-	}
-	return s.desc(), nil
-}
-
-func (s *fakeSource) Fetch(_ context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	s.fetched++
-	switch {
-	case s.err != nil:
-		return nil, s.err
-	case s.wrong != "":
-		return []byte(s.wrong), nil
-	case desc.Digest == ocispec.DescriptorEmptyJSON.Digest:
-		return ocispec.DescriptorEmptyJSON.Data, nil
-	}
-	return []byte(s.content), nil
-}
-
-func (s *fakeSource) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
-	return &claimedBlob{digest: desc.Digest, size: desc.Size}, nil
-}
-
 const testManifest = `{"schemaVersion":2,"config":{},"layers":[]}`
 
 func TestFetchKeeps(t *testing.T) {
@@ -79,7 +24,7 @@ func TestFetchKeeps(t *testing.T) {
 	path := filepath.Join(dir, metaDir, "sha256", src.desc().Digest.Encoded())
 	fetch := func(want int) {
 		t.Helper()
-		got, err := openCache(t, dir, nil).Source(src, nil).Fetch(t.Context(), src.desc())
+		got, err := openCacheM(t, dir, nil).Source(src, nil).Fetch(t.Context(), src.desc())
 		if err != nil || string(got) != testManifest {
 			t.Fatalf("Fetch() = %q, %v", got, err)
 		}
@@ -119,7 +64,7 @@ func TestFetchRefuses(t *testing.T) {
 			dir := t.TempDir()
 			src := newFakeSource(t, good.name, testManifest)
 			src.wrong = tt.wrong
-			s := openCache(t, dir, nil).Source(src, nil)
+			s := openCacheM(t, dir, nil).Source(src, nil)
 			if _, err := s.Fetch(t.Context(), tt.desc); !errors.Is(err, tt.want) {
 				t.Errorf("Fetch() = %v, want %v", err, tt.want)
 			}
@@ -131,7 +76,7 @@ func TestFetchRefuses(t *testing.T) {
 	}
 
 	// A wrong descriptor does no harm to what is kept.
-	c := openCache(t, t.TempDir(), nil)
+	c := openCacheM(t, t.TempDir(), nil)
 	s := c.Source(good, nil)
 	for _, desc := range []ocispec.Descriptor{good.desc(), short, good.desc()} {
 		_, err := s.Fetch(t.Context(), desc)
@@ -163,7 +108,7 @@ func TestResolve(t *testing.T) {
 			dir := t.TempDir()
 			var w warnings
 			src := newFakeSource(t, name, testManifest)
-			s := openCache(t, dir, nil).Source(src, &SourceOptions{Warnf: w.warnf})
+			s := openCacheM(t, dir, nil).Source(src, &SourceOptions{Warnf: w.warnf})
 			src.err = tt.err
 			if _, err := s.Resolve(t.Context()); !errors.Is(err, tt.err) {
 				t.Errorf("Resolve() of what is not known = %v, want %v", err, tt.err)
@@ -177,7 +122,7 @@ func TestResolve(t *testing.T) {
 			}
 
 			src.err = tt.err
-			s = openCache(t, dir, nil).Source(src, &SourceOptions{Warnf: w.warnf})
+			s = openCacheM(t, dir, nil).Source(src, &SourceOptions{Warnf: w.warnf})
 			got, err := s.Resolve(t.Context())
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("Resolve() = %v, want %v", err, tt.want)
@@ -197,7 +142,7 @@ func TestResolve(t *testing.T) {
 
 func TestResolveCancelled(t *testing.T) {
 	src := newFakeSource(t, "a/b:1", testManifest)
-	s := openCache(t, t.TempDir(), nil).Source(src, &SourceOptions{Warnf: t.Errorf})
+	s := openCacheM(t, t.TempDir(), nil).Source(src, &SourceOptions{Warnf: t.Errorf})
 	if _, err := s.Resolve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +182,7 @@ func TestResolvePinned(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := openCache(t, t.TempDir(), nil)
+			c := openCacheM(t, t.TempDir(), nil)
 			src := newFakeSource(t, "", tt.content)
 			d := src.desc().Digest.String()
 			src.name = strings.ReplaceAll(tt.known, "DIGEST", d)
@@ -270,7 +215,7 @@ func TestResolvePinned(t *testing.T) {
 
 func TestDamagedRef(t *testing.T) {
 	src := newFakeSource(t, "r/a:1", testManifest)
-	c := openCache(t, t.TempDir(), nil)
+	c := openCacheM(t, t.TempDir(), nil)
 	s := c.Source(src, nil)
 	if _, err := s.Resolve(t.Context()); err != nil {
 		t.Fatal(err)
@@ -298,7 +243,7 @@ func TestDamagedRef(t *testing.T) {
 
 // Offline, the source is not touched.
 func TestOffline(t *testing.T) {
-	c := openCache(t, t.TempDir(), nil)
+	c := openCacheM(t, t.TempDir(), nil)
 	online := c.Source(newFakeSource(t, "r/a:1", testManifest), nil)
 	desc, err := online.Resolve(t.Context())
 	if err != nil {
@@ -324,22 +269,5 @@ func TestOffline(t *testing.T) {
 	}
 	if src.resolved+src.fetched != 0 {
 		t.Errorf("source asked %d times", src.resolved+src.fetched)
-	}
-
-	// Blobs come from disk, or not at all.
-	data := &fakeBlob{t: t, data: randomBytes(2*testChunk, 50)}
-	checkRead(t, cached(t, c, data), data, 0, 1)
-	blob, err := s.Blob(ocispec.Descriptor{Digest: data.Digest(), Size: data.Size()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := c.Blob(blob, chunksOf(data.data, testChunk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkRead(t, b, data, 0, testChunk)
-	_, err = b.ReadAt(t.Context(), make([]byte, 1), testChunk)
-	if !errors.Is(err, remote.ErrUnavailable) || !strings.Contains(err.Error(), "not in the cache") {
-		t.Errorf("ReadAt() of what is not kept = %v, want ErrUnavailable", err)
 	}
 }

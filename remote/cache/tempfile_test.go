@@ -15,7 +15,7 @@ import (
 )
 
 // newTemp makes a temporary file, closed with the test.
-func newTemp(t *testing.T, c *Cache, opts *TempOptions) *TempFile {
+func newTemp(t *testing.T, c *testCache, opts *TempOptions) *TempFile {
 	t.Helper()
 	f, err := c.NewTempFile(opts)
 	if err != nil {
@@ -71,24 +71,24 @@ func TestTempFileCounts(t *testing.T) {
 	dir := t.TempDir()
 	c := limited(t, dir, 2*size)
 	old := &fakeBlob{t: t, data: randomBytes(60*testChunk, 510)}
-	fill(t, c, old, 0, 60, 1000)
-	other := openCache(t, dir, &Options{Budget: c.budget.limit})
+	fill(t, c.at("."), old, 0, 60, 1000)
+	other := openCache(t, dir, &testOptions{Budget: c.Budget()})
 	f := newTemp(t, c, nil)
 	for range 2 {
 		if err := grow(f, size-10*testChunk); err != nil {
 			t.Fatal(err)
 		}
-		if all := usage(t, c) + f.end; all > c.budget.limit {
-			t.Fatalf("%d bytes on disk, the budget is %d", all, c.budget.limit)
+		if all := usage(t, c) + f.end; all > c.Budget() {
+			t.Fatalf("%d bytes on disk, the budget is %d", all, c.Budget())
 		}
 	}
-	if held(t, c, old) == 1<<60-1 {
+	if held(c.at("."), old) == 1<<60-1 {
 		t.Error("nothing was removed for the file")
 	}
 	if n := c.Stats().Temporary; n != f.end {
 		t.Errorf("Stats has %d bytes, want %d", n, f.end)
 	}
-	for _, c := range []*Cache{c, other} {
+	for _, c := range []*testCache{c, other} {
 		if n := c.Temporary(); n < f.end || n > f.end+tempStep {
 			t.Errorf("Temporary says %d bytes, want %d or a little more", n, f.end)
 		}
@@ -117,11 +117,11 @@ func TestTempFileNoRoom(t *testing.T) {
 	dir := t.TempDir()
 	c := limited(t, dir, 100*testChunk)
 	src := &fakeBlob{t: t, data: randomBytes(20*testChunk, 520)}
-	fill(t, c, src, 0, 20, 1000)
-	if _, err := c.NewTempFile(&TempOptions{Size: c.budget.limit + 1}); !errors.Is(err, ErrFull) {
+	fill(t, c.at("."), src, 0, 20, 1000)
+	if _, err := c.NewTempFile(&TempOptions{Size: c.Budget() + 1}); !errors.Is(err, ErrFull) {
 		t.Errorf("a file of more than the budget: %v, want ErrFull", err)
 	}
-	if held(t, c, src) != 1<<20-1 {
+	if held(c.at("."), src) != 1<<20-1 {
 		t.Error("chunks were removed for a file that is refused")
 	}
 	f := newTemp(t, c, nil)
@@ -132,8 +132,8 @@ func TestTempFileNoRoom(t *testing.T) {
 			}
 			break
 		}
-		if all := usage(t, c) + f.end; all > c.budget.limit {
-			t.Fatalf("%d bytes on disk, the budget is %d", all, c.budget.limit)
+		if all := usage(t, c) + f.end; all > c.Budget() {
+			t.Fatalf("%d bytes on disk, the budget is %d", all, c.Budget())
 		}
 	}
 	if f.end < 95*testChunk {
@@ -156,7 +156,7 @@ func TestTempFilesTogether(t *testing.T) {
 	c := limited(t, dir, 300*testChunk)
 	var files []*TempFile
 	for range 4 {
-		other := openCache(t, dir, &Options{Budget: c.budget.limit})
+		other := openCache(t, dir, &testOptions{Budget: c.Budget()})
 		files = append(files, newTemp(t, other, nil), newTemp(t, other, nil))
 	}
 	var all sync.WaitGroup
@@ -171,8 +171,8 @@ func TestTempFilesTogether(t *testing.T) {
 	for _, f := range files {
 		sum += f.end
 	}
-	if sum > c.budget.limit || sum < c.budget.limit-100*testChunk {
-		t.Errorf("%d bytes on disk, the budget is %d", sum, c.budget.limit)
+	if sum > c.Budget() || sum < c.Budget()-100*testChunk {
+		t.Errorf("%d bytes on disk, the budget is %d", sum, c.Budget())
 	}
 }
 
@@ -180,12 +180,13 @@ func TestTempFilesTogether(t *testing.T) {
 func TestTempFileCopy(t *testing.T) {
 	dir := t.TempDir()
 	src := &fakeBlob{t: t, data: randomBytes(60*testChunk, 530)}
-	fill(t, openCache(t, dir, nil), src, 0, 60, 100)
+	openCache(t, dir, nil)
+	fill(t, dir, src, 0, 60, 100)
 	c := limited(t, dir, 40*testChunk)
 	if err := grow(newTemp(t, c, &TempOptions{Copy: true}), 60*testChunk); !errors.Is(err, ErrFull) {
 		t.Errorf("a copy: %v, want ErrFull", err)
 	}
-	if held(t, c, src) != 1<<60-1 {
+	if held(c.at("."), src) != 1<<60-1 {
 		t.Error("chunks were removed for a copy")
 	}
 	if err := grow(newTemp(t, c, nil), 60*testChunk); err != nil {
@@ -197,7 +198,7 @@ func TestTempFileCopy(t *testing.T) {
 func TestTempFileOfTheDead(t *testing.T) {
 	dir := t.TempDir()
 	c := limited(t, dir, 100*testChunk)
-	dead := openCache(t, dir, &Options{Budget: c.budget.limit})
+	dead := openCache(t, dir, &testOptions{Budget: c.Budget()})
 	if err := grow(newTemp(t, dead, nil), 60*testChunk); err != nil {
 		t.Fatal(err)
 	}
@@ -238,9 +239,9 @@ func TestDecodeLease(t *testing.T) {
 func TestTempFileDiskFull(t *testing.T) {
 	dir := smallDisk(t, 2<<20)
 	var w warnings
-	c := openCache(t, dir, &Options{Budget: 1 << 30, Warnf: w.warnf})
+	c := openCache(t, dir, &testOptions{Budget: 1 << 30, Warnf: w.warnf})
 	src := &fakeBlob{t: t, data: randomBytes(1<<20, 540)}
-	fill(t, c, src, 0, src.Size()/testChunk, 1000)
+	fill(t, c.at("."), src, 0, src.Size()/testChunk, 1000)
 	if _, err := c.NewTempFile(&TempOptions{Size: 3 << 20}); !errors.Is(err, ErrFull) || !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("a file of more than the disk: %v, want ErrFull and ENOSPC", err)
 	}
@@ -263,7 +264,7 @@ func TestTempFileDiskFull(t *testing.T) {
 func TestTempFileElsewhere(t *testing.T) {
 	dir, temp := smallDisk(t, 1<<20), t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	c := openCache(t, dir, &Options{Budget: 1 << 20})
+	c := openCache(t, dir, &testOptions{Budget: 1 << 20})
 	if err := unix.Mount("", filepath.Dir(dir), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}

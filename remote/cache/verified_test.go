@@ -5,67 +5,14 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/remote"
 )
-
-func TestVerificationNames(t *testing.T) {
-	want := map[Verification]string{
-		VerifiedWrong: "wrong", VerifiedNot: "not", VerifiedByPublisher: "publisher", VerifiedByChunk: "chunk", VerifiedWhole: "whole",
-	}
-	for v, name := range want {
-		text, err := v.MarshalText()
-		if v.String() != name || string(text) != name || err != nil {
-			t.Errorf("%d is %q, %q, %v; want %q", v, v, text, err, name)
-		}
-	}
-	if VerifiedWrong >= VerifiedNot || VerifiedNot != 0 {
-		t.Error("nothing known is not the zero value, or less than wrong")
-	}
-}
-
-func TestMarks(t *testing.T) {
-	table := strings.Repeat("0f", 32)
-	when := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
-	tests := []struct {
-		text string
-		want mark
-		ok   bool
-	}{
-		{"whole 2026-01-31T12:00:00Z\n", mark{VerifiedWhole, when, ""}, true},
-		{"whole 2026-01-31T12:00:00Z " + table + "\n", mark{VerifiedWhole, when, table}, true},
-		{"chunk 2026-01-31T12:00:00Z\n", mark{VerifiedByChunk, when, ""}, true},
-		{"publisher 2026-01-31T12:00:00Z\n", mark{VerifiedByPublisher, when, ""}, true},
-		{"wrong 2026-01-31T12:00:00Z " + table + "\n", mark{VerifiedWrong, when, table}, true},
-		{"", mark{}, false},
-		{"\n", mark{}, false},
-		{"whole\n", mark{}, false},
-		{"whole 2026-01-31T12:00:00Z", mark{}, false},
-		{"whole yesterday\n", mark{}, false},
-		{"not 2026-01-31T12:00:00Z\n", mark{}, false},
-		{"hole 2026-01-31T12:00:00Z\n", mark{}, false},
-		{"wrong 2026-01-31T12:00:00Z\n", mark{}, false},
-		{"wrong 2026-01-31T12:00:00Z 0f\n", mark{}, false},
-		{"whole 2026-01-31T12:00:00Z " + table + " \n", mark{}, false},
-		{"whole 2026-01-31T12:00:00Z " + strings.Repeat("z", 64) + "\n", mark{}, false},
-	}
-	for _, tt := range tests {
-		got, ok := parseMark([]byte(tt.text))
-		if got != tt.want || ok != tt.ok {
-			t.Errorf("parseMark(%q) = %+v, %v; want %+v, %v", tt.text, got, ok, tt.want, tt.ok)
-		}
-		if ok && string(got.encode()) != tt.text {
-			t.Errorf("%q is written as %q", tt.text, got.encode())
-		}
-	}
-}
 
 // Marks are never lowered, by whomever they are made at the same time.
 func TestSetVerification(t *testing.T) {
@@ -112,7 +59,7 @@ func TestSetVerification(t *testing.T) {
 			if i == 20 {
 				v = VerifiedWhole
 			}
-			[]*Cache{c, other}[i%2].SetVerification(d, v)
+			[]*testCache{c, other}[i%2].SetVerification(d, v)
 		})
 	}
 	wg.Wait()
@@ -136,7 +83,7 @@ func TestWholeInPieces(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			dir := t.TempDir()
 			src := &fakeBlob{t: t, data: randomBytes(1100*testChunk+3, 250+seed)}
-			caches := []*Cache{openCache(t, dir, nil), openCache(t, dir, nil)}
+			caches := []*testCache{openCache(t, dir, nil), openCache(t, dir, nil)}
 			blobs := []*Blob{cached(t, caches[0], src), cached(t, caches[1], src)}
 			order := r.Perm(1101)
 			last := order[1100]
@@ -187,7 +134,7 @@ func TestLyingIndex(t *testing.T) {
 		made[3*c] ^= 1
 		liar := &claimedBlob{fakeBlob: fakeBlob{t: t, data: made}, digest: honest.Digest(), size: honest.Size()}
 		var w warnings
-		cache := openCache(t, dir, &Options{Warnf: w.warnf})
+		cache := openCache(t, dir, &testOptions{Warnf: w.warnf})
 		b, err := cache.Blob(liar, chunksOf(made, c))
 		if err != nil {
 			t.Fatal(err)
@@ -249,7 +196,7 @@ func TestWholeDamaged(t *testing.T) {
 		dir := t.TempDir()
 		src := &fakeBlob{t: t, data: randomBytes(6*c, 262)}
 		var w warnings
-		cache := openCache(t, dir, &Options{Warnf: w.warnf})
+		cache := openCache(t, dir, &testOptions{Warnf: w.warnf})
 		b := cached(t, cache, src)
 		checkRead(t, b, src, 0, 5*c)
 		f, err := os.OpenFile(blobPath(dir, src), os.O_RDWR, 0)
@@ -275,7 +222,7 @@ func TestWholeDamaged(t *testing.T) {
 func TestWholeEvicted(t *testing.T) {
 	dir := t.TempDir()
 	src := &fakeBlob{t: t, data: randomBytes(100*testChunk, 263)}
-	c := openCache(t, dir, &Options{Warnf: t.Errorf})
+	c := openCache(t, dir, &testOptions{Warnf: t.Errorf})
 	b := cached(t, c, src)
 	checkRead(t, b, src, 0, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -62,7 +62,7 @@ func verityDisk(t *testing.T) (dir, image string) {
 // content that have changed on the disk.
 func TestContentVerity(t *testing.T) {
 	dir, image := verityDisk(t)
-	c, err := Open(filepath.Join(dir, "cache"), nil)
+	c, err := openTestF(filepath.Join(dir, "cache"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

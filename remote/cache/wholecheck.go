@@ -36,7 +36,7 @@ type wholeCheck struct {
 
 // recall takes over what the mark says of these chunks.
 func (s *blobState) recall() {
-	m := s.c.mark(s.digest)
+	m := s.c.meta.mark(s.digest)
 	if m.table != s.table() {
 		return // they may not be the blob's all the same
 	}
@@ -112,7 +112,7 @@ func (s *blobState) checkWhole(ctx context.Context, file *blobFile) bool {
 	}
 	if s.digestIs(h) {
 		m := mark{VerifiedWhole, time.Now(), s.table()}
-		s.c.setMark(s.digest, m, m.betterThan)
+		s.c.meta.setMark(s.digest, m, m.betterThan)
 		return true
 	}
 	// Either the index lied, or chunks have changed or gone on disk: these
@@ -172,7 +172,7 @@ func (c *blobCache) condemnIndex(s *blobState) {
 			other.whole.settled.Store(true)
 		}
 	}
-	c.setMark(s.digest, mark{VerifiedWrong, time.Now(), s.table()}, func(mark) bool { return true })
+	c.meta.setMark(s.digest, mark{VerifiedWrong, time.Now(), s.table()}, func(mark) bool { return true })
 	c.RemoveBlob(s.digest)
 	c.dir.warnf("blob %s: every chunk of it is as its index says, but the whole is not: the index is wrong, and what was read of the blob cannot be trusted", s.digest)
 }
