@@ -8,12 +8,12 @@ import (
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
-// A foreignThing is something in the cache directory that imgfs did not make,
-// or cannot get at, and leaves alone.
+// A foreignThing is a file or directory in the cache directory that imgfs leaves
+// alone, because it did not make it or cannot get at it.
 type foreignThing struct {
 	Path      string         `json:"path"`                // in the directory
 	PathBytes show.NameBytes `json:"pathBytes,omitempty"` // see show.Marshal
-	Bytes     int64          `json:"bytes"`               // on disk, with what is below it
+	Bytes     int64          `json:"bytes"`               // on disk, with everything below it
 	Why       string         `json:"why"`                 // it is left alone
 }
 
@@ -25,10 +25,10 @@ func foreignThings(others []cache.Other) []foreignThing {
 	return things
 }
 
-// maxForeign is how many foreign things are named to people.
+// maxForeign is how many foreign things are printed by name.
 const maxForeign = 20
 
-// printForeign names what lies in the cache directory and is left alone.
+// printForeign prints the things in the cache directory that are left alone.
 func (e *env) printForeign(things []foreignThing) error {
 	for i, t := range things {
 		if i == maxForeign {

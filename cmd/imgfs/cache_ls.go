@@ -51,21 +51,21 @@ type cacheList struct {
 	DirBytes show.NameBytes `json:"dirBytes,omitempty"` // see show.Marshal
 	Usage    int64          `json:"usage"`              // of all that is in it, on disk
 	Budget   int64          `json:"budget"`             // what it may take; 0: no limit
-	// Temporary is what files without a name of running processes take besides.
+	// Temporary are bytes of nameless files of running processes. Usage does not
+	// have them.
 	Temporary int64 `json:"temporary"`
-	// Contents are the files that are kept whole, and what of the usage is
-	// theirs.
+	// Contents is the number of kept files, and ContentBytes their part of Usage.
 	Contents     int           `json:"contents"`
 	ContentBytes int64         `json:"contentBytes"`
 	Images       []cachedImage `json:"images"` // the one used last first
-	// Other are the blobs that no image of the list has.
+	// Other are the blobs that no image in the list has.
 	Other []cachedLayer `json:"other"`
-	// Foreign is what lies in the directory and was not made by imgfs, or
-	// cannot be used. It is never removed.
+	// Foreign are things in the directory that imgfs did not make or cannot use.
+	// They are never removed.
 	Foreign []foreignThing `json:"foreign"`
 }
 
-// A cachedImage is an image of which the cache knows.
+// A cachedImage is an image that the cache knows.
 type cachedImage struct {
 	Name        string           `json:"name"`
 	NameBytes   show.NameBytes   `json:"nameBytes,omitempty"`
@@ -112,7 +112,7 @@ func cacheLs(ctx context.Context, e *env, asJSON bool) error {
 	return e.printCache(list)
 }
 
-// listCache finds out what a cache directory has.
+// listCache returns what is in a cache directory.
 func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, error) {
 	list := &cacheList{Dir: disk.Dir(), Budget: disk.Budget(), Images: []cachedImage{}, Other: []cachedLayer{}, Foreign: []foreignThing{}}
 	var err error
@@ -164,7 +164,7 @@ func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, err
 	return list, nil
 }
 
-// newCachedImage adds up what is held of an image. A layer that it has twice
+// newCachedImage adds up the cached bytes of an image. A layer that it has twice
 // counts once.
 func newCachedImage(img cache.Image, held map[digest.Digest]cache.Holding) cachedImage {
 	row := cachedImage{Name: img.Name, Manifest: img.Manifest, Platform: img.Platform, Used: img.Used, Mounts: []string{}, Layers: []cachedLayer{}}
@@ -188,7 +188,7 @@ func newCachedImage(img cache.Image, held map[digest.Digest]cache.Holding) cache
 	return row
 }
 
-// printCache prints the list for people.
+// printCache prints a list for people.
 func (e *env) printCache(list *cacheList) error {
 	w := show.NewTable(e.Stdout)
 	fmt.Fprintln(w, "IMAGE\tMANIFEST\tLAYERS\tINDEX\tCACHED\tSHARE\tUSED\tVERIFIED\tMOUNTED ON")
@@ -226,7 +226,7 @@ func (e *env) printCache(list *cacheList) error {
 	return errors.Join(err, e.printForeign(list.Foreign))
 }
 
-// mountsText names directories.
+// mountsText writes a list of directories.
 func mountsText(dirs []string) string {
 	names := make([]string, len(dirs))
 	for i, d := range dirs {
@@ -235,8 +235,8 @@ func mountsText(dirs []string) string {
 	return strings.Join(names, ", ")
 }
 
-// verifiedLayers says how the layers of an image were checked: in a word if it
-// was the same way, else how many in which way, those checked least first.
+// verifiedLayers returns how the layers of an image were checked: one word if all
+// were checked in the same way, else a number for each way, the weakest first.
 func verifiedLayers(layers []cachedLayer) string {
 	counts := make(map[string]int)
 	for _, l := range layers {

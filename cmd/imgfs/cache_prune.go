@@ -54,11 +54,11 @@ type pruneResult struct {
 	Before  int64 `json:"before"`
 	After   int64 `json:"after"`
 	Freed   int64 `json:"freed"`
-	Blobs   int   `json:"blobs"`   // of which nothing is left
+	Blobs   int   `json:"blobs"`   // removed to the last byte
 	Indexes int   `json:"indexes"` // removed
-	// Contents are files that were kept whole, removed.
+	// Contents is the number of kept files that were removed.
 	Contents int `json:"contents"`
-	// Foreign is what imgfs did not make, or cannot get at: it stays.
+	// Foreign are things that imgfs did not make or cannot get at: they stay.
 	Foreign []foreignThing `json:"foreign"`
 }
 
@@ -89,7 +89,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	// Others may write meanwhile.
+	// Other processes may write meanwhile.
 	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents,
 		foreignThings(others)}
 	if p.json {
@@ -98,7 +98,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 	return e.printPruned(r)
 }
 
-// printPruned prints what was removed for people.
+// printPruned prints for people how much was removed.
 func (e *env) printPruned(r pruneResult) error {
 	if _, err := fmt.Fprintf(e.Stdout, "freed %s: %s, %s and %s removed, %s left\n",
 		show.Bytes(r.Freed), show.Count(r.Blobs, "layer"), show.Count(r.Contents, "whole file"), show.Count(r.Indexes, "index"), show.Bytes(r.After)); err != nil {
@@ -107,8 +107,9 @@ func (e *env) printPruned(r pruneResult) error {
 	return e.printForeign(r.Foreign)
 }
 
-// noteMounted notes those of the images anew that are mounted: they go on to
-// use the cache, and imgfs cache ls names them. It reports whether there are any.
+// noteMounted writes the notes of mounted images again, if there are any: these
+// images go on using the cache, and imgfs cache ls must list them. It reports
+// whether it wrote one.
 func noteMounted(ctx context.Context, disk *cache.Cache, images []cache.Image) bool {
 	noted, mounts := false, serve.MountsOf(ctx, disk.Dir())
 	for _, img := range images {

@@ -46,28 +46,29 @@ index.`,
 
 // A verifyReport is what imgfs cache verify --json prints.
 type verifyReport struct {
-	Blobs   int   `json:"blobs"`   // that there are
-	Bytes   int64 `json:"bytes"`   // of blobs that were read
-	Indexes int   `json:"indexes"` // that there are
-	// Contents are the files kept whole that were read, ContentBytes theirs.
+	Blobs   int   `json:"blobs"`   // with bytes in the cache
+	Bytes   int64 `json:"bytes"`   // of the blobs that were read
+	Indexes int   `json:"indexes"` // in the cache
+	// Contents is the number of kept files that were read, and ContentBytes their
+	// size.
 	Contents     int          `json:"contents"`
 	ContentBytes int64        `json:"contentBytes"`
 	Meta         int          `json:"meta"`  // manifests, configs, references and other notes
-	Wrong        []wrongThing `json:"wrong"` // what was wrong, and has been removed
-	// Unknown are the blobs that there is nothing to compare with.
+	Wrong        []wrongThing `json:"wrong"` // has been removed
+	// Unknown are the blobs that cannot be compared with anything.
 	Unknown []digest.Digest `json:"unknown"`
-	// Foreign is what imgfs did not make, or cannot use: it was not looked at.
+	// Foreign are things that imgfs did not make or cannot use. They were not read.
 	Foreign []foreignThing `json:"foreign"`
 }
 
-// A wrongThing is something in the cache that was not what it should be.
+// A wrongThing is something in the cache that was damaged.
 type wrongThing struct {
 	Kind      string         `json:"kind"`                // "blob", "index", "content" or "meta"
 	Digest    digest.Digest  `json:"digest,omitempty"`    // of the blob, or the content
 	File      string         `json:"file,omitempty"`      // of meta
 	FileBytes show.NameBytes `json:"fileBytes,omitempty"` // see show.Marshal
-	Chunks    int64          `json:"chunks,omitempty"`    // that are wrong, of a blob with an index
-	Bytes     int64          `json:"bytes,omitempty"`     // that they had
+	Chunks    int64          `json:"chunks,omitempty"`    // that are wrong, if the blob has an index
+	Bytes     int64          `json:"bytes,omitempty"`     // of these chunks
 	Why       string         `json:"why"`
 }
 
@@ -105,8 +106,9 @@ type verifier struct {
 
 func (v *verifier) wrong(w wrongThing) { v.report.Wrong = append(v.report.Wrong, w) }
 
-// all verifies indexes first: blobs are compared with them. Verification marks
-// come before blobs, too: verifying a blob writes a mark that is damaged anew.
+// all verifies everything. Indexes come first, because blobs are compared with
+// them. Verification marks come before blobs, too: verifying a blob writes a damaged
+// mark again.
 func (v *verifier) all(ctx context.Context, e *env) error {
 	if err := v.meta(ctx); err != nil {
 		return err
@@ -198,7 +200,7 @@ func (v *verifier) indexes(ctx context.Context) error {
 	return nil
 }
 
-// index verifies an index file, also against what was found out before.
+// index verifies an index file, also against the marks of earlier verification.
 func (v *verifier) index(ctx context.Context, x *layerindex.Index) error {
 	if err := x.Verify(ctx); err != nil {
 		return err
@@ -218,7 +220,7 @@ func chunksOf(x *layerindex.Index) (cache.Chunks, error) {
 	return cache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
-// blob verifies what there is of a blob.
+// blob verifies the cached part of a blob.
 func (v *verifier) blob(ctx context.Context, h cache.Holding) error {
 	x, err := v.store.Open(h.Digest)
 	if err != nil {
@@ -248,8 +250,8 @@ func (v *verifier) blob(ctx context.Context, h cache.Holding) error {
 	return nil
 }
 
-// withoutIndex verifies a blob that has no index: by its digest, if all of it
-// is there.
+// withoutIndex verifies a blob that has no index: by its digest, if all of it is
+// cached.
 func (v *verifier) withoutIndex(ctx context.Context, h cache.Holding) error {
 	stored, ok := v.cache.Stored(h.Digest, h.Size)
 	if !ok {
@@ -270,7 +272,7 @@ func (v *verifier) withoutIndex(ctx context.Context, h cache.Holding) error {
 	return nil
 }
 
-// content verifies a file that is kept whole, unless it has gone meanwhile.
+// content verifies a kept file, unless it has been removed meanwhile.
 func (v *verifier) content(ctx context.Context, d digest.Digest) error {
 	check, ok, err := v.cache.VerifyContent(ctx, d)
 	if err != nil || !ok {
@@ -289,13 +291,13 @@ func (v *verifier) content(ctx context.Context, d digest.Digest) error {
 	return nil
 }
 
-// isDamage tells whether an error says that an index file is of no use, and
-// not that it could not be read.
+// isDamage reports whether an error says that an index file is of no use, rather
+// than that it could not be read.
 func isDamage(err error) bool {
 	return errors.Is(err, layerindex.ErrIndex) || errors.Is(err, indexes.ErrNone)
 }
 
-// digestOf reads a blob and returns the digest that it has.
+// digestOf reads a blob and returns the digest of its bytes.
 func digestOf(ctx context.Context, b remote.Blob) (digest.Digest, error) {
 	h := b.Digest().Algorithm().Digester()
 	buf := make([]byte, 1<<20)
@@ -309,7 +311,7 @@ func digestOf(ctx context.Context, b remote.Blob) (digest.Digest, error) {
 	return h.Digest(), nil
 }
 
-// printReport prints what was found for people.
+// printReport prints a report for people.
 func (e *env) printReport(r *verifyReport) error {
 	for _, w := range r.Wrong {
 		what := printable.Name(w.Kind) + " " + printable.Name(w.Digest.String())

@@ -67,7 +67,7 @@ func (e *env) otherFlags(f *pflag.FlagSet) {
 	f.BoolVarP(&e.Verbose, "verbose", "v", false, "say what is asked of the registry")
 }
 
-// hintFor returns what the user can type about an error, or "".
+// hintFor returns the hint for an error of the packages below, or "".
 func hintFor(err error) string {
 	var mount *fusefs.Error
 	switch {

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// limits are what one image may take of this machine.
+// limits bound how much of this machine one image may take.
 type limits struct {
 	metadata  cli.Bound
 	layerSize cli.Bound

@@ -43,13 +43,13 @@ that could act on it is quoted as a shell reads it, as in $'esc\033[31m'.`,
 	}
 }
 
-// A lister prints files as ls does, names byte for byte.
+// A lister is imgfs ls. It prints files as ls does, names byte for byte.
 type lister struct {
 	all, almostAll  bool
 	long, recursive bool
 	headings        bool
-	printed         bool // something, so far
-	terminal        bool // names must not do anything to it
+	printed         bool // anything so far
+	terminal        bool // stdout is one: names must not act on it
 	w               *bufio.Writer
 }
 
@@ -94,7 +94,7 @@ func (l *lister) run(ctx context.Context, e *env, image string, paths []string) 
 	return missing
 }
 
-// pathError says in which image a path is at fault.
+// pathError adds an image and a path to an error.
 func pathError(image, path string, err error) error {
 	var looked *iofs.PathError
 	if errors.As(err, &looked) {
@@ -103,8 +103,8 @@ func pathError(image, path string, err error) error {
 	return fmt.Errorf("%s: %s: %w", image, path, err)
 }
 
-// lookup finds what an argument names. A symlink stands for the directory that
-// it leads to, if it does and there is no -l.
+// lookup finds the file that an argument names. Without -l a symlink to a directory
+// stands for the directory.
 func (l *lister) lookup(t *fs.Tree, name string) (fs.Node, error) {
 	n, err := t.Lookup(name, false)
 	if err != nil || l.long {
@@ -118,7 +118,7 @@ func (l *lister) lookup(t *fs.Tree, name string) (fs.Node, error) {
 
 func isDir(n fs.Node) bool { return n.Mode()&unix.S_IFMT == unix.S_IFDIR }
 
-// arguments prints what was named, files first and sorted, as ls does.
+// arguments prints the arguments as ls does: files first, both sorted.
 func (l *lister) arguments(ctx context.Context, files, dirs []row) error {
 	slices.SortStableFunc(files, byName)
 	slices.SortStableFunc(dirs, byName)
@@ -133,7 +133,7 @@ func (l *lister) arguments(ctx context.Context, files, dirs []row) error {
 	return nil
 }
 
-// dir prints what a directory holds, and with -R the directories below.
+// dir prints a directory, and with -R the directories below it.
 func (l *lister) dir(ctx context.Context, d row) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -160,8 +160,8 @@ func (l *lister) dir(ctx context.Context, d row) error {
 	return ctx.Err()
 }
 
-// children returns what is shown of a directory, in byte order. A directory may
-// have millions of names, so they are not gathered.
+// children returns the rows of a directory, in byte order. They are not gathered: a
+// directory may have millions of names.
 func (l *lister) children(n fs.Node) iter.Seq[row] {
 	return func(yield func(row) bool) {
 		var dots []row
@@ -187,7 +187,7 @@ func (l *lister) children(n fs.Node) iter.Seq[row] {
 	}
 }
 
-// look hands on rows until ctx ends, at which it looks now and then.
+// look passes rows on until ctx ends, which it checks for now and then.
 func look(ctx context.Context, rows iter.Seq[row]) iter.Seq[row] {
 	return func(yield func(row) bool) {
 		n := 0
@@ -201,8 +201,8 @@ func look(ctx context.Context, rows iter.Seq[row]) iter.Seq[row] {
 
 func byName(a, b row) int { return cmp.Compare(a.name, b.name) }
 
-// print prints a line a row, until ctx ends. Failure to write shows at the end, in
-// Flush.
+// print prints a line for each row, until ctx ends. A failure to write shows at the
+// end, in Flush.
 func (l *lister) print(ctx context.Context, rows iter.Seq[row]) error {
 	if l.long {
 		l.printLong(ctx, rows)
@@ -215,8 +215,8 @@ func (l *lister) print(ctx context.Context, rows iter.Seq[row]) error {
 	return ctx.Err()
 }
 
-// shown is a name as it is printed: byte for byte as ls does, and on a terminal
-// quoted as there, if it has something that could act on it.
+// shown returns a name as ls prints it: byte for byte, but quoted on a terminal if
+// something in it could act on that.
 func (l *lister) shown(name string) string {
 	if !l.terminal {
 		return name

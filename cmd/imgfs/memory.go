@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the runtime may take before it collects garbage more often than when
-// the heap has doubled: enough for indexing and for decoded spans, and on top
-// of that for what is made of each entry while layers are merged. An image
-// with windows of 128 MiB needs more, and gets it.
+// How much memory the runtime may take before it collects garbage more often than
+// when the heap has doubled. baseMemory is enough for indexing and for decoded spans;
+// merging layers takes up to entryMemory more for each entry. An image with windows
+// of 128 MiB needs more, and gets it.
 const (
 	baseMemory  = 120 << 20
 	entryMemory = 160
@@ -25,15 +25,15 @@ func limitMemory(used int64) {
 	}
 }
 
-// raiseMemory is limitMemory, if the limit is lower.
+// raiseMemory is limitMemory, but never lowers the limit.
 func raiseMemory(used int64) {
 	if debug.SetMemoryLimit(-1) < baseMemory+used {
 		limitMemory(used)
 	}
 }
 
-// mergeMemory is what merging layers takes at most, if their names and
-// attributes may take so many bytes; 0 for any.
+// mergeMemory returns how many bytes merging layers takes at most. allowed is how
+// many bytes their names and attributes may take; 0 is any number.
 func mergeMemory(layers []*image.Layer, allowed int64) int64 {
 	n := int64(0)
 	for _, l := range layers {
@@ -45,9 +45,9 @@ func mergeMemory(layers []*image.Layer, allowed int64) int64 {
 	return n
 }
 
-// noCoreFiles keeps this process, and those that it starts, from leaving core
-// files: passwords and tokens are in its memory.
+// noCoreFiles keeps this process and its children from leaving core files: passwords
+// and tokens are in its memory.
 func noCoreFiles() {
-	// Less is always allowed, and where it is not the files are the user's own.
+	// Lowering the limit always succeeds, or the files are the user's own.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 }

@@ -28,18 +28,19 @@ type mounter struct {
 	passthrough, ioURing choice
 }
 
-// A choice is the value of a flag for what makes a mount faster. What is "on"
-// and cannot be had fails the mount; "auto" never does.
+// A choice is the value of a flag that turns a fast path on or off. With "on" the
+// mount fails if it cannot have that path; with "auto" it never does.
 type choice fusefs.Choice
 
 var choices = []string{fusefs.Auto: "auto", fusefs.On: "on", fusefs.Off: "off"}
 
+// String implements pflag.Value.
 func (c *choice) String() string { return choices[*c] }
 
-// Type is for messages of pflag.
+// Type implements pflag.Value.
 func (c *choice) Type() string { return "choice" }
 
-// Set is called with what the user wrote.
+// Set implements pflag.Value.
 func (c *choice) Set(s string) error {
 	i := slices.Index(choices, s)
 	if i < 0 {
@@ -133,7 +134,8 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	return mount.Serve(ctx, e.life)
 }
 
-// detach has the mount served by a child, and returns when it is ready, or failed.
+// detach starts a child that serves the mount, and returns when that is ready or
+// has failed.
 func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *pflag.FlagSet) error {
 	name, err := absLocation(name)
 	if err != nil {
@@ -144,7 +146,7 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	}
 	line, err := serve.Detach(ctx, serve.Child{Args: append(childArgs(flags), "--", name, dir), Stdout: e.Raw, Stderr: e.Stderr})
 	if err == nil && !e.Quiet {
-		_ = e.Print(line) // it is mounted, whoever reads that
+		_ = e.Print(line) // the mount stands, even if nobody reads that
 	}
 	return err
 }
@@ -153,7 +155,7 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 // Paths in them become absolute.
 func childArgs(flags *pflag.FlagSet) []string {
 	args := []string{"mount", "--" + detachedFlag}
-	flags.VisitAll(func(f *pflag.Flag) { // Visit misses those before the command
+	flags.VisitAll(func(f *pflag.Flag) { // Visit misses flags before the command
 		if !f.Changed {
 			return
 		}

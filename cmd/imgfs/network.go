@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// What registry.Options have for defaults.
+// The defaults of registry.Options, which the help texts name.
 const (
 	defaultReadTimeout = 60 * time.Second
 	defaultRetries     = 5
@@ -28,8 +28,8 @@ type network struct {
 	servers serve.Servers // that are asked
 }
 
-// networkFlags declares the flags that say how patient to be. set checks them
-// and takes them over into a network.
+// networkFlags declares the flags for timeouts and retries. set checks their values
+// and stores them in a network.
 func networkFlags(f *pflag.FlagSet) (set func(*network) error) {
 	timeout := f.Duration("read-timeout", defaultReadTimeout, "`T` how long a read waits if nothing comes (default 60s) before it fails with\n"+
 		"EIO; the next one tries anew. 0: until it is killed")
@@ -55,7 +55,7 @@ func networkFlags(f *pflag.FlagSet) (set func(*network) error) {
 	}
 }
 
-// configure sets what n says in opts.
+// configure sets the fields of opts that n is about.
 func (n *network) configure(opts *registry.Options) {
 	opts.ReadTimeout, opts.Tries, opts.MaxRequests = n.readTimeout, n.tries, n.maxRequests
 	if t := n.readTimeout; t > 0 {

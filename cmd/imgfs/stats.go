@@ -103,7 +103,7 @@ func (e *env) printStats(s serve.Stats) error {
 	return w.Flush()
 }
 
-// how says what is special about a mount, with a comma before it.
+// how returns what is special about a mount, with a comma before it.
 func how(s *serve.Stats) string {
 	text := ""
 	if s.Offline {
@@ -115,7 +115,7 @@ func how(s *serve.Stats) string {
 	return text
 }
 
-// usedText says for people whether a fast path is used, and why not.
+// usedText writes for people whether a fast path is used, or why not.
 func usedText(p fusefs.FastPath) string {
 	if p.Active {
 		return "yes"
@@ -123,7 +123,7 @@ func usedText(p fusefs.FastPath) string {
 	return "no: " + printable.Line(p.Why)
 }
 
-// verifiedText says for people how a layer was checked.
+// verifiedText writes for people how a layer was checked.
 func verifiedText(v string) string {
 	switch v {
 	case cache.VerifiedByChunk.String():

@@ -26,9 +26,9 @@ const manyFailures = 50
 // A failureLog turns errors of the tree into errno values and logs those that
 // the errno does not explain.
 type failureLog struct {
-	tree *fs.Tree
-	logf func(format string, args ...any)
-	told func(err error) bool // nil: the user knows nothing
+	tree     *fs.Tree
+	logf     func(format string, args ...any)
+	reported func(err error) bool // nil: nothing has been
 
 	mu      sync.Mutex
 	seen    map[failure]time.Time
@@ -55,7 +55,7 @@ func (l *failureLog) status(ctx context.Context, op string, n fs.Node, err error
 	case errors.Is(err, iofs.ErrNotExist):
 		return fuse.ENOENT
 	}
-	if l.told != nil && l.told(err) {
+	if l.reported != nil && l.reported(err) {
 		return fuse.EIO
 	}
 	now := time.Now()

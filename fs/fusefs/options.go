@@ -53,10 +53,10 @@ type Options struct {
 	Reads func() int64
 	// Debug logs every request and reply.
 	Debug bool
-	// Told reports whether the user knows already why a read failed, such as
-	// that a server is down: then the failure is not logged. It is called
-	// from several goroutines at once. Default: every failure is.
-	Told func(err error) bool
+	// AlreadyReported reports whether the cause of a failed read has been logged,
+	// such as that a server is down: the read itself is not logged then. Several
+	// goroutines call it at a time. Default: every failure is logged.
+	AlreadyReported func(err error) bool
 	// Logf logs a line, without a newline at its end; from several goroutines
 	// at once. Default: lines are dropped.
 	Logf func(format string, args ...any)

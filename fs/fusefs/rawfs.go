@@ -58,7 +58,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		tree:          t,
 		contents:      summarize(t),
-		failures:      failureLog{tree: t, logf: opts.logf, told: opts.Told},
+		failures:      failureLog{tree: t, logf: opts.logf, reported: opts.AlreadyReported},
 		provenance:    opts.Provenance,
 		control:       opts.Control,
 		owner:         uint32(os.Getuid()),

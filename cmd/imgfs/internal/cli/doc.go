@@ -3,8 +3,7 @@
 // and errors. It knows neither images nor any command: a Program is made of
 // Commands, and those close over what they need.
 //
-// Everything that help says of a flag is in the flag itself: its usage text
-// begins with the name of its value in back-quotes, if it has one, and its lines
-// are broken where help breaks them. So what else is made of commands and flags,
-// such as manual pages, can be made from a Program.
+// The help of a flag is its usage text in pflag. That begins with the name of the
+// flag's value in back-quotes, if it takes one, and its lines are broken where help
+// breaks them. Manual pages and completions can be made from a Program as help is.
 package cli

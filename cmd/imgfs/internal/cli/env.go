@@ -13,19 +13,19 @@ import (
 // An Env is where a command prints, and how much. Its methods may be called by
 // several goroutines at a time.
 type Env struct {
-	// Stdout takes text. Whatever could act on a terminal is escaped in it, also
-	// where the caller has not done that.
+	// Stdout takes text. It escapes everything that could act on a terminal, in case
+	// the caller has not.
 	Stdout io.Writer
-	// Raw is the same place for what must come out byte for byte.
+	// Raw is the same place for bytes that must come out unchanged.
 	Raw io.Writer
-	// Stderr takes messages, which Env's methods escape.
+	// Stderr takes messages. The methods of Env escape them.
 	Stderr io.Writer
 
 	Quiet   bool // only errors are printed
 	Verbose bool // Debugf prints, unless Quiet is set
 
-	// Hint returns what the user can type about an error that has no hint of its
-	// own (see WithHint), or "". It may be nil.
+	// Hint returns the hint for an error that has none of its own (see WithHint), or
+	// "". It may be nil.
 	Hint func(error) string
 
 	mu   sync.Mutex
@@ -67,7 +67,7 @@ func (e *Env) Error(err error) {
 	}
 }
 
-// message prints one line, whatever text is.
+// message prints text as one line.
 func (e *Env) message(text string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -29,8 +29,8 @@ type usageError struct{ msg string }
 // Error implements error.
 func (e *usageError) Error() string { return e.msg }
 
-// Usagef returns an error that says what is wrong with the command line. The
-// program ends with ExitUsage, and hints to the command's help.
+// Usagef returns an error about the command line itself. The program prints it with
+// a hint to the command's help, and ends with ExitUsage.
 func Usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
 // IsUsage reports whether an error says that the command line is wrong: one of
@@ -65,7 +65,7 @@ func Describe(err error) string {
 	}), ": ")
 }
 
-// A hintedError knows what the user can type instead.
+// A hintedError is an error with a hint.
 type hintedError struct {
 	error
 	hint string
@@ -74,10 +74,11 @@ type hintedError struct {
 // Unwrap returns the error itself.
 func (h *hintedError) Unwrap() error { return h.error }
 
-// WithHint returns an error that is printed with a hint: what the user can type.
+// WithHint returns an error that is printed with a hint: a remedy, or the words to
+// type.
 func WithHint(err error, hint string) error { return &hintedError{err, hint} }
 
-// hintFor returns what the user can type about an error, or "".
+// hintFor returns the hint for an error, or "".
 func (e *Env) hintFor(err error) string {
 	var own *hintedError
 	switch {

@@ -59,7 +59,7 @@ func (c *Command) help(name string) string {
 	return strings.TrimSuffix(text, "\n")
 }
 
-// A listing is two columns of a help text: names, and what is said of them.
+// A listing is two columns of a help text: names, and texts about them.
 type listing struct {
 	column int // where the second one begins; 0: two behind the longest name
 	rows   [][2]string
@@ -101,7 +101,7 @@ func flagList(declare func(*pflag.FlagSet), column int) *listing {
 	return list
 }
 
-// flagHelp returns how help writes a flag, and what it says of it.
+// flagHelp returns the two columns of help for a flag.
 func flagHelp(f *pflag.Flag) (name, text string) {
 	value, text := "", f.Usage
 	if rest, ok := strings.CutPrefix(f.Usage, "`"); ok {

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A Program is a command line: what it is for, its commands, and the flags that
-// all of them take.
+// A Program is a command line: its commands, the flags that all of them take, and
+// its help.
 type Program struct {
 	Name string
 	// About is the first line of its help, without the name.
@@ -38,10 +38,10 @@ type Command struct {
 	Entry Entry
 	// Usage follows the name in the first line of its help.
 	Usage string
-	// About says what it does: lines of its help, in paragraphs.
+	// About are paragraphs of its help.
 	About string
-	// Setup declares the command's own flags and returns what the command does. Help
-	// calls it too, to know the flags.
+	// Setup declares the command's own flags and returns its action. Help calls it
+	// too, to list the flags.
 	Setup func(*pflag.FlagSet) Action
 	// Column is where the texts of the flags begin in the help; 0 is two columns
 	// behind the longest flag.
@@ -55,15 +55,15 @@ type Command struct {
 	Commands []Command
 }
 
-// An Entry is a line in a list of commands: the name of the command is followed
-// by Usage, and Text says what it does. Without a Text it is not listed.
+// An Entry is a line in a list of commands. Usage follows the name of the command,
+// and Text stands in the second column. Without a Text there is no line.
 type Entry struct{ Usage, Text string }
 
-// An Action does what a command is for. args is what is left without flags.
+// An Action runs a command. args are its arguments without flags.
 type Action func(ctx context.Context, args []string) error
 
-// Run does what the command line says, prints an error if there is one, and
-// returns the exit code.
+// Run runs the command that args name, prints its error if there is one, and returns
+// the exit code.
 func (p *Program) Run(ctx context.Context, e *Env, args []string) int {
 	return e.exitCode(p.dispatch(ctx, e, args))
 }

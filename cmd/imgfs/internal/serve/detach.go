@@ -37,8 +37,8 @@ type Child struct {
 	Stdout, Stderr io.Writer
 }
 
-// Detach starts a child and returns when its mount is ready, or failed. line is
-// what the child says of the mount. If the child has printed an error and ended,
+// Detach starts a child and returns when its mount is ready or has failed. line is
+// the child's report of the mount. If the child has printed an error and ended,
 // Detach returns a *cli.ExitError with its exit code. The end of ctx ends the
 // child.
 func Detach(ctx context.Context, c Child) (line string, err error) {
@@ -117,7 +117,7 @@ func awaitReady(ctx context.Context, child *exec.Cmd, from io.Reader) (string, e
 	err = child.Wait()
 	var status *exec.ExitError
 	if errors.As(err, &status) && status.ExitCode() > 0 {
-		return "", &cli.ExitError{Code: status.ExitCode()} // it has said why
+		return "", &cli.ExitError{Code: status.ExitCode()} // it has printed why
 	}
 	return "", fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
 }

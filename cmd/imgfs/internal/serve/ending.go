@@ -111,7 +111,7 @@ func (c *closer) try(take func(context.Context) error, again chan os.Signal) err
 // could not be taken out of the directory tree, and detached goes on trying.
 func (c *closer) detached(err error, again chan os.Signal) error {
 	if errors.Is(err, context.Canceled) {
-		return c.now(err) // there was another signal before it was known what became of the first
+		return c.now(err) // another signal came before the first had an effect
 	}
 	grace := time.After(c.grace)
 	if err != nil {

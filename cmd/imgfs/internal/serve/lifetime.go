@@ -66,9 +66,9 @@ func (l *Lifetime) isServing() bool {
 	return l.serving
 }
 
-// WatchOver calls do and returns its exit code. It waits no longer than endLimit
-// after the end of ctx or of a mount, and leaves behind what hangs in a system call
-// then. interrupted is called if ctx ended do.
+// WatchOver calls do and returns its exit code. After the end of ctx or of a mount it
+// waits no longer than a second, and leaves do behind if that hangs in a system
+// call. It calls interrupted if do had not ended when ctx did.
 func (l *Lifetime) WatchOver(ctx context.Context, do func() int, interrupted func()) int {
 	done := make(chan int, 1)
 	go func() { done <- do() }()

@@ -22,12 +22,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// A Mount is what is to be mounted, where, and how it is served.
+// A Mount is an image to be mounted, its mountpoint, and how it is served.
 type Mount struct {
 	Env    *cli.Env
 	Target *fusefs.Target
-	// Options are for Target.Mount. Serve sets those of its fields that say what is
-	// mounted and who is told of it.
+	// Options are for Target.Mount. Serve sets the fields that depend on the image,
+	// and those for messages.
 	Options *fusefs.Options
 	Image   *remote.Image
 	Tree    *image.Image
@@ -53,13 +53,13 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 	defer ended()
 	log, stats := newMountLog(m.Env.Stderr, m.Target.Dir(), m.Cache), newStatsServer(m)
 	opts := m.Options
-	opts.Name, opts.Logf, opts.Control, opts.Told = m.Image.Source.Name(), log.printf, stats.control, m.Servers.alreadyReported
+	opts.Name, opts.Logf, opts.Control, opts.AlreadyReported = m.Image.Source.Name(), log.printf, stats.control, m.Servers.alreadyReported
 	opts.Backings, opts.Reads = backings{m.Tree}, m.Tree.Reads
 	srv, err := m.Target.Mount(ctx, m.Tree.Tree(), opts)
 	if err != nil {
 		return err
 	}
-	m.Target.Close() // what it is in stays busy no longer than the mount is there
+	m.Target.Close() // the file system of the mountpoint must not stay busy
 	stats.serving(srv.FastPaths())
 	kept := srv.DropPrivileges()
 	warnf := m.Env.Warnf
@@ -70,7 +70,7 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 	if err := end.meanwhile(ctx, func() error { return m.ready(log, kept) }); err != nil {
 		return errors.Join(err, end.end())
 	}
-	go debug.FreeOSMemory() // what mounting took, and serving does not need
+	go debug.FreeOSMemory() // serving needs less than mounting
 	m.Servers.logTo(log.printf)
 	if m.Prefetch {
 		defer stats.beginPrefetch(ctx, m.Env)()
@@ -80,7 +80,7 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 	return err
 }
 
-// ready says that the tree is mounted. kept is why the process still has
+// ready reports that the tree is mounted. kept is why the process still has
 // capabilities that serving does not need; nil if it has none.
 func (m *Mount) ready(log *mountLog, kept error) error {
 	if os.Geteuid() == 0 && !m.Options.AllowOther {
@@ -101,7 +101,7 @@ func (m *Mount) ready(log *mountLog, kept error) error {
 	return m.Env.Print(line + "\n")
 }
 
-// summary returns the line that says what was mounted.
+// summary returns the line for the user about the mount.
 func (m *Mount) summary() string {
 	s := m.Cache.Stats()
 	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",

@@ -8,13 +8,13 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 )
 
-// beginPrefetch begins to bring all of a mounted image into the cache. stop
-// ends that, and waits for it.
+// beginPrefetch begins to bring all of a mounted image into the cache. stop ends
+// that and waits for it. The log has the result before the stats do.
 func (t *statsServer) beginPrefetch(ctx context.Context, e *cli.Env) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := PrefetchState{State: "running"}
 	t.prefetching(p)
-	var done sync.WaitGroup // the log has the end of it before the stats have
+	var done sync.WaitGroup
 	done.Go(func() {
 		err := t.tree.Fill(ctx, func(have, all int64) {
 			p.Have, p.All = have, all

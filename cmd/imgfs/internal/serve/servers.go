@@ -17,7 +17,7 @@ type Servers struct {
 	logf   func(format string, args ...any) // nil: nobody listens
 }
 
-// Watch has the servers of a registry client looked after: health is its Health.
+// Watch sets the source of the servers' states: Health of a registry client.
 func (s *Servers) Watch(health func() []registry.HostState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,7 +57,7 @@ func (s *Servers) alreadyReported(err error) bool {
 	return registry.NoAnswer(err) && slices.ContainsFunc(s.states(), func(h ServerState) bool { return h.Down })
 }
 
-// states returns what is known of the servers, those first that are down.
+// states returns the state of each server, those first that are down.
 func (s *Servers) states() []ServerState {
 	s.mu.Lock()
 	health := s.health

@@ -19,8 +19,8 @@ const (
 	MaxStats = 64 << 10
 )
 
-// Stats are what a mount tells of itself: the value of StatsAttr, and what imgfs
-// stats --json prints. Sizes are in bytes.
+// Stats are the statistics of a mount: the value of StatsAttr, and the document that
+// imgfs stats --json prints. Sizes are in bytes.
 type Stats struct {
 	Image         string         `json:"image"`
 	ImageBytes    show.NameBytes `json:"imageBytes,omitempty"` // see show.Marshal
@@ -34,28 +34,28 @@ type Stats struct {
 	Since         time.Time      `json:"since"`
 	Offline       bool           `json:"offline"`
 	Prefetch      PrefetchState  `json:"prefetch"`
-	// Servers are those that were asked something, those first that are down.
+	// Servers are those that were sent a request, those first that are down.
 	Servers []ServerState `json:"servers"`
-	// Line is what was measured of the way to them all.
+	// Line is the measured speed of all of them.
 	Line       LineState `json:"line"`
 	Goroutines int       `json:"goroutines"` // of the process that serves the mount
-	// FastPaths are the ways to serve that not every kernel and user has.
+	// FastPaths are ways to serve that depend on the kernel and the user.
 	FastPaths []fusefs.FastPath `json:"fastPaths"`
-	// Contents are files that are in the cache as such, besides the layers.
+	// Contents are about kept files.
 	Contents image.ContentStats `json:"contents"`
-	// Temporary is how many bytes are in temporary files now, which have no
-	// name and count in --cache-size.
+	// Temporary is how many bytes are in temporary files now. These have no name
+	// and count in --cache-size.
 	Temporary int64        `json:"temporary"`
 	Total     TotalStats   `json:"total"`
 	Layers    []LayerStats `json:"layers"` // the base first
-	// Files are those that had the most bytes fetched for them.
+	// Files are those for which most bytes were fetched.
 	Files []FileCost `json:"files"`
-	// OmittedLayers and OmittedFiles were left out, for their number.
+	// OmittedLayers and OmittedFiles say how many were left out, to fit MaxStats.
 	OmittedLayers int `json:"omittedLayers,omitempty"`
 	OmittedFiles  int `json:"omittedFiles,omitempty"`
 }
 
-// traffic is what is counted of every layer, and of all.
+// traffic are the counters of a layer, or of all.
 type traffic struct {
 	Asked    int64 `json:"asked"`    // bytes of files that readers asked for
 	Fetched  int64 `json:"fetched"`  // bytes that the registry gave for them
@@ -66,7 +66,7 @@ type traffic struct {
 	Errors   int64 `json:"errors"`   // reads that failed
 }
 
-// reads is how many reads of files there were, and how long they took.
+// reads say how many reads of files there were, and how long they took.
 type reads struct {
 	Reads int64 `json:"reads"`
 	// Waits are the reads that had to wait: half of them up to WaitP50, all
@@ -127,8 +127,8 @@ type PrefetchState struct {
 	All   int64  `json:"all"`
 }
 
-// count takes over the counters of a tree. A layer that the image has twice
-// is one blob, and counts once in all.
+// count takes over the counters of an image. A layer that the image has twice is
+// one blob, and counts once in the total.
 func (s *Stats) count(n image.Stats) {
 	total := TotalStats{reads: reads{n.Reads, n.Waits, n.WaitP50.Seconds(), n.WaitP99.Seconds()}}
 	s.Layers = make([]LayerStats, len(n.Layers))
@@ -166,8 +166,8 @@ func (s Stats) encode(limit int) []byte {
 	}
 }
 
-// shrink leaves something out, what tells least first, and reports whether
-// there was something. It changes the lists of s in place.
+// shrink leaves something out, the least interesting first, and reports whether
+// anything was left to leave out. It changes the lists of s in place.
 func (s *Stats) shrink() bool {
 	const someFiles, longPath = 5, 200
 	isLong := func(f FileCost) bool { return len(f.Path) > longPath }

@@ -12,9 +12,9 @@ import (
 	"github.com/imgfs/imgfs/remote/cache"
 )
 
-// A statsServer tells the stats of a mount that this process serves.
+// A statsServer answers for the stats of a mount that this process serves.
 type statsServer struct {
-	about   Stats // what does not change
+	about   Stats // the fields that do not change
 	cache   *cache.Cache
 	tree    *image.Image
 	servers *Servers

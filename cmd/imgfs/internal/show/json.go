@@ -53,8 +53,8 @@ func Unmarshal(text []byte, v any) error {
 	return nil
 }
 
-// eachName calls do for every field X, a string or strings, of a document's
-// structs that has a field XBytes, of NameBytes, beside it.
+// eachName calls do for every name of a document: a field X, a string or a list of
+// strings, with a field XBytes of NameBytes beside it.
 func eachName(v reflect.Value, do func(name, beside reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -97,8 +97,8 @@ func holdsBytes(t reflect.Type) bool {
 	return t == reflect.TypeFor[NameBytes]() || t == reflect.TypeFor[[]NameBytes]()
 }
 
-// noteBytes sets the bytes of a name, or of names, if there is one of them that
-// is no UTF-8.
+// noteBytes sets the bytes of a name that is not UTF-8, or of all names of a list if
+// one of them is not.
 func noteBytes(name, beside reflect.Value) {
 	beside.SetZero()
 	if name.Kind() == reflect.String {
@@ -117,8 +117,8 @@ func noteBytes(name, beside reflect.Value) {
 	}
 }
 
-// takeBytes gives a name, or names, the bytes that are beside them, unless they
-// are those of another name.
+// takeBytes replaces a name, or the names of a list, by the bytes beside it, unless
+// these are another name's.
 func takeBytes(name, beside reflect.Value) {
 	if name.Kind() == reflect.String {
 		takeName(name, beside.String())

@@ -40,7 +40,7 @@ func Seconds(seconds float64) string {
 	return fmt.Sprintf("%.0f ms", seconds*1000)
 }
 
-// Count writes a number of things for people. what is the name of one of them.
+// Count writes a number of things for people, with the name of one of them.
 func Count(n int, what string) string {
 	plural := what + "s"
 	if what == "index" {
