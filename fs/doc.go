@@ -6,11 +6,8 @@
 // flat arrays, some 75 bytes an inode; a Node is a position in them and costs
 // nothing. Inode numbers are the same whenever the same layers are merged.
 //
-// New does all of it for an image: it loads the index of every layer from the
-// cache, or makes it by reading the layer once, and merges what they list. Such
-// a tree reads through the cache, counts what it reads (Tree.Stats), knows
-// where each file comes from (Node.Provenance) and can be brought into the
-// cache whole (Tree.Fill).
+// Merge takes what the indexes of the layers list, and a Content for each that
+// reads the layer's files; package image opens images by name and does both.
 //
 //	tree, err := fs.Merge(ctx, layers)
 //	n, err := tree.Lookup("/etc/os-release", true)
@@ -54,9 +51,6 @@
 //
 // A tree has at most 4,096 layers, 16 Mi entries of all layers and 4 GiB of
 // names; Merge refuses more. A name takes at most 4,096 steps to resolve, and all
-// names of an image 2^28. Options.MaxMetadata bounds the memory. Contents are read through Layer.Content, whose business it is
-// to verify them.
-//
-// A full disk fails nothing: indexes that cannot be kept are held in memory, and
-// made again by the next process.
+// names of an image 2^28. BuilderOptions.Budget bounds the memory. Files are read
+// through Layer.Content, whose business it is to verify what it reads.
 package fs

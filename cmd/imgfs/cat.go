@@ -31,15 +31,15 @@ image.`,
 }
 
 func cat(ctx context.Context, e *env, image string, paths []string) error {
-	img, t, done, err := e.openTree(ctx, image)
+	img, done, err := e.openTree(ctx, image)
 	if err != nil {
 		return err
 	}
 	defer done()
 	w := newEndingWriter(ctx, e.Raw)
 	return e.Each(paths, func(p string) error {
-		if err := catFile(ctx, w, t.Tree(), p); err != nil {
-			return pathError(img.Source.Name(), p, err)
+		if err := catFile(ctx, w, img.Tree(), p); err != nil {
+			return pathError(img.Name(), p, err)
 		}
 		return nil
 	})

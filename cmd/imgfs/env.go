@@ -8,6 +8,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -28,22 +29,12 @@ type env struct {
 	authfile  string
 	network   network
 	life      *serve.Lifetime
-
-	closing []io.Closer // sources of images, closed when the command ends
 }
 
 func newEnv(stdout, stderr io.Writer) *env {
 	e := &env{Env: cli.NewEnv(stdout, stderr), life: serve.NewLifetime()}
 	e.Hint = hintFor
 	return e
-}
-
-// close ends what sources of images still do: it was only read from them.
-func (e *env) close() {
-	for _, c := range e.closing {
-		c.Close()
-	}
-	e.closing = nil
 }
 
 // globalFlags are the flags that all commands take, in the order of the help.
@@ -70,6 +61,12 @@ func (e *env) otherFlags(f *pflag.FlagSet) {
 // hintFor returns the hint for an error of the packages below, or "".
 func hintFor(err error) string {
 	var mount *fusefs.Error
+	var opening *image.Error
+	if errors.As(err, &opening) {
+		if hint := imageHint(opening); hint != "" {
+			return hint
+		}
+	}
 	switch {
 	case errors.As(err, &mount):
 		return mount.Hint

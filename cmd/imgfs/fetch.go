@@ -9,8 +9,6 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // stallLimit is how long imgfs index --fetch goes on while nothing arrives. A
@@ -24,9 +22,10 @@ type filling struct{ have, all int64 }
 func (f *filling) String() string { return show.Bytes(f.have) + " of " + show.Bytes(f.all) }
 
 // fetch brings all of an image into the cache.
-func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*image.Layer, disk *cache.Cache) error {
-	name := img.Source.Name()
-	if isLocal(name) {
+func (e *env) fetch(ctx context.Context, layers *image.Layers) error {
+	img := layers.Resolved()
+	name, disk := img.Name(), img.Cache()
+	if img.Local() {
 		e.Warnf("%s is on this machine: there is nothing to fetch", name)
 		return nil
 	}
@@ -34,7 +33,7 @@ func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*image.Laye
 	var f filling
 	g := show.NewBar(e, "fetching")
 	alive, stop := whileAlive(ctx, stallLimit)
-	err := image.FillLayers(alive.ctx, disk, layers, func(have, all int64) {
+	err := layers.Fill(alive.ctx, func(have, all int64) {
 		if have > f.have {
 			alive.prolong()
 		}
@@ -47,7 +46,7 @@ func (e *env) fetch(ctx context.Context, img *remote.Image, layers []*image.Laye
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return e.advise(img.Source, fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err)))
+		return fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err))
 	}
 	e.Warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, show.Bytes(f.all),
 		show.Bytes(disk.Stats().Fetched-before), time.Since(begun).Seconds())

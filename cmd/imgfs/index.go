@@ -67,17 +67,18 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 		return err
 	}
 	defer cache.Close()
-	img, layers, err := e.layers(ctx, name, cache)
+	layers, err := e.layers(ctx, name, cache)
 	if err != nil {
 		return err
 	}
+	defer layers.Close()
 	if fetch {
-		if err := e.fetch(ctx, img, layers, cache); err != nil {
+		if err := e.fetch(ctx, layers); err != nil {
 			return err
 		}
 	}
-	rows := make([]indexRow, len(layers))
-	for i, l := range layers {
+	rows := make([]indexRow, len(layers.All()))
+	for i, l := range layers.All() {
 		rows[i] = newIndexRow(l)
 	}
 	if asJSON {

@@ -41,26 +41,23 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 		return err
 	}
 	defer cache.Close()
-	src, err := e.source(ctx, name, cache)
+	img, err := e.resolve(ctx, name, cache)
 	if err != nil {
 		return err
 	}
-	img, err := e.open(ctx, src, cache)
-	if err != nil {
-		return err
-	}
+	defer img.Close()
 	switch {
 	case raw:
 		return e.printDocument(img.Raw)
 	case config:
 		return e.printDocument(img.Config)
 	}
-	out := remote.Inspect(img)
-	if e.offline && !isLocal(name) {
-		out.RepoTags = []string{} // what the registry has nobody can say
-	} else if out.RepoTags, err = repoTags(ctx, src); err != nil {
+	out := remote.Inspect(img.Image)
+	tags, err := img.Tags(ctx)
+	if err != nil {
 		e.Warnf("RepoTags is empty: %s", cli.Describe(err))
 	}
+	out.RepoTags = append([]string{}, tags...) // an empty list is not null, as in skopeo
 	return show.JSON(e.Stdout, out)
 }
 
@@ -72,19 +69,4 @@ func (e *env) printDocument(document []byte) error {
 	}
 	_, err := e.Raw.Write(document)
 	return err
-}
-
-// A tagger is a source that can list the tags beside the image's own.
-type tagger interface {
-	Tags(ctx context.Context) ([]string, error)
-}
-
-// repoTags lists the tags of an image's repository. An empty list is not
-// null, as in skopeo.
-func repoTags(ctx context.Context, src remote.Source) ([]string, error) {
-	if t, ok := src.(tagger); ok {
-		tags, err := t.Tags(ctx)
-		return append([]string{}, tags...), err
-	}
-	return []string{}, nil
 }

@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
-	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
@@ -163,19 +161,7 @@ func openCorpus(t *testing.T, file string, c goldenCase) *fs.Tree {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cache.Close() })
-	src, err := corpusSource(t, file, c.choose, cache)
-	if err != nil {
-		t.Fatal(err)
-	}
-	platform := ""
-	if c.amd64 {
-		platform = "linux/amd64"
-	}
-	img, err := remote.Open(t.Context(), src, platform)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, err := image.New(t.Context(), img, &image.Options{Cache: cache})
+	tree, err := openInCorpus(t, file, c, cache)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -302,19 +302,7 @@ func treeOfCorpus(t *testing.T, file string, c goldenCase) (map[string]goldenRow
 		t.Fatal(err)
 	}
 	defer cache.Close()
-	src, err := corpusSource(t, file, c.choose, cache)
-	if err != nil {
-		return nil, err
-	}
-	platform := ""
-	if c.amd64 {
-		platform = "linux/amd64"
-	}
-	img, err := remote.Open(t.Context(), src, platform)
-	if err != nil {
-		return nil, err
-	}
-	tree, err := image.New(t.Context(), img, &image.Options{Cache: cache})
+	tree, err := openInCorpus(t, file, c, cache)
 	if err != nil {
 		return nil, err
 	}
@@ -322,21 +310,30 @@ func treeOfCorpus(t *testing.T, file string, c goldenCase) (map[string]goldenRow
 	return rowsOf(t, tree.Tree()), nil
 }
 
-func corpusSource(t *testing.T, file, choose string, cache *cache.Cache) (remote.Source, error) {
+// openInCorpus opens an image of the corpus, or a layer as an image of its own.
+func openInCorpus(t *testing.T, file string, c goldenCase, cache *cache.Cache) (*image.Image, error) {
 	t.Helper()
+	opts := &image.Options{Cache: cache}
+	if c.amd64 {
+		opts.Platform = "linux/amd64"
+	}
 	name := "oci:" + file
 	if info, err := os.Stat(file); err == nil && !info.IsDir() {
 		name = "docker-archive:" + file
 		if layer, err := os.ReadFile(file); err == nil && !bytes.Contains(layer, []byte("manifest.json\x00")) && !strings.HasSuffix(file, ".gz") {
 			store := sourcetest.NewStore()
-			return store.Source(file, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}})), nil
+			src := store.Source(file, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}}))
+			img, err := remote.Open(t.Context(), src, opts.Platform)
+			if err != nil {
+				return nil, err
+			}
+			return image.New(t.Context(), img, opts)
 		}
 	}
-	if choose != "" {
-		name += ":" + choose
+	if c.choose != "" {
+		name += ":" + c.choose
 	}
-	e := newEnv(io.Discard, io.Discard)
-	return e.source(t.Context(), name, cache)
+	return image.Open(t.Context(), name, opts)
 }
 
 func rowsOf(t *testing.T, tree *fs.Tree) map[string]goldenRow {

@@ -60,12 +60,12 @@ type row struct {
 }
 
 func (l *lister) run(ctx context.Context, e *env, image string, paths []string) error {
-	img, opened, done, err := e.openTree(ctx, image)
+	img, done, err := e.openTree(ctx, image)
 	if err != nil {
 		return err
 	}
 	defer done()
-	t := opened.Tree()
+	t := img.Tree()
 	if len(paths) == 0 {
 		paths = []string{"/"}
 	}
@@ -77,7 +77,7 @@ func (l *lister) run(ctx context.Context, e *env, image string, paths []string) 
 		n, err := l.lookup(t, p)
 		switch {
 		case err != nil:
-			return pathError(img.Source.Name(), p, err)
+			return pathError(img.Name(), p, err)
 		case isDir(n):
 			dirs = append(dirs, row{p, n})
 		default:

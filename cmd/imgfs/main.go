@@ -48,6 +48,5 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // run does what the command line says and returns the exit code.
 func (e *env) run(ctx context.Context, args []string) int {
-	defer e.close()
 	return e.program().Run(ctx, e.Env, args)
 }

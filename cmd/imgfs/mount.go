@@ -120,17 +120,17 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	if err := serve.CheckOutside(mount.Target.Dir(), disk.Dir()); err != nil {
 		return err
 	}
-	img, t, err := e.tree(ctx, name, disk)
+	img, err := e.tree(ctx, name, disk)
 	if err != nil {
 		return err
 	}
-	defer t.Close()
-	defer usedUntilNow(img, disk)
-	if m.prefetch && isLocal(name) {
-		e.Warnf("%s is on this machine: there is nothing to fetch", img.Source.Name())
+	defer img.Close()
+	defer img.NoteUsed()
+	if m.prefetch && img.Resolved().Local() {
+		e.Warnf("%s is on this machine: there is nothing to fetch", img.Name())
 		mount.Prefetch = false
 	}
-	mount.Image, mount.Tree, mount.Cache = img, t, disk
+	mount.Image, mount.Tree, mount.Cache = img.Resolved().Image, img, disk
 	return mount.Serve(ctx, e.life)
 }
 

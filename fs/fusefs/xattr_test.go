@@ -79,11 +79,7 @@ func openedTree(cacheDir string) (*image.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened, err := image.OpenLayers(ctx, img, &image.Options{Cache: disk})
-	if err != nil {
-		return nil, err
-	}
-	return image.MergeLayers(context.Background(), opened)
+	return image.New(ctx, img, &image.Options{Cache: disk})
 }
 
 // control gives the attributes of the root that the tests ask for.

@@ -59,13 +59,13 @@ func (b *Backing) Close() error { return b.close() }
 // notes that one was asked for, and may begin to make it for later. exec says
 // that the file is opened to be executed. Backing does not wait for the network
 // or for much of the disk.
-func (t *Image) Backing(n fs.Node, exec bool) (*Backing, bool) {
-	k := t.contents
+func (i *Image) Backing(n fs.Node, exec bool) (*Backing, bool) {
+	k := i.contents
 	if k == nil {
 		return nil, false
 	}
 	c := k.candidate(n)
-	if c == nil || t.layers[n.Layer()].state.Load().refuted() != nil {
+	if c == nil || i.layers.all[n.Layer()].state.Load().refuted() != nil {
 		return nil, false
 	}
 	x := k.hold(c)
@@ -81,11 +81,11 @@ func (t *Image) Backing(n fs.Node, exec bool) (*Backing, bool) {
 // BackingProbe returns an empty file without a name where such files lie, to
 // find out what the kernel does with them. It is an error, with the reason, if
 // the tree keeps none.
-func (t *Image) BackingProbe() (*Backing, error) {
-	if t.contents == nil {
+func (i *Image) BackingProbe() (*Backing, error) {
+	if i.contents == nil {
 		return nil, errors.New("no contents of files are kept on disk")
 	}
-	f, err := t.contents.dir.ContentProbe()
+	f, err := i.contents.dir.ContentProbe()
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +223,7 @@ func (k *contents) countsOf(n fs.Node) *fileCounts {
 	if f := files.get(fileID(n)); f != nil {
 		return f
 	}
-	return files.make(fileID(n), newCandidate(n, k.img.layers[n.Layer()]))
+	return files.make(fileID(n), newCandidate(n, k.img.layers.all[n.Layer()]))
 }
 
 func newCandidate(n fs.Node, l *Layer) *candidate {

@@ -36,7 +36,7 @@ func Decoded(t *Image, n fs.Node) (decoded, cost int64) {
 
 // PassMendPause lets the time pass in which no index is made again.
 func PassMendPause(t *Image) {
-	for _, l := range t.layers {
+	for _, l := range t.layers.all {
 		l.mend.mu.Lock()
 		l.mend.next = time.Time{}
 		l.mend.mu.Unlock()

@@ -42,7 +42,7 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*Layer, error
 		return nil, err
 	}
 	claim := claimOf(l)
-	open := &Layer{Layer: l, cache: o.opts.Cache, opener: o, number: i, noContents: o.opts.NoContents}
+	open := &Layer{Layer: l, cache: o.cache, opener: o, number: i}
 	x, err := o.load(ctx, claim, nil)
 	if errors.Is(err, indexes.ErrNone) {
 		x, open.Built, err = o.make(ctx, i, l, claim, nil)
@@ -88,7 +88,7 @@ func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *laye
 	}
 	chunks, err := chunksOf(x)
 	if err == nil {
-		err = o.opts.Cache.CheckChunks(claim.Digest, claim.Size, chunks)
+		err = o.cache.CheckChunks(claim.Digest, claim.Size, chunks)
 	}
 	switch {
 	case err != nil:
@@ -119,7 +119,7 @@ func (o *opener) metadata() *layerindex.Budget {
 func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer, doubted *layerindex.Index) (x *layerindex.Index, built bool, err error) {
 	// The claim comes before the memory: who has memory waits for nobody, so
 	// two processes cannot wait for each other.
-	release, err := o.opts.Cache.Claim(ctx, l.Digest())
+	release, err := o.cache.Claim(ctx, l.Digest())
 	if err != nil {
 		return nil, false, err
 	}
@@ -140,7 +140,7 @@ func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerind
 		return nil, false, err
 	}
 	if chunks, err := chunksOf(x); err == nil {
-		o.opts.Cache.SetVerifiedWhole(l.Digest(), chunks)
+		o.cache.SetVerifiedWhole(l.Digest(), chunks)
 	}
 	return o.keep(ctx, x, claim), true, nil
 }
@@ -153,7 +153,7 @@ func (o *opener) build(ctx context.Context, i int, l remote.Layer, claim layerin
 		// There it is found again: recording it would only take room.
 		return o.pass(ctx, i, l.Blob, claim, io.Discard)
 	}
-	if kept, ok := o.opts.Cache.Stored(l.Digest(), l.Size()); ok {
+	if kept, ok := o.cache.Stored(l.Digest(), l.Size()); ok {
 		x, err := o.pass(ctx, i, kept, claim, io.Discard)
 		kept.Close()
 		if err == nil || ctx.Err() != nil || isContentError(err) {
@@ -191,7 +191,7 @@ func (b elsewhere) avoidLast(ctx context.Context) error {
 
 // fetch makes the index of a layer while it is read into the cache.
 func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer) (*layerindex.Index, error) {
-	rec, err := o.opts.Cache.Record(from)
+	rec, err := o.cache.Record(from)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +243,7 @@ func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layeri
 // one in memory does as well for as long as this process lives.
 func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex.Layer) *layerindex.Index {
 	err := errNoRoom
-	if o.opts.Cache.MakeRoom(x.EncodedSize()) {
+	if o.cache.MakeRoom(x.EncodedSize()) {
 		err = o.store.Save(ctx, x)
 	}
 	if err == nil {
@@ -263,7 +263,7 @@ func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex
 		return x // what lies in its place is not to be used, which the cache has said
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		o.opts.Cache.WarnDisk(err) // one warning is enough for all that a full disk costs
+		o.cache.WarnDisk(err) // one warning is enough for all that a full disk costs
 		return x
 	}
 	o.full.Do(func() {
@@ -287,14 +287,14 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, erro
 	if err != nil {
 		return nil, err
 	}
-	blob, err := o.opts.Cache.Blob(l.Blob, chunks)
+	blob, err := o.cache.Blob(l.Blob, chunks)
 	if err != nil {
 		return nil, err
 	}
 	r := reader.New(x, blob, &reader.Options{
 		Cache:       o.spans,
-		NewTemp:     newTemp(o.opts.Cache, false),
-		SpoolFailed: o.opts.Cache.WarnDisk,
+		NewTemp:     newTemp(o.cache, false),
+		SpoolFailed: o.cache.WarnDisk,
 	})
 	return &layerState{index: x, blob: blob, reader: r}, nil
 }

@@ -225,7 +225,7 @@ func TestFill(t *testing.T) {
 	// All of it can be read without the source.
 	o.faulty().err = errors.New("no network")
 	o.has(o.opens(), "a", random(1, 2<<20))
-	empty, err := image.MergeLayers(t.Context(), nil)
+	empty, err := new(image.Layers).Merge(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

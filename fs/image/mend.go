@@ -20,10 +20,6 @@ import (
 // source and index disagree. Then another is taken, or made, and the layer is
 // read by that one, if it lists the same entries: those the tree was made of.
 
-// ErrReopen: a tree was made of an index that turned out to be wrong. The index has
-// been made again, but the tree's names cannot be changed.
-var ErrReopen = errors.New("open the image again (a mount: unmount it first)")
-
 const (
 	// minMendPause is how long nothing is tried after an index was taken or
 	// made again, and maxMendPause how long at most after several times.

@@ -9,38 +9,41 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
 )
 
 // listMemory is about how many bytes the entries may take that are read ahead of
 // what is being merged.
 const listMemory = 64 << 20
 
-// MergeLayers makes one tree of opened layers, the base first. It closes
-// them when it fails. A layer directly on itself changes nothing and is left
-// out, unless its hard links mean something else there.
-func MergeLayers(ctx context.Context, layers []*Layer) (*Image, error) {
-	t := &Image{layers: layers, counts: &counters{layers: make([]layerCounter, len(layers))}}
+// Merge makes one tree of the layers. It takes them over: Image.Close closes
+// them, and so does Merge if it fails. A layer directly on itself changes nothing
+// and is left out, unless its hard links mean something else there.
+func (l *Layers) Merge(ctx context.Context) (*Image, error) {
+	if l.from == nil {
+		l.from = &Resolved{Image: &remote.Image{}}
+	}
+	i := &Image{layers: l, counts: &counters{layers: make([]layerCounter, len(l.all))}}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	t.digests = &digestTables{limit: maxDigestMemory, ctx: life, cancel: cancel}
-	if len(layers) > 0 && !layers[0].noContents {
-		t.contents = newContents(t, cacheContents{layers[0].cache})
+	i.digests = &digestTables{limit: maxDigestMemory, ctx: life, cancel: cancel}
+	if len(l.all) > 0 && !l.from.opts.NoContents {
+		i.contents = newContents(i, cacheContents{l.from.disk})
 	}
 	var err error
-	if t.tree, err = t.merge(ctx); err != nil {
-		t.Close()
+	if i.tree, err = i.merge(ctx); err != nil {
+		i.Close()
+		if l.from.Source != nil {
+			err = fmt.Errorf("%s: %w", l.from.Name(), err)
+		}
 		return nil, err
 	}
-	t.counts.files.init(t.tree.Len())
-	return t, nil
+	i.counts.files.init(i.tree.Len())
+	return i, nil
 }
 
 // merge makes the tree of the layers.
-func (t *Image) merge(ctx context.Context) (*fs.Tree, error) {
-	layers := t.layers
-	var opts Options
-	if len(layers) > 0 {
-		opts = layers[0].opener.opts
-	}
+func (i *Image) merge(ctx context.Context) (*fs.Tree, error) {
+	layers, opts := i.layers.all, &i.layers.from.opts
 	budget := layerindex.NewBudget(opts.MaxMetadata, opts.Metadata)
 	names, err := sumEntries(layers, budget)
 	if err != nil {
@@ -54,13 +57,13 @@ func (t *Image) merge(ctx context.Context) (*fs.Tree, error) {
 	lists := listAhead(ctx, layers, layerindex.NewBudget(opts.MaxMetadata, nil))
 	defer lists.wait()
 	defer cancel()
-	for i, l := range layers {
-		again := repeats(layers, i)
-		content := &layerContent{t, l, i}
+	for at, l := range layers {
+		again := repeats(layers, at)
+		content := &layerContent{i, l, at}
 		if again && b.Repeat(l.Digest().String(), content) {
 			continue
 		}
-		list, err := lists.of(ctx, i, again)
+		list, err := lists.of(ctx, at, again)
 		if err != nil {
 			return nil, layerError(l.Digest(), err)
 		}
@@ -68,7 +71,7 @@ func (t *Image) merge(ctx context.Context) (*fs.Tree, error) {
 			Name: l.Digest().String(), Entries: list.Drain(), Marked: list.Containing(fs.WhiteoutPrefix),
 			Content: content, Stable: true,
 		})
-		lists.release(i)
+		lists.release(at)
 		if err != nil {
 			return nil, err
 		}

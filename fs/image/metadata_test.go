@@ -164,20 +164,20 @@ func TestTooManyLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	many.Layers = append(many.Layers, many.Layers[0])
-	if _, err := image.OpenLayers(t.Context(), many, &image.Options{}); !errors.Is(err, fs.ErrTooLarge) {
+	if _, err := image.New(t.Context(), many, &image.Options{Cache: o.cache}); !errors.Is(err, fs.ErrTooLarge) {
 		t.Errorf("an image of 4,097 layers: %v", err)
 	}
 }
 
-// TestMergeLayersEnds: merging ends with its context.
-func TestMergeLayersEnds(t *testing.T) {
+// TestMergeEnds: merging ends with its context.
+func TestMergeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := newOpened(t, gzipLayer(t, "a", "x"))
 	if _, err := o.openWith(ctx, image.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	cancel()
-	if _, err := image.MergeLayers(ctx, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("MergeLayers: %v", err)
+	if _, err := new(image.Layers).Merge(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Merge: %v", err)
 	}
 }

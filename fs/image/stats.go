@@ -66,47 +66,47 @@ type FileCost struct {
 const maxCostly = 20
 
 // Reads returns Stats().Reads alone, which takes no time.
-func (t *Image) Reads() int64 { return t.counts.reads() }
+func (i *Image) Reads() int64 { return i.counts.reads() }
 
 // Stats returns the counters as they are now. It walks through the names of the
 // tree and is not for every moment.
-func (t *Image) Stats() Stats {
-	c := t.counts
-	s := Stats{Errors: c.errors.Load(), Layers: []LayerStats{}, Files: t.costly(maxCostly)}
+func (i *Image) Stats() Stats {
+	c := i.counts
+	s := Stats{Errors: c.errors.Load(), Layers: []LayerStats{}, Files: i.costly(maxCostly)}
 	var all waitCounts
-	waits := make([]waitCounts, 0, len(t.layers))
-	at := map[*Layer]int{}
-	for i, l := range t.layers {
-		asked, reads := c.layers[i].asked.Load(), c.layers[i].reads.Load()
-		s.Contents.ReadBytes += c.layers[i].kept.Load()
+	waits := make([]waitCounts, 0, len(i.layers.all))
+	rows := map[*Layer]int{}
+	for at, l := range i.layers.all {
+		asked, reads := c.layers[at].asked.Load(), c.layers[at].reads.Load()
+		s.Contents.ReadBytes += c.layers[at].kept.Load()
 		s.Reads += reads
 		s.Asked += asked
-		k, again := at[l]
+		k, again := rows[l]
 		if !again {
 			k = len(s.Layers)
-			at[l] = k
+			rows[l] = k
 			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Blob: l.state.Load().blob.Stats()})
 			waits = append(waits, waitCounts{})
 		}
 		s.Layers[k].Asked += asked
 		s.Layers[k].Reads += reads
-		c.layers[i].waits.addTo(&waits[k])
-		c.layers[i].waits.addTo(&all)
+		c.layers[at].waits.addTo(&waits[k])
+		c.layers[at].waits.addTo(&all)
 	}
 	s.Waits, s.WaitP50, s.WaitP99 = all.summary()
 	for k := range s.Layers {
 		l := &s.Layers[k]
 		l.Waits, l.WaitP50, l.WaitP99 = waits[k].summary()
 	}
-	if t.contents != nil {
-		t.contents.count(&s.Contents)
+	if i.contents != nil {
+		i.contents.count(&s.Contents)
 	}
 	return s
 }
 
 // costly returns the n files for which most was fetched.
-func (t *Image) costly(n int) []FileCost {
-	f := &t.counts.files
+func (i *Image) costly(n int) []FileCost {
+	f := &i.counts.files
 	type row struct {
 		id             uint32
 		asked, fetched int64
@@ -125,10 +125,10 @@ func (t *Image) costly(n int) []FileCost {
 	for _, r := range rows {
 		names[uint64(r.id)+1] = ""
 	}
-	t.tree.FindPaths(t.digests.ctx, names) // it ends when the tree is closed
+	i.tree.FindPaths(i.digests.ctx, names) // it ends when the tree is closed
 	costs := make([]FileCost, len(rows))
-	for i, r := range rows {
-		costs[i] = FileCost{names[uint64(r.id)+1], r.asked, r.fetched}
+	for k, r := range rows {
+		costs[k] = FileCost{names[uint64(r.id)+1], r.asked, r.fetched}
 	}
 	return costs
 }

@@ -124,14 +124,26 @@ func dropPages(dir string) error {
 func indexInto(ctx context.Context, dir, layout string) (int, error) {
 	entries := 0
 	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
-		opened, err := image.OpenLayers(ctx, img, &image.Options{Cache: disk})
-		for _, l := range opened {
+		opened, err := openLayers(ctx, img, disk)
+		if err != nil {
+			return err
+		}
+		for _, l := range opened.All() {
 			entries += l.Index.NumEntries()
 			err = errors.Join(err, l.Index.Close())
 		}
 		return err
 	})
 	return entries, err
+}
+
+// openLayers opens the layers of an image.
+func openLayers(ctx context.Context, img *remote.Image, disk *cache.Cache) (*image.Layers, error) {
+	r, err := image.From(img, &image.Options{Cache: disk})
+	if err != nil {
+		return nil, err
+	}
+	return r.OpenLayers(ctx, nil)
 }
 
 // withImage opens an image and a cache directory.
@@ -173,11 +185,11 @@ func loadOnce(ctx context.Context, dir, layout string) (loaded, error) {
 	var r loaded
 	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
 		before, begun := heapInUse(), time.Now()
-		opened, err := image.OpenLayers(ctx, img, &image.Options{Cache: disk})
+		opened, err := openLayers(ctx, img, disk)
 		if err != nil {
 			return err
 		}
-		tree, err := image.MergeLayers(ctx, opened)
+		tree, err := opened.Merge(ctx)
 		if err != nil {
 			return err
 		}
@@ -185,7 +197,7 @@ func loadOnce(ctx context.Context, dir, layout string) (loaded, error) {
 		r.Heap = heapInUse() - before
 		r.Inodes = tree.Tree().Len()
 		runtime.KeepAlive(tree)
-		for _, l := range opened {
+		for _, l := range opened.All() {
 			if l.Built {
 				return fmt.Errorf("%w: it was made again", indexes.ErrNone)
 			}

@@ -1,0 +1,73 @@
+package image
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry"
+)
+
+// ErrReopen: a tree was made of an index that turned out to be wrong. The index has
+// been made again, but the tree's names cannot be changed.
+var ErrReopen = errors.New("open the image again (a mount: unmount it first)")
+
+// A Hint says what can help against an error. What to type for it depends on
+// the program.
+type Hint int
+
+const (
+	// HintCacheDir: another cache directory. Error.Advice may have a better one.
+	HintCacheDir Hint = iota + 1
+	// HintDefaultCacheDir: a cache directory must be named, as this user has
+	// no default one.
+	HintDefaultCacheDir
+	// HintAuthFile: AuthFile must be one that is there.
+	HintAuthFile
+	// HintUnpack: the archive must be unpacked by the user, or the cache given
+	// more room.
+	HintUnpack
+	// HintFetch: all of the image must be brought into the cache while there
+	// is a network.
+	HintFetch
+	// HintAllowPrivate: Registry.AllowPrivate, if the host is to be trusted.
+	HintAllowPrivate
+	// HintCertificate: a certificate for the host, or Registry.TLSVerify.
+	HintCertificate
+	// HintLogin: credentials for the host.
+	HintLogin
+)
+
+// An Error is an error with a hint. Its text is that of Err.
+type Error struct {
+	Err  error
+	Hint Hint
+	// Host is the registry, and Name the image, if the hint is about one.
+	Host, Name string
+	// Advice is what the system that refused has to say, with HintCacheDir.
+	Advice string
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns e.Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// advise gives an error a hint, if it depends on the registry.
+func (r *Resolved) advise(src remote.Source, err error) error {
+	e := &Error{Err: err, Name: src.Name()}
+	e.Host, _, _ = strings.Cut(src.Repository(), "/")
+	switch {
+	case r.opts.Offline && errors.Is(err, remote.ErrUnavailable):
+		e.Hint = HintFetch
+	case errors.Is(err, registry.ErrPrivate):
+		e.Hint = HintAllowPrivate
+	case errors.Is(err, registry.ErrTLS):
+		e.Hint = HintCertificate
+	case errors.Is(err, remote.ErrUnauthorized):
+		e.Hint = HintLogin
+	default:
+		return err
+	}
+	return e
+}

@@ -1,0 +1,218 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// Layers are the open layers of an image, not merged.
+type Layers struct {
+	from *Resolved
+	all  []*Layer
+}
+
+// All returns the layers, the base first. One that the image has more than once
+// is there as often, as the same Layer.
+func (l *Layers) All() []*Layer { return slices.Clone(l.all) }
+
+// Resolved returns the image. It is not the caller's to close.
+func (l *Layers) Resolved() *Resolved { return l.from }
+
+// Close closes the layers and what they are read from. It is not to be called
+// after Merge.
+func (l *Layers) Close() error {
+	closeLayers(l.all)
+	if l.from == nil {
+		return nil
+	}
+	return l.from.Close()
+}
+
+// Fill brings into the cache what is missing of the layers, each once and the
+// base first, while nobody reads. It is Cache.Fill, which says how it ends. What
+// is there already is not fetched again, so it can be ended at any time and
+// begun anew. Layers that are on this machine have no place in the cache and are
+// left out.
+//
+// progress, if not nil, is called with how many bytes of all are there.
+func (l *Layers) Fill(ctx context.Context, progress func(have, all int64)) error {
+	if len(l.all) == 0 {
+		return nil
+	}
+	blobs := make([]*cache.Blob, len(l.all))
+	for i, layer := range l.all {
+		blobs[i] = layer.state.Load().blob
+	}
+	err := l.from.disk.Fill(ctx, blobs, progress)
+	if err != nil && l.from.Source != nil {
+		err = l.from.advise(l.from.Source, err)
+	}
+	return err
+}
+
+// A Layer is a layer that can be listed and read.
+type Layer struct {
+	remote.Layer
+	// Index is the one that it was opened with.
+	Index *layerindex.Index
+	// Built says that the index was made when the layer was opened, and not
+	// loaded.
+	Built bool
+
+	cache  *cache.Cache
+	opener *opener
+	number int // in the image, the base is 0
+	state  atomic.Pointer[layerState]
+	mend   mender
+}
+
+// verified says how the layer's bytes are checked.
+func (l *Layer) verified() cache.Verification {
+	v := l.state.Load().blob.Verification()
+	if v == cache.VerifiedWrong || l.state.Load().refuted() != nil {
+		return cache.VerifiedWrong
+	}
+	// An index of our own format was made from the whole blob, if nobody
+	// remembers where: all that is read is checked against it.
+	return max(v, cache.VerifiedByChunk)
+}
+
+// OpenLayers loads or makes the index of every layer, without merging them, and
+// notes in the cache that the image is used. It takes r over: Layers.Close closes
+// it, and so does OpenLayers if it fails. A layer that the image has more than
+// once is opened once. Of several processes that open the same new image at the
+// same time one reads each layer, and the others wait for its index.
+//
+// progress, if not nil, is called in place of Options.Progress.
+func (r *Resolved) OpenLayers(ctx context.Context, progress func(Progress)) (*Layers, error) {
+	if progress != nil {
+		r.opts.Progress = progress
+	}
+	layers, err := r.openLayers(ctx)
+	if err == nil {
+		return &Layers{r, layers}, nil
+	}
+	r.Close()
+	if r.Source != nil {
+		err = r.advise(r.Source, fmt.Errorf("%s: %w", r.Name(), err))
+	}
+	return nil, err
+}
+
+func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
+	if n := len(r.Layers); n > fs.MaxLayers {
+		return nil, fmt.Errorf("%w: %d layers, more than %d", fs.ErrTooLarge, n, fs.MaxLayers)
+	}
+	o := &opener{
+		opts: r.opts, cache: r.disk,
+		budget: layerindex.NewBudget(r.opts.MaxMetadata, r.opts.Metadata),
+		memory: semaphore.NewWeighted(r.opts.BuildMemory),
+		store:  indexes.New(r.disk.Indexes()),
+		spans:  reader.NewSpanCache(r.opts.SpanMemory),
+	}
+	layers, err := o.all(ctx, r.Layers)
+	if err != nil {
+		return nil, err
+	}
+	o.opened.Store(true)
+	if r.Source != nil { // else it has no name
+		r.disk.NoteImage(noteOf(r.Image))
+	}
+	return layers, nil
+}
+
+// noteOf is what the cache remembers of an image.
+func noteOf(img *remote.Image) cache.Image {
+	note := cache.Image{Name: img.Source.Name(), Manifest: img.Descriptor.Digest, Used: time.Now()}
+	note.Platform = path.Join(img.Platform.OS, img.Platform.Architecture, img.Platform.Variant)
+	for _, l := range img.Layers {
+		note.Layers = append(note.Layers, cache.ImageLayer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID})
+	}
+	return note
+}
+
+type opener struct {
+	opts  Options
+	cache *cache.Cache
+	store *indexes.Store
+	spans *reader.SpanCache
+	// memory is shared by the layers that are being indexed.
+	memory *semaphore.Weighted
+	// budget is what the metadata of all layers may take.
+	budget *layerindex.Budget
+	// full lets only the first index that cannot be kept be told of.
+	full sync.Once
+	// opened: what is made from then on is no progress.
+	opened atomic.Bool
+}
+
+// all opens the layers, big ones first: they take longest.
+func (o *opener) all(ctx context.Context, layers []remote.Layer) ([]*Layer, error) {
+	order := make([]int, len(layers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(layers[b].Size(), layers[a].Size()) })
+	var once sync.Map // digest and diff_id → func() (*Layer, error)
+	opened := make([]*Layer, len(layers))
+	group, ctx := errgroup.WithContext(ctx)
+	for _, i := range order {
+		l := layers[i]
+		open, _ := once.LoadOrStore([2]digest.Digest{l.Digest(), l.DiffID}, sync.OnceValues(func() (*Layer, error) {
+			return o.open(ctx, i, l)
+		}))
+		group.Go(func() error {
+			got, err := open.(func() (*Layer, error))()
+			if err != nil {
+				return layerError(l.Digest(), err)
+			}
+			opened[i] = got
+			o.progress(Progress{Layer: i, Size: l.Size(), Read: l.Size(), Done: true, Built: got.Built})
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		closeLayers(opened)
+		return nil, err
+	}
+	return opened, nil
+}
+
+// closeLayers closes layers, some of which may be there more than once.
+func closeLayers(layers []*Layer) {
+	for _, l := range layers {
+		if l != nil {
+			l.close()
+		}
+	}
+}
+
+func layerError(d digest.Digest, err error) error { return fmt.Errorf("layer %s: %w", d, err) }
+
+func (o *opener) warnf(format string, args ...any) {
+	if o.opts.Warnf != nil {
+		o.opts.Warnf(format, args...)
+	}
+}
+
+func (o *opener) progress(p Progress) {
+	if o.opts.Progress != nil && !o.opened.Load() {
+		o.opts.Progress(p)
+	}
+}

@@ -1,0 +1,103 @@
+package image
+
+import (
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/registry"
+)
+
+// What an image may take if Options say nothing else, in bytes.
+const (
+	DefaultMaxMetadata = 1 << 30
+	DefaultMaxLayer    = 64 << 30
+	DefaultMaxBlob     = 16 << 30
+)
+
+// Options are the choices of Resolve, Open and the steps between. nil and the
+// zero value do what imgfs ls does without flags: fields that are zero mean
+// their defaults.
+type Options struct {
+	// Cache keeps blobs and layer indexes. Default: the one in CacheDir, which
+	// is opened, and closed with the image. One that is set must stay open as
+	// long as the image.
+	Cache *cache.Cache
+	// CacheDir is the directory of the cache that is opened if Cache is nil.
+	// Default: cache.DefaultDir.
+	CacheDir string
+	// CacheSize is how many bytes that may take on disk. Default: what
+	// cache.DefaultBudget means. Negative: no bound.
+	CacheSize int64
+
+	// Platform is that of the image, as os/arch[/variant]. Default: this
+	// machine's.
+	Platform string
+	// Offline asks no registry: what is not in the cache cannot be had.
+	Offline bool
+	// AuthFile is the only file with credentials for registries. Default:
+	// where podman and docker look.
+	AuthFile string
+	// Registry is how registries are talked to. If Sites is nil, the files of
+	// podman, docker and containerd say what short names mean as well.
+	Registry registry.Options
+
+	// SpanMemory bounds the memory in bytes that decoded pieces of layers
+	// take. Default: 32 MiB.
+	SpanMemory int64
+	// BuildMemory is about how many bytes the layers that are indexed side
+	// by side may take: it decides how many at a time. Default: 64 MiB.
+	BuildMemory int64
+	// MaxMetadata bounds the bytes of memory that the names, link targets,
+	// attributes, extents and entries of all layers of the image take
+	// together. Default: 1 GiB. Negative: no bound.
+	MaxMetadata int64
+	// Metadata, if not nil, is told now and then how many bytes that is by now,
+	// while layers are opened and while they are merged. Calls may come from
+	// several goroutines.
+	Metadata func(used int64)
+	// MaxLayer bounds the bytes of a layer's tar, MaxBlob those of its blob.
+	// Defaults: 64 GiB and 16 GiB. Negative: no bound.
+	MaxLayer, MaxBlob int64
+	// NoContents keeps no contents of files on disk, and uses none.
+	NoContents bool
+	// Progress, if not nil, is called while layers are opened. Calls may
+	// come from several goroutines, but one at a time for each layer.
+	Progress func(Progress)
+	// Debugf, if not nil, is told what the configuration files have that is not
+	// used. Calls may come from several goroutines.
+	Debugf func(format string, args ...any)
+	// Warnf, if not nil, is told what was not as it should be and did no
+	// harm: a damaged index file that is made again, a disk without room for
+	// an index. Calls may come from several goroutines.
+	Warnf func(format string, args ...any)
+}
+
+// withDefaults returns the options with their defaults, and 0 for no bound.
+func (opts *Options) withDefaults() Options {
+	if opts == nil {
+		opts = &Options{}
+	}
+	o := *opts
+	for _, f := range []struct {
+		n    *int64
+		zero int64
+	}{
+		{&o.SpanMemory, 32 << 20}, {&o.BuildMemory, 64 << 20}, {&o.MaxMetadata, DefaultMaxMetadata},
+		{&o.MaxLayer, DefaultMaxLayer}, {&o.MaxBlob, DefaultMaxBlob},
+	} {
+		if *f.n == 0 {
+			*f.n = f.zero
+		}
+		*f.n = max(*f.n, 0)
+	}
+	return o
+}
+
+// Progress tells how far a layer is.
+type Progress struct {
+	Layer int // position in the image, the base is 0
+	Size  int64
+	// Read is how many bytes of the blob have been read by now.
+	Read int64
+	// Done says that the layer is ready. Built says that it was read and
+	// indexed now, and not before.
+	Done, Built bool
+}

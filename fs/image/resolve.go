@@ -1,0 +1,249 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/dockerarchive"
+	"github.com/imgfs/imgfs/remote/ocilayout"
+	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
+)
+
+// A Resolved image is one whose manifest and config are known, and nothing of
+// what is in its layers.
+type Resolved struct {
+	*remote.Image
+
+	opts    Options // with defaults
+	disk    *cache.Cache
+	found   remote.Source    // as it is without the cache
+	client  *registry.Client // nil if no registry has the image
+	closing []io.Closer      // what Close closes, the last one first
+}
+
+// OpenCache opens the cache directory that opts say, for what needs it besides an
+// image. It uses CacheDir, CacheSize and Warnf. nil opts are the defaults.
+// Errors are of type *Error.
+func OpenCache(opts *Options) (*cache.Cache, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	dir, budget := opts.CacheDir, max(opts.CacheSize, 0)
+	if dir == "" {
+		var err error
+		if dir, err = cache.DefaultDir(); err != nil {
+			return nil, &Error{Err: err, Hint: HintDefaultCacheDir}
+		}
+	}
+	if opts.CacheSize == 0 {
+		budget = cache.DefaultBudget
+	}
+	disk, err := cache.Open(dir, &cache.Options{Budget: budget, Warnf: opts.Warnf})
+	if err != nil {
+		e := &Error{Err: err, Hint: HintCacheDir}
+		if unfit := (*cache.DirError)(nil); errors.As(err, &unfit) {
+			e.Advice = unfit.Hint
+		}
+		return nil, e
+	}
+	return disk, nil
+}
+
+// Resolve finds what an image's name means, and reads its manifest and config.
+// Names are references as docker and podman have them, docker://REFERENCE,
+// oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:REF]. What a
+// registry's manifests say is kept in the cache. nil opts are the defaults.
+//
+// Errors that somebody can do something about wrap an *Error.
+func Resolve(ctx context.Context, name string, opts *Options) (*Resolved, error) {
+	r, err := newResolved(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.resolve(ctx, name); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// newResolved returns one whose cache is open, and that is nothing yet.
+func newResolved(opts *Options) (*Resolved, error) {
+	r := &Resolved{opts: opts.withDefaults()}
+	if r.disk = r.opts.Cache; r.disk == nil {
+		var err error
+		if r.disk, err = OpenCache(opts); err != nil {
+			return nil, err
+		}
+		r.closing = append(r.closing, r.disk)
+	}
+	return r, nil
+}
+
+// Close closes what the image is read from, and the cache if it was opened for
+// it. It is not to be called after OpenLayers.
+func (r *Resolved) Close() error {
+	var errs []error
+	for len(r.closing) > 0 {
+		last := len(r.closing) - 1
+		errs = append(errs, r.closing[last].Close())
+		r.closing = r.closing[:last]
+	}
+	return errors.Join(errs...)
+}
+
+// Cache returns the cache that the image is read through.
+func (r *Resolved) Cache() *cache.Cache { return r.disk }
+
+// Name returns the image's name, as messages have it: that of its source.
+func (r *Resolved) Name() string {
+	if r.Source == nil {
+		return ""
+	}
+	return r.Source.Name()
+}
+
+// Local reports whether the image lies on this machine as a file or directory,
+// so that there is nothing to fetch.
+func (r *Resolved) Local() bool { return r.client == nil }
+
+// Servers returns what is known of the servers that were asked for the image.
+func (r *Resolved) Servers() []registry.HostState {
+	if r.client == nil {
+		return nil
+	}
+	return r.client.Health()
+}
+
+// Tags lists the tags beside the image's own. There are none of an image that
+// is in no repository, and offline.
+func (r *Resolved) Tags(ctx context.Context) ([]string, error) {
+	type tagger interface {
+		Tags(ctx context.Context) ([]string, error)
+	}
+	t, ok := r.found.(tagger)
+	if !ok || r.opts.Offline && !r.Local() {
+		return nil, nil
+	}
+	return t.Tags(ctx)
+}
+
+// resolve finds the source, and what it says of the image.
+func (r *Resolved) resolve(ctx context.Context, name string) error {
+	var err error
+	if r.found, err = r.find(ctx, name); err != nil {
+		return err
+	}
+	src := r.found
+	if r.client != nil {
+		src = r.disk.Source(src, &cache.SourceOptions{Offline: r.opts.Offline, Warnf: r.opts.Warnf})
+	}
+	if r.Image, err = remote.Open(ctx, src, r.opts.Platform); err != nil {
+		return r.advise(src, err)
+	}
+	return nil
+}
+
+// find finds out what kind of place an image's name means. Nothing is asked of
+// a registry yet.
+func (r *Resolved) find(ctx context.Context, name string) (remote.Source, error) {
+	loc, err := remote.ParseLocation(name)
+	if err != nil {
+		return nil, err
+	}
+	switch loc.Transport {
+	case remote.TransportOCI:
+		return ocilayout.Open(loc.Path, loc.Image)
+	case remote.TransportOCIArchive, remote.TransportDockerArchive:
+		return r.archive(ctx, loc)
+	}
+	full := loc.Path
+	if r.opts.Registry.Sites == nil {
+		if full, err = r.configure(name, full); err != nil {
+			return nil, err
+		}
+	}
+	ref, err := remote.ParseReference(full)
+	if err != nil {
+		return nil, err
+	}
+	return r.repository(ref)
+}
+
+// configure takes over what configuration files say of registries, and returns
+// the name that they give to the image at a path.
+func (r *Resolved) configure(name, path string) (string, error) {
+	conf, err := (&hosts.ConfigFiles{Logf: r.opts.Debugf}).Load()
+	if err != nil {
+		return "", err
+	}
+	r.opts.Registry.Sites = conf.Sites
+	if r.opts.Registry.Credential == nil {
+		r.opts.Registry.Credential = conf.Credentials(r.opts.AuthFile)
+	}
+	if strings.HasPrefix(name, "docker://") {
+		// As for podman and skopeo the transport says that it is no short name.
+		return path, nil
+	}
+	return conf.ShortName(path)
+}
+
+// archive opens an image in a file. What has to be unpacked of it goes to the
+// cache directory, and counts there.
+func (r *Resolved) archive(ctx context.Context, loc remote.Location) (remote.Source, error) {
+	var src interface {
+		remote.Source
+		io.Closer
+	}
+	var err error
+	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return r.tempFile() }}
+	if opts.MaxSize = r.opts.MaxLayer; opts.MaxSize == 0 {
+		opts.MaxSize = -1 // no bound
+	}
+	if loc.Transport == remote.TransportOCIArchive {
+		src, err = ocilayout.OpenArchive(ctx, loc.Path, loc.Image, opts)
+	} else {
+		src, err = dockerarchive.Open(ctx, loc.Path, loc.Image, opts)
+	}
+	if errors.Is(err, cache.ErrFull) {
+		return nil, &Error{Err: err, Hint: HintUnpack}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.closing = append(r.closing, src)
+	return src, nil
+}
+
+// tempFile makes a temporary file within the cache's budget.
+func (r *Resolved) tempFile() (remote.TempFile, error) {
+	f, err := r.disk.NewTempFile(nil)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// repository returns an image in a registry.
+func (r *Resolved) repository(ref remote.Reference) (remote.Source, error) {
+	opts := r.opts.Registry
+	if opts.Credential == nil {
+		opts.Credential = (&hosts.AuthFiles{Path: r.opts.AuthFile, Logf: r.opts.Debugf}).Credential
+	}
+	if r.opts.AuthFile != "" {
+		// A file that is not there would be noticed only by a registry that
+		// wants a login.
+		if _, err := os.Stat(r.opts.AuthFile); err != nil {
+			return nil, &Error{Err: err, Hint: HintAuthFile}
+		}
+	}
+	r.client = registry.New(&opts)
+	r.closing = append(r.closing, r.client)
+	return r.client.Repository(ref), nil
+}
