@@ -47,7 +47,7 @@ func main() {
 // groupNames are the groups, in the order of the report.
 var groupNames = []string{"index", "net", "fuse"}
 
-// A program is what the command line asks for.
+// A program is the parsed command line.
 type program struct {
 	runner.Settings
 	groups []string
@@ -71,7 +71,7 @@ func (p *program) group(name string, r *runner.Runner) runner.Group {
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
-		switch args[0] { // what the groups start
+		switch args[0] { // the groups start these
 		case runner.ReadCommand:
 			return runner.RunRead(args[1:], stdin, stdout, stderr)
 		case index.LoadCommand:

@@ -20,7 +20,7 @@ type Compression struct {
 
 var defaultGzip = gzipLevel(gzip.DefaultCompression)
 
-// FastGzip is for what nobody measures.
+// FastGzip is quick, for layers whose decoding is not measured.
 var FastGzip = gzipLevel(gzip.BestSpeed)
 
 func gzipLevel(level int) Compression {
@@ -66,7 +66,7 @@ func (p *runningProgram) Close() error {
 	return errors.Join(p.WriteCloser.Close(), p.cmd.Wait())
 }
 
-// write puts a blob into a layout at dir of what fill writes.
+// write compresses the output of fill into a blob of the layout at dir.
 func (c Compression) write(dir string, fill func(z io.Writer) error) (ocispec.Descriptor, error) {
 	return writeBlob(dir, c.mediaType, func(w io.Writer) error {
 		z, err := c.writer(w)

@@ -100,8 +100,8 @@ func (in *Input) of(img *Image, i int) {
 	in.Path, in.Digest, in.Size, in.DiffID = img.Blob(l.Digest), l.Digest, l.Size, img.DiffIDs[i]
 }
 
-// Poor writes 72 MiB that hardly compress: measurements, and what looks as
-// if it had been compressed before.
+// Poor writes 72 MiB that hardly compress: measurements, and random data as of
+// compressed files.
 func Poor(a *Archive) error {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range 72 {

@@ -17,7 +17,7 @@ type Image struct {
 	DiffIDs  []digest.Digest // of the layers
 }
 
-// Open reads what a layout says of its image.
+// Open reads the manifest and the config of a layout's image.
 func Open(layout string) (*Image, error) {
 	img := &Image{Layout: layout}
 	var index ocispec.Index
@@ -46,7 +46,7 @@ func (img *Image) Blob(d digest.Digest) string {
 	return filepath.Join(img.Layout, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-// Size returns what the layers take, compressed.
+// Size returns the bytes of all layers, compressed.
 func (img *Image) Size() int64 {
 	var n int64
 	for _, l := range img.Manifest.Layers {

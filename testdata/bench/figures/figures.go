@@ -1,5 +1,5 @@
-// Package figures is what the groups of the bench print: where figures come
-// from, and how a table is written.
+// Package figures is the report of the bench: figures, tables, and the machine
+// that they come from.
 package figures
 
 import (

@@ -16,7 +16,7 @@ type Report struct {
 	Groups  []*Group `json:"groups"`
 }
 
-// A Group is a part of the report: sections that share what they measure.
+// A Group is a part of the report: sections with the same images and peers.
 type Group struct {
 	Name     string     `json:"name"`
 	Title    string     `json:"title"`
@@ -33,7 +33,7 @@ type System struct {
 	Lacks string `json:"lacks,omitempty"`
 }
 
-// A Section is what is measured together.
+// A Section is one measurement with its tables.
 type Section struct {
 	Name    string   `json:"name"`
 	Title   string   `json:"title"`
@@ -43,7 +43,7 @@ type Section struct {
 	Figures []Figure `json:"figures"`
 }
 
-// Times are what one thing took, by system, a value a run.
+// Times are the durations of one measurement: by system, a value a run.
 type Times struct {
 	Name    string               `json:"name"`
 	Seconds map[string][]float64 `json:"seconds"`
@@ -57,7 +57,8 @@ func (s *Section) Note(format string, args ...any) {
 	s.Notes = append(s.Notes, fmt.Sprintf(format, args...))
 }
 
-// Took adds what one run of something took with a system.
+// Took adds the duration of one run to the row of a name and the column of a
+// system.
 func (s *Section) Took(name, system string, d time.Duration) {
 	t := s.Row(name)
 	if t == nil {
@@ -77,25 +78,26 @@ func (s *Section) Row(name string) *Times {
 	return nil
 }
 
-// A Figure is one row of a section's table: what imgfs needs for something, what
-// a peer needs for the same, and what is wanted.
+// A Figure is one row of a section's table: the need of imgfs, the need of a peer
+// for the same, and a wish.
 type Figure struct {
 	Name string `json:"name"`
 	Unit string `json:"unit"`
-	// Ours is what was measured, in Unit; it is nothing where Missing says why.
+	// Ours is the need of imgfs in Unit. It means nothing if Missing is set, which
+	// is the reason why it was not measured.
 	Ours    float64 `json:"ours"`
 	Missing string  `json:"missing,omitempty"`
-	// Peer is the other, "" for nobody; Theirs is in Unit, and 0 where
-	// PeerMissing says why.
+	// Peer names the peer, "" if there is none. Theirs is its need in Unit, or 0
+	// if it was not measured; PeerMissing is the reason.
 	Peer        string  `json:"peer,omitempty"`
 	Theirs      float64 `json:"theirs,omitempty"`
 	PeerMissing string  `json:"peerMissing,omitempty"`
 	// AtLeast is how many times as much as imgfs the peer should need; 0 is no
 	// wish.
 	AtLeast float64 `json:"atLeast,omitempty"`
-	// AtMost is what Ours should be at most; nil is no wish.
+	// AtMost is the most that Ours should be; nil is no wish.
 	AtMost *float64 `json:"atMost,omitempty"`
-	// Note says where a wish comes from, or what else was seen.
+	// Note is free text: the origin of a wish, or other observations.
 	Note string `json:"note,omitempty"`
 }
 
@@ -111,8 +113,8 @@ func (f *Figure) Ratio() float64 {
 	return f.Theirs / f.Ours
 }
 
-// Met says whether a figure is what is wanted: "yes", "**no**", "unknown", or
-// "" where nothing is.
+// Met says whether the wish is fulfilled: "yes", "**no**", "unknown", or "" if
+// there is none.
 func (f *Figure) Met() string {
 	verdict := map[bool]string{true: "yes", false: "**no**"}
 	switch {
@@ -204,7 +206,7 @@ func writeNotes(s *strings.Builder, notes []string) {
 	}
 }
 
-// writeTimes writes the table of what each system took, the medians.
+// writeTimes writes the table of medians, a column a system.
 func (s *Section) writeTimes(out *strings.Builder, systems []System) {
 	if len(s.Times) == 0 {
 		return

@@ -1,3 +1,5 @@
+// Package peers runs the decoders of gzip that imgfs is measured beside, as
+// libraries and as programs.
 package peers
 
 import (
@@ -34,7 +36,8 @@ var (
 	Zstd       = Decoder{Name: "zstd", args: []string{"zstd", "-dcq", "--long=27"}} // of zstd files
 )
 
-// Library returns a decoder that run is: it writes what f holds to w.
+// Library returns a decoder that is a function of this process: run writes the
+// decoded content of f to w.
 func Library(name string, run func(w io.Writer, f *os.File) error) Decoder {
 	return Decoder{Name: name, library: run}
 }
@@ -52,7 +55,7 @@ func (d *Decoder) Missing() string {
 	return ""
 }
 
-// Who tells getrusage whose CPU time Decode takes.
+// Who returns the argument of getrusage for the CPU time of Decode.
 func (d *Decoder) Who() int {
 	if d.library != nil {
 		return syscall.RUSAGE_SELF
@@ -60,8 +63,8 @@ func (d *Decoder) Who() int {
 	return syscall.RUSAGE_CHILDREN
 }
 
-// Decode writes what the file at path holds to w; to io.Discard as cheaply as
-// can be.
+// Decode writes the decoded content of the file at path to w. Writing to
+// io.Discard is as cheap as possible. If ctx ends, a program is killed.
 func (d *Decoder) Decode(ctx context.Context, path string, w io.Writer) error {
 	f, err := os.Open(path)
 	if err != nil {

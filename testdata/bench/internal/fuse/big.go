@@ -8,7 +8,7 @@ import (
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
-// big measures one file whose content each system has on disk.
+// big measures one file that each system has on disk.
 func (b *bench) big() error {
 	img, err := b.oneFile("big", b.bigSize)
 	if err != nil {
@@ -71,14 +71,14 @@ func (b *bench) bigBy(s *system, img *image) error {
 	return nil
 }
 
-// pagesOf returns what reads pages of a mapping.
+// pagesOf returns a function that reads pages of a mapping.
 func (b *bench) pagesOf(img *image, how string) func(m *mounted) (runner.Reading, error) {
 	return func(m *mounted) (runner.Reading, error) {
 		return b.Read(m.root, img.all.names, how, strconv.Itoa(b.pages))
 	}
 }
 
-// firstTime reads the file from a mount from which nobody has read.
+// firstTime reads the file from a fresh mount.
 func (b *bench) firstTime(s *system, img *image) (r runner.Reading, err error) {
 	err = b.coldly(s, img, func(m *mounted) error {
 		r, err = b.readAll(m, &img.all, 1)
@@ -116,8 +116,8 @@ func (b *bench) settled(s *system, img *image, read func(m *mounted) (runner.Rea
 }
 
 // settle waits until reads of a mounted file go past the process that serves,
-// if they may, and else are answered from what is on disk whole, and then drops
-// what the kernel has cached.
+// if they may, or else are answered from a kept file, and then drops the kernel's
+// caches.
 func (b *bench) settle(s *system, img *image, m *mounted) error {
 	if !s.mine {
 		return nil

@@ -1,14 +1,14 @@
-// Package fuse measures what a mounted image feels like beside a local disk: it
-// mounts the image that imgfs serves, with passthrough and io_uring and without,
-// and the same tree by way of squashfuse_ll, overlayfs, erofs, bindfs and not at
-// all, and does the same with each of them, in turns.
+// Package fuse measures a mounted image beside other file systems: imgfs with
+// passthrough and io_uring and without, squashfuse_ll, overlayfs, erofs and bindfs
+// show the same tree, which is measured in turns with each of them and without a
+// mount.
 //
-// It needs root, for mounts and for dropping what the kernel has cached. All
-// that is read lies on one ext4: the machine's own if the directory for images
+// It needs root, for mounts and for dropping the kernel's caches. All files lie on one ext4: the machine's own if the directory for images
 // is on one, else one in a file.
 package fuse
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -20,10 +20,9 @@ import (
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
-	"github.com/imgfs/imgfs/testdata/bench/peers"
 )
 
-// Options are what only this group is told.
+// Options are the settings of this group alone.
 type Options struct {
 	Work    string    // where images are kept for the next run; "" for nowhere
 	Systems []string  // that are measured; nil for all
@@ -41,16 +40,16 @@ type bench struct {
 	images  map[string]*image
 }
 
-// settings are what the tests have smaller.
+// settings are smaller in tests.
 type settings struct {
 	Options
-	warm bool // leave alone what the kernel has cached
+	warm bool // do not drop the kernel's caches
 	// sizes of made files
 	bigSize, packedSize int64
 	diskSize            int64         // of the file system, at most
 	pages               int           // that are read from a mapping
 	starts              int           // of a program, one after the other
-	again               int           // how often what is warm is measured in a run
+	again               int           // how often warm accesses are measured in a run
 	patience            time.Duration // with imgfs, to keep a file or to read past itself
 }
 
@@ -74,7 +73,7 @@ func newGroup(r *runner.Runner, s settings) runner.Group {
 	}
 }
 
-// flags are what repeats a section besides the usual.
+// flags returns the flags that repeat a section, besides the usual ones.
 func (o *Options) flags() string {
 	text := ""
 	if o.Systems != nil {
@@ -128,7 +127,7 @@ func (b *bench) here() []*system {
 	return slices.DeleteFunc(slices.Clone(b.systems), func(s *system) bool { return b.lacks[s.name] != "" })
 }
 
-// unmeasured makes figures of what is not known of a section.
+// unmeasured adds the figures of a section that cannot be measured.
 func (b *bench) unmeasured(section, why string) {
 	for i := range wishes {
 		if w := &wishes[i]; w.section == section {
@@ -148,13 +147,8 @@ func (b *bench) unable() string {
 	if err := b.dropCaches(); err != nil {
 		return "what the kernel has cached cannot be dropped: " + err.Error()
 	}
-	if why := runner.Lacking("find", "df", "umoci", "skopeo", b.Imgfs); why != "" {
-		return why
-	}
-	if _, err := peers.LookRegistry(); err != nil {
-		return "not installed: docker-registry"
-	}
-	return ""
+	_, missing := runner.LookRegistry()
+	return cmp.Or(runner.Lacking("find", "df", "umoci", "skopeo", b.Imgfs), missing)
 }
 
 // dropCaches makes the kernel forget all pages and inodes that it can.
@@ -166,8 +160,7 @@ func (b *bench) dropCaches() error {
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
-// unmount unmounts what was mounted, and waits for the end of the process that
-// served it.
+// unmount unmounts the tree, and waits for the end of the process that served it.
 func (m *mounted) unmount() error {
 	if m.dir == "" {
 		return nil

@@ -18,7 +18,7 @@ import (
 // maxSmall is how big a small file is at most.
 const maxSmall = 16 << 10
 
-// An image is what all systems show.
+// An image is shown by all systems.
 type image struct {
 	*labimage.Image
 	name      string // its directory, and its repository in the registry
@@ -26,14 +26,14 @@ type image struct {
 	reference string // in the registry
 	dir       string
 	tree      string // unpacked
-	shown     string // what find shows of it
+	shown     string // its list by find
 	all       files
 	small     files
 	// everywhere is whether all systems were prepared for it.
 	everywhere bool
 }
 
-// files are regular files of an image, and what reading them must give.
+// files are regular files of an image, with their total size and checksum.
 type files struct {
 	names []string
 	bytes int64
@@ -57,8 +57,8 @@ func (b *bench) node() (*image, error) {
 	return b.image("node", what, img)
 }
 
-// oneFile returns an image with nothing but a file of a size: what is in the
-// image with many files, one after the other, and again from its beginning.
+// oneFile returns an image with nothing but a file of a size: the content of the
+// files of node, one after the other, and again from the first.
 func (b *bench) oneFile(name string, size int64) (*image, error) {
 	if img := b.images[name]; img != nil {
 		return img, nil

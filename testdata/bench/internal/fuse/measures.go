@@ -41,7 +41,7 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// walk measures listing all of the tree, and what memory its server has then.
+// walk measures listing all of the tree, and the memory of its server after it.
 func (b *bench) walk() error {
 	img, err := b.node()
 	if err != nil {
@@ -206,7 +206,7 @@ func (b *bench) unpack(s *system, img *image, wrap ...string) (runner.Reading, e
 	return r, errors.Join(err, os.RemoveAll(cache))
 }
 
-// programs are what may be started, the best one first.
+// programs are the programs to start, the best one first.
 var programs = [][]string{{"/usr/bin/python3", "-c", "pass"}, {"/usr/bin/node", "-e", "0"}, {"/bin/sh", "-c", ":"}}
 
 // start measures a program with the image as its root.

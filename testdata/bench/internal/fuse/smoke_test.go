@@ -11,8 +11,8 @@ import (
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner/runnertest"
 )
 
-// small returns the group with small images. It leaves alone what the kernel
-// has cached of other things.
+// small returns the group with small images. It does not drop the kernel's
+// caches.
 func small(t *testing.T, r *runner.Runner) runner.Group {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -50,8 +50,8 @@ func TestSmoke(t *testing.T) {
 	}
 }
 
-// TestWrongBytes: a system that shows something else than was unpacked ends
-// the bench.
+// TestWrongBytes: a system that shows another tree than the unpacked one ends the
+// bench.
 func TestWrongBytes(t *testing.T) {
 	r := runnertest.New(t, t.Context())
 	r.Only = "walk"
@@ -79,8 +79,7 @@ func TestWrongBytes(t *testing.T) {
 	}
 }
 
-// TestInterrupted: what runs when the bench is interrupted is ended, and what
-// is mounted is unmounted.
+// TestInterrupted: an interrupted bench leaves nothing running or mounted.
 func TestInterrupted(t *testing.T) {
 	runnertest.Interrupt(t, func(r *runner.Runner) runner.Group { return small(t, r) })
 }

@@ -15,10 +15,10 @@ import (
 type system struct {
 	name, title string
 	program     string // that it needs besides imgfs; "" for none
-	// prepare makes what mounting needs, once for an image; nil if nothing.
+	// prepare makes the files that mounting needs, once for an image; nil if
+	// there are none.
 	prepare func(img *image) error
-	// before, if not nil, is called before mounting, and what it returns after
-	// unmounting.
+	// before, if not nil, is called before mounting, and undo after unmounting.
 	before func() (undo func() error, err error)
 	mount  func(img *image, dir string) (*runner.Daemon, error)
 
@@ -48,7 +48,7 @@ const (
 	nameGzip    = "gzip -dc"
 )
 
-// allSystems returns what is compared, in the order of the table.
+// allSystems returns the systems to compare, in the order of the table.
 func (b *bench) allSystems() ([]*system, error) {
 	kind, err := b.fileSystem(b.disk)
 	if err != nil {
@@ -152,11 +152,10 @@ func (b *bench) mount(s *system, img *image) (*mounted, error) {
 	return m, nil
 }
 
-// errMount is about a system that does not mount. The cause says it all.
+// errMount marks the error of a system that does not mount.
 var errMount = errors.New("")
 
-// coldly mounts an image, drops what the kernel has cached, has something done,
-// and unmounts.
+// coldly mounts an image, drops the kernel's caches, calls do, and unmounts.
 func (b *bench) coldly(s *system, img *image, do func(m *mounted) error) error {
 	m, err := b.mount(s, img)
 	if err != nil {
@@ -171,8 +170,7 @@ func (b *bench) coldly(s *system, img *image, do func(m *mounted) error) error {
 	return m.unmount()
 }
 
-// everywhere prepares an image for all systems, and reads all of it by way of
-// each. A peer that does not work is left out from then on, and a variant of
+// everywhere prepares an image for all systems, and reads all of it with each. A peer that does not work is left out from then on, and a variant of
 // imgfs that cannot be had.
 func (b *bench) everywhere(img *image) error {
 	if img.everywhere {
@@ -182,7 +180,7 @@ func (b *bench) everywhere(img *image) error {
 	for _, s := range b.here() {
 		b.Logf("preparing %s for %s", img.name, s.name)
 		err := b.tried(s, img)
-		// Of imgfs only what was asked for by flags may be impossible.
+		// Only variants of imgfs with flags may be impossible.
 		must := s.mine && s.variant.flags == nil
 		if err != nil && (must || b.Ctx.Err() != nil || errors.Is(err, errWrong)) {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -194,7 +192,7 @@ func (b *bench) everywhere(img *image) error {
 	return nil
 }
 
-// errWrong is about a system that shows something else than was unpacked.
+// errWrong means that a system shows another tree than the unpacked one.
 var errWrong = errors.New("the files are not those that were unpacked")
 
 func (b *bench) tried(s *system, img *image) error {
@@ -237,7 +235,7 @@ func (b *bench) compare(m *mounted, img *image) error {
 	return nil
 }
 
-// each has something done with an image by way of each system, in turns.
+// each calls do with each system, in turns.
 func (b *bench) each(img *image, do func(s *system) error) error {
 	if err := b.everywhere(img); err != nil {
 		return err
@@ -250,7 +248,7 @@ func (b *bench) each(img *image, do func(s *system) error) error {
 			}
 			err := do(s)
 			if errors.Is(err, errMount) && s.variant.flags != nil && b.Ctx.Err() == nil {
-				// Somebody else may have changed what the kernel offers.
+				// The kernel's offer may have changed meanwhile.
 				b.leaveOut(s, err)
 				return nil
 			}

@@ -30,7 +30,7 @@ type Variant struct {
 	uring       bool   // whether the kernel is to offer FUSE over io_uring
 }
 
-// variants are what is measured of imgfs, the default first.
+// variants are the columns of imgfs, the default first.
 var variants = []Variant{
 	{},
 	{label: "passthrough", flags: []string{"--passthrough=on"}, fast: passthrough},
@@ -127,8 +127,8 @@ func (b *bench) offerUring() (undo func() error, err error) {
 	return undo, nil
 }
 
-// inspect notes how fast a variant of imgfs can be with an image. It is an
-// error if it is not what it is for.
+// inspect notes the fast paths of a variant of imgfs with an image. It is an error
+// if the one that the variant is about is not used.
 func (b *bench) inspect(s *system, img *image, m *mounted) error {
 	stats, err := b.StatsOf(m.root)
 	if err != nil {
@@ -181,7 +181,7 @@ func hasFile(dir string, size int64) bool {
 				found = true
 			}
 		}
-		return nil // what cannot be read is not there
+		return nil // unreadable files do not count
 	})
 	return found
 }

@@ -22,7 +22,7 @@ const (
 	coldReadSize = 4 << 10
 )
 
-// cold measures single reads in places that nobody has read before. The index is
+// cold measures single reads in places that were not read before. The index is
 // there, as in a mounted image.
 func (b *bench) cold(in *input) error {
 	offsets := randomOffsets(in.index.Size(), coldReads)
@@ -81,13 +81,13 @@ func readEach(ctx context.Context, x *layerindex.Index, blob reader.Blob, offset
 	return nil
 }
 
-// plainRanges returns what is at offsets, which are in order, by a peer.
+// plainRanges returns the bytes at offsets, which are in order, by a peer.
 func plainRanges(in *input, offsets []int64) ([][]byte, error) {
 	c := &rangeCutter{offsets: offsets, got: make([][]byte, len(offsets))}
 	return c.got, peers.Klauspost.Decode(context.Background(), in.Path, c)
 }
 
-// A rangeCutter keeps ranges of what is written to it.
+// A rangeCutter keeps ranges of its input.
 type rangeCutter struct {
 	offsets []int64
 	got     [][]byte

@@ -13,7 +13,6 @@ import (
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
-	"github.com/imgfs/imgfs/testdata/bench/peers"
 )
 
 const noCorpora = "CORPORA is not set"
@@ -67,8 +66,8 @@ func (b *bench) unableToIndex() string {
 	if b.Corpora == "" {
 		return noCorpora
 	}
-	if _, err := peers.LookRegistry(); err != nil {
-		return "docker-registry is not here"
+	if _, missing := runner.LookRegistry(); missing != "" {
+		return missing
 	}
 	return runner.Lacking("skopeo", b.Imgfs)
 }

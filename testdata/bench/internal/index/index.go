@@ -21,7 +21,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Options are what only this group is told.
+// Options are the settings of this group alone.
 type Options struct {
 	Pull bool // compare with podman pull, which takes minutes
 }

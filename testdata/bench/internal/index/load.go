@@ -23,11 +23,11 @@ import (
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
-// LoadCommand makes this program load an image and print what that took, in a
-// process of its own: load CACHE LAYOUT.
+// LoadCommand is the argument that makes this program load an image, in a process
+// of its own, and print time and memory: load CACHE LAYOUT.
 const LoadCommand = "load"
 
-// loaded is what loading an image took.
+// loaded is the result of LoadCommand.
 type loaded struct {
 	Seconds float64 `json:"seconds"`
 	Heap    int64   `json:"heap"` // bytes in use because of it, after a collection
@@ -163,7 +163,7 @@ func withImage(ctx context.Context, dir, layout string, do func(*remote.Image, *
 	return errors.Join(do(img, disk), disk.Close())
 }
 
-// RunLoad is LoadCommand.
+// RunLoad runs LoadCommand and returns the exit code.
 func RunLoad(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) != 2 {
 		fmt.Fprintln(stderr, "usage: bench load CACHE LAYOUT")

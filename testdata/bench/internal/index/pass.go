@@ -19,8 +19,8 @@ import (
 
 const passPeer = "klauspost gzip + archive/tar + crypto/sha256"
 
-// pass compares making an index with the same work done with what there is:
-// all of the same hashes and the tar's entries, but no checkpoints.
+// pass compares making an index with the same work done by usual libraries: all
+// of the same hashes and the tar's entries, but no checkpoints.
 func (b *bench) pass(in *input) error {
 	plain, err := plainPassFile(in.Path)
 	if err != nil {
@@ -49,13 +49,13 @@ func (b *bench) pass(in *input) error {
 	return nil
 }
 
-// A seenFile is what the plain pass learns of an entry.
+// A seenFile is an entry as the plain pass sees it.
 type seenFile struct {
 	name string
 	sum  [32]byte // of regular files
 }
 
-// A plainResult is what the plain pass learns of a layer.
+// A plainResult is a layer as the plain pass sees it.
 type plainResult struct {
 	blob, diffID [32]byte
 	chunks       []byte
@@ -74,7 +74,7 @@ func plainPassFile(path string) (*plainResult, error) {
 	return plainPass(f)
 }
 
-// plainPass reads a layer once, as anybody would write it.
+// plainPass reads a layer once, in the obvious way.
 func plainPass(src io.Reader) (*plainResult, error) {
 	blobHash, tarHash, chunks := sha256.New(), sha256.New(), &chunkHash{h: sha256.New(), left: chunkSize}
 	in := bufio.NewReaderSize(io.TeeReader(src, io.MultiWriter(blobHash, chunks)), chunkSize)
@@ -125,7 +125,7 @@ func (r *plainResult) readTar(src io.Reader) error {
 	}
 }
 
-// A chunkHash takes the SHA-256 of every chunk of what is written to it.
+// A chunkHash takes the SHA-256 of every chunk of its input.
 type chunkHash struct {
 	h    hash.Hash
 	left int // of the current chunk

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// requestSize is what the kernel asks of FUSE when it reads ahead.
+// requestSize is the size of the kernel's FUSE requests when it reads ahead.
 const requestSize = 128 << 10
 
 // sequential compares reading all of a layer through a Reader, by one and by
@@ -46,7 +46,7 @@ func (b *bench) sequential(in *input) error {
 	return nil
 }
 
-// checkSequential compares what a Reader gives with the diff_id.
+// checkSequential compares the digest of a Reader's output with the diff_id.
 func (b *bench) checkSequential(in *input) error {
 	h := sha256.New()
 	if err := b.readParts(in, 1, h); err != nil {
@@ -59,7 +59,7 @@ func (b *bench) checkSequential(in *input) error {
 }
 
 // readParts reads a layer in equal parts, all at the same time, and writes
-// what it reads to w.
+// the bytes to w.
 func (b *bench) readParts(in *input, parts int, w io.Writer) error {
 	blob, err := in.open()
 	if err != nil {

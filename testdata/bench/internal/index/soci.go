@@ -16,7 +16,7 @@ import (
 
 const sociPeer = "SOCI ztoc"
 
-// A ztoc is what testdata/sociztoc says of a layer.
+// A ztoc is the output of testdata/sociztoc for a layer.
 type ztoc struct {
 	Seconds float64 `json:"seconds"`
 	Bytes   int64   `json:"bytes"` // of the index
@@ -55,7 +55,7 @@ func (b *bench) soci(in *input) error {
 	return nil
 }
 
-// ztoc returns what SOCI's builder made of an input, the last time it did.
+// ztoc returns the last result of SOCI's builder for an input.
 func (b *bench) ztoc(in *input) (ztoc, error) {
 	if z, ok := b.ztocs[in.Name]; ok {
 		return z, nil

@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -22,78 +18,13 @@ import (
 // TestMain lets the test binary be the reader that the program starts.
 func TestMain(m *testing.M) { os.Exit(runnertest.Main(m.Run)) }
 
-// TestDiskUsage compares with du, which has holes, hard links and directories
-// to count right.
-func TestDiskUsage(t *testing.T) {
-	runnertest.Needs(t, "du")
-	dir := t.TempDir()
-	write := func(name string, content []byte) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	write("one", make([]byte, 100_000))
-	write("sub/two", make([]byte, 1))
-	write("hole", nil)
-	if err := os.Truncate(filepath.Join(dir, "hole"), 1<<30); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Link(filepath.Join(dir, "one"), filepath.Join(dir, "sub/again")); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("du", "-s", "-B1", dir).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := strconv.ParseInt(strings.Fields(string(out))[0], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := diskUsage(dir)
-	if err != nil || got != want {
-		t.Errorf("got %d and error %v, du says %d", got, err, want)
-	}
-}
-
-// TestSampler: the most that was there counts, also when it is gone.
-func TestSampler(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
-	if err := os.WriteFile(path, make([]byte, 1<<20), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	s := sample(t.Context(), dir, time.Hour) // looks once at the beginning
-	if err := s.end(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if s.samples != 1 || s.most < 1<<20 {
-		t.Errorf("%d samples, the most %d; want one of at least a MiB", s.samples, s.most)
-	}
-}
-
-func TestChunkSize(t *testing.T) {
-	cache := t.TempDir()
-	if _, err := chunkSize(cache); err == nil {
-		t.Error("an empty cache directory has a chunk size")
-	}
-	dir := filepath.Join(cache, "blobs", "sha256")
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	footer := make([]byte, 64)
-	copy(footer, "imgfsblb\x01\x00\x00\x00\x00\x00\x02\x00")
-	if err := os.WriteFile(filepath.Join(dir, "ab"), append(make([]byte, 4100), footer...), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := chunkSize(cache); err != nil || got != 128<<10 {
-		t.Errorf("got %d and error %v, want %d", got, err, 128<<10)
+// TestSample: the most that was there counts, also when it is gone.
+func TestSample(t *testing.T) {
+	looked := make(chan bool, 1)
+	end := sample(t.Context(), func() int64 { looked <- true; return 7 })
+	<-looked
+	if most, samples := end(); most != 7 || samples != 1 {
+		t.Errorf("got %d of %d samples, want 7 of one", most, samples)
 	}
 }
 

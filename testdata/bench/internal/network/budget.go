@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,9 +21,10 @@ import (
 const (
 	budgetProcesses = 2
 	samplePeriod    = 100 * time.Millisecond
+	chunkSize       = 64 << 10 // of the cache
 )
 
-// A filling is an image of made content, and what its files must be.
+// A filling is an image of made content, with the digests of its files.
 type filling struct {
 	*image
 	sums map[string]string // by name
@@ -42,26 +45,22 @@ func (b *bench) budget() error {
 	if err := os.Mkdir(cache, 0o700); err != nil {
 		return err
 	}
-	disk := sample(b.Ctx, cache, samplePeriod)
+	end := sample(b.Ctx, func() int64 { n, _ := b.diskUsage(cache); return n }) // fails when a file goes meanwhile
+	begun := time.Now()
 	err = eachOf(b.Ctx, budgetProcesses, images, func(_ context.Context, f *filling) error { return b.fillWith(cache, f) })
-	if e := disk.end(); err == nil {
-		err = e
-	}
+	most, samples := end()
 	if err != nil {
 		return err
 	}
-	after, err := diskUsage(cache)
-	if err != nil {
-		return err
-	}
-	chunk, err := chunkSize(cache)
+	took := time.Since(begun)
+	after, err := b.diskUsage(cache)
 	if err != nil {
 		return err
 	}
 	b.want(fmt.Sprintf("%d images through `--cache-size %d`: du of the cache directory", b.images, b.cacheSize),
-		float64(disk.most)/1e6, float64(b.cacheSize+budgetProcesses*chunk)/1e6, "MB",
+		float64(max(most, after))/1e6, float64(b.cacheSize+budgetProcesses*chunkSize)/1e6, "MB",
 		fmt.Sprintf("the most of %d samples in %.1f s, %s at the end; %d processes at a time, %s of blobs in all; every file had the right SHA-256",
-			disk.samples, disk.took.Seconds(), megabytes(after), budgetProcesses, megabytes(total)))
+			samples, took.Seconds(), megabytes(after), budgetProcesses, megabytes(total)))
 	return nil
 }
 
@@ -76,7 +75,7 @@ func (b *bench) fillWith(cache string, f *filling) error {
 	})
 }
 
-// check compares what sha256sum printed of a mount with what the files are.
+// check compares the output of sha256sum on a mount with the files' digests.
 func (f *filling) check(printed, dir string) error {
 	n := 0
 	for l := range strings.Lines(printed) {
@@ -116,7 +115,7 @@ func (b *bench) fillings() ([]*filling, error) {
 	return all, nil
 }
 
-// sizeOf is how much of what cannot be packed the image i has.
+// sizeOf returns how many bytes the blobs of image i have.
 func (b *bench) sizeOf(i int) int64 {
 	return b.imageSize + b.imageSize*int64(i)/int64(max(1, b.images-1))
 }
@@ -150,7 +149,7 @@ func (f *filling) layer(seed uint64, size int64) labimage.Layer {
 	}
 }
 
-// A hexOf writes what it reads in hexadecimal.
+// A hexOf gives the bytes that it reads in hexadecimal.
 type hexOf struct{ r io.Reader }
 
 func (h hexOf) Read(p []byte) (int, error) {
@@ -159,4 +158,33 @@ func (h hexOf) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return copy(p, hex.AppendEncode(nil, raw)), nil
+}
+
+// diskUsage returns what a directory and all below take on disk.
+func (b *bench) diskUsage(dir string) (int64, error) {
+	cmd := b.Command("du", "-s", "-B1", dir)
+	out, err := cmd.Output()
+	size, _, _ := strings.Cut(string(out), "\t")
+	n, parseErr := strconv.ParseInt(size, 10, 64)
+	return n, errors.Join(err, parseErr)
+}
+
+// sample looks at something again and again until end is called, which returns
+// the most that it was.
+func sample(ctx context.Context, look func() int64) (end func() (most int64, samples int)) {
+	ctx, cancel := context.WithCancel(ctx)
+	var most int64
+	var samples int
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ; ctx.Err() == nil; _ = sleep(ctx, samplePeriod) {
+			most, samples = max(most, look()), samples+1
+		}
+	}()
+	return func() (int64, int) {
+		cancel()
+		<-done
+		return most, samples
+	}
 }

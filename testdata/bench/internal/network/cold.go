@@ -17,7 +17,7 @@ func (b *bench) cold() error {
 	if err != nil {
 		return err
 	}
-	indexes, err := diskUsage(filepath.Join(cache, "indexes"))
+	indexes, err := b.diskUsage(filepath.Join(cache, "indexes"))
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (b *bench) smallReads(cache string, some []file, indexes int64) error {
 	return nil
 }
 
-// milliseconds is the median of what some runs took.
+// milliseconds returns the median duration of some runs.
 func milliseconds(all []use) string {
 	d := figures.Median(each(all, took))
 	return figures.Number(math.Round(float64(d.Microseconds())/10)/100, "ms")

@@ -108,8 +108,8 @@ func extent(layer, name string) (int64, error) {
 	}
 }
 
-// A byteCounter counts what a decoder has taken; with ReadByte that is no more
-// than it needs.
+// A byteCounter counts the bytes that a decoder has taken. Because of ReadByte the
+// decoder takes no more than it needs.
 type byteCounter struct {
 	r *bufio.Reader
 	n int64

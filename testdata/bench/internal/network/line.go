@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A line is what lies between a client and a registry: each request takes a
+// A line lies between a client and a registry: each request takes a
 // round trip before its answer begins, and all answers share the bandwidth.
 // It is safe for concurrent use.
 type line struct {
@@ -17,10 +17,10 @@ type line struct {
 }
 
 // maxCredit is how much of the time that the line was free can be made up
-// for: sleeping is never exact, and what one sleep has too much would be lost.
+// for: sleeping is never exact, and the excess of one sleep would be lost.
 const maxCredit = 5 * time.Millisecond
 
-// set changes the line for what comes from now on.
+// set changes the line for all later requests.
 func (l *line) set(delay time.Duration, rate float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,8 +42,7 @@ func (l *line) limited() bool {
 	return l.rate > 0
 }
 
-// pass waits until n bytes are through. Who comes first goes first, whichever
-// connection it is.
+// pass waits until n bytes are through. All connections share one queue.
 func (l *line) pass(ctx context.Context, n int) error {
 	return sleep(ctx, l.reserve(n, time.Now()))
 }

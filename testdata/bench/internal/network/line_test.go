@@ -40,7 +40,7 @@ func TestLineShared(t *testing.T) {
 	})
 }
 
-// TestLineCredit: what a sleep had too much is made up for, and no more.
+// TestLineCredit: the excess of a sleep is made up for, and no more.
 func TestLineCredit(t *testing.T) {
 	l := &line{}
 	l.set(0, 1e6)

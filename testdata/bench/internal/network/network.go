@@ -17,7 +17,7 @@ import (
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
-// Options are what only this group is told.
+// Options are the settings of this group alone.
 type Options struct {
 	Delay time.Duration // round trip that each request takes
 	Mbps  float64       // bandwidth of the line in megabits a second
@@ -32,13 +32,13 @@ type bench struct {
 	node  *image
 }
 
-// settings are what the tests have smaller.
+// settings are smaller in tests.
 type settings struct {
 	Options
 	reads int // small files that are read
-	// pause is what a reader does between two reads beside a prefetch.
+	// pause is the time between two reads beside a prefetch.
 	pause time.Duration
-	// What goes through the cache with a budget.
+	// The images that go through the cache with a budget.
 	images    int
 	imageSize int64 // of the smallest one; the biggest is twice as big
 	cacheSize int64
@@ -102,7 +102,7 @@ func (b *bench) push(img *labimage.Image, name, what string) (*image, error) {
 	return &image{img, what, name, near, b.proxy.host + "/" + name}, err
 }
 
-// slow makes the line what it is for; fast takes away delay and bound.
+// slow gives the line its delay and bound; fast takes both away.
 func (b *bench) slow() { b.proxy.set(b.Delay, b.bandwidth()) }
 
 func (b *bench) fast() { b.proxy.set(0, 0) }
@@ -110,7 +110,7 @@ func (b *bench) fast() { b.proxy.set(0, 0) }
 // bandwidth is in bytes a second.
 func (b *bench) bandwidth() float64 { return b.Mbps * 1e6 / 8 }
 
-// traced writes down what the proxy was asked since forget.
+// traced writes the requests of the proxy since forget to the trace.
 func (b *bench) traced(what string) {
 	if b.Trace == nil {
 		return
@@ -126,7 +126,7 @@ func (b *bench) add(name string, value float64, unit, note string) {
 	b.Add(figures.Figure{Name: name, Unit: unit, Ours: value, Note: note})
 }
 
-// want puts a row into the table with what it should be at most.
+// want puts a row with an upper bound into the table.
 func (b *bench) want(name string, value, most float64, unit, note string) {
 	b.Add(figures.Figure{Name: name, Unit: unit, Ours: value, AtMost: &most, Note: note})
 }
@@ -147,14 +147,14 @@ func (b *bench) indexed(name string, img *image) (string, error) {
 // indexes.
 func forgetBlobs(cache string) error { return os.RemoveAll(filepath.Join(cache, "blobs")) }
 
-// A use is what something moved and how long it took.
+// A use is the traffic and the duration of one measurement.
 type use struct {
 	moved, requests int64 // bytes of blobs, and requests for them
 	took            time.Duration
 }
 
-// coldly mounts an image with an empty cache of blobs, has something done, and
-// says what went over the line from the mount's being ready until its end.
+// coldly mounts an image with an empty cache of blobs and calls do. It returns the
+// traffic on the line from the moment that the mount was ready until its end.
 func (b *bench) coldly(cache, what string, img *image, flags []string, do func(m *runner.Mount) (time.Duration, error)) (use, error) {
 	var u use
 	if err := forgetBlobs(cache); err != nil {

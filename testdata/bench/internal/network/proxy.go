@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// A kind is what a request is about.
+// A kind is the kind of thing that a request asks for.
 type kind string
 
 const (
@@ -70,7 +70,7 @@ type exchange struct {
 }
 
 // A proxy stands before a registry at the end of a line. It wants a token, as
-// the big registries do, which it gives to anybody, and counts what goes
+// the big registries do, which it gives to every client, and counts all that goes
 // through. Contents it does not change.
 type proxy struct {
 	line
@@ -117,7 +117,7 @@ func newProxy(registry string) (*proxy, error) {
 		ErrorLog:      log.New(io.Discard, "", 0), // clients that went away
 	}
 	p.server = &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0), ConnState: func(c net.Conn, s http.ConnState) {
-		// What lies in the socket's buffer is counted and maybe never sent.
+		// Bytes in the socket's buffer are counted and maybe never sent.
 		if tcp, ok := c.(*net.TCPConn); ok && s == http.StateNew {
 			_ = tcp.SetWriteBuffer(128 << 10)
 		}
@@ -151,7 +151,7 @@ func (p *proxy) seen() counts {
 	return maps.Clone(p.counts)
 }
 
-// exchanges returns what was asked since forget, in the order of its coming.
+// exchanges returns the requests since forget, in their order.
 func (p *proxy) exchanges() []exchange {
 	p.mu.Lock()
 	defer p.mu.Unlock()

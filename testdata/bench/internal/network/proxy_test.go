@@ -29,7 +29,7 @@ func newTestProxy(t *testing.T, blob []byte) *proxy {
 	return p
 }
 
-// ask sends a request and returns the answer, whose body has yet to be read.
+// ask sends a request and returns the answer; its body has yet to be read.
 func ask(t *testing.T, p *proxy, path, token, byteRange string) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.host+path, nil)
@@ -113,8 +113,8 @@ func TestProxyToken(t *testing.T) {
 	}
 }
 
-// TestProxyCountsWhatIsSent: what a client that goes away did not get is not
-// counted, but for what the sockets hold.
+// TestProxyCountsWhatIsSent: bytes that a client did not get because it went away
+// are not counted, but for those in the sockets.
 func TestProxyCountsWhatIsSent(t *testing.T) {
 	blob := make([]byte, 64<<20)
 	p := newTestProxy(t, blob)

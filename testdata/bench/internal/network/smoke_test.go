@@ -29,7 +29,7 @@ func TestSmoke(t *testing.T) {
 	}
 }
 
-// TestInterrupted: what runs when the bench is interrupted is ended.
+// TestInterrupted: an interrupted bench leaves nothing running.
 func TestInterrupted(t *testing.T) {
 	runnertest.Interrupt(t, func(r *runner.Runner) runner.Group {
 		r.Only = "cold"

@@ -40,8 +40,8 @@ func (b *bench) stats() error {
 	})
 }
 
-// bothSay returns what imgfs stats says of blobs and what the proxy has seen,
-// at a time when nothing was being fetched. imgfs may count an answer a moment
+// bothSay returns the blob traffic that imgfs stats shows and that the proxy has
+// counted, at a time when nothing was being fetched. imgfs may count an answer a moment
 // after the proxy does, so a difference counts only if it lasts.
 func (b *bench) bothSay(m *runner.Mount) (said, seen count, err error) {
 	for range 10 {

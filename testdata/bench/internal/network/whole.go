@@ -16,8 +16,8 @@ import (
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
-// whole measures reading everything in the image, and in one whose layers hide
-// nothing of each other: of node half is deleted again by later layers.
+// whole measures reading everything in the image, and in base, whose one layer
+// hides nothing: later layers of node delete half of the earlier ones.
 func (b *bench) whole() error {
 	if err := b.readWhole(b.node); err != nil || b.Corpora == "" {
 		return err

@@ -9,7 +9,7 @@ import (
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 )
 
-// A Sample is what one run of something took.
+// A Sample is the time that one run of a task took.
 type Sample struct {
 	CPU  time.Duration // in user and system mode
 	Wall time.Duration
@@ -24,7 +24,7 @@ type Task struct {
 
 // measure runs a task once.
 func (t *Task) measure() (Sample, error) {
-	runtime.GC() // what was left by others is not this task's to clear
+	runtime.GC() // the garbage of other tasks is not this one's to collect
 	before, err := cpuTime(t.Who)
 	if err != nil {
 		return Sample{}, err
@@ -47,9 +47,9 @@ func cpuTime(who int) (time.Duration, error) {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano()), nil
 }
 
-// InTurns runs every task once a round, each round beginning with another one,
-// so that what else the machine does hits all alike. It returns the median of
-// each.
+// InTurns runs every task once a round. Each round begins with another task, so
+// that other load of the machine hits all of them alike. It returns the median
+// of each task.
 func (r *Runner) InTurns(runs int, tasks []Task) ([]Sample, error) {
 	cpu, wall := make([][]time.Duration, len(tasks)), make([][]time.Duration, len(tasks))
 	for run := range runs {

@@ -27,8 +27,8 @@ type Mount struct {
 	Ready time.Duration // until the command returned
 }
 
-// With mounts an image, has something done with it, and unmounts it. What is
-// mounted after an error is unmounted at the end of the group.
+// With mounts an image, calls do, and unmounts the image. After an error of do the
+// mount stays until the end of the group.
 func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) error) error {
 	dir, err := os.MkdirTemp(r.Dir, "mnt-") // several may come at the same time
 	if err != nil {
@@ -89,14 +89,14 @@ func (r *Runner) Servers(dir string) []int {
 	return pids
 }
 
-// A Memory is what memory a process has, in bytes.
+// A Memory is the memory of a process in bytes.
 type Memory struct {
 	Peak      int64 // VmHWM
 	Resident  int64 // VmRSS
 	Anonymous int64 // RssAnon, of it
 }
 
-// MemoryOf returns what memory a process has now.
+// MemoryOf returns the memory of a process now.
 func MemoryOf(pid int) (Memory, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -117,8 +117,7 @@ func parseMemory(status string) (Memory, error) {
 	return m, nil
 }
 
-// Stats is what imgfs stats --json tells of a mount, as far as it is of interest
-// here.
+// Stats is the part of the output of imgfs stats --json that the bench needs.
 type Stats struct {
 	Total *struct {
 		Asked, Requests, Fetched int64
@@ -133,7 +132,7 @@ type Stats struct {
 	}
 }
 
-// StatsOf returns the statistics of what is mounted at dir.
+// StatsOf returns the statistics of the mount at dir.
 func (r *Runner) StatsOf(dir string) (Stats, error) {
 	out, err := r.Output(r.Imgfs, "stats", "--json", dir)
 	if err != nil {

@@ -19,21 +19,21 @@ import (
 	"time"
 )
 
-// ReadCommand makes this program one that reads the files whose names come on
-// its standard input, and prints what that took. A process of its own can be
-// ended while it waits for a mount.
+// ReadCommand is the argument that turns this program into a reader: it reads the
+// files whose names come on its standard input and prints a Reading as JSON. A
+// process of its own can be ended while it waits for a mount.
 //
 //	read-files open|check|random|around N
 //	read-files each PAUSE
 //
 // open reads all files from N threads, check takes their checksums as well.
 // random reads N random pages of a mapping of each file, around does so too,
-// and lets the kernel read what is around them. each reads one file after the
-// other with a pause between.
+// and lets the kernel read around them. each reads one file after the other with
+// a pause between.
 const ReadCommand = "read-files"
 
-// A Reading is what was read, and how long that took without the start of the
-// process.
+// A Reading is the result of ReadCommand. The times do not include the start of
+// the process.
 type Reading struct {
 	Took  time.Duration
 	Bytes int64
@@ -41,7 +41,7 @@ type Reading struct {
 	Each  []time.Duration // of the files that were read with a pause between
 }
 
-// RunRead is ReadCommand.
+// RunRead runs ReadCommand and returns the exit code.
 func RunRead(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	r, err := readAs(args, stdin)
 	if err == nil {
@@ -161,7 +161,7 @@ func (r *Reading) read(name string, buf []byte, check bool) (sum uint32, err err
 const pageSize = 4096
 
 // readPages reads n random pages of a mapping of each file. Told that they are
-// random, the kernel reads them alone, else what is around them too.
+// random, the kernel reads them alone, else it reads around them too.
 func readPages(names []string, n int, random bool) (Reading, error) {
 	var r Reading
 	for _, name := range names {
@@ -201,8 +201,8 @@ func readPages(names []string, n int, random bool) (Reading, error) {
 	return r, nil
 }
 
-// Read has files below a directory read by a process of its own, in one of the
-// ways of ReadCommand; wrap, if not empty, is the command that starts it.
+// Read reads files below a directory in a process of its own, in one of the ways
+// of ReadCommand. If wrap is not empty it is the command that starts the process.
 func (r *Runner) Read(root string, names []string, how, n string, wrap ...string) (Reading, error) {
 	args := slices.Concat(wrap, []string{r.self, ReadCommand, how, n})
 	cmd := r.Command(args[0], args[1:]...)

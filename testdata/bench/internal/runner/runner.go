@@ -1,6 +1,5 @@
-// Package runner is what the groups of the bench have in common: it runs their
-// sections, programs beside them in turns, mounts and a registry, and cleans
-// up after them.
+// Package runner runs the groups of the bench: their sections, tasks in turns,
+// programs, mounts and a registry. It cleans up after them.
 package runner
 
 import (
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
-	"github.com/imgfs/imgfs/testdata/bench/peers"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -26,7 +24,7 @@ type Settings struct {
 	Imgfs   string // the program
 	Corpora string // where the lab's images are; "" for nowhere
 	Logf    func(format string, args ...any)
-	// System is what the image has that is made where Corpora is "".
+	// System is the size of the image that is made if Corpora is "".
 	System labimage.System
 }
 
@@ -57,11 +55,12 @@ type Group struct {
 	Prepare func() error
 	// Unable says why nothing can be measured here, "" if it can; nil is never.
 	Unable func() string
-	// Unmeasured adds figures of what is not known of a section, and why.
+	// Unmeasured adds the figures of a section that cannot be measured, with the
+	// reason. It may be nil if Unable is and no section needs programs.
 	Unmeasured func(section, why string)
 }
 
-// A Section is measured together.
+// A Section is one measurement of a group.
 type Section struct {
 	Name, Title string
 	Run         func() error
@@ -135,7 +134,7 @@ func (r *Runner) begin() (err error) {
 	return err
 }
 
-// commandFor is what repeats a section.
+// commandFor returns the command that repeats a section.
 func (r *Runner) commandFor(g *Group, section string) string {
 	environment := ""
 	if r.Corpora != "" {
@@ -144,8 +143,8 @@ func (r *Runner) commandFor(g *Group, section string) string {
 	return fmt.Sprintf("%sgo run ./testdata/bench %s -only %s -runs %d%s", environment, g.Name, section, r.Runs, g.Flags)
 }
 
-// AtEnd has something done when the group ends, in the reverse order of the
-// calls, after all mounts are gone.
+// AtEnd registers a function for the end of the group. The functions are called
+// in reverse order after all mounts are gone.
 func (r *Runner) AtEnd(stop func() error) { r.stops = append(r.stops, stop) }
 
 // Add puts figures into the section that runs.
@@ -198,32 +197,7 @@ func Once(path string, make func(part string) error) error {
 	return os.Rename(part, path)
 }
 
-// Registry returns where a registry listens, which runs until the group ends.
-func (r *Runner) Registry() (string, error) {
-	if r.registry == "" {
-		registry, err := peers.StartRegistry(r.Ctx, r.Dir)
-		if err != nil {
-			return "", err
-		}
-		r.registry = registry.Host
-		r.AtEnd(registry.Stop)
-	}
-	return r.registry, nil
-}
-
-// Push copies an image into the registry, byte for byte, and returns how imgfs
-// is told of it there.
-func (r *Runner) Push(img *labimage.Image, name string) (string, error) {
-	host, err := r.Registry()
-	if err != nil {
-		return "", err
-	}
-	_, err = r.Output("skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false",
-		"oci:"+img.Layout+":"+labimage.Tag, "docker://"+host+"/"+name)
-	return host + "/" + name, err
-}
-
-// cleanUp ends what the group has left running, and removes its directory.
+// cleanUp ends all mounts and processes of the group, and removes its directory.
 func (r *Runner) cleanUp() error {
 	r.Ctx = context.WithoutCancel(r.Ctx)
 	table, err := os.ReadFile("/proc/self/mountinfo")
@@ -245,7 +219,7 @@ func (r *Runner) cleanUp() error {
 		err = errors.Join(err, r.stops[i]())
 	}
 	if err != nil {
-		return err // what may still be mounted is not removed
+		return err // something may still be mounted in it
 	}
 	return os.RemoveAll(r.Dir)
 }

@@ -2,9 +2,11 @@ package runner
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -51,8 +53,54 @@ func TestInTurns(t *testing.T) {
 	}
 }
 
-// TestOnce: what was made is there for the next run, what was half made is
-// not.
+// TestRegistry: it answers until the group ends, and is not started when it is
+// too late; that it ended by itself is an error.
+func TestRegistry(t *testing.T) {
+	if _, missing := LookRegistry(); missing != "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r := New(ctx, Settings{})
+	if err := r.begin(); err != nil {
+		t.Fatal(err)
+	}
+	host, err := r.Registry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := r.Registry(); err != nil || again != host {
+		t.Errorf("asked again: %s, %v", again, err)
+	}
+	d, err := r.start(func() bool { return true }, (*Daemon).kill, nil, "true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-d.done
+	if err := r.cleanUp(); err == nil || !strings.Contains(err.Error(), "ended by itself") {
+		t.Errorf("a daemon ended by itself: %v", err)
+	}
+	if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
+		resp.Body.Close()
+		t.Error("the registry still answers")
+	}
+	os.RemoveAll(r.Dir)
+	cancel()
+	r = New(ctx, Settings{})
+	if err := r.begin(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Registry(); !errors.Is(err, context.Canceled) {
+		t.Errorf("started when it is too late: %v", err)
+	}
+	if err := r.cleanUp(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOnce: a finished file is there for the next run, a half-made one is not.
 func TestOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "file")
 	broken := errors.New("broken")

@@ -1,5 +1,5 @@
 // Package runnertest is for tests of the bench's groups: it gives them a small
-// runner of an imgfs built for it, and looks for what they leave behind.
+// runner with a freshly built imgfs, and finds leftovers.
 package runnertest
 
 import (
@@ -15,7 +15,6 @@ import (
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
-	"github.com/imgfs/imgfs/testdata/bench/peers"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -52,9 +51,8 @@ func skip(t *testing.T, why string) {
 func New(t *testing.T, ctx context.Context) *runner.Runner {
 	t.Helper()
 	Needs(t, "go", "skopeo", "find", "tar")
-	if _, err := peers.LookRegistry(); err != nil {
-		Needs(t, "docker-registry")
-	}
+	_, missing := runner.LookRegistry()
+	skip(t, missing)
 	if os.Geteuid() != 0 {
 		Needs(t, "fusermount3")
 	}
@@ -71,7 +69,7 @@ func New(t *testing.T, ctx context.Context) *runner.Runner {
 	return runner.New(ctx, runner.Settings{Runs: 1, Imgfs: program, Logf: t.Logf, System: labimage.System{Small: 500, Library: 100 << 10, Big: 3_000_000}})
 }
 
-// Measure runs a group, prints its report and looks for what it left behind.
+// Measure runs a group, logs its report and looks for leftovers.
 func Measure(t *testing.T, r *runner.Runner, g runner.Group) {
 	t.Helper()
 	if err := r.Measure(g); err != nil {
@@ -93,7 +91,7 @@ func Measure(t *testing.T, r *runner.Runner, g runner.Group) {
 }
 
 // Interrupt runs a group until something is mounted, interrupts it and looks for
-// what it left behind.
+// leftovers.
 func Interrupt(t *testing.T, group func(r *runner.Runner) runner.Group) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -130,7 +128,7 @@ func mounted(t *testing.T) []string {
 	return runner.MountsBelow(string(table), os.Getenv("TMPDIR"))
 }
 
-// Left returns what a group has left behind in the temporary directory: mounts,
+// Left returns the leftovers of a group in the temporary directory: mounts,
 // processes, loop devices and files.
 func Left(t *testing.T) []string {
 	t.Helper()
