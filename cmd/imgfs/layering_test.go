@@ -39,7 +39,7 @@ layerindex/internal/inflate/inflatetest:
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/nestedsum:
 layerindex/internal/samples: go-digest compress
-layerindex/internal/spool: remote/seal x/sys
+layerindex/internal/spool: remote/seal
 layerindex/internal/stringpool:
 layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool
 layerindex/internal/zstd: layerindex/internal/codec compress

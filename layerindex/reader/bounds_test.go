@@ -60,7 +60,7 @@ func (f *tempFile) Close() error {
 
 func newTempFile(t testing.TB, slow time.Duration) *tempFile {
 	t.Helper()
-	f, err := spool.InDir(t.TempDir())()
+	f, err := inDir(t.TempDir())(0)
 	if err != nil {
 		t.Fatal(err)
 	}

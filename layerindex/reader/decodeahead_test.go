@@ -63,7 +63,7 @@ func TestReaderSpoolPrefetches(t *testing.T) {
 	}
 	tarBytes := file.Bytes()
 	blob := &aheadBlob{Blob: samples.ZstdFrames(t, tarBytes, len(tarBytes))}
-	r := New(mustBuild(t, blob.Blob, tarBytes, nil), blob, &Options{SpoolDir: t.TempDir()})
+	r := New(mustBuild(t, blob.Blob, tarBytes, nil), blob, &Options{NewTemp: inDir(t.TempDir())})
 	checkRead(t, r, tarBytes, int64(len(tarBytes))-100, 100)
 	if err := r.Close(); err != nil {
 		t.Error(err)
@@ -301,7 +301,7 @@ func TestReaderMixed(t *testing.T) {
 	for k, c := range samples.Codecs {
 		blob := c.Wrap(t, tarBytes)
 		r := New(mustBuild(t, blob, tarBytes, &build.Options{SpanSize: 128 << 10}), &aheadBlob{Blob: blob},
-			&Options{Cache: cache, SpoolDir: t.TempDir()})
+			&Options{Cache: cache, NewTemp: inDir(t.TempDir())})
 		defer r.Close()
 		for i := range 3 {
 			wg.Go(func() { readMixed(t, r, tarBytes, rand.New(rand.NewPCG(uint64(k), uint64(i)))) })

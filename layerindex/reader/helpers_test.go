@@ -11,6 +11,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
 // claim is what a truthful image says of a layer.
@@ -70,4 +71,15 @@ func readAll(t *testing.T, r *Reader, off, size int64) []byte {
 		t.Fatalf("ReadAt(%d bytes, %d) = %d, %v", size, off, n, err)
 	}
 	return p
+}
+
+// inDir returns what makes files without a name in a directory.
+func inDir(dir string) func(int64) (TempFile, error) {
+	return func(int64) (TempFile, error) {
+		f, err := samples.TempFile(dir)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
 }

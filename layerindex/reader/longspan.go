@@ -72,15 +72,12 @@ func (r *Reader) long(t *layerindex.Spans, i int) (l *longSpan, rests bool) {
 		}
 		r.longs[i] = l
 	}
-	return l, time.Now().Before(l.rest)
+	return l, r.opts.NewTemp == nil || time.Now().Before(l.rest)
 }
 
 // newTemp returns what makes a file for a span of size bytes.
-func (r *Reader) newTemp(size int64) func() (TempFile, error) {
-	if r.opts.NewTemp == nil {
-		return spool.InDir(r.opts.SpoolDir)
-	}
-	return func() (TempFile, error) { return r.opts.NewTemp(size) }
+func (r *Reader) newTemp(size int64) func() (spool.File, error) {
+	return func() (spool.File, error) { return r.opts.NewTemp(size) }
 }
 
 // produce returns what decodes a span into a file, until the reader is stopped.

@@ -201,7 +201,7 @@ func TestProof(t *testing.T) {
 // checkFiles compares the whole and every file with what GNU tar unpacked.
 func checkFiles(t *testing.T, x *layerindex.Index, blob []byte, l *realLayer) {
 	t.Helper()
-	r := New(x, samples.Blob(blob), nil)
+	r := New(x, samples.Blob(blob), &Options{NewTemp: inDir(t.TempDir())})
 	if sha256.Sum256(readAll(t, r, 0, r.Size())) != sha256.Sum256(l.tar) {
 		t.Error("SHA-256 of the whole differs")
 	}
@@ -337,7 +337,7 @@ func TestProofWithoutCodec(t *testing.T) {
 			if c.Want == "zstd" {
 				checkPoisoned(t, x, blob, l.tar)
 			}
-			r := New(x, samples.Blob(blob), nil)
+			r := New(x, samples.Blob(blob), &Options{NewTemp: inDir(t.TempDir())})
 			rng := rand.New(rand.NewPCG(1, 101))
 			for range 100 {
 				checkRead(t, r, l.tar, rng.Int64N(r.Size()), rng.Int64N(200_000))
@@ -360,7 +360,7 @@ func TestManyMembers(t *testing.T) {
 	}
 	for _, span := range []int64{0, 1000} {
 		x := mustBuild(t, blob, tarBytes, &build.Options{SpanSize: span})
-		r := New(x, samples.Blob(blob), nil)
+		r := New(x, samples.Blob(blob), &Options{NewTemp: inDir(t.TempDir())})
 		for _, off := range []int64{0, 1, 5000, int64(len(tarBytes)) - 1} {
 			checkRead(t, r, tarBytes, off, 3000)
 		}

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/layerindex/internal/spool"
 )
 
 // A Blob is the compressed layer that a Reader decodes. What it returns must
@@ -46,12 +45,9 @@ type Options struct {
 	// Cache keeps decoded spans; readers of several layers may share one.
 	// Default: one of 16 MiB for this reader.
 	Cache *SpanCache
-	// SpoolDir is the directory of the temporary files that spans too long
-	// for memory are decoded into. Default: os.TempDir(). Where it takes none
-	// such a span is decoded from its beginning again and again.
-	SpoolDir string
-	// NewTemp, if not nil, makes those files, of size bytes each, in place of
-	// SpoolDir.
+	// NewTemp makes a temporary file of size bytes, for a span that is too long
+	// for memory. Default: there are no files. Where there is none such a span is
+	// decoded from its beginning for each part of it that is read.
 	NewTemp func(size int64) (TempFile, error)
 	// SpoolFailed, if not nil, is told that a file could not be made or
 	// written. It may be called by any goroutine.
@@ -59,7 +55,12 @@ type Options struct {
 }
 
 // A TempFile is a temporary file without a name: closing it removes it.
-type TempFile = spool.File
+type TempFile interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Truncate(size int64) error
+}
 
 // NewReader returns a reader of the layer that x is the index of.
 func New(x *layerindex.Index, blob Blob, opts *Options) *Reader {

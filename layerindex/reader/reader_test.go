@@ -57,7 +57,7 @@ func TestReaderSpools(t *testing.T) {
 	blob := samples.ZstdFrames(t, tarBytes, len(tarBytes))
 	x := mustBuild(t, blob, tarBytes, nil)
 	dir := t.TempDir()
-	r := New(x, samples.Blob(blob), &Options{SpoolDir: dir})
+	r := New(x, samples.Blob(blob), &Options{NewTemp: inDir(dir)})
 	for _, off := range []int64{0, 5 << 20, int64(len(tarBytes)) - 100} {
 		checkRead(t, r, tarBytes, off, 4096)
 	}
@@ -76,7 +76,7 @@ func TestReaderWithoutSpool(t *testing.T) {
 	blob := samples.ZstdFrames(t, tarBytes, len(tarBytes))
 	x := mustBuild(t, blob, tarBytes, nil)
 	var failed atomic.Int64
-	r := New(x, samples.Blob(blob), &Options{SpoolDir: filepath.Join(t.TempDir(), "absent"), SpoolFailed: func(err error) {
+	r := New(x, samples.Blob(blob), &Options{NewTemp: inDir(filepath.Join(t.TempDir(), "absent")), SpoolFailed: func(err error) {
 		if failed.Add(1); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("told of %v", err)
 		}

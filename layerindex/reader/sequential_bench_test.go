@@ -144,7 +144,7 @@ func BenchmarkReaderLongSpan(b *testing.B) {
 }
 
 func benchSequential(b *testing.B, x *layerindex.Index, blob Blob) {
-	r := New(x, blob, &Options{Cache: NewSpanCache(64 << 20)})
+	r := New(x, blob, &Options{Cache: NewSpanCache(64 << 20), NewTemp: inDir(b.TempDir())})
 	defer r.Close()
 	p := make([]byte, 128<<10)
 	for off := int64(0); off < r.Size(); {

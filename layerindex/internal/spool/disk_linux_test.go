@@ -16,7 +16,7 @@ func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	testenv.SmallDisk(t, dir, 1<<20)
 	data := random(size)
-	s := New(InDir(dir), size, pieces(data))
+	s := New(inDir(dir), size, pieces(data))
 	defer s.Close()
 	for range 2 {
 		if n, err := s.ReadAt(t.Context(), make([]byte, 1), size-1); n != 0 || !errors.Is(err, ErrFile) || !errors.Is(err, unix.ENOSPC) {

@@ -24,7 +24,7 @@ func TestFileChanges(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(name, " of ", size), func(t *testing.T) {
 				var runs atomic.Int32
-				s := New(InDir(t.TempDir()), int64(size), func(ctx context.Context, w io.Writer) error {
+				s := New(inDir(t.TempDir()), int64(size), func(ctx context.Context, w io.Writer) error {
 					runs.Add(1)
 					return pieces(data)(ctx, w)
 				})
@@ -56,7 +56,7 @@ func TestFileChanges(t *testing.T) {
 func TestReadAsItGrows(t *testing.T) {
 	data := random(3*sealBlock + 1000)
 	step := make(chan int)
-	s := New(InDir(t.TempDir()), int64(len(data)), func(ctx context.Context, w io.Writer) error {
+	s := New(inDir(t.TempDir()), int64(len(data)), func(ctx context.Context, w io.Writer) error {
 		at := 0
 		for n := range step {
 			if _, err := w.Write(data[at : at+n]); err != nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"sync"
 	"time"
 
@@ -31,17 +30,6 @@ type File interface {
 	io.WriterAt
 	io.Closer
 	Truncate(size int64) error
-}
-
-// InDir returns what makes files in a directory.
-func InDir(dir string) func() (File, error) {
-	return func() (File, error) {
-		f, err := create(dir)
-		if err != nil {
-			return nil, err
-		}
-		return f, nil
-	}
 }
 
 // Linger is how long a producer goes on when nobody has read for its last time:
@@ -321,21 +309,4 @@ func (w *writer) Write(p []byte) (int, error) {
 	}
 	s.wake()
 	return n, w.err
-}
-
-// create opens a new file that has no name in dir.
-func create(dir string) (*os.File, error) {
-	if file, err := openNameless(dir); err == nil {
-		return file, nil
-	}
-	// Neither every system nor every file system can do that.
-	file, err := os.CreateTemp(dir, "spool-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(file.Name()); err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
 }

@@ -13,7 +13,20 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
+
+// inDir returns what makes files without a name in a directory.
+func inDir(dir string) func() (File, error) {
+	return func() (File, error) {
+		f, err := samples.TempFile(dir)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
+}
 
 func random(n int) []byte {
 	r := rand.New(rand.NewPCG(1, 1))
@@ -41,7 +54,7 @@ func pieces(data []byte) Producer {
 
 func TestReadAt(t *testing.T) {
 	data := random(1000)
-	s := New(InDir(t.TempDir()), 1000, pieces(data))
+	s := New(inDir(t.TempDir()), 1000, pieces(data))
 	defer s.Close()
 	for _, tt := range []struct {
 		off  int64
@@ -72,7 +85,7 @@ func TestReadAt(t *testing.T) {
 func TestConcurrentReaders(t *testing.T) {
 	data := random(1 << 20)
 	var runs atomic.Int32
-	s := New(InDir(t.TempDir()), int64(len(data)), func(ctx context.Context, w io.Writer) error {
+	s := New(inDir(t.TempDir()), int64(len(data)), func(ctx context.Context, w io.Writer) error {
 		runs.Add(1)
 		return pieces(data)(ctx, w)
 	})
@@ -138,7 +151,7 @@ func TestWaits(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		steps, produce := stepper()
-		s := New(InDir(dir), 100, produce)
+		s := New(inDir(dir), 100, produce)
 		defer s.Close()
 		first, middle, last := read(t.Context(), s, 0, 10), read(t.Context(), s, 5, 40), read(t.Context(), s, 99, 1)
 		check := func(after string, want ...bool) {
@@ -168,7 +181,7 @@ func TestCancelledReader(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		steps, produce := stepper()
-		s := New(InDir(dir), 10, produce)
+		s := New(inDir(dir), 10, produce)
 		defer s.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		leaves, stays := read(ctx, s, 0, 5), read(t.Context(), s, 0, 5)
@@ -194,7 +207,7 @@ func TestFailure(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		steps, produce := stepper()
-		s := New(InDir(dir), 10, produce)
+		s := New(inDir(dir), 10, produce)
 		defer s.Close()
 		a, b := read(t.Context(), s, 0, 10), read(t.Context(), s, 5, 1)
 		steps <- 5
@@ -223,7 +236,7 @@ func TestFailure(t *testing.T) {
 func TestTryAgainWritesAnew(t *testing.T) {
 	data := random(100)
 	tries := 0
-	s := New(InDir(t.TempDir()), 100, func(ctx context.Context, w io.Writer) error {
+	s := New(inDir(t.TempDir()), 100, func(ctx context.Context, w io.Writer) error {
 		if tries++; tries == 1 {
 			w.Write(make([]byte, 90))
 			return errors.New("those were wrong")
@@ -255,7 +268,7 @@ func TestWrongProducers(t *testing.T) {
 		{"fails", 50, broken, broken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := New(InDir(t.TempDir()), 100, func(ctx context.Context, w io.Writer) error {
+			s := New(inDir(t.TempDir()), 100, func(ctx context.Context, w io.Writer) error {
 				w.Write(make([]byte, tt.size/2))
 				w.Write(make([]byte, tt.size-tt.size/2)) // a producer that ignores errors
 				return tt.err
@@ -276,7 +289,7 @@ func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		steps, produce := stepper()
 		var ended atomic.Bool
-		s := New(InDir(dir), 10, func(ctx context.Context, w io.Writer) error {
+		s := New(inDir(dir), 10, func(ctx context.Context, w io.Writer) error {
 			defer ended.Store(true)
 			return produce(ctx, w)
 		})
@@ -305,7 +318,7 @@ func TestClose(t *testing.T) {
 }
 
 func TestUnused(t *testing.T) {
-	s := New(InDir(filepath.Join(t.TempDir(), "absent")), 10, func(context.Context, io.Writer) error {
+	s := New(inDir(filepath.Join(t.TempDir(), "absent")), 10, func(context.Context, io.Writer) error {
 		t.Error("the producer ran")
 		return nil
 	})
@@ -320,7 +333,7 @@ func TestUnused(t *testing.T) {
 func TestDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	data := random(10)
-	s := New(InDir(dir), 10, pieces(data))
+	s := New(inDir(dir), 10, pieces(data))
 	defer s.Close()
 	p := make([]byte, 10)
 	if n, err := s.ReadAt(t.Context(), p, 0); n != 0 || !errors.Is(err, fs.ErrNotExist) {
@@ -341,7 +354,7 @@ type key struct{}
 
 func TestProducerContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
-	s := New(InDir(t.TempDir()), 2, func(ctx context.Context, w io.Writer) error {
+	s := New(inDir(t.TempDir()), 2, func(ctx context.Context, w io.Writer) error {
 		cancel()
 		if ctx.Value(key{}) != "value" || ctx.Err() != nil {
 			t.Errorf("the producer's context has value %v, error %v", ctx.Value(key{}), ctx.Err())

@@ -25,7 +25,7 @@ func (c *counter) WriteAt(p []byte, off int64) (int, error) {
 // counted makes a spool whose file counts.
 func counted(t *testing.T, dir string, size int64, produce Producer) (*Spool, *counter) {
 	t.Helper()
-	f, err := InDir(dir)()
+	f, err := inDir(dir)()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func randomOffsets(size int64, n int) []int64 {
 // for all layers of a mount.
 func readEach(ctx context.Context, x *layerindex.Index, blob reader.Blob, offsets []int64, want [][]byte) error {
 	p := make([]byte, coldReadSize)
-	opts := &reader.Options{Cache: reader.NewSpanCache(16 << 20)}
+	opts := &reader.Options{Cache: reader.NewSpanCache(16 << 20), NewTemp: newTemp}
 	for i, off := range offsets {
 		r := reader.New(x, blob, opts)
 		n, err := r.ReadAt(ctx, p, off)

@@ -119,6 +119,18 @@ func (in *input) open() (*fileBlob, error) {
 	return &fileBlob{File: f, in: in}, nil
 }
 
+// newTemp makes a temporary file for a reader. It is gone when it is closed.
+func newTemp(int64) (reader.TempFile, error) {
+	f, err := os.CreateTemp("", "imgfs-bench-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // A fileBlob is a layer's blob in a file. It counts the bytes it was asked for.
 type fileBlob struct {
 	*os.File

@@ -66,7 +66,7 @@ func (b *bench) readParts(in *input, parts int, w io.Writer) error {
 		return err
 	}
 	defer blob.Close()
-	r := reader.New(in.index, blob, nil)
+	r := reader.New(in.index, blob, &reader.Options{NewTemp: newTemp})
 	group, ctx := errgroup.WithContext(b.Ctx)
 	for i := range int64(parts) {
 		group.Go(func() error {
