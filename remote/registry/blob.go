@@ -2,299 +2,238 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"math"
-	"mime"
-	"mime/multipart"
-	"net/http"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
-// A blobCopy reads a blob range by range at one endpoint. It knows where the
-// endpoint sent the last reader, so that the next one asks there at once.
-type blobCopy struct {
-	at     *endpoint
-	name   string
+// A blob reads a blob of a repository from the first endpoint that gives it.
+// A read that one endpoint breaks off goes on at the next.
+type blob struct {
+	repo   *Repository
 	digest digest.Digest
 	size   int64
+	served servings
 
-	// turn is that of finding out where the blob is; who waits for it uses
-	// what the one before found.
-	turn   turn
-	finder atomic.Pointer[attempt] // of who had the turn last
-
-	mu        sync.Mutex
-	place     *location   // nil: not known
-	leftovers []*leftover // by age
-	wholes    int         // how often the blob was sent whole instead of a range
-	streams   int         // readers of all of the blob
+	mu     sync.Mutex
+	copies map[*endpoint]*blobCopy
 }
 
-// read makes one request for p and reads what the answer has of it, which is
-// something unless it returns an error.
-func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (int, error) {
-	a, err := b.open(ctx, off, int64(len(p)), how)
+var (
+	_ remote.ElsewhereBlob = (*blob)(nil)
+	_ remote.ProgressBlob  = (*blob)(nil)
+	_ remote.WholeBlob     = (*blob)(nil)
+)
+
+func newBlob(r *Repository, desc ocispec.Descriptor) *blob {
+	return &blob{repo: r, digest: desc.Digest, size: desc.Size, copies: make(map[*endpoint]*blobCopy)}
+}
+
+func (b *blob) Digest() digest.Digest { return b.digest }
+
+func (b *blob) Size() int64 { return b.size }
+
+// ReadAt reads from the first mirror that answers, or the registry. What it
+// returns is not verified.
+func (b *blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return b.readAt(ctx, p, off, &walk{}, reading{})
+}
+
+// ReadAtProgress is ReadAt that tells how far it has come.
+func (b *blob) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error) {
+	return b.readAt(ctx, p, off, &walk{}, reading{arrived: arrived})
+}
+
+// ReadElsewhere is ReadAt for a range of which ReadAt gave wrong bytes. The
+// mirror that they came from is not asked for some minutes; if they came from
+// the registry, its mirrors are asked before it. No cache on the way may
+// answer, nor an address that was known.
+func (b *blob) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, error) {
+	from, all := b.served.at(off, min(int64(len(p)), b.size-off))
+	if all && from != b.lastEndpoint(ctx) {
+		b.repo.client.rests.begin(from, &fault{class: remote.ErrDigest, text: fmt.Sprintf("wrong bytes of blob %s", b.digest)})
+	}
+	return b.readAt(ctx, p, off, &walk{avoid: from}, reading{fresh: true})
+}
+
+// lastEndpoint returns the one that has the last word.
+func (b *blob) lastEndpoint(ctx context.Context) *endpoint {
+	endpoints, err := b.repo.endpointsFor(ctx, false)
 	if err != nil {
-		return 0, err
+		return nil
 	}
-	reader := attemptOf(ctx).patience
-	if err := b.skip(a, reader.alive); err != nil {
-		return 0, err
+	return endpoints[len(endpoints)-1]
+}
+
+func (b *blob) readAt(ctx context.Context, p []byte, off int64, w *walk, how reading) (int, error) {
+	switch {
+	case off < 0:
+		return 0, fmt.Errorf("%s: read at negative offset %d", b.name(), off)
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case len(p) == 0:
+		return 0, nil
+	case off >= b.size:
+		return 0, io.EOF
 	}
-	n, err := io.ReadFull(&counted{how.body(a.body), reader.progress}, p[:a.n])
+	want := p[:min(int64(len(p)), b.size-off)]
+	n, err := b.readFull(ctx, want, off, w, how)
 	if err != nil {
-		// The connection is no good any more, perhaps the server neither.
-		a.body.Close()
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = &fault{verdict: busy, class: remote.ErrUnavailable, text: fmt.Sprintf("the answer ends after %d of %d bytes", n, a.n)}
-		}
-		return n, err
+		return n, wrap(b.name(), err)
 	}
-	if end := off + a.n; a.whole != nil && end < b.size {
-		b.putAside(a.whole, end, how.fresh)
-		return n, nil
+	if n < len(p) {
+		return n, io.EOF
 	}
-	drain(a.body)
 	return n, nil
 }
 
-// A counted reader says of each read how much it brought.
-type counted struct {
-	io.Reader
-	count func(n int)
+func (b *blob) name() string {
+	return fmt.Sprintf("blob %s of %s", b.digest, b.repo.Repository())
 }
 
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.count(n)
+// readFull fills p, with as many requests and endpoints as that takes.
+func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *walk, how reading) (n int, err error) {
+	whole := false
+	err = b.walk(w).run(ctx, func(ctx context.Context, e *endpoint) error {
+		c := b.at(e)
+		for n < len(p) {
+			m, err := c.read(ctx, p[n:], off+int64(n), how.after(n))
+			b.served.note(off+int64(n), int64(m), e)
+			n += m
+			if err == errWhole {
+				whole = true
+				return nil // it is no fault of the endpoint
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && whole {
+		return n, errWhole
+	}
 	return n, err
 }
 
-// An answer is what a request for a range brought: a body that has the first n
-// bytes of the range behind skip others.
-type answer struct {
-	body io.ReadCloser
-	at   int64 // of the body in the blob
-	skip int64
-	n    int64
-	// whole is body if that goes on to the end of the blob.
-	whole *liveBody
+// walk completes a walk that reads the blob.
+func (b *blob) walk(w *walk) *walk {
+	w.repo, w.what, w.patience = b.repo, b.name(), newPatience(b.repo.client.opts, true)
+	return w
 }
 
-// errWhole: all of the blob is sent, and the reader is not to read that.
-var errWhole = &fault{class: remote.ErrWhole, text: "ranges of it are not served"}
-
-// open asks for n bytes from off where the blob is known to be, and else at
-// the registry.
-func (b *blobCopy) open(ctx context.Context, off, n int64, how reading) (answer, error) {
-	b.mu.Lock()
-	if how.fresh {
-		b.place = nil
-	}
-	wholes := b.wholes
-	b.mu.Unlock()
-	for again := false; ; again = true {
-		if how.ranged {
-			if b.isWhole(wholes) {
-				return answer{}, errWhole
-			}
-		} else if l := b.takeLeftover(ctx, off, how.fresh); l != nil {
-			return answer{body: l.body, at: l.off, skip: off - l.off, n: n, whole: l.body}, nil
-		}
-		if place := b.known(); place != nil {
-			a, err := b.ask(ctx, place, off, n, how)
-			if err == nil || !b.forget(place, err) || again {
-				return a, err
-			}
-			continue
-		}
-		if err := b.turn.take(ctx); err != nil {
-			if a := b.finder.Load(); a != nil {
-				attemptOf(ctx).host.Store(a.host.Load()) // that is what was waited for
-			}
-			return answer{}, err
-		}
-		b.finder.Store(attemptOf(ctx))
-		if b.known() != nil {
-			b.turn.pass()
-			continue
-		}
-		defer b.turn.pass()
-		home, err := b.at.location(ctx, "blobs/"+b.digest.String())
-		if err != nil {
-			return answer{}, err
-		}
-		return b.ask(ctx, home, off, n, how)
-	}
+// A reading says how a range is read.
+type reading struct {
+	fresh   bool        // without what is known or kept on the way
+	ranged  bool        // not from an answer that is the whole blob: then errWhole
+	arrived func(n int) // is told how much of the range is there; may be nil
 }
 
-func (b *blobCopy) known() *location {
+// after is the reading of what comes behind the first n bytes of the range.
+func (r reading) after(n int) reading {
+	if arrived := r.arrived; arrived != nil {
+		r.arrived = func(m int) { arrived(n + m) }
+	}
+	return r
+}
+
+// body returns what reads a body and tells of it.
+func (r reading) body(body io.Reader) io.Reader {
+	if r.arrived == nil {
+		return body
+	}
+	return &teller{body, 0, r.arrived}
+}
+
+// A teller tells how much was read.
+type teller struct {
+	io.Reader
+	n       int
+	arrived func(n int)
+}
+
+func (t *teller) Read(p []byte) (int, error) {
+	m, err := t.Reader.Read(p)
+	t.n += m
+	t.arrived(t.n)
+	return m, err
+}
+
+// at returns the blob as it is at one endpoint.
+func (b *blob) at(e *endpoint) *blobCopy {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.place != nil && !b.place.expires.IsZero() && time.Now().After(b.place.expires) {
-		b.place = nil
+	c := b.copies[e]
+	if c == nil {
+		c = &blobCopy{at: e, name: b.name(), digest: b.digest, size: b.size, turn: newTurn()}
+		b.copies[e] = c
 	}
-	return b.place
+	return c
 }
 
-// forget drops a place that is not the registry's own after it failed: a
-// signed URL ends when it likes. It tells whether to ask the registry at once.
-func (b *blobCopy) forget(place *location, err error) bool {
-	f := classify(err)
-	if place.home || f.verdict == busy && f.status != 0 {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.place == place {
-		b.place = nil
-	}
-	return denied(f.status)
+// servings remembers which endpoint gave which range of a blob lately, for
+// who finds out that it is wrong. It is safe for concurrent use.
+type servings struct {
+	mu   sync.Mutex
+	ring []serving
+	next int // where the oldest is
 }
 
-func denied(status int) bool {
-	switch status {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
-		return true
-	}
-	return false
+type serving struct {
+	off, end int64
+	from     *endpoint
 }
 
-// ask sends one request for n bytes from off to a place, and notes where the
-// answer came from.
-func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how reading) (answer, error) {
-	header := http.Header{
-		"Range":           {fmt.Sprintf("bytes=%d-%d", off, off+n-1)},
-		"Accept-Encoding": {"identity"},
+// maxServings is more than a blob has requests at a time.
+const maxServings = 64
+
+func (s *servings) note(off, n int64, from *endpoint) {
+	if n == 0 {
+		return
 	}
-	if how.fresh {
-		header.Set("Cache-Control", "no-cache")
-	}
-	resp, at, err := b.at.ask(ctx, get(header), from)
-	if err != nil {
-		return answer{}, err
-	}
-	a, err := b.accept(resp, off, n, how)
-	if err != nil && err != errWhole {
-		// Not drained: after a wrong answer the next goes by a new connection.
-		resp.Body.Close()
-		if f := classify(err); !at.home && denied(f.status) {
-			// Storage knows only the signature. What the registry thinks of
-			// the reader is for the registry to say.
-			f.verdict = odd
-			if f.class == remote.ErrUnauthorized {
-				f.class = remote.ErrUnavailable
-			}
-			return answer{}, f
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ring) > 0 {
+		last := &s.ring[(s.next-1+len(s.ring))%len(s.ring)]
+		if last.from == from && last.end == off {
+			last.end += n
+			return
 		}
-		return answer{}, err
 	}
-	if !at.expires.IsZero() && !at.expires.After(time.Now()) {
-		at = from
+	if len(s.ring) < maxServings {
+		s.ring = append(s.ring, serving{})
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.place = at
-	return a, err
+	s.ring[s.next] = serving{off, off + n, from}
+	s.next = (s.next + 1) % maxServings
 }
 
-// accept checks that an answer is the range asked for.
-func (b *blobCopy) accept(resp *http.Response, off, n int64, how reading) (answer, error) {
-	header := resp.Header
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		return answer{}, responseFault(resp)
-	}
-	if e := header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return answer{}, oddf("the answer is encoded with %s", scrub.Text(e))
-	}
-	mediaType, params, _ := mime.ParseMediaType(header.Get("Content-Type"))
-	if resp.StatusCode == http.StatusPartialContent {
-		if mediaType == "multipart/byteranges" {
-			return b.acceptPart(resp, params["boundary"], off, n)
+// at returns the endpoint that gave the byte at off last, nil if that is not
+// known any more, and whether it gave all n bytes from there.
+func (s *servings) at(off, n int64) (from *endpoint, all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for end := off + n; off < end; {
+		r := s.find(off)
+		if r == nil || from != nil && r.from != from {
+			return from, false
 		}
-		got, err := checkRange(header, resp.ContentLength, off, n, b.size)
-		return answer{body: resp.Body, n: got}, err
+		from, off = r.from, r.end
 	}
-	if resp.ContentLength >= 0 && resp.ContentLength != b.size {
-		return answer{}, oddf("the whole blob is sent, %d bytes instead of %d", resp.ContentLength, b.size)
-	}
-	if mediaType == "text/html" {
-		return answer{}, oddf("the answer is a web page")
-	}
-	body := resp.Body.(*liveBody)
-	if n == b.size {
-		return answer{body: body, n: n, whole: body}, nil
-	}
-	b.noteWhole()
-	if how.ranged {
-		b.putAside(body, 0, how.fresh)
-		return answer{}, errWhole
-	}
-	return answer{body: body, skip: off, n: n, whole: body}, nil
+	return from, from != nil
 }
 
-// acceptPart accepts the first part of a multipart answer if it is the range
-// asked for: a server may send one range so, though it should not. RFC 9110,
-// 15.3.7.2.
-func (b *blobCopy) acceptPart(resp *http.Response, boundary string, off, n int64) (answer, error) {
-	if boundary == "" {
-		return answer{}, oddf("the answer has parts, and does not say how they are told apart")
-	}
-	// Before the first part there may be anything, without an end.
-	body := &io.LimitedReader{R: resp.Body, N: maxPreamble}
-	part, err := multipart.NewReader(body, boundary).NextRawPart()
-	if err != nil {
-		if resp.Body.(*liveBody).cause() != nil {
-			return answer{}, err
+// find returns the latest serving of the byte at off. The caller holds mu.
+func (s *servings) find(off int64) *serving {
+	for i := range s.ring {
+		r := &s.ring[(s.next-1-i+maxServings)%maxServings]
+		if r.off <= off && off < r.end {
+			return r
 		}
-		return answer{}, oddf("the answer should have parts: %s", scrub.Text(err.Error()))
 	}
-	body.N = math.MaxInt64
-	got, err := checkRange(http.Header(part.Header), -1, off, n, b.size)
-	return answer{body: struct {
-		io.Reader
-		io.Closer
-	}{part, resp.Body}, n: got}, err
-}
-
-// maxPreamble is how many bytes may stand before the first part's content.
-const maxPreamble = 64 << 10
-
-// RFC 9110, 14.4. The total may be left unknown.
-var contentRange = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`)
-
-// checkRange returns how many bytes of a 206's body to take for n bytes from
-// off of a blob of size bytes. They can be fewer: then the rest is asked for.
-func checkRange(header http.Header, length, off, n, size int64) (int64, error) {
-	value := header.Get("Content-Range")
-	m := contentRange.FindStringSubmatch(value)
-	if m == nil {
-		return 0, oddf("bytes %d to %d are asked for, and the answer says %q", off, off+n-1, scrub.Text(value))
-	}
-	// Eighteen digits fit.
-	first, _ := strconv.ParseInt(m[1], 10, 64)
-	last, _ := strconv.ParseInt(m[2], 10, 64)
-	total := size
-	if m[3] != "*" {
-		total, _ = strconv.ParseInt(m[3], 10, 64)
-	}
-	if total != size {
-		return 0, oddf("the blob has %d bytes instead of %d", total, size)
-	}
-	if first != off || last < first || last >= size || length >= 0 && length != last-first+1 {
-		return 0, oddf("bytes %d to %d are asked for, and the answer has bytes %d to %d in a body of %d", off, off+n-1, first, last, length)
-	}
-	return min(n, last-first+1), nil
+	return nil
 }

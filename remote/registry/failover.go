@@ -2,238 +2,188 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"sync"
-
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"time"
 
 	"github.com/imgfs/imgfs/remote"
 )
 
-// A blob reads a blob of a repository from the first endpoint that gives it.
-// A read that one endpoint breaks off goes on at the next.
-type blob struct {
-	repo   *Repository
-	digest digest.Digest
-	size   int64
-	served servings
+// mirrorTries is how often in a row a mirror may fail to answer while there is
+// another place to ask.
+const mirrorTries = 2
 
-	mu     sync.Mutex
-	copies map[*endpoint]*blobCopy
+// A walk is one reader's way over the endpoints of a repository. It belongs
+// to one goroutine.
+type walk struct {
+	repo     *Repository
+	what     string // names the request in the log
+	patience *patience
+	resolve  bool      // what a tag is is asked, and not for content
+	avoid    *endpoint // not asked while there is another
+	rounds   int
 }
 
-var (
-	_ remote.ElsewhereBlob = (*blob)(nil)
-	_ remote.ProgressBlob  = (*blob)(nil)
-	_ remote.WholeBlob     = (*blob)(nil)
-)
-
-func newBlob(r *Repository, desc ocispec.Descriptor) *blob {
-	return &blob{repo: r, digest: desc.Digest, size: desc.Size, copies: make(map[*endpoint]*blobCopy)}
-}
-
-func (b *blob) Digest() digest.Digest { return b.digest }
-
-func (b *blob) Size() int64 { return b.size }
-
-// ReadAt reads from the first mirror that answers, or the registry. What it
-// returns is not verified.
-func (b *blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	return b.readAt(ctx, p, off, &walk{}, reading{})
-}
-
-// ReadAtProgress is ReadAt that tells how far it has come.
-func (b *blob) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error) {
-	return b.readAt(ctx, p, off, &walk{}, reading{arrived: arrived})
-}
-
-// ReadElsewhere is ReadAt for a range of which ReadAt gave wrong bytes. The
-// mirror that they came from is not asked for some minutes; if they came from
-// the registry, its mirrors are asked before it. No cache on the way may
-// answer, nor an address that was known.
-func (b *blob) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, error) {
-	from, all := b.served.at(off, min(int64(len(p)), b.size-off))
-	if all && from != b.lastEndpoint(ctx) {
-		b.repo.client.rests.begin(from, &fault{class: remote.ErrDigest, text: fmt.Sprintf("wrong bytes of blob %s", b.digest)})
-	}
-	return b.readAt(ctx, p, off, &walk{avoid: from}, reading{fresh: true})
-}
-
-// lastEndpoint returns the one that has the last word.
-func (b *blob) lastEndpoint(ctx context.Context) *endpoint {
-	endpoints, err := b.repo.endpointsFor(ctx, false)
+// run calls f for one endpoint after another until it succeeds, or the last
+// one has said its word. Mirrors that rest are passed over; if the last
+// endpoint could not be asked, those are asked again that could not either.
+// The context that f gets holds the attempt, which has its own patience. The
+// error is ctx.Err() or a *fault.
+func (w *walk) run(ctx context.Context, f func(context.Context, *endpoint) error) error {
+	endpoints, err := w.repo.endpointsFor(ctx, w.resolve)
 	if err != nil {
-		return nil
+		return err
 	}
-	return endpoints[len(endpoints)-1]
-}
-
-func (b *blob) readAt(ctx context.Context, p []byte, off int64, w *walk, how reading) (int, error) {
-	switch {
-	case off < 0:
-		return 0, fmt.Errorf("%s: read at negative offset %d", b.name(), off)
-	case ctx.Err() != nil:
-		return 0, ctx.Err()
-	case len(p) == 0:
-		return 0, nil
-	case off >= b.size:
-		return 0, io.EOF
-	}
-	want := p[:min(int64(len(p)), b.size-off)]
-	n, err := b.readFull(ctx, want, off, w, how)
-	if err != nil {
-		return n, wrap(b.name(), err)
-	}
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (b *blob) name() string {
-	return fmt.Sprintf("blob %s of %s", b.digest, b.repo.Repository())
-}
-
-// readFull fills p, with as many requests and endpoints as that takes.
-func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *walk, how reading) (n int, err error) {
-	whole := false
-	err = b.walk(w).run(ctx, func(ctx context.Context, e *endpoint) error {
-		c := b.at(e)
-		for n < len(p) {
-			m, err := c.read(ctx, p[n:], off+int64(n), how.after(n))
-			b.served.note(off+int64(n), int64(m), e)
-			n += m
-			if err == errWhole {
-				whole = true
-				return nil // it is no fault of the endpoint
+	return w.patience.retry(ctx, w.what, func(ctx context.Context) error {
+		w.rounds++
+		last := len(endpoints) - 1
+		rests := &w.repo.client.rests
+		for i, e := range endpoints[:last] {
+			if e == w.avoid || !rests.admit(e, w.rounds > 1) {
+				continue
 			}
-			if err != nil {
-				return err
+			begun := time.Now()
+			err := w.mirrorPatience(last-i+1).retry(ctx, w.what, func(ctx context.Context) error { return f(ctx, e) })
+			if err == nil {
+				rests.end(e, begun)
+				return nil
 			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			rests.begin(e, classify(err))
 		}
-		return nil
+		err := f(ctx, endpoints[last])
+		if err != nil && ctx.Err() == nil && last > 0 {
+			return rests.explain(classify(err), endpoints[:last])
+		}
+		return err
 	})
-	if err == nil && whole {
-		return n, errWhole
+}
+
+// mirrorPatience is that with a mirror when left endpoints are left, with it:
+// it gets its share of the time, and not more than a few seconds as long as
+// others have not failed.
+func (w *walk) mirrorPatience(left int) *patience {
+	o := w.repo.client.opts
+	p := newPatience(o, false)
+	p.parent, p.tries = w.patience, min(mirrorTries, o.Tries)
+	if end := w.patience.deadline(); !end.IsZero() {
+		p.time = max(time.Until(end), 0) / time.Duration(left)
 	}
-	return n, err
-}
-
-// walk completes a walk that reads the blob.
-func (b *blob) walk(w *walk) *walk {
-	w.repo, w.what, w.patience = b.repo, b.name(), newPatience(b.repo.client.opts, true)
-	return w
-}
-
-// A reading says how a range is read.
-type reading struct {
-	fresh   bool        // without what is known or kept on the way
-	ranged  bool        // not from an answer that is the whole blob: then errWhole
-	arrived func(n int) // is told how much of the range is there; may be nil
-}
-
-// after is the reading of what comes behind the first n bytes of the range.
-func (r reading) after(n int) reading {
-	if arrived := r.arrived; arrived != nil {
-		r.arrived = func(m int) { arrived(n + m) }
+	if w.rounds == 1 && (p.time < 0 || p.time > o.MirrorTimeout) {
+		p.time = o.MirrorTimeout
 	}
-	return r
+	return p
 }
 
-// body returns what reads a body and tells of it.
-func (r reading) body(body io.Reader) io.Reader {
-	if r.arrived == nil {
-		return body
+// endpointsFor returns the endpoints that may say what the tag is, or that
+// may be asked for content.
+func (r *Repository) endpointsFor(ctx context.Context, resolve bool) ([]*endpoint, error) {
+	all, err := r.endpoints(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return &teller{body, 0, r.arrived}
-}
-
-// A teller tells how much was read.
-type teller struct {
-	io.Reader
-	n       int
-	arrived func(n int)
-}
-
-func (t *teller) Read(p []byte) (int, error) {
-	m, err := t.Reader.Read(p)
-	t.n += m
-	t.arrived(t.n)
-	return m, err
-}
-
-// at returns the blob as it is at one endpoint.
-func (b *blob) at(e *endpoint) *blobCopy {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c := b.copies[e]
-	if c == nil {
-		c = &blobCopy{at: e, name: b.name(), digest: b.digest, size: b.size, turn: newTurn()}
-		b.copies[e] = c
+	var able []*endpoint
+	for _, e := range all {
+		if resolve && e.Resolve || !resolve && e.Pull {
+			able = append(able, e)
+		}
 	}
-	return c
+	switch {
+	case len(able) > 0:
+		return able, nil
+	case resolve:
+		return nil, errNoResolver
+	}
+	return nil, errNoServer
 }
 
-// servings remembers which endpoint gave which range of a blob lately, for
-// who finds out that it is wrong. It is safe for concurrent use.
-type servings struct {
-	mu   sync.Mutex
-	ring []serving
-	next int // where the oldest is
+// rests are the mirrors that failed, and are not asked for some minutes. It
+// is safe for concurrent use.
+type rests struct {
+	opts *Options
+
+	mu      sync.Mutex
+	byPlace map[string]*rest
 }
 
-type serving struct {
-	off, end int64
-	from     *endpoint
+// A rest is why and how long a mirror is not asked.
+type rest struct {
+	begun, until time.Time
+	fault        *fault
 }
 
-// maxServings is more than a blob has requests at a time.
-const maxServings = 64
+// places returns the server as a whole, and the repository there.
+func (e *endpoint) places() (server, repository string) {
+	server = e.Host + e.Path
+	return server, server + "/" + e.Ref.Repository
+}
 
-func (s *servings) note(off, n int64, from *endpoint) {
-	if n == 0 {
-		return
+// admit tells whether to ask a mirror. When its time is over one reader asks
+// it, and the others go on passing it over until the answer is there.
+// desperate readers ask also those that rest because they did not answer.
+func (s *rests) admit(e *endpoint, desperate bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	server, repository := e.places()
+	for _, place := range []string{server, repository} {
+		r := s.byPlace[place]
+		switch {
+		case r == nil, desperate && errors.Is(r.fault, remote.ErrUnavailable):
+		case now.Before(r.until):
+			return false
+		default:
+			r.until = now.Add(s.opts.MirrorTimeout)
+		}
+	}
+	return true
+}
+
+// begin has a mirror rest: what it does not have or does not give concerns
+// the repository, all else the server.
+func (s *rests) begin(e *endpoint, f *fault) {
+	server, place := e.places()
+	if !errors.Is(f, remote.ErrNotFound) && !errors.Is(f, remote.ErrUnauthorized) {
+		place = server
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.ring) > 0 {
-		last := &s.ring[(s.next-1+len(s.ring))%len(s.ring)]
-		if last.from == from && last.end == off {
-			last.end += n
-			return
-		}
+	if s.byPlace[place] == nil {
+		s.opts.Logf("mirror %s of %s: %v; it is not asked for %s", place, e.original, f, s.opts.MirrorRest)
 	}
-	if len(s.ring) < maxServings {
-		s.ring = append(s.ring, serving{})
-	}
-	s.ring[s.next] = serving{off, off + n, from}
-	s.next = (s.next + 1) % maxServings
+	now := time.Now()
+	s.byPlace[place] = &rest{begun: now, until: now.Add(s.opts.MirrorRest), fault: f}
 }
 
-// at returns the endpoint that gave the byte at off last, nil if that is not
-// known any more, and whether it gave all n bytes from there.
-func (s *servings) at(off, n int64) (from *endpoint, all bool) {
+// end notes that a mirror answered rightly to what was asked at a time.
+func (s *rests) end(e *endpoint, asked time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for end := off + n; off < end; {
-		r := s.find(off)
-		if r == nil || from != nil && r.from != from {
-			return from, false
+	server, repository := e.places()
+	for _, place := range []string{server, repository} {
+		if r := s.byPlace[place]; r != nil && r.begun.Before(asked) {
+			delete(s.byPlace, place)
+			s.opts.Logf("mirror %s answers again", place)
 		}
-		from, off = r.from, r.end
 	}
-	return from, from != nil
 }
 
-// find returns the latest serving of the byte at off. The caller holds mu.
-func (s *servings) find(off int64) *serving {
-	for i := range s.ring {
-		r := &s.ring[(s.next-1-i+maxServings)%maxServings]
-		if r.off <= off && off < r.end {
-			return r
+// explain adds to the fault of the last endpoint why the mirrors before it
+// were of no use.
+func (s *rests) explain(f *fault, mirrors []*endpoint) *fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	said := *f
+	for _, e := range mirrors {
+		server, repository := e.places()
+		for _, place := range []string{server, repository} {
+			if r := s.byPlace[place]; r != nil {
+				said.text += fmt.Sprintf("; mirror %s: %v", e.Host, r.fault)
+			}
 		}
 	}
-	return nil
+	return &said
 }

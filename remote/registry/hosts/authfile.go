@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// A Credential is what a registry knows someone by. The zero Credential is
-// no one in particular.
+// A Credential is a user and password, or a token. The zero Credential stands
+// for no one in particular.
 type Credential struct {
 	User, Password string
 	// IdentityToken is a refresh token, got at a login elsewhere.
@@ -28,8 +28,9 @@ type Credential struct {
 }
 
 // A CredentialFunc looks up the credential for a repository of a registry,
-// "docker.io" and "library/fedora". That there is none is no error. It is
-// asked each time a token is needed, and may be called concurrently.
+// "docker.io" and "library/fedora". If there is none it returns the zero
+// Credential and no error. It is called each time a token is needed, perhaps
+// concurrently.
 type CredentialFunc func(ctx context.Context, registry, repository string) (Credential, error)
 
 // AuthFiles looks up credentials where podman and docker keep them: in
@@ -57,7 +58,7 @@ type AuthFiles struct {
 // filesHelper stands for the files among AuthFiles.Helpers.
 const filesHelper = "containers-auth.json"
 
-// Credential returns what the first of Helpers has that has something, and
+// Credential returns the credential of the first of Helpers that has one, and
 // among the files the first match, in their order. Within a file, credHelpers
 // come before credsStore and that before auths, and a key that names more of
 // host/namespace/repository before one that names less. docker.io is known by
@@ -151,7 +152,7 @@ func (a *AuthFiles) sources() []authSource {
 	return sources
 }
 
-// authConfig is what is of use in a config.json or auth.json. Values are
+// authConfig has the parts of a config.json or auth.json that are used. Values are
 // decoded one by one, so that none spoils the others.
 type authConfig struct {
 	Auths       authEntries `json:"auths"`
@@ -161,7 +162,7 @@ type authConfig struct {
 
 type authEntries map[string]json.RawMessage
 
-// UnmarshalJSON takes what is no object for an empty one.
+// UnmarshalJSON takes anything else than an object for an empty one.
 func (e *authEntries) UnmarshalJSON(data []byte) error {
 	var entries map[string]json.RawMessage
 	if json.Unmarshal(data, &entries) == nil {
@@ -172,7 +173,7 @@ func (e *authEntries) UnmarshalJSON(data []byte) error {
 
 type authText string
 
-// UnmarshalJSON takes what is no string for an empty one.
+// UnmarshalJSON takes anything else than a string for an empty one.
 func (t *authText) UnmarshalJSON(data []byte) error {
 	var text string
 	if json.Unmarshal(data, &text) == nil {
@@ -202,7 +203,7 @@ func (s authSource) read() (*authConfig, error) {
 	if s.old {
 		into = (*map[string]json.RawMessage)(&config.Auths)
 	}
-	// The decoder's error can quote what it read, which may be a password.
+	// The decoder's error can quote its input, which may be a password.
 	if err := json.Unmarshal(data, into); err != nil {
 		return nil, fmt.Errorf("%s: not a JSON file of credentials", s.name)
 	}
@@ -235,7 +236,7 @@ func (a *AuthFiles) lookUp(ctx context.Context, config *authConfig, keys []strin
 		}
 	}
 	// The longest key that has a usable entry: docker leaves empty entries
-	// behind for what is in a store.
+	// behind for credentials that are in a store.
 	for _, name := range matches(config.Auths, keys) {
 		c, err := decodeAuth(config.Auths[name])
 		if err != nil {

@@ -19,8 +19,9 @@ type CertDirs []string
 // containerd on this machine; see docs/registries.md.
 func DefaultCertDirs() CertDirs { return thisMachine().certDirs() }
 
-// TLS returns the TLS settings for a host, with what the directories have for
-// it and what w says, which is the wire of a site whose host is home.
+// TLS returns the TLS settings for a host: with the certificates that the
+// directories have for it, and those of w, the wire of a site whose host is home.
+// The error names the file that is of no use.
 func (d CertDirs) TLS(host string, w *Wire, home string) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: w.SkipVerify}
 	for _, name := range w.Authorities {
@@ -87,7 +88,7 @@ func (d CertDirs) Names(host string) bool {
 	return false
 }
 
-// addCertDir adds what a directory of certificates holds to conf: *.crt are
+// addCertDir adds a directory of certificates to conf: *.crt are
 // authorities to trust, and, with pairs, NAME.cert with NAME.key is a client
 // certificate. Other files have no meaning there.
 func addCertDir(conf *tls.Config, dir string, pairs bool) error {

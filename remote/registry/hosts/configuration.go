@@ -9,14 +9,14 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
-// ConfigFiles are the files that say where an image is to be had besides
-// where its name says, and what names without a registry mean. nil and the
+// ConfigFiles are the files that say where else than at its registry an image
+// is to be had, and which registry names without one mean. nil and the
 // zero value stand for the files of podman, containerd and docker on this
-// machine. docs/registries.md says what is honoured.
+// machine. docs/registries.md lists the settings that count.
 type ConfigFiles struct {
 	// Registries are files in the form of containers-registries.conf(5), of
 	// which a later one overrides an earlier one. Those that do not exist are
-	// passed over. Default: what podman reads.
+	// passed over. Default: the files that podman reads.
 	Registries []string
 	// HostDirs are trees in the form of containerd's certs.d: a directory a
 	// registry, with a hosts.toml. The first that has the registry's is used.
@@ -26,11 +26,12 @@ type ConfigFiles struct {
 	// first that is there is used. Default: /etc/docker/daemon.json, and before
 	// it that of a user's own daemon.
 	DaemonJSON []string
-	// Logf is told of what is passed over. Default: no one.
+	// Logf gets a line for everything that is passed over. Default: none.
 	Logf func(format string, args ...any)
 }
 
-// A Configuration is what ConfigFiles say. It is safe for concurrent use.
+// A Configuration holds the content of ConfigFiles. It is safe for concurrent
+// use. The zero Configuration is that of a machine without such files.
 type Configuration struct {
 	registries map[string]*registryEntry // by prefix
 	aliases    map[string]string         // by short name
@@ -42,8 +43,8 @@ type Configuration struct {
 	logf       func(format string, args ...any)
 }
 
-// Load reads the files. A registries.conf that is malformed is an error: what
-// it blocks must not be pulled because of a typing mistake elsewhere in it. A
+// Load reads the files. A registries.conf that is malformed is an error: an image
+// that it blocks must not be pulled because of a typing mistake elsewhere in it. A
 // hosts.toml is read when its registry is asked for the first time, and
 // concerns no other. The error is ErrConfiguration, wrapped.
 func (f *ConfigFiles) Load() (*Configuration, error) {
@@ -103,8 +104,8 @@ func (c *Configuration) Credentials(authFile string) CredentialFunc {
 	return (&AuthFiles{Path: authFile, Helpers: c.helpers, Logf: c.logf}).Credential
 }
 
-// ShortName returns what a name that a user gave means, with the registry if
-// it has none: the target of its alias, or the name in the only one of
+// ShortName returns the full name for a name that a user gave: the target of its
+// alias, or, if it has no registry, the name in the only one of
 // unqualified-search-registries. It never asks, neither the user nor a
 // registry: with several candidates the error, which is remote.ErrReference,
 // names them all. Without aliases and search registries, and if it has a

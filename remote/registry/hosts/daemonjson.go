@@ -13,7 +13,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
-// A daemonJSON is what is of use in the configuration file of docker's daemon.
+// A daemonJSON has the parts of docker's daemon.json that are used.
 // https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
 type daemonJSON struct {
 	mirrors  []*url.URL // of Docker Hub
@@ -21,9 +21,8 @@ type daemonJSON struct {
 	networks []netip.Prefix
 }
 
-// readDaemonJSON reads the file. What is wrong in it docker complains of, and
-// nothing that must not be asked depends on it: here it is passed over, and
-// logf is told.
+// readDaemonJSON reads the file. Mistakes in it are passed over, and logged:
+// docker complains of them, and the file forbids nothing.
 func readDaemonJSON(file string, logf func(format string, args ...any)) (d daemonJSON) {
 	data, err := readConfig(file)
 	if err != nil {
@@ -86,8 +85,8 @@ func (d *daemonJSON) sites(ref remote.Reference) []*Site {
 }
 
 // relax lets a site that the file calls insecure be so. A network means the
-// addresses in it, and not the names that lead there, unlike with docker: who
-// answers for a name could do away with its certificate.
+// addresses in it, and not the names that lead there, unlike with docker: a name
+// server could do away with a certificate.
 func (d *daemonJSON) relax(s *Site) {
 	addr, err := netip.ParseAddr(address.Hostname(s.Host))
 	in := func(network netip.Prefix) bool { return err == nil && network.Contains(addr.Unmap()) }

@@ -1,6 +1,6 @@
 // Package hosts says whom to ask for an image, with what credentials and
 // certificates: it reads the files of podman, docker and containerd.
-// docs/registries.md has what is honoured of them.
+// docs/registries.md lists the settings that count.
 //
 //	conf, err := (&hosts.ConfigFiles{Logf: log.Printf}).Load()
 //	...

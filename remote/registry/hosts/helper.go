@@ -80,7 +80,7 @@ func (a *AuthFiles) run(ctx context.Context, program, server string) (Credential
 	case errors.As(err, &exit) && hasNone(string(text)):
 		return Credential{}, nil
 	case errors.As(err, &exit):
-		// What it prints may be a secret, or part of one.
+		// Its output may be a secret, or part of one.
 		return Credential{}, fmt.Errorf("it ends with %v", exit)
 	}
 	return Credential{}, err

@@ -19,7 +19,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
-// A hostTable is what containerd's hosts.toml says of one server.
+// A hostTable has the settings of one server in containerd's hosts.toml.
 // https://github.com/containerd/containerd/blob/main/docs/hosts.md
 type hostTable struct {
 	Capabilities []string       `toml:"capabilities"`
@@ -32,15 +32,14 @@ type hostTable struct {
 	Proxy        proxyURL       `toml:"proxy"`
 }
 
-// A hostsFile is a hosts.toml. What stands outside of the tables is the
-// server's.
+// A hostsFile is a hosts.toml. Settings outside of the tables are the server's.
 type hostsFile struct {
 	hostTable
 	Server string               `toml:"server"`
 	Hosts  map[string]hostTable `toml:"host"`
 }
 
-// hostDirNames returns what a registry's directory may be called in
+// hostDirNames returns the names that a registry's directory may have in
 // containerd's certs.d.
 func hostDirNames(host string) []string {
 	if name, port, ok := cutPort(host); ok {
@@ -57,8 +56,8 @@ func cutPort(host string) (name, port string, ok bool) {
 	return host[:i], host[i+1:], true
 }
 
-// hostSites returns what the hosts.toml in the first directory of these names
-// says, nil if there is none: the directory may hold certificates only. One
+// hostSites returns the sites of the hosts.toml in the first directory of these
+// names, nil if there is none: the directory may hold certificates only. One
 // that only a daemon may read is not there for the user.
 func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*Site, error) {
 	for _, root := range c.hostDirs {

@@ -77,7 +77,7 @@ func (p places) shared(name string) []string {
 
 // registriesConf returns the files that podman reads, in its order: one
 // registries.conf, the drop-ins, of which those of the machine do not count
-// beside a user's own registries.conf, and what names were taken for when it
+// beside a user's own registries.conf, and the aliases that the user chose when it
 // asked. containers-registries.conf(5), containers-registries.conf.d(5).
 func (p places) registriesConf() ([]string, error) {
 	const name = "containers/registries.conf"

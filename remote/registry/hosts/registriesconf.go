@@ -11,8 +11,8 @@ import (
 	"github.com/distribution/reference"
 )
 
-// A registriesConf is what is of use in a file in the form of
-// containers-registries.conf(5).
+// A registriesConf has the parts of a containers-registries.conf(5) that are
+// used.
 type registriesConf struct {
 	Search   []string          `toml:"unqualified-search-registries"`
 	Helpers  []string          `toml:"credential-helpers"`
@@ -65,8 +65,7 @@ type registryEntry struct {
 	file   string
 }
 
-// addRegistriesConf adds what a file says, in place of what those before it
-// said of the same.
+// addRegistriesConf adds a file, which overrides those before it.
 func (c *Configuration) addRegistriesConf(path string) error {
 	data, err := readOptional(path)
 	if data == nil {
@@ -83,7 +82,7 @@ func (c *Configuration) addRegistriesConf(path string) error {
 	if err != nil {
 		return configFault(path, err)
 	}
-	// What is there and empty overrides too.
+	// A list that is there and empty overrides too.
 	if conf.Search != nil {
 		c.search, c.searchFile = conf.Search, path
 	}
@@ -157,8 +156,8 @@ func (conf *registriesConf) convert() error {
 	return nil
 }
 
-// checkAlias refuses an alias of what is no short name, and one that leads to
-// no registry or to one version. An empty target takes the alias back.
+// checkAlias refuses an alias whose name is no short name, and one whose target
+// has no registry or has a tag or digest. An empty target takes the alias back.
 func checkAlias(name, target string) error {
 	short, err := reference.Parse(name)
 	if err != nil || !isRepository(short) || isHost(domainOf(short)) {
@@ -185,7 +184,7 @@ func isRepository(ref reference.Reference) bool {
 
 func domainOf(ref reference.Reference) string { return reference.Domain(ref.(reference.Named)) }
 
-// isHost is podman's rule for what stands before the first slash.
+// isHost is podman's rule for the part before the first slash.
 func isHost(name string) bool { return strings.ContainsAny(name, ".:") || name == "localhost" }
 
 // entries returns the [[registry]] tables. Of several with one prefix the first
@@ -214,8 +213,8 @@ func (conf *registriesConf) entries(path string) ([]*registryEntry, error) {
 	return entries, nil
 }
 
-// check completes an entry, and refuses what podman refuses, and what could
-// not mean anything.
+// check completes an entry, and refuses it if podman does or if it could not
+// mean anything.
 func (e *registryEntry) check() error {
 	e.Location = strings.TrimRight(e.Location, "/")
 	if e.Prefix == "" {

@@ -30,8 +30,8 @@ func (c *Configuration) bestEntry(fits func(prefix string) bool) *registryEntry 
 }
 
 // matchPrefix returns how much of a reference a prefix stands for, 0 if it does
-// not fit, by podman's rules: what follows it must begin with a colon, a slash
-// or an @. So a host without a port fits any port.
+// not fit, by podman's rules: after it a colon, a slash or an @ must follow. So
+// a host without a port fits any port.
 func matchPrefix(text, prefix string) int {
 	end := len(prefix)
 	if domain, ok := strings.CutPrefix(prefix, "*"); ok {
@@ -50,10 +50,9 @@ func matchPrefix(text, prefix string) int {
 }
 
 // blocked returns the error for an image that registries.conf forbids to pull.
-// text is its name with its registry, and maybe with tag or digest. What is
-// blocked for podman is; and podman can be got round by writing a host with
-// capitals, and does not heed a prefix with a tag or digest: neither helps
-// here.
+// text is its name with its registry, and maybe with tag or digest. All that
+// podman blocks is blocked, and more: capitals in the host get round podman, and
+// it does not heed a prefix with a tag or digest.
 func (c *Configuration) blocked(text string) error {
 	name, _ := cutVersion(text)
 	host, path, _ := strings.Cut(text, "/")
@@ -82,8 +81,8 @@ func coversPrefix(lower, prefix string) bool {
 	return matchPrefix(lower, prefix) > 0
 }
 
-// entrySites returns the mirrors of a [[registry]] that may be asked for a reference
-// of this kind, and its own location, without those that are blocked
+// entrySites returns the mirrors of a [[registry]] that may be asked for a
+// reference of this kind, and its own location, without those that are blocked
 // themselves.
 func (c *Configuration) entrySites(e *registryEntry, ref remote.Reference) ([]*Site, error) {
 	text := ref.String()
@@ -127,8 +126,8 @@ func (c *Configuration) entrySites(e *registryEntry, ref remote.Reference) ([]*S
 	return sites, nil
 }
 
-// site makes a site of what an entry leads to, which must be written out, as
-// for podman: docker.io/fedora is not the name of docker.io/library/fedora.
+// site makes a site of the name that an entry leads to. It must be written out,
+// as for podman: docker.io/fedora is not the name of docker.io/library/fedora.
 func (e *registryEntry) site(text string, insecure bool, proxy proxyURL) (*Site, error) {
 	ref, err := parseExact(text)
 	if err != nil {

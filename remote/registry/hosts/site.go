@@ -18,21 +18,21 @@ type SiteFunc func(ctx context.Context, ref remote.Reference) ([]*Site, error)
 // A Site is a server that may have an image, as configuration describes it.
 // It must not be changed once it was handed out.
 type Site struct {
-	// Scheme is "https" or "http". Default: TLSVerify of the client's options
-	// decides, Insecure, and what the server speaks.
+	// Scheme is "https" or "http". Default: https, or, if Insecure or the
+	// client's options allow plain http, the one that the server speaks.
 	Scheme string
 	// Host is "name" or "name:port".
 	Host string
 	// Path is that of the API, mostly "/v2", without a slash at the end.
 	Path string
-	// Ref is what the image is called there. Credentials are looked up by it,
+	// Ref is the image's name there. Credentials are looked up by it,
 	// so that none is sent to another registry than its own.
 	Ref remote.Reference
 	// Namespace is sent as ns: the registry that the server stands in for.
 	// Default: none is sent.
 	Namespace string
-	// Resolve and Pull say that the server may be asked what a tag is, and for
-	// content by its digest.
+	// Resolve and Pull say that the server may be asked for the digest of a
+	// tag, and for content by its digest.
 	Resolve, Pull bool
 	// Push says that the server may be written to. Only the last site of an
 	// image ever is.
@@ -89,8 +89,8 @@ func apiHost(registry string) string {
 
 // Sites implements SiteFunc. A hosts.toml of the registry itself goes before a
 // [[registry]] that fits the image, that before a hosts.toml for all
-// registries, and that before docker's daemon.json; but what is blocked is
-// blocked.
+// registries, and that before docker's daemon.json; but images that
+// are blocked stay so.
 func (c *Configuration) Sites(_ context.Context, ref remote.Reference) ([]*Site, error) {
 	if err := c.blocked(ref.String()); err != nil {
 		return nil, err

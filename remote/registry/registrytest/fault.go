@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// A Fault answers a request in place of serve, which is what would answer it
-// rightly.
+// A Fault answers a request in place of serve, which would answer it rightly.
 type Fault func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc)
 
 // A plan chooses a fault for the nth request of a kind.
@@ -126,8 +125,8 @@ func Gzip() Fault {
 	}
 }
 
-// Multipart sends the range as the only part of a multipart answer, and what
-// edit makes of the part's header; nil leaves it as it is.
+// Multipart sends the range as the only part of a multipart answer. edit may
+// change the part's header; nil leaves it as it is.
 func Multipart(edit func(http.Header)) Fault {
 	return func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 		replay(w, capture(r, serve), func(answer *httptest.ResponseRecorder) {

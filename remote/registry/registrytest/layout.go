@@ -11,7 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// PushLayout serves what an OCI layout directory holds in a repository, with
+// PushLayout serves the content of an OCI layout directory in a repository, with
 // the tags that its index.json gives by annotation. Blobs are served from
 // their files, which must stay.
 // OCI image-spec, image-layout.md.

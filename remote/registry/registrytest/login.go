@@ -77,7 +77,7 @@ func allows(granted, repository, method string) bool {
 // https://distribution.github.io/distribution/spec/auth/
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.handle(Token, w, r, func(w http.ResponseWriter, r *http.Request) {
-		_ = r.ParseForm() // what cannot be read is not there
+		_ = r.ParseForm() // a form that cannot be read is empty
 		user, password, _ := r.BasicAuth()
 		allowed := s.opts.User == "" || user == s.opts.User && password == s.opts.Password
 		if r.Method == http.MethodPost {
@@ -90,7 +90,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.issued++
 		token := fmt.Sprintf("secret-token-%d", s.issued)
-		// The form has what is in the query, and with POST in the body.
+		// With GET they are in the query, and with POST in the body.
 		s.tokens[token] = strings.Join(r.Form["scope"], " ")
 		s.mu.Unlock()
 		_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": 300})

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// A Kind is what a request is for.
+// A Kind says what a request is for.
 type Kind string
 
 // The kinds of requests. Blob is a request for a blob at the registry, CDN
@@ -23,7 +23,7 @@ const (
 	Upload   Kind = "upload"
 )
 
-// A Record is a request and what was answered.
+// A Record is a request and the head of its answer.
 type Record struct {
 	Kind   Kind
 	Method string
@@ -43,7 +43,7 @@ type Record struct {
 	Bytes int64
 }
 
-// Requests returns what was asked, in the order it came: all, or what is of
+// Requests returns the requests so far, in the order they came: all, or those of
 // the kinds.
 func (s *Server) Requests(kinds ...Kind) []Record {
 	s.mu.Lock()
@@ -98,7 +98,7 @@ func (s *Server) handle(kind Kind, w http.ResponseWriter, r *http.Request, serve
 	serve(rw, r)
 }
 
-// A recorder counts what is answered.
+// A recorder notes the status of an answer, and counts its body.
 type recorder struct {
 	http.ResponseWriter
 	server *Server
@@ -126,7 +126,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// A bodyRecorder counts what is read of a request.
+// A bodyRecorder counts the bytes that are read of a request.
 type bodyRecorder struct {
 	io.ReadCloser
 	server *Server
@@ -141,6 +141,6 @@ func (b *bodyRecorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// quiet drops what net/http says of connections that break: they are broken
+// quiet drops net/http's messages about connections that break: they are broken
 // on purpose.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -1,7 +1,7 @@
 // Package registrytest serves images over HTTP on loopback, as registries do,
 // for tests and demonstrations. It can want a login, send readers of blobs on
 // to a second server with URLs that expire, break answers in every way that
-// networks and servers are known for, and tells afterwards what it was asked.
+// networks and servers are known for, and keeps a record of its requests.
 //
 //	s := registrytest.New(t, &registrytest.Options{CDN: true})
 //	desc := s.PutManifest(mediaType, content)
@@ -10,7 +10,7 @@
 //	// ... use the image s.Host() + "/library/app:latest"
 //	if n := s.Count(registrytest.Blob); n > 2 { ... }
 //
-// With Writable it takes what is pushed to it, too.
+// With Writable clients can push to it, too.
 package registrytest
 
 import (
@@ -32,14 +32,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// A TB is what New needs of a testing.TB.
+// A TB has the methods of a testing.TB that New needs.
 type TB interface {
 	Helper()
 	Cleanup(func())
 	Fatalf(format string, args ...any)
 }
 
-// A Login is how clients have to prove who they are.
+// A Login says how clients have to log in.
 type Login int
 
 // None lets everyone in. Basic wants user and password with each request.
@@ -58,7 +58,7 @@ type Options struct {
 	// TLS serves HTTPS with a certificate of its own, and HTTP/2 unless
 	// HTTP1 is set. Default: plain HTTP/1.1.
 	TLS, HTTP1 bool
-	// Login is what is demanded of clients. Default: nothing.
+	// Login says how clients have to log in. Default: not at all.
 	Login Login
 	// User and Password are the only ones let in. Default: with Basic no
 	// one, with Bearer everyone gets a token.
@@ -76,8 +76,8 @@ type Options struct {
 	// URLLife is how long the URLs of the second server live. Default: 1
 	// minute. Fractions of seconds are lost.
 	URLLife time.Duration
-	// Writable takes uploads of blobs, manifests and tags, and removes what is
-	// to be deleted; with Bearer for tokens of the scope for that. Default: all
+	// Writable takes uploads of blobs, manifests and tags, and requests to
+	// delete them; with Bearer a token must have the scope for that. Default: all
 	// requests but GET and HEAD are answered with 405.
 	Writable bool
 	// TagPage is how many tags are listed at a time. Default: all.
@@ -185,7 +185,7 @@ func (s *Server) start(addr string, handler http.Handler) (*httptest.Server, err
 	return ts, nil
 }
 
-// Close stops the server and ends what it is still answering. It may be
+// Close stops the server and ends the answers that are under way. It may be
 // called more than once.
 func (s *Server) Close() {
 	s.closing.Do(func() {
@@ -223,7 +223,8 @@ func (s *Server) Hosts() []string {
 	return []string{s.Host(), s.CDNHost()}
 }
 
-// Certificate returns what a client must trust to speak TLS with the server.
+// Certificate returns the certificate that a client must trust to speak TLS with
+// the server.
 func (s *Server) Certificate() *x509.Certificate { return s.main.Certificate() }
 
 // CloseConnections ends all connections of clients, at whatever point they

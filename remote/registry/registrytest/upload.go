@@ -19,8 +19,8 @@ type upload struct {
 // maxPushed is how many bytes of a request are kept.
 const maxPushed = 256 << 20
 
-// serveUpload answers what is asked of uploads; id is "" for the request that
-// begins one. As with docker-registry the bytes that came stay when a request
+// serveUpload answers requests about uploads; id is "" for the one that begins an
+// upload. As with docker-registry the bytes that came stay when a request
 // breaks off. OCI distribution-spec, "Push".
 func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, repository, id string) {
 	s.mu.Lock()
@@ -66,7 +66,7 @@ func (s *Server) beginUpload(w http.ResponseWriter, r *http.Request, repository 
 	s.uploadStatus(w, repository, id, u, http.StatusAccepted)
 }
 
-// uploadStatus says what the server has of an upload.
+// uploadStatus answers how much of an upload the server has.
 func (s *Server) uploadStatus(w http.ResponseWriter, repository, id string, u *upload, status int) {
 	s.mu.Lock()
 	n := len(u.data)
@@ -77,8 +77,8 @@ func (s *Server) uploadStatus(w http.ResponseWriter, repository, id string, u *u
 	w.WriteHeader(status)
 }
 
-// takeBytes adds the body of a request to an upload, and answers it if they
-// are not what comes next, or not all.
+// takeBytes adds the body of a request to an upload. If it is not the part that
+// comes next, or not complete, takeBytes answers so and returns false.
 func (s *Server) takeBytes(w http.ResponseWriter, r *http.Request, repository, id string, u *upload) bool {
 	var first, last int64
 	s.mu.Lock()
@@ -100,7 +100,7 @@ func (s *Server) takeBytes(w http.ResponseWriter, r *http.Request, repository, i
 	return true
 }
 
-// endUpload makes a blob of what was uploaded.
+// endUpload makes a blob of an upload.
 func (s *Server) endUpload(w http.ResponseWriter, r *http.Request, repository, id string, u *upload) {
 	d := digest.Digest(r.URL.Query().Get("digest"))
 	s.mu.Lock()
@@ -130,7 +130,7 @@ func (s *Server) ForgetUploads() {
 	clear(s.uploads)
 }
 
-// takeManifest serves from now on what is put under a digest or tag.
+// takeManifest adds a manifest, under its digest or a tag.
 func (s *Server) takeManifest(w http.ResponseWriter, r *http.Request, repository, reference string) {
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxPushed))
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *Server) serveDelete(w http.ResponseWriter, kind Kind, repository, name 
 }
 
 // ResetBody resets the connection when n bytes of the request's body were
-// read. The server does with these what it does with a body that breaks off.
+// read. The server keeps those of an upload.
 func ResetBody(n int64) Fault {
 	return func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 		r = r.Clone(r.Context())
@@ -200,7 +200,7 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("the connection is reset") }
 
-// Unanswered does what is asked for, and then resets the connection instead of
+// Unanswered obeys the request, and then resets the connection instead of
 // answering.
 func Unanswered() Fault {
 	return func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {

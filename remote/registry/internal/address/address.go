@@ -143,7 +143,7 @@ func OfText(host string) Reach {
 	return Public
 }
 
-// isNumber tells whether a label is a number for who reads addresses as
+// isNumber tells whether a label is a number for programs that read addresses as
 // inet_aton(3) does.
 func isNumber(label string) bool {
 	digits := "0123456789"
