@@ -19,8 +19,8 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
-// newAuthClient returns what answers the challenges of one repository at one
-// server. Credentials can differ between repositories of a registry, so
+// newAuthClient returns a client that answers the challenges of one repository
+// at one server. Credentials can differ between repositories of a registry, so
 // nothing of it is shared.
 func newAuthClient(e *endpoint) *auth.Client {
 	return &auth.Client{
@@ -84,11 +84,11 @@ func (e *endpoint) credential(ctx context.Context, _ string) (auth.Credential, e
 }
 
 // A tokenCache holds what a repository's requests are authorised with. When
-// a token is refused, the first reader who notices gets a new one, and all
-// others who had the old one use it. It is safe for concurrent use.
+// a token is refused, the first reader that notices gets a new one, and all
+// others that had the old one use it. It is safe for concurrent use.
 type tokenCache struct {
-	timeout time.Duration // of a request for a token
-	turn    turn          // of getting a token
+	timeout  time.Duration // of a request for a token
+	fetching ctxMutex      // held while a token is got
 
 	mu     sync.Mutex
 	scheme auth.Scheme
@@ -100,7 +100,7 @@ type tokenCache struct {
 var _ auth.Cache = (*tokenCache)(nil)
 
 func newTokenCache(timeout time.Duration) *tokenCache {
-	return &tokenCache{timeout: timeout, turn: newTurn(), tokens: make(map[string]string)}
+	return &tokenCache{timeout: timeout, fetching: newCtxMutex(), tokens: make(map[string]string)}
 }
 
 // GetScheme returns the scheme of the tokens held.
@@ -133,14 +133,14 @@ func (c *tokenCache) GetToken(ctx context.Context, _ string, scheme auth.Scheme,
 func (c *tokenCache) Set(ctx context.Context, host string, scheme auth.Scheme, scope string, fetch func(context.Context) (string, error)) (string, error) {
 	a := attemptOf(ctx)
 	asked := time.Now()
-	if err := c.turn.take(ctx); err != nil {
+	if err := c.fetching.lock(ctx); err != nil {
 		return "", err
 	}
-	defer c.turn.pass()
+	defer c.fetching.unlock()
 	token, err := c.others(a, scheme, scope, asked)
 	if token == "" && err == nil {
 		token, err = c.fetch(ctx, scheme, fetch)
-		if err == nil || ctx.Err() == nil { // who gives up speaks for no one else
+		if err == nil || ctx.Err() == nil { // a reader that gives up speaks for no other
 			c.store(scheme, []string{scope, strings.Join(auth.GetAllScopesForHost(ctx, host), " ")}, token, err)
 		}
 	}

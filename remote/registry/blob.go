@@ -41,12 +41,12 @@ func (b *blob) Size() int64 { return b.size }
 // ReadAt reads from the first mirror that answers, or the registry. What it
 // returns is not verified.
 func (b *blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	return b.readAt(ctx, p, off, &walk{}, reading{})
+	return b.readAt(ctx, p, off, &failover{}, reading{})
 }
 
 // ReadAtProgress is ReadAt that tells how far it has come.
 func (b *blob) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error) {
-	return b.readAt(ctx, p, off, &walk{}, reading{arrived: arrived})
+	return b.readAt(ctx, p, off, &failover{}, reading{arrived: arrived})
 }
 
 // ReadElsewhere is ReadAt for a range of which ReadAt gave wrong bytes. The
@@ -56,9 +56,9 @@ func (b *blob) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived 
 func (b *blob) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, error) {
 	from, all := b.served.at(off, min(int64(len(p)), b.size-off))
 	if all && from != b.lastEndpoint(ctx) {
-		b.repo.client.rests.begin(from, &fault{class: remote.ErrDigest, text: fmt.Sprintf("wrong bytes of blob %s", b.digest)})
+		b.repo.client.cooldowns.begin(from, &fault{class: remote.ErrDigest, text: fmt.Sprintf("wrong bytes of blob %s", b.digest)})
 	}
-	return b.readAt(ctx, p, off, &walk{avoid: from}, reading{fresh: true})
+	return b.readAt(ctx, p, off, &failover{avoid: from}, reading{fresh: true})
 }
 
 // lastEndpoint returns the one that has the last word.
@@ -70,7 +70,7 @@ func (b *blob) lastEndpoint(ctx context.Context) *endpoint {
 	return endpoints[len(endpoints)-1]
 }
 
-func (b *blob) readAt(ctx context.Context, p []byte, off int64, w *walk, how reading) (int, error) {
+func (b *blob) readAt(ctx context.Context, p []byte, off int64, w *failover, how reading) (int, error) {
 	switch {
 	case off < 0:
 		return 0, fmt.Errorf("%s: read at negative offset %d", b.name(), off)
@@ -97,9 +97,9 @@ func (b *blob) name() string {
 }
 
 // readFull fills p, with as many requests and endpoints as that takes.
-func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *walk, how reading) (n int, err error) {
+func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *failover, how reading) (n int, err error) {
 	whole := false
-	err = b.walk(w).run(ctx, func(ctx context.Context, e *endpoint) error {
+	err = b.failover(w).run(ctx, func(ctx context.Context, e *endpoint) error {
 		c := b.at(e)
 		for n < len(p) {
 			m, err := c.read(ctx, p[n:], off+int64(n), how.after(n))
@@ -121,9 +121,9 @@ func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *walk, how r
 	return n, err
 }
 
-// walk completes a walk that reads the blob.
-func (b *blob) walk(w *walk) *walk {
-	w.repo, w.what, w.patience = b.repo, b.name(), newPatience(b.repo.client.opts, true)
+// failover completes one that reads the blob.
+func (b *blob) failover(w *failover) *failover {
+	w.repo, w.what, w.budget = b.repo, b.name(), newRetryBudget(b.repo.client.opts, true)
 	return w
 }
 
@@ -142,26 +142,16 @@ func (r reading) after(n int) reading {
 	return r
 }
 
-// body returns what reads a body and tells of it.
+// body returns a reader of body that calls arrived.
 func (r reading) body(body io.Reader) io.Reader {
 	if r.arrived == nil {
 		return body
 	}
-	return &teller{body, 0, r.arrived}
-}
-
-// A teller tells how much was read.
-type teller struct {
-	io.Reader
-	n       int
-	arrived func(n int)
-}
-
-func (t *teller) Read(p []byte) (int, error) {
-	m, err := t.Reader.Read(p)
-	t.n += m
-	t.arrived(t.n)
-	return m, err
+	n := 0
+	return &counted{body, func(m int) {
+		n += m
+		r.arrived(n)
+	}}
 }
 
 // at returns the blob as it is at one endpoint.
@@ -170,14 +160,14 @@ func (b *blob) at(e *endpoint) *blobCopy {
 	defer b.mu.Unlock()
 	c := b.copies[e]
 	if c == nil {
-		c = &blobCopy{at: e, name: b.name(), digest: b.digest, size: b.size, turn: newTurn()}
+		c = &blobCopy{at: e, name: b.name(), digest: b.digest, size: b.size, finding: newCtxMutex()}
 		b.copies[e] = c
 	}
 	return c
 }
 
-// servings remembers which endpoint gave which range of a blob lately, for
-// who finds out that it is wrong. It is safe for concurrent use.
+// servings remembers which endpoint gave which range of a blob lately, for a
+// reader that finds out that it is wrong. It is safe for concurrent use.
 type servings struct {
 	mu   sync.Mutex
 	ring []serving

@@ -30,10 +30,10 @@ type blobCopy struct {
 	digest digest.Digest
 	size   int64
 
-	// turn is that of finding out where the blob is; who waits for it uses
-	// what the one before found.
-	turn   turn
-	finder atomic.Pointer[attempt] // of who had the turn last
+	// finding is held while a reader finds out where the blob is; the readers
+	// that waited use what it found.
+	finding ctxMutex
+	finder  atomic.Pointer[attempt] // of the reader that held finding last
 
 	mu        sync.Mutex
 	place     *location   // nil: not known
@@ -49,7 +49,7 @@ func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (
 	if err != nil {
 		return 0, err
 	}
-	reader := attemptOf(ctx).patience
+	reader := attemptOf(ctx).budget
 	if err := b.skip(a, reader.alive); err != nil {
 		return 0, err
 	}
@@ -82,7 +82,7 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// An answer is what a request for a range brought: a body that has the first n
+// An answer is the body that a request for a range brought: it has the first n
 // bytes of the range behind skip others.
 type answer struct {
 	body io.ReadCloser
@@ -120,18 +120,18 @@ func (b *blobCopy) open(ctx context.Context, off, n int64, how reading) (answer,
 			}
 			continue
 		}
-		if err := b.turn.take(ctx); err != nil {
+		if err := b.finding.lock(ctx); err != nil {
 			if a := b.finder.Load(); a != nil {
-				attemptOf(ctx).host.Store(a.host.Load()) // that is what was waited for
+				attemptOf(ctx).host.Store(a.host.Load()) // the reader waited for that one
 			}
 			return answer{}, err
 		}
 		b.finder.Store(attemptOf(ctx))
 		if b.known() != nil {
-			b.turn.pass()
+			b.finding.unlock()
 			continue
 		}
-		defer b.turn.pass()
+		defer b.finding.unlock()
 		home, err := b.at.location(ctx, "blobs/"+b.digest.String())
 		if err != nil {
 			return answer{}, err
@@ -191,8 +191,8 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 		// Not drained: after a wrong answer the next goes by a new connection.
 		resp.Body.Close()
 		if f := classify(err); !at.home && denied(f.status) {
-			// Storage knows only the signature. What the registry thinks of
-			// the reader is for the registry to say.
+			// Storage knows only the signature; whether the reader may read
+			// is for the registry to say.
 			f.verdict = odd
 			if f.class == remote.ErrUnauthorized {
 				f.class = remote.ErrUnavailable

@@ -14,9 +14,9 @@ import (
 // repositories share connections, and the limits that hosts have. It is safe
 // for concurrent use.
 type Client struct {
-	opts  *Options
-	hosts *hostPool
-	rests rests
+	opts      *Options
+	hosts     *hostPool
+	cooldowns cooldowns
 
 	mu        sync.Mutex
 	schemes   map[string]string // of endpoints that plain http is allowed for
@@ -32,7 +32,7 @@ func New(opts *Options) *Client {
 	return &Client{
 		opts:      o,
 		hosts:     newHostPool(o),
-		rests:     rests{opts: o, byPlace: make(map[string]*rest)},
+		cooldowns: cooldowns{opts: o, byPlace: make(map[string]*cooldown)},
 		schemes:   make(map[string]string),
 		known:     make(map[string]bool),
 		leftovers: make(map[*leftover]struct{}),

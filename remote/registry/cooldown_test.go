@@ -30,7 +30,7 @@ func TestRests(t *testing.T) {
 		{name: "wrong content", fault: &fault{class: remote.ErrDigest}},
 		{name: "long ago", fault: &fault{class: remote.ErrDigest}, a: true, longEnough: true},
 	} {
-		s := &rests{opts: (&Options{MirrorRest: time.Hour}).withDefaults(), byPlace: make(map[string]*rest)}
+		s := &cooldowns{opts: (&Options{MirrorRest: time.Hour}).withDefaults(), byPlace: make(map[string]*cooldown)}
 		if tc.longEnough {
 			s.opts.MirrorRest = -time.Hour
 		}

@@ -1,5 +1,6 @@
-// Package registry reads images from a registry that speaks the OCI
-// distribution API. It is a remote.Source.
+// Package registry speaks the OCI distribution API: it reads images, and its
+// Repository is a remote.Source. Its requests can write, too, but nothing that
+// is exported does so yet.
 //
 // Authentication, tags and the resolving of references are oras-go's; the
 // rest is written for reading an image little by little over hours: blobs are
@@ -14,8 +15,9 @@
 //	image, err := remote.Open(ctx, client.Repository(ref), "")
 //
 // Package hosts says whom to ask, by what containerd, podman and docker have
-// configured; Options can hand in other functions for it. Mirrors are asked in order, one that fails is
-// left alone for some minutes, and none is sent another's credential.
+// configured; Options can hand in other functions for it. Mirrors are asked in
+// order, one that fails is left alone for some minutes, and none is sent
+// another's credential. What is written goes to the registry itself alone.
 // docs/registries.md has the rules.
 //
 // No registry verifies a range, so neither can a reader here: whoever reads
@@ -24,4 +26,38 @@
 //
 // The errors are the sentinels of package remote, wrapped; their texts carry
 // no credential and no query of a signed URL.
+//
+// # Glossary
+//
+//   - site: a server that may have an image, as configuration describes it
+//     (hosts.Site).
+//   - endpoint: a site of one repository, with the scheme it is spoken to by and
+//     the tokens that it gave.
+//   - host: a server by its name and port, with its connections, its limit of
+//     requests, its Retry-After and whether it answers. Endpoints, token servers
+//     and storage share hosts.
+//   - place: what a cooldown is for: a mirror, or one repository of it.
+//   - location: a URL that a request can be sent to, with what may be sent there
+//     and how long it is good: a redirect makes one of another.
+//   - wire: how connections are made on behalf of a site: certificates, proxy,
+//     timeout.
+//
+// # Locks
+//
+// A ctxMutex is held while a server or a function of Options is asked; the
+// holder of one may lock those to its right, and may wait for a slot of a host:
+//
+//	blobCopy.finding → endpoint.probing
+//	blobCopy.finding → tokenCache.fetching → that of the files (Options.readFiles)
+//	Repository.endpoints → that of the files
+//
+// A slot is held until the body of an answer is closed; its holder waits for no
+// other slot. A sync.Mutex is held for moments, and nobody is asked under it:
+//
+//	blob.mu → blobCopy.mu → Client.mu
+//	hostPool.mu → host.mu, health.mu
+//	outgoing.mu → sending.mu
+//
+// All others are locked last. StateChanged is called under health.mu, and Logf
+// may be called under any.
 package registry

@@ -28,7 +28,7 @@ type endpoint struct {
 	known    []string // hosts of all sites of the repository
 	auth     *auth.Client
 	tokens   *tokenCache
-	probing  turn // of finding out the scheme
+	probing  ctxMutex // held while the scheme is found out
 }
 
 // findEndpoints returns the servers to ask for the repository, in order. The
@@ -48,7 +48,7 @@ func (r *Repository) findEndpoints(ctx context.Context) ([]*endpoint, error) {
 		known = append(known, s.Host)
 	}
 	for _, s := range sites {
-		e := &endpoint{Site: s, client: r.client, wire: newWire(opts, s), original: r.ref.Name(), known: known, probing: newTurn(),
+		e := &endpoint{Site: s, client: r.client, wire: newWire(opts, s), original: r.ref.Name(), known: known, probing: newCtxMutex(),
 			tokens: newTokenCache(opts.HeaderTimeout + opts.StallTimeout)}
 		e.auth = newAuthClient(e)
 		endpoints = append(endpoints, e)
@@ -69,9 +69,8 @@ func (e *endpoint) location(ctx context.Context, path string) (*location, error)
 	return &location{url: u, home: true, limit: address.Any}, nil
 }
 
-// findScheme returns how the endpoint is spoken to. It is found out once,
-// before any credential is sent, and does not change afterwards: what was
-// https never becomes http.
+// findScheme returns the endpoint's scheme. It is found out once, before any
+// credential is sent, and https never becomes http afterwards.
 func (e *endpoint) findScheme(ctx context.Context) (string, error) {
 	verify := e.client.opts.TLSVerify
 	plain := e.Insecure || address.IsLoopback(e.Host)
@@ -86,10 +85,10 @@ func (e *endpoint) findScheme(ctx context.Context) (string, error) {
 	case e.Scheme == "http":
 		return e.allowPlain()
 	}
-	if err := e.probing.take(ctx); err != nil {
+	if err := e.probing.lock(ctx); err != nil {
 		return "", err
 	}
-	defer e.probing.pass()
+	defer e.probing.unlock()
 	key := e.Host + " " + e.wire.key
 	e.client.mu.Lock()
 	scheme := e.client.schemes[key]
@@ -170,7 +169,7 @@ func (e *endpoint) ping(ctx context.Context, scheme string) error {
 	return nil
 }
 
-// oras returns oras-go's view of the repository, for what it does well.
+// oras returns oras-go's view of the repository: it resolves and lists tags.
 func (e *endpoint) oras(ctx context.Context) (*orasremote.Repository, error) {
 	at, err := e.location(ctx, "")
 	if err != nil {
@@ -211,7 +210,7 @@ func (c orasClient) Do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// reference is what the endpoint is asked for.
+// reference is the tag or digest that the endpoint is asked for.
 func (e *endpoint) reference() string {
 	if e.Ref.Digest != "" {
 		return e.Ref.Digest.String()

@@ -195,7 +195,7 @@ func (h *host) waitOpen(ctx context.Context) error {
 		return &fault{class: remote.ErrUnavailable, held: true,
 			text: fmt.Sprintf("%s wants no requests for another %s", h.name, wait.Round(time.Second))}
 	}
-	// All who wait would otherwise come back in the same instant.
+	// Without chance all readers that wait would come back in the same instant.
 	return sleep(ctx, wait+rand.N(h.opts.MinBackoff))
 }
 
@@ -205,9 +205,9 @@ func (h *host) closedFor() time.Duration {
 	return time.Until(h.opens)
 }
 
-// obey closes the host for as long as resp asks for. If that is longer than a
-// read waits it is for half of what one waits: a mistaken answer must not
-// lock a mount for days, and the next read must find out.
+// obey closes the host for as long as resp asks for. If a read does not wait so
+// long, obey closes it for half of the time that a read waits: a mistaken answer
+// must not lock a mount for days, and the next read must find out.
 func (h *host) obey(resp *http.Response) {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return
@@ -261,7 +261,8 @@ func (b *slotBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// closeBody does what a RoundTripper must do that does not send req.
+// closeBody closes the body of a request that is not sent, as a RoundTripper
+// must.
 func closeBody(req *http.Request) {
 	if req.Body != nil {
 		req.Body.Close()

@@ -137,7 +137,7 @@ func TestRedirect(t *testing.T) {
 }
 
 func TestPatience(t *testing.T) {
-	count := func(p *patience, v verdict) int {
+	count := func(p *retryBudget, v verdict) int {
 		n := 1
 		for n < 100 {
 			if _, again := p.next(v); !again {
@@ -157,7 +157,7 @@ func TestPatience(t *testing.T) {
 		{"final", true, final, 1}, {"busy", true, busy, 6}, {"odd", true, odd, 3},
 		{"outage", false, outage, 3}, {"outage of a reader", true, outage, 100},
 	} {
-		p := newPatience(opts, tc.long)
+		p := newRetryBudget(opts, tc.long)
 		if got := count(p, tc.verdict); got != tc.want {
 			t.Errorf("%s: %d tries, want %d", tc.name, got, tc.want)
 		}
@@ -170,7 +170,7 @@ func TestPatience(t *testing.T) {
 			t.Errorf("%s after many bytes: %d tries, want %d", tc.name, got, tc.want)
 		}
 	}
-	p := newPatience(opts, true)
+	p := newRetryBudget(opts, true)
 	p.since = time.Now().Add(-opts.ReadTimeout)
 	if _, again := p.next(outage); again {
 		t.Error("a read goes on after its time")

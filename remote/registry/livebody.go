@@ -10,12 +10,12 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/internal/address"
 )
 
-// drain reads what little is left of a body, so that the connection can be
-// used again, and closes it. It does not wait for what has no use.
+// drain closes a body, and before that reads the little that may be left of it,
+// so that the connection can be used again. It waits a moment at most.
 func drain(body io.ReadCloser) {
 	const most, wait = 8 << 10, 250 * time.Millisecond
 	timer := time.AfterFunc(wait, func() { body.Close() })
-	// What cannot be read is closed all the same.
+	// A body that cannot be read is closed all the same.
 	_, _ = io.CopyN(io.Discard, body, most)
 	timer.Stop()
 	body.Close()

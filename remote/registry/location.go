@@ -14,8 +14,8 @@ const (
 	// maxLocation is how long the URL of a redirect may be: one is kept for each
 	// blob.
 	maxLocation = 16 << 10
-	// maxLocationLife bounds what a URL says of when it expires: times of far
-	// away would overflow.
+	// maxLocationLife bounds the life that a URL may say it has: times far away
+	// would overflow.
 	maxLocationLife = 100 * 365 * 24 * time.Hour
 )
 
@@ -58,8 +58,8 @@ func (l *location) redirect(resp *http.Response, limit address.Reach, o *Options
 	return &location{url: next, home: l.home && sameOrigin(l.url, next), limit: limit, expires: expires}, nil
 }
 
-// expiry reads from the query of a signed URL when it expires, by the clock
-// of who signed it: S3 and GCS; CloudFront and the older signatures of both;
+// expiry reads from the query of a signed URL when it expires, by the clock of
+// the server that signed it: S3 and GCS; CloudFront and the older signatures of both;
 // Azure.
 func expiry(query url.Values) (time.Time, bool) {
 	for _, prefix := range []string{"X-Amz-", "X-Goog-"} {

@@ -37,8 +37,8 @@ func manifestTypes() []string {
 	}
 }
 
-// head resolves the reference without getting the manifest. The fault is odd
-// if the answer lacks what is needed.
+// head resolves the reference without getting the manifest. The fault is odd if
+// a header that is needed is missing.
 func (e *endpoint) head(ctx context.Context) (ocispec.Descriptor, error) {
 	repo, err := e.oras(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func (e *endpoint) head(ctx context.Context) (ocispec.Descriptor, error) {
 	case classify(err).verdict != busy:
 		return desc, err
 	}
-	// What oras-go itself says is that a header is missing or wrong.
+	// oras-go's own errors are about headers that are missing or wrong.
 	return desc, oddf("%s", scrub.Text(err.Error()))
 }
 
@@ -90,9 +90,9 @@ func (e *endpoint) resolveByGet(ctx context.Context) (ocispec.Descriptor, []byte
 	return desc, content, nil
 }
 
-// manifestType tells from the content of a manifest what it is, if what the
-// registry states does not. An artifact of some other type keeps the type
-// stated, for Open to refuse.
+// manifestType returns the media type of a manifest: the one that the registry
+// states, or, if that is none of a manifest, the one that the content shows. An
+// artifact of some other type keeps the type stated, for Open to refuse.
 func manifestType(stated string, content []byte) (string, error) {
 	stated, _, _ = mime.ParseMediaType(stated)
 	if slices.Contains(manifestTypes(), stated) {

@@ -26,7 +26,7 @@ type Options struct {
 	// http. True: verified https, on loopback too. False: any certificate
 	// will do, and plain http where https is not spoken.
 	TLSVerify *bool
-	// AllowPrivate lets a server send its readers, or who wants a token, to
+	// AllowPrivate lets a server send its readers, for a blob or for a token, to
 	// addresses nearer to this machine than its own: of a private network, of
 	// the same link, of this machine. Default: no. A server that the user named,
 	// as the registry, as a mirror or by certificates for it in CertDirs, may be

@@ -21,7 +21,7 @@ var (
 )
 
 // A pace tells progress from a trickle. The readers of a client share its line,
-// so they share what has to come. It belongs to one goroutine.
+// so they share the bytes that have to come. It belongs to one goroutine.
 type pace struct {
 	active *atomic.Int64 // requests under way
 	due    float64       // bytes that should have come since the last progress
@@ -29,8 +29,8 @@ type pace struct {
 	spent  time.Duration // since then
 }
 
-// add notes that n bytes came within d. It tells whether what came since the
-// last progress is enough to be some.
+// add notes that n bytes came within d. It tells whether the bytes since the last
+// progress are enough to be progress.
 func (p *pace) add(n int, d time.Duration) bool {
 	p.spent += d
 	p.due += slowest * d.Seconds() / float64(max(p.active.Load(), 1))

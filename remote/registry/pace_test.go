@@ -43,12 +43,12 @@ func TestPace(t *testing.T) {
 // A reader's time goes on while there is only a trickle.
 func TestPatienceTrickle(t *testing.T) {
 	opts := (&Options{}).withDefaults()
-	parent := newPatience(opts, true)
-	p := newPatience(opts, false)
+	parent := newRetryBudget(opts, true)
+	p := newRetryBudget(opts, false)
 	p.parent = parent
 	begun := time.Now().Add(-50 * time.Second)
-	for _, p := range []*patience{p, parent} {
-		p.since, p.told = begun, begun
+	for _, p := range []*retryBudget{p, parent} {
+		p.since, p.paced = begun, begun
 	}
 	p.progress(100)
 	if p.since != begun || parent.since != begun {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A payload is what a request carries. Requests that are sent again read it
-// again from its beginning.
+// A payload is the content that a request carries. A request that is sent again
+// reads it again from its beginning.
 type payload struct {
 	mediaType string
 	size      int64 // -1: not known
@@ -132,10 +132,10 @@ func (o *outgoing) Close() error {
 }
 
 // A sending watches the payload of a request on its way. It is safe for
-// concurrent use: what sends reads the payload in a goroutine of its own.
+// concurrent use: net/http reads the payload in a goroutine of its own.
 type sending struct {
 	stall time.Duration // in which nothing of it is taken
-	wait  time.Duration // for what comes after it; negative: for ever
+	wait  time.Duration // for the answer; negative: for ever
 	late  func()
 
 	mu    sync.Mutex

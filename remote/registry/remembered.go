@@ -3,18 +3,18 @@ package registry
 import "context"
 
 // remembered returns a function that calls get until it gives a value, one
-// caller at a time, and then returns that. An error is not remembered: a file
-// that could not be read may be right the next time, in the life of a mount.
+// caller at a time, and then returns that value. An error is not remembered: a
+// file that could not be read may be right the next time, in the life of a mount.
 func remembered[T any](get func(context.Context) (T, error)) func(context.Context) (T, error) {
-	turn := newTurn()
+	mu := newCtxMutex()
 	var done bool
 	var value T
 	return func(ctx context.Context) (T, error) {
-		if err := turn.take(ctx); err != nil {
+		if err := mu.lock(ctx); err != nil {
 			var none T
 			return none, err
 		}
-		defer turn.pass()
+		defer mu.unlock()
 		if done {
 			return value, nil
 		}

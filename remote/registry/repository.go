@@ -33,8 +33,8 @@ func (r *Repository) Name() string { return r.ref.String() }
 // Repository returns the registry and repository, "docker.io/library/fedora".
 func (r *Repository) Repository() string { return r.ref.Name() }
 
-// Resolve asks the registry what the tag or digest is, or a mirror of which
-// configuration says that it may tell.
+// Resolve asks the registry, or a mirror that configuration lets resolve tags,
+// for the descriptor of the tag or digest.
 func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	var desc ocispec.Descriptor
 	err := r.retry(ctx, r.Name(), r.ref.Digest == "", func(ctx context.Context, e *endpoint) (err error) {
@@ -87,8 +87,8 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte
 	return content, nil
 }
 
-// Blob returns a reader of the blob that desc describes. All readers of a
-// digest share what is known of where it is.
+// Blob returns a reader of the blob that desc describes. It asks no one for
+// anything. All readers of a digest share the knowledge of where it is.
 func (r *Repository) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
 	if err := checkDescriptor(desc); err != nil {
 		return nil, wrap(fmt.Sprintf("blob %s of %s", desc.Digest, r.Repository()), err)
@@ -103,10 +103,10 @@ func (r *Repository) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
 	return b, nil
 }
 
-// retry tries a request for metadata. Its patience with a registry that is
-// not there is short: who mounts an image waits for it.
+// retry tries a request for metadata. It soon gives up a registry that is not
+// there: mounting an image waits for it.
 func (r *Repository) retry(ctx context.Context, what string, resolve bool, f func(context.Context, *endpoint) error) error {
-	w := &walk{repo: r, what: what, patience: newPatience(r.client.opts, false), resolve: resolve}
+	w := &failover{repo: r, what: what, budget: newRetryBudget(r.client.opts, false), resolve: resolve}
 	return w.run(ctx, f)
 }
 
@@ -130,7 +130,7 @@ func checkDescriptor(desc ocispec.Descriptor) error {
 	return nil
 }
 
-// wrap names what failed. That a context ended is nothing's fault.
+// wrap adds the name of a thing to its error, unless a context ended.
 func wrap(what string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

@@ -17,14 +17,14 @@ import (
 // maxRedirects is how many redirects in a row are followed.
 const maxRedirects = 5
 
-// What a token may be needed for.
+// The actions that a token may be needed for.
 const (
 	actionPull   = auth.ActionPull
 	actionPush   = auth.ActionPush
 	actionDelete = auth.ActionDelete
 )
 
-// A request is what a server is asked, wherever it is sent.
+// A request is a question or a change, wherever it is sent.
 type request struct {
 	method  string
 	header  http.Header
@@ -47,7 +47,7 @@ func get(header http.Header) *request {
 func (r *request) reads() bool { return r.method == http.MethodGet || r.method == http.MethodHead }
 
 // repeatable tells whether the request may be sent again when nobody knows
-// what became of it.
+// whether it was done.
 func (r *request) repeatable() bool {
 	switch r.method {
 	case http.MethodGet, http.MethodHead, http.MethodDelete:
@@ -61,19 +61,19 @@ func (r *request) repeatable() bool {
 }
 
 // mayBeExpired tells whether a status can mean that the token has expired: ECR
-// answers 403 then and ECR Public 400. What carries something may get 400 for
-// that.
+// answers 403 then and ECR Public 400. A request with a payload may get 400 for
+// its payload.
 func (r *request) mayBeExpired(status int) bool {
 	return status == http.StatusForbidden || status == http.StatusBadRequest && r.payload == nil
 }
 
-// settle makes a fault final if the request must not be sent again. What
-// reached nobody, or was refused because of too many requests, may be.
+// settle makes a fault final if the request must not be sent again. A request
+// that reached nobody or was refused because there are too many may be.
 func (r *request) settle(f *fault) *fault {
 	switch {
 	case r.reads(), f.verdict == final:
 		return f
-	case f.verdict == odd && f.status != 0: // what is wrong with it stays wrong
+	case f.verdict == odd && f.status != 0: // the server understood it, and will not change its mind
 	case r.repeatable(), f.undone() && r.payload.replays():
 		return f
 	}
@@ -105,7 +105,7 @@ func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http
 	})
 	resp, at, leads, err := e.follow(live, req, from, s)
 	body.watch.Stop()
-	attempt.patience.alive(int(s.end()))
+	attempt.budget.alive(int(s.end()))
 	if err != nil {
 		if failure := req.payload.failure(); failure != nil {
 			err = failure

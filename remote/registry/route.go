@@ -106,7 +106,7 @@ func (w way) pool(on *wire) pool {
 	return p
 }
 
-// way returns how to connect for req. What a name stands for is judged when
+// way returns how to connect for req. The addresses of a name are judged when
 // the connection is made, see gate. A proxy finds that out for itself: then
 // only addresses that are written out can be judged.
 func (s *hostPool) way(req *http.Request, w *wire, limit address.Reach) (by way, err error) {
@@ -149,8 +149,8 @@ func (w way) watch(req *http.Request) (*http.Request, *address.Reach) {
 // use.
 type home struct {
 	// away is set once the server was looked for at an address from which other
-	// machines are reached. Whoever answers for its name cannot then put this
-	// machine in its place.
+	// machines are reached. A name server cannot then put this machine in its
+	// place.
 	away atomic.Bool
 }
 

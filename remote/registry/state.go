@@ -14,8 +14,8 @@ import (
 )
 
 // downAfter is how many requests in a row must fail before a server counts as
-// down, unless Options.Tries is less: who has a broken connection or two still
-// gets an answer.
+// down, unless Options.Tries is less: after a broken connection or two a reader
+// still gets an answer.
 const downAfter = 3
 
 // A HostState tells whether a server answers: a registry, a mirror, or one
@@ -23,10 +23,10 @@ const downAfter = 3
 type HostState struct {
 	// Host is "name" or "name:port".
 	Host string
-	// Down is set when several requests in a row were not answered, or with
-	// 429 or an error of the server's own, or broke off, or when a read failed
-	// for such a reason. One good answer ends it. Nobody is asked for the sake of it: while there are no requests the
-	// state stays as it is.
+	// Down is set when several requests in a row were not answered, or with 429
+	// or an error of the server's own, or broke off, or when a read failed for
+	// such a reason. One good answer ends it. Nobody is asked for the sake of
+	// it: while there are no requests the state stays as it is.
 	Down bool
 	// Since is when the first of these requests failed, or the first one of
 	// the others was answered.
@@ -35,8 +35,8 @@ type HostState struct {
 	Reason string
 }
 
-// Health returns what is known of the servers that were asked something, by
-// their names. It asks no one.
+// Health returns the states of the servers that were asked something, by their
+// names. It asks no one.
 func (c *Client) Health() []HostState {
 	c.hosts.mu.Lock()
 	defer c.hosts.mu.Unlock()
@@ -146,7 +146,7 @@ func (h *health) answered(status int) {
 	}
 }
 
-// token notes what became of a request for a token that was begun at a time.
+// token notes how a request for a token ended that was begun at a time.
 func (h *health) token(ctx context.Context, begun time.Time, err error) {
 	if err == nil {
 		h.answered(http.StatusOK)
@@ -168,7 +168,7 @@ func (h *health) unanswered(req *http.Request, sent time.Time, err error) {
 	}
 }
 
-// givenUp tells whether a request was ended by who wanted it.
+// givenUp tells whether a request was ended by the one that wanted it.
 func givenUp(ctx context.Context) bool {
 	cause := context.Cause(ctx)
 	return cause != nil && !errors.Is(cause, errStalled)
@@ -211,7 +211,7 @@ func (b *healthBody) Read(p []byte) (int, error) {
 }
 
 func (b *healthBody) Close() error {
-	// What a token server says is worth something if there is a token in it.
+	// A token server's answer is worth something if there is a token in it.
 	if !b.done.Swap(true) && !givenUp(b.ctx) && b.ctx.Value(tokenRequestKey{}) == nil {
 		b.health.answered(b.status)
 	}

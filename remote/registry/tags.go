@@ -7,7 +7,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// What a list of tags may be.
+// The limits of a list of tags.
 const (
 	maxTagPages = 1000
 	maxTagPage  = 4 << 20  // bytes of a page

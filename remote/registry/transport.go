@@ -31,7 +31,7 @@ func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, er
 		dialer.Control = (&gate{host: host, limit: by.limit, home: by.home}).control
 	}
 	answerTimeout := o.HeaderTimeout
-	if by.write { // what was sent may have to be hashed, or copied elsewhere
+	if by.write { // it may have to hash what it got, or to copy it elsewhere
 		answerTimeout = max(o.ReadTimeout, 0)
 	}
 	return &http.Transport{

@@ -15,8 +15,8 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// An upload puts one blob into a repository. What the registry has taken is
-// not sent again as long as it says how much that is. It belongs to one
+// An upload puts one blob into a repository. Bytes that the registry has are not
+// sent again as long as it says how many it has. It belongs to one
 // goroutine. OCI distribution-spec, "Push".
 type upload struct {
 	desc    ocispec.Descriptor
@@ -40,7 +40,7 @@ func (r *Repository) putBlob(ctx context.Context, desc ocispec.Descriptor, conte
 	return r.write(ctx, what, u.run)
 }
 
-// run goes on with the upload, after what an earlier run left.
+// run does the upload, or goes on where an earlier run stopped.
 func (u *upload) run(ctx context.Context, e *endpoint) error {
 	if u.closing {
 		switch has, err := u.arrived(ctx, e); {
@@ -82,7 +82,7 @@ func (u *upload) arrived(ctx context.Context, e *endpoint) (bool, error) {
 	return false, responseFault(resp)
 }
 
-// pushing is what the requests of an upload need a token for.
+// pushing are the actions that uploads need a token for.
 var pushing = []string{actionPull, actionPush}
 
 // open opens a session, or finds out how far the one that is open has come.
@@ -137,7 +137,7 @@ func (u *upload) resume(ctx context.Context, e *endpoint) error {
 // the others.
 func (u *upload) moveTo(ctx context.Context, e *endpoint, resp *http.Response, at *location, end int64) (err error) {
 	if u.off, u.unsure = end, false; end > u.best {
-		attemptOf(ctx).patience.progress(int(end - u.best))
+		attemptOf(ctx).budget.progress(int(end - u.best))
 		u.best = end
 	}
 	if resp.Header.Get("Location") != "" {
@@ -193,8 +193,8 @@ func (u *upload) lost(err error) error {
 	return &again
 }
 
-// close sends what is left, and has the registry take all of it for the blob.
-// Whatever becomes of the request, the session is at its end.
+// close sends the rest, and has the registry make the blob of all bytes. However
+// the request ends, so does the session.
 func (u *upload) close(ctx context.Context, e *endpoint) error {
 	query := u.session.url.Query()
 	query.Set("digest", u.desc.Digest.String())

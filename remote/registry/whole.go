@@ -160,7 +160,7 @@ func (b *blobCopy) writeTo(ctx context.Context, w io.Writer, off int64, seen *in
 	if err != nil {
 		return 0, err
 	}
-	reader := attemptOf(ctx).patience
+	reader := attemptOf(ctx).budget
 	at := a.at
 	err = b.skip(a, func(n int) {
 		at += int64(n)
@@ -211,7 +211,7 @@ func (b *blobCopy) skip(a answer, alive func(n int)) error {
 
 // ReadRange implements remote.WholeBlob.
 func (b *blob) ReadRange(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error) {
-	return b.readAt(ctx, p, off, &walk{}, reading{arrived: arrived, ranged: true})
+	return b.readAt(ctx, p, off, &failover{}, reading{arrived: arrived, ranged: true})
 }
 
 // SentWhole implements remote.WholeBlob.
@@ -233,7 +233,7 @@ func (b *blob) ReadWhole(ctx context.Context, w io.Writer, off int64) error {
 	}
 	var stopped error
 	seen := int64(0)
-	err := b.walk(&walk{}).run(ctx, func(ctx context.Context, e *endpoint) error {
+	err := b.failover(&failover{}).run(ctx, func(ctx context.Context, e *endpoint) error {
 		c := b.at(e)
 		for off < b.size {
 			n, err := c.writeTo(ctx, &served{w, b, e, off}, off, &seen)

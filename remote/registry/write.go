@@ -13,7 +13,7 @@ import (
 func (r *Repository) write(ctx context.Context, what string, f func(context.Context, *endpoint) error) error {
 	e, err := r.origin(ctx)
 	if err == nil {
-		err = newPatience(r.client.opts, false).retry(ctx, what, func(ctx context.Context) error { return f(ctx, e) })
+		err = newRetryBudget(r.client.opts, false).retry(ctx, what, func(ctx context.Context) error { return f(ctx, e) })
 	}
 	if err != nil {
 		return wrap(what, err)
@@ -47,7 +47,7 @@ func (e *endpoint) change(ctx context.Context, req *request, to *location, want 
 	f := responseFault(resp)
 	drain(resp.Body)
 	if f.class == remote.ErrUnauthorized && !at.home {
-		// Storage knows only the signature, and not who writes.
+		// Storage knows only the signature; the registry knows its users.
 		f.class = remote.ErrUnavailable
 	}
 	return nil, nil, req.settle(f)
