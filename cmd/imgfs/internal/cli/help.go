@@ -61,7 +61,7 @@ func (c *Command) help(name string) string {
 
 // A listing is two columns of a help text: names, and texts about them.
 type listing struct {
-	column int // where the second one begins; 0: two behind the longest name
+	column int // where the second one begins, at least
 	rows   [][2]string
 }
 
@@ -77,10 +77,8 @@ func (l *listing) addEntry(name string, e Entry) {
 // print writes the rows. The lines of a text begin below each other.
 func (l *listing) print(b *strings.Builder) {
 	column := l.column
-	if column == 0 {
-		for _, r := range l.rows {
-			column = max(column, len(r[0])+2)
-		}
+	for _, r := range l.rows {
+		column = max(column, len(r[0])+2)
 	}
 	for _, r := range l.rows {
 		fmt.Fprintf(b, "%-*s%s\n", column, r[0], strings.ReplaceAll(r[1], "\n", "\n"+strings.Repeat(" ", column)))

@@ -19,7 +19,7 @@ type Program struct {
 	Commands []Command
 	// HelpEntry is how help lists help itself.
 	HelpEntry Entry
-	// Column is where the texts of the commands begin in the help.
+	// Column is where the texts of the commands begin in the help, at least.
 	Column int
 	// Notes are printed between the commands and the flags.
 	Notes string
@@ -43,8 +43,8 @@ type Command struct {
 	// Setup declares the command's own flags and returns its action. Help calls it
 	// too, to list the flags.
 	Setup func(*pflag.FlagSet) Action
-	// Column is where the texts of the flags begin in the help; 0 is two columns
-	// behind the longest flag.
+	// Column is where the texts of the flags begin in the help, but they never begin
+	// less than two columns behind the longest flag.
 	Column int
 	// Notes are printed behind the flags, or the commands of a group.
 	Notes string
