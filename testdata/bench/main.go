@@ -141,7 +141,7 @@ func parse(args []string, stderr io.Writer) (*program, error) {
 func (p *program) sections(groups []string) []string {
 	var names []string
 	for _, g := range groups {
-		group := p.group(g, runner.New(nil, p.Settings))
+		group := p.group(g, &runner.Runner{Settings: p.Settings})
 		names = append(names, group.Names()...)
 	}
 	return names

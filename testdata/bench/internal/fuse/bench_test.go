@@ -47,7 +47,7 @@ func TestEndless(t *testing.T) {
 
 // testBench returns a bench that has measured nothing yet.
 func testBench(systems ...*system) *bench {
-	b := &bench{Runner: runner.New(nil, runner.Settings{Logf: func(string, ...any) {}}), lacks: map[string]string{}, systems: systems}
+	b := &bench{Runner: &runner.Runner{Settings: runner.Settings{Logf: func(string, ...any) {}}}, lacks: map[string]string{}, systems: systems}
 	b.Group, b.Now = &figures.Group{}, &figures.Section{}
 	return b
 }

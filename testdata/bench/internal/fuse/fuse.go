@@ -3,8 +3,9 @@
 // show the same tree, which is measured in turns with each of them and without a
 // mount.
 //
-// It needs root, for mounts and for dropping the kernel's caches. All files lie on one ext4: the machine's own if the directory for images
-// is on one, else one in a file.
+// It needs root, for mounts and for dropping the kernel's caches. All files lie on
+// one ext4: the machine's own if the directory for images is on one, else one in a
+// file.
 package fuse
 
 import (

@@ -170,8 +170,9 @@ func (b *bench) coldly(s *system, img *image, do func(m *mounted) error) error {
 	return m.unmount()
 }
 
-// everywhere prepares an image for all systems, and reads all of it with each. A peer that does not work is left out from then on, and a variant of
-// imgfs that cannot be had.
+// everywhere prepares an image for all systems, and reads all of it with each.
+// A peer that does not work is left out from then on, and a variant of imgfs that
+// the machine does not have.
 func (b *bench) everywhere(img *image) error {
 	if img.everywhere {
 		return nil

@@ -18,10 +18,11 @@ import (
 
 // A Daemon is a process that serves something in the foreground.
 type Daemon struct {
-	PID  int
-	done chan struct{}
-	err  error        // once done
-	out  bytes.Buffer // its output, once done
+	PID     int
+	process *os.Process
+	done    chan struct{}
+	err     error        // once done
+	out     bytes.Buffer // its output, once done
 }
 
 // start starts a program that stays, and returns when it is ready. It is stopped
@@ -34,7 +35,7 @@ func (r *Runner) start(ready func() bool, stop func(*Daemon) error, environment 
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	d.PID = cmd.Process.Pid
+	d.PID, d.process = cmd.Process.Pid, cmd.Process
 	go func() {
 		d.err = cmd.Wait()
 		close(d.done)
@@ -92,11 +93,11 @@ func (d *Daemon) ends(within time.Duration) bool {
 
 // kill ends a daemon. If the daemon had ended by itself, the error has its output.
 func (d *Daemon) kill() error {
-	if d.ends(0) {
+	err := d.process.Kill()
+	<-d.done
+	if errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("process %d ended by itself:\n%s", d.PID, &d.out)
 	}
-	err := syscall.Kill(d.PID, syscall.SIGKILL)
-	<-d.done
 	return err
 }
 

@@ -40,7 +40,7 @@ func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) err
 		return err
 	}
 	m := &Mount{Dir: dir, Ready: time.Since(begun)}
-	pids := r.Servers(dir)
+	pids := r.servers(dir)
 	if len(pids) != 1 {
 		return fmt.Errorf("processes that serve %s: %v, want one", dir, pids)
 	}
@@ -51,16 +51,16 @@ func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) err
 	if _, err := r.Output(r.Imgfs, "umount", dir); err != nil {
 		return err
 	}
-	for len(r.Servers(dir)) > 0 {
-		if err := r.Sleep(2 * time.Millisecond); err != nil {
+	for len(r.servers(dir)) > 0 {
+		if err := r.sleep(2 * time.Millisecond); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Sleep waits, unless the runner's context ends.
-func (r *Runner) Sleep(d time.Duration) error {
+// sleep waits, unless the runner's context ends.
+func (r *Runner) sleep(d time.Duration) error {
 	select {
 	case <-time.After(d):
 		return nil
@@ -69,9 +69,9 @@ func (r *Runner) Sleep(d time.Duration) error {
 	}
 }
 
-// Servers returns the processes of imgfs that have a path at or below dir among
+// servers returns the processes of imgfs that have a path at or below dir among
 // their arguments. The bench's directories are its own, and so are they.
-func (r *Runner) Servers(dir string) []int {
+func (r *Runner) servers(dir string) []int {
 	names, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
 	var pids []int
 	for _, name := range names {

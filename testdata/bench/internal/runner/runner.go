@@ -3,6 +3,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,7 +141,7 @@ func (r *Runner) commandFor(g *Group, section string) string {
 	if r.Corpora != "" {
 		environment = "CORPORA=… "
 	}
-	return fmt.Sprintf("%sgo run ./testdata/bench %s -only %s -runs %d%s", environment, g.Name, section, r.Runs, g.Flags)
+	return fmt.Sprintf("%sgo run ./testdata/bench %s -only %s -runs %d%s", environment, g.Name, cmp.Or(r.Only, section), r.Runs, g.Flags)
 }
 
 // AtEnd registers a function for the end of the group. The functions are called
@@ -207,9 +208,9 @@ func (r *Runner) cleanUp() error {
 			err = errors.Join(err, e)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); len(r.Servers(r.Dir)) > 0; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); len(r.servers(r.Dir)) > 0; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			for _, pid := range r.Servers(r.Dir) {
+			for _, pid := range r.servers(r.Dir) {
 				err = errors.Join(err, fmt.Errorf("process %d had to be killed", pid), syscall.Kill(pid, syscall.SIGKILL))
 			}
 			break
