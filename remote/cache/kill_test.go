@@ -55,7 +55,11 @@ func hammer(dir string) {
 		c.idle = 0 // so that contents come and go
 		src := hammerBlob(i % hammerBlobs)
 		chunks := chunksOf(src.data, testChunk)
-		b, err := c.Blob(src, chunks)
+		var from remote.Blob = src
+		if rand.IntN(2) == 0 {
+			from = &wholeSource{data: src.data}
+		}
+		b, err := c.Blob(from, chunks)
 		if err != nil {
 			fail("%v", err)
 		}

@@ -20,6 +20,8 @@ func TestMain(m *testing.M) {
 		hammer(os.Args[1])
 	case "crowd":
 		crowd(os.Args[1])
+	case "stream":
+		streamHalf(os.Args[1])
 	case "claim":
 		claimer(os.Args[1])
 	case "log":
