@@ -16,7 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestFSSuite runs containerd's suite for snapshotters: each of its steps
@@ -132,7 +137,7 @@ func same(before, after snapshot, p string) bool {
 
 // memberOf is the entry of a real file that has no other name.
 func memberOf(f realFile) member {
-	opts := []option{mode(f.stat.Mode & 0o7777), owner(f.stat.Uid, f.stat.Gid), mtime(f.stat.Mtim.Sec, uint32(f.stat.Mtim.Nsec))}
+	opts := []option{mode(uint32(f.stat.Mode & 0o7777)), owner(f.stat.Uid, f.stat.Gid), mtime(f.stat.Mtim.Sec, uint32(f.stat.Mtim.Nsec))}
 	for _, x := range f.xattrs {
 		opts = append(opts, xattr(x.Name, x.Value))
 	}
@@ -147,9 +152,9 @@ func memberOf(f realFile) member {
 	case unix.S_IFIFO:
 		return fifo(f.path, opts...)
 	case unix.S_IFCHR:
-		return device(layerindex.TypeChar, f.path, unix.Major(f.stat.Rdev), unix.Minor(f.stat.Rdev), opts...)
+		return device(layerindex.TypeChar, f.path, unix.Major(uint64(f.stat.Rdev)), unix.Minor(uint64(f.stat.Rdev)), opts...)
 	}
-	return device(layerindex.TypeBlock, f.path, unix.Major(f.stat.Rdev), unix.Minor(f.stat.Rdev), opts...)
+	return device(layerindex.TypeBlock, f.path, unix.Major(uint64(f.stat.Rdev)), unix.Minor(uint64(f.stat.Rdev)), opts...)
 }
 
 // copyOut makes a real directory of a tree, through its io/fs file system
@@ -204,7 +209,7 @@ func copyFile(fsys iofs.FS, name, real string, n fs.Node, a fs.Attr) error {
 		}
 		return os.WriteFile(real, content, 0o600)
 	}
-	return unix.Mknod(real, a.Mode, int(unix.Mkdev(a.Major, a.Minor)))
+	return testenv.Mknod(real, a.Mode, a.Major, a.Minor)
 }
 
 func describeCopy(real string, n fs.Node, a fs.Attr) error {
@@ -223,4 +228,28 @@ func describeCopy(real string, n fs.Node, a fs.Attr) error {
 	}
 	ts := unix.Timespec{Sec: a.ModSec, Nsec: int64(a.ModNsec)}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, real, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// openTars opens an image of uncompressed layers.
+func openTars(t *testing.T, cacheDir string, layers [][]byte) (tree *fs.Tree, closeTree func(), err error) {
+	t.Helper()
+	store := sourcetest.NewStore()
+	var stack sourcetest.Image
+	for _, l := range layers {
+		stack.Layers = append(stack.Layers, sourcetest.Layer{Content: l})
+	}
+	img, err := remote.Open(t.Context(), store.Source("layers", store.AddImage(stack)), "")
+	if err != nil {
+		return nil, nil, err
+	}
+	disk, err := cache.Open(cacheDir, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	opened, err := image.New(t.Context(), img, &image.Options{Cache: disk})
+	if err != nil {
+		disk.Close()
+		return nil, nil, err
+	}
+	return opened.Tree(), func() { opened.Close(); disk.Close() }, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // naive extracts layers on a real directory, one entry after the other, as
@@ -278,9 +279,9 @@ func create(real string, m member) error {
 	case layerindex.TypeFifo:
 		return unix.Mkfifo(real, 0o600)
 	case layerindex.TypeChar:
-		return unix.Mknod(real, unix.S_IFCHR|0o600, int(unix.Mkdev(m.Major, m.Minor)))
+		return testenv.Mknod(real, unix.S_IFCHR|0o600, m.Major, m.Minor)
 	case layerindex.TypeBlock:
-		return unix.Mknod(real, unix.S_IFBLK|0o600, int(unix.Mkdev(m.Major, m.Minor)))
+		return testenv.Mknod(real, unix.S_IFBLK|0o600, m.Major, m.Minor)
 	}
 	return os.WriteFile(real, m.Content(), 0o600)
 }

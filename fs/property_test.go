@@ -238,8 +238,8 @@ func realRows(t *testing.T, root string, owners bool, links linkCount) map[strin
 			first[st.Ino] = f.path
 		}
 		a := fs.Attr{
-			Mode: st.Mode, UID: st.Uid, GID: st.Gid, Nlink: uint32(st.Nlink), Size: st.Size,
-			ModSec: st.Mtim.Sec, ModNsec: uint32(st.Mtim.Nsec), Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev),
+			Mode: uint32(st.Mode), UID: st.Uid, GID: st.Gid, Nlink: uint32(st.Nlink), Size: st.Size,
+			ModSec: st.Mtim.Sec, ModNsec: uint32(st.Mtim.Nsec), Major: unix.Major(uint64(st.Rdev)), Minor: unix.Minor(uint64(st.Rdev)),
 		}
 		switch {
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR:

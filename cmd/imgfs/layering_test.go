@@ -77,7 +77,7 @@ testdata/bench: testdata/bench/figures testdata/bench/internal/fuse testdata/ben
 testdata/demo: remote/registry/registrytest testdata/labimage
 testdata/hostile: go-digest image-spec compress
 testdata/labimage: go-digest image-spec compress
-testdata/testenv:
+testdata/testenv: x/sys
 `
 
 // strangers says what of the standard library is none of a package's business.

@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestEvictsLeastRecentlyUsed(t *testing.T) {
@@ -214,11 +215,7 @@ func budgetOf(t *testing.T, dir string) int64 {
 
 func TestDefaultBudget(t *testing.T) {
 	dir := smallDisk(t, 64<<20)
-	var st unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(dir), &st); err != nil {
-		t.Fatal(err)
-	}
-	all := int64(st.Bavail) * st.Bsize
+	all := testenv.Free(t, filepath.Dir(dir))
 	near := func(when string) {
 		t.Helper()
 		if got := budgetOf(t, dir); got < all/10-1<<20 || got > all/10+1<<20 {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // anyHex is a name as digests have it.
@@ -299,13 +301,9 @@ func TestPartsElsewhere(t *testing.T) {
 		remove(t, path)
 		if os.Geteuid() == 0 {
 			mkdir(t, path, 0o700)
-			if err := unix.Mount(victim, path, "", unix.MS_BIND, ""); err != nil {
-				t.Fatal(err)
-			}
+			unmount := testenv.BindMount(t, victim, path)
 			useMounted(t, dir, part)
-			if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
+			unmount()
 		}
 		if after := treeOf(t, victim); after != before {
 			t.Errorf("%s: behind it there was\n%sand is\n%s", part, before, after)

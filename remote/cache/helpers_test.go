@@ -223,11 +223,7 @@ func fillDisk(t testing.TB, dir string, n int64) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-n); err != nil {
+	if err := testenv.Allocate(f, 0, testenv.Free(t, f.Name())-n); err != nil {
 		t.Fatal(err)
 	}
 }

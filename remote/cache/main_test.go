@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 )
 
@@ -71,4 +72,21 @@ func copyFile(to, from string) error {
 		return err
 	}
 	return out.Close()
+}
+
+// pruneTo is the child that prunes a cache directory to a size.
+func pruneTo(dir, size string) {
+	c, err := openTest(dir, nil)
+	if err != nil {
+		fmt.Println("failed:", err)
+		return
+	}
+	defer c.Close()
+	to, err := strconv.ParseInt(size, 10, 64)
+	if err == nil {
+		_, err = c.Prune(PruneOptions{To: to})
+	}
+	if err != nil {
+		fmt.Println("failed:", err)
+	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // newTemp makes a temporary file, closed with the test.
@@ -265,9 +267,7 @@ func TestTempFileElsewhere(t *testing.T) {
 	dir, temp := smallDisk(t, 1<<20), t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	c := openCache(t, dir, &testOptions{Budget: 1 << 20})
-	if err := unix.Mount("", filepath.Dir(dir), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
+	testenv.RemountReadOnly(t, filepath.Dir(dir))
 	a, b := newTemp(t, c, nil), newTemp(t, c, nil)
 	if err := grow(a, 600_000); err != nil {
 		t.Error(err)

@@ -30,15 +30,6 @@ func smallDisk(t *testing.T, n int) string {
 	return dir
 }
 
-func freeBytes(t *testing.T, dir string) int64 {
-	t.Helper()
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		t.Error(err)
-	}
-	return int64(st.Bavail) * st.Bsize
-}
-
 // fillDisk leaves nothing of a disk, to which others may be writing.
 func fillDisk(t *testing.T, dir string) {
 	t.Helper()
@@ -48,13 +39,13 @@ func fillDisk(t *testing.T, dir string) {
 		return
 	}
 	defer f.Close()
-	for free := freeBytes(t, dir); free > 0; free = freeBytes(t, dir) {
+	for free := testenv.Free(t, dir); free > 0; free = testenv.Free(t, dir) {
 		var st syscall.Stat_t
 		if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
 			t.Error(err)
 			return
 		}
-		if err := syscall.Fallocate(int(f.Fd()), 0, st.Size, free); err != nil && err != syscall.ENOSPC {
+		if err := testenv.Allocate(f, st.Size, free); err != nil && err != syscall.ENOSPC {
 			t.Error(err)
 			return
 		}
@@ -165,7 +156,7 @@ func TestWholeDiskFills(t *testing.T) {
 				w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 				_, _ = w.Write(content[:half]) // the reader tells
 				_ = http.NewResponseController(w).Flush()
-				for deadline := time.Now().Add(5 * time.Second); freeBytes(t, dir) > 4<<20-int64(half)+64<<10; {
+				for deadline := time.Now().Add(5 * time.Second); testenv.Free(t, dir) > 4<<20-int64(half)+64<<10; {
 					if time.Now().After(deadline) {
 						t.Error("the blob does not come to the disk")
 						return

@@ -83,7 +83,7 @@ func available(t testing.TB, dir string) int64 {
 	if err := unix.Statfs(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	return int64(st.Bfree) * st.Bsize
+	return int64(st.Bfree) * int64(st.Bsize)
 }
 
 // newGroup makes a cgroup with a limit of memory, of either version.

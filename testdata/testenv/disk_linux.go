@@ -27,3 +27,8 @@ func SmallDisk(t testing.TB, dir string, n int) {
 		}
 	})
 }
+
+// Allocate has n bytes of a file's disk set aside for it.
+func Allocate(f *os.File, off, n int64) error {
+	return syscall.Fallocate(int(f.Fd()), 0, off, n)
+}

@@ -16,10 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgfs/imgfs/fs"
-	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -83,30 +79,6 @@ func compareAgreed(t *testing.T, p peer, dir string, stack [][]member) error {
 	}
 	defer closeTree()
 	return compareRows(treeRows(t, tree, true), want)
-}
-
-// openTars opens an image of uncompressed layers.
-func openTars(t *testing.T, cacheDir string, layers [][]byte) (tree *fs.Tree, closeTree func(), err error) {
-	t.Helper()
-	store := sourcetest.NewStore()
-	var stack sourcetest.Image
-	for _, l := range layers {
-		stack.Layers = append(stack.Layers, sourcetest.Layer{Content: l})
-	}
-	img, err := remote.Open(t.Context(), store.Source("layers", store.AddImage(stack)), "")
-	if err != nil {
-		return nil, nil, err
-	}
-	disk, err := cache.Open(cacheDir, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	opened, err := image.New(t.Context(), img, &image.Options{Cache: disk})
-	if err != nil {
-		disk.Close()
-		return nil, nil, err
-	}
-	return opened.Tree(), func() { opened.Close(); disk.Close() }, nil
 }
 
 // run runs another program to its end; what it says is in the error.

@@ -94,23 +94,6 @@ func TestWithout(t *testing.T) {
 	}
 }
 
-// pruneTo is the child that prunes a cache directory to a size.
-func pruneTo(dir, size string) {
-	c, err := openTest(dir, nil)
-	if err != nil {
-		fmt.Println("failed:", err)
-		return
-	}
-	defer c.Close()
-	to, err := strconv.ParseInt(size, 10, 64)
-	if err == nil {
-		_, err = c.Prune(PruneOptions{To: to})
-	}
-	if err != nil {
-		fmt.Println("failed:", err)
-	}
-}
-
 // Without locks nothing is taken away from a file in its place, as a reader who
 // opens it meanwhile would not notice: it goes as a whole. With locks some of its
 // chunks go.
