@@ -25,7 +25,10 @@ cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/serve cmd/imgfs/internal/sh
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
-fs/image: fs layerindex layerindex/build layerindex/reader remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/registry remote/registry/hosts go-digest x/sync
+fs/image/internal/counters: fs fs/image/internal/filetable
+fs/image/internal/filetable: fs
+fs/image/internal/keptfile: fs fs/image/internal/filetable go-digest
+fs/image: fs fs/image/internal/counters fs/image/internal/keptfile layerindex layerindex/build layerindex/reader remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/registry remote/registry/hosts go-digest x/sync
 fs/internal/layertest: layerindex
 
 fs: layerindex go-digest

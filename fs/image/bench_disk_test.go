@@ -64,7 +64,7 @@ func BenchmarkReadFromDisk(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { disk.Close() })
-		tree, err := image.New(b.Context(), img, &image.Options{Cache: disk, SpanMemory: 1, NoContents: true})
+		tree, err := image.New(b.Context(), img, &image.Options{Cache: disk, SpanMemory: 1, NoKeptFiles: true})
 		if err != nil {
 			b.Fatal(err)
 		}

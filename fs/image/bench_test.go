@@ -54,9 +54,9 @@ func BenchmarkReadContent(b *testing.B) {
 		b.Fatal(err)
 	}
 	for range 2 {
-		tree.Backing(n, true)
+		tree.KeptFile(n, true)
 	}
-	image.WaitContents(tree)
+	image.KeptFiles(tree).Wait()
 	for _, size := range []int{4 << 10, 128 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			b.ReportAllocs()

@@ -9,7 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 	"github.com/imgfs/imgfs/layerindex"
 )
 
@@ -129,22 +129,27 @@ func (d *digestTables) load(lazy *lazyTable) {
 	}
 }
 
-// FileDigest implements fs.Content. What reads an index for it ends when the
-// image is closed.
-func (c *layerContent) FileDigest(n fs.Node) (d digest.Digest, ok bool, err error) {
-	s := c.layer.state.Load()
-	if err := s.refuted(); err != nil {
-		return "", false, err
+// largeDigests is the table of a layer's large files, which stays once it is
+// loaded.
+type largeDigests struct {
+	mu   sync.Mutex
+	load func() (*digestTable, error) // nil before it is first needed
+}
+
+// of returns the table of the index x. What reads it ends with ctx.
+func (l *largeDigests) of(ctx context.Context, x *layerindex.Index) (*digestTable, error) {
+	l.mu.Lock()
+	load := l.load
+	if load == nil {
+		load = sync.OnceValues(func() (*digestTable, error) { return newDigestTable(ctx, x, keptfile.MinSize) })
+		l.load = load
 	}
-	table, err := c.img.digests.of(s)
+	l.mu.Unlock()
+	table, err := load()
 	if err != nil {
-		c.layer.beginMend(s, err)
-		return "", false, layerError(c.layer.Digest(), err)
+		l.mu.Lock()
+		l.load = nil // the next one tries again
+		l.mu.Unlock()
 	}
-	off, end := n.Extent()
-	sum, ok := table.find(off, end-off)
-	if !ok {
-		return "", false, nil
-	}
-	return asDigest(sum), true, nil
+	return table, err
 }

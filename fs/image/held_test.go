@@ -42,7 +42,7 @@ func TestReadHeldAt(t *testing.T) {
 	held("/", 0, 10, false)
 
 	store(t, cache, big)
-	if b, ok := tree.Backing(lookup(t, tree, "big"), false); !ok {
+	if b, ok := tree.KeptFile(lookup(t, tree, "big"), false); !ok {
 		t.Fatal("the content is not there")
 	} else {
 		b.Close()

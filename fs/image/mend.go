@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote"
@@ -30,11 +29,13 @@ const (
 	doubtPause = 10 * time.Minute
 )
 
-// A layerState is what a layer is read by. It never changes.
+// A layerState is what a layer is read by. It never changes, but for what it knows
+// of its index.
 type layerState struct {
 	index  *layerindex.Index
 	blob   *cache.Blob
 	reader *reader.Reader
+	large  largeDigests
 	// proven: this process made the index, of bytes with the layer's digest.
 	proven bool
 	// mended: it was put in the place of another state.
@@ -91,22 +92,6 @@ func (l *Layer) close() {
 		s.reader.Close()
 		s.index.Close()
 	}
-}
-
-// layerStream is the fs.Stream of a layer.
-type layerStream struct{ *Layer }
-
-var _ fs.Stream = layerStream{}
-
-// ReadFileAt implements fs.Stream. If the index turns out to be wrong it is
-// put right and the read is done again.
-func (c layerStream) ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error) {
-	s := c.state.Load()
-	n, err := s.read(ctx, p, off, end)
-	if err == nil || ctx.Err() != nil || !c.replaced(ctx, s, err) {
-		return n, err
-	}
-	return c.state.Load().read(ctx, p, off, end)
 }
 
 func (s *layerState) read(ctx context.Context, p []byte, off, end int64) (int, error) {

@@ -3,11 +3,14 @@ package image
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image/internal/counters"
+	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 )
@@ -23,12 +26,15 @@ func (l *Layers) Merge(ctx context.Context) (*Image, error) {
 	if l.from == nil {
 		l.from = &Resolved{Image: &remote.Image{}}
 	}
-	i := &Image{layers: l, counts: &counters{layers: make([]layerCounter, len(l.all))}}
+	i := &Image{layers: l}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	i.digests = &digestTables{limit: maxDigestMemory, ctx: life, cancel: cancel}
-	if len(l.all) > 0 && !l.from.opts.NoContents {
-		i.contents = newContents(i, cacheContents{l.from.disk})
+	large := int64(math.MaxInt64)
+	if len(l.all) > 0 && !l.from.opts.NoKeptFiles {
+		large = keptfile.MinSize
+		i.kept = keptfile.New(keptDir{l.from.disk}, len(l.all), i.Reads)
 	}
+	i.counts = counters.New(len(l.all), large)
 	var err error
 	if i.tree, err = i.merge(ctx); err != nil {
 		i.Close()
@@ -37,7 +43,10 @@ func (l *Layers) Merge(ctx context.Context) (*Image, error) {
 		}
 		return nil, err
 	}
-	i.counts.files.init(i.tree.Len())
+	i.counts.Init(i.tree)
+	if i.kept != nil {
+		i.kept.Init(i.tree)
+	}
 	return i, nil
 }
 
@@ -59,7 +68,7 @@ func (i *Image) merge(ctx context.Context) (*fs.Tree, error) {
 	defer cancel()
 	for at, l := range layers {
 		again := repeats(layers, at)
-		content := &layerContent{i, l, at}
+		content := i.content(at, l)
 		if again && b.Repeat(l.Digest().String(), content) {
 			continue
 		}

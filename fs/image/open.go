@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image/internal/counters"
+	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 	"github.com/imgfs/imgfs/remote"
 )
 
@@ -60,9 +62,9 @@ type Image struct {
 	tree   *fs.Tree
 	layers *Layers // as in tree; what Close closes
 
-	counts   *counters
-	digests  *digestTables
-	contents *contents // nil if none are kept
+	counts  *counters.Counters
+	kept    *keptfile.Files // nil if none are kept
+	digests *digestTables
 }
 
 // Tree returns the merged layers.
@@ -109,8 +111,8 @@ func (i *Image) NoteUsed() {
 // and the cache if that was opened for it. Nothing may be read from the tree any
 // more; names and attributes stay.
 func (i *Image) Close() error {
-	if i.contents != nil {
-		i.contents.close()
+	if i.kept != nil {
+		i.kept.Close()
 	}
 	i.digests.cancel()
 	return i.layers.Close()

@@ -56,8 +56,8 @@ type Options struct {
 	// MaxLayer bounds the bytes of a layer's tar, MaxBlob those of its blob.
 	// Defaults: 64 GiB and 16 GiB. Negative: no bound.
 	MaxLayer, MaxBlob int64
-	// NoContents keeps no contents of files on disk, and uses none.
-	NoContents bool
+	// NoKeptFiles keeps no files of the image on disk, and uses none.
+	NoKeptFiles bool
 	// Progress, if not nil, is called while layers are opened. Calls may
 	// come from several goroutines, but one at a time for each layer.
 	Progress func(Progress)

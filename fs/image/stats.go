@@ -1,12 +1,11 @@
 package image
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/imgfs/imgfs/fs/image/internal/counters"
 	"github.com/imgfs/imgfs/remote/cache"
 )
 
@@ -26,19 +25,11 @@ type Stats struct {
 	Layers []LayerStats `json:"layers"`
 	// Files are those that had the most bytes fetched for them, at most 20.
 	// Only the first 65,536 files for which something is fetched, or that are
-	// large, are counted each for itself. What is fetched ahead counts for who reads it first.
+	// large, are counted each for itself. What is
+	// fetched ahead counts for the file whose reader it is fetched ahead of.
 	Files []FileCost `json:"files"`
-	// Contents are those of files that are kept on disk whole.
-	Contents ContentStats `json:"contents"`
-}
-
-// ContentStats are the counters of the contents that a tree keeps on disk.
-type ContentStats struct {
-	Open      int   `json:"open"`      // now
-	Kept      int64 `json:"kept"`      // files that were written
-	KeptBytes int64 `json:"keptBytes"` // their bytes
-	ReadBytes int64 `json:"readBytes"` // bytes that fs.Node.ReadAt read from contents
-	Waiting   int   `json:"waiting"`   // to be looked for, checked or written
+	// Contents are those of kept files.
+	Contents KeptStats `json:"contents"`
 }
 
 // LayerStats are the counters of one layer.
@@ -62,73 +53,59 @@ type FileCost struct {
 	Fetched int64  `json:"fetched"`
 }
 
+// WaitFloor is how long a read takes at least that Stats counts as one that
+// waited.
+const WaitFloor = counters.WaitFloor
+
 // maxCostly is how many files Stats names.
 const maxCostly = 20
 
 // Reads returns Stats().Reads alone, which takes no time.
-func (i *Image) Reads() int64 { return i.counts.reads() }
+func (i *Image) Reads() int64 { return i.counts.Reads() }
 
 // Stats returns the counters as they are now. It walks through the names of the
 // tree and is not for every moment.
 func (i *Image) Stats() Stats {
-	c := i.counts
-	s := Stats{Errors: c.errors.Load(), Layers: []LayerStats{}, Files: i.costly(maxCostly)}
-	var all waitCounts
-	waits := make([]waitCounts, 0, len(i.layers.all))
+	s := Stats{Errors: i.counts.Errors(), Layers: []LayerStats{}, Files: i.costly(maxCostly)}
+	var all counters.Waits
+	var waits []counters.Waits
 	rows := map[*Layer]int{}
 	for at, l := range i.layers.all {
-		asked, reads := c.layers[at].asked.Load(), c.layers[at].reads.Load()
-		s.Contents.ReadBytes += c.layers[at].kept.Load()
-		s.Reads += reads
-		s.Asked += asked
 		k, again := rows[l]
 		if !again {
 			k = len(s.Layers)
 			rows[l] = k
+			waits = append(waits, counters.Waits{})
 			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Blob: l.state.Load().blob.Stats()})
-			waits = append(waits, waitCounts{})
 		}
-		s.Layers[k].Asked += asked
+		reads, asked := i.counts.Layer(at, &waits[k], &all)
+		s.Reads += reads
+		s.Asked += asked
 		s.Layers[k].Reads += reads
-		c.layers[at].waits.addTo(&waits[k])
-		c.layers[at].waits.addTo(&all)
+		s.Layers[k].Asked += asked
 	}
-	s.Waits, s.WaitP50, s.WaitP99 = all.summary()
+	s.Waits, s.WaitP50, s.WaitP99 = all.Summary()
 	for k := range s.Layers {
 		l := &s.Layers[k]
-		l.Waits, l.WaitP50, l.WaitP99 = waits[k].summary()
+		l.Waits, l.WaitP50, l.WaitP99 = waits[k].Summary()
 	}
-	if i.contents != nil {
-		i.contents.count(&s.Contents)
+	if i.kept != nil {
+		s.Contents = i.kept.Stats()
 	}
 	return s
 }
 
 // costly returns the n files for which most was fetched.
 func (i *Image) costly(n int) []FileCost {
-	f := &i.counts.files
-	type row struct {
-		id             uint32
-		asked, fetched int64
-	}
-	var rows []row
-	for id, c := range f.all() {
-		if fetched := c.fetched.Load(); fetched > 0 {
-			rows = append(rows, row{id, c.asked.Load(), fetched})
-		}
-	}
-	slices.SortFunc(rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(b.fetched, a.fetched), cmp.Compare(a.id, b.id))
-	})
-	rows = rows[:min(n, len(rows))]
+	rows := i.counts.Costly(n)
 	names := make(map[uint64]string, len(rows))
 	for _, r := range rows {
-		names[uint64(r.id)+1] = ""
+		names[r.Ino] = ""
 	}
-	i.tree.FindPaths(i.digests.ctx, names) // it ends when the tree is closed
+	i.tree.FindPaths(i.digests.ctx, names) // it ends when the image is closed
 	costs := make([]FileCost, len(rows))
 	for k, r := range rows {
-		costs[k] = FileCost{names[uint64(r.id)+1], r.asked, r.fetched}
+		costs[k] = FileCost{names[r.Ino], r.Asked, r.Fetched}
 	}
 	return costs
 }

@@ -11,8 +11,8 @@ type backings struct{ img *image.Image }
 
 // Backing implements fusefs.Backings.
 func (b backings) Backing(n fs.Node, exec bool) (fusefs.BackingFile, bool) {
-	return b.img.Backing(n, exec)
+	return b.img.KeptFile(n, exec)
 }
 
 // BackingProbe implements fusefs.Backings.
-func (b backings) BackingProbe() (fusefs.BackingFile, error) { return b.img.BackingProbe() }
+func (b backings) BackingProbe() (fusefs.BackingFile, error) { return b.img.KeptFileProbe() }

@@ -42,7 +42,7 @@ type Stats struct {
 	// FastPaths are ways to serve that depend on the kernel and the user.
 	FastPaths []fusefs.FastPath `json:"fastPaths"`
 	// Contents are about kept files.
-	Contents image.ContentStats `json:"contents"`
+	Contents image.KeptStats `json:"contents"`
 	// Temporary is how many bytes are in temporary files now. These have no name
 	// and count in --cache-size.
 	Temporary int64        `json:"temporary"`

@@ -1,4 +1,4 @@
-package image
+package keptfile
 
 import (
 	"context"
@@ -6,44 +6,42 @@ import (
 )
 
 // before is called before bytes of a candidate are read that are not in memory.
-// If some of them would have to be fetched, the content is looked for first,
+// If some of them would have to be fetched, the kept file is looked for first,
 // and returned if it is there.
-func (k *contents) before(ctx context.Context, c *candidate, off, n int64) *openContent {
+func (k *Files) before(ctx context.Context, c *candidate, off, n int64) *openFile {
 	if c.sought.Load() {
 		return c.open.Load() // which may have been opened just now
 	}
 	begin, _ := c.n.Extent()
-	l := c.layer.state.Load()
-	_, from, to, err := l.reader.Source(begin+off, begin+off+n)
-	if err != nil || l.blob.Present(from, to-from) {
+	if ok, err := c.layer.Present(begin+off, begin+off+n, 0); ok || err != nil {
 		return nil
 	}
 	k.mu.Lock()
-	job := c.job
-	mine := job == nil && !c.sought.Load()
+	todo := c.job
+	mine := todo == nil && !c.sought.Load()
 	if mine {
-		job = &contentJob{c: c, inRead: true, done: make(chan struct{})}
-		c.job = job
+		todo = &job{c: c, inRead: true, done: make(chan struct{})}
+		c.job = todo
 	}
 	k.mu.Unlock()
 	switch {
 	case mine:
 		k.seek(c)
 		c.sought.Store(true) // before those that come see no job
-		k.finish(job)
-	case job != nil && job.inRead:
+		k.finish(todo)
+	case todo != nil && todo.inRead:
 		select {
-		case <-job.done:
+		case <-todo.done:
 		case <-ctx.Done():
 		}
 	}
 	return c.open.Load()
 }
 
-// seek looks for the content of a candidate, which is checked now if that does
+// seek looks for the kept file of a candidate, which is checked now if that does
 // not take long.
-func (k *contents) seek(c *candidate) {
-	if !k.dir.HasContents() {
+func (k *Files) seek(c *candidate) {
+	if !k.dir.Any() {
 		return // and the digests are not needed
 	}
 	if c.size() > checkInRead {
@@ -56,8 +54,8 @@ func (k *contents) seek(c *candidate) {
 	}
 }
 
-// reopen opens a content that was closed to have fewer open.
-func (k *contents) reopen(c *candidate) *openContent {
+// reopen opens a kept file that was closed to have fewer open.
+func (k *Files) reopen(c *candidate) *openFile {
 	if !c.shelved.CompareAndSwap(true, false) {
 		return c.open.Load()
 	}
@@ -65,7 +63,7 @@ func (k *contents) reopen(c *candidate) *openContent {
 	if err != nil {
 		return nil
 	}
-	file, err := k.dir.OpenCheckedContent(d, c.size())
+	file, err := k.dir.OpenChecked(d, c.size())
 	if err != nil {
 		return nil
 	}
@@ -73,7 +71,7 @@ func (k *contents) reopen(c *candidate) *openContent {
 }
 
 // after is called after a read of a candidate that decoded something.
-func (k *contents) after(c *candidate) {
+func (k *Files) after(c *candidate) {
 	due, decoded := c.due.Load(), c.decoded.Load()
 	if decoded < due || c.open.Load() != nil || !c.due.CompareAndSwap(due, math.MaxInt64) {
 		return
@@ -86,11 +84,11 @@ func (k *contents) after(c *candidate) {
 	}
 }
 
-// rescue looks for the content of a candidate that could not be read in another
+// rescue looks for the kept file of a candidate that could not be read in another
 // way, and waits for it to be checked.
-func (k *contents) rescue(ctx context.Context, c *candidate) *openContent {
+func (k *Files) rescue(ctx context.Context, c *candidate) *openFile {
 	d, err := k.digest(c)
-	if err != nil || !k.dir.HasContent(d, c.size()) {
+	if err != nil || !k.dir.Has(d, c.size()) {
 		return nil
 	}
 	job := k.enqueue(c, false)
@@ -104,23 +102,23 @@ func (k *contents) rescue(ctx context.Context, c *candidate) *openContent {
 	return c.open.Load()
 }
 
-// openNow opens the content of a candidate for a holder, if that does not take
+// openNow opens the kept file of a candidate for a holder, if that does not take
 // long. If not it is checked, or made if this is the time for it, for later.
-func (k *contents) openNow(c *candidate, exec bool) *openContent {
+func (k *Files) openNow(c *candidate, exec bool) *openFile {
 	d, err := k.digest(c)
 	if err != nil {
 		return nil
 	}
 	size := c.size()
-	if !k.dir.HasContent(d, size) {
+	if !k.dir.Has(d, size) {
 		if k.wished(c, exec) {
 			k.enqueue(c, true)
 		}
 		return nil
 	}
-	file, err := k.dir.OpenCheckedContent(d, size)
-	if err != nil && size <= checkAtOpen {
-		file, err = k.dir.OpenContent(k.ctx, d, size)
+	file, err := k.dir.OpenChecked(d, size)
+	if err != nil && size <= CheckAtOpen {
+		file, err = k.dir.Open(k.ctx, d, size)
 	}
 	if err == nil && file.Unchanged() {
 		return k.add(c, file, true)
@@ -132,16 +130,15 @@ func (k *contents) openNow(c *candidate, exec bool) *openContent {
 	return nil
 }
 
-// wished counts an open of a candidate whose content is not there, and reports
+// wished counts an open of a candidate that is not there, and reports
 // whether it is to be made: a program is when it is started for the second
 // time, since its pages are mapped, and read in no order, when it starts.
-func (k *contents) wished(c *candidate, exec bool) bool {
+func (k *Files) wished(c *candidate, exec bool) bool {
 	if !exec {
 		return false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c.execs++
-	f := k.img.counts.files.get(fileID(c.n))
-	return c.execs >= 2 && f.asked.Load() > 0
+	return c.execs >= 2 && c.read.Load()
 }

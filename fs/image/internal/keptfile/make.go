@@ -1,4 +1,4 @@
-package image
+package keptfile
 
 import (
 	"context"
@@ -7,17 +7,13 @@ import (
 	"math"
 	"time"
 
-	"github.com/imgfs/imgfs/layerindex/reader"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/fs"
 )
 
 const (
-	// makeMemory is what making a content may keep of decoded spans, besides
-	// the one that it is at. It is too little for decoding ahead.
-	makeMemory = 1 << 20
-	// makePiece is how much of a content is decoded at a time.
+	// makePiece is how much of a file is decoded at a time.
 	makePiece = 128 << 10
-	// maxPause is how long making a content rests between two pieces while
+	// maxPause is how long making a file rests between two pieces while
 	// there are readers. It is at work for a third of the time, at least.
 	maxPause = 50 * time.Millisecond
 	// tail is how much at the end of what decoding reads is not sure to be
@@ -25,28 +21,28 @@ const (
 	tail = 128 << 10
 )
 
-// A contentJob looks for a content, and checks it.
-type contentJob struct {
+// A job looks for a kept file, and checks it.
+type job struct {
 	c      *candidate
-	write  bool          // if it is not there it is made; guarded by contents.mu
+	write  bool          // if it is not there it is made; guarded by Files.mu
 	inRead bool          // a reader does it, and others that come wait
 	done   chan struct{} // closed when it is over
 }
 
-// enqueue has a content looked for, and made if it is not there and that is
+// enqueue has a kept file looked for, and made if it is not there and that is
 // wanted, unless a reader looks for it at this moment. It returns nil if there
 // is too much to do.
-func (k *contents) enqueue(c *candidate, write bool) *contentJob {
+func (k *Files) enqueue(c *candidate, write bool) *job {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if c.job != nil {
 		c.job.write = c.job.write || write
 		return c.job
 	}
-	if k.closed || len(k.queue) >= maxContentJobs {
+	if k.closed || len(k.queue) >= MaxJobs {
 		return nil
 	}
-	c.job = &contentJob{c: c, write: write, done: make(chan struct{})}
+	c.job = &job{c: c, write: write, done: make(chan struct{})}
 	k.queue = append(k.queue, c.job)
 	if !k.working {
 		k.working = true
@@ -57,44 +53,44 @@ func (k *contents) enqueue(c *candidate, write bool) *contentJob {
 }
 
 // run does what is to be done, one after the other.
-func (k *contents) run() {
+func (k *Files) run() {
 	defer k.work.Done()
 	for {
 		k.mu.Lock()
 		if len(k.queue) == 0 || k.closed {
-			for _, job := range k.queue {
-				job.c.job = nil
-				close(job.done)
+			for _, j := range k.queue {
+				j.c.job = nil
+				close(j.done)
 			}
 			k.queue, k.working = nil, false
 			k.mu.Unlock()
 			return
 		}
-		job := k.queue[0]
+		next := k.queue[0]
 		k.queue = k.queue[1:]
 		k.mu.Unlock()
-		k.do(job)
-		k.finish(job)
-		k.after(job.c) // there may have been reads meanwhile
+		k.do(next)
+		k.finish(next)
+		k.after(next.c) // there may have been reads meanwhile
 	}
 }
 
-func (k *contents) finish(job *contentJob) {
+func (k *Files) finish(j *job) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	job.c.job = nil
-	close(job.done)
+	j.c.job = nil
+	close(j.done)
 }
 
-// do looks for a content, and makes it.
-func (k *contents) do(job *contentJob) {
-	c := job.c
+// do looks for a kept file, and makes it.
+func (k *Files) do(j *job) {
+	c := j.c
 	if c.open.Load() != nil {
 		return
 	}
 	file, err := k.find(k.ctx, c)
 	k.mu.Lock()
-	write := job.write
+	write := j.write
 	k.mu.Unlock()
 	if file == nil && err == nil && write {
 		file, err = k.make(k.ctx, c)
@@ -107,7 +103,7 @@ func (k *contents) do(job *contentJob) {
 	switch {
 	case errors.Is(err, errNoDigest):
 		c.due.Store(math.MaxInt64)
-	case errors.Is(err, cache.ErrAbsent):
+	case errors.Is(err, errAbsent):
 		c.due.Store(now + c.cost/lookShare)
 	case err != nil: // no room, most of the time, or an index that is wrong for now
 		c.due.Store(now + 2*c.cost)
@@ -116,54 +112,49 @@ func (k *contents) do(job *contentJob) {
 	}
 }
 
-// errNoDigest: the index does not know what a file's content should be.
-var errNoDigest = errors.New("no digest")
+// errAbsent: not all is there that a file would be made of.
+var errAbsent = errors.New("some of it is not in the cache")
 
-// find opens the content of a candidate if it is there; it returns nil if not.
+// find opens the kept file of a candidate if it is there; it returns nil if not.
 // The first time it is read and checked.
-func (k *contents) find(ctx context.Context, c *candidate) (contentFile, error) {
+func (k *Files) find(ctx context.Context, c *candidate) (File, error) {
 	d, err := k.digest(c)
 	if err != nil {
 		return nil, err
 	}
 	size := c.size()
-	if !k.dir.HasContent(d, size) {
+	if !k.dir.Has(d, size) {
 		return nil, nil
 	}
-	file, err := k.dir.OpenContent(ctx, d, size)
+	file, err := k.dir.Open(ctx, d, size)
 	if err != nil {
 		return nil, nil // it was wrong, or has just been removed
 	}
 	return file, nil
 }
 
-// make writes a content from the chunks on disk. It reads them with a Reader
+// make writes a file from the chunks on disk. It reads them with a Reader
 // of its own, so that it neither counts as a reader nor takes away what readers
 // have in memory.
-func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) {
+func (k *Files) make(ctx context.Context, c *candidate) (File, error) {
 	d, err := k.digest(c)
 	if err != nil {
 		return nil, err
 	}
 	off, end := c.n.Extent()
-	l := c.layer.state.Load()
-	_, from, to, err := l.reader.Source(off, end)
+	ok, err := c.layer.Present(off, end, tail)
 	if err != nil {
 		return nil, err
 	}
-	if !l.blob.Present(from, max(1, to-from-tail)) {
-		return nil, cache.ErrAbsent
+	if !ok {
+		return nil, errAbsent
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := reader.New(l.index, presentBlob{l.blob}, &reader.Options{
-		Cache:   reader.NewSpanCache(makeMemory),
-		NewTemp: newTemp(c.layer.cache, true),
-		// A disk without room for the span has none for the content.
-		SpoolFailed: func(error) { cancel() },
-	})
+	// A disk without room for a span has none for the file.
+	r := c.layer.NewReader(cancel)
 	defer r.Close()
-	file, err := k.dir.StoreContent(ctx, d, end-off, &pacedReader{k: k, ctx: ctx, from: r, off: off, end: end})
+	file, err := k.dir.Store(ctx, d, end-off, &pacedReader{k: k, ctx: ctx, from: r, off: off, end: end})
 	if err != nil {
 		return nil, err
 	}
@@ -172,21 +163,11 @@ func (k *contents) make(ctx context.Context, c *candidate) (contentFile, error) 
 	return file, nil
 }
 
-// A presentBlob is what is on disk of a blob.
-type presentBlob struct{ *cache.Blob }
-
-func (b presentBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	return b.ReadPresent(ctx, p, off)
-}
-
-// Prefetch does nothing: nothing is fetched to make a content.
-func (presentBlob) Prefetch(off, n int64) {}
-
 // A pacedReader reads a file in pieces, and lets readers of the tree go first.
 type pacedReader struct {
-	k        *contents
-	ctx      context.Context // of one call of StoreContent
-	from     *reader.Reader
+	k        *Files
+	ctx      context.Context // of one call of Dir.Store
+	from     fs.Stream
 	off, end int64 // in the tar
 
 	begun time.Time // with the last piece
@@ -211,7 +192,7 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 
 // pause rests if anybody has read from the tree since the last piece.
 func (r *pacedReader) pause() error {
-	reads, now := r.k.img.counts.reads(), time.Now()
+	reads, now := r.k.reads(), time.Now()
 	if !r.begun.IsZero() && reads != r.reads {
 		timer := time.NewTimer(min(2*now.Sub(r.begun), maxPause))
 		defer timer.Stop()

@@ -1,35 +1,35 @@
-package image
+package keptfile
 
 import (
 	"sync/atomic"
 	"time"
 )
 
-// An openContent is a content that is open. It is read without a lock: who
-// reads it while it is closed gets an error, and decodes.
-type openContent struct {
-	file  contentFile
+// An openFile is a kept file that is open. It is read without a lock: a reader
+// that reads it while it is closed gets an error, and decodes.
+type openFile struct {
+	file  File
 	owner *candidate
-	used  atomic.Int64 // contents.clock when it was read last
+	used  atomic.Int64 // Files.clock when it was read last
 
-	// Guarded by contents.mu:
+	// Guarded by Files.mu:
 	holders int
 	seen    int64 // used, at the last tick
 	idle    int   // ticks without a read
-	gone    bool  // it is not among contents.open any more
+	gone    bool  // it is not among Files.open any more
 }
 
-// readOpen fills p from the content of a candidate, if that is open.
-func (k *contents) readOpen(c *candidate, p []byte, off int64) bool {
+// readOpen fills p from the kept file of a candidate, if that is open.
+func (k *Files) readOpen(c *candidate, p []byte, off int64) bool {
 	x := c.open.Load()
 	if x == nil && c.shelved.Load() {
 		x = k.reopen(c)
 	}
-	return x != nil && k.read(x, p, off)
+	return x != nil && k.readFrom(x, p, off)
 }
 
-// read fills p from a content. One that cannot be read is given up.
-func (k *contents) read(x *openContent, p []byte, off int64) bool {
+// readFrom fills p from a kept file. One that cannot be read is given up.
+func (k *Files) readFrom(x *openFile, p []byte, off int64) bool {
 	if now := k.clock.Load(); x.used.Load() != now {
 		x.used.Store(now)
 	}
@@ -41,22 +41,22 @@ func (k *contents) read(x *openContent, p []byte, off int64) bool {
 	return false
 }
 
-// add takes over the open file with a candidate's content, with a holder if
+// add takes over the open file of a candidate, with a holder if
 // hold is true. It returns nil if the tree is closed.
-func (k *contents) add(c *candidate, file contentFile, hold bool) *openContent {
+func (k *Files) add(c *candidate, file File, hold bool) *openFile {
 	k.mu.Lock()
 	x := c.open.Load()
-	var unused []contentFile
+	var unused []File
 	if x != nil || k.closed {
 		unused = append(unused, file)
 	} else {
-		x = &openContent{file: file, owner: c}
+		x = &openFile{file: file, owner: c}
 		k.open = append(k.open, x)
 		c.open.Store(x)
 		if k.ticks == nil {
-			k.ticks = time.AfterFunc(k.tick, k.onTick)
+			k.ticks = time.AfterFunc(tickTime, k.Tick)
 		} else if len(k.open) == 1 {
-			k.ticks.Reset(k.tick)
+			k.ticks.Reset(tickTime)
 		}
 	}
 	if x != nil {
@@ -67,20 +67,20 @@ func (k *contents) add(c *candidate, file contentFile, hold bool) *openContent {
 		unused = append(unused, k.shrink(x)...)
 	}
 	k.mu.Unlock()
-	closeContents(unused)
+	closeFiles(unused)
 	return x
 }
 
-// closeContents closes files that were only read.
-func closeContents(files []contentFile) {
+// closeFiles closes files that were only read.
+func closeFiles(files []File) {
 	for _, f := range files {
 		f.Close()
 	}
 }
 
-// hold returns the open content of a candidate, if there is one, with one more
+// hold returns the open file of a candidate, if there is one, with one more
 // holder. Each must release it. One that somebody has written to is given up.
-func (k *contents) hold(c *candidate) *openContent {
+func (k *Files) hold(c *candidate) *openFile {
 	if x := c.open.Load(); x != nil && !x.file.Unchanged() {
 		k.drop(x)
 	}
@@ -96,9 +96,9 @@ func (k *contents) hold(c *candidate) *openContent {
 }
 
 // release counts a holder out.
-func (k *contents) release(x *openContent) {
+func (k *Files) release(x *openFile) {
 	k.mu.Lock()
-	var unused []contentFile
+	var unused []File
 	x.holders--
 	switch {
 	case x.holders > 0:
@@ -110,20 +110,20 @@ func (k *contents) release(x *openContent) {
 		unused = k.shrink(nil)
 	}
 	k.mu.Unlock()
-	closeContents(unused)
+	closeFiles(unused)
 }
 
-// drop gives up a content that cannot be read. It may be looked for again.
-func (k *contents) drop(x *openContent) {
+// drop gives up a file that cannot be read. It may be looked for again.
+func (k *Files) drop(x *openFile) {
 	k.mu.Lock()
 	unused := k.remove(x)
 	k.mu.Unlock()
-	closeContents(unused)
+	closeFiles(unused)
 }
 
-// remove takes x from the open contents, and returns its file if it is to be
+// remove takes x from the open files, and returns its file if it is to be
 // closed. The caller holds mu.
-func (k *contents) remove(x *openContent) []contentFile {
+func (k *Files) remove(x *openFile) []File {
 	if x.gone {
 		return nil
 	}
@@ -143,15 +143,15 @@ func (k *contents) remove(x *openContent) []contentFile {
 	if x.holders > 0 {
 		return nil
 	}
-	return []contentFile{x.file}
+	return []File{x.file}
 }
 
 // shrink removes those that were read longest ago, but not keep, until there
 // are no more open than may be. It returns what is to be closed. The caller
 // holds mu.
-func (k *contents) shrink(keep *openContent) (unused []contentFile) {
-	for len(k.open) > maxOpenContents {
-		var oldest *openContent
+func (k *Files) shrink(keep *openFile) (unused []File) {
+	for len(k.open) > MaxOpen {
+		var oldest *openFile
 		for _, x := range k.open {
 			if x.holders == 0 && x != keep && (oldest == nil || x.used.Load() < oldest.used.Load()) {
 				oldest = x
@@ -166,36 +166,37 @@ func (k *contents) shrink(keep *openContent) (unused []contentFile) {
 	return unused
 }
 
-// onTick closes what was not read for a while.
-func (k *contents) onTick() {
+// Tick closes what was not read for a while. It is called each tickTime while a file
+// is open.
+func (k *Files) Tick() {
 	k.mu.Lock()
-	var unused []contentFile
+	var unused []File
 	for i := len(k.open) - 1; i >= 0 && !k.closed; i-- {
 		x := k.open[i]
 		if used := x.used.Load(); used != x.seen || x.holders > 0 {
 			x.seen, x.idle = used, 0
-		} else if x.idle++; x.idle >= idleTicks {
+		} else if x.idle++; x.idle >= IdleTicks {
 			unused = append(unused, k.remove(x)...)
 			x.owner.shelved.Store(true)
 		}
 	}
 	k.clock.Add(1)
 	if len(k.open) > 0 && !k.closed {
-		k.ticks.Reset(k.tick)
+		k.ticks.Reset(tickTime)
 	}
 	k.mu.Unlock()
-	closeContents(unused)
+	closeFiles(unused)
 }
 
 // closeAll closes what nobody holds.
-func (k *contents) closeAll() {
+func (k *Files) closeAll() {
 	k.mu.Lock()
-	var unused []contentFile
+	var unused []File
 	for i := len(k.open) - 1; i >= 0; i-- {
 		if k.open[i].holders == 0 {
 			unused = append(unused, k.remove(k.open[i])...)
 		}
 	}
 	k.mu.Unlock()
-	closeContents(unused)
+	closeFiles(unused)
 }

@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 	"github.com/imgfs/imgfs/fs/internal/layertest"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -36,15 +37,15 @@ func plainLayer(members ...member) sourcetest.Layer {
 }
 
 func TestBacking(t *testing.T) {
-	small, inline, big := random(1, image.MinContent), random(2, image.CheckAtOpen), random(3, image.CheckAtOpen+1)
+	small, inline, big := random(1, keptfile.MinSize), random(2, keptfile.CheckAtOpen), random(3, keptfile.CheckAtOpen+1)
 	layer := plainLayer(
-		dir("dir/"), symlink("link", "inline"), file("empty", ""), file("tiny", random(4, image.MinContent-1)),
+		dir("dir/"), symlink("link", "inline"), file("empty", ""), file("tiny", random(4, keptfile.MinSize-1)),
 		sparse("sparse", 300_000, random(5, 200_000), []layerindex.Extent{{Off: 100_000, Size: 200_000}}),
 		file("small", small), file("inline", inline), file("big", big), file("missing", random(6, 200_000)),
 	)
 	o := newOpened(t, layer)
 	_, cache := o.with(nil)
-	for _, content := range []string{"", random(4, image.MinContent-1), string(make([]byte, 100_000)) + random(5, 200_000), small, inline, big} {
+	for _, content := range []string{"", random(4, keptfile.MinSize-1), string(make([]byte, 100_000)) + random(5, 200_000), small, inline, big} {
 		store(t, cache, content)
 	}
 	// Another Cache has checked none of them.
@@ -67,14 +68,14 @@ func TestBacking(t *testing.T) {
 	for _, tt := range tests {
 		times := 0
 		for i := 1; i <= 3 && times == 0; i++ {
-			if b, ok := tree.Backing(lookup(t, tree, tt.name), false); ok {
+			if b, ok := tree.KeptFile(lookup(t, tree, tt.name), false); ok {
 				times = i
 				backingHas(t, b, tt.want)
 				if err := b.Close(); err != nil {
 					t.Error(err)
 				}
 			}
-			image.WaitContents(tree)
+			image.KeptFiles(tree).Wait()
 		}
 		if times != tt.times {
 			t.Errorf("%s: there when asked for the %d. time, want the %d.", tt.name, times, tt.times)
@@ -109,15 +110,15 @@ func TestBackingExec(t *testing.T) {
 			}
 		}
 		for _, exec := range tt.execs {
-			if _, ok := tree.Backing(n, exec); ok {
+			if _, ok := tree.KeptFile(n, exec); ok {
 				t.Errorf("%s: it was there at once", tt.name)
 			}
-			image.WaitContents(tree)
+			image.KeptFiles(tree).Wait()
 		}
 		if s := tree.Stats().Contents; s.Kept != tt.want {
 			t.Errorf("%s: %+v, want %d kept", tt.name, s, tt.want)
 		}
-		if b, ok := tree.Backing(n, true); ok != (tt.want > 0) {
+		if b, ok := tree.KeptFile(n, true); ok != (tt.want > 0) {
 			t.Errorf("%s: Backing: %v", tt.name, ok)
 		} else if ok {
 			backingHas(t, b, prog)
@@ -131,7 +132,7 @@ func TestBackingExec(t *testing.T) {
 func TestBackingProbe(t *testing.T) {
 	o := newOpened(t, gzipLayer(t, "a", random(1, 200_000)))
 	tree, _ := o.with(nil)
-	b, err := tree.BackingProbe()
+	b, err := tree.KeptFileProbe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,20 +140,20 @@ func TestBackingProbe(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
-	off, _ := o.with(func(opts *image.Options) { opts.NoContents = true })
-	if _, err := off.BackingProbe(); err == nil {
+	off, _ := o.with(func(opts *image.Options) { opts.NoKeptFiles = true })
+	if _, err := off.KeptFileProbe(); err == nil {
 		t.Error("a probe")
 	}
-	if _, ok := off.Backing(lookup(t, off, "a"), false); ok {
+	if _, ok := off.KeptFile(lookup(t, off, "a"), false); ok {
 		t.Error("a content")
 	}
 }
 
-// TestNoContents makes none, and uses none.
-func TestNoContents(t *testing.T) {
+// TestNoKeptFiles makes none, and uses none.
+func TestNoKeptFiles(t *testing.T) {
 	big := random(1, 1<<20)
 	o := newOpened(t, gzipLayer(t, "big", big))
-	tree, cache := o.with(func(opts *image.Options) { opts.NoContents, opts.SpanMemory = true, 1 })
+	tree, cache := o.with(func(opts *image.Options) { opts.NoKeptFiles, opts.SpanMemory = true, 1 })
 	for range 4 {
 		pass(t, lookup(t, tree, "big"), big)
 	}
@@ -163,7 +164,7 @@ func TestNoContents(t *testing.T) {
 	for range 4 {
 		pass(t, lookup(t, tree, "big"), big)
 	}
-	if s := tree.Stats().Contents; s != (image.ContentStats{}) {
+	if s := tree.Stats().Contents; s != (image.KeptStats{}) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -173,7 +174,7 @@ func manyContents(t *testing.T, n int) (tree *image.Image, o *opened, contents [
 	t.Helper()
 	var members []member
 	for i := range n {
-		contents = append(contents, random(uint64(i), image.MinContent+i))
+		contents = append(contents, random(uint64(i), keptfile.MinSize+i))
 		members = append(members, file(fmt.Sprint(i), contents[i]))
 	}
 	o = newOpened(t, plainLayer(members...))
@@ -185,9 +186,9 @@ func manyContents(t *testing.T, n int) (tree *image.Image, o *opened, contents [
 }
 
 // hands takes a file's content, which must be there.
-func hands(t *testing.T, tree *image.Image, i int) *image.Backing {
+func hands(t *testing.T, tree *image.Image, i int) *image.KeptFile {
 	t.Helper()
-	b, ok := tree.Backing(lookup(t, tree, fmt.Sprint(i)), false)
+	b, ok := tree.KeptFile(lookup(t, tree, fmt.Sprint(i)), false)
 	if !ok {
 		t.Fatalf("%d: it is not there", i)
 	}
@@ -197,9 +198,9 @@ func hands(t *testing.T, tree *image.Image, i int) *image.Backing {
 // TestContentsBounded: no more are open than may be, but for those that are
 // held; which are closed is of no effect on what is read.
 func TestContentsBounded(t *testing.T) {
-	const n = image.MaxOpenContents + 10
+	const n = keptfile.MaxOpen + 10
 	tree, _, contents := manyContents(t, n)
-	var held []*image.Backing
+	var held []*image.KeptFile
 	open := func(want int) {
 		t.Helper()
 		if s := tree.Stats().Contents; s.Open != want {
@@ -214,7 +215,7 @@ func TestContentsBounded(t *testing.T) {
 			b.Close()
 		}
 	}
-	open(image.MaxOpenContents)
+	open(keptfile.MaxOpen)
 	for i, b := range held {
 		backingHas(t, b, contents[i])
 	}
@@ -225,7 +226,7 @@ func TestContentsBounded(t *testing.T) {
 			t.Fatalf("%d: %d bytes read from contents", i, s.ReadBytes-read)
 		}
 	}
-	open(image.MaxOpenContents)
+	open(keptfile.MaxOpen)
 	for i := 3; i < n; i++ {
 		held = append(held, hands(t, tree, i))
 	}
@@ -234,7 +235,7 @@ func TestContentsBounded(t *testing.T) {
 		backingHas(t, held[i], contents[i])
 		held[i].Close()
 	}
-	open(image.MaxOpenContents)
+	open(keptfile.MaxOpen)
 }
 
 // TestContentsIdle: what is not read is closed, unless it is held, and opened
@@ -245,11 +246,11 @@ func TestContentsIdle(t *testing.T) {
 	for i := 1; i < 3; i++ {
 		hands(t, tree, i).Close()
 	}
-	for i := range 3 * image.IdleTicks {
-		image.TickContents(tree)
+	for i := range 3 * keptfile.IdleTicks {
+		image.KeptFiles(tree).Tick()
 		pass(t, lookup(t, tree, "1"), contents[1])
 		want := 3
-		if i >= image.IdleTicks {
+		if i >= keptfile.IdleTicks {
 			want = 2
 		}
 		if s := tree.Stats().Contents; s.Open != want {
@@ -258,8 +259,8 @@ func TestContentsIdle(t *testing.T) {
 	}
 	backingHas(t, held, contents[0])
 	held.Close()
-	for range image.IdleTicks + 2 {
-		image.TickContents(tree)
+	for range keptfile.IdleTicks + 2 {
+		image.KeptFiles(tree).Tick()
 	}
 	if s := tree.Stats().Contents; s.Open != 0 {
 		t.Errorf("%d are open", s.Open)
@@ -289,7 +290,7 @@ func TestContentsDamagedWhileOpen(t *testing.T) {
 	if s := tree.Stats(); s.Contents.Open != 0 || s.Errors != 0 {
 		t.Errorf("%+v", s)
 	}
-	if _, ok := tree.Backing(lookup(t, tree, "0"), false); ok {
+	if _, ok := tree.KeptFile(lookup(t, tree, "0"), false); ok {
 		t.Error("it was handed out again")
 	}
 }
@@ -318,9 +319,9 @@ func TestContentsCrowd(t *testing.T) {
 				}
 				switch rng.IntN(4) {
 				case 0:
-					image.TickContents(tree)
+					image.KeptFiles(tree).Tick()
 				case 1:
-					if b, ok := tree.Backing(n, true); ok {
+					if b, ok := tree.KeptFile(n, true); ok {
 						backingHas(t, b, content)
 						b.Close()
 					}
@@ -329,7 +330,7 @@ func TestContentsCrowd(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	image.WaitContents(tree)
+	image.KeptFiles(tree).Wait()
 	if s := tree.Stats().Contents; s.Kept == 0 || s.Kept > 3 || s.Waiting != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -358,7 +359,7 @@ func TestReadAtAllocations(t *testing.T) {
 	}
 	store(t, cache, big)
 	hands := func() { // checks it
-		if b, ok := tree.Backing(lookup(t, tree, "big"), false); !ok {
+		if b, ok := tree.KeptFile(lookup(t, tree, "big"), false); !ok {
 			t.Fatal("it is not there")
 		} else {
 			b.Close()

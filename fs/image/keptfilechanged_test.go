@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 )
 
 // keep has the content of a file kept and open, and returns where it lies.
@@ -23,9 +24,9 @@ func (o *opened) keep(tree *image.Image, name, content string) (path string) {
 		o.t.Fatal(err)
 	}
 	for range 2 {
-		tree.Backing(n, true)
+		tree.KeptFile(n, true)
 	}
-	image.WaitContents(tree)
+	image.KeptFiles(tree).Wait()
 	if s := tree.Stats().Contents; s.Open == 0 {
 		o.t.Fatalf("%+v: it is not kept", s)
 	}
@@ -35,7 +36,7 @@ func (o *opened) keep(tree *image.Image, name, content string) (path string) {
 // A content that somebody changes while it is open is neither read nor handed
 // out any more, and is made again.
 func TestContentsChangeUnderTree(t *testing.T) {
-	for _, size := range []int{image.MinContent, image.CheckAtOpen + 1} {
+	for _, size := range []int{keptfile.MinSize, keptfile.CheckAtOpen + 1} {
 		for name, read := range map[string]bool{"read first": true, "handed out first": false} {
 			t.Run(name, func(t *testing.T) {
 				big := random(uint64(size), size)
@@ -44,7 +45,7 @@ func TestContentsChangeUnderTree(t *testing.T) {
 				tree, _ := o.with(forgetful)
 				n := lookup(t, tree, "big")
 				path := o.keep(tree, "big", big)
-				held, ok := tree.Backing(n, false)
+				held, ok := tree.KeptFile(n, false)
 				if !ok {
 					t.Fatal("it is not handed out")
 				}
@@ -53,20 +54,20 @@ func TestContentsChangeUnderTree(t *testing.T) {
 					if read {
 						pass(t, n, big)
 					}
-					if b, ok := tree.Backing(n, false); ok {
+					if b, ok := tree.KeptFile(n, false); ok {
 						backingHas(t, b, big) // it may have been made again
 						b.Close()
 					}
 					pass(t, n, big)
-					image.WaitContents(tree)
+					image.KeptFiles(tree).Wait()
 				}
 				held.Close()
 				for range 4 {
 					pass(t, n, big)
 					pass(t, lookup(t, tree, "other"), other)
-					image.WaitContents(tree)
+					image.KeptFiles(tree).Wait()
 				}
-				b, ok := tree.Backing(n, false)
+				b, ok := tree.KeptFile(n, false)
 				if !ok {
 					t.Fatal("it was not made again")
 				}
@@ -104,7 +105,7 @@ func flip(t *testing.T, path string, off int64) {
 // A content whose times somebody changes is checked again, and goes on being
 // used.
 func TestContentsTouchedUnderTree(t *testing.T) {
-	big := random(9, image.CheckAtOpen+1)
+	big := random(9, keptfile.CheckAtOpen+1)
 	o := newOpened(t, gzipLayer(t, "big", big))
 	tree, _ := o.with(forgetful)
 	n := lookup(t, tree, "big")
@@ -113,11 +114,11 @@ func TestContentsTouchedUnderTree(t *testing.T) {
 	if err := os.Chtimes(path, past, past); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := tree.Backing(n, false); ok {
+	if _, ok := tree.KeptFile(n, false); ok {
 		t.Error("it was handed out, and may have changed")
 	}
-	image.WaitContents(tree)
-	b, ok := tree.Backing(n, false)
+	image.KeptFiles(tree).Wait()
+	b, ok := tree.KeptFile(n, false)
 	if !ok {
 		t.Fatal("it was not checked again")
 	}

@@ -1,4 +1,4 @@
-package image
+package counters
 
 import (
 	"math/rand/v2"
@@ -36,9 +36,9 @@ func TestHistogram(t *testing.T) {
 			h.add(d)
 		}
 		slices.Sort(all)
-		var counts waitCounts
+		var counts Waits
 		h.addTo(&counts)
-		got, p50, p99 := counts.summary()
+		got, p50, p99 := counts.Summary()
 		if got != int64(n) {
 			t.Errorf("%d durations, want %d", got, n)
 		}
@@ -56,29 +56,5 @@ func TestHistogram(t *testing.T) {
 				t.Errorf("%s of %d: %v, want %v and at most an eighth more", q.name, n, q.got, q.want)
 			}
 		}
-	}
-}
-
-func TestCountedFilesAreBounded(t *testing.T) {
-	const files = maxCountedFiles + 100
-	c := &counters{}
-	c.files.init(files)
-	for id := range uint32(files) {
-		if c.files.get(id) != nil {
-			t.Fatalf("file %d has counters before anything is fetched for it", id)
-		}
-		m := &meteredContext{t.Context(), c, id}
-		m.Fetched(2)
-		m.Fetched(3)
-		m.Decoded(1) // there is no candidate: it does not count
-	}
-	n := 0
-	for id, f := range c.files.all() {
-		if n++; f.fetched.Load() != 5 || f != c.files.get(id) {
-			t.Fatalf("file %d: %d bytes fetched, want 5", id, f.fetched.Load())
-		}
-	}
-	if n != maxCountedFiles {
-		t.Errorf("%d files have counters, want %d", n, maxCountedFiles)
 	}
 }

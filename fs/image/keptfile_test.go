@@ -17,6 +17,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -84,7 +85,7 @@ func pass(t *testing.T, n fs.Node, want string) {
 }
 
 // backingHas compares a file that was handed out with what it should be.
-func backingHas(t *testing.T, b *image.Backing, want string) {
+func backingHas(t *testing.T, b *image.KeptFile, want string) {
 	t.Helper()
 	got, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", b.Fd()))
 	if err != nil || string(got) != want {
@@ -102,14 +103,14 @@ func TestContentsSecondPass(t *testing.T) {
 		os.RemoveAll(filepath.Join(o.dir, "contents"))
 		tree, _ := o.with(func(opts *image.Options) { opts.SpanMemory = memory })
 		n := lookup(t, tree, "big")
-		for i, want := range []image.ContentStats{
+		for i, want := range []image.KeptStats{
 			{},
 			{Open: 1, Kept: 1, KeptBytes: int64(len(big))},
 			{Open: 1, Kept: 1, KeptBytes: int64(len(big)), ReadBytes: int64(len(big)) + 10},
 		} {
 			read := tree.Stats().Contents.ReadBytes
 			pass(t, n, big)
-			image.WaitContents(tree)
+			image.KeptFiles(tree).Wait()
 			got := tree.Stats().Contents
 			if i < 2 { // it may have been made in the midst of the second pass
 				got.ReadBytes = 0
@@ -117,11 +118,11 @@ func TestContentsSecondPass(t *testing.T) {
 				got.ReadBytes -= read
 			}
 			if got != want {
-				decoded, cost := image.Decoded(tree, n)
+				decoded, cost := image.KeptFiles(tree).Cost(n)
 				t.Errorf("memory %d: pass %d: %+v, want %+v; %d bytes decoded, the file takes %d", memory, i+1, got, want, decoded, cost)
 			}
 		}
-		if b, ok := tree.Backing(n, false); !ok {
+		if b, ok := tree.KeptFile(n, false); !ok {
 			t.Errorf("no file to hand out")
 		} else {
 			backingHas(t, b, big)
@@ -139,8 +140,8 @@ func TestContentsInMemory(t *testing.T) {
 	for range 5 {
 		pass(t, lookup(t, tree, "big"), big)
 	}
-	image.WaitContents(tree)
-	if s := tree.Stats().Contents; s != (image.ContentStats{}) {
+	image.KeptFiles(tree).Wait()
+	if s := tree.Stats().Contents; s != (image.KeptStats{}) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -165,7 +166,7 @@ func TestContentsRandomReads(t *testing.T) {
 			t.Fatal("it is not kept")
 		}
 		read()
-		image.WaitContents(tree)
+		image.KeptFiles(tree).Wait()
 	}
 	if reads < 4 {
 		t.Errorf("it is kept after %d reads", reads)
@@ -180,7 +181,7 @@ func TestContentsRandomReads(t *testing.T) {
 // readers nor for passing through.
 func TestContentsWrong(t *testing.T) {
 	other := random(1, 1<<20) // takes the other's place in memory
-	for _, size := range []int{image.MinContent, image.CheckAtOpen + 1} {
+	for _, size := range []int{keptfile.MinSize, keptfile.CheckAtOpen + 1} {
 		right := random(uint64(size), size)
 		layer := gzipLayer(t, "a", right, "b", other)
 		wrong := []byte(right)
@@ -206,10 +207,10 @@ func TestContentsWrong(t *testing.T) {
 			if fetched {
 				pass(t, n, right)
 			}
-			if _, ok := tree.Backing(n, false); ok {
+			if _, ok := tree.KeptFile(n, false); ok {
 				t.Errorf("%d bytes: a wrong content was handed out", size)
 			}
-			image.WaitContents(tree)
+			image.KeptFiles(tree).Wait()
 			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%d bytes: it was not looked at: %v", size, err)
 			}
@@ -217,9 +218,9 @@ func TestContentsWrong(t *testing.T) {
 			for range 4 {
 				pass(t, n, right)
 				pass(t, lookup(t, tree, "b"), other)
-				image.WaitContents(tree)
+				image.KeptFiles(tree).Wait()
 			}
-			if b, ok := tree.Backing(n, false); !ok {
+			if b, ok := tree.KeptFile(n, false); !ok {
 				t.Errorf("%d bytes: the right one was not made", size)
 			} else {
 				backingHas(t, b, right)
@@ -238,7 +239,7 @@ func TestContentsOfAnotherImage(t *testing.T) {
 	for range 2 {
 		pass(t, lookup(t, tree, "big"), big)
 	}
-	image.WaitContents(tree)
+	image.KeptFiles(tree).Wait()
 	if s := tree.Stats().Contents; s.Kept != 1 {
 		t.Fatalf("%+v: it was not kept", s)
 	}
@@ -281,12 +282,12 @@ func TestContentsOfAnEarlierMount(t *testing.T) {
 	if _, err := n.ReadAt(t.Context(), make([]byte, 1000), 0); err != nil {
 		t.Fatal(err)
 	}
-	image.WaitContents(tree)
-	if s := tree.Stats().Contents; s != (image.ContentStats{}) {
+	image.KeptFiles(tree).Wait()
+	if s := tree.Stats().Contents; s != (image.KeptStats{}) {
 		t.Errorf("a small read has it checked: %+v", s)
 	}
 	pass(t, n, big)
-	image.WaitContents(tree)
+	image.KeptFiles(tree).Wait()
 	pass(t, n, big)
 	if s := tree.Stats().Contents; s.Open != 1 || s.Kept != 0 || s.ReadBytes < int64(len(big)) {
 		t.Errorf("%+v", s)
@@ -303,32 +304,32 @@ func store(t *testing.T, disk *cache.Cache, content string) {
 	x.Close()
 }
 
-// A countedDir counts what is made. It waits in StoreContent, if there is a
+// A countedDir counts what is made. It waits in Store, if there is a
 // channel for it.
 type countedDir struct {
-	image.ContentDir
+	keptfile.Dir
 	stored, looked atomic.Int64
 	begun          chan struct{}
 }
 
-func (d *countedDir) HasContent(sum digest.Digest, size int64) bool {
+func (d *countedDir) Has(sum digest.Digest, size int64) bool {
 	d.looked.Add(1)
-	return d.ContentDir.HasContent(sum, size)
+	return d.Dir.Has(sum, size)
 }
 
-func (d *countedDir) StoreContent(ctx context.Context, sum digest.Digest, size int64, r io.Reader) (image.ContentFile, error) {
+func (d *countedDir) Store(ctx context.Context, sum digest.Digest, size int64, r io.Reader) (keptfile.File, error) {
 	d.stored.Add(1)
 	if d.begun != nil {
 		d.begun <- struct{}{}
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return d.ContentDir.StoreContent(ctx, sum, size, r)
+	return d.Dir.Store(ctx, sum, size, r)
 }
 
 func (d *countedDir) on(tree *image.Image) {
-	image.WrapContentDir(tree, func(dir image.ContentDir) image.ContentDir {
-		d.ContentDir = dir
+	image.KeptFiles(tree).SetDir(func(dir keptfile.Dir) keptfile.Dir {
+		d.Dir = dir
 		return d
 	})
 }
@@ -346,7 +347,7 @@ func TestContentsWithoutChunks(t *testing.T) {
 		n := lookup(t, tree, "big")
 		for range 6 {
 			pass(t, n, big)
-			image.WaitContents(tree)
+			image.KeptFiles(tree).Wait()
 		}
 		if stored := dir.stored.Load(); stored != 1-budget {
 			t.Errorf("budget %d: %d contents made", budget, stored)
@@ -373,9 +374,9 @@ func TestContentsPartlyThere(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		image.WaitContents(tree)
+		image.KeptFiles(tree).Wait()
 	}
-	decoded, cost := image.Decoded(tree, n)
+	decoded, cost := image.KeptFiles(tree).Cost(n)
 	if decoded < cost*3/2 {
 		t.Fatalf("%d bytes decoded, the file takes %d: there is no reason to make it", decoded, cost)
 	}
@@ -385,7 +386,7 @@ func TestContentsPartlyThere(t *testing.T) {
 	}
 	pass(t, n, big)
 	pass(t, n, big)
-	image.WaitContents(tree)
+	image.KeptFiles(tree).Wait()
 	if s := tree.Stats().Contents; s.Kept != 1 {
 		t.Errorf("%+v, with all of it there", s)
 	}
@@ -403,9 +404,9 @@ func TestContentsUncounted(t *testing.T) {
 	}
 	before := tree.Stats()
 	for range 2 {
-		tree.Backing(n, true)
+		tree.KeptFile(n, true)
 	}
-	image.WaitContents(tree)
+	image.KeptFiles(tree).Wait()
 	after := tree.Stats()
 	if after.Contents.Kept != 1 {
 		t.Fatalf("%+v: not made when it is executed again", after.Contents)
@@ -425,12 +426,12 @@ func TestContentsClose(t *testing.T) {
 	n := lookup(t, tree, "big")
 	pass(t, n, big)
 	for range 2 {
-		tree.Backing(n, true)
+		tree.KeptFile(n, true)
 	}
 	<-dir.begun
 	tree.Close()
-	image.WaitContents(tree)
-	if _, ok := tree.Backing(n, true); ok || dir.stored.Load() != 1 {
+	image.KeptFiles(tree).Wait()
+	if _, ok := tree.KeptFile(n, true); ok || dir.stored.Load() != 1 {
 		t.Errorf("after Close: %v, %d begun", ok, dir.stored.Load())
 	}
 }
