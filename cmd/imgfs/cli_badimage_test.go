@@ -104,7 +104,7 @@ func badAnswers(t *testing.T) []badImage {
 	}
 }
 
-// badLayers are images whose layer is not what it should be.
+// badLayers are images with a damaged layer.
 func badLayers(t *testing.T) []badImage {
 	good := tarOf(t, tar.Header{Name: "a"}, tar.Header{Name: "b"})
 	plain := oneLayer(good, nil)

@@ -49,7 +49,7 @@ func succeed(t *testing.T, args ...string) string {
 	return r.stdout
 }
 
-// alone takes away what the environment of the test says to imgfs, and gives
+// alone hides the environment of the test from imgfs, and gives
 // it an empty home directory.
 func alone(t *testing.T) (home string) {
 	t.Helper()
@@ -79,7 +79,8 @@ func publishStore(reg *registrytest.Server, store *sourcetest.Store, top ocispec
 
 var mediaTypePattern = regexp.MustCompile(`^\{"schemaVersion":\d+,"mediaType":"([^"]*)"`)
 
-// mediaTypeIn returns what a manifest says that it is; of other content "".
+// mediaTypeIn returns the media type that a manifest gives itself; of other content
+// "".
 func mediaTypeIn(content []byte) string {
 	if m := mediaTypePattern.FindSubmatch(content); m != nil {
 		return string(m[1])
@@ -123,7 +124,7 @@ func gzipOf(t *testing.T, content []byte) []byte {
 	return b.Bytes()
 }
 
-// filesBelow returns the paths of what is no directory below dir, sorted.
+// filesBelow returns the paths of all files below dir but directories, sorted.
 func filesBelow(t *testing.T, dir string) []string {
 	t.Helper()
 	var files []string

@@ -33,7 +33,7 @@ func (s *sandbox) stats(path string) (m serve.Stats) {
 	return m
 }
 
-// TestStats looks at what a mount tells, and to whom.
+// TestStats looks at the statistics of a mount, and who may see them.
 func TestStats(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
@@ -83,7 +83,7 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// TestMountChoices has the flags for what makes a mount faster.
+// TestMountChoices has the flags for fast paths.
 func TestMountChoices(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)

@@ -178,8 +178,8 @@ func TestProgressLines(t *testing.T) {
 	}
 }
 
-// TestGauges looks at the bars of what has one bar for all layers.
-func TestGauges(t *testing.T) {
+// TestSingleBars looks at the bars of commands that have one bar for all layers.
+func TestSingleBars(t *testing.T) {
 	alone(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)

@@ -88,7 +88,7 @@ func makeRunDir() (string, error) {
 	return filepath.EvalSymlinks(dir)
 }
 
-// atEnd has what is to be undone after all tests.
+// atEnd has functions that are called after all tests.
 var atEnd struct {
 	mu    sync.Mutex
 	funcs []func() error
@@ -100,7 +100,7 @@ func afterAllTests(f func() error) {
 	atEnd.funcs = append(atEnd.funcs, f)
 }
 
-// leftovers ends what the tests should have ended, and names it.
+// leftovers ends the processes and mounts that tests have left, and names them.
 func leftovers() []string {
 	var left []string
 	for _, dir := range mountsBelow(runDir) {
@@ -215,7 +215,7 @@ type account struct {
 	uid, gid int
 }
 
-// thisUser is who runs the tests.
+// thisUser returns the user who runs the tests.
 func thisUser() account {
 	if os.Geteuid() == 0 {
 		return account{"root", 0, os.Getegid()}

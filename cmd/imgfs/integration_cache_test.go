@@ -138,7 +138,7 @@ func TestOfflineWithoutBytes(t *testing.T) {
 	s.umount(dir)
 }
 
-// TestDamagedChunk damages the cache under a mount: what is read is right, and
+// TestDamagedChunk damages the cache under a mount: reads get the right bytes, and
 // imgfs cache verify finds what nobody has read.
 func TestDamagedChunk(t *testing.T) {
 	needFUSE(t)

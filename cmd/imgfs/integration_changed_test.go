@@ -44,7 +44,7 @@ func flipAll(t *testing.T, path string, n int64) {
 }
 
 // TestCacheChangesUnderMount has chunks, kept files and indexes change on disk
-// that a mount has looked at before. Who reads gets the image.
+// that a mount has looked at before. Readers get the image's bytes.
 func TestCacheChangesUnderMount(t *testing.T) {
 	needFUSE(t)
 	const size, most = 768 << 10, 40 << 20

@@ -311,7 +311,7 @@ func TestServerStartedOddly(t *testing.T) {
 }
 
 // TestWhoMayAskStats: with --allow-other others read files, and learn nothing of
-// who mounted. They are told whose mount it is.
+// the user who mounted but whose mount it is.
 func TestWhoMayAskStats(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
@@ -333,7 +333,8 @@ func TestWhoMayAskStats(t *testing.T) {
 // rootIsTold is what a mount of root says.
 const rootIsTold = "imgfs: only root can read it; --allow-other lets others in\n"
 
-// TestRootIsTold: FUSE lets only who mounts in, which root is told once.
+// TestRootIsTold: FUSE lets nobody in but the user who mounts. Root is warned of that
+// once.
 func TestRootIsTold(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)

@@ -21,8 +21,8 @@ import (
 type dump map[string]string
 
 // dumpEnv holds the directory that a child process of the test binary is to
-// dump: what a mount shows depends on who looks, so that the looking is done
-// by a process of that user.
+// dump. A mount shows each user something else, so a process of that user must
+// look at it.
 const dumpEnv = "IMGFS_TEST_DUMP"
 
 // dumpOf returns the dump of a directory as a user sees it.

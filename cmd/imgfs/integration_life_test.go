@@ -134,7 +134,7 @@ func TestForeground(t *testing.T) {
 	})
 }
 
-// TestUnmountBusy names what holds a mount.
+// TestUnmountBusy: a refusal to unmount names the processes that use the mount.
 func TestUnmountBusy(t *testing.T) {
 	l := newLab(t)
 	forEachMounter(t, func(t *testing.T, who account) {

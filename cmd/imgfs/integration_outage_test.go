@@ -85,7 +85,7 @@ func TestOutageIsToldOnce(t *testing.T) {
 }
 
 // TestWaitForEver has readers outlast an outage and servers' errors with
-// --read-timeout=0, and those who are killed go at once.
+// --read-timeout=0. Readers that are killed end at once.
 func TestWaitForEver(t *testing.T) {
 	needFUSE(t)
 	t.Parallel()

@@ -93,7 +93,7 @@ func TestLeftBySudo(t *testing.T) {
 	}
 }
 
-// TestSharedCache: who may read root's cache reads images from it, and changes
+// TestSharedCache: a user who may read root's cache reads images from it, and changes
 // nothing.
 func TestSharedCache(t *testing.T) {
 	reg := registrytest.New(t, nil)

@@ -22,10 +22,9 @@ func (l *lab) unpack(t testing.TB, name string) (rootfs string) {
 }
 
 // TestMountEqualsUnpack compares mounts from docker-registry with what umoci
-// unpacks, path by path; there is nothing in which umoci may differ. Both
-// trees are looked at by the user who mounted. What the modes close to that
-// user is closed in both, and the dumps say so: the content of such files is
-// compared as root only.
+// unpacks, path by path; there is nothing in which umoci may differ. The
+// user who mounted looks at both trees. Modes keep that user out of the same files
+// in both, and the dumps say so: the content of such files is compared as root only.
 func TestMountEqualsUnpack(t *testing.T) {
 	needRoot(t) // to unpack with owners, devices and attributes
 	l := newLab(t)

@@ -14,7 +14,7 @@ import (
 // module is the prefix of our own packages in the tables below.
 const module = "github.com/imgfs/imgfs"
 
-// layering says what each package may import besides the standard library: a
+// layering lists the imports of each package besides the standard library: a
 // line a package, its own packages by their place in the module, others by
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
@@ -83,7 +83,8 @@ testdata/labimage: go-digest image-spec compress
 testdata/testenv: x/sys
 `
 
-// strangers says what of the standard library is none of a package's business.
+// strangers lists packages of the standard library that are none of a package's
+// business.
 var strangers = map[string][]string{
 	"cmd/imgfs":                {"net/http", "archive/tar", "compress/gzip"},
 	"cmd/imgfs/internal/cli":   {"net/http", "net", "os/exec"},
@@ -164,7 +165,7 @@ func allowedImports(t *testing.T) map[string][]string {
 	return allowed
 }
 
-// TestLayering holds the walls between the packages: who may import whom.
+// TestLayering holds the walls between the packages: which may import which.
 func TestLayering(t *testing.T) {
 	allowed := allowedImports(t)
 	packages := listPackages(t)

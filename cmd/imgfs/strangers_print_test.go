@@ -232,7 +232,7 @@ func eachText(typ reflect.Type, do func(owner reflect.Type, f reflect.StructFiel
 	}
 }
 
-// TestPrinters holds who prints: whatever reaches stdout goes through the net,
+// TestPrinters lists the places that print: text for stdout goes through the net,
 // but for what is to come out byte for byte, and each JSON document is in the
 // table above.
 func TestPrinters(t *testing.T) {

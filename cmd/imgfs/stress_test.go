@@ -174,9 +174,9 @@ func readUncached(name string) error {
 	return err
 }
 
-// offerUring has the kernel offer FUSE over io_uring. Only where nothing else
-// is tested meanwhile may that be switched on. Others who switch it on hold a
-// shared lock on the parameter; the last to go restores it.
+// offerUring has the kernel offer FUSE over io_uring. It may be
+// switched on only while nothing else is tested. Each process that switches it on
+// holds a shared lock on the parameter; the last one restores it.
 func offerUring(t testing.TB, alone bool) {
 	t.Helper()
 	parameter, err := os.Open("/sys/module/fuse/parameters/enable_uring")
