@@ -39,7 +39,7 @@ func (r *Repository) findEndpoints(ctx context.Context) ([]*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(sites) == 0 || slices.ContainsFunc(sites, func(s *hosts.Site) bool { return s == nil || s.Host == "" }) {
+	if len(sites) == 0 || slices.ContainsFunc(sites, func(s *hosts.Site) bool { return s == nil || s.Host == "" || s.Ref.Repository == "" }) {
 		return nil, errNoSite
 	}
 	var endpoints []*endpoint

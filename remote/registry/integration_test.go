@@ -33,23 +33,13 @@ func TestDockerRegistry(t *testing.T) {
 	top := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}})
 	layout := writeLayout(t, store, top)
 
-	// The bcrypt hash of "pass:word".
-	const user, password = "someone", "pass:word"
-	const htpasswd = "someone:$2b$05$JrExSVRVeaeLtPiMBvsASe5dTwRvlp7B.ZK3esVpfg.nGP7SYHI36\n"
 	for _, basic := range []bool{false, true} {
 		t.Run(fmt.Sprintf("basic auth %t", basic), func(t *testing.T) {
 			conf, args := "", []string{"copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"}
 			opts := fast()
 			if basic {
-				path := filepath.Join(t.TempDir(), "htpasswd")
-				if err := os.WriteFile(path, []byte(htpasswd), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				conf = fmt.Sprintf("auth: {htpasswd: {realm: r, path: %s}}\n", path)
-				args = append(args, "--dest-creds", user+":"+password)
-				opts.Credential = func(context.Context, string, string) (hosts.Credential, error) {
-					return hosts.Credential{User: user, Password: password}, nil
-				}
+				conf = basicLogin(t, opts)
+				args = append(args, "--dest-creds", basicUser+":"+basicPassword)
 			}
 			host := startDockerRegistry(t, conf)
 			for _, tag := range []string{"latest", "other"} {
@@ -90,6 +80,24 @@ func TestDockerRegistry(t *testing.T) {
 			}
 		})
 	}
+}
+
+const basicUser, basicPassword = "someone", "pass:word"
+
+// basicLogin returns what has docker-registry want a login, and has a client
+// log in.
+func basicLogin(t *testing.T, opts *registry.Options) (conf string) {
+	t.Helper()
+	// The bcrypt hash of "pass:word".
+	const htpasswd = basicUser + ":$2b$05$JrExSVRVeaeLtPiMBvsASe5dTwRvlp7B.ZK3esVpfg.nGP7SYHI36\n"
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(path, []byte(htpasswd), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts.Credential = func(context.Context, string, string) (hosts.Credential, error) {
+		return hosts.Credential{User: basicUser, Password: basicPassword}, nil
+	}
+	return fmt.Sprintf("auth: {htpasswd: {realm: r, path: %s}}\n", path)
 }
 
 func TestPushLayout(t *testing.T) {

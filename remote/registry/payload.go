@@ -17,7 +17,8 @@ type payload struct {
 	mediaType string
 	size      int64 // -1: not known
 	// open returns the payload from its beginning. It may be called while a
-	// reader that it returned before is still being read.
+	// reader that it returned before is still being read, and a reader may be
+	// read for a moment after its request has ended.
 	open func() (io.ReadCloser, error)
 	once bool // open works only the first time
 

@@ -275,6 +275,7 @@ func TestSitesOption(t *testing.T) {
 		{"none", nil, nil, hosts.ErrConfiguration},
 		{"nil", []*hosts.Site{nil}, nil, hosts.ErrConfiguration},
 		{"empty", []*hosts.Site{{}}, nil, hosts.ErrConfiguration},
+		{"no repository", []*hosts.Site{{Host: s.Host(), Path: "/v2", Resolve: true, Pull: true}}, nil, hosts.ErrConfiguration},
 		{"an error", nil, fails, fails},
 	} {
 		client := registry.New(&registry.Options{
@@ -301,7 +302,7 @@ func TestSitesOption(t *testing.T) {
 		}
 		client.Close()
 	}
-	if calls != 1+2*4 {
+	if calls != 1+2*5 {
 		t.Errorf("asked %d times for sites", calls)
 	}
 }
@@ -358,7 +359,8 @@ func forward(w http.ResponseWriter, r *http.Request, target string, body io.Read
 func TestDockerRegistryWrite(t *testing.T) {
 	needPrograms(t, "docker-registry")
 	t.Setenv("REGISTRY_STORAGE_DELETE_ENABLED", "true")
-	host := startDockerRegistry(t, "")
+	opts := fast()
+	host := startDockerRegistry(t, basicLogin(t, opts))
 	cut := func(w http.ResponseWriter) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -383,6 +385,11 @@ func TestDockerRegistryWrite(t *testing.T) {
 			cut(w)
 			return true
 		},
+		"401": func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Www-Authenticate", "Basic realm=r")
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		},
 		"503": func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -392,12 +399,12 @@ func TestDockerRegistryWrite(t *testing.T) {
 	content := noise(5, 1<<20)
 	for name, fault := range faults {
 		for _, chunk := range []int64{0, 400_000} {
-			for n := 1; n <= 4; n++ {
-				if name == "none" && n > 1 || chunk == 0 && n > 2 {
+			for n := 1; n <= 5; n++ {
+				if name == "none" && n > 1 || name == "401" && n < 3 || chunk == 0 && n > 3 || testing.Short() && (n != 3 || chunk == 0) {
 					continue
 				}
 				c := newCutter(t, host, func(i int, w http.ResponseWriter, r *http.Request) bool { return i == n && fault(w, r) })
-				client := registry.New(fast())
+				client := registry.New(opts)
 				where := fmt.Sprintf("a/%s-%d-%d", strings.ReplaceAll(name, " ", "-"), chunk, n)
 				r := client.Repository(remote.Reference{Registry: c.Listener.Addr().String(), Repository: where, Tag: "latest"})
 				desc := descriptorOf(content)
