@@ -15,10 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
-	"github.com/imgfs/imgfs/remote/cache/indexes"
-	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -122,45 +118,15 @@ func dropPages(dir string) error {
 // indexInto fills a cache directory with the indexes of an image, and returns
 // how many entries those have.
 func indexInto(ctx context.Context, dir, layout string) (int, error) {
+	img, err := image.Open(ctx, "oci:"+layout, &image.Options{CacheDir: dir})
+	if err != nil {
+		return 0, err
+	}
 	entries := 0
-	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
-		opened, err := openLayers(ctx, img, disk)
-		if err != nil {
-			return err
-		}
-		for _, l := range opened.All() {
-			entries += l.Index.NumEntries()
-			err = errors.Join(err, l.Index.Close())
-		}
-		return err
-	})
-	return entries, err
-}
-
-// openLayers opens the layers of an image.
-func openLayers(ctx context.Context, img *remote.Image, disk *cache.Cache) (*image.Layers, error) {
-	r, err := image.From(img, &image.Options{Cache: disk})
-	if err != nil {
-		return nil, err
+	for _, l := range img.Layers() {
+		entries += l.Index.NumEntries()
 	}
-	return r.OpenLayers(ctx, nil)
-}
-
-// withImage opens an image and a cache directory.
-func withImage(ctx context.Context, dir, layout string, do func(*remote.Image, *cache.Cache) error) error {
-	src, err := ocilayout.Open(layout, "")
-	if err != nil {
-		return err
-	}
-	img, err := remote.Open(ctx, src, "")
-	if err != nil {
-		return err
-	}
-	disk, err := cache.Open(dir, nil)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(img, disk), disk.Close())
+	return entries, img.Close()
 }
 
 // RunLoad runs LoadCommand and returns the exit code.
@@ -183,29 +149,28 @@ func RunLoad(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // loadOnce loads and merges an image whose layers have been indexed.
 func loadOnce(ctx context.Context, dir, layout string) (loaded, error) {
 	var r loaded
-	err := withImage(ctx, dir, layout, func(img *remote.Image, disk *cache.Cache) error {
-		before, begun := heapInUse(), time.Now()
-		opened, err := openLayers(ctx, img, disk)
-		if err != nil {
-			return err
+	resolved, err := image.Resolve(ctx, "oci:"+layout, &image.Options{CacheDir: dir})
+	if err != nil {
+		return r, err
+	}
+	before, begun := heapInUse(), time.Now()
+	layers, err := resolved.OpenLayers(ctx, nil)
+	if err != nil {
+		return r, errors.Join(err, resolved.Close())
+	}
+	img, err := layers.Merge(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.Seconds = time.Since(begun).Seconds()
+	r.Heap = heapInUse() - before
+	r.Inodes = img.Tree().Len()
+	for _, l := range img.Layers() {
+		if l.Built {
+			err = errors.New("an index was made again")
 		}
-		tree, err := opened.Merge(ctx)
-		if err != nil {
-			return err
-		}
-		r.Seconds = time.Since(begun).Seconds()
-		r.Heap = heapInUse() - before
-		r.Inodes = tree.Tree().Len()
-		runtime.KeepAlive(tree)
-		for _, l := range opened.All() {
-			if l.Built {
-				return fmt.Errorf("%w: it was made again", indexes.ErrNone)
-			}
-			err = errors.Join(err, l.Index.Close())
-		}
-		return err
-	})
-	return r, err
+	}
+	return r, errors.Join(err, img.Close())
 }
 
 func heapInUse() int64 {

@@ -50,6 +50,9 @@ func skip(t *testing.T, why string) {
 // temporary directory of the test.
 func New(t *testing.T, ctx context.Context) *runner.Runner {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	Needs(t, "go", "skopeo", "find", "tar")
 	_, missing := runner.LookRegistry()
 	skip(t, missing)
