@@ -100,8 +100,8 @@ func (b *Builder) newInode(e *layerindex.Entry) (uint32, error) {
 }
 
 // deviceOf returns the number of a device: what Linux keeps of it, 12 bits of
-// the major and 20 of the minor number. mknod(2) drops the others without a
-// word, so they are lost to whoever unpacks.
+// the major and 20 of the minor number. mknod(2) drops the others without an
+// error, so an unpacked image has lost them.
 func deviceOf(e *layerindex.Entry) int64 {
 	return int64(e.Major&0xfff)<<32 | int64(e.Minor&0xfffff)
 }

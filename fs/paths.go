@@ -45,7 +45,7 @@ func (t *Tree) FindPaths(ctx context.Context, paths map[uint64]string) {
 		paths[t.Root().Ino()] = "/"
 		missing--
 	}
-	// Unlike All it makes no string of what nobody looks for.
+	// Unlike All this makes strings for directories and for what is found alone.
 	for dirs := []pathNode{{"", t.Root()}}; len(dirs) > 0 && missing > 0; {
 		d := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]

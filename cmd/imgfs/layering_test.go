@@ -86,21 +86,23 @@ testdata/testenv: x/sys
 // strangers lists packages of the standard library that are none of a package's
 // business.
 var strangers = map[string][]string{
-	"cmd/imgfs":                {"net/http", "archive/tar", "compress/gzip"},
-	"cmd/imgfs/internal/cli":   {"net/http", "net", "os/exec"},
-	"cmd/imgfs/internal/serve": {"net/http", "net"},
-	"cmd/imgfs/internal/show":  {"net/http", "net", "os/exec"},
-	"fs":                       {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"fs/fusefs":                {"net/http", "archive/tar"},
-	"fs/image":                 {"net/http", "net", "archive/tar", "compress/gzip"},
-	"layerindex":               {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
-	"layerindex/build":         {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
-	"layerindex/reader":        {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
-	"remote":                   {"net/http", "net", "archive/tar", "compress/gzip", "os"},
-	"remote/cache":             {"net/http", "net", "archive/tar", "compress/gzip"},
-	"remote/cache/indexes":     {"net/http", "net", "archive/tar", "compress/gzip"},
-	"remote/registry":          {"archive/tar", "compress/gzip"},
-	"remote/registry/hosts":    {"archive/tar", "compress/gzip", "net"},
+	"cmd/imgfs":                  {"net/http", "archive/tar", "compress/gzip"},
+	"cmd/imgfs/internal/cli":     {"net/http", "net", "os/exec"},
+	"cmd/imgfs/internal/serve":   {"net/http", "net"},
+	"cmd/imgfs/internal/show":    {"net/http", "net", "os/exec"},
+	"fs":                         {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"fs/fusefs":                  {"net/http", "archive/tar"},
+	"fs/image":                   {"net/http", "net", "archive/tar", "compress/gzip"},
+	"fs/image/internal/counters": {"net/http", "net", "os"},
+	"fs/image/internal/keptfile": {"net/http", "net", "os"},
+	"layerindex":                 {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
+	"layerindex/build":           {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
+	"layerindex/reader":          {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
+	"remote":                     {"net/http", "net", "archive/tar", "compress/gzip", "os"},
+	"remote/cache":               {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/cache/indexes":       {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/registry":            {"archive/tar", "compress/gzip"},
+	"remote/registry/hosts":      {"archive/tar", "compress/gzip", "net"},
 }
 
 // modules are the short names of the modules that we depend on.

@@ -47,7 +47,7 @@ func (c *layerContent) ReadHeldAt(n fs.Node, p []byte, off int64) bool {
 	}
 	begin, end := n.Extent()
 	return s.reader.ReadHeld(p, begin+off, end, func() context.Context {
-		// Nobody waits for what is done ahead.
+		// No reader waits for what is done ahead.
 		return &meteredContext{context.Background(), c.img, n}
 	})
 }

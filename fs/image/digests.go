@@ -17,15 +17,15 @@ func asDigest(sum []byte) digest.Digest {
 	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum))
 }
 
-// A digestTable has the digests of a layer's contents. Where several entries
-// begin at one offset all but the last are empty.
+// A digestTable has the digests of a layer's files, by the offset of their content.
+// Where several entries begin at one offset, all but the last are empty.
 type digestTable struct {
 	offs []int64 // in the tar, rising
 	sums []byte  // 32 bytes for each
 	any  bool    // whether the index has digests at all
 }
 
-// newDigestTable returns the table of contents of at least min bytes.
+// newDigestTable returns the table of the files of at least min bytes.
 func newDigestTable(ctx context.Context, x *layerindex.Index, min int64) (*digestTable, error) {
 	list, err := x.ListDigests(ctx)
 	if err != nil {
@@ -70,9 +70,9 @@ func (t *digestTable) memory() int64 { return int64(cap(t.offs))*8 + int64(cap(t
 // file.
 const maxDigestMemory = 16 << 20
 
-// digestTables are the tables of a tree's layers that were used last.
+// digestTables are the tables of those layers of an image that were used last.
 type digestTables struct {
-	ctx    context.Context // of the tree: what loads a table ends with it
+	ctx    context.Context // of the image: loading a table ends with it
 	cancel func()
 
 	mu    sync.Mutex
@@ -80,7 +80,7 @@ type digestTables struct {
 	lru   []*lazyTable // the one used last is the last
 }
 
-// A lazyTable is a table that somebody loads, for all who ask meanwhile.
+// A lazyTable is a table that one caller loads for all that ask meanwhile.
 type lazyTable struct {
 	layer *layerState
 	done  chan struct{} // closed when it is loaded, or could not be
@@ -107,7 +107,7 @@ func (d *digestTables) of(l *layerState) (*digestTable, error) {
 	return lazy.table, lazy.err
 }
 
-// load loads a table, and drops those that have not been used for longest.
+// load loads a table, and drops the tables that were used longest ago.
 func (d *digestTables) load(lazy *lazyTable) {
 	table, err := newDigestTable(d.ctx, lazy.layer.index, 1)
 	d.mu.Lock()
@@ -129,14 +129,13 @@ func (d *digestTables) load(lazy *lazyTable) {
 	}
 }
 
-// largeDigests is the table of a layer's large files, which stays once it is
-// loaded.
+// largeDigests is the table of a layer's large files. Once loaded it stays.
 type largeDigests struct {
 	mu   sync.Mutex
 	load func() (*digestTable, error) // nil before it is first needed
 }
 
-// of returns the table of the index x. What reads it ends with ctx.
+// of returns the table of the index x. Reading the index ends with ctx.
 func (l *largeDigests) of(ctx context.Context, x *layerindex.Index) (*digestTable, error) {
 	l.mu.Lock()
 	load := l.load

@@ -28,7 +28,7 @@ type Layers struct {
 }
 
 // All returns the layers, the base first. One that the image has more than once
-// is there as often, as the same Layer.
+// is in it as often, as the same Layer.
 func (l *Layers) All() []*Layer { return slices.Clone(l.all) }
 
 // Resolved returns the image. It is not the caller's to close.
@@ -44,11 +44,10 @@ func (l *Layers) Close() error {
 	return l.from.Close()
 }
 
-// Fill brings into the cache what is missing of the layers, each once and the
-// base first, while nobody reads. It is Cache.Fill, which says how it ends. What
-// is there already is not fetched again, so it can be ended at any time and
-// begun anew. Layers that are on this machine have no place in the cache and are
-// left out.
+// Fill fetches what the cache lacks of the layers, each once and the base first,
+// while there are no reads. It is Cache.Fill, which says how it ends. What is
+// there already is not fetched again, so Fill can be ended at any time and begun
+// anew. Layers that are on this machine are not cached, and left out.
 //
 // progress, if not nil, is called with how many bytes of all are there.
 func (l *Layers) Fill(ctx context.Context, progress func(have, all int64)) error {
@@ -88,8 +87,8 @@ func (l *Layer) verified() cache.Verification {
 	if v == cache.VerifiedWrong || l.state.Load().refuted() != nil {
 		return cache.VerifiedWrong
 	}
-	// An index of our own format was made from the whole blob, if nobody
-	// remembers where: all that is read is checked against it.
+	// An index of our own format was made from the whole blob, wherever that
+	// was: all that is read is checked against it.
 	return max(v, cache.VerifiedByChunk)
 }
 
@@ -154,11 +153,12 @@ type opener struct {
 	spans *reader.SpanCache
 	// memory is shared by the layers that are being indexed.
 	memory *semaphore.Weighted
-	// budget is what the metadata of all layers may take.
+	// budget bounds the metadata of all layers.
 	budget *layerindex.Budget
-	// full lets only the first index that cannot be kept be told of.
+	// full limits the warnings of indexes that cannot be kept to one.
 	full sync.Once
-	// opened: what is made from then on is no progress.
+	// opened is set when all layers are open: then no more progress is
+	// reported.
 	opened atomic.Bool
 }
 

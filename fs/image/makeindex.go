@@ -20,7 +20,7 @@ import (
 
 var _ fs.Stream = (*reader.Reader)(nil)
 
-// errNoRoom is why the cache does not take an index.
+// errNoRoom: the cache does not take an index.
 var errNoRoom = errors.New("the cache has no room for it")
 
 // buildMemory is about how many bytes indexing a layer takes: the ranges of it
@@ -70,8 +70,8 @@ func (o *opener) checkBlob(size int64) error {
 	return nil
 }
 
-// checkTar refuses a layer whose index, from another time, says that its tar is
-// bigger than allowed now.
+// checkTar refuses a layer whose tar is bigger than allowed: its index may have
+// been made when more was allowed.
 func (o *opener) checkTar(size int64) error {
 	if limit := o.opts.MaxLayer; limit > 0 && size > limit {
 		return fmt.Errorf("%w: unpacked it has %d bytes, more than %d", layerindex.ErrTooBig, size, limit)
@@ -105,8 +105,8 @@ func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *laye
 	return x, nil
 }
 
-// metadata is what the metadata of the layers may take together. What is made
-// again once they are opened takes no more than it did.
+// metadata returns the budget of all layers' metadata. An index that is made again
+// once they are open has one of its own, as it takes no more than before.
 func (o *opener) metadata() *layerindex.Budget {
 	if o.opened.Load() {
 		return layerindex.NewBudget(o.opts.MaxMetadata, nil)
@@ -117,8 +117,8 @@ func (o *opener) metadata() *layerindex.Budget {
 // make makes the index of a layer that has none, unless another process, or
 // another mount of this one, does so first. For doubted see load.
 func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerindex.Layer, doubted *layerindex.Index) (x *layerindex.Index, built bool, err error) {
-	// The claim comes before the memory: who has memory waits for nobody, so
-	// two processes cannot wait for each other.
+	// The claim comes before the memory: a layer that has memory waits for
+	// nothing else, so two processes cannot wait for each other.
 	release, err := o.cache.Claim(ctx, l.Digest())
 	if err != nil {
 		return nil, false, err
@@ -173,14 +173,14 @@ func (o *opener) build(ctx context.Context, i int, l remote.Layer, claim layerin
 	return x, err
 }
 
-// elsewhere is a blob as another place than the first has it.
+// elsewhere is a blob, read from another place than the first.
 type elsewhere struct{ remote.ElsewhereBlob }
 
 func (b elsewhere) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return b.ReadElsewhere(ctx, p, off)
 }
 
-// avoidLast has the place avoided that the end of the blob was read from last.
+// avoidLast makes the blob avoid the place that its end was read from last.
 func (b elsewhere) avoidLast(ctx context.Context) error {
 	if b.Size() == 0 {
 		return nil
@@ -214,8 +214,8 @@ func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layer
 	return x, nil
 }
 
-// isContentError reports whether a pass failed for what the right bytes mean,
-// and would with those of another place.
+// isContentError reports whether a pass failed for what the right bytes mean, so
+// that it would fail with the bytes of another place too.
 func isContentError(err error) bool {
 	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar) ||
 		errors.Is(err, layerindex.ErrTooBig) || errors.Is(err, layerindex.ErrMetadata) || errors.Is(err, layerindex.ErrEntries)
@@ -257,10 +257,10 @@ func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex
 		}
 	}
 	if ctx.Err() != nil {
-		return x // nobody waits for the image any more: the disk is not to blame
+		return x // the image is not wanted any more: the disk is not to blame
 	}
 	if errors.Is(err, iofs.ErrNotExist) {
-		return x // what lies in its place is not to be used, which the cache has said
+		return x // a foreign file lies in its place: the cache has warned of it
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		o.cache.WarnDisk(err) // one warning is enough for all that a full disk costs
@@ -277,8 +277,7 @@ func chunksOf(x *layerindex.Index) (cache.Chunks, error) {
 	return cache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
-// connect puts the cache between a layer, which x is the index of, and its
-// source.
+// connect puts the cache between a layer and its source. x is the layer's index.
 func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, error) {
 	if err := o.checkTar(x.Size()); err != nil {
 		return nil, err
@@ -299,8 +298,8 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, erro
 	return &layerState{index: x, blob: blob, reader: r}, nil
 }
 
-// newTemp returns what makes temporary files within a cache's budget. Those for
-// a copy take room only from what is idle.
+// newTemp returns a function that makes temporary files within a cache's budget.
+// Files for a copy take room only from what is idle.
 func newTemp(c *cache.Cache, forCopy bool) func(size int64) (reader.TempFile, error) {
 	return func(size int64) (reader.TempFile, error) {
 		f, err := c.NewTempFile(&cache.TempOptions{Size: size, Copy: forCopy})

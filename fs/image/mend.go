@@ -16,29 +16,30 @@ import (
 
 // An index may be found to be wrong while its layer is mounted: its file has
 // changed, or what is read of the layer is not what it says, which means that
-// source and index disagree. Then another is taken, or made, and the layer is
-// read by that one, if it lists the same entries: those the tree was made of.
+// source and index disagree. Then another index is loaded, or made, and the layer
+// is read by that one, if it lists the same entries as the tree was made of.
 
 const (
-	// minMendPause is how long nothing is tried after an index was taken or
-	// made again, and maxMendPause how long at most after several times.
+	// Between two tries to load or make an index again there are minMendPause,
+	// and more after each try, up to maxMendPause.
 	minMendPause, maxMendPause = time.Second, time.Minute
-	// doubtPause is how long nothing is tried for a source and an index that
-	// disagree, after it could not be said which of them is wrong: that takes
-	// all of the layer.
+	// doubtPause is the time between two tries after source and index disagreed
+	// and it could not be told which of them is wrong: telling takes all of the
+	// layer.
 	doubtPause = 10 * time.Minute
 )
 
-// A layerState is what a layer is read by. It never changes, but for what it knows
-// of its index.
+// A layerState is the index, blob and reader that a layer is read by. It never
+// changes, but for the digests that it has loaded.
 type layerState struct {
 	index  *layerindex.Index
 	blob   *cache.Blob
 	reader *reader.Reader
 	large  largeDigests
-	// proven: this process made the index, of bytes with the layer's digest.
+	// proven says that this process made the index, of bytes with the layer's
+	// digest.
 	proven bool
-	// mended: it was put in the place of another state.
+	// mended says that it took the place of another state.
 	mended bool
 	// wrong, if not nil, is why nothing can be read.
 	wrong error
@@ -88,7 +89,7 @@ func (l *Layer) close() {
 	m.mu.Unlock()
 	m.work.Wait()
 	for _, s := range append(m.old, l.state.Load()) {
-		// What was only read from has nothing to lose.
+		// Closing what was only read from loses nothing.
 		s.reader.Close()
 		s.index.Close()
 	}
@@ -109,7 +110,8 @@ func (s *layerState) doubtful(err error) bool {
 	if errors.Is(err, layerindex.ErrIndex) {
 		return true
 	}
-	// Bytes that have not their sum, or cannot be decoded though they have it.
+	// The bytes lack the sum that they should have, or have it and cannot be
+	// decoded.
 	return s.blob.Refuted() != nil || !s.proven && (errors.Is(err, remote.ErrDigest) || errors.Is(err, layerindex.ErrCompressed))
 }
 
@@ -118,8 +120,9 @@ func (s *layerState) mereDoubt(err error) bool {
 	return !errors.Is(err, layerindex.ErrIndex) && s.blob.Refuted() == nil
 }
 
-// replaced reports whether the state that a read failed by is another one now.
-// It waits for a try to replace it, which the reader's error may begin.
+// replaced reports whether another state has taken the place of the one that a
+// read failed with. The error may begin a try to replace it, which replaced waits
+// for.
 func (l *Layer) replaced(ctx context.Context, was *layerState, cause error) bool {
 	if !was.doubtful(cause) {
 		return false
@@ -136,8 +139,8 @@ func (l *Layer) replaced(ctx context.Context, was *layerState, cause error) bool
 	}
 }
 
-// beginMend begins to replace a state. It returns nil if it is not the time for
-// that, or has been done.
+// beginMend begins to replace a state. It returns nil if it is too early for that,
+// or the state has been replaced.
 func (l *Layer) beginMend(was *layerState, cause error) *mendTry {
 	m := &l.mend
 	m.mu.Lock()
@@ -181,10 +184,10 @@ func (l *Layer) runMend(try *mendTry, was *layerState, cause error) {
 	close(try.over)
 }
 
-// other returns what to read the layer by in place of a state that failed.
+// other returns a state to read the layer by in place of one that failed.
 func (l *Layer) other(ctx context.Context, was *layerState, cause error) (*layerState, error) {
-	// If the file was damaged any will do that is not. If what it says is in
-	// doubt, another that says the same is no better.
+	// If the index file was damaged, any undamaged one will do. If what it says
+	// is in doubt, another that says the same is no better.
 	doubted := was.index
 	if errors.Is(cause, layerindex.ErrIndex) && (was.proven || !was.mended) {
 		doubted = nil

@@ -54,7 +54,7 @@ type Descriptor interface {
 type File interface {
 	Descriptor
 	io.ReaderAt
-	// Unchanged reports whether nobody has written to the file since it was
+	// Unchanged reports whether the file has not been written to since it was
 	// checked.
 	Unchanged() bool
 }
@@ -304,7 +304,7 @@ func (k *Files) digest(c *candidate) (digest.Digest, error) {
 	return d, err
 }
 
-// Close ends the work, and closes what nobody holds.
+// Close ends the work, and closes the files that are not held.
 func (k *Files) Close() {
 	k.cancel()
 	k.mu.Lock()

@@ -16,7 +16,7 @@ const (
 	// maxPause is how long making a file rests between two pieces while
 	// there are readers. It is at work for a third of the time, at least.
 	maxPause = 50 * time.Millisecond
-	// tail is how much at the end of what decoding reads is not sure to be
+	// tail is how many bytes at the end of what decoding reads may not be
 	// needed.
 	tail = 128 << 10
 )
@@ -29,9 +29,9 @@ type job struct {
 	done   chan struct{} // closed when it is over
 }
 
-// enqueue has a kept file looked for, and made if it is not there and that is
-// wanted, unless a reader looks for it at this moment. It returns nil if there
-// is too much to do.
+// enqueue adds a job to look for a kept file, and to make it if it is not there and
+// write is true, unless a reader looks for it at this moment. It returns nil if
+// there is too much to do.
 func (k *Files) enqueue(c *candidate, write bool) *job {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -52,7 +52,7 @@ func (k *Files) enqueue(c *candidate, write bool) *job {
 	return c.job
 }
 
-// run does what is to be done, one after the other.
+// run does the jobs, one after the other.
 func (k *Files) run() {
 	defer k.work.Done()
 	for {
@@ -82,7 +82,7 @@ func (k *Files) finish(j *job) {
 	close(j.done)
 }
 
-// do looks for a kept file, and makes it.
+// do does a job.
 func (k *Files) do(j *job) {
 	c := j.c
 	if c.open.Load() != nil {
@@ -112,7 +112,7 @@ func (k *Files) do(j *job) {
 	}
 }
 
-// errAbsent: not all is there that a file would be made of.
+// errAbsent: some of what a file would be made of is not in the cache.
 var errAbsent = errors.New("some of it is not in the cache")
 
 // find opens the kept file of a candidate if it is there; it returns nil if not.
@@ -190,7 +190,7 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// pause rests if anybody has read from the tree since the last piece.
+// pause rests if there were reads of the image since the last piece.
 func (r *pacedReader) pause() error {
 	reads, now := r.k.reads(), time.Now()
 	if !r.begun.IsZero() && reads != r.reads {

@@ -33,7 +33,7 @@ func (k *Files) readFrom(x *openFile, p []byte, off int64) bool {
 	if now := k.clock.Load(); x.used.Load() != now {
 		x.used.Store(now)
 	}
-	// An error is the end of the file, or does not matter.
+	// Whatever the error is, the bytes have to be decoded then.
 	if n, _ := x.file.ReadAt(p, off); n == len(p) {
 		return true
 	}
@@ -41,8 +41,8 @@ func (k *Files) readFrom(x *openFile, p []byte, off int64) bool {
 	return false
 }
 
-// add takes over the open file of a candidate, with a holder if
-// hold is true. It returns nil if the tree is closed.
+// add takes over the open file of a candidate, with a holder if hold is true. It
+// returns nil if the image is closed.
 func (k *Files) add(c *candidate, file File, hold bool) *openFile {
 	k.mu.Lock()
 	x := c.open.Load()
@@ -79,7 +79,7 @@ func closeFiles(files []File) {
 }
 
 // hold returns the open file of a candidate, if there is one, with one more
-// holder. Each must release it. One that somebody has written to is given up.
+// holder, which must release it. A file that has been written to is given up.
 func (k *Files) hold(c *candidate) *openFile {
 	if x := c.open.Load(); x != nil && !x.file.Unchanged() {
 		k.drop(x)
@@ -121,7 +121,7 @@ func (k *Files) drop(x *openFile) {
 	closeFiles(unused)
 }
 
-// remove takes x from the open files, and returns its file if it is to be
+// remove takes x from the open files, and returns its file if that is to be
 // closed. The caller holds mu.
 func (k *Files) remove(x *openFile) []File {
 	if x.gone {
@@ -146,9 +146,8 @@ func (k *Files) remove(x *openFile) []File {
 	return []File{x.file}
 }
 
-// shrink removes those that were read longest ago, but not keep, until there
-// are no more open than may be. It returns what is to be closed. The caller
-// holds mu.
+// shrink removes the files that were read longest ago, but not keep, until no more
+// than MaxOpen are open. It returns the files to be closed. The caller holds mu.
 func (k *Files) shrink(keep *openFile) (unused []File) {
 	for len(k.open) > MaxOpen {
 		var oldest *openFile
@@ -166,8 +165,8 @@ func (k *Files) shrink(keep *openFile) (unused []File) {
 	return unused
 }
 
-// Tick closes what was not read for a while. It is called each tickTime while a file
-// is open.
+// Tick closes the files that were not read for a while. It is called each tickTime
+// while a file is open.
 func (k *Files) Tick() {
 	k.mu.Lock()
 	var unused []File
@@ -188,7 +187,7 @@ func (k *Files) Tick() {
 	closeFiles(unused)
 }
 
-// closeAll closes what nobody holds.
+// closeAll closes the files that are not held.
 func (k *Files) closeAll() {
 	k.mu.Lock()
 	var unused []File

@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// before is called before bytes of a candidate are read that are not in memory.
-// If some of them would have to be fetched, the kept file is looked for first,
-// and returned if it is there.
+// before is called before a read of a candidate whose bytes are not in memory. If
+// some of them would have to be fetched, it looks for the kept file first, and
+// returns it if it is there.
 func (k *Files) before(ctx context.Context, c *candidate, off, n int64) *openFile {
 	if c.sought.Load() {
 		return c.open.Load() // which may have been opened just now
@@ -38,8 +38,8 @@ func (k *Files) before(ctx context.Context, c *candidate, off, n int64) *openFil
 	return c.open.Load()
 }
 
-// seek looks for the kept file of a candidate, which is checked now if that does
-// not take long.
+// seek looks for the kept file of a candidate, and checks it now if that does not
+// take long.
 func (k *Files) seek(c *candidate) {
 	if !k.dir.Any() {
 		return // and the digests are not needed
@@ -48,7 +48,7 @@ func (k *Files) seek(c *candidate) {
 		c.due.Store(0) // after this read
 		return
 	}
-	// Not with the reader's context: others wait too, and it is not long.
+	// The reader's context does not end it: others wait too, and it is short.
 	if file, err := k.find(k.ctx, c); err == nil && file != nil {
 		k.add(c, file, false)
 	}
@@ -103,7 +103,7 @@ func (k *Files) rescue(ctx context.Context, c *candidate) *openFile {
 }
 
 // openNow opens the kept file of a candidate for a holder, if that does not take
-// long. If not it is checked, or made if this is the time for it, for later.
+// long. If it does, the file is checked for later, or made if it is time for that.
 func (k *Files) openNow(c *candidate, exec bool) *openFile {
 	d, err := k.digest(c)
 	if err != nil {
@@ -130,9 +130,9 @@ func (k *Files) openNow(c *candidate, exec bool) *openFile {
 	return nil
 }
 
-// wished counts an open of a candidate that is not there, and reports
-// whether it is to be made: a program is when it is started for the second
-// time, since its pages are mapped, and read in no order, when it starts.
+// wished counts an open of a candidate that is not kept, and reports whether it is
+// to be made: a program is, when it is started for the second time. Its pages are
+// mapped when it starts, and read in no order.
 func (k *Files) wished(c *candidate, exec bool) bool {
 	if !exec {
 		return false

@@ -148,7 +148,7 @@ func listAhead(ctx context.Context, layers []*Layer, budget *layerindex.Budget) 
 				continue
 			}
 			if p.room.Acquire(ctx, p.need(i)) != nil {
-				return // nobody takes it any more
+				return // merging has ended
 			}
 			count := budget
 			if seen[l] {
@@ -169,8 +169,8 @@ func (p *listed) need(i int) int64 {
 	return min(p.layers[i].Index.ListedSize(), listMemory)
 }
 
-// of returns the entries of a layer; it waits for them, or reads them now if
-// nobody has begun to.
+// of returns the entries of a layer. It waits for them, or reads them now if the
+// layer repeats the one below.
 func (p *listed) of(ctx context.Context, i int, now bool) (*layerindex.Listing, error) {
 	if now {
 		return p.layers[i].Index.List(ctx, nil)
@@ -190,5 +190,5 @@ func (p *listed) release(i int) {
 	}
 }
 
-// wait waits until nobody reads any more.
+// wait waits until no list is being read any more.
 func (p *listed) wait() { p.group.Wait() }
