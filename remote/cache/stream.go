@@ -15,6 +15,11 @@ const (
 	// the next reader when it has served all of them: to come back later costs
 	// the blob from its beginning.
 	streamLinger = 250 * time.Millisecond
+	// streamGather is how long such a stream waits at its beginning for reads
+	// that come together, and streamNear how many bytes of it, between one read
+	// and the next, are kept in memory for a read that comes a little late.
+	streamGather = 5 * time.Millisecond
+	streamNear   = maxRecent / 4
 	// streamIdle is how long a stream goes on trying when nothing comes and
 	// nobody waits for it.
 	streamIdle = 30 * time.Second
@@ -74,7 +79,7 @@ func (s *blobState) streaming() bool {
 // lacks of the chunks from first to end. It begins a stream if there is none
 // and begin is set. It returns false if no stream brings the chunks.
 func (s *blobState) awaitStream(ctx context.Context, file *blobFile, f *flight, first, end int64, begin bool) (bool, error) {
-	for range 2 { // what has just gone by is on disk
+	for _, late := range []bool{false, true} { // what has just gone by is there
 		s.load(file, f)
 		for first < end && f.got[first-f.first] != missing {
 			first++
@@ -82,7 +87,7 @@ func (s *blobState) awaitStream(ctx context.Context, file *blobFile, f *flight, 
 		if first == end {
 			return true, nil
 		}
-		if w := s.waitStream(f, first, end, begin); w != nil {
+		if w := s.waitStream(f, first, end, begin, late); w != nil {
 			select {
 			case <-w.done:
 				return true, w.err
@@ -97,8 +102,9 @@ func (s *blobState) awaitStream(ctx context.Context, file *blobFile, f *flight, 
 	return false, nil
 }
 
-// waitStream has a flight wait; it returns nil if that is of no use.
-func (s *blobState) waitStream(f *flight, first, end int64, begin bool) *streamWaiter {
+// waitStream has a flight wait; it returns nil if that is of no use. late says
+// that what has gone by is gone.
+func (s *blobState) waitStream(f *flight, first, end int64, begin, late bool) *streamWaiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := &streamWaiter{f: f, first: first, end: end, since: time.Now(), done: make(chan struct{})}
@@ -108,8 +114,8 @@ func (s *blobState) waitStream(f *flight, first, end int64, begin bool) *streamW
 	case t == nil:
 		s.waiting = append(s.waiting, w)
 		s.startStream(f.owner)
-	case first < t.next && t.room:
-		return nil // it is wrong, or others have removed it
+	case first < t.next && (t.room || !late):
+		return nil // if it is not there it is wrong, or others have removed it
 	default:
 		w.behind = first < t.next
 		s.waiting = append(s.waiting, w)
@@ -159,6 +165,11 @@ func (t *stream) run() error {
 	} else if room {
 		for k := range s.absent(file, 0, true) {
 			next, t.last = min(next, k), k
+		}
+	}
+	if !room {
+		if err := sleep(t.ctx, streamGather); err != nil {
+			return err
 		}
 	}
 	s.mu.Lock()
@@ -298,7 +309,7 @@ func (t *stream) takeAll(end int64, data []byte) {
 	take(end)
 }
 
-// skip passes by chunk k unless a flight waits for it.
+// skip passes by chunk k unless a flight waits for it, or for what comes soon.
 func (t *stream) skip(k int64) bool {
 	s := t.s
 	s.mu.Lock()
@@ -307,6 +318,11 @@ func (t *stream) skip(k int64) bool {
 		return false
 	}
 	if !t.room {
+		for _, w := range s.waiting {
+			if !w.behind && k < w.first && (w.first-k)*s.chunk <= streamNear {
+				return false
+			}
+		}
 		s.fetchedUnread(k, k+1)
 	}
 	t.advance(k + 1)
@@ -336,7 +352,7 @@ func (t *stream) take(first, end int64, data []byte) {
 		wanted := s.wanted(k)
 		s.mu.Unlock()
 		at, stop := s.bounds(k)
-		if chunk := data[at-base : stop-base]; wanted && !s.keep(file, k, k+1, chunk) {
+		if chunk := data[at-base : stop-base]; !wanted || !s.keep(file, k, k+1, chunk) {
 			s.c.sched.recent.put(s, k, chunk)
 		}
 	}

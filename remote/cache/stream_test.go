@@ -408,6 +408,19 @@ func TestStreamNoRoom(t *testing.T) {
 	})
 }
 
+// The parts of a long read of a blob that there is no room for, which come in
+// any order, need few streams.
+func TestStreamNoRoomParts(t *testing.T) {
+	for i := range 20 {
+		c, src := openCache(t, t.TempDir(), &testOptions{Budget: streamSize / 2, MaxRequest: 3 * testChunk}), newWholeSource(t, uint64(20+i))
+		src.mustRead(src.cached(c), 0, streamSize)
+		if got := src.streams(); len(got) > 3 {
+			t.Errorf("streams from %v", got)
+		}
+		c.Close()
+	}
+}
+
 // A chunk that comes wrong is not stored, and keeps no other from it. Who
 // wants it asks again.
 func TestStreamWrongChunk(t *testing.T) {
