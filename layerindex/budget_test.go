@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
@@ -210,12 +211,12 @@ func (c *countingReaderAt) ReadAt(p []byte, off int64) (int, error) {
 // is refused before anything behind the header is read.
 func TestClaims(t *testing.T) {
 	x := draftOf(t, oddEntries, true)
-	for name, change := range map[string]func(*header){
-		"entries":            func(h *header) { h.entries = MaxEntries },
-		"too many entries":   func(h *header) { h.entries = MaxEntries + 1 },
-		"length of a column": func(h *header) { h.sections[0].raw = maxSection },
-		"windows":            func(h *header) { h.sections[3].stored = 1 << 40 },
-		"checkpoints":        func(h *header) { h.checkpoints = math.MaxInt64 },
+	for name, change := range map[string]func(*indexfile.Header){
+		"entries":            func(h *indexfile.Header) { h.Entries = MaxEntries },
+		"too many entries":   func(h *indexfile.Header) { h.Entries = MaxEntries + 1 },
+		"length of a column": func(h *indexfile.Header) { h.Sections[0].Raw = indexfile.MaxSection },
+		"windows":            func(h *indexfile.Header) { h.Sections[3].Stored = 1 << 40 },
+		"checkpoints":        func(h *indexfile.Header) { h.Checkpoints = math.MaxInt64 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			src := &countingReaderAt{ReaderAt: bytes.NewReader(encoded(t, x))}
@@ -223,7 +224,7 @@ func TestClaims(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			change(&y.head)
+			change(&y.file.Header)
 			src.n = 0
 			_, listErr := y.List(t.Context(), NewBudget(1<<20, nil))
 			for _, err := range []error{listErr, y.TakeMetadata(NewBudget(1<<20, nil))} {
@@ -323,7 +324,7 @@ func TestEmptyDigests(t *testing.T) {
 		}
 	}
 	f := takeApart(t, mustBuild(t, buf.Bytes(), buf.Bytes(), nil))
-	if n := len(f.bodies[sectionDigests]); n != 32 {
+	if n := len(f.bodies[indexfile.Digests]); n != 32 {
 		t.Errorf("%d bytes of digests, want 32", n)
 	}
 	none := mustBuild(t, buf.Bytes(), buf.Bytes(), &buildOptions{NoDigests: true})
@@ -343,30 +344,6 @@ func TestListingEnds(t *testing.T) {
 	for what, err := range map[string]error{"List": listErr, "ListDigests": digestsErr, "CheckSums": x.CheckSums(ctx), "Verify": x.Verify(ctx)} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", what, err)
-		}
-	}
-}
-
-// TestFileInPieces reads the file of an index that is in memory from everywhere.
-func TestFileInPieces(t *testing.T) {
-	file := encoded(t, draftOf(t, oddEntries, true))
-	var p pieces
-	for rest := file; len(rest) > 0; {
-		n := min(len(rest), 7)
-		p.list, rest = append(p.list, rest[:n]), rest[n:]
-	}
-	p.index()
-	for off := range len(file) + 1 {
-		for _, n := range []int{0, 1, 6, 7, 8, 100, len(file)} {
-			b := make([]byte, n)
-			got, err := p.ReadAt(b, int64(off))
-			want, wantErr := bytes.NewReader(file).ReadAt(make([]byte, n), int64(off))
-			if n == 0 {
-				want, wantErr = 0, nil
-			}
-			if got != want || err != wantErr || !bytes.Equal(b[:got], file[off:off+got]) {
-				t.Fatalf("%d bytes at %d: %d, %v, want %d, %v", n, off, got, err, want, wantErr)
-			}
 		}
 	}
 }

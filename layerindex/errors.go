@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 )
 
 // Errors that say which claim about a layer did not hold. They come wrapped.
@@ -22,7 +23,7 @@ var (
 
 // ErrIndex: a stored index is damaged, or of a version that is not known. It
 // comes wrapped; building the index again is the remedy.
-var ErrIndex = errors.New("invalid layer index")
+var ErrIndex = indexfile.ErrInvalid
 
 // ErrMetadata: the names, attributes and entries of an image take more memory
 // than is allowed. It comes wrapped, with the entry that was too much.

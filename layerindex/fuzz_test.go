@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
@@ -69,19 +70,19 @@ func harmlessError(err error) bool {
 // can be followed.
 func fixSums(b []byte) {
 	le := binary.LittleEndian
-	n := min(int(le.Uint32(b[120:])), maxSections)
-	if len(b) < headerLen(n) {
+	n := min(int(le.Uint32(b[120:])), indexfile.MaxSections)
+	if len(b) < indexfile.HeaderLen(n) {
 		return
 	}
 	for i := range n {
-		row := b[fixedHeader+i*sectionRow:]
+		row := b[indexfile.FixedLen+i*indexfile.RowLen:]
 		off, size := le.Uint64(row[8:]), le.Uint64(row[16:])
 		if off <= uint64(len(b)) && size <= uint64(len(b))-off {
 			sum := sha256.Sum256(b[off : off+size])
 			copy(row[32:], sum[:])
 		}
 	}
-	body := b[:headerLen(n)-sha256.Size]
+	body := b[:indexfile.HeaderLen(n)-sha256.Size]
 	sum := sha256.Sum256(body)
 	copy(b[len(body):], sum[:])
 }

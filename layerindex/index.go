@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
@@ -36,6 +37,10 @@ func (c Codec) String() string {
 	return fmt.Sprintf("codec(%d)", uint8(c))
 }
 
+// MaxSize is how large a blob or a tar may claim to be, in bytes: sums of two sizes
+// and roundings stay far from the largest number there is.
+const MaxSize = 1 << 60
+
 // A Layer is what manifest and config say of a layer.
 type Layer struct {
 	Digest digest.Digest // of the blob
@@ -49,10 +54,8 @@ type Layer struct {
 // time; a part that has not its checksum is an error wrapping ErrIndex. No error
 // is kept: what is right again can be read.
 type Index struct {
-	head header
-	src  io.ReaderAt
-	size int64
-	file io.Closer // nil unless the index is from OpenIndex
+	file   indexfile.File
+	closer io.Closer // of the file, nil unless the index is from OpenIndex
 
 	spanTable lazy[*Spans]
 	windowsOf lazy[[]byte]
@@ -63,11 +66,31 @@ type Index struct {
 // which must stay readable as long as the index is used. It reads and checks
 // the header only.
 func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
-	h, err := readHeader(src, size)
+	f, err := indexfile.Open(src, size)
+	if err == nil {
+		err = checkHeader(&f.Header)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Index{head: *h, src: src, size: size}, nil
+	return &Index{file: f}, nil
+}
+
+// checkHeader checks what a header says of the layer.
+func checkHeader(h *indexfile.Header) error {
+	switch {
+	case Codec(h.Codec) > Zstd:
+		return fmt.Errorf("%w: unknown codec %d", ErrIndex, h.Codec)
+	case h.ChunkSize == 0 || h.ChunkSize%4096 != 0:
+		return fmt.Errorf("%w: chunk size %d", ErrIndex, h.ChunkSize)
+	case h.BlobSize < 0 || h.BlobSize > MaxSize || h.TarSize < 0 || h.TarSize > MaxSize || h.Entries < 0 || h.Checkpoints < 0:
+		return fmt.Errorf("%w: size out of range", ErrIndex)
+	case Codec(h.Codec) == Plain && h.TarSize != h.BlobSize:
+		return fmt.Errorf("%w: plain tar of %d bytes in a blob of %d", ErrIndex, h.TarSize, h.BlobSize)
+	case (Codec(h.Codec) == Plain) != (h.Checkpoints == 0):
+		return fmt.Errorf("%w: %d checkpoints for %v", ErrIndex, h.Checkpoints, Codec(h.Codec))
+	}
+	return nil
 }
 
 // OpenIndex returns the index in an index file. It reads and checks the header
@@ -82,70 +105,77 @@ func OpenIndex(f *os.File) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.file = f
+	x.closer = f
 	return x, nil
 }
 
 // windows returns the section of windows, which stays in memory as it is stored.
 func (x *Index) windows() ([]byte, error) {
-	return x.windowsOf.get(func() ([]byte, error) { return x.section(sectionWindows) })
+	return x.windowsOf.get(func() ([]byte, error) { return x.file.Section(indexfile.Windows) })
 }
 
-func (x *Index) zstd() (*zstd.Decoder, error) { return x.unpacker.get(newUnpacker) }
+func (x *Index) zstd() (*zstd.Decoder, error) { return x.unpacker.get(indexfile.NewUnpacker) }
+
+// WriteTo writes the index file to w.
+func (x *Index) WriteTo(w io.Writer) (int64, error) { return x.file.WriteTo(w) }
+
+// CheckSums reads all parts of the index and compares them with their checksums.
+// The error wraps ErrIndex, or is ctx.Err().
+func (x *Index) CheckSums(ctx context.Context) error { return x.file.CheckSums(ctx) }
 
 // Close closes the file of an index that OpenIndex returned; for any other it
 // does nothing. Nothing may be read from the index any more.
 func (x *Index) Close() error {
-	if x.file == nil {
+	if x.closer == nil {
 		return nil
 	}
-	return x.file.Close()
+	return x.closer.Close()
 }
 
 // HasDigests reports whether the index has the digests of content.
-func (x *Index) HasDigests() bool { return x.head.has(sectionDigests) }
+func (x *Index) HasDigests() bool { return x.file.Has(indexfile.Digests) }
 
 // OnDisk reports whether the index is in a file, from OpenIndex. Any other is in
 // memory.
-func (x *Index) OnDisk() bool { return x.file != nil }
+func (x *Index) OnDisk() bool { return x.closer != nil }
 
 // Digest returns the digest of the layer's blob.
-func (x *Index) Digest() digest.Digest { return sha256Digest(x.head.blob[:]) }
+func (x *Index) Digest() digest.Digest { return sha256Digest(x.file.Blob[:]) }
 
 // DiffID returns the digest of the layer's uncompressed tar.
-func (x *Index) DiffID() digest.Digest { return sha256Digest(x.head.diffID[:]) }
+func (x *Index) DiffID() digest.Digest { return sha256Digest(x.file.DiffID[:]) }
 
 // BlobSize returns the size of the layer's blob in bytes.
-func (x *Index) BlobSize() int64 { return x.head.blobSize }
+func (x *Index) BlobSize() int64 { return x.file.BlobSize }
 
 // Size returns the size of the uncompressed layer in bytes.
-func (x *Index) Size() int64 { return x.head.tarSize }
+func (x *Index) Size() int64 { return x.file.TarSize }
 
 // Codec returns how the layer is compressed.
-func (x *Index) Codec() Codec { return x.head.codec }
+func (x *Index) Codec() Codec { return Codec(x.file.Codec) }
 
 // NumEntries returns the number of tar entries.
-func (x *Index) NumEntries() int { return int(x.head.entries) }
+func (x *Index) NumEntries() int { return int(x.file.Entries) }
 
 // NumSpans returns the number of pieces that the compressed stream can be
 // decoded in on their own; a plain tar has one.
-func (x *Index) NumSpans() int { return max(1, int(x.head.checkpoints)) }
+func (x *Index) NumSpans() int { return max(1, int(x.file.Checkpoints)) }
 
 // EncodedSize returns the size of the index file in bytes.
-func (x *Index) EncodedSize() int64 { return x.size }
+func (x *Index) EncodedSize() int64 { return x.file.Size }
 
 // ChunkSize returns the size in bytes of the pieces of the blob that
 // ChunkSums is about.
-func (x *Index) ChunkSize() int64 { return int64(x.head.chunkSize) }
+func (x *Index) ChunkSize() int64 { return int64(x.file.ChunkSize) }
 
 // ChunkSums returns the SHA-256 of every chunk of the blob, 32 bytes each in
 // order.
 func (x *Index) ChunkSums() ([]byte, error) {
-	s, _ := x.head.find(sectionChunks)
-	if want := chunkCount(x.head.blobSize, x.ChunkSize()) * 32; s.raw != want {
-		return nil, fmt.Errorf("%w: %d bytes of chunk sums, want %d", ErrIndex, s.raw, want)
+	s, _ := x.file.Find(indexfile.Chunks)
+	if want := chunkCount(x.file.BlobSize, x.ChunkSize()) * 32; s.Raw != want {
+		return nil, fmt.Errorf("%w: %d bytes of chunk sums, want %d", ErrIndex, s.Raw, want)
 	}
-	return x.section(sectionChunks)
+	return x.file.Section(indexfile.Chunks)
 }
 
 // Entries returns the layer's entries, without the digests of their content.
@@ -176,22 +206,22 @@ func (x *Index) EntriesWithDigests() (Entries, error) {
 // Err tells, after the last one, whether they were right.
 func (x *Index) ListDigests(ctx context.Context) (*Listing, error) {
 	d, err := x.List(ctx, nil)
-	if err != nil || !x.head.has(sectionDigests) {
+	if err != nil || !x.file.Has(indexfile.Digests) {
 		return d, err
 	}
-	s, _ := x.head.find(sectionDigests)
-	if s.raw != d.flagged*sha256.Size {
-		return nil, fmt.Errorf("%w: %d bytes of content digests for %d files", ErrIndex, s.raw, d.flagged)
+	s, _ := x.file.Find(indexfile.Digests)
+	if s.Raw != d.flagged*sha256.Size {
+		return nil, fmt.Errorf("%w: %d bytes of content digests for %d files", ErrIndex, s.Raw, d.flagged)
 	}
-	r, err := x.openSection(ctx, sectionDigests)
+	r, err := x.file.OpenSection(ctx, indexfile.Digests)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
-		err = r.close(err)
+		err = r.Close(err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	d.digests = func() (*sectionReader, error) { return x.openSection(ctx, sectionDigests) }
+	d.digests = func() (*indexfile.SectionReader, error) { return x.file.OpenSection(ctx, indexfile.Digests) }
 	return d, nil
 }
 
@@ -199,22 +229,22 @@ func (x *Index) ListDigests(ctx context.Context) (*Listing, error) {
 // entries, as far as the headers say: then what was learned from one of where
 // files lie holds for the other.
 func (x *Index) SameEntries(y *Index) bool {
-	a, _ := x.head.find(sectionEntries)
-	b, _ := y.head.find(sectionEntries)
-	return x.head.blob == y.head.blob && x.head.tarSize == y.head.tarSize && x.head.entries == y.head.entries &&
-		a.sum == b.sum && a.encoding == b.encoding && a.raw == b.raw
+	a, _ := x.file.Find(indexfile.Entries)
+	b, _ := y.file.Find(indexfile.Entries)
+	return x.file.Blob == y.file.Blob && x.file.TarSize == y.file.TarSize && x.file.Entries == y.file.Entries &&
+		a.Sum == b.Sum && a.Encoding == b.Encoding && a.Raw == b.Raw
 }
 
 // Equal reports whether two indexes have the same parts, by their checksums.
 func (x *Index) Equal(y *Index) bool {
-	return bytes.Equal(x.head.append(nil), y.head.append(nil))
+	return bytes.Equal(x.file.Append(nil), y.file.Append(nil))
 }
 
 // Verify reads every part of the index, compares it with its checksum and
 // decodes it. What is wrong is an error that wraps ErrIndex.
 func (x *Index) Verify(ctx context.Context) error {
 	// A part that was read before is read again: it may be wrong by now.
-	x, err := ReadIndex(x.src, x.size)
+	x, err := ReadIndex(x.file.Src, x.file.Size)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
@@ -170,28 +171,28 @@ func TestIndexDamage(t *testing.T) {
 func FuzzReadIndex(f *testing.F) {
 	tarBytes := samples.Tar(f, 3000)
 	x := mustBuild(f, samples.Gzip(f, tarBytes), tarBytes, &buildOptions{SpanSize: 1000})
-	for _, kind := range []sectionKind{sectionEntries, sectionSpans} {
-		b, err := x.section(kind)
+	for _, kind := range []indexfile.Kind{indexfile.Entries, indexfile.Spans} {
+		b, err := x.file.Section(kind)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(uint8(kind), b, int64(x.NumEntries()), int64(x.NumSpans()))
 	}
-	odd, err := draftOf(f, oddEntries, true).section(sectionEntries)
+	odd, err := draftOf(f, oddEntries, true).file.Section(indexfile.Entries)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(uint8(sectionEntries), odd, int64(len(oddEntries)), int64(1))
+	f.Add(uint8(indexfile.Entries), odd, int64(len(oddEntries)), int64(1))
 	for _, n := range []int64{math.MaxInt64, math.MaxInt64 - 511, 1 << 62, -1, math.MinInt64} {
-		f.Add(uint8(sectionEntries), odd, n, int64(1))
-		f.Add(uint8(sectionSpans), odd, int64(1), n)
-		f.Add(uint8(sectionSpans), binary.AppendUvarint([]byte{10, 10, 1}, uint64(n)), int64(1), n)
+		f.Add(uint8(indexfile.Entries), odd, n, int64(1))
+		f.Add(uint8(indexfile.Spans), odd, int64(1), n)
+		f.Add(uint8(indexfile.Spans), binary.AppendUvarint([]byte{10, 10, 1}, uint64(n)), int64(1), n)
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, section []byte, entries, points int64) {
-		if kind == uint8(sectionEntries) {
-			y := &Index{head: x.head, src: bytes.NewReader(section), size: int64(len(section))}
-			y.head.entries = entries
-			y.head.sections = []sectionInfo{rawSection(sectionEntries, section)}
+		if kind == uint8(indexfile.Entries) {
+			y := &Index{file: indexfile.File{Header: x.file.Header, Src: bytes.NewReader(section), Size: int64(len(section))}}
+			y.file.Entries = entries
+			y.file.Sections = []indexfile.Section{rawSection(indexfile.Entries, section)}
 			d, err := y.List(t.Context(), NewBudget(1<<20, nil))
 			if err == nil {
 				for range d.Drain() {
@@ -203,9 +204,9 @@ func FuzzReadIndex(f *testing.F) {
 			}
 			return
 		}
-		y := &Index{head: x.head, src: bytes.NewReader(section), size: int64(len(section))}
-		y.head.checkpoints = points
-		y.head.sections = []sectionInfo{rawSection(sectionSpans, section)}
+		y := &Index{file: indexfile.File{Header: x.file.Header, Src: bytes.NewReader(section), Size: int64(len(section))}}
+		y.file.Checkpoints = points
+		y.file.Sections = []indexfile.Section{rawSection(indexfile.Spans, section)}
 		if _, err := y.readSpans(); err != nil && !errors.Is(err, ErrIndex) {
 			t.Errorf("checkpoints: %v", err)
 		}
@@ -222,8 +223,8 @@ func TestWriteToFails(t *testing.T) {
 }
 
 // rawSection is the table row of a section that is alone in its file.
-func rawSection(kind sectionKind, b []byte) sectionInfo {
-	return sectionInfo{kind: kind, stored: int64(len(b)), raw: int64(len(b)), sum: sha256.Sum256(b)}
+func rawSection(kind indexfile.Kind, b []byte) indexfile.Section {
+	return indexfile.Section{Kind: kind, Stored: int64(len(b)), Raw: int64(len(b)), Sum: sha256.Sum256(b)}
 }
 
 // TestVerify notices every flipped bit, also of an index that was read from

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
@@ -85,12 +86,12 @@ func TestSectionsChange(t *testing.T) {
 		}
 		return err
 	}
-	uses := map[sectionKind]func(x *Index, r LayerForTest) error{
-		sectionEntries: func(x *Index, _ LayerForTest) error { _, err := x.Entries(); return err },
-		sectionChunks:  func(x *Index, _ LayerForTest) error { _, err := x.ChunkSums(); return err },
-		sectionSpans:   read,
-		sectionWindows: read,
-		sectionDigests: func(x *Index, _ LayerForTest) error { _, err := x.EntriesWithDigests(); return err },
+	uses := map[indexfile.Kind]func(x *Index, r LayerForTest) error{
+		indexfile.Entries: func(x *Index, _ LayerForTest) error { _, err := x.Entries(); return err },
+		indexfile.Chunks:  func(x *Index, _ LayerForTest) error { _, err := x.ChunkSums(); return err },
+		indexfile.Spans:   read,
+		indexfile.Windows: read,
+		indexfile.Digests: func(x *Index, _ LayerForTest) error { _, err := x.EntriesWithDigests(); return err },
 	}
 	for kind, use := range uses {
 		t.Run(fmt.Sprint("kind ", kind), func(t *testing.T) {
@@ -101,11 +102,11 @@ func TestSectionsChange(t *testing.T) {
 			}
 			r := ReaderForTest(x, blob)
 			defer r.Close()
-			s, ok := x.head.find(kind)
-			if !ok || s.stored == 0 {
+			s, ok := x.file.Find(kind)
+			if !ok || s.Stored == 0 {
 				t.Fatal("there is no such section")
 			}
-			for _, at := range []int64{s.off, s.off + s.stored/2, s.off + s.stored - 1} {
+			for _, at := range []int64{s.Off, s.Off + s.Stored/2, s.Off + s.Stored - 1} {
 				src.flip(at)
 				for range 2 {
 					if err := use(x, r); !errors.Is(err, ErrIndex) {
@@ -114,7 +115,7 @@ func TestSectionsChange(t *testing.T) {
 				}
 				src.flip(at)
 			}
-			src.end = s.off + 1
+			src.end = s.Off + 1
 			if err := use(x, r); !errors.Is(err, ErrIndex) {
 				t.Errorf("cut in it: %v, want ErrIndex", err)
 			}
@@ -141,9 +142,9 @@ func TestSameEntries(t *testing.T) {
 		t.Error("that of another layer has the same entries")
 	}
 	y := mustBuild(t, blob, tar, nil)
-	for i := range y.head.sections {
-		if y.head.sections[i].kind == sectionEntries {
-			y.head.sections[i].sum[5] ^= 1
+	for i := range y.file.Sections {
+		if y.file.Sections[i].Kind == indexfile.Entries {
+			y.file.Sections[i].Sum[5] ^= 1
 		}
 	}
 	if x.SameEntries(y) {

@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/imgfs/imgfs/layerindex/internal/column"
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/stringpool"
 )
 
@@ -30,7 +31,7 @@ type Listing struct {
 	tarSize int64 // bounds every offset
 	size    int64 // of the section, decoded
 	// digests opens the digests of content; nil if they are left out.
-	digests func() (*sectionReader, error)
+	digests func() (*indexfile.SectionReader, error)
 	flagged int64 // entries that have one
 	err     error // of the digests
 }
@@ -41,18 +42,18 @@ type Listing struct {
 // all entries that have them.
 func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
 	least, windows := x.leastMetadata()
-	if err := budget.fits(x.head.entries, least+windows); err != nil {
+	if err := budget.fits(x.file.Entries, least+windows); err != nil {
 		return nil, fmt.Errorf("its index: %w", err)
 	}
 	if err := budget.Take(windows); err != nil {
 		return nil, err
 	}
-	r, err := x.openSection(ctx, sectionEntries)
+	r, err := x.file.OpenSection(ctx, indexfile.Entries)
 	if err != nil {
 		return nil, err
 	}
-	d := &Listing{n: int(x.head.entries), tarSize: x.head.tarSize, size: r.left}
-	if err := r.close(d.read(r, budget)); err != nil {
+	d := &Listing{n: int(x.file.Entries), tarSize: x.file.TarSize, size: r.Len()}
+	if err := r.Close(d.read(r, budget)); err != nil {
 		return nil, err
 	}
 	return d, d.check(ctx, budget)
@@ -62,9 +63,9 @@ func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
 // how long the names are nobody knows before they are read.
 func (x *Index) TakeMetadata(budget *Budget) error {
 	least, windows := x.leastMetadata()
-	err := budget.fits(x.head.entries, least+windows)
+	err := budget.fits(x.file.Entries, least+windows)
 	if err == nil {
-		err = budget.takeEntries(x.head.entries, least+windows-x.head.entries*(entryCost+nameCost))
+		err = budget.takeEntries(x.file.Entries, least+windows-x.file.Entries*(entryCost+nameCost))
 	}
 	if err != nil {
 		return fmt.Errorf("its index: %w", err)
@@ -74,20 +75,20 @@ func (x *Index) TakeMetadata(budget *Budget) error {
 
 // ListedSize returns about how many bytes the entries take once they are listed.
 func (x *Index) ListedSize() int64 {
-	s, _ := x.head.find(sectionEntries)
-	return s.raw
+	s, _ := x.file.Find(indexfile.Entries)
+	return s.Raw
 }
 
 // leastMetadata is the least that the index can count: no column of the entries
 // takes more bytes in the file than the budget counts for it.
 func (x *Index) leastMetadata() (entries, windows int64) {
-	e, _ := x.head.find(sectionEntries)
-	w, _ := x.head.find(sectionWindows)
-	return max(e.raw, x.head.entries*(entryCost+nameCost)), w.stored + pointCost*min(x.head.checkpoints, maxSection)
+	e, _ := x.file.Find(indexfile.Entries)
+	w, _ := x.file.Find(indexfile.Windows)
+	return max(e.Raw, x.file.Entries*(entryCost+nameCost)), w.Stored + pointCost*min(x.file.Checkpoints, indexfile.MaxSection)
 }
 
 // read splits the decoded section of entries into its columns.
-func (d *Listing) read(r *sectionReader, budget *Budget) error {
+func (d *Listing) read(r *indexfile.SectionReader, budget *Budget) error {
 	br := bufio.NewReaderSize(r, 64<<10)
 	var lens [numColumns]int64
 	all := int64(0)
@@ -211,11 +212,11 @@ func (d *Listing) entries(word []byte, drain bool) Entries {
 				d.err = err
 				return
 			}
-			defer r.release()
+			defer r.Release()
 			w.digests = bufio.NewReaderSize(r, 64<<10)
 			defer func() {
 				if w.seen == d.n {
-					d.err = r.close(d.err)
+					d.err = r.Close(d.err)
 				}
 			}()
 		}

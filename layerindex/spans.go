@@ -8,6 +8,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/column"
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 )
 
 const (
@@ -37,7 +38,7 @@ type batch struct {
 //
 // Every read asks for them: when they are in memory that allocates nothing.
 func (x *Index) Spans() (*Spans, error) {
-	if x.head.codec == Plain {
+	if x.Codec() == Plain {
 		return nil, nil
 	}
 	if s := x.spanTable.value.Load(); s != nil {
@@ -61,14 +62,14 @@ func (s *Spans) Start(i int) (out, in int64) { return s.points[i].Out, s.points[
 // blob it may end behind the place where the next one begins.
 func (s *Spans) End(i int) (out, in int64) {
 	if i+1 == len(s.points) {
-		return s.x.head.tarSize, s.x.head.blobSize
+		return s.x.file.TarSize, s.x.file.BlobSize
 	}
 	next := &s.points[i+1]
 	in = next.In
 	if next.Bit != 0 || next.Symbol != 0 {
 		in += (int64(next.Bit) + next.Symbol + 7) / 8
 	}
-	return next.Out, min(in, s.x.head.blobSize)
+	return next.Out, min(in, s.x.file.BlobSize)
 }
 
 // Checkpoint returns where the decoding of span i begins, with what it needs of the
@@ -94,27 +95,27 @@ func (s *Spans) Checkpoint(i int) (codec.Checkpoint, error) {
 
 // readSpans reads the section of checkpoints and checks it.
 func (x *Index) readSpans() (*Spans, error) {
-	b, err := x.section(sectionSpans)
+	b, err := x.file.Section(indexfile.Spans)
 	if err != nil {
 		return nil, err
 	}
-	if x.head.checkpoints < 0 || x.head.checkpoints > int64(len(b)) {
-		return nil, fmt.Errorf("%w: %d checkpoints in %d bytes", ErrIndex, x.head.checkpoints, len(b))
+	if x.file.Checkpoints < 0 || x.file.Checkpoints > int64(len(b)) {
+		return nil, fmt.Errorf("%w: %d checkpoints in %d bytes", ErrIndex, x.file.Checkpoints, len(b))
 	}
 	c := column.Over(b)
 	var cols [4]column.Cursor
 	for i := range cols {
 		cols[i] = column.Over(c.Bytes(c.Length()))
 	}
-	if cols[2].Rest() != x.head.checkpoints {
-		return nil, fmt.Errorf("%w: %d checkpoints of %d", ErrIndex, cols[2].Rest(), x.head.checkpoints)
+	if cols[2].Rest() != x.file.Checkpoints {
+		return nil, fmt.Errorf("%w: %d checkpoints of %d", ErrIndex, cols[2].Rest(), x.file.Checkpoints)
 	}
-	t := &Spans{x: x, points: make([]codec.Checkpoint, x.head.checkpoints)}
+	t := &Spans{x: x, points: make([]codec.Checkpoint, x.file.Checkpoints)}
 	if err := x.readPoints(t.points, &cols); err != nil {
 		return nil, err
 	}
-	windows, _ := x.head.find(sectionWindows)
-	if err := t.readBatches(&c, windows.stored); err != nil {
+	windows, _ := x.file.Find(indexfile.Windows)
+	if err := t.readBatches(&c, windows.Stored); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -126,10 +127,10 @@ func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]column.Cursor) er
 	var in, out int64
 	for i := range points {
 		p := &points[i]
-		in += int64(cols[0].Small(uint64(x.head.blobSize - in)))
-		out += int64(cols[1].Small(uint64(x.head.tarSize - out)))
+		in += int64(cols[0].Small(uint64(x.file.BlobSize - in)))
+		out += int64(cols[1].Small(uint64(x.file.TarSize - out)))
 		flags := cols[2].Bytes(1)
-		p.Symbol = int64(cols[3].Small(uint64(x.head.blobSize-in) * 8))
+		p.Symbol = int64(cols[3].Small(uint64(x.file.BlobSize-in) * 8))
 		if cols[0].Err != nil || cols[1].Err != nil || cols[2].Err != nil || cols[3].Err != nil || flags[0]&^(spanBits|spanStart) != 0 {
 			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
 		}
@@ -141,7 +142,7 @@ func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]column.Cursor) er
 		if p.Start {
 			ok = ok && p.Bit == 0 && p.Symbol == 0
 		} else {
-			ok = ok && x.head.codec == Gzip
+			ok = ok && x.Codec() == Gzip
 		}
 		if !ok {
 			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
@@ -189,7 +190,7 @@ func (x *Index) window(b batch, i int) (codec.Window, error) {
 	if err != nil {
 		return w, err
 	}
-	raw, err := unpack(dec, all[b.off:b.off+b.size], b.raw)
+	raw, err := indexfile.Unpack(dec, all[b.off:b.off+b.size], b.raw)
 	if err != nil {
 		return w, err
 	}

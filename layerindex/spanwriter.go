@@ -6,13 +6,17 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/column"
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 )
+
+// windowBatch is how many windows are compressed together.
+const windowBatch = 8
 
 // A spanWriter collects checkpoints. Their windows are compressed as soon as a
 // batch of them is whole.
 type spanWriter struct {
 	budget  *Budget
-	packer  *packer // made with the first window
+	packer  *indexfile.Packer // made with the first window
 	n       int64
 	in, out int64
 	cols    [4]column.Column
@@ -48,12 +52,12 @@ func (s *spanWriter) add(points []codec.Checkpoint) error {
 func (s *spanWriter) pack() error {
 	if s.packer == nil {
 		var err error
-		if s.packer, err = newPacker(); err != nil {
+		if s.packer, err = indexfile.NewPacker(); err != nil {
 			return err
 		}
 	}
 	raw := encodeWindows(s.batch)
-	stored := s.packer.pack(raw)
+	stored := s.packer.Pack(raw)
 	for _, v := range []int{len(s.batch), len(stored), len(raw)} {
 		s.batches.Uvarint(uint64(v))
 	}
@@ -78,7 +82,7 @@ func (s *spanWriter) finish() error {
 
 func (s *spanWriter) close() {
 	if s.packer != nil {
-		s.packer.close()
+		s.packer.Close()
 		s.packer = nil
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 )
 
@@ -39,14 +40,14 @@ func TestIndexContradicts(t *testing.T) {
 		{"column of entries with a rest", func(f *indexFile) { f.growColumn(colMode) }},
 		{"tables of entries with a rest", func(f *indexFile) { f.growColumn(colTables) }},
 		{"content digest too many", func(f *indexFile) {
-			f.bodies[sectionDigests] = append(f.bodies[sectionDigests], make([]byte, 32)...)
+			f.bodies[indexfile.Digests] = append(f.bodies[indexfile.Digests], make([]byte, 32)...)
 		}},
-		{"first checkpoint not a start", func(f *indexFile) { column(f.bodies[sectionSpans], 2)[0] = 0 }},
-		{"first checkpoint not at the start", func(f *indexFile) { column(f.bodies[sectionSpans], 0)[0] = 1 }},
-		{"start inside a byte", func(f *indexFile) { column(f.bodies[sectionSpans], 2)[0] |= 3 }},
-		{"start inside a block", func(f *indexFile) { column(f.bodies[sectionSpans], 3)[0] = 1 }},
-		{"checkpoints with a rest", func(f *indexFile) { f.bodies[sectionSpans] = append(f.bodies[sectionSpans], 0) }},
-		{"windows with a rest", func(f *indexFile) { f.bodies[sectionWindows] = append(f.bodies[sectionWindows], 0) }},
+		{"first checkpoint not a start", func(f *indexFile) { column(f.bodies[indexfile.Spans], 2)[0] = 0 }},
+		{"first checkpoint not at the start", func(f *indexFile) { column(f.bodies[indexfile.Spans], 0)[0] = 1 }},
+		{"start inside a byte", func(f *indexFile) { column(f.bodies[indexfile.Spans], 2)[0] |= 3 }},
+		{"start inside a block", func(f *indexFile) { column(f.bodies[indexfile.Spans], 3)[0] = 1 }},
+		{"checkpoints with a rest", func(f *indexFile) { f.bodies[indexfile.Spans] = append(f.bodies[indexfile.Spans], 0) }},
+		{"windows with a rest", func(f *indexFile) { f.bodies[indexfile.Windows] = append(f.bodies[indexfile.Windows], 0) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := mustBuild(t, samples.Gzip(t, tarBytes), tarBytes, &buildOptions{SpanSize: 8})
@@ -97,49 +98,49 @@ func TestIndexContradicts(t *testing.T) {
 // An indexFile is an index file in its parts, decoded.
 type indexFile struct {
 	head   []byte // the fixed part
-	bodies map[sectionKind][]byte
+	bodies map[indexfile.Kind][]byte
 	// unknown, if not nil, is a section of a kind and encoding not known.
 	unknown []byte
 }
 
 func takeApart(t *testing.T, x *Index) *indexFile {
 	t.Helper()
-	f := &indexFile{head: encoded(t, x)[:fixedHeader], bodies: map[sectionKind][]byte{}}
-	for _, s := range x.head.sections {
-		b, err := x.section(s.kind)
+	f := &indexFile{head: encoded(t, x)[:indexfile.FixedLen], bodies: map[indexfile.Kind][]byte{}}
+	for _, s := range x.file.Sections {
+		b, err := x.file.Section(s.Kind)
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.bodies[s.kind] = bytes.Clone(b)
+		f.bodies[s.Kind] = bytes.Clone(b)
 	}
 	return f
 }
 
 // bytes puts the file together, with nothing compressed and all sums right.
 func (f *indexFile) bytes() []byte {
-	h := decodeHeader(f.head, 0)
+	h := indexfile.Decode(f.head, 0)
 	n := len(f.bodies)
 	if f.unknown != nil {
 		n++
 	}
-	off := int64(headerLen(n))
+	off := int64(indexfile.HeaderLen(n))
 	var rest []byte
-	for kind := sectionEntries; kind <= sectionDigests; kind++ {
+	for kind := indexfile.Entries; kind <= indexfile.Digests; kind++ {
 		if b, ok := f.bodies[kind]; ok {
 			s := rawSection(kind, b)
-			s.off = off
-			off += s.stored
-			h.sections = append(h.sections, s)
+			s.Off = off
+			off += s.Stored
+			h.Sections = append(h.Sections, s)
 			rest = append(rest, b...)
 		}
 	}
 	if f.unknown != nil {
 		s := rawSection(77, f.unknown)
-		s.off, s.encoding, s.raw = off, 9, 1<<40
-		h.sections = append(h.sections, s)
+		s.Off, s.Encoding, s.Raw = off, 9, 1<<40
+		h.Sections = append(h.Sections, s)
 		rest = append(rest, f.unknown...)
 	}
-	file := h.append(nil)
+	file := h.Append(nil)
 	copy(file[16:20], f.head[16:20])
 	copy(file[124:128], f.head[124:128])
 	file = append(file, rest...)
@@ -149,7 +150,7 @@ func (f *indexFile) bytes() []byte {
 
 // flags returns the flags of an entry.
 func (f *indexFile) flags(i int) *byte {
-	b := f.bodies[sectionEntries]
+	b := f.bodies[indexfile.Entries]
 	for range numColumns {
 		_, n := binary.Uvarint(b)
 		b = b[n:]
@@ -159,7 +160,7 @@ func (f *indexFile) flags(i int) *byte {
 
 // growColumn appends a zero to a column of the entries.
 func (f *indexFile) growColumn(col int) {
-	b := f.bodies[sectionEntries]
+	b := f.bodies[indexfile.Entries]
 	var out, body []byte
 	var lens [numColumns]int
 	for i := range lens {
@@ -175,5 +176,5 @@ func (f *indexFile) growColumn(col int) {
 		}
 		out = binary.AppendUvarint(out, uint64(n))
 	}
-	f.bodies[sectionEntries] = append(out, body...)
+	f.bodies[indexfile.Entries] = append(out, body...)
 }

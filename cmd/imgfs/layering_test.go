@@ -38,6 +38,7 @@ layerindex/internal/codec:
 layerindex/internal/column:
 layerindex/internal/decoders: layerindex layerindex/internal/codec layerindex/internal/gzip layerindex/internal/zstd
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
+layerindex/internal/indexfile: layerindex/internal/column compress
 layerindex/internal/inflate/inflatetest:
 layerindex/internal/inflate: layerindex/internal/codec
 layerindex/internal/nestedsum:
@@ -48,7 +49,7 @@ layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex
 layerindex/internal/zstd: layerindex/internal/codec compress
 layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/spool
 
-layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/stringpool go-digest compress
+layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/indexfile layerindex/internal/stringpool go-digest compress
 
 remote/beneath: x/sys
 remote/cache/indexes: layerindex remote/beneath go-digest x/sys

@@ -1,0 +1,223 @@
+// Package indexfile is the file of a layer index as a container: a header, and
+// sections with a checksum each, which are decoded one at a time. What is in a
+// section is for package layerindex. docs/index-format.md specifies both.
+package indexfile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ErrInvalid says that an index file is damaged, or of a version that is not
+// known. It comes wrapped.
+var ErrInvalid = errors.New("invalid layer index")
+
+const (
+	magic         = "imgfsidx"
+	formatVersion = 1
+	// FixedLen is the length of the part of the header before the section table,
+	// RowLen that of a row of the table, both in bytes.
+	FixedLen = 128
+	RowLen   = 64
+	// MaxSections is how many sections a file may have.
+	MaxSections = 64
+	// MaxSection caps what one section may decode to: an index of some 30
+	// million entries. What is allocated follows the bytes that are there.
+	MaxSection = 2 << 30
+	// smallSection is how long a section may be to be encoded and decoded in one
+	// piece, which is faster.
+	smallSection = 4 << 20
+)
+
+// A Kind is what is in a section.
+type Kind uint32
+
+// The kinds of sections that this program knows.
+const (
+	Entries Kind = iota + 1
+	Chunks
+	Spans
+	Windows
+	Digests
+)
+
+// The encodings of sections.
+const (
+	Raw  = 0
+	Zstd = 1
+)
+
+// A Section is one row of the section table.
+type Section struct {
+	Kind     Kind
+	Encoding uint32
+	Off      int64    // in the file
+	Stored   int64    // length in the file, in bytes
+	Raw      int64    // decoded length, in bytes
+	Sum      [32]byte // SHA-256 of what is stored
+}
+
+// known reports whether this program knows what is in the section.
+func (s *Section) known() bool { return s.Kind >= Entries && s.Kind <= Digests }
+
+// decodes reports whether a section is encoded as this program can decode.
+func (s *Section) decodes() bool {
+	return s.Raw >= 0 && s.Raw <= MaxSection && (s.Encoding == Zstd || s.Encoding == Raw && s.Raw == s.Stored)
+}
+
+// A Header is the decoded header of an index file. What it says of the layer is not
+// checked here, but that the sections are where it says.
+type Header struct {
+	Codec        byte // by its number, 0 for a plain tar
+	ChunkSize    uint32
+	Blob, DiffID [32]byte
+	BlobSize     int64
+	TarSize      int64
+	Entries      int64
+	Checkpoints  int64
+	Sections     []Section
+}
+
+// Find returns the section of a kind, if there is one.
+func (h *Header) Find(kind Kind) (Section, bool) {
+	for _, s := range h.Sections {
+		if s.Kind == kind {
+			return s, true
+		}
+	}
+	return Section{}, false
+}
+
+// Has reports whether there is a section of a kind.
+func (h *Header) Has(kind Kind) bool {
+	_, ok := h.Find(kind)
+	return ok
+}
+
+// Append appends the encoded header to b.
+func (h *Header) Append(b []byte) []byte {
+	start := len(b)
+	le := binary.LittleEndian
+	b = append(b, magic...)
+	b = le.AppendUint32(b, formatVersion)
+	b = le.AppendUint32(b, uint32(HeaderLen(len(h.Sections))))
+	b = append(b, h.Codec, 0, 0, 0)
+	b = le.AppendUint32(b, h.ChunkSize)
+	b = append(b, h.Blob[:]...)
+	b = append(b, h.DiffID[:]...)
+	for _, v := range []int64{h.BlobSize, h.TarSize, h.Entries, h.Checkpoints} {
+		b = le.AppendUint64(b, uint64(v))
+	}
+	b = le.AppendUint32(b, uint32(len(h.Sections)))
+	b = le.AppendUint32(b, 0)
+	for _, s := range h.Sections {
+		b = le.AppendUint32(b, uint32(s.Kind))
+		b = le.AppendUint32(b, s.Encoding)
+		for _, v := range []int64{s.Off, s.Stored, s.Raw} {
+			b = le.AppendUint64(b, uint64(v))
+		}
+		b = append(b, s.Sum[:]...)
+	}
+	sum := sha256.Sum256(b[start:])
+	return append(b, sum[:]...)
+}
+
+// HeaderLen returns the length in bytes of a header with so many sections.
+func HeaderLen(sections int) int { return FixedLen + sections*RowLen + sha256.Size }
+
+// readHeader reads and checks the header of an index file of a given size.
+func readHeader(src io.ReaderAt, size int64) (*Header, error) {
+	var fixed [FixedLen]byte
+	if err := readFull(src, fixed[:], 0); err != nil {
+		return nil, fmt.Errorf("%w: header: %w", ErrInvalid, err)
+	}
+	le := binary.LittleEndian
+	if string(fixed[:8]) != magic {
+		return nil, fmt.Errorf("%w: not an index file", ErrInvalid)
+	}
+	if v := le.Uint32(fixed[8:]); v != formatVersion {
+		return nil, fmt.Errorf("%w: version %d, this program reads version %d", ErrInvalid, v, formatVersion)
+	}
+	n := int(le.Uint32(fixed[120:]))
+	if n > MaxSections || int(le.Uint32(fixed[12:])) != HeaderLen(n) {
+		return nil, fmt.Errorf("%w: header length", ErrInvalid)
+	}
+	all := make([]byte, HeaderLen(n))
+	if err := readFull(src, all, 0); err != nil {
+		return nil, fmt.Errorf("%w: header: %w", ErrInvalid, err)
+	}
+	body, sum := all[:len(all)-sha256.Size], all[len(all)-sha256.Size:]
+	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
+		return nil, fmt.Errorf("%w: header checksum", ErrInvalid)
+	}
+	if [3]byte(body[17:20]) != [3]byte{} || le.Uint32(body[124:]) != 0 {
+		return nil, fmt.Errorf("%w: header: not zero", ErrInvalid)
+	}
+	h := Decode(body, n)
+	return h, h.check(size)
+}
+
+// Decode decodes the fixed part of a header and the rows of so many sections.
+func Decode(b []byte, sections int) *Header {
+	le := binary.LittleEndian
+	h := &Header{
+		Codec:       b[16],
+		ChunkSize:   le.Uint32(b[20:]),
+		Blob:        [32]byte(b[24:]),
+		DiffID:      [32]byte(b[56:]),
+		BlobSize:    int64(le.Uint64(b[88:])),
+		TarSize:     int64(le.Uint64(b[96:])),
+		Entries:     int64(le.Uint64(b[104:])),
+		Checkpoints: int64(le.Uint64(b[112:])),
+	}
+	for i := range sections {
+		row := b[FixedLen+i*RowLen:]
+		h.Sections = append(h.Sections, Section{
+			Kind:     Kind(le.Uint32(row)),
+			Encoding: le.Uint32(row[4:]),
+			Off:      int64(le.Uint64(row[8:])),
+			Stored:   int64(le.Uint64(row[16:])),
+			Raw:      int64(le.Uint64(row[24:])),
+			Sum:      [32]byte(row[32:]),
+		})
+	}
+	return h
+}
+
+// check compares the section table with the size of the file.
+func (h *Header) check(size int64) error {
+	end := int64(HeaderLen(len(h.Sections)))
+	seen := map[Kind]bool{}
+	for _, s := range h.Sections {
+		if seen[s.Kind] || s.Off != end || s.Stored < 0 || s.Stored > size-end || s.known() && !s.decodes() {
+			return fmt.Errorf("%w: section %d", ErrInvalid, s.Kind)
+		}
+		seen[s.Kind] = true
+		end += s.Stored
+	}
+	if end != size {
+		return fmt.Errorf("%w: file of %d bytes, its sections end at %d", ErrInvalid, size, end)
+	}
+	for _, k := range []Kind{Entries, Chunks, Spans} {
+		if !seen[k] {
+			return fmt.Errorf("%w: section %d is missing", ErrInvalid, k)
+		}
+	}
+	if h.Checkpoints > 0 && !seen[Windows] {
+		return fmt.Errorf("%w: section %d is missing", ErrInvalid, Windows)
+	}
+	return nil
+}
+
+// readFull fills b. An io.ReaderAt may say io.EOF with the last byte, or for
+// none at the end.
+func readFull(src io.ReaderAt, b []byte, off int64) error {
+	if n, err := src.ReadAt(b, off); n < len(b) {
+		return err
+	}
+	return nil
+}
