@@ -1,7 +1,7 @@
 // Command sociztoc makes the ztoc of a gzip layer with SOCI's own builder at
 // its default span of 4 MiB, and prints how many seconds it took and how many
 // bytes the ztoc has, as JSON. It is a module of its own because SOCI needs
-// cgo and zlib (libz.a) and much else; indexbench compiles it for comparison.
+// cgo and zlib (libz.a) and much else; testdata/bench compiles it for comparison.
 //
 //	sociztoc LAYER.tar.gz
 package main

@@ -60,6 +60,9 @@ func Number(v float64, unit string) string {
 	return strings.TrimSpace(fmt.Sprintf("%.*f %s", min(digits, 5), v, unit))
 }
 
+// Megabytes writes a number of bytes in MB.
+func Megabytes(n int64) string { return Number(float64(n)/1e6, "MB") }
+
 // WriteHead writes the first row of a Markdown table, and the line below it.
 func WriteHead(s *strings.Builder, cells ...string) {
 	WriteRow(s, cells...)

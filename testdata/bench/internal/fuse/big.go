@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
@@ -108,7 +109,7 @@ func (b *bench) settled(s *system, img *image, read func(m *mounted) (runner.Rea
 		after, err := b.StatsOf(m.root)
 		if asked := after.Total.Asked - before.Total.Asked; asked > r.Bytes/2 {
 			b.Note("%s: in one run reads went to the process although they had gone past it before: %s of %s",
-				s.name, megabytes(asked), megabytes(r.Bytes))
+				s.name, figures.Megabytes(asked), figures.Megabytes(r.Bytes))
 		}
 		return err
 	})

@@ -81,7 +81,7 @@ func (b *bench) oneFile(name string, size int64) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.image(name, fmt.Sprintf("one file of %s, of the files of %s", megabytes(size), node.what), img)
+	return b.image(name, fmt.Sprintf("one file of %s, of the files of %s", figures.Megabytes(size), node.what), img)
 }
 
 // image has an image unpacked and in the registry.
@@ -103,8 +103,6 @@ func (b *bench) image(name, what string, layout *labimage.Image) (*image, error)
 	b.images[name] = img
 	return img, err
 }
-
-func megabytes(n int64) string { return figures.Number(float64(n)/1e6, "MB") }
 
 // ratio says how well an image is compressed.
 func (img *image) ratio() string {

@@ -112,7 +112,7 @@ func (b *bench) remember(s *system, use []runner.Memory, inodes uint64) {
 	most := memoryBase + 120*float64(inodes)/1e6
 	b.Add(figures.Figure{Name: memoryName(s.name), Unit: "MB", Ours: float64(figures.Median(all)) / 1e6, AtMost: &most,
 		Note: fmt.Sprintf("VmRSS, of which %s are RssAnon, the rest is the program's file; wanted: %d MB and 120 bytes for each of %d inodes",
-			megabytes(figures.Median(own)), memoryBase, inodes)})
+			figures.Megabytes(figures.Median(own)), memoryBase, inodes)})
 }
 
 // small measures reading all files of at most maxSmall.
@@ -138,7 +138,7 @@ func (b *bench) small() error {
 	if err != nil {
 		return err
 	}
-	b.Note("%s; %d files of at most %d KiB, %s in all", img.what, len(img.small.names), maxSmall>>10, megabytes(img.small.bytes))
+	b.Note("%s; %d files of at most %d KiB, %s in all", img.what, len(img.small.names), maxSmall>>10, figures.Megabytes(img.small.bytes))
 	b.judge("small")
 	return nil
 }

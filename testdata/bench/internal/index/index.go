@@ -82,7 +82,7 @@ func (b *bench) findInputs() error {
 		}
 		b.inputs = append(b.inputs, &input{in, x})
 		b.Group.Notes = append(b.Group.Notes, fmt.Sprintf("%s: %s, blob %s, tar %s, %.2f : 1", in.Name, in.What,
-			megabytes(in.Size), megabytes(x.Size()), float64(x.Size())/float64(in.Size)))
+			figures.Megabytes(in.Size), figures.Megabytes(x.Size()), float64(x.Size())/float64(in.Size)))
 	}
 	return nil
 }
@@ -164,5 +164,3 @@ func (b *bench) moduleDir() (string, error) {
 	}
 	return filepath.Dir(mod), nil
 }
-
-func megabytes(n int64) string { return figures.Number(float64(n)/1e6, "MB") }

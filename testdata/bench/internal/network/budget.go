@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -60,7 +61,7 @@ func (b *bench) budget() error {
 	b.want(fmt.Sprintf("%d images through `--cache-size %d`: du of the cache directory", b.images, b.cacheSize),
 		float64(max(most, after))/1e6, float64(b.cacheSize+budgetProcesses*chunkSize)/1e6, "MB",
 		fmt.Sprintf("the most of %d samples in %.1f s, %s at the end; %d processes at a time, %s of blobs in all; every file had the right SHA-256",
-			samples, took.Seconds(), megabytes(after), budgetProcesses, megabytes(total)))
+			samples, took.Seconds(), figures.Megabytes(after), budgetProcesses, figures.Megabytes(total)))
 	return nil
 }
 

@@ -57,7 +57,7 @@ func (b *bench) cold() error {
 		return err
 	}
 	b.want("`sha256sum` of one big file: bytes", float64(slices.Max(each(sum, moved)))/1e6, (float64(packed)*1.1+1<<20)/1e6, "MB",
-		fmt.Sprintf("%s of %s, %s compressed; %d requests, %v", filepath.Base(big.name), megabytes(big.size), megabytes(packed), figures.Median(each(sum, requests)), milliseconds(sum)))
+		fmt.Sprintf("%s of %s, %s compressed; %d requests, %v", filepath.Base(big.name), figures.Megabytes(big.size), figures.Megabytes(packed), figures.Median(each(sum, requests)), milliseconds(sum)))
 	find, err := b.coldRuns(cache, "find", func(m *runner.Mount) (time.Duration, error) {
 		return b.Timed("find", m.Dir, "-ls")
 	})
@@ -119,7 +119,7 @@ func (b *bench) smallReads(cache string, some []file, indexes int64) error {
 		size += f.size
 	}
 	name := fmt.Sprintf("%d random files of at most 16 KiB", len(some))
-	b.add(name+": bytes", float64(figures.Median(each(reads, moved)))/1e6, "MB", "the files have "+megabytes(size))
+	b.add(name+": bytes", float64(figures.Median(each(reads, moved)))/1e6, "MB", "the files have "+figures.Megabytes(size))
 	b.add(name+": requests for blobs", float64(figures.Median(each(reads, requests))), "", "")
 	b.add(name+": time, one after the other", figures.Median(each(reads, took)).Seconds(), "s", "")
 	b.add("the indexes on disk", float64(indexes)/1e6, "MB", "")

@@ -84,7 +84,7 @@ func (b *bench) prepare() error {
 	}
 	b.Group.Notes = append(b.Group.Notes,
 		fmt.Sprintf("line: %v a round trip, %s", b.Delay, figures.Number(b.Mbps, "Mbit/s")),
-		fmt.Sprintf("image: %s, %d layers, %s compressed", what, len(node.Manifest.Layers), megabytes(node.Size())))
+		fmt.Sprintf("image: %s, %d layers, %s compressed", what, len(node.Manifest.Layers), figures.Megabytes(node.Size())))
 	return nil
 }
 
@@ -130,8 +130,6 @@ func (b *bench) add(name string, value float64, unit, note string) {
 func (b *bench) want(name string, value, most float64, unit, note string) {
 	b.Add(figures.Figure{Name: name, Unit: unit, Ours: value, AtMost: &most, Note: note})
 }
-
-func megabytes(n int64) string { return figures.Number(float64(n)/1e6, "MB") }
 
 // indexed makes the indexes of an image in a new cache directory, over a fast
 // line, and has a slow one from then on.
