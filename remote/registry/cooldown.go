@@ -61,10 +61,10 @@ func (s *cooldowns) begin(e *endpoint, f *fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byPlace[place] == nil {
-		s.opts.Logf("mirror %s of %s: %v; it is not asked for %s", place, e.original, f, s.opts.MirrorRest)
+		s.opts.Logf("mirror %s of %s: %v; it is not asked for %s", place, e.original, f, s.opts.MirrorCooldown)
 	}
 	now := time.Now()
-	s.byPlace[place] = &cooldown{begun: now, until: now.Add(s.opts.MirrorRest), fault: f}
+	s.byPlace[place] = &cooldown{begun: now, until: now.Add(s.opts.MirrorCooldown), fault: f}
 }
 
 // end ends cooldowns of a mirror that rightly answered a request of a time, if

@@ -14,7 +14,7 @@ func testEndpoint(host, repository string) *endpoint {
 }
 
 // What concerns a repository alone leaves the others of the server alone.
-func TestRests(t *testing.T) {
+func TestCooldowns(t *testing.T) {
 	a, b, other := testEndpoint("m.example", "a"), testEndpoint("m.example", "b"), testEndpoint("n.example", "a")
 	for _, tc := range []struct {
 		name       string
@@ -30,9 +30,9 @@ func TestRests(t *testing.T) {
 		{name: "wrong content", fault: &fault{class: remote.ErrDigest}},
 		{name: "long ago", fault: &fault{class: remote.ErrDigest}, a: true, longEnough: true},
 	} {
-		s := &cooldowns{opts: (&Options{MirrorRest: time.Hour}).withDefaults(), byPlace: make(map[string]*cooldown)}
+		s := &cooldowns{opts: (&Options{MirrorCooldown: time.Hour}).withDefaults(), byPlace: make(map[string]*cooldown)}
 		if tc.longEnough {
-			s.opts.MirrorRest = -time.Hour
+			s.opts.MirrorCooldown = -time.Hour
 		}
 		before := time.Now()
 		s.begin(a, tc.fault)

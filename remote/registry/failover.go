@@ -20,12 +20,11 @@ type failover struct {
 	rounds  int
 }
 
-// run calls f for one endpoint after another until it succeeds, or the last
-// one has said its word. Mirrors that cool down are passed over; if the
-// last endpoint could not be asked, mirrors that could not be asked either are
-// asked again.
-// The context that f gets holds the attempt, which has its own budget. The
-// error is ctx.Err() or a *fault.
+// run calls f for one endpoint after another until it succeeds, or the last one
+// has said its word. Mirrors that cool down are passed over; if the last
+// endpoint could not be asked, mirrors that could not be asked either are asked
+// again. The context that f gets holds the attempt, which has its own budget.
+// The error is ctx.Err(), a *fault, or an error of Options.Sites.
 func (w *failover) run(ctx context.Context, f func(context.Context, *endpoint) error) error {
 	endpoints, err := w.repo.endpointsFor(ctx, w.resolve)
 	if err != nil {

@@ -31,7 +31,7 @@ func TestFault21BadMirror(t *testing.T) {
 				verify := false
 				opts.TLSVerify = &verify // the test server's certificates have one name
 				opts.Sites = hostsToml(t, upstream.Host(), fmt.Sprintf("[host.%q]\nskip_verify = true\n", mirror.URL()))
-				opts.MirrorRest = time.Hour
+				opts.MirrorCooldown = time.Hour
 				opts.Credential = func(_ context.Context, host, _ string) (hosts.Credential, error) {
 					if host == upstream.Host() {
 						return hosts.Credential{User: "of-upstream", Password: "secret-p"}, nil

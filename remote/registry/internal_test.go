@@ -136,7 +136,7 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-func TestPatience(t *testing.T) {
+func TestRetryBudget(t *testing.T) {
 	count := func(p *retryBudget, v verdict) int {
 		n := 1
 		for n < 100 {

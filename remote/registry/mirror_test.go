@@ -61,7 +61,7 @@ func newMirrored(t *testing.T, n int, conf string) *mirrored {
 	m.opts.Sites = hostsToml(t, m.upstream.Host(), text)
 	m.opts.Credential = m.credential
 	m.opts.Logf = m.log.printf
-	m.opts.MirrorRest = time.Hour
+	m.opts.MirrorCooldown = time.Hour
 	return m
 }
 
@@ -244,12 +244,12 @@ func just(f registrytest.Fault) func(*registrytest.Server) registrytest.Fault {
 // A mirror is asked again when its rest is over, by one reader at first.
 func TestMirrorAgain(t *testing.T) {
 	m := newMirrored(t, 1, "")
-	m.opts.MirrorRest, m.opts.MirrorTimeout = 300*time.Millisecond, 10*time.Second
+	m.opts.MirrorCooldown, m.opts.MirrorTimeout = 300*time.Millisecond, 10*time.Second
 	mirror := m.mirrors[0]
 	mirror.Inject(registrytest.Blob, registrytest.Always(registrytest.Status(404)))
 	r := open(t, m.upstream, m.opts)
 	m.read(t, r)
-	rested := time.After(m.opts.MirrorRest)
+	rested := time.After(m.opts.MirrorCooldown)
 	mirror.Forget()
 	<-rested
 	// Still bad: of all readers one notices.
@@ -258,7 +258,7 @@ func TestMirrorAgain(t *testing.T) {
 		t.Errorf("10 readers asked the mirror %d times after its rest, want once", n)
 	}
 	mirror.Inject(registrytest.Blob, nil)
-	<-time.After(m.opts.MirrorRest)
+	<-time.After(m.opts.MirrorCooldown)
 	m.read(t, r)
 	m.upstream.Forget()
 	m.read(t, r)
@@ -385,12 +385,12 @@ func TestMirrorAnonymous(t *testing.T) {
 	mirror := registrytest.New(t, nil)
 	m.serve(mirror)
 	m.opts.Sites = hostsToml(t, m.upstream.Host(), fmt.Sprintf("[host.%q]\n", mirror.URL()))
-	m.opts.MirrorRest = time.Millisecond
+	m.opts.MirrorCooldown = time.Millisecond
 	r := open(t, m.upstream, m.opts)
 	for range 3 {
 		mirror.Inject(registrytest.Blob, registrytest.Times(2, registrytest.Status(500)))
 		m.use(t, r)
-		<-time.After(2 * m.opts.MirrorRest)
+		<-time.After(2 * m.opts.MirrorCooldown)
 	}
 	if m.upstream.Count(registrytest.Blob) == 0 || mirror.Count(registrytest.Blob) < 3 {
 		t.Fatal("not both were asked")

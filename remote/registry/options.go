@@ -14,9 +14,9 @@ import (
 // Options are the settings of a Client. The zero value of each field means
 // its default.
 type Options struct {
-	// Sites says whom to ask for an image. Default: what the files of podman,
-	// docker and containerd on this machine say, which are read when something
-	// is asked for; see hosts.ConfigFiles.
+	// Sites returns the servers to ask for an image. Default: those of the files
+	// of podman, docker and containerd on this machine, which are read when the
+	// first request needs them; see hosts.ConfigFiles.
 	Sites hosts.SiteFunc
 	// Credential looks up credentials. Default: the files and helpers of podman
 	// and docker on this machine; see hosts.AuthFiles.
@@ -37,14 +37,15 @@ type Options struct {
 	CertDirs hosts.CertDirs
 	// UserAgent names the program to registries. Default: imgfs.
 	UserAgent string
-	// Logf gets a line for everything out of the ordinary. Default: none.
+	// Logf gets a line for everything out of the ordinary, from any goroutine.
+	// Default: none.
 	Logf func(format string, args ...any)
 	// Tracef gets a line for every request that was answered: method, URL
 	// without its query, range, status and time. Default: none.
 	Tracef func(format string, args ...any)
-	// StateChanged is told when a server that is asked stops answering, and
-	// why, and when it answers again; see HostState. It must return soon, and
-	// not use the Client. Default: no one.
+	// StateChanged is called when a server that is asked stops answering, with
+	// the reason, and when it answers again; see HostState. It must return soon,
+	// and not use the Client. Default: nothing is called.
 	StateChanged func(host string, up bool, reason string)
 	// Proxy chooses the proxy of a request. Default: HTTP_PROXY,
 	// HTTPS_PROXY and NO_PROXY decide.
@@ -53,10 +54,12 @@ type Options struct {
 	// DialTimeout bounds connecting, and again the TLS handshake. Default:
 	// 10 s.
 	DialTimeout time.Duration
-	// HeaderTimeout bounds the wait for the head of an answer. Default: 15 s.
+	// HeaderTimeout bounds the wait for the head of an answer, unless something
+	// was put: a server may digest that for ReadTimeout. Default: 15 s.
 	HeaderTimeout time.Duration
-	// StallTimeout is how long the body of an answer may bring nothing
-	// before the request is given up and sent again. Default: 10 s.
+	// StallTimeout is how long the body of an answer may bring nothing, or a
+	// server take nothing of the body of a request, before the request is given
+	// up and, where that does no harm, sent again. Default: 10 s.
 	StallTimeout time.Duration
 	// ReadTimeout is how long a read or request goes on trying without
 	// progress before it fails. Less than 1 KiB a second on average, in all
@@ -80,9 +83,9 @@ type Options struct {
 	// MirrorTimeout is how long a mirror may take to begin an answer while
 	// there is another place to ask. Default: 5 s.
 	MirrorTimeout time.Duration
-	// MirrorRest is how long a mirror that failed is not asked again, as long
+	// MirrorCooldown is how long a mirror that failed is not asked again, as long
 	// as another place answers. Default: 5 min.
-	MirrorRest time.Duration
+	MirrorCooldown time.Duration
 	// LocationMargin is how long before it expires a redirect is no longer
 	// used. Default: 5 s.
 	LocationMargin time.Duration
@@ -126,7 +129,7 @@ func (o *Options) withDefaults() *Options {
 	setDefault(&d.MaxRequests, 16)
 	setDefault(&d.LocationLife, 60*time.Second)
 	setDefault(&d.MirrorTimeout, 5*time.Second)
-	setDefault(&d.MirrorRest, 5*time.Minute)
+	setDefault(&d.MirrorCooldown, 5*time.Minute)
 	setDefault(&d.LocationMargin, 5*time.Second)
 	d.readFiles()
 	d.active = new(atomic.Int64)

@@ -41,7 +41,7 @@ func TestPace(t *testing.T) {
 }
 
 // A reader's time goes on while there is only a trickle.
-func TestPatienceTrickle(t *testing.T) {
+func TestRetryBudgetTrickle(t *testing.T) {
 	opts := (&Options{}).withDefaults()
 	parent := newRetryBudget(opts, true)
 	p := newRetryBudget(opts, false)

@@ -23,10 +23,10 @@ const downAfter = 3
 type HostState struct {
 	// Host is "name" or "name:port".
 	Host string
-	// Down is set when several requests in a row were not answered, or with 429
-	// or an error of the server's own, or broke off, or when a read failed for
-	// such a reason. One good answer ends it. Nobody is asked for the sake of
-	// it: while there are no requests the state stays as it is.
+	// Down is set when several requests in a row got no answer, 429 or an error
+	// of the server's own, or broke off, or when a read failed for such a reason.
+	// One good answer ends it. No request is sent to find it out: without
+	// requests the state stays as it is.
 	Down bool
 	// Since is when the first of these requests failed, or the first one of
 	// the others was answered.
@@ -50,10 +50,10 @@ func (c *Client) Health() []HostState {
 	return states
 }
 
-// NoAnswer tells whether a read or request failed because its server did not
-// answer, or not without an error of its own, or wanted to be left alone. That
-// is what HostState and Options.StateChanged tell of, too; other failures are
-// about what was asked for.
+// NoAnswer reports whether a read or request failed because its server did not
+// answer, answered with an error of its own, or wanted to be left alone.
+// HostState and Options.StateChanged tell of the same failures; all others are
+// about the thing that was asked for.
 func NoAnswer(err error) bool {
 	var f *fault
 	return errors.As(err, &f) && (f.verdict == busy || f.verdict == outage || f.held)
