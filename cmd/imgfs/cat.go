@@ -36,48 +36,13 @@ func cat(ctx context.Context, e *env, image string, paths []string) error {
 		return err
 	}
 	defer done()
-	w := newEndingWriter(ctx, e.Raw)
+	w := cli.NewWriter(ctx, e.Raw)
 	return e.Each(paths, func(p string) error {
 		if err := catFile(ctx, w, img.Tree(), p); err != nil {
 			return pathError(img.Name(), p, err)
 		}
 		return nil
 	})
-}
-
-// An endingWriter writes until its context ends, even if nobody takes what is
-// written any more: then the last Write goes on behind it, and nothing of the
-// caller's may change.
-type endingWriter struct {
-	ctx  context.Context // of the command that prints
-	w    io.Writer
-	done chan writeResult
-}
-
-type writeResult struct {
-	n   int
-	err error
-}
-
-func newEndingWriter(ctx context.Context, w io.Writer) *endingWriter {
-	return &endingWriter{ctx: ctx, w: w, done: make(chan writeResult, 1)}
-}
-
-// Write implements io.Writer.
-func (e *endingWriter) Write(p []byte) (int, error) {
-	if err := e.ctx.Err(); err != nil {
-		return 0, err
-	}
-	go func() {
-		n, err := e.w.Write(p)
-		e.done <- writeResult{n, err}
-	}()
-	select {
-	case r := <-e.done:
-		return r.n, r.err
-	case <-e.ctx.Done():
-		return 0, e.ctx.Err()
-	}
 }
 
 // catFile writes the content of a file to w.

@@ -14,8 +14,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
-	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/imgfs/imgfs/testdata/labimage"
@@ -140,26 +139,17 @@ func TestBarsEnd(t *testing.T) {
 		t.Errorf("%q is not in %q", want, screen)
 	}
 
-	img := &remote.Image{Layers: []remote.Layer{{Blob: &namedBlob{digest: digest.FromString("x")}}}}
 	screen = onTerminal(t, func(tty *os.File) int {
-		p := newEnv(io.Discard, tty).newProgress(img)
-		p.update(image.Progress{Size: 1000})
-		p.update(image.Progress{Size: 1000, Read: 500})
-		p.finish()
+		p := show.NewLayerBars(newEnv(io.Discard, tty), []digest.Digest{digest.FromString("x")})
+		p.Update(show.LayerUpdate{Size: 1000})
+		p.Update(show.LayerUpdate{Size: 1000, Read: 500})
+		p.Finish()
 		return cli.ExitOK
 	})
 	if want := "] 500 B / 1.0 kB\r\n"; !strings.Contains(screen, want) {
 		t.Errorf("a layer read by half: %q is not in %q", want, screen)
 	}
 }
-
-// A namedBlob is a blob of which only the digest is asked.
-type namedBlob struct {
-	remote.Blob
-	digest digest.Digest
-}
-
-func (b *namedBlob) Digest() digest.Digest { return b.digest }
 
 func TestProgressLines(t *testing.T) {
 	alone(t)

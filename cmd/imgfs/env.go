@@ -1,17 +1,11 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"os"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
-	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/spf13/pflag"
 )
 
@@ -56,30 +50,4 @@ func (e *env) otherFlags(f *pflag.FlagSet) {
 	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "let registries lead to addresses in private networks and on this machine")
 	f.BoolVarP(&e.Quiet, "quiet", "q", false, "say nothing but errors")
 	f.BoolVarP(&e.Verbose, "verbose", "v", false, "say what is asked of the registry")
-}
-
-// hintFor returns the hint for an error of the packages below, or "".
-func hintFor(err error) string {
-	var mount *fusefs.Error
-	var opening *image.Error
-	if errors.As(err, &opening) {
-		if hint := imageHint(opening); hint != "" {
-			return hint
-		}
-	}
-	switch {
-	case errors.As(err, &mount):
-		return mount.Hint
-	case errors.Is(err, cache.ErrFull):
-		return "give the cache more room, on the disk or with --cache-size SIZE"
-	case errors.Is(err, layerindex.ErrTooBig), errors.Is(err, remote.ErrTooBig):
-		return "allow more with --max-layer-size SIZE, or anything with --max-layer-size " + cli.Unlimited
-	case errors.Is(err, layerindex.ErrMetadata):
-		return "allow this image more memory with --max-metadata SIZE, if you trust it"
-	case errors.Is(err, remote.ErrPlatform):
-		return "choose one with --platform OS/ARCH[/VARIANT]"
-	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):
-		return "nothing of it was kept; try again, or ask whoever runs the registry"
-	}
-	return ""
 }

@@ -9,13 +9,15 @@ import (
 	"path/filepath"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
-	"github.com/imgfs/imgfs/remote/printable"
+	"github.com/opencontainers/go-digest"
 )
 
-// imageOptions returns what the flags say of opening images, but for the cache.
+// imageOptions returns the options for opening images that the flags give, but not
+// the cache.
 func (e *env) imageOptions() *image.Options {
 	opts := &image.Options{
 		CacheDir: e.cacheDir, Platform: e.platform, Offline: e.offline, AuthFile: e.authfile,
@@ -43,7 +45,7 @@ func (e *env) openCache() (*cache.Cache, error) {
 	return image.OpenCache(opts)
 }
 
-// resolve finds an image, and what it says of itself.
+// resolve finds an image, and reads its manifest and config.
 func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*image.Resolved, error) {
 	opts := e.imageOptions()
 	opts.Cache = disk
@@ -58,15 +60,21 @@ func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*ima
 	return r, nil
 }
 
-// layers opens an image and all of its layers, and shows how far that is.
+// layers opens an image and all of its layers, and shows the progress of that.
 func (e *env) layers(ctx context.Context, name string, disk *cache.Cache) (*image.Layers, error) {
 	r, err := e.resolve(ctx, name, disk)
 	if err != nil {
 		return nil, err
 	}
-	p := e.newProgress(r.Image)
-	defer p.finish()
-	return r.OpenLayers(ctx, p.update)
+	layers := make([]digest.Digest, len(r.Layers))
+	for i, l := range r.Layers {
+		layers[i] = l.Digest()
+	}
+	bars := show.NewLayerBars(e, layers)
+	defer bars.Finish()
+	return r.OpenLayers(ctx, func(p image.Progress) {
+		bars.Update(show.LayerUpdate{Layer: p.Layer, Read: p.Read, Size: p.Size, Done: p.Done})
+	})
 }
 
 // tree opens an image as one tree.
@@ -90,31 +98,6 @@ func (e *env) openTree(ctx context.Context, name string) (img *image.Image, done
 		return nil, nil, err
 	}
 	return img, func() { img.Close(); disk.Close() }, nil
-}
-
-// imageHint returns what to type about an error of opening an image.
-func imageHint(err *image.Error) string {
-	switch err.Hint {
-	case image.HintDefaultCacheDir:
-		return "name a cache directory with --cache-dir DIR"
-	case image.HintCacheDir:
-		hint := "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"
-		if err.Advice != "" {
-			hint = err.Advice + ", or " + hint
-		}
-		return hint
-	case image.HintUnpack:
-		return "unpack it yourself, which needs no copy, or give the cache more room with --cache-size SIZE or --cache-dir DIR"
-	case image.HintFetch:
-		return "imgfs index --fetch " + printable.Word(err.Name) + ", without --offline, brings all of it into the cache"
-	case image.HintAllowPrivate:
-		return "if you trust " + err.Host + " with what this machine can reach: --allow-private"
-	case image.HintCertificate:
-		return "put the certificate to trust into /etc/containers/certs.d/" + err.Host + "/ca.crt, or do without: --tls-verify=false"
-	case image.HintLogin:
-		return "podman login " + err.Host + " (or docker login), or --authfile FILE; registries say so of images that do not exist, too"
-	}
-	return ""
 }
 
 // absLocation makes the path in an image's name absolute, for a process with

@@ -37,7 +37,7 @@ mounting needs. Prints a row for each layer, the base first.`,
 	}
 }
 
-// An indexRow is what imgfs index says of one layer.
+// An indexRow is a layer in the output of imgfs index.
 type indexRow struct {
 	Digest     digest.Digest `json:"digest"`
 	DiffID     digest.Digest `json:"diffID"`

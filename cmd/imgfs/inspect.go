@@ -61,8 +61,8 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 	return show.JSON(e.Stdout, out)
 }
 
-// printDocument prints a document of the image: byte for byte, so that it has
-// its digest, but on a terminal with escapes in place of what could act on it.
+// printDocument prints a document of the image byte for byte, so that it has its
+// digest; but on a terminal it escapes everything that could act on that.
 func (e *env) printDocument(document []byte) error {
 	if _, ok := cli.Terminal(e.Raw); ok {
 		document = printable.JSON(document)

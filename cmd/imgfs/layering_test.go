@@ -19,7 +19,7 @@ const module = "github.com/imgfs/imgfs"
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
 cmd/imgfs/internal/cli: remote/printable pflag x/term
-cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image remote remote/cache remote/printable remote/registry go-digest image-spec x/sys
+cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image remote/cache remote/printable remote/registry go-digest image-spec x/sys
 cmd/imgfs/internal/show: remote/printable go-digest mpb
 cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/indexes remote/printable remote/registry go-digest pflag x/sys
 

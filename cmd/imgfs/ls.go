@@ -69,7 +69,7 @@ func (l *lister) run(ctx context.Context, e *env, image string, paths []string) 
 	if len(paths) == 0 {
 		paths = []string{"/"}
 	}
-	l.w = bufio.NewWriterSize(newEndingWriter(ctx, e.Raw), 64<<10)
+	l.w = bufio.NewWriterSize(cli.NewWriter(ctx, e.Raw), 64<<10)
 	_, l.terminal = cli.Terminal(e.Raw)
 	l.headings = len(paths) > 1 || l.recursive
 	var files, dirs []row

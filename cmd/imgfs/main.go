@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -49,4 +50,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // run does what the command line says and returns the exit code.
 func (e *env) run(ctx context.Context, args []string) int {
 	return e.program().Run(ctx, e.Env, args)
+}
+
+// noCoreFiles keeps this process and its children from leaving core files: passwords
+// and tokens are in its memory.
+func noCoreFiles() {
+	// Lowering the limit always succeeds, or the files are the user's own.
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 }

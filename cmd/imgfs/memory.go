@@ -5,7 +5,6 @@ import (
 	"runtime/debug"
 
 	"github.com/imgfs/imgfs/fs/image"
-	"golang.org/x/sys/unix"
 )
 
 // How much memory the runtime may take before it collects garbage more often than
@@ -43,11 +42,4 @@ func mergeMemory(layers []*image.Layer, allowed int64) int64 {
 		n = min(n, allowed)
 	}
 	return n
-}
-
-// noCoreFiles keeps this process and its children from leaving core files: passwords
-// and tokens are in its memory.
-func noCoreFiles() {
-	// Lowering the limit always succeeds, or the files are the user's own.
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 }

@@ -130,7 +130,7 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		e.Warnf("%s is on this machine: there is nothing to fetch", img.Name())
 		mount.Prefetch = false
 	}
-	mount.Image, mount.Tree, mount.Cache = img.Resolved().Image, img, disk
+	mount.Image = img
 	return mount.Serve(ctx, e.life)
 }
 

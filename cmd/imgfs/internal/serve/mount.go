@@ -16,8 +16,6 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -29,9 +27,7 @@ type Mount struct {
 	// Options are for Target.Mount. Serve sets the fields that depend on the image,
 	// and those for messages.
 	Options *fusefs.Options
-	Image   *remote.Image
-	Tree    *image.Image
-	Cache   *cache.Cache
+	Image   *image.Image
 	Servers *Servers // that the image is read from
 	Offline bool     // they are not asked anything
 
@@ -51,11 +47,11 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 		return context.Cause(ctx)
 	}
 	defer ended()
-	log, stats := newMountLog(m.Env.Stderr, m.Target.Dir(), m.Cache), newStatsServer(m)
+	log, stats := newMountLog(m.Env.Stderr, m.Target.Dir(), m.Image.Resolved().Cache()), newStatsServer(m)
 	opts := m.Options
-	opts.Name, opts.Logf, opts.Control, opts.AlreadyReported = m.Image.Source.Name(), log.printf, stats.control, m.Servers.alreadyReported
-	opts.Backings, opts.Reads = backings{m.Tree}, m.Tree.Reads
-	srv, err := m.Target.Mount(ctx, m.Tree.Tree(), opts)
+	opts.Name, opts.Logf, opts.Control, opts.AlreadyReported = m.Image.Name(), log.printf, stats.control, m.Servers.alreadyReported
+	opts.Backings, opts.Reads = backings{m.Image}, m.Image.Reads
+	srv, err := m.Target.Mount(ctx, m.Image.Tree(), opts)
 	if err != nil {
 		return err
 	}
@@ -103,10 +99,11 @@ func (m *Mount) ready(log *mountLog, kept error) error {
 
 // summary returns the line for the user about the mount.
 func (m *Mount) summary() string {
-	s := m.Cache.Stats()
+	img := m.Image.Resolved()
+	s := img.Cache().Stats()
 	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",
-		printable.Name(m.Image.Source.Name()), printable.Name(m.Target.Dir()), printable.Name(m.Image.Top.Digest.String()),
-		m.Tree.Tree().Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), time.Since(m.Begun).Seconds())
+		printable.Name(img.Name()), printable.Name(m.Target.Dir()), printable.Name(img.Top.Digest.String()),
+		m.Image.Tree().Len(), show.Bytes(s.Fetched+s.Recorded+s.MetaFetched), time.Since(m.Begun).Seconds())
 }
 
 // CheckOutside refuses a mountpoint, a path without symlinks, that holds the

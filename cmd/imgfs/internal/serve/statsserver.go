@@ -16,7 +16,7 @@ import (
 type statsServer struct {
 	about   Stats // the fields that do not change
 	cache   *cache.Cache
-	tree    *image.Image
+	image   *image.Image
 	servers *Servers
 
 	mu       sync.Mutex
@@ -25,49 +25,50 @@ type statsServer struct {
 }
 
 func newStatsServer(m *Mount) *statsServer {
+	img := m.Image.Resolved()
 	return &statsServer{
 		about: Stats{
-			Image: m.Image.Source.Name(), Manifest: m.Image.Descriptor.Digest, Platform: platformText(m.Image.Platform), Dir: m.Target.Dir(),
-			CacheDir: m.Cache.Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: m.Offline,
+			Image: img.Name(), Manifest: img.Descriptor.Digest, Platform: platformText(img.Platform), Dir: m.Target.Dir(),
+			CacheDir: img.Cache().Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: m.Offline,
 		},
-		cache: m.Cache, tree: m.Tree, servers: m.Servers, prefetch: PrefetchState{State: "off"}, paths: []fusefs.FastPath{},
+		cache: img.Cache(), image: m.Image, servers: m.Servers, prefetch: PrefetchState{State: "off"}, paths: []fusefs.FastPath{},
 	}
 }
 
 // control is for fusefs.Options.Control.
-func (t *statsServer) control(name string) ([]byte, bool) {
+func (s *statsServer) control(name string) ([]byte, bool) {
 	if name != StatsAttr {
 		return nil, false
 	}
-	return t.stats().encode(MaxStats), true
+	return s.stats().encode(MaxStats), true
 }
 
 // serving notes which fast paths the mount has.
-func (t *statsServer) serving(paths []fusefs.FastPath) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.paths = paths
+func (s *statsServer) serving(paths []fusefs.FastPath) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paths = paths
 }
 
 // prefetching notes how far prefetching is.
-func (t *statsServer) prefetching(p PrefetchState) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.prefetch = p
+func (s *statsServer) prefetching(p PrefetchState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prefetch = p
 }
 
 // stats returns the stats of now.
-func (t *statsServer) stats() Stats {
-	s := t.about
-	t.mu.Lock()
-	s.Prefetch, s.FastPaths = t.prefetch, t.paths
-	t.mu.Unlock()
-	s.count(t.tree.Stats())
-	s.Servers, s.Goroutines = t.servers.states(), runtime.NumGoroutine()
-	line := t.cache.Line()
-	s.Line = LineState{line.Trip.Seconds(), math.Round(line.Rate)}
-	cached := t.cache.Stats()
-	s.Total.Indexed, s.Total.Meta = cached.Recorded, cached.MetaFetched
-	s.Temporary = cached.Temporary
-	return s
+func (s *statsServer) stats() Stats {
+	now := s.about
+	s.mu.Lock()
+	now.Prefetch, now.FastPaths = s.prefetch, s.paths
+	s.mu.Unlock()
+	now.count(s.image.Stats())
+	now.Servers, now.Goroutines = s.servers.states(), runtime.NumGoroutine()
+	line := s.cache.Line()
+	now.Line = LineState{line.Trip.Seconds(), math.Round(line.Rate)}
+	cached := s.cache.Stats()
+	now.Total.Indexed, now.Total.Meta = cached.Recorded, cached.MetaFetched
+	now.Temporary = cached.Temporary
+	return now
 }

@@ -11,12 +11,11 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 )
 
-// stallLimit is how long imgfs index --fetch goes on while nothing arrives. A
-// mount that prefetches has no limit.
+// stallLimit is how long imgfs index --fetch goes on while nothing arrives. A mount
+// that prefetches goes on for ever.
 const stallLimit = 2 * time.Minute
 
-// A filling is how far bringing an image into the cache has come. Its calls
-// come one at a time.
+// A filling says how many bytes of an image are in the cache.
 type filling struct{ have, all int64 }
 
 func (f *filling) String() string { return show.Bytes(f.have) + " of " + show.Bytes(f.all) }
@@ -53,7 +52,7 @@ func (e *env) fetch(ctx context.Context, layers *image.Layers) error {
 	return nil
 }
 
-// A lease is a context that ends when it is not prolonged in time.
+// A lease is a context that ends unless it is prolonged in time.
 type lease struct {
 	ctx   context.Context
 	limit time.Duration
@@ -72,8 +71,8 @@ func whileAlive(ctx context.Context, limit time.Duration) (l *lease, stop func()
 
 func (l *lease) prolong() { l.timer.Reset(l.limit) }
 
-// endless makes an error of one that says that a lease ended. It does not wrap
-// context.Canceled, as the user has not interrupted anything.
+// endless replaces an error that says that a lease ended. The new one does not wrap
+// context.Canceled: the user has not interrupted anything.
 func endless(err error) error {
 	if !errors.Is(err, context.Canceled) {
 		return err

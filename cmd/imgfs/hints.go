@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/printable"
+)
+
+// hintFor returns the hint for an error of the packages below, or "".
+func hintFor(err error) string {
+	var mount *fusefs.Error
+	var opening *image.Error
+	if errors.As(err, &opening) {
+		if hint := imageHint(opening); hint != "" {
+			return hint
+		}
+	}
+	switch {
+	case errors.As(err, &mount):
+		return mount.Hint
+	case errors.Is(err, cache.ErrFull):
+		return "give the cache more room, on the disk or with --cache-size SIZE"
+	case errors.Is(err, layerindex.ErrTooBig), errors.Is(err, remote.ErrTooBig):
+		return "allow more with --max-layer-size SIZE, or anything with --max-layer-size " + cli.Unlimited
+	case errors.Is(err, layerindex.ErrMetadata):
+		return "allow this image more memory with --max-metadata SIZE, if you trust it"
+	case errors.Is(err, remote.ErrPlatform):
+		return "choose one with --platform OS/ARCH[/VARIANT]"
+	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):
+		return "nothing of it was kept; try again, or ask whoever runs the registry"
+	}
+	return ""
+}
+
+// imageHint returns the hint for an error of opening an image, or "".
+func imageHint(err *image.Error) string {
+	switch err.Hint {
+	case image.HintDefaultCacheDir:
+		return "name a cache directory with --cache-dir DIR"
+	case image.HintCacheDir:
+		hint := "name another cache directory with --cache-dir DIR or IMGFS_CACHE_DIR"
+		if err.Advice != "" {
+			hint = err.Advice + ", or " + hint
+		}
+		return hint
+	case image.HintUnpack:
+		return "unpack it yourself, which needs no copy, or give the cache more room with --cache-size SIZE or --cache-dir DIR"
+	case image.HintFetch:
+		return "imgfs index --fetch " + printable.Word(err.Name) + ", without --offline, brings all of it into the cache"
+	case image.HintAllowPrivate:
+		return "if you trust " + err.Host + " with what this machine can reach: --allow-private"
+	case image.HintCertificate:
+		return "put the certificate to trust into /etc/containers/certs.d/" + err.Host + "/ca.crt, or do without: --tls-verify=false"
+	case image.HintLogin:
+		return "podman login " + err.Host + " (or docker login), or --authfile FILE; registries say so of images that do not exist, too"
+	}
+	return ""
+}
