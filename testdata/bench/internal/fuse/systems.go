@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
@@ -102,7 +101,7 @@ func (b *bench) mountOverlay(img *image, dir string) (*runner.Daemon, error) {
 	if err := os.MkdirAll(empty, 0o777); err != nil {
 		return nil, err
 	}
-	return nil, mountError("overlayfs", syscall.Mount("overlay", dir, "overlay", syscall.MS_RDONLY, "lowerdir="+empty+":"+img.tree))
+	return nil, mountError("overlayfs", runner.MountReadOnly("overlay", dir, "overlay", "lowerdir="+empty+":"+img.tree))
 }
 
 func (b *bench) makeErofs(img *image) error {
@@ -114,7 +113,7 @@ func (b *bench) makeErofs(img *image) error {
 
 // mountErofs goes past mount(8), which would put a loop device between.
 func mountErofs(img *image, dir string) (*runner.Daemon, error) {
-	return nil, mountError("erofs of a file", syscall.Mount(filepath.Join(img.dir, "erofs"), dir, "erofs", syscall.MS_RDONLY, ""))
+	return nil, mountError("erofs of a file", runner.MountReadOnly(filepath.Join(img.dir, "erofs"), dir, "erofs", ""))
 }
 
 func (b *bench) mountBindfs(img *image, dir string) (*runner.Daemon, error) {

@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
@@ -88,6 +86,6 @@ func (b *bench) podmanPull(image string) (seconds float64, missing string, err e
 	// For a user other than root only podman can remove files of other owners.
 	removeErr := exec.CommandContext(context.WithoutCancel(b.Ctx), podman, append(dirs, "rmi", "--all", "--force")...).Run()
 	// Podman leaves its storage mounted on itself, which is an error to unmount where it does not.
-	_ = unix.Unmount(filepath.Join(b.Dir, "podman", "overlay"), unix.MNT_DETACH)
+	_ = runner.Detach(filepath.Join(b.Dir, "podman", "overlay"))
 	return took.Seconds(), "", errors.Join(err, removeErr)
 }

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ReadCommand is the argument that turns this program into a reader: it reads the
@@ -182,7 +184,7 @@ func readPages(names []string, n int, random bool) (Reading, error) {
 			return r, fmt.Errorf("mmap %s: %w", name, err)
 		}
 		if random {
-			if err := syscall.Madvise(m, syscall.MADV_RANDOM); err != nil {
+			if err := unix.Madvise(m, unix.MADV_RANDOM); err != nil {
 				return r, fmt.Errorf("madvise %s: %w", name, err)
 			}
 		}

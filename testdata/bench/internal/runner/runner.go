@@ -203,7 +203,7 @@ func (r *Runner) cleanUp() error {
 	r.Ctx = context.WithoutCancel(r.Ctx)
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	for _, dir := range MountsBelow(string(table), r.Dir) {
-		if syscall.Unmount(dir, syscall.MNT_DETACH) != nil { // a plain user
+		if Detach(dir) != nil { // a plain user
 			_, e := r.Output(r.Imgfs, "umount", "--lazy", dir)
 			err = errors.Join(err, e)
 		}
