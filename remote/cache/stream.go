@@ -29,13 +29,16 @@ const (
 var errStreamOver = errors.New("no more of the stream is needed")
 
 // A stream brings a blob whose source does not serve ranges (remote.WholeBlob).
-// Its chunks are checked, stored, and handed to the flights that wait for them,
-// as they come. A blob has at most one at a time. If there is room for the
-// blob, a stream goes on to the last chunk that is not on disk, whoever waits;
-// it takes room as recordings do. Otherwise it goes as far as flights wait, and
-// only what these get is stored.
+// As chunks come they are checked, stored, and handed to the flights that wait
+// for them. A blob has at most one stream at a time.
 //
-// Its goroutine alone uses it, but for the fields that blobState.mu guards.
+// If there is room for the blob, the stream goes on to the last chunk that is
+// not on disk, whether or not a flight waits, and takes room as recordings do.
+// Otherwise it goes only as far as flights wait, and what these get is all that
+// is stored.
+//
+// A stream belongs to its goroutine, except for the fields that blobState.mu
+// guards. It implements io.Writer for remote.WholeBlob.
 type stream struct {
 	s     *blobState
 	owner *Blob // whose source it reads
@@ -50,81 +53,6 @@ type stream struct {
 	next  int64         // the chunk that comes next
 	since time.Time     // when it began, or something came last
 	wake  chan struct{} // holds an element when a flight began to wait
-}
-
-// A streamWaiter is a flight that waits for chunks from a stream. It is guarded
-// by blobState.mu.
-type streamWaiter struct {
-	f          *flight
-	first, end int64
-	since      time.Time // when it began to wait
-	behind     bool      // the stream has been at first already
-	done       chan struct{}
-	err        error // when done is closed
-}
-
-// lacks reports whether the flight has to get chunk k.
-func (w *streamWaiter) lacks(k int64) bool {
-	return w.first <= k && k < w.end && w.f.got[k-w.f.first] == missing
-}
-
-// streaming reports whether a stream brings the blob.
-func (s *blobState) streaming() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stream != nil
-}
-
-// awaitStream waits until a stream has brought, or passed by, what the flight
-// lacks of the chunks from first to end. It begins a stream if there is none
-// and begin is set. It returns false if no stream brings the chunks.
-func (s *blobState) awaitStream(ctx context.Context, file *blobFile, f *flight, first, end int64, begin bool) (bool, error) {
-	for _, late := range []bool{false, true} { // what has just gone by is there
-		s.load(file, f)
-		for first < end && f.got[first-f.first] != missing {
-			first++
-		}
-		if first == end {
-			return true, nil
-		}
-		if w := s.waitStream(f, first, end, begin, late); w != nil {
-			select {
-			case <-w.done:
-				return true, w.err
-			case <-ctx.Done():
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.waiting = slices.DeleteFunc(s.waiting, func(x *streamWaiter) bool { return x == w })
-				return true, ctx.Err()
-			}
-		}
-	}
-	return false, nil
-}
-
-// waitStream has a flight wait; it returns nil if that is of no use. late says
-// that what has gone by is gone.
-func (s *blobState) waitStream(f *flight, first, end int64, begin, late bool) *streamWaiter {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := &streamWaiter{f: f, first: first, end: end, since: time.Now(), done: make(chan struct{})}
-	switch t := s.stream; {
-	case s.closed, t == nil && !begin:
-		return nil
-	case t == nil:
-		s.waiting = append(s.waiting, w)
-		s.startStream(f.owner)
-	case first < t.next && (t.room || !late):
-		return nil // if it is not there it is wrong, or others have removed it
-	default:
-		w.behind = first < t.next
-		s.waiting = append(s.waiting, w)
-		select {
-		case t.wake <- struct{}{}:
-		default:
-		}
-	}
-	return w
 }
 
 // startStream begins a stream for the flights that wait. The caller holds s.mu.
@@ -191,8 +119,8 @@ func (t *stream) run() error {
 	return t.owner.src.(remote.WholeBlob).ReadWhole(t.ctx, t, next*s.chunk)
 }
 
-// finish ends the stream. If it failed so do the flights that have waited for
-// most of the time in which nothing came. The others have another one.
+// finish ends the stream. If it failed, the flights that waited for most of the
+// time in which nothing came fail as well. For the others another one begins.
 func (t *stream) finish(err error) {
 	s := t.s
 	if file := s.file.Load(); file != nil {
@@ -222,8 +150,8 @@ func (t *stream) finish(err error) {
 	}
 }
 
-// hasRoom reports whether all of the blob may be stored though it was not asked
-// for.
+// hasRoom reports whether all of the blob may be stored though only a part of it
+// was asked for.
 func (s *blobState) hasRoom() bool {
 	if !s.c.dir.mayKeep() {
 		return false
@@ -242,7 +170,7 @@ func (t *stream) Write(p []byte) (int, error) {
 	t.s.addFetched(int64(len(p)))
 	t.buf = append(t.buf, p...)
 	for {
-		end := t.whole()
+		end := t.complete()
 		if end == t.next {
 			return len(p), nil
 		}
@@ -256,9 +184,10 @@ func (t *stream) Write(p []byte) (int, error) {
 	}
 }
 
-// whole returns the end of the chunks from next on that have come and are to be
-// looked at together. What is not stored waits for somebody one by one.
-func (t *stream) whole() int64 {
+// complete returns the end of the chunks from next on that have come and are to
+// be looked at together. Chunks that are not stored are looked at one by one,
+// since each may have to wait for a read.
+func (t *stream) complete() int64 {
 	base, _ := t.s.bounds(t.next)
 	end := t.next
 	for end < t.s.layout.chunks() && (t.room || end == t.next) {
@@ -329,13 +258,8 @@ func (t *stream) skip(k int64) bool {
 	return true
 }
 
-// wanted reports whether a flight waits for chunk k. The caller holds s.mu.
-func (s *blobState) wanted(k int64) bool {
-	return slices.ContainsFunc(s.waiting, func(w *streamWaiter) bool { return w.lacks(k) })
-}
-
-// take stores right chunks and hands them on, in this order for the reasons of
-// landing.take.
+// take stores right chunks and hands them on, in this order for the reasons that
+// landing.take gives.
 func (t *stream) take(first, end int64, data []byte) {
 	s := t.s
 	s.fetchedUnread(first, end)
@@ -402,7 +326,7 @@ func (t *stream) advance(next int64) {
 }
 
 // goOn returns errStreamOver if nobody needs more. A stream that is not stored
-// first waits a little for somebody.
+// waits a little for another read first.
 func (t *stream) goOn() error {
 	if t.needed() {
 		return nil

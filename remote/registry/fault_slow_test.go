@@ -42,7 +42,7 @@ func TestFault26Trickle(t *testing.T) {
 			})
 		}
 	}
-	spooled := func(s *registrytest.Server) registrytest.Fault { return whole(drop(s)) }
+	sentWhole := func(s *registrytest.Server) registrytest.Fault { return whole(drop(s)) }
 	early := func(s *registrytest.Server) registrytest.Fault {
 		return func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
 			for r.Context().Err() == nil {
@@ -72,7 +72,7 @@ func TestFault26Trickle(t *testing.T) {
 	}{
 		{"range", blob, drop, ""},
 		{"chunked range", blob, chunked, ""},
-		{"whole blob", blob, spooled, ""},
+		{"whole blob", blob, sentWhole, ""},
 		{"config", blob, drop, "config"},
 		{"manifest", manifest, drop, "manifest"},
 		{"tags", registrytest.Tags, drop, "tags"},

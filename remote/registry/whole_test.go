@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -133,6 +134,33 @@ func TestWholeStream(t *testing.T) {
 			t.Errorf("Close took %s", took)
 		}
 	})
+}
+
+// A blob as another place has it is read in ranges alone. If it is sent whole
+// each request still serves many of them.
+func TestWholeElsewhere(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		client := registry.New(opts)
+		defer client.Close()
+		content := noise(1, 20<<20+1)
+		b := blobOf(t, client.Repository(reference(s)), s.PutBlob(ocispec.MediaTypeImageLayer, content))
+		s.Inject(registrytest.Blob, registrytest.Always(registrytest.IgnoreRange()))
+		r := remote.NewStream(t.Context(), elsewhere{b.(remote.ElsewhereBlob)}, nil)
+		defer r.Close()
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes, right or not, and error %v", len(got), err)
+		}
+		if n := s.Count(registrytest.Blob); n > 12 {
+			t.Errorf("got %d requests for 21 ranges", n)
+		}
+	})
+}
+
+// elsewhere reads a blob as package fs does when it was wrong.
+type elsewhere struct{ remote.ElsewhereBlob }
+
+func (b elsewhere) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return b.ReadElsewhere(ctx, p, off)
 }
 
 // A disk that gets full while a blob is stored as it comes fails nobody's read,
