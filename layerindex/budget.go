@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// MaxEntries is how many entries the layers of one image may have together: an
-// image of more is an attack on memory.
+// MaxEntries is how many entries the layers of one image may have together. An image
+// of more is an attack on memory.
 const MaxEntries = 1 << 24
 
-// What things count, in bytes: about the memory that a tree takes for them.
+// The bytes that things count: about the memory that a tree takes for them.
 const (
 	entryCost = 64 // an inode and a link to it
 	nameCost  = 16 // a name, beside its bytes
@@ -22,9 +22,8 @@ const (
 	grownStep = 16 << 20
 )
 
-// A Budget counts the metadata of one image: that of all layers that are read
-// for it, side by side or not. It is safe for concurrent use. A nil *Budget
-// bounds nothing.
+// A Budget counts the metadata of one image: names, attributes, extents and entries
+// of all its layers. It is safe for concurrent use. A nil *Budget bounds nothing.
 type Budget struct {
 	limit   int64 // 0: none
 	grown   func(used int64)
@@ -33,15 +32,13 @@ type Budget struct {
 	whole   *Budget // that it is a part of
 }
 
-// NewBudget returns a budget of limit bytes; 0 means no bound but that of
-// MaxEntries. grown, if not nil, is told now and then how many bytes are in
-// use, by any goroutine.
+// NewBudget returns a budget of limit bytes; 0 means no bound but MaxEntries. grown, if
+// not nil, is called now and then with the number of bytes in use, by any goroutine.
 func NewBudget(limit int64, grown func(used int64)) *Budget {
 	return &Budget{limit: limit, grown: grown}
 }
 
-// Part returns a budget whose use is counted in b, and can be given back: of
-// one layer.
+// Part returns a budget for one layer. Its use counts in b too, and Undo takes it back.
 func (b *Budget) Part() *Budget {
 	if b == nil {
 		return nil
@@ -49,7 +46,7 @@ func (b *Budget) Part() *Budget {
 	return &Budget{limit: b.limit, whole: b}
 }
 
-// Undo gives all back to the whole that a part has counted.
+// Undo gives everything back that a Part has counted.
 func (b *Budget) Undo() {
 	if b != nil {
 		b.whole.used.Add(-b.used.Swap(0))
@@ -75,7 +72,7 @@ func (b *Budget) Take(n int64) error {
 	return nil
 }
 
-// Release gives n bytes back that Take counted.
+// Release gives n bytes back that Take has counted.
 func (b *Budget) Release(n int64) {
 	if b != nil {
 		b.used.Add(-n)

@@ -29,9 +29,9 @@ type Xattr struct {
 	Name, Value string
 }
 
-// An Entry describes one member of a layer's tar, as the tar has it: names
-// are not cleaned, whiteouts are entries like any other. What a stack of
-// layers makes of it is not layerindex's business.
+// An Entry describes one member of a layer's tar, as the tar has it: names are not
+// cleaned, and whiteouts are entries like any other. Package fs says what a stack of
+// layers means.
 type Entry struct {
 	Name     string // any bytes but NUL
 	Linkname string // target of a symlink or hard link
@@ -59,7 +59,6 @@ type Entry struct {
 	HasDigest bool
 }
 
-// Entries is a sequence of a layer's entries in the order of the tar. The
-// entry that is handed out is valid until the next one; its strings stay
-// valid.
+// Entries is a sequence of a layer's entries in the order of the tar. An *Entry and its
+// slices are valid until the next one comes, its strings for good.
 type Entries = iter.Seq[*Entry]

@@ -8,32 +8,33 @@ import (
 	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 )
 
-// Errors that say which claim about a layer did not hold. They come wrapped.
+// Errors of package build. They come wrapped.
 var (
-	// ErrDigest: the blob does not have the digest or the size that the
-	// manifest gives it.
+	// ErrDigest says that the blob does not have the digest or the size that
+	// the manifest gives it.
 	ErrDigest = errors.New("blob is not what the manifest says")
-	// ErrDiffID: the uncompressed layer is not what the config says.
+	// ErrDiffID says that the uncompressed layer has another digest than the
+	// config gives it.
 	ErrDiffID = errors.New("uncompressed layer is not what the config says")
-	// ErrTooBig: the uncompressed layer is bigger than allowed.
+	// ErrTooBig says that the uncompressed layer is bigger than allowed.
 	ErrTooBig = errors.New("bigger than allowed")
-	// ErrCompressed: the compressed stream is damaged.
+	// ErrCompressed says that the compressed stream is damaged.
 	ErrCompressed = codec.ErrFormat
 )
 
-// ErrIndex: a stored index is damaged, or of a version that is not known. It
-// comes wrapped; building the index again is the remedy.
+// ErrIndex says that a stored index is damaged, or of a version that is not known. It
+// comes wrapped. Building the index again is the remedy.
 var ErrIndex = indexfile.ErrInvalid
 
-// ErrMetadata: the names, attributes and entries of an image take more memory
+// ErrMetadata says that the names, attributes and entries of an image take more memory
 // than is allowed. It comes wrapped, with the entry that was too much.
 var ErrMetadata = errors.New("too many names and attributes")
 
-// ErrEntries: the layers of an image have more than MaxEntries entries together.
-// It comes wrapped.
+// ErrEntries says that the layers of an image have more than MaxEntries entries
+// together. It comes wrapped.
 var ErrEntries = errors.New("too many entries")
 
-// ErrTar: a layer is not a tar that can be shown in full. It comes wrapped in
+// ErrTar says that a layer is not a tar that can be shown in full. It comes wrapped in
 // a *FormatError.
 var ErrTar = errors.New("invalid tar")
 

@@ -41,7 +41,7 @@ func (c Codec) String() string {
 // and roundings stay far from the largest number there is.
 const MaxSize = 1 << 60
 
-// A Layer is what manifest and config say of a layer.
+// A Layer holds what an image's manifest and config say of a layer.
 type Layer struct {
 	Digest digest.Digest // of the blob
 	Size   int64         // of the blob, in bytes
@@ -49,10 +49,10 @@ type Layer struct {
 }
 
 // An Index is everything needed to list a layer and to read any byte of it.
-// It is immutable and safe for concurrent use. Its parts are read from the
-// index file when they are first needed, and compared with their checksums each
-// time; a part that has not its checksum is an error wrapping ErrIndex. No error
-// is kept: what is right again can be read.
+// It is immutable and safe for concurrent use. Its parts are read from the index
+// file when they are needed, and compared with their checksums each time. A part with
+// a wrong checksum gives an error that wraps ErrIndex. Errors are not remembered: the
+// next call reads the part again.
 type Index struct {
 	file   indexfile.File
 	closer io.Closer // of the file, nil unless the index is from OpenIndex
@@ -123,8 +123,8 @@ func (x *Index) WriteTo(w io.Writer) (int64, error) { return x.file.WriteTo(w) }
 // The error wraps ErrIndex, or is ctx.Err().
 func (x *Index) CheckSums(ctx context.Context) error { return x.file.CheckSums(ctx) }
 
-// Close closes the file of an index that OpenIndex returned; for any other it
-// does nothing. Nothing may be read from the index any more.
+// Close closes the file of an index that OpenIndex returned. For any other index it
+// does nothing. The index must not be used any more.
 func (x *Index) Close() error {
 	if x.closer == nil {
 		return nil
@@ -157,15 +157,14 @@ func (x *Index) Codec() Codec { return Codec(x.file.Codec) }
 // NumEntries returns the number of tar entries.
 func (x *Index) NumEntries() int { return int(x.file.Entries) }
 
-// NumSpans returns the number of pieces that the compressed stream can be
-// decoded in on their own; a plain tar has one.
+// NumSpans returns the number of spans; a plain tar has one.
 func (x *Index) NumSpans() int { return max(1, int(x.file.Checkpoints)) }
 
 // EncodedSize returns the size of the index file in bytes.
 func (x *Index) EncodedSize() int64 { return x.file.Size }
 
-// ChunkSize returns the size in bytes of the pieces of the blob that
-// ChunkSums is about.
+// ChunkSize returns the size in bytes of the blob's chunks. The last one may be
+// shorter.
 func (x *Index) ChunkSize() int64 { return int64(x.file.ChunkSize) }
 
 // ChunkSums returns the SHA-256 of every chunk of the blob, 32 bytes each in
@@ -178,10 +177,9 @@ func (x *Index) ChunkSums() ([]byte, error) {
 	return x.file.Section(indexfile.Chunks)
 }
 
-// Entries returns the layer's entries, without the digests of their content.
-// All of them are checked before the first is handed out. The sequence can be
-// ranged over more than once and by several goroutines. List does the same
-// within bounds.
+// Entries returns the layer's entries, without the digests of their content. All of
+// them are checked before it returns. Several goroutines may range over the sequence,
+// more than once. List does the same within a budget.
 func (x *Index) Entries() (Entries, error) {
 	d, err := x.List(context.Background(), nil)
 	if err != nil {
@@ -190,9 +188,9 @@ func (x *Index) Entries() (Entries, error) {
 	return d.All(), nil
 }
 
-// EntriesWithDigests is Entries with the digests of content, where the index
-// has them. They are read from the file again each time; by one goroutine at a
-// time.
+// EntriesWithDigests is Entries with the digests of content, if the index has them.
+// They are read from the file each time. One goroutine at a time may range over the
+// sequence.
 func (x *Index) EntriesWithDigests() (Entries, error) {
 	d, err := x.ListDigests(context.Background())
 	if err != nil {
@@ -201,9 +199,9 @@ func (x *Index) EntriesWithDigests() (Entries, error) {
 	return d.All(), nil
 }
 
-// ListDigests is List with the digests of content, where the index has them.
-// The listing hands them out as it reads them from the file, until ctx ends: its
-// Err tells, after the last one, whether they were right.
+// ListDigests is List with the digests of content, if the index has them. The Listing
+// reads the digests from the file as it yields them, until ctx ends. After the last
+// entry its Err says whether they were right.
 func (x *Index) ListDigests(ctx context.Context) (*Listing, error) {
 	d, err := x.List(ctx, nil)
 	if err != nil || !x.file.Has(indexfile.Digests) {
@@ -225,9 +223,9 @@ func (x *Index) ListDigests(ctx context.Context) (*Listing, error) {
 	return d, nil
 }
 
-// SameEntries reports whether another index of the same layer lists the same
-// entries, as far as the headers say: then what was learned from one of where
-// files lie holds for the other.
+// SameEntries reports whether another index of the same layer lists the same entries,
+// by the checksums in the headers. If so, places of files that were read from one
+// index hold for the other.
 func (x *Index) SameEntries(y *Index) bool {
 	a, _ := x.file.Find(indexfile.Entries)
 	b, _ := y.file.Find(indexfile.Entries)
@@ -240,10 +238,10 @@ func (x *Index) Equal(y *Index) bool {
 	return bytes.Equal(x.file.Append(nil), y.file.Append(nil))
 }
 
-// Verify reads every part of the index, compares it with its checksum and
-// decodes it. What is wrong is an error that wraps ErrIndex.
+// Verify reads every part of the index, compares it with its checksum and decodes it.
+// The error wraps ErrIndex, or is ctx.Err().
 func (x *Index) Verify(ctx context.Context) error {
-	// A part that was read before is read again: it may be wrong by now.
+	// Parts that were read before are read again: they may be wrong by now.
 	x, err := ReadIndex(x.file.Src, x.file.Size)
 	if err != nil {
 		return err

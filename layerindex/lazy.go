@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// A lazy is a value that is read when it is first needed, by one goroutine for
-// all that wait for it. It is kept, but an error is not: the next one that needs
-// it reads again. The zero lazy has no value.
+// A lazy is a value that is read when it is first needed, by one goroutine for all
+// that wait. The value is kept. An error is not: the next call reads again. The zero
+// lazy has no value.
 type lazy[T any] struct {
 	value atomic.Pointer[T]
 

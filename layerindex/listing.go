@@ -22,8 +22,8 @@ var emptyDigest = sha256.Sum256(nil)
 // its context.
 const ctxSteps = 1 << 12
 
-// A Listing has the entries of an index in memory, in the form of the file. It
-// is safe for concurrent use, but for Drain.
+// A Listing holds the entries of an index in memory, encoded as in the file. It is
+// safe for concurrent use, except for Drain.
 type Listing struct {
 	cols    [numColumns]column.Column // colTables begins with the sparse maps
 	sets    [][]Xattr
@@ -36,10 +36,9 @@ type Listing struct {
 	err     error // of the digests
 }
 
-// List reads the entries into memory and checks all of them. What they take is
-// counted in budget; the first entry that has no room there is an error that
-// wraps ErrMetadata and names it. Sets of attributes are in memory once, for
-// all entries that have them.
+// List reads the entries into memory and checks all of them. It counts their memory in
+// budget. If an entry has no room there, the error wraps ErrMetadata and names the
+// entry. Entries with equal sets of attributes share one.
 func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
 	least, windows := x.leastMetadata()
 	if err := budget.fits(x.file.Entries, least+windows); err != nil {
@@ -59,8 +58,8 @@ func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
 	return d, d.check(ctx, budget)
 }
 
-// TakeMetadata counts in budget what an index that was loaded has at least:
-// how long the names are nobody knows before they are read.
+// TakeMetadata counts in budget the least that the entries of the index can take. Their
+// names have to be read before more is known.
 func (x *Index) TakeMetadata(budget *Budget) error {
 	least, windows := x.leastMetadata()
 	err := budget.fits(x.file.Entries, least+windows)
@@ -191,16 +190,16 @@ func (d *Listing) Len() int { return d.n }
 // All returns the entries in the order of the tar.
 func (d *Listing) All() Entries { return d.entries(nil, false) }
 
-// Containing returns those entries whose name contains a word, which takes a
-// fraction of the time.
+// Containing returns the entries whose names contain a word. It takes a fraction of the
+// time of All.
 func (d *Listing) Containing(word string) Entries { return d.entries([]byte(word), false) }
 
-// Drain is All for the last time: it gives the memory of the listing back as it
-// goes, and nothing can be read from it any more.
+// Drain is All for the last time: it frees the memory of the Listing as it goes. The
+// Listing must not be used any more.
 func (d *Listing) Drain() Entries { return d.entries(nil, true) }
 
-// Err returns what was wrong with the digests that were handed out, which are
-// read from the file as they are needed.
+// Err returns the error of reading the digests of content from the file, after a range
+// over the entries.
 func (d *Listing) Err() error { return d.err }
 
 func (d *Listing) entries(word []byte, drain bool) Entries {

@@ -72,8 +72,8 @@ func (s *Spans) End(i int) (out, in int64) {
 	return next.Out, min(in, s.x.file.BlobSize)
 }
 
-// Checkpoint returns where the decoding of span i begins, with what it needs of the
-// bytes before. The error wraps ErrIndex.
+// Checkpoint returns the checkpoint at which span i begins, with its window. The error
+// wraps ErrIndex.
 func (s *Spans) Checkpoint(i int) (codec.Checkpoint, error) {
 	p := s.points[i]
 	if p.Start {

@@ -17,8 +17,8 @@ type WriterOptions struct {
 	NoDigests bool
 }
 
-// A Writer makes an index of what is found in a layer. AddEntry, AddCheckpoints
-// and AddChunk may be called at the same time, each by one goroutine.
+// A Writer makes an index of the entries, checkpoints and chunks of a layer. AddEntry,
+// AddCheckpoints and AddChunk may be called at the same time, each by one goroutine.
 type Writer struct {
 	opts   WriterOptions
 	cols   columnWriter
@@ -40,14 +40,15 @@ func NewWriter(opts *WriterOptions) *Writer {
 // The error wraps ErrEntries or ErrMetadata if there is no room for it.
 func (w *Writer) AddEntry(e *Entry) error { return w.cols.add(e) }
 
-// AddCheckpoints adds the next places in the blob where decoding can start. It
-// keeps no slice of theirs. The error wraps ErrMetadata if there is no room.
+// AddCheckpoints adds the next places in the blob where decoding can start. It keeps
+// their windows until it has compressed them. The error wraps ErrMetadata if there is
+// no room.
 func (w *Writer) AddCheckpoints(points []codec.Checkpoint) error { return w.spans.add(points) }
 
 // AddChunk adds the SHA-256 of the next chunk of the blob.
 func (w *Writer) AddChunk(sum [sha256.Size]byte) { w.chunks = append(w.chunks, sum[:]...) }
 
-// A Summary is what an index says of its layer as a whole.
+// A Summary holds the facts about a layer as a whole.
 type Summary struct {
 	Codec     Codec
 	Blob      [sha256.Size]byte // digest
@@ -57,8 +58,7 @@ type Summary struct {
 	TarSize   int64             // in bytes
 }
 
-// Finish returns the index of what was added. It is in memory. The Writer is used
-// up.
+// Finish returns the index, which is in memory. The Writer must not be used any more.
 func (w *Writer) Finish(layer Summary) (*Index, error) {
 	p, err := indexfile.NewPacker()
 	if err != nil {
@@ -98,5 +98,6 @@ func (w *Writer) Finish(layer Summary) (*Index, error) {
 	return &Index{file: file}, nil
 }
 
-// Close frees what a Writer holds that was not finished.
+// Close frees the memory of a Writer that was not finished. After Finish it does
+// nothing.
 func (w *Writer) Close() { w.spans.close() }

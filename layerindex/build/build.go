@@ -1,6 +1,10 @@
 // Package build makes the index of a layer by reading all of it once: a tar, plain
-// or compressed with gzip or zstd. What it writes down is enough to read any part
-// of the layer later, and to check what is read.
+// or compressed with gzip or zstd.
+//
+//	x, err := build.Index(ctx, layer, blob, nil)
+//
+// The index is in memory. It is enough to read any part of the layer later with
+// package reader, and to check the bytes that are read.
 package build
 
 import (
@@ -17,7 +21,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// BuildOptions are the choices of Build. Nil and zero mean the defaults.
+// Options are the choices of Index. Nil and zero mean the defaults.
 type Options struct {
 	// ChunkSize is the size in bytes of the pieces of the blob that get a
 	// checksum each: a multiple of 4,096. Default: 64 KiB.
@@ -25,8 +29,9 @@ type Options struct {
 	// SpanSize is how many bytes of output lie between checkpoints, about.
 	// Default: 1 MiB.
 	SpanSize int64
-	// MaxSize bounds the bytes of the uncompressed layer. Build ends when there
-	// is one more, without reading the rest of the blob. Zero means no bound.
+	// MaxSize bounds the bytes of the uncompressed layer. Index fails at the
+	// first byte beyond, without reading the rest of the blob. Zero means no
+	// bound.
 	MaxSize int64
 	// NoDigests leaves out the digest of every file's content.
 	NoDigests bool
@@ -51,16 +56,17 @@ const (
 	padding = 10240
 )
 
-// Build reads the whole blob of a layer from src once and makes its index. It
-// checks the blob's size and digest and the diff_id; if any of them does not
-// hold, or the tar or the compressed stream is damaged, there is no index.
-// Errors wrap ErrDigest, ErrDiffID, ErrCompressed, ErrTar, ErrTooBig,
-// ErrMetadata, ErrEntries, io.ErrUnexpectedEOF or what src returned. A blob that
-// is not what the manifest says is reported as that, whatever else is wrong with
-// it; but a layer that is out of bounds is not read to its end.
+// Index reads the whole blob of a layer from src once and makes its index. It
+// checks the size and the digest of the blob and the diff_id, and fails if one of
+// them is wrong or if the tar or the compressed stream is damaged.
 //
-// The stages (fetching, hashing the blob, decoding, hashing and reading the
-// tar) run side by side; when Build returns all have ended.
+// Errors wrap ErrDigest, ErrDiffID, ErrCompressed, ErrTar, ErrTooBig, ErrMetadata
+// or ErrEntries of package layerindex, io.ErrUnexpectedEOF, or the error of src. If
+// the blob is not the one that the manifest names, the error is ErrDigest, whatever
+// else is wrong with it. A layer that is out of bounds is not read to its end.
+//
+// The stages (fetching, hashing the blob, decoding, hashing and reading the tar)
+// run side by side. All of them have ended when Index returns.
 func Index(ctx context.Context, l layerindex.Layer, src io.Reader, opts *Options) (*layerindex.Index, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -84,7 +90,7 @@ func Index(ctx context.Context, l layerindex.Layer, src io.Reader, opts *Options
 	return p.run(ctx, src)
 }
 
-// A pass is the state of one Build. Each stage alone writes its own fields
+// A pass is the state of one call of Index. Each stage alone writes its own fields
 // until it has ended.
 type pass struct {
 	layer layerindex.Layer

@@ -25,7 +25,7 @@ type aheadSlot struct {
 	cancel context.CancelFunc
 }
 
-// decodeAhead begins to decode what the reader of s will come to. The caller
+// decodeAhead begins to decode the spans that the reader of s will come to. The caller
 // holds r.ahead.mu.
 func (r *Reader) decodeAhead(ctx func() context.Context, s *stream, m blobMap) {
 	c := r.opts.Cache
@@ -78,13 +78,13 @@ func (r *Reader) nextAhead(s *stream, m blobMap) (i int, need int64, ok bool) {
 	return 0, 0, false
 }
 
-// runAhead decodes a part of a span, and then what else is next, as long as
-// there are idle processors.
+// runAhead decodes a part of a span, and then the parts that follow, as long as there
+// are idle processors.
 func (r *Reader) runAhead(ctx context.Context, slot *aheadSlot, m blobMap, i int, need int64) {
 	defer r.ahead.jobs.Done()
 	c := r.opts.Cache
-	// What is read of the blob is read for the file that is being read, but
-	// not any longer than the stream goes on.
+	// Reads of the blob have the values of the read that caused them, and end
+	// with the stream.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(slot.ctx, cancel)()
@@ -103,7 +103,7 @@ func (r *Reader) runAhead(ctx context.Context, slot *aheadSlot, m blobMap, i int
 	c.endJob()
 }
 
-// stopAhead ends what is decoded ahead and waits for it.
+// stopAhead ends decoding ahead and waits for it.
 func (r *Reader) stopAhead() {
 	a := &r.ahead
 	a.mu.Lock()
@@ -145,8 +145,7 @@ func (c *SpanCache) admit(s *stream) *aheadSlot {
 	return slot
 }
 
-// forget takes the slot of s away, if it has one, and stops what is decoded
-// ahead of it.
+// forget takes the slot of s away, if it has one, and stops decoding ahead of s.
 func (c *SpanCache) forget(s *stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,8 +159,8 @@ func (c *SpanCache) forget(s *stream) {
 	}
 }
 
-// beginJob reports whether a processor is idle, as far as decoding goes, and
-// if so reserves it until endJob.
+// beginJob reports whether there are fewer decoding goroutines than processors, and if
+// so reserves a processor until endJob.
 func (c *SpanCache) beginJob() bool {
 	procs := runtime.GOMAXPROCS(0)
 	c.mu.Lock()

@@ -14,20 +14,20 @@ import (
 	"github.com/imgfs/imgfs/layerindex/internal/spool"
 )
 
-// A span that is too long for memory is decoded into a file. Where there is no
-// room for one there is none: then it is decoded from its beginning for each part of
-// it that somebody reads, and a few parts stay in memory. That is slow, and
-// better than a read that fails.
+// A span that is too long for memory is decoded into a file. If the disk has no room
+// for the file, the span is decoded from its beginning for each part that somebody
+// reads, and a few parts stay in memory. That is slow, and better than a read that
+// fails.
 
 const (
 	partSize = maxSpanMemory
-	// maxParts is how many parts a cache keeps, of whatever reader.
+	// maxParts is how many parts a cache keeps, of all readers together.
 	maxParts = 2
-	// spoolRest is how long a disk is left alone that took no file.
+	// spoolRest is how long no file is tried after one failed.
 	spoolRest = 30 * time.Second
 )
 
-// A longSpan is where a span is decoded into that is too long for memory.
+// A longSpan is the file that a span is decoded into which is too long for memory.
 type longSpan struct {
 	*spool.Spool
 	rest time.Time // until then no file is tried; guarded by Reader.mu
@@ -58,8 +58,8 @@ func (r *Reader) readLong(ctx context.Context, t *layerindex.Spans, i int, p []b
 	return nil
 }
 
-// long returns what span i is decoded into, and whether its file is not to be
-// tried now.
+// long returns the file that span i is decoded into, and whether the file must not
+// be tried now.
 func (r *Reader) long(t *layerindex.Spans, i int) (l *longSpan, rests bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,12 +75,13 @@ func (r *Reader) long(t *layerindex.Spans, i int) (l *longSpan, rests bool) {
 	return l, r.opts.NewTemp == nil || time.Now().Before(l.rest)
 }
 
-// newTemp returns what makes a file for a span of size bytes.
+// newTemp returns a function that makes a file for a span of size bytes.
 func (r *Reader) newTemp(size int64) func() (spool.File, error) {
 	return func() (spool.File, error) { return r.opts.NewTemp(size) }
 }
 
-// produce returns what decodes a span into a file, until the reader is stopped.
+// produce returns a Producer that decodes a span into a file until the reader is
+// closed.
 func (r *Reader) produce(s *span) spool.Producer {
 	return func(ctx context.Context, w io.Writer) error {
 		ctx, cancel := context.WithCancel(ctx)

@@ -5,12 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// A Meter is told what reads take. It is called by any goroutine, must not wait,
-// and must not call the Reader.
+// A Meter counts the decoding that reads cause. Any goroutine may call it. It must
+// not wait, and must not call the Reader.
 type Meter interface {
-	// Decoded is told of n bytes that were decoded for a read, or ahead of it
-	// in the same file. Where several reads wait for the same bytes one is
-	// told. What is decoded into a file on disk is not counted.
+	// Decoded is called when n bytes were decoded for a read, or ahead of it in
+	// the same file. If several reads wait for the same bytes, the Meter of one
+	// of them is called. Bytes decoded into a temporary file do not count.
 	Decoded(n int64)
 }
 
@@ -23,8 +23,8 @@ func meterOf(ctx context.Context) Meter {
 	return m
 }
 
-// A boundedMeter tells another one of what is decoded ahead, as far as it
-// belongs to the file that was being read.
+// A boundedMeter passes on to another Meter the decoding ahead that belongs to the
+// file that was being read.
 type boundedMeter struct {
 	Meter
 	left atomic.Int64
@@ -36,8 +36,8 @@ func (b *boundedMeter) Decoded(n int64) {
 	}
 }
 
-// meteredAhead returns ctx for decoding ahead, of which the first left bytes
-// belong to the file that is being read.
+// meteredAhead returns a context for decoding ahead. The first left bytes belong to
+// the file that is being read.
 func meteredAhead(ctx context.Context, left int64) context.Context {
 	m := meterOf(ctx)
 	if m == nil {

@@ -12,8 +12,8 @@ import (
 // A Prefetcher is a Blob that can bring bytes before they are read. A Reader
 // calls it ahead of sequential readers.
 type Prefetcher interface {
-	// Prefetch begins to bring n bytes of the blob from off, which will be
-	// read soon. It returns at once; what it cannot do it leaves out.
+	// Prefetch begins to fetch n bytes of the blob from off, which will be
+	// read soon. It returns at once, and may do less than it was asked for.
 	Prefetch(off, n int64)
 }
 
@@ -36,24 +36,23 @@ const (
 	// maxAsk bounds one call of Prefetch.
 	maxAsk = 1 << 20
 	// scanFiles is how many files have to be read one behind the other before
-	// what comes next is taken for wanted too.
+	// the next ones are expected to be read too.
 	scanFiles = 4
 	// fileHeader is about what stands between two files that follow each
 	// other in a tar: padding, and a header with its extension.
 	fileHeader = 4 << 10
 )
 
-// A stream is one sequential reader of a layer, as far as it can be told from
-// what it reads. Its fields are guarded by readahead.mu.
+// A stream is one sequential reader of a layer, recognized by the places that it
+// reads. Its fields are guarded by readahead.mu.
 type stream struct {
 	next  int64 // in the tar: the end of what was read
 	end   int64 // in the tar: the end of the file that is being read
 	hits  int   // reads that went on just where one before had ended
 	files int   // files that were begun behind another
 	// run is how many bytes of the blob were read in order, less the skipped
-	// ones that were left out. The window is at most twice that, so that
-	// what a reader which stops has cost in vain is in proportion to what it
-	// has read.
+	// ones. The window is at most twice that: if the reader stops, the bytes
+	// fetched in vain are in proportion to those that it has read.
 	run, skipped int64
 	ahead        int64 // in the blob: asked for up to here
 	decoded      int64 // in the tar: decoded ahead, or begun to be, up to here
@@ -123,7 +122,7 @@ func (s *stream) distance(m blobMap, read fileRead) (int64, bool) {
 	return d, s.window() > 0 && m.in(read.off) < s.ahead
 }
 
-// take takes down a read that goes on with s.
+// take records a read that goes on with s.
 func (s *stream) take(m blobMap, read fileRead) {
 	if read.off < s.next {
 		late := min(m.in(min(read.end, s.next))-m.in(read.off), s.skipped)
@@ -140,8 +139,8 @@ func (s *stream) take(m blobMap, read fileRead) {
 	from, left := s.next, int64(0)
 	begins := read.fileEnd != s.end
 	if begins {
-		// The rest of the file before was left out, what stands between the
-		// two is never read.
+		// The rest of the file before was skipped. Nobody reads the headers
+		// between the two.
 		left = m.in(max(s.next, min(s.end, read.off))) - m.in(s.next)
 		from = min(max(s.next, s.end)+fileHeader, read.off)
 		s.files++
@@ -188,8 +187,8 @@ type blobMap struct {
 	t *layerindex.Spans // nil of a plain tar
 }
 
-// in returns about how much of the blob a decoder has read when it has put
-// out the tar up to out. It never falls.
+// in returns about how much of the blob a decoder has read when it has decoded the
+// tar up to out. A larger out never gives a smaller result.
 func (m blobMap) in(out int64) int64 {
 	if m.t == nil {
 		return out
@@ -199,8 +198,8 @@ func (m blobMap) in(out int64) int64 {
 	return b.in + int64(math.Ceil(share*float64(b.inEnd-b.in)))
 }
 
-// out returns about how much of the tar a decoder puts out that gets the blob
-// up to in.
+// out returns about how much of the tar a decoder has decoded when it has read the
+// blob up to in.
 func (m blobMap) out(in int64) int64 {
 	if m.t == nil {
 		return in
@@ -229,9 +228,9 @@ func (m blobMap) span(i int) bounds {
 	return b
 }
 
-// readAhead takes down a read that is about to be done, and has begun what is
-// to be done ahead of the ones that will follow it. It does not wait, and calls
-// ctx only if there is something to be decoded.
+// readAhead records a read that is about to be done, and begins to fetch and decode
+// ahead of the reads that will follow. It does not wait, and calls ctx only if it
+// begins to decode.
 func (r *Reader) readAhead(ctx func() context.Context, m blobMap, read fileRead) {
 	a := &r.ahead
 	a.mu.Lock()
@@ -248,7 +247,7 @@ func (r *Reader) readAhead(ctx func() context.Context, m blobMap, read fileRead)
 	r.decodeAhead(ctx, s, m)
 }
 
-// prefetch has bytes of the blob brought, if the blob can do that.
+// prefetch has bytes of the blob fetched, if the blob can do that.
 func (r *Reader) prefetch(from, to int64) {
 	p, ok := r.blob.(Prefetcher)
 	if !ok {

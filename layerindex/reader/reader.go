@@ -1,3 +1,18 @@
+// Package reader reads any part of a layer's uncompressed tar by the layer's index.
+//
+//	r := reader.New(x, blob, nil)
+//	defer r.Close()
+//	n, err := r.ReadAt(ctx, buf, entry.Off)
+//
+// A compressed layer is decoded in spans, each from its checkpoint. A Reader keeps
+// decoded spans in a SpanCache, recognizes readers that go on in order and has
+// bytes fetched and spans decoded ahead of them, and decodes a span that is too long
+// for memory into a temporary file.
+//
+// # Limits
+//
+// A Reader believes the index and the blob: it compares neither with a digest. A
+// plain tar is read as it is.
 package reader
 
 import (
@@ -10,8 +25,9 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 )
 
-// A Blob is the compressed layer that a Reader decodes. What it returns must
-// have been checked: nothing behind it looks at a digest again.
+// A Blob is the compressed layer that a Reader decodes. It must check the bytes that
+// it returns, because a Reader compares no digest. It is used by several goroutines
+// at a time.
 type Blob interface {
 	// ReadAt is like io.ReaderAt with a context.
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
@@ -23,10 +39,10 @@ type Blob interface {
 // spans that it needs, each once for all readers that wait for it. It is safe
 // for concurrent use.
 //
-// Ahead of reads that follow each other it has the blob's bytes brought, if
-// the blob is a Prefetcher, and, where there is more than one processor,
-// spans decoded. What is done ahead grows with what was read in order, and
-// reads in no order cause none of it.
+// Ahead of reads that follow each other the Reader has bytes of the blob fetched, if
+// the blob is a Prefetcher, and spans decoded, if there is more than one processor.
+// The longer reads go on in order, the further ahead it works. Random reads cause
+// none of this.
 type Reader struct {
 	x     *layerindex.Index
 	blob  Blob
@@ -40,17 +56,17 @@ type Reader struct {
 	longs map[int]*longSpan // by span, of those too long for memory
 }
 
-// ReaderOptions are the choices of NewReader.
+// Options are the choices of New. Nil and zero mean the defaults.
 type Options struct {
 	// Cache keeps decoded spans; readers of several layers may share one.
 	// Default: one of 16 MiB for this reader.
 	Cache *SpanCache
-	// NewTemp makes a temporary file of size bytes, for a span that is too long
-	// for memory. Default: there are no files. Where there is none such a span is
-	// decoded from its beginning for each part of it that is read.
+	// NewTemp makes a temporary file of size bytes for a span that is too long
+	// for memory. If it is nil or fails, such a span is decoded from its
+	// beginning for each part that is read. Default: nil.
 	NewTemp func(size int64) (TempFile, error)
-	// SpoolFailed, if not nil, is told that a file could not be made or
-	// written. It may be called by any goroutine.
+	// SpoolFailed, if not nil, is called when a file could not be made or
+	// written, by any goroutine. Default: nil.
 	SpoolFailed func(err error)
 }
 
@@ -62,7 +78,8 @@ type TempFile interface {
 	Truncate(size int64) error
 }
 
-// NewReader returns a reader of the layer that x is the index of.
+// New returns a Reader of the layer that x is the index of. The caller closes it, and
+// then the index.
 func New(x *layerindex.Index, blob Blob, opts *Options) *Reader {
 	r := &Reader{x: x, blob: blob}
 	r.closing, r.close = context.WithCancel(context.Background())
@@ -79,15 +96,15 @@ func New(x *layerindex.Index, blob Blob, opts *Options) *Reader {
 func (r *Reader) Size() int64 { return r.x.Size() }
 
 // ReadAt reads len(p) bytes from byte off of the uncompressed tar, like
-// io.ReaderAt. When ctx ends it returns ctx.Err(); what it has begun goes on
-// for other readers that wait for the same span, and else is stopped.
+// io.ReaderAt. If ctx ends first it returns ctx.Err(). Decoding that it began goes
+// on if other readers wait for the same span, and is stopped otherwise.
 func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return r.ReadFileAt(ctx, p, off, r.x.Size())
 }
 
-// ReadFileAt is ReadAt, of a file whose content ends at byte end of the tar.
-// Nothing behind that is brought ahead, unless the reader goes from file to
-// file in the order of the tar. The read itself may go further.
+// ReadFileAt is ReadAt for a file whose content ends at byte end of the tar.
+// Nothing behind that byte is read ahead, unless the reader goes from file to file in
+// the order of the tar. The read itself may go further.
 func (r *Reader) ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("negative offset %d", off)
@@ -139,11 +156,11 @@ func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, e
 	return n, nil
 }
 
-// ReadHeld is ReadFileAt of bytes that are decoded and in memory. It reports
-// whether p was filled; if not, the read has still to be done, and has not
-// counted. It does not wait, and allocates nothing unless something is to be
-// decoded ahead: then ctx is called, for a context whose values that is done
-// with.
+// ReadHeld is ReadFileAt for bytes that are decoded and in memory. It reports
+// whether it filled p. If it did not, the caller still has to read, and this call
+// does not count as a read. ReadHeld does not wait. It allocates nothing unless it
+// begins to decode ahead: then it calls ctx and decodes with the values of that
+// context.
 func (r *Reader) ReadHeld(p []byte, off, end int64, ctx func() context.Context) bool {
 	if off < 0 || len(p) == 0 || off > r.x.Size()-int64(len(p)) || r.x.Codec() == layerindex.Plain {
 		return false
@@ -168,8 +185,8 @@ func (r *Reader) ReadHeld(p []byte, off, end int64, ctx func() context.Context) 
 	return true
 }
 
-// Source tells what decoding the tar from off to end takes: it begins at byte
-// out of the tar, and reads the blob from in to about inEnd.
+// Source returns the places where decoding of the tar from off to end begins and
+// ends: it begins at byte out of the tar, and reads the blob from in to about inEnd.
 func (r *Reader) Source(off, end int64) (out, in, inEnd int64, err error) {
 	if off < 0 || end <= off || end > r.x.Size() {
 		return 0, 0, 0, fmt.Errorf("no bytes %d to %d in a tar of %d", off, end, r.x.Size())
@@ -185,9 +202,8 @@ func (r *Reader) Source(off, end int64) (out, in, inEnd int64, err error) {
 	return out, in, max(in, blobMap{t}.in(end)), nil
 }
 
-// Close stops what is decoded ahead of readers, and decoding of spans that are
-// too long for memory, and gives the space of files back. Reads that wait for
-// those fail.
+// Close stops decoding ahead and the decoding of spans that are too long for memory,
+// and frees their temporary files. Reads that wait for such spans fail.
 func (r *Reader) Close() error {
 	r.close()
 	r.stopAhead()

@@ -13,8 +13,8 @@ import (
 )
 
 // A span is a piece of the tar that is decoded from one checkpoint, as far as
-// somebody wanted it. One goroutine at a time decodes; all readers wait for
-// it to get as far as they need.
+// readers wanted it. One goroutine at a time decodes. All readers wait until it has
+// got as far as they need.
 type span struct {
 	r     *Reader
 	t     *layerindex.Spans
@@ -97,7 +97,7 @@ func (s *span) wait(ctx context.Context, need int64) error {
 		if err := s.sleep(ctx); err != nil {
 			return err
 		}
-		// What failed for what was not needed yet may work for what is.
+		// A failure while nobody waited says nothing about this read.
 		if s.changed == nil && s.err != nil && !s.early && int64(len(s.buf)) < need {
 			return s.err
 		}
@@ -105,8 +105,8 @@ func (s *span) wait(ctx context.Context, need int64) error {
 	return nil
 }
 
-// decodeAhead has the span decoded up to need, for readers that are expected.
-// What those ask for meanwhile comes first. It returns when nobody decodes
+// decodeAhead has the span decoded up to need, for readers that are expected. Bytes
+// that readers wait for meanwhile come first. It returns when no goroutine decodes
 // for it any more.
 func (s *span) decodeAhead(ctx context.Context, need int64) error {
 	s.mu.Lock()
@@ -154,8 +154,8 @@ func (s *span) sleep(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// leave counts a reader out; the last one stops the decoding that nobody
-// waits for.
+// leave counts a reader out. The last one stops the decoding, since nobody waits for
+// it any more.
 func (s *span) leave() {
 	if s.waiting--; s.waiting == 0 {
 		s.goal, s.ahead = 0, 0
@@ -167,8 +167,8 @@ func (s *span) leave() {
 
 // start begins a try to decode up to goal.
 func (s *span) start(ctx context.Context) {
-	// What is decoded here serves other readers too, so it does not end with
-	// the one that came first.
+	// The decoding serves other readers too, so it does not end with the first
+	// one.
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.changed = make(chan struct{})
 	s.meter = meterOf(ctx)
@@ -177,8 +177,8 @@ func (s *span) start(ctx context.Context) {
 	go s.decode(ctx)
 }
 
-// decode runs one try and tells the waiting readers how it ended. A decoder
-// that did not fail is kept for who goes on from there.
+// decode runs one try and tells the waiting readers how it ended. It keeps a decoder
+// that did not fail for a reader that goes on from there.
 func (s *span) decode(ctx context.Context) {
 	err := s.decodeToGoal(ctx)
 	s.mu.Lock()
@@ -189,7 +189,7 @@ func (s *span) decode(ctx context.Context) {
 	s.r.opts.Cache.countDecoding(-1)
 	s.dec = nil
 	if ctx.Err() == nil {
-		s.err = err // else nobody waited: whoever came since tries again
+		s.err = err // else nobody waited: a reader that came since tries again
 	}
 	s.cancel()
 	s.cancel, s.meter = nil, nil
@@ -221,7 +221,7 @@ func (s *span) out() int64 {
 	return start + int64(len(s.buf))
 }
 
-// decodeToGoal decodes as far as readers want it, which may become further
+// decodeToGoal decodes as far as readers want it. They may come to want more
 // meanwhile.
 func (s *span) decodeToGoal(ctx context.Context) error {
 	if err := s.ensureDecoder(ctx); err != nil {
@@ -235,7 +235,7 @@ func (s *span) decodeToGoal(ctx context.Context) error {
 		if have >= max(goal, ahead) || have == s.size {
 			return nil
 		}
-		// In small steps where nobody waits, as somebody may come.
+		// Small steps while nobody waits, because a reader may come.
 		need := min(s.input(ahead-have), aheadPiece)
 		if have < goal {
 			need = s.input(goal - have)
@@ -251,12 +251,11 @@ func (s *span) decodeToGoal(ctx context.Context) error {
 	}
 }
 
-// aheadPiece is how much of the blob is read at once for what is decoded before
-// it is needed.
+// aheadPiece is how much of the blob is read at once while decoding ahead.
 const aheadPiece = 128 << 10
 
-// input is about how much of the blob n bytes of output take, with those that a
-// decoder puts out beyond them before it hands on any.
+// input is about how much of the blob n bytes of output take, and the output beyond
+// them that a decoder collects before it hands on any.
 func (s *span) input(n int64) int64 {
 	const beyond, spare = 64 << 10, 16 << 10
 	return int64(float64(n+beyond)*s.ratio) + spare
@@ -343,8 +342,8 @@ func (s *span) grow(n int64) {
 	s.buf = make([]byte, 0, n)
 }
 
-// retire gives back the memory of a span that has left the cache, nil if
-// somebody is at it. Who comes still has it decoded again, alone.
+// retire returns the memory of a span that has left the cache, or nil if somebody is
+// using it. A reader that still holds the span decodes it again for itself.
 func (s *span) retire() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,8 +26,9 @@ const (
 	bufferUnit = 64 << 10
 )
 
-// A SpanCache keeps decoded spans in memory, the least recently used leaving
-// first. It is safe for concurrent use and may serve many readers.
+// A SpanCache keeps decoded spans in memory and evicts the least recently used ones.
+// It also keeps decoders and buffers for their next use, and decides how much is
+// decoded ahead. It is safe for concurrent use and may serve many Readers.
 type SpanCache struct {
 	mu    sync.Mutex
 	limit int64
@@ -63,8 +64,8 @@ type spanItem struct {
 	span *span
 }
 
-// NewSpanCache returns a cache that holds at most limit bytes; but the span
-// that was used last stays, whatever its size.
+// NewSpanCache returns a cache that holds at most limit bytes. The span that was used
+// last stays even if it is longer.
 func NewSpanCache(limit int64) *SpanCache {
 	return &SpanCache{limit: limit, lru: list.New(), Spans: map[spanKey]*list.Element{}, parts: parts{turn: make(chan struct{}, 1)}}
 }

@@ -81,7 +81,7 @@ func Start(src io.Reader, span int64) (codec.Indexer, layerindex.Codec, error) {
 	return start(layerindex.Plain, r, span), layerindex.Plain, nil
 }
 
-// plain is the decoder of what is not compressed.
+// plain is the decoder of a tar that is not compressed.
 type plain struct {
 	src io.Reader
 	buf []byte

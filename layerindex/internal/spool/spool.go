@@ -14,14 +14,14 @@ import (
 	"github.com/imgfs/imgfs/remote/seal"
 )
 
-// ErrFile: the file could not be made, written or read, while the data is
-// sound. It wraps what the disk said.
+// ErrFile says that the file could not be made, written or read, while the data is
+// sound. It wraps the error of the file.
 var ErrFile = errors.New("temporary file")
 
 func fileError(err error) error { return fmt.Errorf("%w: %w", ErrFile, err) }
 
-// A Producer writes all of the data to w, in order. It ends soon after ctx
-// does, and when a write fails. A slice that it wrote is not kept.
+// A Producer writes all of the data to w, in order. It must end soon after ctx does,
+// and when a write fails. w keeps no slice.
 type Producer func(ctx context.Context, w io.Writer) error
 
 // A File is a file without a name: closing it removes it.
@@ -32,8 +32,8 @@ type File interface {
 	Truncate(size int64) error
 }
 
-// Linger is how long a producer goes on when nobody has read for its last time:
-// readers that come one after the other are not without a producer in between.
+// Linger is how long a producer goes on after the last read, so that readers that
+// come one after the other find it at work.
 const Linger = 500 * time.Millisecond
 
 // A Spool is size bytes of data that a producer writes to a file without a

@@ -9,7 +9,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 )
 
-// What is bounded for a reason that is not the tar's: see Scanner.
+// Bounds that the tar formats do not set: see Scanner.
 const (
 	maxMeta     = 1 << 20
 	maxName     = 4096 // of a path, and of a name twice that

@@ -112,8 +112,9 @@ func New(emit func(*layerindex.Entry) error, opts *Options) *Scanner {
 	return s
 }
 
-// Write takes the next piece of the tar and keeps no reference to it. The
-// error is a *FormatError or what emit returned; it stays.
+// Write takes the next piece of the tar and keeps no reference to it. The error is a
+// *layerindex.FormatError, wraps layerindex.ErrMetadata, or is the error of emit.
+// After an error Write returns it again.
 func (s *Scanner) Write(p []byte) (int, error) {
 	n := 0
 	for n < len(p) && s.err == nil {
@@ -124,8 +125,8 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	return n, s.err
 }
 
-// Close says that the tar has ended. It fails where Write has failed, and if
-// an entry is not whole. The blocks of zeros at the end and the padding of the
+// Close tells the Scanner that the tar has ended. It fails if Write has failed, or if
+// the last entry is not whole. The blocks of zeros at the end and the padding of the
 // last content may be missing, as for archive/tar.
 func (s *Scanner) Close() error {
 	if s.state == isClosed || s.err != nil {
@@ -267,8 +268,8 @@ func (s *Scanner) refuseAt(off int64, err error) error {
 	return &layerindex.FormatError{Entry: s.label, Off: off, Err: fmt.Errorf("%w: %w", layerindex.ErrTar, err)}
 }
 
-// Release gives back what the Scanner has counted in its budget. Nothing may be
-// written to it any more.
+// Release gives the bytes back that the Scanner has counted in its budget. Nothing may
+// be written to it any more.
 func (s *Scanner) Release() {
 	s.sparse.budget.Release(s.sparse.held)
 	s.sparse.held, s.sparse.extents = 0, nil

@@ -154,8 +154,8 @@ func (p *paxSparse) set(key, value []byte) error {
 
 // kind returns what the records say: a file is sparse by a version that is
 // known, or by a map without a version. Other records, the name and the sizes
-// among them, mean nothing by themselves. All this is archive/tar's decision,
-// and so that of who unpacks layers.
+// among them, mean nothing by themselves. archive/tar decides all this in the same
+// way, and with it the programs that unpack layers.
 func (p *paxSparse) kind() sparseKind {
 	switch major, minor := string(p.major), string(p.minor); {
 	case major == "1" && minor == "0":
