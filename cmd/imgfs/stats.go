@@ -61,7 +61,8 @@ func (e *env) printStats(s serve.Stats) error {
 	w := show.NewTable(e.Stdout)
 	n := s.Total
 	fmt.Fprintf(w, "%s on %s\n", printable.Name(s.Image), printable.Name(s.Dir))
-	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n", printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, how(&s))
+	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n",
+		printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, how(&s))
 	for _, h := range s.Servers {
 		if h.Down {
 			fmt.Fprintf(w, "registry %s: down since %s (%s)\n", printable.Name(h.Host), h.Since.Local().Format(time.DateTime), printable.Line(h.Reason))
