@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestText(t *testing.T) {
+func TestScrub(t *testing.T) {
 	for text, want := range map[string]string{
 		`Get "https://h.example/a?sig=x&y": EOF`:        `Get "https://h.example/a": EOF`,
 		`http://user:pass@h.example:80/a/b?x failed`:    `http://h.example:80/a/b failed`,
