@@ -52,7 +52,7 @@ layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/deco
 layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/indexfile layerindex/internal/stringpool go-digest compress
 
 remote/beneath: x/sys
-remote/cache/indexes: layerindex remote/beneath go-digest x/sys
+remote/cache/indexes: layerindex remote/beneath remote/cache go-digest x/sys
 remote/cache: remote remote/beneath remote/internal/nameless remote/seal go-digest image-spec x/sys
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec

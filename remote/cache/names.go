@@ -3,6 +3,7 @@ package cache
 import (
 	"path"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -16,16 +17,25 @@ const (
 	blobsDir    = "blobs"
 	metaDir     = "meta"
 	refsDir     = "refs"
-	indexesDir  = "indexes" // of package layerindex
+	indexesDir  = "indexes" // of package indexes
 	imagesDir   = "images"
 	verifiedDir = "verified"
 	keptDir     = "contents"
 	claimsDir   = "claims"
 	tmpDir      = "tmp"
 
-	unbornName = ".new-" // begins that of a layer index that is being written
-	spoolName  = "spool-"
+	spoolName = "spool-"
 )
+
+// IndexTemp begins the name of a layer index that is being written.
+const IndexTemp = ".new-"
+
+// IsAbandonedIndex reports whether a file in the directory of layer indexes is one
+// that was being written by a process that has been killed: by its name, and because
+// it has not been changed for longer than writing it takes.
+func IsAbandonedIndex(name string, modified time.Time) bool {
+	return isTemp(name, IndexTemp) && time.Since(modified) > unbornTime
+}
 
 // maxRecord bounds the files of references, manifests, configs and images.
 const maxRecord = 16 << 20
@@ -77,7 +87,7 @@ func kindOf(name string) kind {
 		return kindMeta
 	case top == imagesDir && isRecord(rest):
 		return kindImage
-	case top == indexesDir && alg == string(digest.SHA256) && isTemp(base, unbornName):
+	case top == indexesDir && alg == string(digest.SHA256) && isTemp(base, IndexTemp):
 		return kindUnborn
 	case deep && isHex(base, sumSize(alg)):
 		return byDigest(top)

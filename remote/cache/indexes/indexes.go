@@ -16,7 +16,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/beneath"
+	"github.com/imgfs/imgfs/remote/cache"
 )
 
 // ErrNone says that the store has no index of a layer, or none that can be used.
@@ -39,11 +39,6 @@ type Store struct {
 const (
 	// subdir is where the files lie in the directory.
 	subdir = string(digest.SHA256)
-	// unfinished begins the names of files that are being written.
-	unfinished = ".new-"
-	// abandoned is how old such a file gets before it counts as left behind
-	// by a process that was killed.
-	abandoned = time.Hour
 	// touchAfter is how old the time of a file's last use may get before it
 	// is noted again.
 	touchAfter = time.Hour
@@ -138,7 +133,7 @@ func (s *Store) Save(ctx context.Context, x *layerindex.Index) error {
 		return err
 	}
 	s.sweep()
-	f, tmp, err := s.dir.CreateTemp(subdir, unfinished)
+	f, tmp, err := s.dir.CreateTemp(subdir, cache.IndexTemp)
 	if err != nil {
 		return err
 	}
@@ -169,11 +164,10 @@ func (c ctxWriter) Write(p []byte) (int, error) {
 	return c.w.Write(p)
 }
 
-// sweep removes what killed processes have left.
+// sweep removes the files that killed processes were writing.
 func (s *Store) sweep() {
 	_ = s.each(func(name string, st *unix.Stat_t) {
-		digits, ok := strings.CutPrefix(name, unfinished)
-		if ok && digits != "" && strings.Trim(digits, "0123456789") == "" && time.Since(time.Unix(st.Mtim.Unix())) > abandoned {
+		if cache.IsAbandonedIndex(name, time.Unix(st.Mtim.Unix())) {
 			_ = s.dir.Remove(path.Join(subdir, name))
 		}
 	})

@@ -156,7 +156,7 @@ func TestStoreList(t *testing.T) {
 func TestStoreSweep(t *testing.T) {
 	s, x, _, path := stored(t)
 	left, writing := filepath.Join(filepath.Dir(path), ".new-1"), filepath.Join(filepath.Dir(path), ".new-2")
-	for name, age := range map[string]time.Duration{left: 2 * abandoned, writing: abandoned / 2} {
+	for name, age := range map[string]time.Duration{left: 2 * time.Hour, writing: time.Hour / 2} {
 		old := time.Now().Add(-age)
 		if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Chtimes(name, old, old)); err != nil {
 			t.Fatal(err)
