@@ -24,6 +24,9 @@ const (
 	fullTime = time.Second
 )
 
+// ErrFull: the disk, or the budget, does not take what should be stored.
+var ErrFull = errors.New("no room on disk")
+
 // errNoRoom: the budget is used up, and nothing more may be removed.
 var errNoRoom = errors.New("the cache is full")
 

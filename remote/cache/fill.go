@@ -10,9 +10,6 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// ErrFull: the disk, or the budget, does not take what should be stored.
-var ErrFull = errors.New("no room on disk")
-
 const (
 	// fillRequest is how much Fill asks for at once while nothing is known of
 	// the line, and maxFillRequest how much at most; one chunk is always
