@@ -134,7 +134,7 @@ func BenchmarkStore(b *testing.B) {
 			dir := b.TempDir()
 			c := openCache(b, dir, &testOptions{Budget: bb.budget, Warnf: b.Errorf})
 			for i := range 300 {
-				f, err := openBlobFile(c.files, c.name(blobsDir, digest.FromString(strconv.Itoa(i))), l, blobMake)
+				f, err := openBlobFile(c.Files(), c.name(blobsDir, digest.FromString(strconv.Itoa(i))), l, blobMake)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -151,7 +151,7 @@ func BenchmarkStore(b *testing.B) {
 						f.f.Close()
 					}
 					var err error
-					if f, err = openBlobFile(c.files, c.name(blobsDir, blob), l, blobMake); err != nil {
+					if f, err = openBlobFile(c.Files(), c.name(blobsDir, blob), l, blobMake); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -175,7 +175,7 @@ func BenchmarkWalk(b *testing.B) {
 	for i := range 1000 {
 		d := digest.FromString(strconv.Itoa(i))
 		c.keepMeta(d, []byte("{}"))
-		f, err := openBlobFile(c.files, c.name(blobsDir, d), layout{size: 10 << 20, chunk: DefaultChunkSize}, blobMake)
+		f, err := openBlobFile(c.Files(), c.name(blobsDir, d), layout{size: 10 << 20, chunk: DefaultChunkSize}, blobMake)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -195,7 +195,7 @@ func BenchmarkWalk(b *testing.B) {
 	})
 	b.Run("words", func(b *testing.B) {
 		for b.Loop() {
-			inv, err := walk(c.files)
+			inv, err := walk(c.Files())
 			if err != nil {
 				b.Fatal(err)
 			}

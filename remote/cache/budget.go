@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 const (
@@ -35,15 +37,15 @@ var errNoRoom = errors.New("the cache is full")
 // that is less.
 const DefaultBudget = -1
 
-// defaultBudget returns what DefaultBudget means for this directory.
-func (c *directory) defaultBudget() int64 {
-	free, err := c.files.Free()
+// defaultBudget returns what DefaultBudget means for a directory.
+func defaultBudget(d *beneath.Dir) int64 {
+	free, err := d.Free()
 	if err != nil {
 		return maxDefaultBudget
 	}
-	used, known := knownUse(c.files)
+	used, known := knownUse(d)
 	if !known {
-		inv, _ := walk(c.files)
+		inv, _ := walk(d)
 		used = inv.total
 	}
 	return min(maxDefaultBudget, (min(free, math.MaxInt64/2)+used)/10)

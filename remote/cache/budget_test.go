@@ -232,7 +232,7 @@ func TestDefaultBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	near("with 20 MiB that nobody counted")
-	if got := (&directory{files: filesAt(t, "/proc")}).defaultBudget(); got < 0 || got > maxDefaultBudget {
+	if got := defaultBudget(filesAt(t, "/proc")); got < 0 || got > maxDefaultBudget {
 		t.Errorf("%d on a disk without size", got)
 	}
 }

@@ -60,7 +60,7 @@ func TestVerifyBlob(t *testing.T) {
 			for _, k := range tt.have {
 				checkRead(t, b, src, k*c, 1)
 			}
-			reader.flying.Wait()
+			reader.Wait()
 			os.Remove(reader.at(reader.name(verifiedDir, src.Digest())))
 			if tt.damage != nil {
 				tt.damage(t, blobPath(dir, src))

@@ -154,7 +154,7 @@ func firstReading(c *testCache, img *crowdImage, l int) error {
 		p = p[n:]
 	}
 	if c.MakeRoom(int64(img.index)) {
-		if err := writeFile(c.files, name, make([]byte, img.index)); err != nil {
+		if err := writeFile(c.Files(), name, make([]byte, img.index)); err != nil {
 			return err
 		}
 	}

@@ -88,7 +88,7 @@ func openDirectory(dir string, opts directoryOptions) (*directory, error) {
 	}
 	limit := opts.Budget
 	if limit == DefaultBudget {
-		limit = c.defaultBudget()
+		limit = defaultBudget(c.files)
 	}
 	c.budget = newBudget(c, limit)
 	if made != nil {

@@ -188,14 +188,14 @@ func TestContentRefuses(t *testing.T) {
 		}
 	}
 	data := randomBytes(10, 413)
-	storeContent(t, openCacheF(t, c.path, nil), data)
+	storeContent(t, openCacheF(t, c.Path(), nil), data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := c.OpenContent(ctx, digest.FromBytes(data), 10); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	// Something else in its place.
-	dir := contentPath(c.path, []byte("x"))
+	dir := contentPath(c.Path(), []byte("x"))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestContentClosed(t *testing.T) {
 			}
 		})
 	}
-	first := &pausingReader{data: other, at: contentPiece, reached: begun, goOn: c.closing}
+	first := &pausingReader{data: other, at: contentPiece, reached: begun, goOn: c.Closing()}
 	store(first)
 	<-begun
 	store(bytes.NewReader(other)) // waits for the first
@@ -424,7 +424,7 @@ func TestVerifyContent(t *testing.T) {
 	storeContent(t, c, data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := c.VerifyContent(ctx, d); !errors.Is(err, context.Canceled) || !exists(contentPath(c.path, data)) {
+	if _, _, err := c.VerifyContent(ctx, d); !errors.Is(err, context.Canceled) || !exists(contentPath(c.Path(), data)) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	if _, _, err := c.VerifyContent(t.Context(), "sha256:../x"); !errors.Is(err, fs.ErrInvalid) {

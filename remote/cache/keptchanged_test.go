@@ -136,7 +136,7 @@ func TestContentChangesUnderReaders(t *testing.T) {
 	data := randomBytes(2*contentPiece, 452)
 	d, n := digest.FromBytes(data), int64(len(data))
 	c := openCacheF(t, t.TempDir(), nil)
-	path := contentPath(c.path, data)
+	path := contentPath(c.Path(), data)
 	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer stop()
 	var wg sync.WaitGroup

@@ -85,7 +85,7 @@ func TestSpaceFileRemoved(t *testing.T) {
 // than what the directory takes and what is leased.
 func TestSpaceIsNeverTooLow(t *testing.T) {
 	dir := t.TempDir()
-	limit := limited(t, dir, 60*testChunk).budget.limit
+	limit := limited(t, dir, 60*testChunk).Budget()
 	var caches []*testCache
 	for range 3 {
 		c := openCache(t, dir, &testOptions{Budget: limit, Warnf: t.Errorf})

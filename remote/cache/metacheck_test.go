@@ -21,7 +21,7 @@ func TestVerifyFileReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours, bad, err := c.verifyRecord("a", func(name string, data []byte) bool {
-		if err := writeFile(c.files, name, []byte("new")); err != nil {
+		if err := writeFile(c.Files(), name, []byte("new")); err != nil {
 			t.Error(err)
 		}
 		return false

@@ -96,7 +96,7 @@ func useOnce(c *testCache) error {
 			}
 		}
 	}
-	c.flying.Wait()
+	c.Wait()
 	src := c.Source(memSource{}, nil)
 	desc, err := src.Resolve(ctx)
 	if err != nil {

@@ -36,7 +36,7 @@ func TestPrune(t *testing.T) {
 			c := openCache(t, dir, &testOptions{Budget: 1 << 30})
 			reader := cached(t, openCache(t, dir, nil), src)
 			checkRead(t, reader, src, 0, src.Size())
-			reader.s.c.dir.flying.Wait() // it marks the blob as verified
+			reader.s.c.dir.Wait() // it marks the blob as verified
 			fill(t, c.at("."), src, 0, 4, 3*86400)
 			fill(t, c.at("."), src, 4, 4, 3600)
 			fill(t, c.at("."), other, 0, 3, 3*86400)
@@ -45,7 +45,7 @@ func TestPrune(t *testing.T) {
 				addFile(t, dir, d+"/sha256/"+recent, time.Hour)
 			}
 			addFile(t, dir, "tmp/2", 0)
-			alive, err := createOwned(c.files)
+			alive, err := createOwned(c.Files())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,8 +81,8 @@ func checkSpaceOf(t *testing.T, c *testCache) {
 	if err := c.budget.locked(func() error { _, err := c.budget.recount(); return err }); err != nil {
 		t.Fatal(err)
 	}
-	if used, ok := knownUse(c.files); !ok || used != du(t, c.path)+c.budget.outstanding() {
-		t.Errorf("space says %d, %v; du %d", used, ok, du(t, c.path))
+	if used, ok := knownUse(c.Files()); !ok || used != du(t, c.Path())+c.budget.outstanding() {
+		t.Errorf("space says %d, %v; du %d", used, ok, du(t, c.Path()))
 	}
 }
 

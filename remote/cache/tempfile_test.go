@@ -98,10 +98,10 @@ func TestTempFileCounts(t *testing.T) {
 	if err := grow(newTemp(t, other, nil), size); !errors.Is(err, ErrFull) {
 		t.Errorf("another file in the same directory: %v, want ErrFull", err)
 	}
-	before, _ := knownUse(c.files)
+	before, _ := knownUse(c.Files())
 	was := f.end
 	f.Close()
-	after, _ := knownUse(c.files)
+	after, _ := knownUse(c.Files())
 	if back := before - after; back < was {
 		t.Errorf("%d bytes given back of %d", back, was)
 	}

@@ -80,7 +80,7 @@ func TestContentVerity(t *testing.T) {
 	if st.Mode&0o777 != contentMode || !x.Unchanged() {
 		t.Errorf("mode %o, unchanged %v", st.Mode, x.Unchanged())
 	}
-	if f, err := os.OpenFile(contentPath(c.path, data), os.O_RDWR, 0); err == nil {
+	if f, err := os.OpenFile(contentPath(c.Path(), data), os.O_RDWR, 0); err == nil {
 		f.Close()
 		t.Error("it can be written")
 	}
@@ -108,7 +108,7 @@ func TestContentVerity(t *testing.T) {
 	if _, err := x.ReadAt(p, contentPiece); !errors.Is(err, remote.ErrDigest) {
 		t.Errorf("ReadAt() = %v", err)
 	}
-	if exists(contentPath(c.path, data)) {
+	if exists(contentPath(c.Path(), data)) {
 		t.Error("it was not removed")
 	}
 }
