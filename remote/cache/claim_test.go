@@ -62,7 +62,7 @@ func TestClaim(t *testing.T) {
 	// What looks for the claims of the dead takes none of the living.
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			sweepFile(caches[0].files, caches[0].name(claimsDir, d))
+			sweepFile(caches[0].Files(), caches[0].name(claimsDir, d))
 		}
 	})
 	wg.Wait()
