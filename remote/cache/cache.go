@@ -47,13 +47,14 @@ type Options struct {
 // A Cache is a cache directory. It is safe for concurrent use, and so is the
 // directory for any number of Caches in any number of processes.
 type Cache struct {
-	*directory
+	*dirPart
 	*blobsPart
 	*filesPart
 	*metaPart
 }
 
 type (
+	dirPart   = directory
 	blobsPart = blobCache
 	filesPart = fileCache
 	metaPart  = metaCache
@@ -99,11 +100,11 @@ func DefaultDir() (string, error) {
 // closes the files, but not those of open Contents. Reads of the cache's blobs
 // fail from then on with an error that wraps fs.ErrClosed.
 func (c *Cache) Close() error {
-	c.directory.shut()
+	c.dirPart.shut()
 	c.blobsPart.shut()
-	c.directory.Wait()
+	c.dirPart.Wait()
 	c.blobsPart.closeFiles()
-	return c.directory.close()
+	return c.dirPart.close()
 }
 
 // Stats are the counters of one Cache since it was opened.
@@ -140,12 +141,12 @@ func (c *Cache) Stats() Stats {
 		ContentsStored: f.Stored,
 		ContentBytes:   f.Bytes,
 		BadFetched:     b.BadFetched,
-		BadStored:      c.directory.BadStored(),
-		Temporary:      c.directory.TemporaryBytes(),
+		BadStored:      c.dirPart.BadStored(),
+		Temporary:      c.dirPart.TemporaryBytes(),
 		MetaRequests:   m.Requests,
 		MetaFetched:    m.Fetched,
 	}
 }
 
 // Dir returns the absolute path of the cache directory.
-func (c *Cache) Dir() string { return c.directory.Path() }
+func (c *Cache) Dir() string { return c.dirPart.Path() }
