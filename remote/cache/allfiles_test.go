@@ -54,8 +54,6 @@ func (c *testCacheF) Stats() testStatsF {
 	return testStatsF{b.Requests, b.Fetched, b.HitBytes, b.Recorded, f.Stored, f.Bytes, b.BadFetched, c.directory.BadStored(), c.directory.TemporaryBytes(), m.Requests, m.Fetched}
 }
 
-func (c *testCacheF) Dir() string { return c.directory.Path() }
-
 // at returns the path of a name in the directory.
 func (c *testCacheF) at(name string) string { return filepath.Join(c.directory.Path(), name) }
 

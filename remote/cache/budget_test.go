@@ -157,7 +157,7 @@ func TestEvictOrphanedData(t *testing.T) {
 	b := cached(t, c, src)
 	checkRead(t, b, src, 0, src.Size())
 	damage(t, path, func(f *os.File) error {
-		_, err := f.WriteAt(make([]byte, 40*wordSize), layout{src.Size(), testChunk}.word(0))
+		_, err := f.WriteAt(make([]byte, 40*wordSize), layout{size: src.Size(), chunk: testChunk}.word(0))
 		return err
 	})
 	for _, tt := range []struct {
@@ -242,7 +242,7 @@ func TestOpenBlobNeedsRoom(t *testing.T) {
 	dir := t.TempDir()
 	c := limited(t, dir, 0)
 	src := &fakeBlob{t: t, data: randomBytes(testChunk, 190)}
-	l := layout{src.Size(), testChunk}
+	l := layout{size: src.Size(), chunk: testChunk}
 	for _, tt := range []struct {
 		room   int64
 		create bool

@@ -103,7 +103,7 @@ func TestPruneWithoutLocks(t *testing.T) {
 		c := openCache(t, dir, nil)
 		src := &fakeBlob{t: t, data: randomBytes(64*testChunk, 910)}
 		fill(t, c.at("."), src, 0, 64, 1000)
-		b, err := openBlobFile(c.Files(), c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
+		b, err := openBlobFile(c.Files(), c.name(blobsDir, src.Digest()), layout{size: src.Size(), chunk: testChunk}, blobUse)
 		if err != nil {
 			t.Fatal(err)
 		}

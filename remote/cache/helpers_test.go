@@ -378,7 +378,7 @@ func usage(t testing.TB, c interface{ Usage() (int64, error) }) int64 {
 // begin with first.
 func fill(t testing.TB, dir string, src *fakeBlob, first, n int64, age int) {
 	t.Helper()
-	l, path := layout{src.Size(), testChunk}, blobPath(dir, src)
+	l, path := layout{size: src.Size(), chunk: testChunk}, blobPath(dir, src)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)

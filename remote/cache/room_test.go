@@ -188,7 +188,7 @@ func TestHollow(t *testing.T) {
 	c := openCache(t, t.TempDir(), nil)
 	fill(t, c.at("."), src, 1, 1, 0)
 	fill(t, c.at("."), src, 3, 1, 0)
-	f, err := openBlobFile(c.Files(), c.name(blobsDir, src.Digest()), layout{src.Size(), testChunk}, blobUse)
+	f, err := openBlobFile(c.Files(), c.name(blobsDir, src.Digest()), layout{size: src.Size(), chunk: testChunk}, blobUse)
 	if err != nil {
 		t.Fatal(err)
 	}
