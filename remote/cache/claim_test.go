@@ -17,7 +17,7 @@ import (
 
 // claimer claims a blob, says so and waits to be killed.
 func claimer(dir string) {
-	c, err := openTest(dir, nil)
+	c, err := openDirectory(dir, directoryOptions{})
 	if err == nil {
 		_, err = c.Claim(context.Background(), digest.FromString("blob"))
 	}
@@ -32,7 +32,7 @@ func claimer(dir string) {
 func TestClaim(t *testing.T) {
 	d := digest.FromString("blob")
 	dir := t.TempDir()
-	caches := []*testCache{openCache(t, dir, nil), openCache(t, dir, nil)}
+	caches := []*directory{openAt(t, dir), openAt(t, dir)}
 	var inside, entered atomic.Int32
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -76,7 +76,7 @@ func TestClaim(t *testing.T) {
 
 func TestClaimCancelled(t *testing.T) {
 	d := digest.FromString("blob")
-	c := openCache(t, t.TempDir(), nil)
+	c := openAt(t, t.TempDir())
 	release, err := c.Claim(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
@@ -109,8 +109,8 @@ func TestClaimCancelled(t *testing.T) {
 func TestClaimOfKilled(t *testing.T) {
 	d := digest.FromString("blob")
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
-	cmd := child(t, "claim", dir)
+	c := openAt(t, dir)
+	cmd := childD(t, "claim", dir)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestClaimOfKilled(t *testing.T) {
 // Where the disk fails there are no claims.
 func TestClaimWithoutDisk(t *testing.T) {
 	dir := t.TempDir()
-	c := openCache(t, dir, nil)
+	c := openAt(t, dir)
 	if err := os.WriteFile(filepath.Join(dir, claimsDir), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -204,17 +203,5 @@ func TestLeaseIsGivenBack(t *testing.T) {
 	after, _ := knownUse(filesAt(t, dir))
 	if got := leased(); got != 0 || before-after < maxBatch-fileRoom(1) {
 		t.Errorf("%d bytes leased after Close, and %d given back", got, before-after)
-	}
-}
-
-func TestSpaceEncoding(t *testing.T) {
-	id := [16]byte{1, 2, 3}
-	p := encodeLedger(id, 1234, 567)
-	if len(p) != ledgerHeader || string(p[:8]) != "imgfsspc" || p[8] != 1 || p[16] != 1 ||
-		binary.LittleEndian.Uint64(p[32:]) != 1234 || binary.LittleEndian.Uint64(p[40:]) != 567 {
-		t.Errorf("encoded as %x", p)
-	}
-	if r, _ := decodeLedger(p, id); r.used != 1234 || r.walked != 567 || !r.known {
-		t.Errorf("decoded as %+v", r)
 	}
 }

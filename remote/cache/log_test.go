@@ -21,7 +21,7 @@ const (
 
 // writeLog is the child that TestLogOfManyProcesses runs.
 func writeLog(dir, mark string) {
-	c, err := openTest(dir, nil)
+	c, err := openDirectory(dir, directoryOptions{})
 	if err == nil {
 		err = fillLog(c, mark)
 	}
@@ -30,7 +30,7 @@ func writeLog(dir, mark string) {
 	}
 }
 
-func fillLog(c *testCache, mark string) error {
+func fillLog(c *directory, mark string) error {
 	l, err := c.OpenLog(logLimit)
 	if err != nil {
 		return err
@@ -45,11 +45,11 @@ func fillLog(c *testCache, mark string) error {
 // whole lines.
 func TestLogOfManyProcesses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
-	openCache(t, dir, nil)
+	openAt(t, dir)
 	done := make(chan error)
 	const writers = 4
 	for i := range writers {
-		cmd := child(t, "log", dir)
+		cmd := childD(t, "log", dir)
 		cmd.Args = append(cmd.Args, fmt.Sprint("w", i))
 		go func() {
 			out, err := cmd.CombinedOutput()
@@ -119,7 +119,7 @@ func TestLogIsNoOtherFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			base := t.TempDir()
 			dir, victim := filepath.Join(base, "cache"), filepath.Join(base, "victim")
-			c := openCache(t, dir, nil)
+			c := openAt(t, dir)
 			if err := os.WriteFile(victim, []byte("mine"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestLogIsNoOtherFile(t *testing.T) {
 func TestLogSwapped(t *testing.T) {
 	base := t.TempDir()
 	dir, victim := filepath.Join(base, "cache"), filepath.Join(base, "victim")
-	l, err := openCache(t, dir, nil).OpenLog(logLimit)
+	l, err := openAt(t, dir).OpenLog(logLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestLogSwapped(t *testing.T) {
 // Logs of before, when more was allowed, do not stay too large.
 func TestLogOfBefore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
-	c := openCache(t, dir, nil)
+	c := openAt(t, dir)
 	for _, name := range []string{logName, oldLogName} {
 		if err := os.WriteFile(filepath.Join(dir, name), bytes.Repeat([]byte("x"), 3<<20), 0o600); err != nil {
 			t.Fatal(err)
@@ -213,7 +213,7 @@ func TestLogOfBefore(t *testing.T) {
 // A process that keeps the lock costs lines, not time.
 func TestLogLocked(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
-	l, err := openCache(t, dir, nil).OpenLog(logLimit)
+	l, err := openAt(t, dir).OpenLog(logLimit)
 	if err != nil {
 		t.Fatal(err)
 	}

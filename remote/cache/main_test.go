@@ -23,10 +23,6 @@ func TestMain(m *testing.M) {
 		crowd(os.Args[1])
 	case "stream":
 		streamHalf(os.Args[1])
-	case "claim":
-		claimer(os.Args[1])
-	case "log":
-		writeLog(os.Args[1], os.Args[2])
 	case "use":
 		useAll(os.Args[1])
 	case "use without":

@@ -133,25 +133,6 @@ func TestRecordSideBySide(t *testing.T) {
 	checkTmp(t, dir)
 }
 
-func TestSeries(t *testing.T) {
-	var s recordingGroup
-	now := time.Now()
-	s.begin(now)
-	first := s.began
-	s.active, s.ended = 0, now.Add(time.Second)
-	if s.begin(s.ended.Add(groupPause / 2)); s.began != first {
-		t.Error("a short pause ends a group")
-	}
-	s.active = 0
-	if s.begin(s.ended.Add(2 * groupPause)); s.began == first {
-		t.Error("a long pause does not end a group")
-	}
-	first = s.began
-	if s.begin(first.Add(2 * groupTime)); s.began == first {
-		t.Error("a group has no end")
-	}
-}
-
 // A chunk that is read all the time is not the one to go.
 func TestUseIsNoted(t *testing.T) {
 	dir := t.TempDir()

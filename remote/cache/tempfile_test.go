@@ -213,29 +213,6 @@ func TestTempFileOfTheDead(t *testing.T) {
 	}
 }
 
-// A program that knows nothing of temporary files writes 0, and what cannot be
-// counts as that.
-func TestDecodeLease(t *testing.T) {
-	for _, tt := range []struct {
-		bytes, temps int64
-		want         lease
-	}{
-		{5, 0, lease{5, 0}},
-		{5, 4, lease{5, 4}},
-		{5, 6, lease{5, 0}},
-		{-1, 0, lease{}},
-		{maxTotal, 1, lease{}},
-		{5, -1, lease{5, 0}},
-	} {
-		s := ledger{temps: func() int64 { return tt.temps }}
-		p := s.encodeLease(max(tt.bytes, tt.temps))
-		copy(p, (&ledger{}).encodeLease(tt.bytes)[:8])
-		if got := decodeLease(p); got != tt.want {
-			t.Errorf("%d, %d: got %+v, want %+v", tt.bytes, tt.temps, got, tt.want)
-		}
-	}
-}
-
 // A disk with too little room refuses a file of known size before it takes
 // anything of it, and makes room for another as for chunks.
 func TestTempFileDiskFull(t *testing.T) {
