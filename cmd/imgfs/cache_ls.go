@@ -13,6 +13,8 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -92,7 +94,7 @@ type cachedLayer struct {
 	Verified string        `json:"verified"` // as cache.Verification has it
 }
 
-func newCachedLayer(h cache.Holding) cachedLayer {
+func newCachedLayer(h blobs.Holding) cachedLayer {
 	return cachedLayer{Digest: h.Digest, Size: h.Size, Cached: h.Cached, Index: h.Index, Used: h.Used, Verified: h.Verified.String()}
 }
 
@@ -141,7 +143,7 @@ func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, err
 	if err != nil {
 		return nil, err
 	}
-	held := make(map[digest.Digest]cache.Holding)
+	held := make(map[digest.Digest]blobs.Holding)
 	for _, h := range holdings {
 		held[h.Digest] = h
 	}
@@ -166,9 +168,9 @@ func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, err
 
 // newCachedImage adds up the cached bytes of an image. A layer that it has twice
 // counts once.
-func newCachedImage(img cache.Image, held map[digest.Digest]cache.Holding) cachedImage {
+func newCachedImage(img meta.Image, held map[digest.Digest]blobs.Holding) cachedImage {
 	row := cachedImage{Name: img.Name, Manifest: img.Manifest, Platform: img.Platform, Used: img.Used, Mounts: []string{}, Layers: []cachedLayer{}}
-	least := cache.VerifiedWhole
+	least := meta.VerifiedWhole
 	seen := make(map[digest.Digest]bool)
 	for _, l := range img.Layers {
 		h := held[l.Digest]
@@ -243,7 +245,7 @@ func verifiedLayers(layers []cachedLayer) string {
 		counts[l.Verified]++
 	}
 	var parts []string
-	for v := cache.VerifiedWrong; v <= cache.VerifiedWhole; v++ {
+	for v := meta.VerifiedWrong; v <= meta.VerifiedWhole; v++ {
 		switch n := counts[v.String()]; n {
 		case 0:
 		case len(layers):

@@ -8,6 +8,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/spf13/pflag"
 )
 
@@ -110,7 +111,7 @@ func (e *env) printPruned(r pruneResult) error {
 // noteMounted writes the notes of mounted images again, if there are any: these
 // images go on using the cache, and imgfs cache ls must list them. It reports
 // whether it wrote one.
-func noteMounted(ctx context.Context, disk *cache.Cache, images []cache.Image) bool {
+func noteMounted(ctx context.Context, disk *cache.Cache, images []meta.Image) bool {
 	noted, mounts := false, serve.MountsOf(ctx, disk.Dir())
 	for _, img := range images {
 		if len(mounts.Dirs(img)) > 0 {

@@ -10,6 +10,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
@@ -215,13 +216,13 @@ func (v *verifier) index(ctx context.Context, x *layerindex.Index) error {
 	return nil
 }
 
-func chunksOf(x *layerindex.Index) (cache.Chunks, error) {
+func chunksOf(x *layerindex.Index) (blobs.Chunks, error) {
 	sums, err := x.ChunkSums()
-	return cache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
+	return blobs.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
 // blob verifies the cached part of a blob.
-func (v *verifier) blob(ctx context.Context, h cache.Holding) error {
+func (v *verifier) blob(ctx context.Context, h blobs.Holding) error {
 	x, err := v.store.Open(h.Digest)
 	if err != nil {
 		return v.withoutIndex(ctx, h)
@@ -252,7 +253,7 @@ func (v *verifier) blob(ctx context.Context, h cache.Holding) error {
 
 // withoutIndex verifies a blob that has no index: by its digest, if all of it is
 // cached.
-func (v *verifier) withoutIndex(ctx context.Context, h cache.Holding) error {
+func (v *verifier) withoutIndex(ctx context.Context, h blobs.Holding) error {
 	stored, ok := v.cache.Stored(h.Digest, h.Size)
 	if !ok {
 		v.report.Unknown = append(v.report.Unknown, h.Digest)

@@ -18,7 +18,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -296,7 +296,7 @@ func TestStrangeRecords(t *testing.T) {
 	s := newSandbox(t)
 	image, _ := strangeImage(t, filepath.Join(s.dir, "layout"))
 	s.ok("index", image)
-	record := filled[cache.Image](strange)
+	record := filled[meta.Image](strange)
 	record.Manifest, record.Layers = digest.FromString("m"), nil
 	text, err := json.Marshal(record)
 	if err != nil {

@@ -19,16 +19,16 @@ const module = "github.com/imgfs/imgfs"
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
 cmd/imgfs/internal/cli: remote/printable pflag x/term
-cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image remote/cache remote/printable remote/registry go-digest image-spec x/sys
+cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image remote/cache remote/cache/meta remote/printable remote/registry go-digest image-spec x/sys
 cmd/imgfs/internal/show: remote/printable go-digest mpb
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/indexes remote/printable remote/registry go-digest pflag x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/printable remote/registry go-digest pflag x/sys
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
 fs/image/internal/counters: fs fs/image/internal/filetable
 fs/image/internal/filetable: fs
 fs/image/internal/keptfile: fs fs/image/internal/filetable go-digest
-fs/image: fs fs/image/internal/counters fs/image/internal/keptfile layerindex layerindex/build layerindex/reader remote remote/cache remote/cache/indexes remote/dockerarchive remote/ocilayout remote/registry remote/registry/hosts go-digest x/sync
+fs/image: fs fs/image/internal/counters fs/image/internal/keptfile layerindex layerindex/build layerindex/reader remote remote/cache remote/cache/blobs remote/cache/files remote/cache/indexes remote/cache/meta remote/dockerarchive remote/ocilayout remote/registry remote/registry/hosts go-digest x/sync
 fs/internal/layertest: layerindex
 
 fs: layerindex go-digest
@@ -52,8 +52,14 @@ layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/deco
 layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/indexfile layerindex/internal/stringpool go-digest compress
 
 remote/beneath: x/sys
-remote/cache/indexes: layerindex remote/beneath remote/cache go-digest x/sys
-remote/cache: remote remote/beneath remote/internal/nameless remote/seal go-digest image-spec x/sys
+remote/cache/blobs: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory remote/cache/meta remote/seal go-digest x/sys
+remote/cache/files: remote remote/cache/internal/blobfile remote/cache/internal/directory remote/seal go-digest x/sys
+remote/cache/indexes: layerindex remote/beneath remote/cache/internal/directory go-digest x/sys
+remote/cache/internal/blobfile: x/sys
+remote/cache/internal/cachetest: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory testdata/testenv go-digest image-spec x/sys
+remote/cache/internal/directory: remote remote/beneath remote/cache/internal/blobfile remote/internal/nameless go-digest x/sys
+remote/cache/meta: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory go-digest image-spec x/sys
+remote/cache: remote/cache/blobs remote/cache/files remote/cache/internal/directory remote/cache/meta
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: remote/beneath x/sys
@@ -102,6 +108,9 @@ var strangers = map[string][]string{
 	"remote":                     {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"remote/cache":               {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/cache/indexes":       {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/cache/blobs":         {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/cache/files":         {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/cache/meta":          {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/registry":            {"archive/tar", "compress/gzip"},
 	"remote/registry/hosts":      {"archive/tar", "compress/gzip", "net"},
 }

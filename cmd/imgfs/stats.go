@@ -10,7 +10,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
@@ -127,11 +127,11 @@ func usedText(p fusefs.FastPath) string {
 // verifiedText writes for people how a layer was checked.
 func verifiedText(v string) string {
 	switch v {
-	case cache.VerifiedByChunk.String():
+	case meta.VerifiedByChunk.String():
 		return "by chunk"
-	case cache.VerifiedByPublisher.String():
+	case meta.VerifiedByPublisher.String():
 		return "publisher only"
-	case cache.VerifiedNot.String():
+	case meta.VerifiedNot.String():
 		return "not yet"
 	}
 	return printable.Cell(v)

@@ -8,7 +8,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 	"github.com/imgfs/imgfs/layerindex/reader"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
 )
 
 // keptMemory is what making a kept file may keep of decoded spans, besides the
@@ -116,7 +116,7 @@ func (c *layerContent) NewReader(noRoom func()) keptfile.StreamCloser {
 }
 
 // A presentBlob is what is on disk of a blob.
-type presentBlob struct{ *cache.Blob }
+type presentBlob struct{ *blobs.Blob }
 
 func (b presentBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return b.ReadPresent(ctx, p, off)
@@ -151,13 +151,13 @@ type meteredContext struct {
 }
 
 var (
-	_ cache.Meter  = (*meteredContext)(nil)
+	_ blobs.Meter  = (*meteredContext)(nil)
 	_ reader.Meter = (*meteredContext)(nil)
 )
 
 func (m *meteredContext) Value(key any) any {
 	switch key.(type) {
-	case cache.MeterKey, reader.MeterKey:
+	case blobs.MeterKey, reader.MeterKey:
 		return m
 	}
 	return m.Context.Value(key)

@@ -10,6 +10,7 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/files"
 )
 
 // A KeptFile is an open file of the cache with exactly the content of a regular
@@ -48,11 +49,11 @@ type keptDir struct{ cache *cache.Cache }
 
 var _ keptfile.Dir = keptDir{}
 
-type keptCacheFile struct{ *cache.Content }
+type keptCacheFile struct{ *files.Kept }
 
 func (x keptCacheFile) Fd() uintptr { return x.File().Fd() }
 
-func asFile(x *cache.Content, err error) (keptfile.File, error) {
+func asFile(x *files.Kept, err error) (keptfile.File, error) {
 	if err != nil {
 		return nil, err
 	}

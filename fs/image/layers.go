@@ -15,7 +15,9 @@ import (
 	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -54,7 +56,7 @@ func (l *Layers) Fill(ctx context.Context, progress func(have, all int64)) error
 	if len(l.all) == 0 {
 		return nil
 	}
-	blobs := make([]*cache.Blob, len(l.all))
+	blobs := make([]*blobs.Blob, len(l.all))
 	for i, layer := range l.all {
 		blobs[i] = layer.state.Load().blob
 	}
@@ -82,14 +84,14 @@ type Layer struct {
 }
 
 // verified says how the layer's bytes are checked.
-func (l *Layer) verified() cache.Verification {
+func (l *Layer) verified() meta.Verification {
 	v := l.state.Load().blob.Verification()
-	if v == cache.VerifiedWrong || l.state.Load().refuted() != nil {
-		return cache.VerifiedWrong
+	if v == meta.VerifiedWrong || l.state.Load().refuted() != nil {
+		return meta.VerifiedWrong
 	}
 	// An index of our own format was made from the whole blob, wherever that
 	// was: all that is read is checked against it.
-	return max(v, cache.VerifiedByChunk)
+	return max(v, meta.VerifiedByChunk)
 }
 
 // OpenLayers loads or makes the index of every layer, without merging them, and
@@ -137,11 +139,11 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 }
 
 // noteOf is what the cache remembers of an image.
-func noteOf(img *remote.Image) cache.Image {
-	note := cache.Image{Name: img.Source.Name(), Manifest: img.Descriptor.Digest, Used: time.Now()}
+func noteOf(img *remote.Image) meta.Image {
+	note := meta.Image{Name: img.Source.Name(), Manifest: img.Descriptor.Digest, Used: time.Now()}
 	note.Platform = path.Join(img.Platform.OS, img.Platform.Architecture, img.Platform.Variant)
 	for _, l := range img.Layers {
-		note.Layers = append(note.Layers, cache.ImageLayer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID})
+		note.Layers = append(note.Layers, meta.ImageLayer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID})
 	}
 	return note
 }

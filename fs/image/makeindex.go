@@ -15,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
 )
 
@@ -272,9 +273,9 @@ func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex
 	return x
 }
 
-func chunksOf(x *layerindex.Index) (cache.Chunks, error) {
+func chunksOf(x *layerindex.Index) (blobs.Chunks, error) {
 	sums, err := x.ChunkSums()
-	return cache.Chunks{Size: x.ChunkSize(), Sums: sums}, err
+	return blobs.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
 // connect puts the cache between a layer and its source. x is the layer's index.

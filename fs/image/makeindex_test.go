@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
@@ -190,13 +191,13 @@ func TestNewNotesTheImage(t *testing.T) {
 	}
 	img := images[0]
 	if img.Name != "test" || img.Manifest.Validate() != nil || !strings.HasPrefix(img.Platform, "linux/") || len(img.Layers) != 2 ||
-		img.Layers[1] != (cache.ImageLayer{Digest: digest.FromBytes(l.Content), Size: int64(len(l.Content)), DiffID: l.DiffID}) {
+		img.Layers[1] != (meta.ImageLayer{Digest: digest.FromBytes(l.Content), Size: int64(len(l.Content)), DiffID: l.DiffID}) {
 		t.Errorf("noted %+v", img)
 	}
 	if age := time.Since(img.Used); age < 0 || age > time.Minute {
 		t.Errorf("used %v", img.Used)
 	}
-	if v := disk.Verification(digest.FromBytes(l.Content)); v != cache.VerifiedWhole {
+	if v := disk.Verification(digest.FromBytes(l.Content)); v != meta.VerifiedWhole {
 		t.Errorf("verified %v, want whole", v)
 	}
 }

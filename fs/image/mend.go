@@ -10,7 +10,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
 )
 
@@ -33,7 +33,7 @@ const (
 // changes, but for the digests that it has loaded.
 type layerState struct {
 	index  *layerindex.Index
-	blob   *cache.Blob
+	blob   *blobs.Blob
 	reader *reader.Reader
 	large  largeDigests
 	// proven says that this process made the index, of bytes with the layer's

@@ -21,6 +21,8 @@ import (
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -68,7 +70,7 @@ func forge(t *testing.T, o *opened, honest sourcetest.Layer, files ...string) {
 	if _, err := rec.Write(blob); err != nil {
 		t.Fatal(err)
 	}
-	if err := rec.Commit(cache.Chunks{Size: x.ChunkSize(), Sums: sums}); err != nil {
+	if err := rec.Commit(blobs.Chunks{Size: x.ChunkSize(), Sums: sums}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -119,7 +121,7 @@ func TestForgedIndex(t *testing.T) {
 func checkForgedIndex(t *testing.T, o *opened, honest sourcetest.Layer) {
 	forge(t, o, honest, "os-release", "NAME=forged", "evil", "evil")
 	tree := mustOpen(t, o)
-	if v := tree.Stats().Layers[0].Verified; v != cache.VerifiedByChunk {
+	if v := tree.Stats().Layers[0].Verified; v != meta.VerifiedByChunk {
 		t.Errorf("at first verified: %v", v)
 	}
 	eventually(t, tree, "os-release", func(got []byte, err error) bool { return errors.Is(err, image.ErrReopen) })
@@ -128,7 +130,7 @@ func checkForgedIndex(t *testing.T, o *opened, honest sourcetest.Layer) {
 			t.Errorf("read %q, %v of a tree that is another image's", got, err)
 		}
 	}
-	if v := tree.Stats().Layers[0].Verified; v != cache.VerifiedWrong {
+	if v := tree.Stats().Layers[0].Verified; v != meta.VerifiedWrong {
 		t.Errorf("verified: %v", v)
 	}
 	if n, err := tree.Tree().Lookup("evil", false); err == nil {
@@ -141,7 +143,7 @@ func checkForgedIndex(t *testing.T, o *opened, honest sourcetest.Layer) {
 	if _, err := again.Tree().Lookup("evil", false); err == nil {
 		t.Error("the next tree has the forged file")
 	}
-	if v := again.Stats().Layers[0].Verified; v != cache.VerifiedWhole {
+	if v := again.Stats().Layers[0].Verified; v != meta.VerifiedWhole {
 		t.Errorf("then verified: %v", v)
 	}
 }

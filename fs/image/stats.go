@@ -6,7 +6,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/fs/image/internal/counters"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
 // Stats are the counters of an image, since it was opened.
@@ -34,15 +35,15 @@ type Stats struct {
 
 // LayerStats are the counters of one layer.
 type LayerStats struct {
-	Digest   digest.Digest      `json:"digest"`
-	Size     int64              `json:"size"`  // of the blob
-	Reads    int64              `json:"reads"` // as in Stats, of files of this layer
-	Asked    int64              `json:"asked"`
-	Waits    int64              `json:"waits"`
-	WaitP50  time.Duration      `json:"waitP50"`
-	WaitP99  time.Duration      `json:"waitP99"`
-	Verified cache.Verification `json:"verified"`
-	Blob     cache.BlobStats    `json:"blob"`
+	Digest   digest.Digest     `json:"digest"`
+	Size     int64             `json:"size"`  // of the blob
+	Reads    int64             `json:"reads"` // as in Stats, of files of this layer
+	Asked    int64             `json:"asked"`
+	Waits    int64             `json:"waits"`
+	WaitP50  time.Duration     `json:"waitP50"`
+	WaitP99  time.Duration     `json:"waitP99"`
+	Verified meta.Verification `json:"verified"`
+	Blob     blobs.BlobStats   `json:"blob"`
 }
 
 // A FileCost is what reading one file took; of a small one, since something was

@@ -21,7 +21,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -102,7 +102,7 @@ func TestStats(t *testing.T) {
 	}
 	for i, w := range want {
 		l := s.Layers[i]
-		if l.Digest != digest.FromBytes(w.layer.Content) || l.Size != int64(len(w.layer.Content)) || l.Asked != w.asked || l.Verified != cache.VerifiedWhole {
+		if l.Digest != digest.FromBytes(w.layer.Content) || l.Size != int64(len(w.layer.Content)) || l.Asked != w.asked || l.Verified != meta.VerifiedWhole {
 			t.Errorf("layer %d: %+v, want %d bytes asked of %d, verified whole", i, l, w.asked, len(w.layer.Content))
 		}
 		if l.Blob.Fetched < w.asked || l.Blob.Fetched > l.Size {

@@ -24,6 +24,10 @@ package cache
 
 import (
 	"fmt"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
+	"github.com/imgfs/imgfs/remote/cache/files"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"os"
 	"path/filepath"
 )
@@ -54,10 +58,10 @@ type Cache struct {
 }
 
 type (
-	dirPart   = directory
-	blobsPart = blobCache
-	filesPart = fileCache
-	metaPart  = metaCache
+	dirPart   = directory.Dir
+	blobsPart = blobs.Cache
+	filesPart = files.Cache
+	metaPart  = meta.Cache
 )
 
 // Open opens the cache directory dir and creates it, readable by its owner
@@ -75,12 +79,12 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	d, err := openDirectory(dir, directoryOptions{Budget: opts.Budget, Warnf: opts.Warnf, BlobsOf: blobsOf})
+	d, err := directory.Open(dir, directory.Options{Budget: opts.Budget, Warnf: opts.Warnf, BlobsOf: meta.BlobsOf})
 	if err != nil {
 		return nil, err
 	}
-	m := newMetaCache(d)
-	return &Cache{d, newBlobCache(d, m, opts.MaxRequest), newFileCache(d), m}, nil
+	m := meta.New(d)
+	return &Cache{d, blobs.New(d, m, opts.MaxRequest), files.New(d), m}, nil
 }
 
 // DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
@@ -100,11 +104,11 @@ func DefaultDir() (string, error) {
 // closes the files, but not those of open Contents. Reads of the cache's blobs
 // fail from then on with an error that wraps fs.ErrClosed.
 func (c *Cache) Close() error {
-	c.dirPart.shut()
-	c.blobsPart.shut()
+	c.dirPart.Shut()
+	c.blobsPart.Shut()
 	c.dirPart.Wait()
-	c.blobsPart.closeFiles()
-	return c.dirPart.close()
+	c.blobsPart.CloseFiles()
+	return c.dirPart.Close()
 }
 
 // Stats are the counters of one Cache since it was opened.
@@ -132,7 +136,7 @@ type Stats struct {
 
 // Stats returns the counters as they are now.
 func (c *Cache) Stats() Stats {
-	b, f, m := c.blobsPart.counts(), c.filesPart.counts(), c.metaPart.counts()
+	b, f, m := c.blobsPart.Counts(), c.filesPart.Counts(), c.metaPart.Counts()
 	return Stats{
 		Requests:       b.Requests,
 		Fetched:        b.Fetched,

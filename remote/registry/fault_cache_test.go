@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
 
@@ -117,8 +118,8 @@ func cachedOf(t *testing.T, disk *cache.Cache, b remote.Blob, content []byte) re
 	return cached
 }
 
-func chunksOf(content []byte) cache.Chunks {
-	chunks := cache.Chunks{Size: faultChunk}
+func chunksOf(content []byte) blobs.Chunks {
+	chunks := blobs.Chunks{Size: faultChunk}
 	for at := 0; at < len(content); at += faultChunk {
 		sum := sha256.Sum256(content[at:min(at+faultChunk, len(content))])
 		chunks.Sums = append(chunks.Sums, sum[:]...)

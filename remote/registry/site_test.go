@@ -20,6 +20,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
@@ -40,7 +41,7 @@ func TestMirrorWrongBytes(t *testing.T) {
 	}
 	defer disk.Close()
 	r := open(t, m.upstream, m.opts)
-	chunks := cache.Chunks{Size: 4096}
+	chunks := blobs.Chunks{Size: 4096}
 	for i := 0; i < len(m.content); i += 4096 {
 		sum := sha256.Sum256(m.content[i : i+4096])
 		chunks.Sums = append(chunks.Sums, sum[:]...)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 )
@@ -110,7 +111,7 @@ func TestWholeStored(t *testing.T) {
 		g.asked(1)
 		g.fetched(len(g.content))
 		verifyCached(t, g.cache, g.desc, g.content)
-		if !eventually(func() bool { return g.cache.Verification(g.desc.Digest) == cache.VerifiedWhole }) {
+		if !eventually(func() bool { return g.cache.Verification(g.desc.Digest) == meta.VerifiedWhole }) {
 			t.Error("the digest of the whole was not checked")
 		}
 		s.Inject(registrytest.Blob, registrytest.Always(registrytest.Status(404)))

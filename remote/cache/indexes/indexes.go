@@ -23,7 +23,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/beneath"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // ErrNone says that the store has no index of a layer, or none that can be used.
@@ -133,7 +133,7 @@ func (s *Store) Save(ctx context.Context, x *layerindex.Index) error {
 		return err
 	}
 	s.sweep()
-	f, tmp, err := s.dir.CreateTemp(subdir, cache.IndexTemp)
+	f, tmp, err := s.dir.CreateTemp(subdir, directory.IndexTemp)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (c ctxWriter) Write(p []byte) (int, error) {
 // sweep removes the files that killed processes were writing.
 func (s *Store) sweep() {
 	_ = s.each(func(name string, st *unix.Stat_t) {
-		if cache.IsAbandonedIndex(name, time.Unix(st.Mtim.Unix())) {
+		if directory.IsAbandonedIndex(name, time.Unix(st.Mtim.Unix())) {
 			_ = s.dir.Remove(path.Join(subdir, name))
 		}
 	})

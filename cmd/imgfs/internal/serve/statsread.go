@@ -11,7 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
@@ -97,7 +97,7 @@ func MountsOf(ctx context.Context, cacheDir string) LiveMounts {
 }
 
 // Dirs returns where an image is mounted.
-func (m LiveMounts) Dirs(img cache.Image) []string {
+func (m LiveMounts) Dirs(img meta.Image) []string {
 	dirs := []string{}
 	for _, s := range m {
 		if s.Image == img.Name && s.Manifest == img.Manifest {

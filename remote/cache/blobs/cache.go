@@ -1,0 +1,100 @@
+package blobs
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/opencontainers/go-digest"
+)
+
+const defaultMaxRequest = 4 << 20
+
+// A blobCache is the blobs of a cache directory. It is safe for concurrent use.
+type Cache struct {
+	dir        *directory.Dir
+	meta       *meta.Cache
+	maxRequest int64
+	count      counters
+	sched      scheduler
+
+	mu     sync.Mutex
+	states map[blobKey]*blobState
+	closed bool
+}
+
+type counters struct {
+	requests, fetched, recorded, hitBytes, badFetched atomic.Int64
+}
+
+func New(d *directory.Dir, m *meta.Cache, maxRequest int64) *Cache {
+	c := &Cache{dir: d, meta: m, maxRequest: maxRequest, states: map[blobKey]*blobState{}}
+	if c.maxRequest <= 0 {
+		c.maxRequest = defaultMaxRequest
+	}
+	return c
+}
+
+// Line returns what has been measured of the way to the sources, all of them
+// taken together. Sizes of requests go by it.
+func (c *Cache) Line() LineStats { return c.sched.line.stats() }
+
+// shut ends all fetches and lets no new one begin.
+func (c *Cache) Shut() {
+	c.mu.Lock()
+	c.closed = true
+	states := c.states
+	c.mu.Unlock()
+	for _, s := range states {
+		s.shut()
+	}
+}
+
+// closeFiles closes the files of all blobs, after shut, when nothing uses them
+// any more.
+func (c *Cache) CloseFiles() {
+	c.mu.Lock()
+	states := c.states
+	c.states = nil
+	c.mu.Unlock()
+	for _, s := range states {
+		s.closeFile()
+	}
+}
+
+// blobCounts are the counters of a blobCache since it was made: see Stats of package
+// cache.
+type Counts struct{ Requests, Fetched, Recorded, HitBytes, BadFetched int64 }
+
+// counts returns the counters as they are now.
+func (c *Cache) Counts() Counts {
+	n := &c.count
+	return Counts{n.requests.Load(), n.fetched.Load(), n.recorded.Load(), n.hitBytes.Load(), n.badFetched.Load()}
+}
+
+// openBlob is openBlobFile for the blob d; a file is made only if budget and
+// disk take it.
+func (c *Cache) openBlob(d digest.Digest, l blobfile.Layout, create bool) (*blobFile, error) {
+	name, how := c.dir.Name(directory.Blobs, d), blobUse
+	if c.dir.ReadOnly() != nil {
+		how = blobRead
+	}
+	f, err := openBlobFile(c.dir.Files(), name, l, how)
+	if err == nil && f.unsure && how != blobRead {
+		c.dir.WarnLocks()
+	}
+	if !create || !errors.Is(err, errNoFile) {
+		return f, err
+	}
+	made, err := c.dir.Within(directory.FileRoom(blobfile.FooterSize), directory.Rule{Often: true}, func() (err error) {
+		f, err = openBlobFile(c.dir.Files(), name, l, blobMake)
+		return err
+	})
+	if !made && err == nil {
+		err = errNoFile
+	}
+	return f, err
+}

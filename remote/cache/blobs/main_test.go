@@ -1,0 +1,89 @@
+package blobs
+
+import (
+	"fmt"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+)
+
+// Tests that need another process run this test binary again, with childEnv
+// naming what it is to do and the cache directory as its argument.
+const childEnv = "BLOBCACHE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(childEnv) {
+	case "":
+		os.Exit(m.Run())
+	case "hammer":
+		hammer(os.Args[1])
+	case "crowd":
+		crowd(os.Args[1])
+	case "stream":
+		streamHalf(os.Args[1])
+	case "use":
+		useAll(os.Args[1])
+	case "use without":
+		if err := deny(os.Args[2:]); err != nil {
+			fmt.Println("failed:", err)
+			return
+		}
+		useAll(os.Args[1])
+	case "prune without":
+		if err := deny(os.Args[3:]); err != nil {
+			fmt.Println("failed:", err)
+			return
+		}
+		pruneTo(os.Args[1], os.Args[2])
+	}
+}
+
+// child returns a command that runs the test binary as a child.
+func child(t testing.TB, what, dir string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, dir)
+	// The race detector waits for a second before it exits.
+	cmd.Env = append(os.Environ(), childEnv+"="+what, "GORACE=atexit_sleep_ms=0")
+	return cmd
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return err
+	}
+	return out.Close()
+}
+
+// pruneTo is the child that prunes a cache directory to a size.
+func pruneTo(dir, size string) {
+	c, err := openTest(dir, nil)
+	if err != nil {
+		fmt.Println("failed:", err)
+		return
+	}
+	defer c.Close()
+	to, err := strconv.ParseInt(size, 10, 64)
+	if err == nil {
+		_, err = c.Prune(directory.PruneOptions{To: to})
+	}
+	if err != nil {
+		fmt.Println("failed:", err)
+	}
+}

@@ -1,0 +1,105 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// ErrAbsent: bytes of a blob are not on disk.
+var ErrAbsent = errors.New("not in the cache")
+
+// Present reports whether the chunks that n bytes from off lie in seem to be on
+// disk. It is a hint, for a read of 4 bytes a chunk. A blob that is local is
+// there.
+func (b *Blob) Present(off, n int64) bool {
+	s := b.s
+	if off < 0 || n <= 0 || off >= s.Size || s.local {
+		return true
+	}
+	f := s.openFileTo(false)
+	if f == nil {
+		return false
+	}
+	first, end := off/s.Chunk, (off+min(n, s.Size-off)-1)/s.Chunk+1
+	const batch = 4096
+	for ; first < end; first += batch {
+		for _, w := range f.present(first, min(first+batch, end)) {
+			if w == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// ReadPresent is ReadAt for work that nobody waits for: of bytes on disk alone,
+// checked as always, and not counted. The error wraps ErrAbsent if there are no
+// right ones. Of a blob that is local the source is read.
+func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error) {
+	s := b.s
+	if off < 0 {
+		return 0, fmt.Errorf("blob %s: read at negative offset %d: %w", s.digest, off, fs.ErrInvalid)
+	}
+	if off >= s.Size {
+		return 0, io.EOF
+	}
+	var atEnd error
+	if rest := s.Size - off; int64(len(p)) > rest {
+		p, atEnd = p[:rest], io.EOF
+	}
+	if s.local {
+		n, err := b.read(ctx, p, off)
+		if err == nil {
+			err = atEnd
+		}
+		return n, err
+	}
+	if err := s.indexError(); err != nil {
+		return 0, err
+	}
+	f := s.openFileTo(false)
+	if f == nil {
+		return 0, s.absentError()
+	}
+	var chunk []byte
+	for n := 0; n < len(p); {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		at := off + int64(n)
+		k := at / s.Chunk
+		begin, stop := s.Bounds(k)
+		part := p[n:min(int64(len(p)), stop-off)]
+		if !f.readSound(part, at, k, k+1) {
+			if chunk = s.loadPresent(f, k, chunk); chunk == nil {
+				return n, s.absentError()
+			}
+			copy(part, chunk[at-begin:])
+		}
+		n += len(part)
+	}
+	return len(p), atEnd
+}
+
+func (s *blobState) absentError() error { return fmt.Errorf("blob %s: %w", s.digest, ErrAbsent) }
+
+// loadPresent returns chunk k if it is in the file and right, else nil. It uses
+// the memory of buf. A chunk that is wrong stays for the next reader to remove.
+func (s *blobState) loadPresent(f *blobFile, k int64, buf []byte) []byte {
+	begin, stop := s.Bounds(k)
+	if int64(cap(buf)) < stop-begin {
+		buf = make([]byte, s.Chunk)
+	}
+	buf = buf[:stop-begin]
+	if f.present(k, k+1)[0] == 0 {
+		return nil
+	}
+	if _, err := f.f.ReadAt(buf, begin); err != nil || !s.chunks.match(k, buf) {
+		return nil
+	}
+	f.setSound(k, buf)
+	return buf
+}

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package cache
-
-import "errors"
-
-// deny fails: only Linux has seccomp.
-func deny([]string) error { return errors.ErrUnsupported }

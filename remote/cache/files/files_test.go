@@ -1,0 +1,473 @@
+package files
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// storeContent stores a content and checks what it gets.
+func storeContent(t testing.TB, c *testCache, data []byte) *Kept {
+	t.Helper()
+	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), bytes.NewReader(data))
+	return checkContent(t, x, err, data)
+}
+
+// openContent opens a content that must be there.
+func openContent(t testing.TB, c *testCache, data []byte) *Kept {
+	t.Helper()
+	x, err := c.OpenContent(t.Context(), digest.FromBytes(data), int64(len(data)))
+	return checkContent(t, x, err, data)
+}
+
+func checkContent(t testing.TB, x *Kept, err error, data []byte) *Kept {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { x.Close() })
+	got, err := io.ReadAll(io.NewSectionReader(x.File(), 0, x.Size()+1))
+	if err != nil || x.Size() != int64(len(data)) || !bytes.Equal(got, data) {
+		t.Fatalf("the content has %d bytes, %v; want the %d that it is of", len(got), err, len(data))
+	}
+	if got, err = io.ReadAll(io.NewSectionReader(x, 0, x.Size()+1)); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("ReadAt() gives %d bytes, %v; want the %d that it is of", len(got), err, len(data))
+	}
+	return x
+}
+
+func contentPath(dir string, data []byte) string {
+	return filepath.Join(dir, directory.Kept, "sha256", digest.FromBytes(data).Encoded())
+}
+
+func TestContent(t *testing.T) {
+	dir := t.TempDir()
+	c, other := openCache(t, dir, nil), openCache(t, dir, nil)
+	var total int64
+	sizes := []int{0, 1, blobfile.BlockSize, pieceSize - 1, pieceSize, pieceSize + 1, 3*pieceSize + 5}
+	for i, size := range sizes {
+		data := cachetest.RandomBytes(size, uint64(400+i))
+		d, n := digest.FromBytes(data), int64(size)
+		total += n
+		for _, c := range []*testCache{c, other} {
+			if _, err := c.OpenContent(t.Context(), d, n); !errors.Is(err, fs.ErrNotExist) || c.HasContent(d, n) {
+				t.Errorf("%d bytes, not stored: OpenContent() gave %v; has it: %v", size, err, c.HasContent(d, n))
+			}
+		}
+		x := storeContent(t, c, data)
+		st, err := os.Stat(contentPath(dir, data))
+		if err != nil || st.Mode() != 0o400 {
+			t.Errorf("%d bytes: mode %v, %v", size, st.Mode(), err)
+		}
+		if flags, err := unix.FcntlInt(x.File().Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
+			t.Errorf("%d bytes: open with flags %#x, %v", size, flags, err)
+		}
+		if !c.HasContent(d, n) || c.HasContent(d, n+1) {
+			t.Errorf("%d bytes: not there, or of another size too", size)
+		}
+		y, err := c.OpenCheckedContent(d, n)
+		checkContent(t, y, err, data)
+		// The other one believes nothing.
+		if _, err := other.OpenCheckedContent(d, n); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d bytes: another Cache's OpenCheckedContent() gave %v", size, err)
+		}
+		openContent(t, other, data)
+		y, err = other.OpenCheckedContent(d, n)
+		checkContent(t, y, err, data)
+	}
+	cachetest.CheckTmp(t, dir)
+	s := c.Stats()
+	if s.ContentsStored != int64(len(sizes)) || s.ContentBytes != total || s.BadStored != 0 || other.Stats().ContentsStored != 0 {
+		t.Errorf("Stats() = %+v and %+v", s, other.Stats())
+	}
+}
+
+// What lies in the place of a content and is not it is found by who has never
+// seen it, and by who has checked another file there.
+func TestContentWrong(t *testing.T) {
+	data := cachetest.RandomBytes(pieceSize+100, 410)
+	replace := func(data []byte) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			if err := cachetest.ReplaceFile(path, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	flip := bytes.Clone(data)
+	flip[pieceSize] ^= 1
+	tests := []struct {
+		name   string
+		damage func(t *testing.T, path string)
+		known  bool // by who has checked it
+	}{
+		{"right", replace(data), true},
+		{"a bit", replace(flip), false},
+		{"short", replace(data[:pieceSize]), false},
+		{"long", replace(append(bytes.Clone(data), 0)), false},
+		{"empty", replace(nil), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, checked := range []bool{false, true} {
+				dir := t.TempDir()
+				storeContent(t, openCache(t, dir, nil), data)
+				c := openCache(t, dir, nil)
+				if checked {
+					openContent(t, c, data)
+				}
+				tt.damage(t, contentPath(dir, data))
+				if tt.known {
+					openContent(t, c, data)
+					continue
+				}
+				_, err := c.OpenContent(t.Context(), digest.FromBytes(data), int64(len(data)))
+				if !errors.Is(err, fs.ErrNotExist) || c.Stats().BadStored != 1 {
+					t.Errorf("checked before %v: OpenContent() = %v, Stats() = %+v", checked, err, c.Stats())
+				}
+				if left := cachetest.Files(t, dir); len(left) > 0 {
+					t.Errorf("left are %q", left)
+				}
+				storeContent(t, c, data)
+				openContent(t, openCache(t, dir, nil), data)
+			}
+		})
+	}
+}
+
+// A size that is not the content's is no reason to remove it.
+func TestContentOtherSize(t *testing.T) {
+	data := cachetest.RandomBytes(1000, 411)
+	dir := t.TempDir()
+	storeContent(t, openCache(t, dir, nil), data)
+	c := openCache(t, dir, nil)
+	for range 2 {
+		for _, size := range []int64{-1, 0, 999, 1001, 1 << 60} {
+			if _, err := c.OpenContent(t.Context(), digest.FromBytes(data), size); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("of %d bytes: %v", size, err)
+			}
+		}
+		openContent(t, c, data)
+	}
+}
+
+// What is wrong is removed only if it is still there.
+func TestDropContentReplaced(t *testing.T) {
+	data := cachetest.RandomBytes(1000, 412)
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	x := storeContent(t, c, data)
+	if err := os.Remove(contentPath(dir, data)); err != nil {
+		t.Fatal(err)
+	}
+	storeContent(t, openCache(t, dir, nil), data)
+	if err := c.drop(x); err != nil {
+		t.Error(err)
+	}
+	openContent(t, c, data)
+}
+
+func TestContentRefuses(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	for _, d := range []digest.Digest{"", "sha256:../x", digest.SHA512.FromString("x"), "md5:d41d8cd98f00b204e9800998ecf8427e"} {
+		_, err := c.OpenContent(t.Context(), d, 1)
+		_, err2 := c.StoreContent(t.Context(), d, 1, bytes.NewReader([]byte("x")))
+		if !errors.Is(err, fs.ErrInvalid) || !errors.Is(err2, fs.ErrInvalid) || c.HasContent(d, 1) {
+			t.Errorf("%q: %v and %v", d, err, err2)
+		}
+	}
+	data := cachetest.RandomBytes(10, 413)
+	storeContent(t, openCache(t, c.Path(), nil), data)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.OpenContent(ctx, digest.FromBytes(data), 10); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+	// Something else in its place.
+	dir := contentPath(c.Path(), []byte("x"))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.OpenContent(t.Context(), digest.FromString("x"), 1); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory: %v", err)
+	}
+}
+
+// While a content is open nobody gets its lock; one that is being removed is
+// not there.
+func TestContentLock(t *testing.T) {
+	data := cachetest.RandomBytes(1000, 414)
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	stored := storeContent(t, c, data)
+	opened := openContent(t, c, data)
+	f, err := os.Open(contentPath(dir, data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, x := range []*Kept{stored, opened} {
+		if err := directory.Flock(f, unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+			t.Errorf("the lock of an open content: %v", err)
+		}
+		x.Close()
+	}
+	if err := directory.Flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Errorf("the lock of a closed content: %v", err)
+	}
+	if _, err := c.OpenContent(t.Context(), digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("OpenContent() of what is about to be removed = %v", err)
+	}
+}
+
+func TestContentUseIsNoted(t *testing.T) {
+	data := cachetest.RandomBytes(1000, 415)
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	storeContent(t, c, data)
+	path := contentPath(dir, data)
+	for _, tt := range []struct {
+		ago   time.Duration
+		noted bool
+	}{{touchAfter / 2, false}, {2 * touchAfter, true}, {-10 * directory.FutureTime, true}} {
+		cachetest.Age(t, path, tt.ago)
+		x, err := c.OpenCheckedContent(digest.FromBytes(data), 1000)
+		checkContent(t, x, err, data)
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ago := time.Since(st.ModTime()); (ago.Abs() < time.Minute) != tt.noted {
+			t.Errorf("used after %v: last used %v ago, noted should be %v", tt.ago, ago, tt.noted)
+		}
+	}
+}
+
+func TestContentClosed(t *testing.T) {
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	data, other := cachetest.RandomBytes(1000, 416), cachetest.RandomBytes(3*pieceSize, 417)
+	x := storeContent(t, c, data)
+
+	begun := make(chan struct{})
+	var wg sync.WaitGroup
+	store := func(r io.Reader) {
+		wg.Go(func() {
+			if _, err := c.StoreContent(context.Background(), digest.FromBytes(other), int64(len(other)), r); !errors.Is(err, fs.ErrClosed) {
+				t.Errorf("StoreContent() while the Cache is closed = %v", err)
+			}
+		})
+	}
+	first := &pausingReader{data: other, at: pieceSize, reached: begun, goOn: c.Closing()}
+	store(first)
+	<-begun
+	store(bytes.NewReader(other)) // waits for the first
+	c.Close()
+	wg.Wait()
+	cachetest.CheckTmp(t, dir)
+
+	if _, err := c.OpenContent(t.Context(), digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("OpenContent() = %v", err)
+	}
+	if _, err := c.OpenCheckedContent(digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("OpenCheckedContent() = %v", err)
+	}
+	if _, err := c.ContentProbe(); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("ContentProbe() = %v", err)
+	}
+	checkContent(t, x, nil, data)
+	if left, want := cachetest.Files(t, dir), []string{"contents/" + digest.FromBytes(data).Encoded()}; !slices.Equal(left, want) {
+		t.Errorf("left are %q, want %q", left, want)
+	}
+	c.Close()
+}
+
+func TestContentProbe(t *testing.T) {
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	f, err := c.ContentProbe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st, there unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Stat(dir, &there); err != nil {
+		t.Fatal(err)
+	}
+	if st.Nlink != 0 || st.Size != 0 || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Dev != there.Dev {
+		t.Errorf("got %+v", st)
+	}
+	if _, err := f.Write([]byte("x")); err == nil {
+		t.Error("it can be written")
+	}
+	cachetest.CheckTmp(t, dir)
+}
+
+// Of those that open a content at the same time one reads it.
+func TestContentCheckedOnce(t *testing.T) {
+	data := cachetest.RandomBytes(pieceSize, 418)
+	dir := t.TempDir()
+	storeContent(t, openCache(t, dir, nil), data)
+	if err := cachetest.ReplaceFile(contentPath(dir, data), cachetest.RandomBytes(pieceSize, 419)); err != nil {
+		t.Fatal(err)
+	}
+	c := openCache(t, dir, nil)
+	unlock, err := c.known.lock(t.Context(), &c.known.checking, digest.FromBytes(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := c.OpenContent(context.Background(), digest.FromBytes(data), pieceSize); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("OpenContent() = %v", err)
+			}
+		})
+	}
+	unlock()
+	wg.Wait()
+	if got := c.Stats().BadStored; got != 1 {
+		t.Errorf("found wrong %d times", got)
+	}
+	if len(c.known.checking.taken) > 0 {
+		t.Errorf("still locked: %v", c.known.checking.taken)
+	}
+}
+
+func TestContents(t *testing.T) {
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	if all, err := c.Contents(); err != nil || len(all) != 0 {
+		t.Errorf("Contents() = %v, %v of a new cache", all, err)
+	}
+	var want []Held
+	for i := range 5 {
+		data := cachetest.RandomBytes(i*5000, uint64(430+i))
+		storeContent(t, c, data)
+		cachetest.Age(t, contentPath(dir, data), time.Duration(i)*time.Hour)
+		want = append(want, Held{Digest: digest.FromBytes(data), Size: int64(len(data)), Disk: directory.Blocks(int64(len(data)))})
+	}
+	cachetest.AddFile(t, dir, "contents/sha256/noise", 0)
+	cachetest.AddFile(t, dir, "contents/"+digest.FromString("x").Encoded(), 0)
+	cachetest.AddFile(t, dir, "contents/sha512/"+digest.SHA512.FromString("x").Encoded(), 0)
+	slices.SortFunc(want, func(a, b Held) int { return bytes.Compare([]byte(a.Digest), []byte(b.Digest)) })
+	got, err := c.Contents()
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("Contents() = %+v, %v; want %d", got, err, len(want))
+	}
+	for i, x := range got {
+		ago := time.Duration(x.Size/5000) * time.Hour
+		if d := time.Since(x.Used) - ago; d < -time.Second || d > time.Minute {
+			t.Errorf("%s was used %v ago, want %v", x.Digest, time.Since(x.Used), ago)
+		}
+		x.Used = time.Time{}
+		if x != want[i] {
+			t.Errorf("got %+v, want %+v", x, want[i])
+		}
+	}
+}
+
+func TestVerifyContent(t *testing.T) {
+	data, wrong := cachetest.RandomBytes(pieceSize+1, 440), cachetest.RandomBytes(100, 441)
+	d := digest.FromBytes(data)
+	tests := []struct {
+		name   string
+		damage func(t *testing.T, path string) error
+		want   Check
+		ok     bool
+	}{
+		{"right", nil, Check{Bytes: pieceSize + 1, Got: d}, true},
+		{"wrong", func(t *testing.T, path string) error { return cachetest.ReplaceFile(path, wrong) },
+			Check{Bytes: 100, Got: digest.FromBytes(wrong), Bad: true}, true},
+		{"changed in place", func(t *testing.T, path string) error { return os.Truncate(path, pieceSize) },
+			Check{Bytes: pieceSize, Got: digest.FromBytes(data[:pieceSize]), Bad: true}, true},
+		{"gone", func(t *testing.T, path string) error { return os.Remove(path) }, Check{}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			c := openCache(t, dir, nil)
+			storeContent(t, c, data)
+			if tt.damage != nil {
+				if err := tt.damage(t, contentPath(dir, data)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, ok, err := c.VerifyContent(t.Context(), d)
+			if got != tt.want || ok != tt.ok || err != nil {
+				t.Errorf("VerifyContent() = %+v, %v, %v; want %+v, %v", got, ok, err, tt.want, tt.ok)
+			}
+			bad := int64(0)
+			if tt.want.Bad {
+				bad = 1
+			}
+			if there := cachetest.Exists(contentPath(dir, data)); there != (tt.ok && !tt.want.Bad) || c.Stats().BadStored != bad {
+				t.Errorf("it is there: %v; %d found wrong", there, c.Stats().BadStored)
+			}
+		})
+	}
+	c := openCache(t, t.TempDir(), nil)
+	storeContent(t, c, data)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := c.VerifyContent(ctx, d); !errors.Is(err, context.Canceled) || !cachetest.Exists(contentPath(c.Path(), data)) {
+		t.Errorf("with an ended context: %v", err)
+	}
+	if _, _, err := c.VerifyContent(t.Context(), "sha256:../x"); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("of no digest: %v", err)
+	}
+}
+
+func TestHasContents(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	if c.HasContents() {
+		t.Error("a new directory has contents")
+	}
+	data := cachetest.RandomBytes(1000, 313)
+	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), 1000, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Close()
+	if !c.HasContents() {
+		t.Error("it has none with one stored")
+	}
+}
+
+// useContentF opens a content, or stores it if there is room, and reads it.
+func useContent(c *testCache, data []byte) error {
+	d, n := digest.FromBytes(data), int64(len(data))
+	x, err := c.OpenContent(context.Background(), d, n)
+	if errors.Is(err, fs.ErrNotExist) {
+		x, err = c.StoreContent(context.Background(), d, n, bytes.NewReader(data))
+	}
+	if errors.Is(err, directory.ErrFull) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	got := make([]byte, n+1)
+	if k, _ := x.File().ReadAt(got, 0); int64(k) != n || !bytes.Equal(got[:n], data) {
+		return fmt.Errorf("content of %d bytes has %d, or others", n, k)
+	}
+	return nil
+}

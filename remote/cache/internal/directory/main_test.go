@@ -1,0 +1,45 @@
+package directory
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// Tests that need another process run this test binary again, with childEnvD
+// naming what it is to do and the cache directory as its argument.
+const childEnv = "DIRECTORY_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(childEnv) {
+	case "":
+		os.Exit(m.Run())
+	case "claim":
+		claimer(os.Args[1])
+	case "log":
+		writeLog(os.Args[1], os.Args[2])
+	}
+}
+
+// child returns a command that runs the test binary as a child.
+func child(t testing.TB, what, dir string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, dir)
+	// The race detector waits for a second before it exits.
+	cmd.Env = append(os.Environ(), childEnv+"="+what, "GORACE=atexit_sleep_ms=0")
+	return cmd
+}
+
+func openAt(t testing.TB, dir string) *Dir {
+	t.Helper()
+	c, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}

@@ -1,0 +1,275 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+)
+
+const testManifest = `{"schemaVersion":2,"config":{},"layers":[]}`
+
+func TestFetchKeeps(t *testing.T) {
+	dir := t.TempDir()
+	src := cachetest.NewFakeSource(t, "example.com/a:1", testManifest)
+	path := filepath.Join(dir, directory.Meta, "sha256", src.Desc().Digest.Encoded())
+	fetch := func(want int) {
+		t.Helper()
+		got, err := openCache(t, dir, nil).Source(src, nil).Fetch(t.Context(), src.Desc())
+		if err != nil || string(got) != testManifest {
+			t.Fatalf("Fetch() = %q, %v", got, err)
+		}
+		if src.Fetched != want {
+			t.Errorf("source asked %d times, want %d", src.Fetched, want)
+		}
+	}
+	fetch(1)
+	fetch(1)
+	for i, damage := range []string{testManifest[1:], "X" + testManifest[1:], testManifest + " ", ""} {
+		if err := os.WriteFile(path, []byte(damage), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fetch(2 + i)
+		fetch(2 + i)
+	}
+	cachetest.CheckTmp(t, dir)
+}
+
+func TestFetchRefuses(t *testing.T) {
+	good := cachetest.NewFakeSource(t, "example.com/a:1", testManifest)
+	short := good.Desc()
+	short.Size--
+	tests := []struct {
+		name  string
+		desc  ocispec.Descriptor
+		wrong string
+		want  error
+	}{
+		{"wrong bytes", good.Desc(), "X" + testManifest[1:], remote.ErrDigest},
+		{"wrong size", good.Desc(), testManifest + "\n", remote.ErrDigest},
+		{"wrong descriptor", short, "", remote.ErrDigest},
+		{"path as digest", ocispec.Descriptor{Digest: "sha256:../../x"}, "", digest.ErrDigestInvalidLength},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			src := cachetest.NewFakeSource(t, good.Ref, testManifest)
+			src.Wrong = tt.wrong
+			s := openCache(t, dir, nil).Source(src, nil)
+			if _, err := s.Fetch(t.Context(), tt.desc); !errors.Is(err, tt.want) {
+				t.Errorf("Fetch() = %v, want %v", err, tt.want)
+			}
+			kept, err := os.ReadDir(filepath.Join(dir, directory.Meta, "sha256"))
+			if err != nil || len(kept) != 0 {
+				t.Errorf("kept %v, %v", kept, err)
+			}
+		})
+	}
+
+	// A wrong descriptor does no harm to what is kept.
+	c := openCache(t, t.TempDir(), nil)
+	s := c.Source(good, nil)
+	for _, desc := range []ocispec.Descriptor{good.Desc(), short, good.Desc()} {
+		_, err := s.Fetch(t.Context(), desc)
+		if (err != nil) != (desc.Size != good.Desc().Size) {
+			t.Errorf("Fetch(size %d) = %v", desc.Size, err)
+		}
+	}
+	if good.Fetched != 2 {
+		t.Errorf("source asked %d times, want 2", good.Fetched)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	const name = "registry.example/a/b:1"
+	unavailable := fmt.Errorf("dial: %w", remote.ErrUnavailable)
+	tests := []struct {
+		name string
+		err  error // of the second Resolve
+		want error // nil: the kept descriptor, with a warning
+	}{
+		{"unavailable", unavailable, nil},
+		{"not found", remote.ErrNotFound, remote.ErrNotFound},
+		{"unauthorized", fmt.Errorf("401: %w", remote.ErrUnauthorized), remote.ErrUnauthorized},
+		{"wrong answer", remote.ErrDigest, remote.ErrDigest},
+		{"something else", os.ErrInvalid, os.ErrInvalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			var w cachetest.Warnings
+			src := cachetest.NewFakeSource(t, name, testManifest)
+			s := openCache(t, dir, nil).Source(src, &SourceOptions{Warnf: w.Warnf})
+			src.Err = tt.err
+			if _, err := s.Resolve(t.Context()); !errors.Is(err, tt.err) {
+				t.Errorf("Resolve() of what is not known = %v, want %v", err, tt.err)
+			}
+			src.Err = nil
+			if got, err := s.Resolve(t.Context()); err != nil || got.Digest != src.Desc().Digest {
+				t.Fatalf("Resolve() = %v, %v", got, err)
+			}
+			if len(w.All) != 0 {
+				t.Errorf("warned of nothing: %q", w.All)
+			}
+
+			src.Err = tt.err
+			s = openCache(t, dir, nil).Source(src, &SourceOptions{Warnf: w.Warnf})
+			got, err := s.Resolve(t.Context())
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("Resolve() = %v, want %v", err, tt.want)
+			}
+			if tt.want == nil {
+				if got.Digest != src.Desc().Digest || got.MediaType != src.Desc().MediaType || got.Size != src.Desc().Size {
+					t.Errorf("Resolve() = %v, want %v", got, src.Desc())
+				}
+				w.Check(t, "the tag could not be checked, using the image as last seen on "+time.Now().Format("2006-01-02"))
+			}
+			if src.Resolved != 3 {
+				t.Errorf("source asked %d times, want 3", src.Resolved)
+			}
+		})
+	}
+}
+
+func TestResolveCancelled(t *testing.T) {
+	src := cachetest.NewFakeSource(t, "a/b:1", testManifest)
+	s := openCache(t, t.TempDir(), nil).Source(src, &SourceOptions{Warnf: t.Errorf})
+	if _, err := s.Resolve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	src.Err = fmt.Errorf("%w: %w", remote.ErrUnavailable, ctx.Err())
+	if _, err := s.Resolve(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Resolve() = %v, want context.Canceled", err)
+	}
+}
+
+// A reference by digest needs no asking once it is known, by whatever name.
+func TestResolvePinned(t *testing.T) {
+	index := `{"schemaVersion":2,"manifests":[]}`
+	docker := `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json"}`
+	other := digest.FromString("other").String()
+	tests := []struct {
+		name    string
+		content string
+		known   string // what was resolved before; "": nothing
+		fetched bool   // and whether it was fetched
+		ask     string
+		opts    SourceOptions
+		want    string // media type; "": the source is asked
+	}{
+		{"same name", testManifest, "r/a@DIGEST", false, "r/a@DIGEST", SourceOptions{}, ocispec.MediaTypeImageManifest},
+		{"tag and digest", testManifest, "r/a:1@DIGEST", false, "r/a:1@DIGEST", SourceOptions{}, ocispec.MediaTypeImageManifest},
+		{"known by tag", testManifest, "r/a:1", true, "r/a@DIGEST", SourceOptions{}, ocispec.MediaTypeImageManifest},
+		{"index known by tag", index, "r/a:1", true, "r/a@DIGEST", SourceOptions{}, ocispec.MediaTypeImageIndex},
+		{"docker known by tag", docker, "r/a:1", true, "r/a@DIGEST", SourceOptions{}, "application/vnd.docker.distribution.manifest.v2+json"},
+		{"config", `{"rootfs":{}}`, "r/a:1", true, "r/a@DIGEST", SourceOptions{}, ""},
+		{"resolved only", testManifest, "r/a:1", false, "r/a@DIGEST", SourceOptions{}, ""},
+		{"another digest", testManifest, "r/a:1", true, "r/a@" + other, SourceOptions{}, ""},
+		{"tag", testManifest, "r/a:1", true, "r/a:1", SourceOptions{}, ""},
+		{"pinned by option", testManifest, "oci:/x", false, "oci:/x", SourceOptions{Pinned: true}, ocispec.MediaTypeImageManifest},
+		{"pinned and unknown", testManifest, "", false, "oci:/x", SourceOptions{Pinned: true}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := openCache(t, t.TempDir(), nil)
+			src := cachetest.NewFakeSource(t, "", tt.content)
+			d := src.Desc().Digest.String()
+			src.Ref = strings.ReplaceAll(tt.known, "DIGEST", d)
+			s := c.Source(src, nil)
+			if tt.known != "" {
+				if _, err := s.Resolve(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.fetched {
+				if _, err := s.Fetch(t.Context(), src.Desc()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			src.Ref = strings.ReplaceAll(tt.ask, "DIGEST", d)
+			src.Resolved = 0
+			got, err := c.Source(src, &tt.opts).Resolve(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asked := src.Resolved > 0; asked != (tt.want == "") {
+				t.Errorf("source asked: %v", asked)
+			}
+			if tt.want != "" && (got.MediaType != tt.want || got.Digest != src.Desc().Digest || got.Size != src.Desc().Size) {
+				t.Errorf("Resolve() = %+v, want media type %s of %+v", got, tt.want, src.Desc())
+			}
+		})
+	}
+}
+
+func TestDamagedRef(t *testing.T) {
+	src := cachetest.NewFakeSource(t, "r/a:1", testManifest)
+	c := openCache(t, t.TempDir(), nil)
+	s := c.Source(src, nil)
+	if _, err := s.Resolve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(c.at(refPath("r/a:1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := map[string]string{
+		"empty":        "",
+		"cut":          string(good[:len(good)/2]),
+		"other name":   strings.Replace(string(good), "r/a:1", "r/b:1", 1),
+		"other digest": strings.Replace(string(good), "sha256:", "sha256:../", 1),
+	}
+	src.Err = remote.ErrUnavailable
+	for name, text := range damaged {
+		if err := os.WriteFile(c.at(refPath("r/a:1")), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Resolve(t.Context()); !errors.Is(err, remote.ErrUnavailable) {
+			t.Errorf("%s: Resolve() = %v, %v", name, got, err)
+		}
+	}
+}
+
+// Offline, the source is not touched.
+func TestOffline(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	online := c.Source(cachetest.NewFakeSource(t, "r/a:1", testManifest), nil)
+	desc, err := online.Resolve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := online.Fetch(t.Context(), desc); err != nil {
+		t.Fatal(err)
+	}
+	src := cachetest.NewFakeSource(t, "r/a:1", testManifest)
+	s := c.Source(src, &SourceOptions{Offline: true})
+	if got, err := s.Resolve(t.Context()); err != nil || got.Digest != desc.Digest {
+		t.Errorf("Resolve() = %v, %v", got, err)
+	}
+	if got, err := s.Fetch(t.Context(), desc); err != nil || string(got) != testManifest {
+		t.Errorf("Fetch() = %q, %v", got, err)
+	}
+	if _, err := s.Fetch(t.Context(), ocispec.DescriptorEmptyJSON); !errors.Is(err, remote.ErrUnavailable) {
+		t.Errorf("Fetch() of what is not kept = %v, want ErrUnavailable", err)
+	}
+	src.Ref = "r/a:2"
+	if _, err := s.Resolve(t.Context()); !errors.Is(err, remote.ErrUnavailable) || !strings.Contains(err.Error(), "r/a:2") {
+		t.Errorf("Resolve() of what is not kept = %v, want ErrUnavailable", err)
+	}
+	if src.Resolved+src.Fetched != 0 {
+		t.Errorf("source asked %d times", src.Resolved+src.Fetched)
+	}
+}
