@@ -19,7 +19,7 @@
 // begin with an image that the caller has found.
 //
 // The tree of an Image reads through the cache. The Image counts what is read
-// (Image.Stats), keeps files on disk that are read often (Image.Backing), and can
+// (Image.Stats), keeps files on disk that are read often (Image.KeptFile), and can
 // be brought into the cache whole (Image.Fill). An index that turns out to be
 // wrong is made again while the image is open.
 //
