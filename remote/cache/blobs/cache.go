@@ -42,7 +42,7 @@ func New(d *directory.Dir, m *meta.Cache, maxRequest int64) *Cache {
 // taken together. Sizes of requests go by it.
 func (c *Cache) Line() LineStats { return c.sched.line.stats() }
 
-// shut ends all fetches and lets no new one begin.
+// Shut ends all fetches and lets no new one begin.
 func (c *Cache) Shut() {
 	c.mu.Lock()
 	c.closed = true
@@ -53,7 +53,7 @@ func (c *Cache) Shut() {
 	}
 }
 
-// closeFiles closes the files of all blobs, after shut, when nothing uses them
+// CloseFiles closes the files of all blobs, after shut, when nothing uses them
 // any more.
 func (c *Cache) CloseFiles() {
 	c.mu.Lock()
@@ -69,7 +69,7 @@ func (c *Cache) CloseFiles() {
 // cache.
 type Counts struct{ Requests, Fetched, Recorded, HitBytes, BadFetched int64 }
 
-// counts returns the counters as they are now.
+// Counts returns the counters as they are now.
 func (c *Cache) Counts() Counts {
 	n := &c.count
 	return Counts{n.requests.Load(), n.fetched.Load(), n.recorded.Load(), n.hitBytes.Load(), n.badFetched.Load()}

@@ -347,7 +347,7 @@ func (c *Cache) ContentProbe() (*os.File, error) {
 // package cache.
 type Counts struct{ Stored, Bytes int64 }
 
-// counts returns the counters as they are now.
+// Counts returns the counters as they are now.
 func (c *Cache) Counts() Counts {
 	return Counts{c.count.stored.Load(), c.count.bytes.Load()}
 }

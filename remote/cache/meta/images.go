@@ -126,7 +126,7 @@ func parseImage(data []byte) (img Image, ok bool) {
 	return img, true
 }
 
-// blobsOf returns the blobs of an image, by its record; none if that cannot be
+// BlobsOf returns the blobs of an image, by its record; none if that cannot be
 // understood.
 func BlobsOf(record []byte) []digest.Digest {
 	img, _ := parseImage(record)

@@ -45,7 +45,7 @@ func (v Verification) String() string { return verificationNames[v-VerifiedWrong
 // MarshalText implements encoding.TextMarshaler.
 func (v Verification) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-// A mark is what is known of a blob.
+// A Mark is what is known of a blob.
 type Mark struct {
 	Verification
 	When time.Time
@@ -87,7 +87,7 @@ func parseMark(data []byte) (m Mark, ok bool) {
 	return m, true
 }
 
-// mark returns what is known of a blob; VerifiedNot if there is no mark.
+// Mark returns what is known of a blob; VerifiedNot if there is no mark.
 func (c *Cache) Mark(d digest.Digest) Mark {
 	if d.Validate() != nil {
 		return Mark{}
@@ -100,12 +100,12 @@ func (c *Cache) Mark(d digest.Digest) Mark {
 	return m
 }
 
-// betterThan reports whether a mark of the whole blob says more than an old one.
+// BetterThan reports whether a mark of the whole blob says more than an old one.
 func (m Mark) BetterThan(old Mark) bool {
 	return old.Verification != VerifiedWhole || old.Table != m.Table
 }
 
-// setMark writes a mark in place of an old one that may be replaced. Nobody
+// SetMark writes a mark in place of an old one that may be replaced. Nobody
 // else does so meanwhile.
 func (c *Cache) SetMark(d digest.Digest, m Mark, mayReplace func(old Mark) bool) {
 	if !mayReplace(c.Mark(d)) || !c.dir.MayWrite() {

@@ -87,7 +87,7 @@ func (c *Cache) describe(d digest.Digest) (ocispec.Descriptor, bool) {
 // package cache.
 type Counts struct{ Requests, Fetched int64 }
 
-// counts returns the counters as they are now.
+// Counts returns the counters as they are now.
 func (c *Cache) Counts() Counts {
 	return Counts{c.count.requests.Load(), c.count.fetched.Load()}
 }

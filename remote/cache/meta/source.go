@@ -144,7 +144,7 @@ func (b offlineBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 		b.desc.Digest, off, off+int64(len(p))-1, remote.ErrUnavailable)
 }
 
-// keptMeta returns a manifest or config from disk. One that is not what its
+// KeptMeta returns a manifest or config from disk. One that is not what its
 // name says is removed.
 func (c *Cache) KeptMeta(d digest.Digest) ([]byte, bool) {
 	name := c.dir.Name(directory.Meta, d)

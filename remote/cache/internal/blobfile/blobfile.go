@@ -20,7 +20,7 @@ const (
 	MaxChunk = 16 << 20
 )
 
-// A layout says where the parts of a blob file lie.
+// A Layout says where the parts of a blob file lie.
 type Layout struct {
 	Size, Chunk int64 // of the blob, and of its chunks
 }
@@ -30,15 +30,15 @@ func (l Layout) Valid() bool {
 	return l.Chunk > 0 && l.Chunk <= MaxChunk && l.Chunk%BlockSize == 0 && l.Size >= 0 && l.Size < 1<<60
 }
 
-// chunks returns the number of chunks.
+// Chunks returns the number of chunks.
 func (l Layout) Chunks() int64 { return (l.Size + l.Chunk - 1) / l.Chunk }
 
-// bounds returns where chunk k begins and ends in the blob.
+// Bounds returns where chunk k begins and ends in the blob.
 func (l Layout) Bounds(k int64) (off, end int64) {
 	return k * l.Chunk, min((k+1)*l.Chunk, l.Size)
 }
 
-// word returns the offset of chunk k's state word.
+// Word returns the offset of chunk k's state word.
 func (l Layout) Word(k int64) int64 {
 	return (l.Size+BlockSize-1)/BlockSize*BlockSize + WordSize*k
 }
@@ -57,7 +57,7 @@ func (l Layout) EncodeFooter(epoch uint64) []byte {
 	return p
 }
 
-// readFooter returns what f says of itself; false if it is not a blob file.
+// ReadFooter returns what f says of itself; false if it is not a blob file.
 func ReadFooter(f *os.File) (l Layout, epoch uint64, ok bool) {
 	st, err := f.Stat()
 	if err != nil || st.Size() < FooterSize {
@@ -75,7 +75,7 @@ func ReadFooter(f *os.File) (l Layout, epoch uint64, ok bool) {
 	return l, epoch, ok
 }
 
-// words returns the state words of the chunks from first to end; 0 for a
+// Words returns the state words of the chunks from first to end; 0 for a
 // chunk that is not there.
 func (l Layout) Words(f *os.File, first, end int64) []uint32 {
 	words := make([]uint32, end-first)
@@ -87,7 +87,7 @@ func (l Layout) Words(f *os.File, first, end int64) []uint32 {
 	return words
 }
 
-// setWord writes the state word of chunk k.
+// SetWord writes the state word of chunk k.
 func (l Layout) SetWord(f *os.File, k int64, w uint32) error {
 	_, err := f.WriteAt(binary.LittleEndian.AppendUint32(nil, w), l.Word(k))
 	return err
@@ -98,7 +98,7 @@ func WriteEpoch(f *os.File, l Layout, epoch uint64) error {
 	return err
 }
 
-// retire tells all who have the file open that it is no longer the blob's.
+// Retire tells all who have the file open that it is no longer the blob's.
 func Retire(f *os.File) {
 	if l, _, ok := ReadFooter(f); ok {
 		// If this fails they go on with a file that has lost its name.
@@ -106,7 +106,7 @@ func Retire(f *os.File) {
 	}
 }
 
-// diskBytes returns what an open file takes on disk.
+// DiskBytes returns what an open file takes on disk.
 func DiskBytes(f *os.File) int64 {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
@@ -115,7 +115,7 @@ func DiskBytes(f *os.File) int64 {
 	return st.Blocks * 512
 }
 
-// encodeEnd returns what stands behind the data where all chunks are there.
+// EncodeEnd returns what stands behind the data where all chunks are there.
 func (l Layout) EncodeEnd() []byte {
 	n := l.Chunks()
 	p := make([]byte, 0, WordSize*n+FooterSize)
@@ -125,9 +125,9 @@ func (l Layout) EncodeEnd() []byte {
 	return append(p, l.EncodeFooter(NewEpoch())...)
 }
 
-// newEpoch returns the epoch of a new file: not 0, and none that another file
+// NewEpoch returns the epoch of a new file: not 0, and none that another file
 // in its place has had.
 func NewEpoch() uint64 { return uint64(time.Now().UnixNano()) }
 
-// stamp is the state word of a chunk that is used now.
+// Stamp is the state word of a chunk that is used now.
 func Stamp() uint32 { return max(uint32(time.Now().Unix()), 1) }

@@ -28,7 +28,7 @@ import (
 
 const TestChunk = 4096
 
-// randomBytes returns n bytes that depend on n and seed alone.
+// RandomBytes returns n bytes that depend on n and seed alone.
 func RandomBytes(n int, seed uint64) []byte {
 	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 1})
 	p := make([]byte, n)
@@ -36,7 +36,7 @@ func RandomBytes(n int, seed uint64) []byte {
 	return p
 }
 
-// A fakeBlob is a source that notes what it is asked, and fails the test if
+// A FakeBlob is a source that notes what it is asked, and fails the test if
 // it is asked for what does not exist, or twice at once for the same bytes.
 type FakeBlob struct {
 	T    testing.TB
@@ -92,14 +92,14 @@ func (b *FakeBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 	return len(p), nil
 }
 
-// asked returns the requests up to now.
+// Asked returns the requests up to now.
 func (b *FakeBlob) Asked() []Span {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	return append([]Span(nil), b.requests...)
 }
 
-// checkTmp checks that nothing unfinished lies in the cache.
+// CheckTmp checks that nothing unfinished lies in the cache.
 func CheckTmp(t testing.TB, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dir, directory.Tmp))
@@ -115,7 +115,7 @@ func BlobPath(dir string, src *FakeBlob) string {
 	return filepath.Join(dir, directory.Blobs, "sha256", src.Digest().Encoded())
 }
 
-// evict removes chunks from a blob file as another program would, by what
+// Evict removes chunks from a blob file as another program would, by what
 // docs/cache-format.md says. It is killed after some steps if stop says so.
 func Evict(path string, chunks []int64, stop func(step int) bool) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -148,7 +148,7 @@ func Evict(path string, chunks []int64, stop func(step int) bool) error {
 	return nil
 }
 
-// filesAt opens a directory without checking whether it is a cache.
+// FilesAt opens a directory without checking whether it is a cache.
 func FilesAt(t testing.TB, dir string) *beneath.Dir {
 	t.Helper()
 	d, err := beneath.Open(dir, nil)
@@ -159,7 +159,7 @@ func FilesAt(t testing.TB, dir string) *beneath.Dir {
 	return d
 }
 
-// isAt reports whether the open file f is the one at path.
+// IsAt reports whether the open file f is the one at path.
 func IsAt(f *os.File, path string) bool {
 	open, err := f.Stat()
 	if err != nil {
@@ -174,7 +174,7 @@ func Exists(path string) bool {
 	return err == nil
 }
 
-// replaceFile gives the file at path the content data at once.
+// ReplaceFile gives the file at path the content data at once.
 func ReplaceFile(path string, data []byte) error {
 	next := path + ".next"
 	if err := os.WriteFile(next, data, 0o600); err != nil {
@@ -183,7 +183,7 @@ func ReplaceFile(path string, data []byte) error {
 	return os.Rename(next, path)
 }
 
-// smallDisk returns a directory on a file system of n bytes.
+// SmallDisk returns a directory on a file system of n bytes.
 func SmallDisk(t testing.TB, n int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -191,7 +191,7 @@ func SmallDisk(t testing.TB, n int) string {
 	return filepath.Join(dir, "cache")
 }
 
-// warnings notes what is warned of.
+// Warnings notes what is warned of.
 type Warnings struct {
 	mu  sync.Mutex
 	All []string
@@ -217,7 +217,7 @@ func (w *Warnings) Check(t testing.TB, parts ...string) {
 	}
 }
 
-// fillDisk leaves about n bytes of a small disk.
+// FillDisk leaves about n bytes of a small disk.
 func FillDisk(t testing.TB, dir string, n int64) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(filepath.Dir(dir), "filler"))
@@ -230,7 +230,7 @@ func FillDisk(t testing.TB, dir string, n int64) {
 	}
 }
 
-// age makes a file look as if it was last written some time ago.
+// Age makes a file look as if it was last written some time ago.
 func Age(t testing.TB, path string, ago time.Duration) {
 	t.Helper()
 	at := time.Now().Add(-ago)
@@ -239,7 +239,7 @@ func Age(t testing.TB, path string, ago time.Duration) {
 	}
 }
 
-// addFile writes a file of 5000 bytes below a cache directory.
+// AddFile writes a file of 5000 bytes below a cache directory.
 func AddFile(t testing.TB, dir, name string, ago time.Duration) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -253,7 +253,7 @@ func AddFile(t testing.TB, dir, name string, ago time.Duration) string {
 	return path
 }
 
-// files returns the paths of all files below a cache directory, but for those
+// Files returns the paths of all files below a cache directory, but for those
 // that are always there.
 func Files(t testing.TB, dir string) (names []string) {
 	t.Helper()
@@ -270,7 +270,7 @@ func Files(t testing.TB, dir string) (names []string) {
 	return names
 }
 
-// du returns what du says of a directory.
+// Du returns what du says of a directory.
 func Du(t testing.TB, dir string) int64 {
 	t.Helper()
 	// What goes away while du looks makes it exit with 1.
@@ -295,7 +295,7 @@ func FlipAt(off int64) func(f *os.File) error {
 	}
 }
 
-// A readerFunc is a Reader.
+// A ReaderFunc is a Reader.
 type ReaderFunc func(p []byte) (int, error)
 
 func (f ReaderFunc) Read(p []byte) (int, error) { return f(p) }
@@ -376,7 +376,7 @@ func Usage(t testing.TB, c interface{ Usage() (int64, error) }) int64 {
 	return n
 }
 
-// fill puts n chunks of src on disk, last used age seconds ago. The chunks
+// Fill puts n chunks of src on disk, last used age seconds ago. The chunks
 // begin with first.
 func Fill(t testing.TB, dir string, src *FakeBlob, first, n int64, age int) {
 	t.Helper()
@@ -402,7 +402,7 @@ func Fill(t testing.TB, dir string, src *FakeBlob, first, n int64, age int) {
 	}
 }
 
-// held returns the chunks of src that are on disk, as a bit each.
+// Held returns the chunks of src that are on disk, as a bit each.
 func Held(dir string, src *FakeBlob) (chunks uint64) {
 	f, err := os.Open(BlobPath(dir, src))
 	if err != nil {
@@ -421,7 +421,7 @@ func Held(dir string, src *FakeBlob) (chunks uint64) {
 	return chunks
 }
 
-// limit gives a directory a budget that leaves room bytes.
+// Limit gives a directory a budget that leaves room bytes.
 func Limit(t testing.TB, d *directory.Dir, room int64) {
 	t.Helper()
 	// The ledger takes its block now.

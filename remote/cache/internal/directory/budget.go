@@ -22,7 +22,7 @@ const (
 
 	// loanTime is how long what MakeRoom gave may take to be written.
 	loanTime = 10 * time.Second
-	// fullTime is how long a full directory is left alone by those who come
+	// FullTime is how long a full directory is left alone by those who come
 	// often.
 	FullTime = time.Second
 )
@@ -55,7 +55,7 @@ func BudgetFor(d *beneath.Dir) int64 {
 // Budget returns how many bytes the directory may take, 0 for any.
 func (c *Dir) Budget() int64 { return c.Room.limit }
 
-// roomFor returns an error, which wraps ErrFull, if the budget has no room for a
+// RoomFor returns an error, which wraps ErrFull, if the budget has no room for a
 // blob that takes n bytes, or the disk none for the missing bytes of it.
 func (c *Dir) RoomFor(n, missing int64) error {
 	if limit := c.Room.limit; limit > 0 && FileRoom(n) > limit-c.Room.Temporary() {
@@ -67,7 +67,7 @@ func (c *Dir) RoomFor(n, missing int64) error {
 	return nil
 }
 
-// noRoomFor is why the budget does not take a blob of n bytes.
+// NoRoomFor is why the budget does not take a blob of n bytes.
 func NoRoomFor(n int64) error {
 	return &fullError{fmt.Sprintf("the cache has no room for a blob of %d bytes that is sent whole", n)}
 }
@@ -88,16 +88,16 @@ func (c *Dir) MakeRoom(n int64) bool {
 	return true
 }
 
-// blocks rounds up to what n bytes take on disk.
+// Blocks rounds up to what n bytes take on disk.
 func Blocks(n int64) int64 {
 	return (n + blobfile.BlockSize - 1) / blobfile.BlockSize * blobfile.BlockSize
 }
 
-// fileRoom is what n bytes of a file take at most, with a block for what the
+// FileRoom is what n bytes of a file take at most, with a block for what the
 // file system adds: the file's map, or its directory.
 func FileRoom(n int64) int64 { return Blocks(n) + blobfile.BlockSize }
 
-// put stores n bytes of chunks by calling write, if budget and disk take them
+// Put stores n bytes of chunks by calling write, if budget and disk take them
 // by the rule, and reports whether they did. write is called once more if the
 // disk was full.
 func (c *Dir) Put(n int64, r Rule, write func() error) bool {
@@ -111,7 +111,7 @@ func (c *Dir) Put(n int64, r Rule, write func() error) bool {
 	return stored
 }
 
-// keepFile is writeFile, if budget and disk take it.
+// KeepFile is writeFile, if budget and disk take it.
 func (c *Dir) KeepFile(name string, data []byte) {
 	if !c.MayWrite() {
 		return
@@ -122,7 +122,7 @@ func (c *Dir) KeepFile(name string, data []byte) {
 	}
 }
 
-// within writes what takes at most n bytes on disk, if the budget has room for
+// Within writes what takes at most n bytes on disk, if the budget has room for
 // it or can get it by the rule. On a full disk it makes some room and tries
 // once more. It reports whether the write was done; the error is the disk's.
 func (c *Dir) Within(n int64, r Rule, write func() error) (bool, error) {
@@ -140,11 +140,11 @@ func (c *Dir) Within(n int64, r Rule, write func() error) (bool, error) {
 	return err == nil, err
 }
 
-// isFull reports whether err says that the disk, or the user's share of it, is
+// IsFull reports whether err says that the disk, or the user's share of it, is
 // full.
 func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// A budget keeps what one Cache writes within its bounds: docs/cache-format.md,
+// A Budget keeps what one Cache writes within its bounds: docs/cache-format.md,
 // "The budget". It is safe for concurrent use.
 type Budget struct {
 	c     *Dir
@@ -252,7 +252,7 @@ func (b *Budget) lend(n int64) {
 	}
 }
 
-// outstanding returns how much may still be written on account of what was
+// Outstanding returns how much may still be written on account of what was
 // leased.
 func (b *Budget) Outstanding() int64 {
 	b.mu.Lock()
@@ -351,7 +351,7 @@ func (b *Budget) close() {
 	}
 }
 
-// recount makes the ledger say what is true after things were removed. The
+// Recount makes the ledger say what is true after things were removed. The
 // caller has refill and the lock of the ledger.
 func (b *Budget) Recount() (inventory, error) {
 	mine := b.Outstanding()
@@ -367,7 +367,7 @@ func (b *Budget) Recount() (inventory, error) {
 	return inv, b.Ledger.write(b.Boot, used, used, mine)
 }
 
-// locked calls do with the lock of the ledger held. It waits longer than a writer: the
+// Locked calls do with the lock of the ledger held. It waits longer than a writer: the
 // user has asked for it.
 func (b *Budget) Locked(do func() error) error {
 	b.refill.Lock()

@@ -57,7 +57,7 @@ func (c *Dir) Claim(ctx context.Context, d digest.Digest) (release func(), err e
 	}
 }
 
-// errReplaced: the file was removed while it was being locked.
+// ErrReplaced: the file was removed while it was being locked.
 var ErrReplaced = errors.New("file was replaced")
 
 // tryClaim makes and locks the file of a claim.

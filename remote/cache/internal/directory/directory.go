@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// retryWrites is how long the disk is left alone after it refused a
+	// RetryWrites is how long the disk is left alone after it refused a
 	// write.
 	RetryWrites = 30 * time.Second
-	// keptIdle is how long a chunk, or a kept file, was not used that goes to
+	// KeptIdle is how long a chunk, or a kept file, was not used that goes to
 	// make room for a kept file. A kept file is a copy: it must not cost what
 	// others are about to read, and kept files that do not all fit must not
 	// replace each other over and over.
@@ -130,7 +130,7 @@ func (c *Dir) Name(dir string, d digest.Digest) string {
 	return path.Join(dir, d.Algorithm().String(), d.Encoded())
 }
 
-// begin counts something that goes on in the directory until End, and
+// Begin counts something that goes on in the directory until End, and
 // reports whether it may: the directory is not closed.
 func (c *Dir) Begin() bool {
 	c.mu.Lock()
@@ -158,20 +158,20 @@ func (c *Dir) Closing() <-chan struct{} { return c.closing }
 // Files returns the directory's files. They are closed with it.
 func (c *Dir) Files() *beneath.Dir { return c.files }
 
-// countBad counts a file, or a chunk, that was wrong on disk.
+// CountBad counts a file, or a chunk, that was wrong on disk.
 func (c *Dir) CountBad() { c.badStored.Add(1) }
 
-// countTemporary says that temporary files have grown by n bytes.
+// CountTemporary says that temporary files have grown by n bytes.
 func (c *Dir) CountTemporary(n int64) { c.temporaryBytes.Add(n) }
 
-// isClosed reports whether the directory is closed, or about to be.
+// IsClosed reports whether the directory is closed, or about to be.
 func (c *Dir) IsClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed
 }
 
-// interrupted returns why what goes on in the directory is to end, if it is.
+// Interrupted returns why what goes on in the directory is to end, if it is.
 func (c *Dir) Interrupted(ctx context.Context) error {
 	select {
 	case <-c.closing:
@@ -181,7 +181,7 @@ func (c *Dir) Interrupted(ctx context.Context) error {
 	}
 }
 
-// shut lets nothing new begin.
+// Shut lets nothing new begin.
 func (c *Dir) Shut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -191,7 +191,7 @@ func (c *Dir) Shut() {
 	c.closed = true
 }
 
-// close gives everything back, once nothing goes on any more.
+// Close gives everything back, once nothing goes on any more.
 func (c *Dir) Close() error {
 	c.Room.close()
 	return c.files.Close()
@@ -203,5 +203,5 @@ func (c *Dir) BadStored() int64 { return c.badStored.Load() }
 // TemporaryBytes returns how many bytes are in temporary files of this process.
 func (c *Dir) TemporaryBytes() int64 { return c.temporaryBytes.Load() }
 
-// setBudget bounds the directory anew.
+// SetBudget bounds the directory anew.
 func (c *Dir) SetBudget(bytes int64) { c.Room.limit = bytes }

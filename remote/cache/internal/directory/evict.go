@@ -25,18 +25,18 @@ const (
 	// writeTime is more than what passes between a chunk's data and its
 	// state word.
 	writeTime = 10 * time.Second
-	// futureTime is how far clocks may be apart.
+	// FutureTime is how far clocks may be apart.
 	FutureTime = time.Hour
 
-	// imageTime is how long an image is remembered of which nothing is left.
+	// ImageTime is how long an image is remembered of which nothing is left.
 	ImageTime = 30 * 24 * time.Hour
 
-	// maxWords bounds the state words of a file that are looked at: those of
+	// MaxWords bounds the state words of a file that are looked at: those of
 	// 4 TiB in chunks of 256 KiB.
 	MaxWords = 1 << 24
 )
 
-// A rule says what may be removed to make room.
+// A Rule says what may be removed to make room.
 type Rule struct {
 	// before, if not 0, spares chunks and contents last used then or later.
 	before uint32
@@ -50,7 +50,7 @@ type Rule struct {
 	Often bool
 }
 
-// An eviction removes what was used least recently. The caller has the
+// An Eviction removes what was used least recently. The caller has the
 // lock of the ledger.
 type Eviction struct {
 	Inv     inventory
@@ -66,7 +66,7 @@ type Eviction struct {
 	empty                    []found                   // blob files without chunks
 }
 
-// run returns how many bytes of the inventory are gone.
+// Run returns how many bytes of the inventory are gone.
 func (e *Eviction) Run() int64 {
 	e.now = time.Now()
 	e.sweep()
@@ -126,7 +126,7 @@ func (e *Eviction) mayGo(word uint32) bool {
 	return e.Rule.before == 0 || e.lastUsed(word) < e.Rule.before
 }
 
-// chunks removes chunks of all blobs, and contents, least recently used first.
+// Chunks removes chunks of all blobs, and contents, least recently used first.
 func (e *Eviction) Chunks() {
 	var uses []use
 	e.layouts = map[int32]blobfile.Layout{}
@@ -402,7 +402,7 @@ func (e *Eviction) removeContent(file found) {
 	f.Close()
 }
 
-// copyRule says what may go to make room for copies: kept files, and temporary
+// CopyRule says what may go to make room for copies: kept files, and temporary
 // files that only save work.
 func (c *Dir) CopyRule() Rule {
 	return Rule{before: keptWord(time.Now().Add(-c.Idle)), Copies: true}
@@ -411,7 +411,7 @@ func (c *Dir) CopyRule() Rule {
 // keptWord is the state word of a content that was last used at t.
 func keptWord(t time.Time) uint32 { return uint32(min(max(t.Unix(), 1), math.MaxUint32)) }
 
-// evictCopies removes some of the kept files in an inventory, least recently used
+// EvictCopies removes some of the kept files in an inventory, least recently used
 // first, until want bytes are gone, and returns how many are.
 func (c *Dir) EvictCopies(inv inventory, want int64) int64 {
 	e := Eviction{Inv: inv, Rule: c.CopyRule(), now: time.Now(), Want: want}

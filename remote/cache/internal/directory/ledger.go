@@ -30,7 +30,7 @@ const (
 // maxSpace bounds numbers in the file: sums of them do not overflow.
 const MaxTotal = 1 << 50
 
-// errBusy: another process has the lock of the ledger for too long.
+// ErrBusy: another process has the lock of the ledger for too long.
 var ErrBusy = errors.New("the cache directory is busy")
 
 // A spaceFile is the open file that says how much the directory takes, with
@@ -93,7 +93,7 @@ func (s *ledger) unlock() {
 	}
 }
 
-// close gives up everything.
+// Close gives up everything.
 func (s *ledger) Close() {
 	if s.f != nil {
 		s.f.Close()
@@ -101,7 +101,7 @@ func (s *ledger) Close() {
 	s.f, s.lease = nil, -1
 }
 
-// read returns what the file says. The lock of the ledger must be held.
+// Read returns what the file says. The lock of the ledger must be held.
 func (s *ledger) Read(boot [16]byte) (ledgerRecord, error) {
 	p := make([]byte, ledgerHeader+maxLeases*leaseSize)
 	n, err := s.f.ReadAt(p, 0)
@@ -217,7 +217,7 @@ func lockBytes(f *os.File, off, n int64, deadline time.Time) error {
 	}
 }
 
-// knownUse returns what the directory takes as far as its ledger says.
+// KnownUse returns what the directory takes as far as its ledger says.
 func KnownUse(dir *beneath.Dir) (int64, bool) {
 	p := make([]byte, ledgerHeader)
 	f, err := dir.Open(LedgerName)

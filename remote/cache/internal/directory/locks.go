@@ -21,7 +21,7 @@ const (
 	orphanTime = 24 * time.Hour
 )
 
-// A newFile is a new file in tmp that is to get its name when it is complete.
+// A NewFile is a new file in tmp that is to get its name when it is complete.
 // While it is open, sweep leaves it alone.
 type NewFile struct {
 	*os.File
@@ -29,28 +29,28 @@ type NewFile struct {
 	name string
 }
 
-// publish gives the file its name.
+// Publish gives the file its name.
 func (t *NewFile) Publish(name string) error { return t.dir.Rename(t.name, name) }
 
-// discard removes the file. It must be closed still.
+// Discard removes the file. It must be closed still.
 func (t *NewFile) Discard() {
 	// If it stays, a sweep finds it.
 	_ = t.dir.Remove(t.name)
 }
 
-// isThere reports whether the file still has its name.
+// IsThere reports whether the file still has its name.
 func (t *NewFile) IsThere() bool { return t.dir.Is(t.File, t.name) }
 
-// is reports whether f is the file.
+// Is reports whether f is the file.
 func (t *NewFile) Is(f *os.File) bool { return t.dir.Is(f, t.name) }
 
-// reopen opens the file for reading.
+// Reopen opens the file for reading.
 func (t *NewFile) Reopen() (*os.File, error) { return t.dir.Open(t.name) }
 
-// newFile creates a file that is to get its name when it is complete.
+// NewFile creates a file that is to get its name when it is complete.
 func (c *Dir) NewFile() (*NewFile, error) { return CreateOwned(c.files) }
 
-// createOwned creates a file in tmp and locks it, where there are locks.
+// CreateOwned creates a file in tmp and locks it, where there are locks.
 func CreateOwned(d *beneath.Dir) (*NewFile, error) {
 	for {
 		f, name, err := d.CreateTemp(Tmp, "")
@@ -71,7 +71,7 @@ func CreateOwned(d *beneath.Dir) (*NewFile, error) {
 	}
 }
 
-// writeFile gives the file with this name the content data, whole or not at
+// WriteFile gives the file with this name the content data, whole or not at
 // all. It writes to a file in tmp first.
 func WriteFile(d *beneath.Dir, name string, data []byte) error {
 	t, err := CreateOwned(d)
@@ -88,7 +88,7 @@ func WriteFile(d *beneath.Dir, name string, data []byte) error {
 	return err
 }
 
-// sweep removes the files in tmp whose owner is gone. What it cannot remove
+// Sweep removes the files in tmp whose owner is gone. What it cannot remove
 // it leaves to the next one.
 func Sweep(d *beneath.Dir) {
 	_ = d.Walk(Tmp, func(name string, st *unix.Stat_t) bool {
@@ -136,7 +136,7 @@ func IsRefused(err error) bool {
 	return errors.As(err, &refused)
 }
 
-// flock locks an open file. Closing it gives the lock back.
+// Flock locks an open file. Closing it gives the lock back.
 func Flock(f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how)
@@ -146,7 +146,7 @@ func Flock(f *os.File, how int) error {
 	}
 }
 
-// lockSoon takes a lock that nobody has for long. It is errBusy if somebody
+// LockSoon takes a lock that nobody has for long. It is errBusy if somebody
 // does; of a file system without locks see noLocks.
 func LockSoon(f *os.File) error {
 	deadline := time.Now().Add(lockTime)
@@ -162,7 +162,7 @@ func LockSoon(f *os.File) error {
 	}
 }
 
-// noLocks reports whether err says that a file system has no locks, or none for
+// NoLocks reports whether err says that a file system has no locks, or none for
 // a file that cannot be written. Then what a lock is to guard is done in a way
 // that needs none: docs/cache-format.md, "Without locks".
 func NoLocks(err error) bool {

@@ -37,7 +37,7 @@ func IsAbandonedIndex(name string, modified time.Time) bool {
 	return isTemp(name, IndexTemp) && time.Since(modified) > unbornTime
 }
 
-// maxRecord bounds the files of references, manifests, configs and images.
+// MaxRecord bounds the files of references, manifests, configs and images.
 const MaxRecord = 16 << 20
 
 // A kind is what a file in the directory is for.
@@ -73,7 +73,7 @@ func byDigest(dir string) kind {
 	return kindOther
 }
 
-// kindOf says what a regular file is for, by its name in the directory. Only
+// KindOf says what a regular file is for, by its name in the directory. Only
 // names that imgfs makes have a kind: nothing else is ever removed.
 func KindOf(name string) kind {
 	top, rest, below := strings.Cut(name, "/")
@@ -140,7 +140,7 @@ func isRecord(name string) bool {
 	return ok && isHex(sum, 32)
 }
 
-// digestOf returns the digest that a path of the form …/ALG/HEX stands for.
+// DigestOf returns the digest that a path of the form …/ALG/HEX stands for.
 func DigestOf(name string) (digest.Digest, bool) {
 	d := digest.NewDigestFromEncoded(digest.Algorithm(path.Base(path.Dir(name))), path.Base(name))
 	return d, d.Validate() == nil

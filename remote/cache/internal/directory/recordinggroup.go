@@ -37,7 +37,7 @@ func (s *recordingGroup) rule() Rule {
 	return Rule{before: uint32(s.began.Unix()) + 1, Spare: spare}
 }
 
-// beginRecording counts a recording that begins.
+// BeginRecording counts a recording that begins.
 func (c *Dir) BeginRecording() {
 	b := c.Room
 	b.mu.Lock()
@@ -45,7 +45,7 @@ func (c *Dir) BeginRecording() {
 	b.group.begin(time.Now())
 }
 
-// endRecording counts one that ends, with the blob that it brought, if any.
+// EndRecording counts one that ends, with the blob that it brought, if any.
 func (c *Dir) EndRecording(d digest.Digest) {
 	b := c.Room
 	b.mu.Lock()
@@ -57,7 +57,7 @@ func (c *Dir) EndRecording(d digest.Digest) {
 	}
 }
 
-// newImage says that what is recorded next belongs to another image.
+// NewImage says that what is recorded next belongs to another image.
 func (c *Dir) NewImage() {
 	b := c.Room
 	b.mu.Lock()
@@ -67,7 +67,7 @@ func (c *Dir) NewImage() {
 	}
 }
 
-// recordingRule returns what recordings may remove now.
+// RecordingRule returns what recordings may remove now.
 func (c *Dir) RecordingRule() Rule {
 	b := c.Room
 	b.mu.Lock()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// verifyRecords checks the files below one directory. What cannot be read counts
+// VerifyRecords checks the files below one directory. What cannot be read counts
 // as missing.
 func (c *Dir) VerifyRecords(ctx context.Context, dir string, right func(name string, data []byte) bool) (checked int, removed []string, err error) {
 	var names []string
@@ -41,7 +41,7 @@ func (c *Dir) VerifyRecords(ctx context.Context, dir string, right func(name str
 	return checked, removed, nil
 }
 
-// verifyRecord checks one file and removes it if it is wrong.
+// VerifyRecord checks one file and removes it if it is wrong.
 func (c *Dir) VerifyRecord(name string, right func(name string, data []byte) bool) (there, bad bool, err error) {
 	f, err := c.files.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {

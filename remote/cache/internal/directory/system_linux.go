@@ -19,7 +19,7 @@ func getRange(f *os.File, l *unix.Flock_t) error {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, l)
 }
 
-// bootID returns what tells this run of the machine from others: after a
+// BootID returns what tells this run of the machine from others: after a
 // crash the file may be older than what it speaks of.
 func BootID() (id [16]byte) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

@@ -127,7 +127,7 @@ func (t *TempFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// tempStep is how much room a file takes at a time: each time the ledger
+// TempStep is how much room a file takes at a time: each time the ledger
 // is read and written.
 const TempStep = 4 << 20
 
@@ -244,7 +244,7 @@ func (b *Budget) holdAlone(n int64) bool {
 	return true
 }
 
-// temporary returns what files without names take of the lease.
+// Temporary returns what files without names take of the lease.
 func (b *Budget) Temporary() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -37,7 +37,7 @@ type Other struct {
 	Why   string // it is left alone
 }
 
-// walk sums up what lies in dir, as du does. What goes away meanwhile, or
+// Walk sums up what lies in dir, as du does. What goes away meanwhile, or
 // cannot be looked at, does not count, nor what is mounted there.
 func Walk(dir *beneath.Dir) (inventory, error) {
 	w := newWalker(dir)
@@ -123,10 +123,10 @@ func (c *Dir) Others() ([]Other, error) {
 	return inv.others, err
 }
 
-// walk sums up what lies in the directory.
+// Walk sums up what lies in the directory.
 func (c *Dir) Walk() (inventory, error) { return Walk(c.files) }
 
-// below sums up what lies in a part of the directory. If it is not there, there
+// Below sums up what lies in a part of the directory. If it is not there, there
 // is nothing.
 func (c *Dir) Below(part string) (inventory, error) {
 	w := newWalker(c.files)

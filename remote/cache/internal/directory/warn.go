@@ -11,12 +11,12 @@ import (
 	"github.com/imgfs/imgfs/remote/beneath"
 )
 
-// mayWrite reports whether the disk is worth trying.
+// MayWrite reports whether the disk is worth trying.
 func (c *Dir) MayWrite() bool {
 	return c.readOnly == nil && time.Now().UnixNano() >= c.NoWrites.Load()
 }
 
-// mayKeep is mayWrite for what has to be fetched again where it is not kept:
+// MayKeep is mayWrite for what has to be fetched again where it is not kept:
 // that the directory is read-only is said then.
 func (c *Dir) MayKeep() bool { return !c.saysReadOnly() && c.MayWrite() }
 
@@ -28,7 +28,7 @@ func (c *Dir) saysReadOnly() bool {
 	return c.readOnly != nil
 }
 
-// diskFailed notes that the disk refused something: nothing is written for a
+// DiskFailed notes that the disk refused something: nothing is written for a
 // while, and the first time says so.
 func (c *Dir) DiskFailed(err error) {
 	if IsRefused(err) {
@@ -108,7 +108,7 @@ func (c *Dir) warnOthers(others []Other, lacking int64) {
 	c.Warnf("cache directory %s has no room left: %d bytes of it are not of imgfs, which leaves them alone: %s", c.path, sum, strings.Join(names, ", "))
 }
 
-// warnLocks warns of a file system without locks.
+// WarnLocks warns of a file system without locks.
 func (c *Dir) WarnLocks() {
 	if c.warnedLocks.CompareAndSwap(false, true) {
 		c.Warnf("cache directory %s: its file system has no file locks: what is read from it is checked each time, and layers are removed whole to make room; a directory on a local disk does better", c.path)
