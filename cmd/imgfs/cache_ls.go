@@ -127,11 +127,11 @@ func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, err
 	}
 	list.Foreign = foreignThings(others)
 	list.Temporary = disk.Temporary()
-	holdings, err := disk.Holdings()
+	holdings, err := disk.Blobs.Holdings()
 	if err != nil {
 		return nil, err
 	}
-	contents, err := disk.Contents()
+	contents, err := disk.Files.List()
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (e *env) listCache(ctx context.Context, disk *cache.Cache) (*cacheList, err
 		list.Contents++
 		list.ContentBytes += x.Disk
 	}
-	images, err := disk.Images()
+	images, err := disk.Meta.Images()
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 	if p.to.Given {
 		opts.To = p.to.Bytes
 	}
-	images, err := disk.Images()
+	images, err := disk.Meta.Images()
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func noteMounted(ctx context.Context, disk *cache.Cache, images []meta.Image) bo
 	noted, mounts := false, serve.MountsOf(ctx, disk.Dir())
 	for _, img := range images {
 		if len(mounts.Dirs(img)) > 0 {
-			disk.NoteImage(img)
+			disk.Meta.NoteImage(img)
 			noted = true
 		}
 	}

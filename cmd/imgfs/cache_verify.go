@@ -117,11 +117,11 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 	if err := v.indexes(ctx); err != nil {
 		return err
 	}
-	holdings, err := v.cache.Holdings()
+	holdings, err := v.cache.Blobs.Holdings()
 	if err != nil {
 		return err
 	}
-	contents, err := v.cache.Contents()
+	contents, err := v.cache.Files.List()
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 
 // meta verifies the small files.
 func (v *verifier) meta(ctx context.Context) error {
-	checked, removed, err := v.cache.VerifyMeta(ctx)
+	checked, removed, err := v.cache.Meta.Verify(ctx)
 	v.report.Meta = checked
 	for _, file := range removed {
 		v.wrong(wrongThing{Kind: "meta", File: file, Why: "it has another digest, or cannot be understood"})
@@ -208,7 +208,7 @@ func (v *verifier) index(ctx context.Context, x *layerindex.Index) error {
 	}
 	chunks, err := chunksOf(x)
 	if err == nil {
-		err = v.cache.CheckChunks(x.Digest(), x.BlobSize(), chunks)
+		err = v.cache.Blobs.CheckChunks(x.Digest(), x.BlobSize(), chunks)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", layerindex.ErrIndex, err)
@@ -232,7 +232,7 @@ func (v *verifier) blob(ctx context.Context, h blobs.Holding) error {
 	if err != nil {
 		return v.withoutIndex(ctx, h)
 	}
-	check, err := v.cache.VerifyBlob(ctx, h.Digest, x.BlobSize(), chunks)
+	check, err := v.cache.Blobs.Verify(ctx, h.Digest, x.BlobSize(), chunks)
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (v *verifier) blob(ctx context.Context, h blobs.Holding) error {
 // withoutIndex verifies a blob that has no index: by its digest, if all of it is
 // cached.
 func (v *verifier) withoutIndex(ctx context.Context, h blobs.Holding) error {
-	stored, ok := v.cache.Stored(h.Digest, h.Size)
+	stored, ok := v.cache.Blobs.Stored(h.Digest, h.Size)
 	if !ok {
 		v.report.Unknown = append(v.report.Unknown, h.Digest)
 		return nil
@@ -268,14 +268,14 @@ func (v *verifier) withoutIndex(ctx context.Context, h blobs.Holding) error {
 	if got == h.Digest {
 		return nil
 	}
-	v.cache.RemoveBlob(h.Digest)
+	v.cache.Blobs.Remove(h.Digest)
 	v.wrong(wrongThing{Kind: "blob", Digest: h.Digest, Bytes: h.Size, Why: "its digest is " + got.String()})
 	return nil
 }
 
 // content verifies a kept file, unless it has been removed meanwhile.
 func (v *verifier) content(ctx context.Context, d digest.Digest) error {
-	check, ok, err := v.cache.VerifyContent(ctx, d)
+	check, ok, err := v.cache.Files.Verify(ctx, d)
 	if err != nil || !ok {
 		return err
 	}

@@ -317,7 +317,7 @@ func TestCacheContents(t *testing.T) {
 	for i := range 3 {
 		data := bytes.Repeat([]byte{'a' + byte(i)}, 10_000)
 		d := digest.FromBytes(data)
-		x, err := kept.StoreContent(t.Context(), d, int64(len(data)), bytes.NewReader(data))
+		x, err := kept.Files.Store(t.Context(), d, int64(len(data)), bytes.NewReader(data))
 		if err != nil {
 			t.Fatal(err)
 		}

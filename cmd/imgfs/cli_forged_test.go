@@ -60,7 +60,7 @@ func forgeLayer(t *testing.T, dir string, honest indexRow, name, content string)
 		t.Fatal(err)
 	}
 	defer cache.Close()
-	rec, err := cache.Record(claimedBlob{honest.Digest, honest.Size})
+	rec, err := cache.Blobs.Record(claimedBlob{honest.Digest, honest.Size})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ remote/cache/internal/blobfile: x/sys
 remote/cache/internal/cachetest: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory testdata/testenv go-digest image-spec x/sys
 remote/cache/internal/directory: remote remote/beneath remote/cache/internal/blobfile remote/internal/nameless go-digest x/sys
 remote/cache/meta: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory go-digest image-spec x/sys
-remote/cache: remote/cache/blobs remote/cache/files remote/cache/internal/directory remote/cache/meta
+remote/cache: remote/beneath remote/cache/blobs remote/cache/files remote/cache/internal/directory remote/cache/meta go-digest
 remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: remote/beneath x/sys

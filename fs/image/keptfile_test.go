@@ -297,7 +297,7 @@ func TestContentsOfAnEarlierMount(t *testing.T) {
 // store keeps a content.
 func store(t *testing.T, disk *cache.Cache, content string) {
 	t.Helper()
-	x, err := disk.StoreContent(t.Context(), digest.FromString(content), int64(len(content)), bytes.NewReader([]byte(content)))
+	x, err := disk.Files.Store(t.Context(), digest.FromString(content), int64(len(content)), bytes.NewReader([]byte(content)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,7 +157,7 @@ func TestNoKeptFiles(t *testing.T) {
 	for range 4 {
 		pass(t, lookup(t, tree, "big"), big)
 	}
-	if cache.HasContents() {
+	if cache.Files.Any() {
 		t.Error("there are contents")
 	}
 	store(t, cache, big)

@@ -60,24 +60,24 @@ func asFile(x *files.Kept, err error) (keptfile.File, error) {
 	return keptCacheFile{x}, nil
 }
 
-func (d keptDir) Any() bool { return d.cache.HasContents() }
+func (d keptDir) Any() bool { return d.cache.Files.Any() }
 
-func (d keptDir) Has(sum digest.Digest, size int64) bool { return d.cache.HasContent(sum, size) }
+func (d keptDir) Has(sum digest.Digest, size int64) bool { return d.cache.Files.Has(sum, size) }
 
 func (d keptDir) Open(ctx context.Context, sum digest.Digest, size int64) (keptfile.File, error) {
-	return asFile(d.cache.OpenContent(ctx, sum, size))
+	return asFile(d.cache.Files.Open(ctx, sum, size))
 }
 
 func (d keptDir) OpenChecked(sum digest.Digest, size int64) (keptfile.File, error) {
-	return asFile(d.cache.OpenCheckedContent(sum, size))
+	return asFile(d.cache.Files.OpenChecked(sum, size))
 }
 
 func (d keptDir) Store(ctx context.Context, sum digest.Digest, size int64, r io.Reader) (keptfile.File, error) {
-	return asFile(d.cache.StoreContent(ctx, sum, size, r))
+	return asFile(d.cache.Files.Store(ctx, sum, size, r))
 }
 
 func (d keptDir) Probe() (keptfile.Descriptor, error) {
-	f, err := d.cache.ContentProbe()
+	f, err := d.cache.Files.Probe()
 	if err != nil {
 		return nil, err
 	}

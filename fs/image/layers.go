@@ -60,7 +60,7 @@ func (l *Layers) Fill(ctx context.Context, progress func(have, all int64)) error
 	for i, layer := range l.all {
 		blobs[i] = layer.state.Load().blob
 	}
-	err := l.from.disk.Fill(ctx, blobs, progress)
+	err := l.from.disk.Blobs.Fill(ctx, blobs, progress)
 	if err != nil && l.from.Source != nil {
 		err = l.from.advise(l.from.Source, err)
 	}
@@ -133,7 +133,7 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 	}
 	o.opened.Store(true)
 	if r.Source != nil { // else it has no name
-		r.disk.NoteImage(noteOf(r.Image))
+		r.disk.Meta.NoteImage(noteOf(r.Image))
 	}
 	return layers, nil
 }

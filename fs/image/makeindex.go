@@ -7,7 +7,6 @@ import (
 	"io"
 	iofs "io/fs"
 	"strings"
-	"syscall"
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
@@ -89,7 +88,7 @@ func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *laye
 	}
 	chunks, err := chunksOf(x)
 	if err == nil {
-		err = o.cache.CheckChunks(claim.Digest, claim.Size, chunks)
+		err = o.cache.Blobs.CheckChunks(claim.Digest, claim.Size, chunks)
 	}
 	switch {
 	case err != nil:
@@ -141,7 +140,7 @@ func (o *opener) make(ctx context.Context, i int, l remote.Layer, claim layerind
 		return nil, false, err
 	}
 	if chunks, err := chunksOf(x); err == nil {
-		o.cache.SetVerifiedWhole(l.Digest(), chunks)
+		o.cache.Blobs.SetVerifiedWhole(l.Digest(), chunks)
 	}
 	return o.keep(ctx, x, claim), true, nil
 }
@@ -154,7 +153,7 @@ func (o *opener) build(ctx context.Context, i int, l remote.Layer, claim layerin
 		// There it is found again: recording it would only take room.
 		return o.pass(ctx, i, l.Blob, claim, io.Discard)
 	}
-	if kept, ok := o.cache.Stored(l.Digest(), l.Size()); ok {
+	if kept, ok := o.cache.Blobs.Stored(l.Digest(), l.Size()); ok {
 		x, err := o.pass(ctx, i, kept, claim, io.Discard)
 		kept.Close()
 		if err == nil || ctx.Err() != nil || isContentError(err) {
@@ -192,7 +191,7 @@ func (b elsewhere) avoidLast(ctx context.Context) error {
 
 // fetch makes the index of a layer while it is read into the cache.
 func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer) (*layerindex.Index, error) {
-	rec, err := o.cache.Record(from)
+	rec, err := o.cache.Blobs.Record(from)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +262,7 @@ func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex
 	if errors.Is(err, iofs.ErrNotExist) {
 		return x // a foreign file lies in its place: the cache has warned of it
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if cache.IsFull(err) {
 		o.cache.WarnDisk(err) // one warning is enough for all that a full disk costs
 		return x
 	}
@@ -287,7 +286,7 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, erro
 	if err != nil {
 		return nil, err
 	}
-	blob, err := o.cache.Blob(l.Blob, chunks)
+	blob, err := o.cache.Blobs.Blob(l.Blob, chunks)
 	if err != nil {
 		return nil, err
 	}

@@ -185,7 +185,7 @@ func TestNewNotesTheImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer disk.Close()
-	images, err := disk.Images()
+	images, err := disk.Meta.Images()
 	if err != nil || len(images) != 1 {
 		t.Fatalf("images %+v, %v, want one", images, err)
 	}
@@ -197,7 +197,7 @@ func TestNewNotesTheImage(t *testing.T) {
 	if age := time.Since(img.Used); age < 0 || age > time.Minute {
 		t.Errorf("used %v", img.Used)
 	}
-	if v := disk.Verification(digest.FromBytes(l.Content)); v != meta.VerifiedWhole {
+	if v := disk.Blobs.Verification(digest.FromBytes(l.Content)); v != meta.VerifiedWhole {
 		t.Errorf("verified %v, want whole", v)
 	}
 }

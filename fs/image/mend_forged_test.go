@@ -63,7 +63,7 @@ func forge(t *testing.T, o *opened, honest sourcetest.Layer, files ...string) {
 	if err := os.WriteFile(f.path, f.seal(b), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rec, err := disk.Record(claimedBlob{d, int64(len(blob))})
+	rec, err := disk.Blobs.Record(claimedBlob{d, int64(len(blob))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,14 +95,14 @@ func (i *Image) Fill(ctx context.Context, progress func(have, all int64)) error 
 func (i *Image) NoteUsed() {
 	img := i.Resolved()
 	disk := img.Cache()
-	images, err := disk.Images()
+	images, err := disk.Meta.Images()
 	if err != nil {
 		return
 	}
 	for _, note := range images {
 		if note.Manifest == img.Descriptor.Digest && note.Name == i.Name() {
 			note.Used = time.Now()
-			disk.NoteImage(note)
+			disk.Meta.NoteImage(note)
 		}
 	}
 }

@@ -143,7 +143,7 @@ func (r *Resolved) resolve(ctx context.Context, name string) error {
 	}
 	src := r.found
 	if r.client != nil {
-		src = r.disk.Source(src, &meta.SourceOptions{Offline: r.opts.Offline, Warnf: r.opts.Warnf})
+		src = r.disk.Meta.Source(src, &meta.SourceOptions{Offline: r.opts.Offline, Warnf: r.opts.Warnf})
 	}
 	if r.Image, err = remote.Open(ctx, src, r.opts.Platform); err != nil {
 		return r.advise(src, err)

@@ -43,7 +43,7 @@ type LayerStats struct {
 	WaitP50  time.Duration     `json:"waitP50"`
 	WaitP99  time.Duration     `json:"waitP99"`
 	Verified meta.Verification `json:"verified"`
-	Blob     blobs.BlobStats   `json:"blob"`
+	Blob     blobs.Stats       `json:"blob"`
 }
 
 // A FileCost is what reading one file took; of a small one, since something was

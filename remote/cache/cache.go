@@ -24,12 +24,13 @@ package cache
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/files"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
-	"os"
-	"path/filepath"
 )
 
 // Options configures a Cache. Nil and the zero value mean the defaults.
@@ -48,21 +49,17 @@ type Options struct {
 	Warnf func(format string, args ...any)
 }
 
-// A Cache is a cache directory. It is safe for concurrent use, and so is the
-// directory for any number of Caches in any number of processes.
+// A Cache is an open cache directory. It is safe for concurrent use, and so is
+// the directory for any number of Caches in any number of processes.
 type Cache struct {
-	*dirPart
-	*blobsPart
-	*filesPart
-	*metaPart
-}
+	// Blobs are the chunks of blobs, Files the kept files, Meta the manifests,
+	// configs, references, notes of images and verification marks.
+	Blobs *blobs.Cache
+	Files *files.Cache
+	Meta  *meta.Cache
 
-type (
-	dirPart   = directory.Dir
-	blobsPart = blobs.Cache
-	filesPart = files.Cache
-	metaPart  = meta.Cache
-)
+	dir *directory.Dir
+}
 
 // Open opens the cache directory dir and creates it, readable by its owner
 // alone, if there is none. It removes what killed processes left unfinished.
@@ -84,7 +81,7 @@ func Open(dir string, opts *Options) (*Cache, error) {
 		return nil, err
 	}
 	m := meta.New(d)
-	return &Cache{d, blobs.New(d, m, opts.MaxRequest), files.New(d), m}, nil
+	return &Cache{Blobs: blobs.New(d, m, opts.MaxRequest), Files: files.New(d), Meta: m, dir: d}, nil
 }
 
 // DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
@@ -101,14 +98,14 @@ func DefaultDir() (string, error) {
 }
 
 // Close ends all fetches and all that goes on with kept files, waits for them and
-// closes the files, but not those of open Contents. Reads of the cache's blobs
+// closes the files, but not those of open kept files. Reads of the cache's blobs
 // fail from then on with an error that wraps fs.ErrClosed.
 func (c *Cache) Close() error {
-	c.dirPart.Shut()
-	c.blobsPart.Shut()
-	c.dirPart.Wait()
-	c.blobsPart.CloseFiles()
-	return c.dirPart.Close()
+	c.dir.Shut()
+	c.Blobs.Shut()
+	c.dir.Wait()
+	c.Blobs.CloseFiles()
+	return c.dir.Close()
 }
 
 // Stats are the counters of one Cache since it was opened.
@@ -120,7 +117,7 @@ type Stats struct {
 	Recorded int64
 	// HitBytes counts the bytes handed to readers that came from disk.
 	HitBytes int64
-	// ContentsStored counts the contents that StoreContent has put on disk,
+	// ContentsStored counts the contents that Store has put on disk,
 	// ContentBytes their bytes.
 	ContentsStored, ContentBytes int64
 	// BadFetched counts chunks from the source, and BadStored chunks, contents,
@@ -136,7 +133,7 @@ type Stats struct {
 
 // Stats returns the counters as they are now.
 func (c *Cache) Stats() Stats {
-	b, f, m := c.blobsPart.Counts(), c.filesPart.Counts(), c.metaPart.Counts()
+	b, f, m := c.Blobs.Counts(), c.Files.Counts(), c.Meta.Counts()
 	return Stats{
 		Requests:       b.Requests,
 		Fetched:        b.Fetched,
@@ -145,12 +142,9 @@ func (c *Cache) Stats() Stats {
 		ContentsStored: f.Stored,
 		ContentBytes:   f.Bytes,
 		BadFetched:     b.BadFetched,
-		BadStored:      c.dirPart.BadStored(),
-		Temporary:      c.dirPart.TemporaryBytes(),
+		BadStored:      c.dir.BadStored(),
+		Temporary:      c.dir.TemporaryBytes(),
 		MetaRequests:   m.Requests,
 		MetaFetched:    m.Fetched,
 	}
 }
-
-// Dir returns the absolute path of the cache directory.
-func (c *Cache) Dir() string { return c.dirPart.Path() }

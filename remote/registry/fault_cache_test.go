@@ -111,7 +111,7 @@ func testCachedFault(t *testing.T, tc faultCase, proto string) {
 // cachedOf returns a blob by way of a cache that knows what is right.
 func cachedOf(t *testing.T, disk *cache.Cache, b remote.Blob, content []byte) remote.Blob {
 	t.Helper()
-	cached, err := disk.Blob(b, chunksOf(content))
+	cached, err := disk.Blobs.Blob(b, chunksOf(content))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func chunksOf(content []byte) blobs.Chunks {
 // verifyCached checks that nothing is on disk that should not be there.
 func verifyCached(t *testing.T, disk *cache.Cache, desc ocispec.Descriptor, content []byte) {
 	t.Helper()
-	got, err := disk.VerifyBlob(t.Context(), desc.Digest, desc.Size, chunksOf(content))
+	got, err := disk.Blobs.Verify(t.Context(), desc.Digest, desc.Size, chunksOf(content))
 	if err != nil || got.Bad > 0 {
 		t.Errorf("the cache has %+v, error %v", got, err)
 	}

@@ -46,7 +46,7 @@ func TestMirrorWrongBytes(t *testing.T) {
 		sum := sha256.Sum256(m.content[i : i+4096])
 		chunks.Sums = append(chunks.Sums, sum[:]...)
 	}
-	b, err := disk.Blob(blobOf(t, r, m.layer), chunks)
+	b, err := disk.Blobs.Blob(blobOf(t, r, m.layer), chunks)
 	if err != nil {
 		t.Fatal(err)
 	}

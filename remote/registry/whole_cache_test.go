@@ -63,7 +63,7 @@ func (g *wholeBlob) read(off, n int) {
 }
 
 // present returns how much of the blob is in the cache.
-func (g *wholeBlob) present() int { return int(g.cache.Holding(g.desc.Digest).Cached) }
+func (g *wholeBlob) present() int { return int(g.cache.Blobs.Holding(g.desc.Digest).Cached) }
 
 // stored waits until the cache has all of the blob.
 func (g *wholeBlob) stored() {
@@ -111,7 +111,7 @@ func TestWholeStored(t *testing.T) {
 		g.asked(1)
 		g.fetched(len(g.content))
 		verifyCached(t, g.cache, g.desc, g.content)
-		if !eventually(func() bool { return g.cache.Verification(g.desc.Digest) == meta.VerifiedWhole }) {
+		if !eventually(func() bool { return g.cache.Blobs.Verification(g.desc.Digest) == meta.VerifiedWhole }) {
 			t.Error("the digest of the whole was not checked")
 		}
 		s.Inject(registrytest.Blob, registrytest.Always(registrytest.Status(404)))
@@ -124,7 +124,7 @@ func TestWholeStored(t *testing.T) {
 		g.asked(1)
 
 		// What others have removed is asked for again, and sent whole again.
-		g.cache.RemoveBlob(g.desc.Digest)
+		g.cache.Blobs.Remove(g.desc.Digest)
 		s.Inject(registrytest.Blob, registrytest.Always(registrytest.IgnoreRange()))
 		g.read(10, 10)
 		g.stored()
@@ -324,7 +324,7 @@ func TestWholeStoredWrongIndex(t *testing.T) {
 		g := newWhole(t, s, opts, t.TempDir(), nil)
 		chunks := chunksOf(g.content)
 		chunks.Sums[len(chunks.Sums)-1] ^= 1
-		b, err := g.cache.Blob(blobOf(t, g.client.Repository(reference(s)), g.desc), chunks)
+		b, err := g.cache.Blobs.Blob(blobOf(t, g.client.Repository(reference(s)), g.desc), chunks)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,15 +14,15 @@ import (
 // A testCache is all of a cache directory, as package cache puts it together.
 type testCache struct {
 	*directory.Dir
-	*blobsPartB
-	*filesPartB
-	*metaPartB
+	*blobsPart
+	*filesPart
+	*metaPart
 }
 
 type (
-	blobsPartB = Cache
-	filesPartB = files.Cache
-	metaPartB  = meta.Cache
+	blobsPart = Cache
+	filesPart = files.Cache
+	metaPart  = meta.Cache
 )
 
 type testOptions struct {
@@ -45,16 +45,16 @@ func openTest(dir string, opts *testOptions) (*testCache, error) {
 
 func (c *testCache) Close() error {
 	c.Dir.Shut()
-	c.blobsPartB.Shut()
+	c.blobsPart.Shut()
 	c.Dir.Wait()
-	c.blobsPartB.CloseFiles()
+	c.blobsPart.CloseFiles()
 	return c.Dir.Close()
 }
 
 type testStats struct{ Requests, Fetched, HitBytes, Recorded, ContentsStored, ContentBytes, BadFetched, BadStored, Temporary, MetaRequests, MetaFetched int64 }
 
 func (c *testCache) Stats() testStats {
-	b, f, m := c.blobsPartB.Counts(), c.filesPartB.Counts(), c.metaPartB.Counts()
+	b, f, m := c.blobsPart.Counts(), c.filesPart.Counts(), c.metaPart.Counts()
 	return testStats{b.Requests, b.Fetched, b.HitBytes, b.Recorded, f.Stored, f.Bytes, b.BadFetched, c.Dir.BadStored(), c.Dir.TemporaryBytes(), m.Requests, m.Fetched}
 }
 

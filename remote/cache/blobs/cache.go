@@ -13,7 +13,7 @@ import (
 
 const defaultMaxRequest = 4 << 20
 
-// A blobCache is the blobs of a cache directory. It is safe for concurrent use.
+// A Cache is the blobs of a cache directory. It is safe for concurrent use.
 type Cache struct {
 	dir        *directory.Dir
 	meta       *meta.Cache
@@ -65,7 +65,7 @@ func (c *Cache) CloseFiles() {
 	}
 }
 
-// blobCounts are the counters of a blobCache since it was made: see Stats of package
+// Counts are the counters of a Cache since it was made: see Stats of package
 // cache.
 type Counts struct{ Requests, Fetched, Recorded, HitBytes, BadFetched int64 }
 

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A BlobCheck is the result of VerifyBlob.
-type BlobCheck struct {
+// A Check is the result of Verify.
+type Check struct {
 	Checked, Bad int64 // chunks
 	BadBytes     int64
 	// Refuted: the chunks are not those of the blob. Whatever they come from is wrong.
 	Refuted bool
 }
 
-// VerifyBlob reads every chunk of a blob that is on disk and checks it; chunks
+// Verify reads every chunk of a blob that is on disk and checks it; chunks
 // that are wrong are removed. If all are there and right it checks the digest
 // of the whole too: if that is wrong the index lied, all of them count as bad,
 // and the blob is removed. A file that is no blob file, or that of another blob,
@@ -29,7 +29,7 @@ type BlobCheck struct {
 //
 // Others may use the directory meanwhile; what they remove is not counted. The
 // error is ctx.Err(), that the chunks do not fit the blob, or that the disk fails.
-func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chunks Chunks) (check BlobCheck, err error) {
+func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, chunks Chunks) (check Check, err error) {
 	if err := d.Validate(); err != nil {
 		return check, fmt.Errorf("blob %q: %w", d, err)
 	}
@@ -52,8 +52,8 @@ func (c *Cache) VerifyBlob(ctx context.Context, d digest.Digest, size int64, chu
 	case !ok, epoch != 0 && have != l:
 		// Nobody reads it: who opens it for reading makes another.
 		c.dir.CountBad()
-		c.RemoveBlob(d)
-		return BlobCheck{Bad: 1}, nil
+		c.Remove(d)
+		return Check{Bad: 1}, nil
 	case epoch == 0:
 		return check, nil
 	}
@@ -87,7 +87,7 @@ func lookAt(f *os.File) (l blobfile.Layout, epoch uint64, ok bool, err error) {
 }
 
 // verifyChunks checks each chunk of a blob file.
-func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (check BlobCheck, err error) {
+func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (check Check, err error) {
 	buf := make([]byte, min(b.Chunk, b.Size))
 	right := func(k int64) (bool, error) {
 		at, stop := b.Bounds(k)

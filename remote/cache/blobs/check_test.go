@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-func TestVerifyBlob(t *testing.T) {
+func TestVerify(t *testing.T) {
 	const c = cachetest.TestChunk
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(6*c+10, 270)}
 	chunks := chunksOf(src.Data, c)
@@ -38,23 +38,23 @@ func TestVerifyBlob(t *testing.T) {
 		name   string
 		have   []int64 // chunks
 		damage func(t *testing.T, path string)
-		want   BlobCheck
+		want   Check
 		mark   meta.Verification
 	}{
-		{"nothing", nil, nil, BlobCheck{}, meta.VerifiedNot},
-		{"some", []int64{1, 6}, nil, BlobCheck{Checked: 2}, meta.VerifiedNot},
-		{"all", []int64{0, 1, 2, 3, 4, 5, 6}, nil, BlobCheck{Checked: 7}, meta.VerifiedWhole},
-		{"a bit", []int64{1, 4, 6}, flip(4*c + 9), BlobCheck{Checked: 3, Bad: 1, BadBytes: c}, meta.VerifiedNot},
-		{"a bit of the last", []int64{1, 4, 6}, flip(6*c + 9), BlobCheck{Checked: 3, Bad: 1, BadBytes: 10}, meta.VerifiedNot},
-		{"a hole", []int64{1, 4}, flip(5 * c), BlobCheck{Checked: 2}, meta.VerifiedNot},
-		{"footer", []int64{1}, flip(footer), BlobCheck{Bad: 1}, meta.VerifiedNot},
-		{"cut", []int64{1}, func(t *testing.T, path string) { os.Truncate(path, 3*c) }, BlobCheck{Bad: 1}, meta.VerifiedNot},
-		{"empty", []int64{1}, func(t *testing.T, path string) { os.Truncate(path, 0) }, BlobCheck{}, meta.VerifiedNot},
+		{"nothing", nil, nil, Check{}, meta.VerifiedNot},
+		{"some", []int64{1, 6}, nil, Check{Checked: 2}, meta.VerifiedNot},
+		{"all", []int64{0, 1, 2, 3, 4, 5, 6}, nil, Check{Checked: 7}, meta.VerifiedWhole},
+		{"a bit", []int64{1, 4, 6}, flip(4*c + 9), Check{Checked: 3, Bad: 1, BadBytes: c}, meta.VerifiedNot},
+		{"a bit of the last", []int64{1, 4, 6}, flip(6*c + 9), Check{Checked: 3, Bad: 1, BadBytes: 10}, meta.VerifiedNot},
+		{"a hole", []int64{1, 4}, flip(5 * c), Check{Checked: 2}, meta.VerifiedNot},
+		{"footer", []int64{1}, flip(footer), Check{Bad: 1}, meta.VerifiedNot},
+		{"cut", []int64{1}, func(t *testing.T, path string) { os.Truncate(path, 3*c) }, Check{Bad: 1}, meta.VerifiedNot},
+		{"empty", []int64{1}, func(t *testing.T, path string) { os.Truncate(path, 0) }, Check{}, meta.VerifiedNot},
 		{"retired", []int64{1}, func(t *testing.T, path string) {
 			f, _ := os.OpenFile(path, os.O_RDWR, 0)
 			blobfile.Retire(f)
 			f.Close()
-		}, BlobCheck{}, meta.VerifiedNot},
+		}, Check{}, meta.VerifiedNot},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -70,14 +70,14 @@ func TestVerifyBlob(t *testing.T) {
 				tt.damage(t, cachetest.BlobPath(dir, src))
 			}
 			checker := openCache(t, dir, nil)
-			got, err := checker.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunks)
+			got, err := checker.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunks)
 			if err != nil || got != tt.want {
-				t.Errorf("VerifyBlob() = %+v, %v; want %+v", got, err, tt.want)
+				t.Errorf("Verify() = %+v, %v; want %+v", got, err, tt.want)
 			}
 			if got := checker.Verification(src.Digest()); got != tt.mark {
 				t.Errorf("Verification() = %v, want %v", got, tt.mark)
 			}
-			again, err := checker.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunks)
+			again, err := checker.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunks)
 			if left := tt.want.Checked - tt.want.Bad; err != nil || again.Bad != 0 || left >= 0 && again.Checked != left {
 				t.Errorf("the second time: %+v, %v", again, err)
 			}
@@ -90,21 +90,21 @@ func TestVerifyBlob(t *testing.T) {
 	}
 }
 
-func TestVerifyBlobRefuses(t *testing.T) {
+func TestVerifyRefuses(t *testing.T) {
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(2*cachetest.TestChunk, 271)}
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
 	b := cached(t, c, src)
 	checkRead(t, b, src, 0, src.Size())
-	if _, err := c.VerifyBlob(t.Context(), "sha256:../x", 1, Chunks{}); err == nil {
+	if _, err := c.blobsPart.Verify(t.Context(), "sha256:../x", 1, Chunks{}); err == nil {
 		t.Error("a path as digest is accepted")
 	}
-	if _, err := c.VerifyBlob(t.Context(), src.Digest(), src.Size(), Chunks{Size: cachetest.TestChunk}); err == nil {
+	if _, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), Chunks{Size: cachetest.TestChunk}); err == nil {
 		t.Error("chunks without sums are accepted")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.VerifyBlob(ctx, src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk)); err != context.Canceled {
+	if _, err := c.blobsPart.Verify(ctx, src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk)); err != context.Canceled {
 		t.Errorf("with an ended context: %v", err)
 	}
 }
@@ -125,14 +125,14 @@ func TestRemoveUnlessRight(t *testing.T) {
 }
 
 // A file with other chunks than the index has is of no use to anybody.
-func TestVerifyBlobOtherChunks(t *testing.T) {
+func TestVerifyOtherChunks(t *testing.T) {
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(2*cachetest.TestChunk, 274)}
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
 	checkRead(t, cached(t, c, src), src, 0, src.Size())
-	got, err := c.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, 2*cachetest.TestChunk))
-	if want := (BlobCheck{Bad: 1}); err != nil || got != want || cachetest.Exists(cachetest.BlobPath(dir, src)) {
-		t.Errorf("VerifyBlob() = %+v, %v, want %+v; it is there: %v", got, err, want, cachetest.Exists(cachetest.BlobPath(dir, src)))
+	got, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, 2*cachetest.TestChunk))
+	if want := (Check{Bad: 1}); err != nil || got != want || cachetest.Exists(cachetest.BlobPath(dir, src)) {
+		t.Errorf("Verify() = %+v, %v, want %+v; it is there: %v", got, err, want, cachetest.Exists(cachetest.BlobPath(dir, src)))
 	}
 	checkRead(t, cached(t, c, src), src, 0, src.Size())
 }
@@ -170,7 +170,7 @@ func sha256Of(data []byte) []byte {
 }
 
 // verify tells that an index lied as soon as the blob is whole.
-func TestVerifyBlobLie(t *testing.T) {
+func TestVerifyLie(t *testing.T) {
 	data := cachetest.RandomBytes(3*cachetest.TestChunk, 272)
 	liar := &cachetest.ClaimedBlob{FakeBlob: cachetest.FakeBlob{T: t, Data: data}, Sum: digest.FromString("another"), Length: int64(len(data))}
 	dir := t.TempDir()
@@ -184,9 +184,9 @@ func TestVerifyBlobLie(t *testing.T) {
 	if err := r.Commit(chunks); err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.VerifyBlob(t.Context(), liar.Sum, liar.Length, chunks)
-	if want := (BlobCheck{Checked: 3, Bad: 3, BadBytes: liar.Length, Refuted: true}); err != nil || got != want {
-		t.Errorf("VerifyBlob() = %+v, %v; want %+v", got, err, want)
+	got, err := c.blobsPart.Verify(t.Context(), liar.Sum, liar.Length, chunks)
+	if want := (Check{Checked: 3, Bad: 3, BadBytes: liar.Length, Refuted: true}); err != nil || got != want {
+		t.Errorf("Verify() = %+v, %v; want %+v", got, err, want)
 	}
 	if got := c.Verification(liar.Sum); got != meta.VerifiedWrong {
 		t.Errorf("Verification() = %v", got)
@@ -194,7 +194,7 @@ func TestVerifyBlobLie(t *testing.T) {
 }
 
 // Others read and remove while a blob is verified: nothing is found wrong.
-func TestVerifyBlobAmongOthers(t *testing.T) {
+func TestVerifyAmongOthers(t *testing.T) {
 	dir := t.TempDir()
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(60*cachetest.TestChunk, 273)}
 	c, other := openCache(t, dir, nil), openCache(t, dir, nil)
@@ -215,9 +215,9 @@ func TestVerifyBlobAmongOthers(t *testing.T) {
 		}
 	})
 	for range 300 {
-		got, err := c.VerifyBlob(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk))
+		got, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk))
 		if err != nil || got.Bad > 0 {
-			t.Errorf("VerifyBlob() = %+v, %v", got, err)
+			t.Errorf("Verify() = %+v, %v", got, err)
 			break
 		}
 	}

@@ -111,7 +111,7 @@ func TestForeignersStay(t *testing.T) {
 		t.Error(err)
 	}
 	c.MakeRoom(1 << 19)
-	if _, _, err := c.VerifyMeta(t.Context()); err != nil {
+	if _, _, err := c.metaPart.Verify(t.Context()); err != nil {
 		t.Error(err)
 	}
 	for _, opts := range []directory.PruneOptions{{OlderThan: time.Minute, To: -1}, {To: 0}, {All: true, To: -1}} {

@@ -108,9 +108,9 @@ func hammer(dir string) {
 // useContent opens a content, or stores it if there is room, and reads it.
 func useContent(c *testCache, data []byte) error {
 	d, n := digest.FromBytes(data), int64(len(data))
-	x, err := c.OpenContent(context.Background(), d, n)
+	x, err := c.Open(context.Background(), d, n)
 	if errors.Is(err, fs.ErrNotExist) {
-		x, err = c.StoreContent(context.Background(), d, n, bytes.NewReader(data))
+		x, err = c.Store(context.Background(), d, n, bytes.NewReader(data))
 	}
 	if errors.Is(err, directory.ErrFull) {
 		return nil
@@ -228,12 +228,12 @@ func checkAfterKill(t *testing.T, dir string) {
 		checkRead(t, b, src.FakeBlob, 0, hammerSize)
 		checkRead(t, b, src.FakeBlob, 0, hammerSize)
 	}
-	contents, err := c.Contents()
+	contents, err := c.List()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, x := range contents {
-		if check, _, err := c.VerifyContent(t.Context(), x.Digest); check.Bad || err != nil {
+		if check, _, err := c.filesPart.Verify(t.Context(), x.Digest); check.Bad || err != nil {
 			t.Errorf("content %s: %+v, %v", x.Digest, check, err)
 		}
 	}

@@ -115,7 +115,7 @@ func useOnce(c *testCache) error {
 
 func useContents(ctx context.Context, c *testCache) error {
 	data := memBlob(cachetest.RandomBytes(2*cachetest.TestChunk, 902))
-	x, err := c.StoreContent(ctx, data.Digest(), data.Size(), bytes.NewReader(data))
+	x, err := c.Store(ctx, data.Digest(), data.Size(), bytes.NewReader(data))
 	if err == nil {
 		got, err := io.ReadAll(io.NewSectionReader(x.File(), 0, x.Size()))
 		x.Close()
@@ -132,10 +132,10 @@ func useContents(ctx context.Context, c *testCache) error {
 	if _, err := c.Images(); err != nil {
 		return fmt.Errorf("images: %w", err)
 	}
-	if _, err := c.Contents(); err != nil {
+	if _, err := c.List(); err != nil {
 		return fmt.Errorf("contents: %w", err)
 	}
-	if _, _, err := c.VerifyMeta(ctx); err != nil {
+	if _, _, err := c.metaPart.Verify(ctx); err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
 	if _, err := c.Usage(); err != nil {

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// BlobStats are the counters of one Blob's content since the Cache was opened.
-type BlobStats struct {
+// Stats are the counters of one Blob's content since the Cache was opened.
+type Stats struct {
 	Requests int64 // at the source
 	Fetched  int64 // bytes the source gave
 	// Wasted is the bytes of chunks that were fetched and of which nobody has
@@ -27,9 +27,9 @@ type blobCounters struct {
 
 // Stats returns the counters of the blob. Blobs that share what they fetch
 // share them.
-func (b *Blob) Stats() BlobStats {
+func (b *Blob) Stats() Stats {
 	n := &b.s.count
-	return BlobStats{
+	return Stats{
 		Requests: n.requests.Load(),
 		Fetched:  n.fetched.Load(),
 		Wasted:   n.wasted.Load(),

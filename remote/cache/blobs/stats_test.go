@@ -21,7 +21,7 @@ func TestBlobStats(t *testing.T) {
 		dir := t.TempDir()
 		b := cached(t, openCache(t, dir, nil), src)
 		fetched, read := map[int64]bool{}, map[int64]bool{}
-		var want BlobStats
+		var want Stats
 		for range 200 {
 			off := r.Int64N(src.Size())
 			n := min(1+r.Int64N(6*c), src.Size()-off)
@@ -57,7 +57,7 @@ func TestBlobStats(t *testing.T) {
 
 		// What another process finds on disk it has not fetched.
 		other := cached(t, openCache(t, dir, nil), src)
-		if got := other.Stats(); got != (BlobStats{Present: want.Present}) {
+		if got := other.Stats(); got != (Stats{Present: want.Present}) {
 			t.Errorf("another process's Stats() = %+v", got)
 		}
 	})
@@ -75,7 +75,7 @@ func TestBlobStatsErrors(t *testing.T) {
 	b.ReadAt(t.Context(), make([]byte, 10), src.Size()) // io.EOF
 	b.ReadAt(t.Context(), make([]byte, 2*cachetest.TestChunk), 0)
 	// One chunk came, for a reader who got nothing.
-	want := BlobStats{Requests: 1, Fetched: cachetest.TestChunk, Asked: 2*cachetest.TestChunk + 10, Errors: 1, Present: cachetest.TestChunk}
+	want := Stats{Requests: 1, Fetched: cachetest.TestChunk, Asked: 2*cachetest.TestChunk + 10, Errors: 1, Present: cachetest.TestChunk}
 	got := b.Stats()
 	want.Wasted = got.Wasted
 	if got != want {

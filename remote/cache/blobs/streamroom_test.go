@@ -36,7 +36,7 @@ func TestStreamNoRoom(t *testing.T) {
 		if b.s.streaming() {
 			t.Error("the stream has not ended")
 		}
-		c.RemoveBlob(src.Digest())
+		c.Remove(src.Digest())
 		for i := range maxRecent / cachetest.TestChunk { // memory is for others
 			c.sched.recent.put(b.s, streamSize+int64(i), make([]byte, cachetest.TestChunk))
 		}

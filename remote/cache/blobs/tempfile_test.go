@@ -309,7 +309,7 @@ func TestTemporaryStats(t *testing.T) {
 	count(0)
 	data := cachetest.RandomBytes(4*128<<10, 551)
 	left := bytes.NewReader(data)
-	_, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), cachetest.ReaderFunc(func(p []byte) (int, error) {
+	_, err := c.Store(t.Context(), digest.FromBytes(data), int64(len(data)), cachetest.ReaderFunc(func(p []byte) (int, error) {
 		// It is asked for a piece when the ones before are on disk.
 		if read := int64(len(data) - left.Len()); read%128<<10 == 0 && left.Len() > 0 {
 			count(read)

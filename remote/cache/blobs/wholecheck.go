@@ -176,13 +176,13 @@ func (c *Cache) condemnIndex(s *blobState) {
 		}
 	}
 	c.meta.SetMark(s.digest, meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: s.table()}, func(meta.Mark) bool { return true })
-	c.RemoveBlob(s.digest)
+	c.Remove(s.digest)
 	c.dir.Warnf("blob %s: every chunk of it is as its index says, but the whole is not: the index is wrong, and what was read of the blob cannot be trusted", s.digest)
 }
 
-// RemoveBlob removes what the directory has of a blob, whose digest must be
+// Remove removes what the directory has of a blob, whose digest must be
 // valid. Who reads it goes on, and fetches it again.
-func (c *Cache) RemoveBlob(d digest.Digest) {
+func (c *Cache) Remove(d digest.Digest) {
 	name := c.dir.Name(directory.Blobs, d)
 	f, err := c.dir.Files().OpenFile(name, os.O_RDWR)
 	if err != nil || c.dir.ReadOnly() != nil {

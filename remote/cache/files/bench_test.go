@@ -31,7 +31,7 @@ func BenchmarkContent(b *testing.B) {
 					if first {
 						c.known.forget(d)
 					}
-					x, err := c.OpenContent(b.Context(), d, n)
+					x, err := c.Open(b.Context(), d, n)
 					if err != nil {
 						b.Fatal(err)
 					}
@@ -48,7 +48,7 @@ func BenchmarkContent(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StartTimer()
-				x, err := c.StoreContent(b.Context(), d, n, bytes.NewReader(data))
+				x, err := c.Store(b.Context(), d, n, bytes.NewReader(data))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -86,9 +86,9 @@ func TestContentChangesWhileOpen(t *testing.T) {
 					}
 				}
 			}
-			_, err := c.OpenContent(t.Context(), d, size)
+			_, err := c.Open(t.Context(), d, size)
 			if !errors.Is(err, fs.ErrNotExist) || cachetest.Exists(path) || c.Stats().BadStored != 1 {
-				t.Errorf("OpenContent() = %v; it is there: %v; %d found wrong", err, cachetest.Exists(path), c.Stats().BadStored)
+				t.Errorf("Open() = %v; it is there: %v; %d found wrong", err, cachetest.Exists(path), c.Stats().BadStored)
 			}
 			storeContent(t, c, data)
 		})
@@ -110,8 +110,8 @@ func TestContentUnchanged(t *testing.T) {
 	if x.Unchanged() {
 		t.Error("somebody has changed the times, and Unchanged() is true")
 	}
-	if _, err := c.OpenCheckedContent(x.digest, pieceSize); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("OpenCheckedContent() of what has changed = %v", err)
+	if _, err := c.OpenChecked(x.digest, pieceSize); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("OpenChecked() of what has changed = %v", err)
 	}
 	y := openContent(t, c, data) // notes its use, and checks
 	if !y.Unchanged() {
@@ -123,7 +123,7 @@ func TestContentUnchanged(t *testing.T) {
 	if err := os.Chtimes(path, past, past); err != nil {
 		t.Fatal(err)
 	}
-	z, err := c.OpenCheckedContent(x.digest, pieceSize)
+	z, err := c.OpenChecked(x.digest, pieceSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestContentChangesUnderReaders(t *testing.T) {
 		wg.Go(func() {
 			p := make([]byte, 3*blobfile.BlockSize)
 			for off := int64(i); ctx.Err() == nil; off = (off + 7*blobfile.BlockSize) % (n - int64(len(p))) {
-				x, err := c.StoreContent(ctx, d, n, bytes.NewReader(data))
+				x, err := c.Store(ctx, d, n, bytes.NewReader(data))
 				if err != nil {
 					continue
 				}
@@ -170,13 +170,13 @@ func TestContentChangesUnderReaders(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	x, err := c.StoreContent(t.Context(), d, n, bytes.NewReader(data))
+	x, err := c.Store(t.Context(), d, n, bytes.NewReader(data))
 	if err == nil {
 		defer x.Close()
 		_, err = io.ReadFull(io.NewSectionReader(x, 0, n), make([]byte, n))
 	}
 	if errors.Is(err, remote.ErrDigest) { // found out only now
-		x, err = c.StoreContent(t.Context(), d, n, bytes.NewReader(data))
+		x, err = c.Store(t.Context(), d, n, bytes.NewReader(data))
 	}
 	checkContent(t, x, err, data)
 }

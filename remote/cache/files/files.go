@@ -34,7 +34,7 @@ const (
 	touchAfter = 10 * time.Minute
 )
 
-// A Content is an open file of the cache directory that holds the content of
+// A Kept is an open file of the cache directory that holds the content of
 // a regular file, whole and checked by this process. While it is open it is not
 // removed to make room. It is safe for concurrent use.
 type Kept struct {
@@ -77,7 +77,7 @@ func (x *Kept) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Unchanged reports whether nobody has written to the file, or removed it, since
-// it was checked, as far as its time of change says. If not, the next OpenContent
+// it was checked, as far as its time of change says. If not, the next Open
 // checks it again.
 func (x *Kept) Unchanged() bool {
 	id, _, err := identify(x.f)
@@ -95,7 +95,7 @@ func (x *Kept) Size() int64 { return x.size }
 // and is not removed to make room either: its lock is that of the open file.
 func (x *Kept) Close() error { return x.f.Close() }
 
-// A fileCache is the kept files of a cache directory. It is safe for concurrent
+// A Cache is the kept files of a cache directory. It is safe for concurrent
 // use.
 type Cache struct {
 	dir   *directory.Dir
@@ -144,9 +144,9 @@ func (c *Cache) enter(d digest.Digest) error {
 
 func fileError(d digest.Digest, err error) error { return fmt.Errorf("content %s: %w", d, err) }
 
-// HasContent reports whether the directory seems to have the content with
+// Has reports whether the directory seems to have the content with
 // SHA-256 d and size bytes. It is a hint, for one stat(2).
-func (c *Cache) HasContent(d digest.Digest, size int64) bool {
+func (c *Cache) Has(d digest.Digest, size int64) bool {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
 		return false
 	}
@@ -154,13 +154,13 @@ func (c *Cache) HasContent(d digest.Digest, size int64) bool {
 	return err == nil && directory.IsRegular(st) && st.Size == size
 }
 
-// OpenContent opens the content with SHA-256 d. The first time in the life of
+// Open opens the content with SHA-256 d. The first time in the life of
 // a Cache it reads all of it and checks it; of those that open it at the same
 // time one does, and the others wait. A content that is not there, or is not
 // of size bytes, is fs.ErrNotExist, wrapped; one that is wrong is removed, and
 // is not there either. Other errors are ctx.Err(), fs.ErrClosed after Close,
 // fs.ErrInvalid if d is no SHA-256, and those of the disk.
-func (c *Cache) OpenContent(ctx context.Context, d digest.Digest, size int64) (*Kept, error) {
+func (c *Cache) Open(ctx context.Context, d digest.Digest, size int64) (*Kept, error) {
 	if err := c.enter(d); err != nil {
 		return nil, err
 	}
@@ -168,10 +168,10 @@ func (c *Cache) OpenContent(ctx context.Context, d digest.Digest, size int64) (*
 	return c.open(ctx, d, size)
 }
 
-// OpenCheckedContent is OpenContent for those who cannot wait for the disk: it
+// OpenChecked is Open for those who cannot wait for the disk: it
 // reads nothing. A content that this Cache has neither checked nor stored is
 // fs.ErrNotExist, wrapped, whether or not it is there.
-func (c *Cache) OpenCheckedContent(d digest.Digest, size int64) (*Kept, error) {
+func (c *Cache) OpenChecked(d digest.Digest, size int64) (*Kept, error) {
 	if err := c.enter(d); err != nil {
 		return nil, err
 	}
@@ -328,9 +328,9 @@ func (k *knowledge) digest(ctx context.Context, x *Kept, sealed *seal.Appender) 
 	}
 }
 
-// ContentProbe returns an empty file without a name where contents lie, to find
+// Probe returns an empty file without a name where contents lie, to find
 // out what the kernel does with such files. It cannot be written.
-func (c *Cache) ContentProbe() (*os.File, error) {
+func (c *Cache) Probe() (*os.File, error) {
 	if c.dir.IsClosed() {
 		return nil, fmt.Errorf("cache directory %s: %w", c.dir.Path(), fs.ErrClosed)
 	}
@@ -343,7 +343,7 @@ func (c *Cache) ContentProbe() (*os.File, error) {
 	return w.Reopen()
 }
 
-// fileCounts are the counters of a fileCache since it was made: see Stats of
+// Counts are the counters of a Cache since it was made: see Stats of
 // package cache.
 type Counts struct{ Stored, Bytes int64 }
 

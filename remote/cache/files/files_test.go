@@ -24,14 +24,14 @@ import (
 // storeContent stores a content and checks what it gets.
 func storeContent(t testing.TB, c *testCache, data []byte) *Kept {
 	t.Helper()
-	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), bytes.NewReader(data))
+	x, err := c.Store(t.Context(), digest.FromBytes(data), int64(len(data)), bytes.NewReader(data))
 	return checkContent(t, x, err, data)
 }
 
 // openContent opens a content that must be there.
 func openContent(t testing.TB, c *testCache, data []byte) *Kept {
 	t.Helper()
-	x, err := c.OpenContent(t.Context(), digest.FromBytes(data), int64(len(data)))
+	x, err := c.Open(t.Context(), digest.FromBytes(data), int64(len(data)))
 	return checkContent(t, x, err, data)
 }
 
@@ -65,8 +65,8 @@ func TestContent(t *testing.T) {
 		d, n := digest.FromBytes(data), int64(size)
 		total += n
 		for _, c := range []*testCache{c, other} {
-			if _, err := c.OpenContent(t.Context(), d, n); !errors.Is(err, fs.ErrNotExist) || c.HasContent(d, n) {
-				t.Errorf("%d bytes, not stored: OpenContent() gave %v; has it: %v", size, err, c.HasContent(d, n))
+			if _, err := c.Open(t.Context(), d, n); !errors.Is(err, fs.ErrNotExist) || c.Has(d, n) {
+				t.Errorf("%d bytes, not stored: Open() gave %v; has it: %v", size, err, c.Has(d, n))
 			}
 		}
 		x := storeContent(t, c, data)
@@ -77,17 +77,17 @@ func TestContent(t *testing.T) {
 		if flags, err := unix.FcntlInt(x.File().Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
 			t.Errorf("%d bytes: open with flags %#x, %v", size, flags, err)
 		}
-		if !c.HasContent(d, n) || c.HasContent(d, n+1) {
+		if !c.Has(d, n) || c.Has(d, n+1) {
 			t.Errorf("%d bytes: not there, or of another size too", size)
 		}
-		y, err := c.OpenCheckedContent(d, n)
+		y, err := c.OpenChecked(d, n)
 		checkContent(t, y, err, data)
 		// The other one believes nothing.
-		if _, err := other.OpenCheckedContent(d, n); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%d bytes: another Cache's OpenCheckedContent() gave %v", size, err)
+		if _, err := other.OpenChecked(d, n); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d bytes: another Cache's OpenChecked() gave %v", size, err)
 		}
 		openContent(t, other, data)
-		y, err = other.OpenCheckedContent(d, n)
+		y, err = other.OpenChecked(d, n)
 		checkContent(t, y, err, data)
 	}
 	cachetest.CheckTmp(t, dir)
@@ -135,9 +135,9 @@ func TestContentWrong(t *testing.T) {
 					openContent(t, c, data)
 					continue
 				}
-				_, err := c.OpenContent(t.Context(), digest.FromBytes(data), int64(len(data)))
+				_, err := c.Open(t.Context(), digest.FromBytes(data), int64(len(data)))
 				if !errors.Is(err, fs.ErrNotExist) || c.Stats().BadStored != 1 {
-					t.Errorf("checked before %v: OpenContent() = %v, Stats() = %+v", checked, err, c.Stats())
+					t.Errorf("checked before %v: Open() = %v, Stats() = %+v", checked, err, c.Stats())
 				}
 				if left := cachetest.Files(t, dir); len(left) > 0 {
 					t.Errorf("left are %q", left)
@@ -157,7 +157,7 @@ func TestContentOtherSize(t *testing.T) {
 	c := openCache(t, dir, nil)
 	for range 2 {
 		for _, size := range []int64{-1, 0, 999, 1001, 1 << 60} {
-			if _, err := c.OpenContent(t.Context(), digest.FromBytes(data), size); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := c.Open(t.Context(), digest.FromBytes(data), size); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("of %d bytes: %v", size, err)
 			}
 		}
@@ -184,9 +184,9 @@ func TestDropContentReplaced(t *testing.T) {
 func TestContentRefuses(t *testing.T) {
 	c := openCache(t, t.TempDir(), nil)
 	for _, d := range []digest.Digest{"", "sha256:../x", digest.SHA512.FromString("x"), "md5:d41d8cd98f00b204e9800998ecf8427e"} {
-		_, err := c.OpenContent(t.Context(), d, 1)
-		_, err2 := c.StoreContent(t.Context(), d, 1, bytes.NewReader([]byte("x")))
-		if !errors.Is(err, fs.ErrInvalid) || !errors.Is(err2, fs.ErrInvalid) || c.HasContent(d, 1) {
+		_, err := c.Open(t.Context(), d, 1)
+		_, err2 := c.Store(t.Context(), d, 1, bytes.NewReader([]byte("x")))
+		if !errors.Is(err, fs.ErrInvalid) || !errors.Is(err2, fs.ErrInvalid) || c.Has(d, 1) {
 			t.Errorf("%q: %v and %v", d, err, err2)
 		}
 	}
@@ -194,7 +194,7 @@ func TestContentRefuses(t *testing.T) {
 	storeContent(t, openCache(t, c.Path(), nil), data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.OpenContent(ctx, digest.FromBytes(data), 10); !errors.Is(err, context.Canceled) {
+	if _, err := c.Open(ctx, digest.FromBytes(data), 10); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	// Something else in its place.
@@ -202,7 +202,7 @@ func TestContentRefuses(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.OpenContent(t.Context(), digest.FromString("x"), 1); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := c.Open(t.Context(), digest.FromString("x"), 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a directory: %v", err)
 	}
 }
@@ -229,8 +229,8 @@ func TestContentLock(t *testing.T) {
 	if err := directory.Flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		t.Errorf("the lock of a closed content: %v", err)
 	}
-	if _, err := c.OpenContent(t.Context(), digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("OpenContent() of what is about to be removed = %v", err)
+	if _, err := c.Open(t.Context(), digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Open() of what is about to be removed = %v", err)
 	}
 }
 
@@ -245,7 +245,7 @@ func TestContentUseIsNoted(t *testing.T) {
 		noted bool
 	}{{touchAfter / 2, false}, {2 * touchAfter, true}, {-10 * directory.FutureTime, true}} {
 		cachetest.Age(t, path, tt.ago)
-		x, err := c.OpenCheckedContent(digest.FromBytes(data), 1000)
+		x, err := c.OpenChecked(digest.FromBytes(data), 1000)
 		checkContent(t, x, err, data)
 		st, err := os.Stat(path)
 		if err != nil {
@@ -267,8 +267,8 @@ func TestContentClosed(t *testing.T) {
 	var wg sync.WaitGroup
 	store := func(r io.Reader) {
 		wg.Go(func() {
-			if _, err := c.StoreContent(context.Background(), digest.FromBytes(other), int64(len(other)), r); !errors.Is(err, fs.ErrClosed) {
-				t.Errorf("StoreContent() while the Cache is closed = %v", err)
+			if _, err := c.Store(context.Background(), digest.FromBytes(other), int64(len(other)), r); !errors.Is(err, fs.ErrClosed) {
+				t.Errorf("Store() while the Cache is closed = %v", err)
 			}
 		})
 	}
@@ -280,14 +280,14 @@ func TestContentClosed(t *testing.T) {
 	wg.Wait()
 	cachetest.CheckTmp(t, dir)
 
-	if _, err := c.OpenContent(t.Context(), digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("OpenContent() = %v", err)
+	if _, err := c.Open(t.Context(), digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Open() = %v", err)
 	}
-	if _, err := c.OpenCheckedContent(digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("OpenCheckedContent() = %v", err)
+	if _, err := c.OpenChecked(digest.FromBytes(data), 1000); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("OpenChecked() = %v", err)
 	}
-	if _, err := c.ContentProbe(); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("ContentProbe() = %v", err)
+	if _, err := c.Probe(); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Probe() = %v", err)
 	}
 	checkContent(t, x, nil, data)
 	if left, want := cachetest.Files(t, dir), []string{"contents/" + digest.FromBytes(data).Encoded()}; !slices.Equal(left, want) {
@@ -296,10 +296,10 @@ func TestContentClosed(t *testing.T) {
 	c.Close()
 }
 
-func TestContentProbe(t *testing.T) {
+func TestProbe(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
-	f, err := c.ContentProbe()
+	f, err := c.Probe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,8 +336,8 @@ func TestContentCheckedOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := c.OpenContent(context.Background(), digest.FromBytes(data), pieceSize); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("OpenContent() = %v", err)
+			if _, err := c.Open(context.Background(), digest.FromBytes(data), pieceSize); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("Open() = %v", err)
 			}
 		})
 	}
@@ -354,7 +354,7 @@ func TestContentCheckedOnce(t *testing.T) {
 func TestContents(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
-	if all, err := c.Contents(); err != nil || len(all) != 0 {
+	if all, err := c.List(); err != nil || len(all) != 0 {
 		t.Errorf("Contents() = %v, %v of a new cache", all, err)
 	}
 	var want []Held
@@ -368,7 +368,7 @@ func TestContents(t *testing.T) {
 	cachetest.AddFile(t, dir, "contents/"+digest.FromString("x").Encoded(), 0)
 	cachetest.AddFile(t, dir, "contents/sha512/"+digest.SHA512.FromString("x").Encoded(), 0)
 	slices.SortFunc(want, func(a, b Held) int { return bytes.Compare([]byte(a.Digest), []byte(b.Digest)) })
-	got, err := c.Contents()
+	got, err := c.List()
 	if err != nil || len(got) != len(want) {
 		t.Fatalf("Contents() = %+v, %v; want %d", got, err, len(want))
 	}
@@ -384,7 +384,7 @@ func TestContents(t *testing.T) {
 	}
 }
 
-func TestVerifyContent(t *testing.T) {
+func TestVerify(t *testing.T) {
 	data, wrong := cachetest.RandomBytes(pieceSize+1, 440), cachetest.RandomBytes(100, 441)
 	d := digest.FromBytes(data)
 	tests := []struct {
@@ -410,9 +410,9 @@ func TestVerifyContent(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, ok, err := c.VerifyContent(t.Context(), d)
+			got, ok, err := c.filesPart.Verify(t.Context(), d)
 			if got != tt.want || ok != tt.ok || err != nil {
-				t.Errorf("VerifyContent() = %+v, %v, %v; want %+v, %v", got, ok, err, tt.want, tt.ok)
+				t.Errorf("Verify() = %+v, %v, %v; want %+v, %v", got, ok, err, tt.want, tt.ok)
 			}
 			bad := int64(0)
 			if tt.want.Bad {
@@ -427,26 +427,26 @@ func TestVerifyContent(t *testing.T) {
 	storeContent(t, c, data)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := c.VerifyContent(ctx, d); !errors.Is(err, context.Canceled) || !cachetest.Exists(contentPath(c.Path(), data)) {
+	if _, _, err := c.filesPart.Verify(ctx, d); !errors.Is(err, context.Canceled) || !cachetest.Exists(contentPath(c.Path(), data)) {
 		t.Errorf("with an ended context: %v", err)
 	}
-	if _, _, err := c.VerifyContent(t.Context(), "sha256:../x"); !errors.Is(err, fs.ErrInvalid) {
+	if _, _, err := c.filesPart.Verify(t.Context(), "sha256:../x"); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("of no digest: %v", err)
 	}
 }
 
-func TestHasContents(t *testing.T) {
+func TestAny(t *testing.T) {
 	c := openCache(t, t.TempDir(), nil)
-	if c.HasContents() {
+	if c.Any() {
 		t.Error("a new directory has contents")
 	}
 	data := cachetest.RandomBytes(1000, 313)
-	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), 1000, bytes.NewReader(data))
+	x, err := c.Store(t.Context(), digest.FromBytes(data), 1000, bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	x.Close()
-	if !c.HasContents() {
+	if !c.Any() {
 		t.Error("it has none with one stored")
 	}
 }
@@ -454,9 +454,9 @@ func TestHasContents(t *testing.T) {
 // useContentF opens a content, or stores it if there is room, and reads it.
 func useContent(c *testCache, data []byte) error {
 	d, n := digest.FromBytes(data), int64(len(data))
-	x, err := c.OpenContent(context.Background(), d, n)
+	x, err := c.Open(context.Background(), d, n)
 	if errors.Is(err, fs.ErrNotExist) {
-		x, err = c.StoreContent(context.Background(), d, n, bytes.NewReader(data))
+		x, err = c.Store(context.Background(), d, n, bytes.NewReader(data))
 	}
 	if errors.Is(err, directory.ErrFull) {
 		return nil

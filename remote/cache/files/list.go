@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A HeldContent is a content that lies in the directory, not checked in any
+// A Held is a content that lies in the directory, not checked in any
 // way.
 type Held struct {
 	Digest digest.Digest
@@ -23,9 +23,9 @@ type Held struct {
 	Used   time.Time // last, to about ten minutes
 }
 
-// Contents returns the contents in the directory, in the order of their
+// List returns the kept files in the directory, in the order of their
 // digests.
-func (c *Cache) Contents() ([]Held, error) {
+func (c *Cache) List() ([]Held, error) {
 	inv, err := c.dir.Below(directory.Kept)
 	if err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
@@ -40,20 +40,20 @@ func (c *Cache) Contents() ([]Held, error) {
 	return all, nil
 }
 
-// A ContentCheck is the result of VerifyContent.
+// A Check is the result of Verify.
 type Check struct {
 	Bytes int64         // that there were
 	Got   digest.Digest // the digest that they have; "" if they could not be read
 	Bad   bool          // the content was wrong, and has been removed
 }
 
-// VerifyContent reads a content that is on disk and checks it, whether or not
+// Verify reads a content that is on disk and checks it, whether or not
 // that was done before; one that is wrong, or cannot be read, is removed. Who
 // has it open goes on to read it. ok is false if there is none.
 //
 // Others may use the directory meanwhile. The error is ctx.Err(), that d is no
 // SHA-256, that the Cache is closed, or that the disk fails.
-func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check Check, ok bool, err error) {
+func (c *Cache) Verify(ctx context.Context, d digest.Digest) (check Check, ok bool, err error) {
 	if err := c.enter(d); err != nil {
 		return check, false, err
 	}
@@ -80,8 +80,8 @@ func (c *Cache) VerifyContent(ctx context.Context, d digest.Digest) (check Check
 	return check, true, c.drop(x)
 }
 
-// HasContents reports whether the directory has any contents at all.
-func (c *Cache) HasContents() bool {
+// Any reports whether the directory has any contents at all.
+func (c *Cache) Any() bool {
 	f, err := c.dir.Files().OpenDir(path.Join(directory.Kept, string(digest.SHA256)), false)
 	if err != nil {
 		return false

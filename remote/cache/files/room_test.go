@@ -20,7 +20,7 @@ import (
 // tryContent stores a content if there is room, and reports whether there was.
 func tryContent(t *testing.T, c *testCache, data []byte) bool {
 	t.Helper()
-	x, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), bytes.NewReader(data))
+	x, err := c.Store(t.Context(), digest.FromBytes(data), int64(len(data)), bytes.NewReader(data))
 	if errors.Is(err, directory.ErrFull) {
 		return false
 	}
@@ -44,9 +44,9 @@ func contentsTake(t *testing.T, dir string) int64 {
 func TestContentBiggerThanQuarter(t *testing.T) {
 	c := limited(t, t.TempDir(), 1<<20)
 	size := c.Budget()/4 + 1
-	_, err := c.StoreContent(t.Context(), digest.FromString("x"), size, iotest.ErrReader(errors.New("was read")))
+	_, err := c.Store(t.Context(), digest.FromString("x"), size, iotest.ErrReader(errors.New("was read")))
 	if !errors.Is(err, directory.ErrFull) {
-		t.Errorf("StoreContent() = %v", err)
+		t.Errorf("Store() = %v", err)
 	}
 	if !tryContent(t, c, cachetest.RandomBytes(int(size)-1, 470)) {
 		t.Error("a quarter is not stored")
@@ -268,8 +268,8 @@ func TestContentFindsNoRoom(t *testing.T) {
 		}
 		return 0, io.EOF
 	}), bytes.NewReader(data[blobfile.BlockSize:]))
-	if _, err := c.StoreContent(t.Context(), digest.FromBytes(data), int64(len(data)), r); !errors.Is(err, directory.ErrFull) {
-		t.Errorf("StoreContent() = %v", err)
+	if _, err := c.Store(t.Context(), digest.FromBytes(data), int64(len(data)), r); !errors.Is(err, directory.ErrFull) {
+		t.Errorf("Store() = %v", err)
 	}
 	cachetest.CheckTmp(t, dir)
 	if contentsTake(t, dir) > 0 || c.known.share.coming != 0 {

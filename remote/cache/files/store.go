@@ -19,16 +19,16 @@ import (
 	"github.com/imgfs/imgfs/remote/seal"
 )
 
-// StoreContent keeps the content with SHA-256 d that r gives: size bytes. It
-// appears whole and checked, or not at all, and is open as if OpenContent had
-// opened it. If it is there already, or another StoreContent of this Cache
+// Store keeps the content with SHA-256 d that r gives: size bytes. It
+// appears whole and checked, or not at all, and is open as if Open had
+// opened it. If it is there already, or another Store of this Cache
 // brings it meanwhile, r is not read. r is read to its end, by this goroutine;
 // reads of it should end when ctx does, which is looked at only between them.
 //
 // The error wraps ErrFull if disk or budget do not take it; remote.ErrDigest
 // if r gave more bytes or others, io.ErrUnexpectedEOF if fewer; fs.ErrClosed
 // if the Cache is closed; else it is ctx.Err(), or that of r or the disk.
-func (c *Cache) StoreContent(ctx context.Context, d digest.Digest, size int64, r io.Reader) (*Kept, error) {
+func (c *Cache) Store(ctx context.Context, d digest.Digest, size int64, r io.Reader) (*Kept, error) {
 	if err := c.enter(d); err != nil {
 		return nil, err
 	}

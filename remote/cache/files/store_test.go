@@ -45,7 +45,7 @@ func (r *pausingReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func TestStoreContentReaders(t *testing.T) {
+func TestStoreReaders(t *testing.T) {
 	data := cachetest.RandomBytes(2*pieceSize+77, 450)
 	d, n := digest.FromBytes(data), int64(len(data))
 	other := bytes.Clone(data)
@@ -81,14 +81,14 @@ func TestStoreContentReaders(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			c := openCache(t, dir, &testOptions{Warnf: t.Errorf})
-			x, err := c.StoreContent(ctx, d, tt.size, tt.r)
+			x, err := c.Store(ctx, d, tt.size, tt.r)
 			cachetest.CheckTmp(t, dir)
 			if tt.want == nil {
 				checkContent(t, x, err, data)
 				return
 			}
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), d.String()) {
-				t.Errorf("StoreContent() = %v, want %v and the digest", err, tt.want)
+				t.Errorf("Store() = %v, want %v and the digest", err, tt.want)
 			}
 			if left := cachetest.Files(t, dir); len(left) > 0 || c.Stats().ContentsStored > 0 {
 				t.Errorf("left are %q, Stats() = %+v", left, c.Stats())
@@ -99,7 +99,7 @@ func TestStoreContentReaders(t *testing.T) {
 
 // Of those that store a content in one Cache at a time one reads; if it fails
 // the next one does.
-func TestStoreContentOnce(t *testing.T) {
+func TestStoreOnce(t *testing.T) {
 	data := cachetest.RandomBytes(3*pieceSize, 451)
 	d, n := digest.FromBytes(data), int64(len(data))
 	for _, fail := range []bool{false, true} {
@@ -112,7 +112,7 @@ func TestStoreContentOnce(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			x, err := c.StoreContent(context.Background(), d, n, &pausingReader{data: given, at: pieceSize, reached: begun, goOn: goOn})
+			x, err := c.Store(context.Background(), d, n, &pausingReader{data: given, at: pieceSize, reached: begun, goOn: goOn})
 			if (err != nil) != fail {
 				t.Errorf("the first: %v", err)
 			}
@@ -125,7 +125,7 @@ func TestStoreContentOnce(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				r := io.MultiReader(cachetest.ReaderFunc(func([]byte) (int, error) { reads.Add(1); return 0, io.EOF }), bytes.NewReader(data))
-				x, err := c.StoreContent(context.Background(), d, n, r)
+				x, err := c.Store(context.Background(), d, n, r)
 				if err != nil {
 					t.Error(err)
 					return
@@ -139,11 +139,11 @@ func TestStoreContentOnce(t *testing.T) {
 		// One that waits can leave.
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := c.StoreContent(ctx, d, n, iotest.ErrReader(errors.New("read"))); !errors.Is(err, context.Canceled) {
+		if _, err := c.Store(ctx, d, n, iotest.ErrReader(errors.New("read"))); !errors.Is(err, context.Canceled) {
 			t.Errorf("with an ended context: %v", err)
 		}
 		// Nobody who only looks waits.
-		if _, err := c.OpenContent(t.Context(), d, n); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.Open(t.Context(), d, n); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("before it is stored: %v", err)
 		}
 		close(goOn)
@@ -160,7 +160,7 @@ func TestStoreContentOnce(t *testing.T) {
 }
 
 // Two processes store the same content at the same time.
-func TestStoreContentTwice(t *testing.T) {
+func TestStoreTwice(t *testing.T) {
 	data := cachetest.RandomBytes(3*pieceSize, 452)
 	dir := t.TempDir()
 	c, other := openCache(t, dir, nil), openCache(t, dir, nil)
@@ -169,7 +169,7 @@ func TestStoreContentTwice(t *testing.T) {
 	go func() {
 		defer close(done)
 		r := &pausingReader{data: data, at: pieceSize, reached: begun, goOn: goOn}
-		x, err := c.StoreContent(context.Background(), digest.FromBytes(data), int64(len(data)), r)
+		x, err := c.Store(context.Background(), digest.FromBytes(data), int64(len(data)), r)
 		if err != nil {
 			t.Error(err)
 			return
@@ -227,13 +227,13 @@ func TestContentsCrowd(t *testing.T) {
 }
 
 // What is stored is not kept in memory.
-func TestStoreContentMemory(t *testing.T) {
+func TestStoreMemory(t *testing.T) {
 	data := cachetest.RandomBytes(16<<20, 453)
 	c := openCache(t, t.TempDir(), nil)
 	var before, after runtime.MemStats
 	d := digest.FromBytes(data)
 	runtime.ReadMemStats(&before)
-	x, err := c.StoreContent(t.Context(), d, int64(len(data)), bytes.NewReader(data))
+	x, err := c.Store(t.Context(), d, int64(len(data)), bytes.NewReader(data))
 	runtime.ReadMemStats(&after)
 	if err != nil {
 		t.Fatal(err)
@@ -265,9 +265,9 @@ func TestDiskFullAtContent(t *testing.T) {
 				cachetest.FillDisk(t, dir, n/2)
 			}
 			for range 2 {
-				x, err := c.StoreContent(t.Context(), digest.FromBytes(data), n, bytes.NewReader(data))
+				x, err := c.Store(t.Context(), digest.FromBytes(data), n, bytes.NewReader(data))
 				if !errors.Is(err, tt.want) {
-					t.Fatalf("StoreContent() = %v, want %v", err, tt.want)
+					t.Fatalf("Store() = %v, want %v", err, tt.want)
 				}
 				cachetest.CheckTmp(t, dir)
 				if err == nil {

@@ -7,14 +7,14 @@ import (
 	"path"
 )
 
-// VerifyMeta checks manifests, configs, references, verification marks and
+// Verify checks manifests, configs, references, verification marks and
 // records of images, and removes those that are wrong; it returns how many files it looked at, and the
 // paths below the directory of those that it removed. Files whose names are
 // none of the cache's are left alone, and not counted.
 //
 // Others may use the directory meanwhile. The error is ctx.Err(), or that the
 // disk fails.
-func (c *Cache) VerifyMeta(ctx context.Context) (checked int, removed []string, err error) {
+func (c *Cache) Verify(ctx context.Context) (checked int, removed []string, err error) {
 	for _, dir := range []struct {
 		name  string
 		right func(name string, data []byte) bool

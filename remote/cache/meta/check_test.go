@@ -35,7 +35,7 @@ func TestVerifyFileReplaced(t *testing.T) {
 	}
 }
 
-func TestVerifyMeta(t *testing.T) {
+func TestVerify(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
 	var want []string
@@ -82,11 +82,11 @@ func TestVerifyMeta(t *testing.T) {
 	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	checked, removed, err := c.VerifyMeta(t.Context())
+	checked, removed, err := c.Verify(t.Context())
 	slices.Sort(want)
 	slices.Sort(removed)
 	if checked != 40 || err != nil || !slices.Equal(removed, want) {
-		t.Errorf("VerifyMeta() = %d, %q, %v; want 40, %q", checked, removed, err, want)
+		t.Errorf("Verify() = %d, %q, %v; want 40, %q", checked, removed, err, want)
 	}
 	for _, rel := range want {
 		if _, err := os.Stat(filepath.Join(dir, rel)); !errors.Is(err, os.ErrNotExist) {
@@ -96,7 +96,7 @@ func TestVerifyMeta(t *testing.T) {
 	if _, err := os.Stat(foreign); err != nil {
 		t.Error(err)
 	}
-	if checked, removed, err := c.VerifyMeta(t.Context()); checked != 35 || len(removed) > 0 || err != nil {
+	if checked, removed, err := c.Verify(t.Context()); checked != 35 || len(removed) > 0 || err != nil {
 		t.Errorf("the second time: %d, %q, %v", checked, removed, err)
 	}
 }

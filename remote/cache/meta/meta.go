@@ -13,7 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// A metaCache is the manifests, configs and references of a cache directory. It is
+// A Cache is the manifests, configs and references of a cache directory. It is
 // safe for concurrent use.
 type Cache struct {
 	dir   *directory.Dir
@@ -83,7 +83,7 @@ func (c *Cache) describe(d digest.Digest) (ocispec.Descriptor, bool) {
 	return ocispec.Descriptor{MediaType: body.MediaType, Digest: d, Size: int64(len(data))}, true
 }
 
-// metaCounts are the counters of a metaCache since it was made: see Stats of
+// Counts are the counters of a Cache since it was made: see Stats of
 // package cache.
 type Counts struct{ Requests, Fetched int64 }
 

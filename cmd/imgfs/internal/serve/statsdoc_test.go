@@ -74,9 +74,9 @@ func repeat(f FileCost, n int) []FileCost {
 
 // TestStatsCount has an image with one layer twice.
 func TestStatsCount(t *testing.T) {
-	blob := blobs.BlobStats{Requests: 2, Fetched: 300, Wasted: 40, Asked: 1000, Hits: 600, Bad: 1, Errors: 5, Present: 900}
+	blob := blobs.Stats{Requests: 2, Fetched: 300, Wasted: 40, Asked: 1000, Hits: 600, Bad: 1, Errors: 5, Present: 900}
 	twice := image.LayerStats{Digest: digest.FromString("a"), Size: 900, Reads: 6, Asked: 50, Waits: 1, WaitP50: time.Second, WaitP99: 2 * time.Second, Verified: meta.VerifiedWhole, Blob: blob}
-	other := image.LayerStats{Digest: digest.FromString("b"), Size: 10, Blob: blobs.BlobStats{Requests: 1, Fetched: 10}}
+	other := image.LayerStats{Digest: digest.FromString("b"), Size: 10, Blob: blobs.Stats{Requests: 1, Fetched: 10}}
 	var s Stats
 	s.count(image.Stats{Reads: 7, Asked: 70, Errors: 3, Waits: 2, WaitP50: 20 * time.Millisecond, WaitP99: 1500 * time.Millisecond, Layers: []image.LayerStats{twice, other, twice}})
 	want := TotalStats{traffic: traffic{Asked: 70, Fetched: 310, Wasted: 40, Requests: 3, Hits: 600, Bad: 1, Errors: 3},

@@ -65,7 +65,7 @@ func (s *statsServer) stats() Stats {
 	s.mu.Unlock()
 	now.count(s.image.Stats())
 	now.Servers, now.Goroutines = s.servers.states(), runtime.NumGoroutine()
-	line := s.cache.Line()
+	line := s.cache.Blobs.Line()
 	now.Line = LineState{line.Trip.Seconds(), math.Round(line.Rate)}
 	cached := s.cache.Stats()
 	now.Total.Indexed, now.Total.Meta = cached.Recorded, cached.MetaFetched

@@ -38,7 +38,7 @@ var errNoRoom = errors.New("the cache is full")
 // that is less.
 const DefaultBudget = -1
 
-// defaultBudget returns what DefaultBudget means for a directory.
+// BudgetFor returns what DefaultBudget means for a directory.
 func BudgetFor(d *beneath.Dir) int64 {
 	free, err := d.Free()
 	if err != nil {

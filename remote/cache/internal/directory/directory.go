@@ -28,7 +28,7 @@ const (
 	KeptIdle = time.Hour
 )
 
-// directoryOptions configure a directory.
+// Options configure a Dir.
 type Options struct {
 	Budget int64                            // see Options of package cache
 	Warnf  func(format string, args ...any) // nil drops warnings
@@ -36,7 +36,7 @@ type Options struct {
 	BlobsOf func(record []byte) []digest.Digest
 }
 
-// A directory is an open cache directory: what all kinds of files in it have in
+// A Dir is an open cache directory: what all kinds of files in it have in
 // common. It is safe for concurrent use.
 type Dir struct {
 	path     string // its path, for messages
@@ -67,7 +67,7 @@ type Dir struct {
 	closed  bool
 }
 
-// openDirectory opens a cache directory, and sweeps it.
+// Open opens a cache directory, and sweeps it.
 func Open(dir string, opts Options) (*Dir, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -124,7 +124,7 @@ func (c *Dir) ReadOnly() error { return c.readOnly }
 // Path returns the absolute path of the cache directory.
 func (c *Dir) Path() string { return c.path }
 
-// path returns the name that the content of digest d has in one of the
+// Name returns the name that the content of digest d has in one of the
 // directories by digest. d must be valid: it becomes a part of the name.
 func (c *Dir) Name(dir string, d digest.Digest) string {
 	return path.Join(dir, d.Algorithm().String(), d.Encoded())

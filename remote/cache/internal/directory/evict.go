@@ -54,7 +54,7 @@ type Rule struct {
 // lock of the ledger.
 type Eviction struct {
 	Inv     inventory
-	BlobsOf func(record []byte) []digest.Digest // see directoryOptions
+	BlobsOf func(record []byte) []digest.Digest // see Options
 	Rule    Rule
 	// want is how many bytes are to go, must how many of these whatever
 	// rule says of indexes.

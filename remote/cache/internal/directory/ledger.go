@@ -27,7 +27,7 @@ const (
 	ledgerWait = 2 * time.Second
 )
 
-// maxSpace bounds numbers in the file: sums of them do not overflow.
+// MaxTotal bounds numbers in the file: sums of them do not overflow.
 const MaxTotal = 1 << 50
 
 // ErrBusy: another process has the lock of the ledger for too long.
@@ -128,7 +128,7 @@ func (s *ledger) Read(boot [16]byte) (ledgerRecord, error) {
 	return r, nil
 }
 
-// decodeSpace returns what the bytes of the file say, and all leases.
+// DecodeLedger returns what the bytes of the file say, and all leases.
 func DecodeLedger(p []byte, boot [16]byte) (r ledgerRecord, leases []lease) {
 	if len(p) < ledgerHeader {
 		return ledgerRecord{}, nil
