@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // runDir holds all that this run of the tests makes. TMPDIR names it, so
@@ -205,6 +207,7 @@ func publicDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	testenv.OthersCanEnter(t, runDir)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -253,6 +256,9 @@ func sandboxOf(t testing.TB, who account) *sandbox {
 	dir, err := os.MkdirTemp(runDir, "sandbox-")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if who.uid != os.Geteuid() {
+		testenv.OthersCanEnter(t, runDir)
 	}
 	s := &sandbox{account: who, t: t, dir: dir, cache: filepath.Join(dir, "cache")}
 	s.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "XDG_CACHE_HOME=" + filepath.Join(dir, "xdg-cache"),

@@ -53,7 +53,9 @@ func TestPrefetchKilled(t *testing.T) {
 	s.umount(dir)
 	s.dropBlobs()
 
+	// It goes no further than this, however long it takes to look.
 	p.rate.Store(4_000_000)
+	p.limit.Store(p.sent.Load() + 4_000_000)
 	dir = s.mount(image, "--prefetch")
 	var killed serve.PrefetchState
 	if !eventually(30*time.Second, func() bool { killed = prefetchOf(t, dir); return killed.Have >= 3_000_000 }) {
@@ -69,6 +71,7 @@ func TestPrefetchKilled(t *testing.T) {
 	s.umount(dir)
 
 	p.rate.Store(0)
+	p.limit.Store(0)
 	before := p.sent.Load()
 	dir = s.mount(image, "--prefetch")
 	var done serve.PrefetchState

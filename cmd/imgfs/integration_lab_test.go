@@ -286,6 +286,7 @@ type proxy struct {
 	server *httptest.Server
 	host   string
 	rate   atomic.Int64 // bytes of a blob in a second; 0 is no limit
+	limit  atomic.Int64 // of sent, beyond which blobs wait; 0 is none
 	sent   atomic.Int64 // bytes of blobs
 
 	mu     sync.Mutex
@@ -341,6 +342,9 @@ func (b *slowBody) Read(buf []byte) (int, error) {
 		time.Sleep(time.Second / slices)
 		buf = buf[:min(len(buf), max(1, int(rate/slices)))]
 	}
+	for limit := b.p.limit.Load(); limit > 0 && b.p.sent.Load() >= limit; limit = b.p.limit.Load() {
+		time.Sleep(time.Second / slices)
+	}
 	n, err := b.ReadCloser.Read(buf)
 	b.p.sent.Add(int64(n))
 	return n, err
@@ -348,6 +352,7 @@ func (b *slowBody) Read(buf []byte) (int, error) {
 
 // stop ends the proxy: nothing listens there any more.
 func (p *proxy) stop() {
+	p.limit.Store(0)
 	p.server.CloseClientConnections()
 	p.server.Close()
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A process must not use its own mount, so the daemon of a test is a child:
@@ -282,6 +283,9 @@ func mountDir(t testing.TB, uid int) string {
 	}
 	t.Cleanup(func() { os.Remove(d) })
 	if isRoot() {
+		if uid != 0 {
+			testenv.OthersCanEnter(t, os.TempDir())
+		}
 		if err := os.Chown(d, uid, uid); err != nil {
 			t.Fatal(err)
 		}
@@ -335,6 +339,9 @@ func startBy(t testing.TB, uid int, wrap []string, k task) *child {
 	c.cmd.Env = append(os.Environ(), taskEnv+"="+string(text), "GORACE=atexit_sleep_ms=0")
 	c.cmd.Dir = "/"
 	c.cmd.Stderr = os.Stderr
+	if isRoot() && uid != 0 {
+		testenv.OthersCanEnter(t, os.TempDir())
+	}
 	if isRoot() && uid != 0 && wrap == nil {
 		c.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	}

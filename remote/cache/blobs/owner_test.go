@@ -20,6 +20,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // The users of these tests besides root, who have no names.
@@ -159,6 +160,7 @@ func usersDir(t *testing.T) (dir, exe string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	testenv.OthersCanEnter(t, os.TempDir())
 	exe = filepath.Join(dir, "test")
 	if err := errors.Join(copyFile(exe, "/proc/self/exe"), os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
