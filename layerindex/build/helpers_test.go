@@ -10,7 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/layerindex/internal/codec"
 )
 
 // claim is what a truthful image says of a layer.
@@ -25,20 +24,6 @@ func mustBuild(t testing.TB, blob, tar []byte, opts *Options) *layerindex.Index 
 		t.Fatal(err)
 	}
 	return x
-}
-
-// pointsOf returns the checkpoints of all spans.
-func pointsOf(t testing.TB, s *layerindex.Spans) []codec.Checkpoint {
-	t.Helper()
-	var list []codec.Checkpoint
-	for i := range s.Len() {
-		p, err := s.Checkpoint(i)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, p)
-	}
-	return list
 }
 
 // encoded returns the index file.
