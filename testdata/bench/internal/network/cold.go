@@ -43,7 +43,7 @@ func (b *bench) cold() error {
 		return err
 	}
 	release, err := b.coldRuns(cache, "cat", func(m *runner.Mount) (time.Duration, error) {
-		return b.Timed("cat", m.Dir+"/etc/os-release")
+		return b.piped("cat", m.Dir+"/etc/os-release")
 	})
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (b *bench) cold() error {
 	b.want("`cat DIR/etc/os-release`: bytes", float64(slices.Max(each(release, moved)))/1e3, 400, "kB", fmt.Sprintf("in %v", milliseconds(release)))
 	b.want("`cat DIR/etc/os-release`: requests for blobs", float64(slices.Max(each(release, requests))), 3, "", "")
 	sum, err := b.coldRuns(cache, "sha256sum", func(m *runner.Mount) (time.Duration, error) {
-		return b.Timed("sha256sum", m.Dir+"/"+big.name)
+		return b.piped("sha256sum", m.Dir+"/"+big.name)
 	})
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (b *bench) cold() error {
 	b.want("`sha256sum` of one big file: bytes", float64(slices.Max(each(sum, moved)))/1e6, (float64(packed)*1.1+1<<20)/1e6, "MB",
 		fmt.Sprintf("%s of %s, %s compressed; %d requests, %v", filepath.Base(big.name), figures.Megabytes(big.size), figures.Megabytes(packed), figures.Median(each(sum, requests)), milliseconds(sum)))
 	find, err := b.coldRuns(cache, "find", func(m *runner.Mount) (time.Duration, error) {
-		return b.Timed("find", m.Dir, "-ls")
+		return b.piped("find", m.Dir, "-ls")
 	})
 	if err != nil {
 		return err

@@ -145,6 +145,16 @@ func (b *bench) indexed(name string, img *image) (string, error) {
 // indexes.
 func forgetBlobs(cache string) error { return os.RemoveAll(filepath.Join(cache, "blobs")) }
 
+// piped runs a program whose output goes through a pipe: tar does not read files
+// whose content would go to /dev/null.
+func (b *bench) piped(name string, args ...string) (time.Duration, error) {
+	cmd := b.Command(name, args...)
+	cmd.Stdout = io.Discard
+	begun := time.Now()
+	err := b.Finish(cmd)
+	return time.Since(begun), err
+}
+
 // A use is the traffic and the duration of one measurement.
 type use struct {
 	moved, requests int64 // bytes of blobs, and requests for them
