@@ -44,8 +44,8 @@ func consoleCommands(doc string) []string {
 	return commands
 }
 
-// TestReadme runs every command that the README shows, in their order, with
-// another image and other mountpoints.
+// TestReadme runs every command that README.md and docs/usage.md show, in their
+// order, with another image and other mountpoints.
 func TestReadme(t *testing.T) {
 	need(t, "fusermount3", "find")
 	layout := filepath.Join(t.TempDir(), "layout")
@@ -61,9 +61,11 @@ func TestReadme(t *testing.T) {
 	mountpoint := regexp.MustCompile(`~/\w+`)
 	mounts := map[string]string{}
 	commands := consoleCommands(readDoc(t, "README.md"))
-	if len(commands) < 8 {
-		t.Fatalf("only %d commands found", len(commands))
+	more := consoleCommands(readDoc(t, "docs/usage.md"))
+	if len(commands) < 3 || len(more) < 12 {
+		t.Fatalf("only %d and %d commands found", len(commands), len(more))
 	}
+	commands = append(commands, more...)
 	for _, c := range commands {
 		c = mountpoint.ReplaceAllStringFunc(c, func(m string) string {
 			if mounts[m] == "" {
