@@ -95,6 +95,32 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// TestUsageProgram: what docs/usage.md shows in Go compiles.
+func TestUsageProgram(t *testing.T) {
+	_, rest, _ := strings.Cut(readDoc(t, "docs/usage.md"), "```go\n")
+	body, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("docs/usage.md has no Go in it")
+	}
+	file := writeFile(t, filepath.Join(t.TempDir(), "main.go"), `package main
+
+import (
+	"context"
+	"fmt"
+	iofs "io/fs"
+
+	"`+module+`/fs/image"
+)
+
+func main() { fmt.Println(list(context.Background())) }
+
+func list(ctx context.Context) error {
+`+body+"}\n")
+	if out, err := exec.Command("go", "vet", file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestReadmeTargets: what README says of make exists.
 func TestReadmeTargets(t *testing.T) {
 	makefile := readDoc(t, "Makefile")
