@@ -3,12 +3,13 @@ package blobs
 import (
 	"bytes"
 	"crypto/sha256"
+	"path/filepath"
+	"testing"
+
 	"github.com/imgfs/imgfs/remote/cache/files"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
-	"path/filepath"
-	"testing"
 )
 
 // A testCache is all of a cache directory, as package cache puts it together.

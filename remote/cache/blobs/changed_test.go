@@ -3,12 +3,13 @@ package blobs
 import (
 	"bytes"
 	"context"
-	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
-	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"os"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 )
 
 // What changes in a blob file under a reader that has checked its chunks is

@@ -2,9 +2,10 @@ package blobs
 
 import (
 	"fmt"
-	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"os"
 	"testing"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 )
 
 // What the cache costs besides the transfer, for chunks and requests of

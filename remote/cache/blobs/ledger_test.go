@@ -3,15 +3,16 @@ package blobs
 import (
 	"errors"
 	"fmt"
-	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
-	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
-	"github.com/imgfs/imgfs/remote/cache/meta"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
 // Whatever is in the ledger, the budget holds.

@@ -1,11 +1,12 @@
 package blobs
 
 import (
-	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 )
 
 // far is a line on which much is under way at a time, slow one where little

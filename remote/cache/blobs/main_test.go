@@ -2,12 +2,13 @@ package blobs
 
 import (
 	"fmt"
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"io"
 	"os"
 	"os/exec"
 	"strconv"
 	"testing"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // Tests that need another process run this test binary again, with childEnv

@@ -3,11 +3,12 @@ package blobs
 import (
 	"bytes"
 	"errors"
-	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"io"
 	"io/fs"
 	"os"
 	"testing"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 )
 
 func TestPresent(t *testing.T) {

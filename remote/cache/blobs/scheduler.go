@@ -3,10 +3,11 @@ package blobs
 import (
 	"container/list"
 	"context"
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 const (

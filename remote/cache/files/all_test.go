@@ -3,12 +3,13 @@ package files
 import (
 	"bytes"
 	"crypto/sha256"
+	"path/filepath"
+	"testing"
+
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
-	"path/filepath"
-	"testing"
 )
 
 // A testCacheF is all of a cache directory, as package cache puts it together.

@@ -1,9 +1,10 @@
 package files
 
 import (
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"sync"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 const (

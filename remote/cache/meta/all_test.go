@@ -1,9 +1,10 @@
 package meta
 
 import (
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"path/filepath"
 	"testing"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // A testCacheM is a directory with its metadata.

@@ -3,8 +3,9 @@ package meta
 import (
 	"context"
 	"encoding/json"
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"path"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // Verify checks manifests, configs, references, verification marks and
