@@ -1,4 +1,5 @@
-# make check test: what CI runs. make demo: the main job, without a network.
+# make check test: what CI runs. make quick: what finds most, in a minute.
+# make demo: the main job, without a network.
 # make bench: figures beside peers. make nightly: the long checks.
 
 GO ?= go
@@ -7,7 +8,7 @@ PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/hostile ./testd
 FUZZTIME ?= 60s
 ELSEWHERE = linux/arm64 linux/riscv64 darwin/arm64 freebsd/amd64
 
-.PHONY: all build check elsewhere test nightly hostile fuzz bench demo setup clean
+.PHONY: all build check elsewhere quick test nightly hostile fuzz bench demo setup clean
 
 all: build
 
@@ -30,6 +31,11 @@ elsewhere:
 		export GOOS=$${system%/*} GOARCH=$${system#*/}; \
 		$(GO) vet $(PACKAGES) && $(GO) build -o /dev/null ./cmd/imgfs || exit 1; \
 	done
+
+# What finds most, for use while working: no race detector, and no test that
+# takes longer than a second. It takes less than a minute on two processors.
+quick:
+	$(GO) test -short $(PACKAGES)
 
 test: setup
 	$(GO) test -race -timeout 15m $(PACKAGES)
