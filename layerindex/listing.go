@@ -166,7 +166,7 @@ func readSet(t *column.Cursor) []Xattr {
 
 // check decodes all entries once and counts them.
 func (d *Listing) check(ctx context.Context, budget *Budget) error {
-	w := d.walker(false)
+	w := d.decoder(false)
 	var e Entry
 	for i := range d.n {
 		if i%ctxSteps == 0 && ctx.Err() != nil {
@@ -204,7 +204,7 @@ func (d *Listing) Err() error { return d.err }
 
 func (d *Listing) entries(word []byte, drain bool) Entries {
 	return func(yield func(*Entry) bool) {
-		w := d.walker(drain)
+		w := d.decoder(drain)
 		if d.digests != nil {
 			r, err := d.digests()
 			if err != nil {

@@ -149,24 +149,24 @@ type partKey struct {
 	from int64 // in the span
 }
 
-type part struct {
+type spanPart struct {
 	partKey
 	data []byte // never changed
 }
 
-// parts are the parts of long spans that a cache keeps.
-type parts struct {
+// spanParts are the parts of long spans that a cache keeps.
+type spanParts struct {
 	turn chan struct{} // has an element while somebody decodes one
 
 	mu   sync.Mutex
-	kept []part // the one used last is the last
+	kept []spanPart // the one used last is the last
 }
 
 // get returns a part, nil if it is not there.
-func (ps *parts) get(key partKey) []byte {
+func (ps *spanParts) get(key partKey) []byte {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	i := slices.IndexFunc(ps.kept, func(p part) bool { return p.partKey == key })
+	i := slices.IndexFunc(ps.kept, func(p spanPart) bool { return p.partKey == key })
 	if i < 0 {
 		return nil
 	}
@@ -175,20 +175,20 @@ func (ps *parts) get(key partKey) []byte {
 	return p.data
 }
 
-func (ps *parts) put(key partKey, data []byte) {
+func (ps *spanParts) put(key partKey, data []byte) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if len(ps.kept) == maxParts {
 		ps.kept = slices.Delete(ps.kept, 0, 1)
 	}
-	ps.kept = append(ps.kept, part{key, data})
+	ps.kept = append(ps.kept, spanPart{key, data})
 }
 
 // drop forgets the parts of a reader.
-func (ps *parts) drop(r *Reader) {
+func (ps *spanParts) drop(r *Reader) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	ps.kept = slices.DeleteFunc(ps.kept, func(p part) bool { return p.r == r })
+	ps.kept = slices.DeleteFunc(ps.kept, func(p spanPart) bool { return p.r == r })
 }
 
 // errEnough ends the decoding of a span when a part of it is complete.

@@ -226,8 +226,8 @@ func TestSpanCacheBound(t *testing.T) {
 			counted += s.size
 			spans = append(spans, s)
 		}
-		if counted != cache.used || len(spans) != len(cache.Spans) || counted > cache.limit && len(spans) > 1 {
-			t.Errorf("%d spans count for %d bytes, together %d, and %d are known; the limit is %d", len(spans), counted, cache.used, len(cache.Spans), cache.limit)
+		if counted != cache.used || len(spans) != len(cache.spans) || counted > cache.limit && len(spans) > 1 {
+			t.Errorf("%d spans count for %d bytes, together %d, and %d are known; the limit is %d", len(spans), counted, cache.used, len(cache.spans), cache.limit)
 		}
 		cache.mu.Unlock()
 		for _, s := range spans {

@@ -34,7 +34,7 @@ type SpanCache struct {
 	limit int64
 	used  int64 // bytes that the spans may come to take
 	lru   *list.List
-	Spans map[spanKey]*list.Element
+	spans map[spanKey]*list.Element
 	// suspended are decoders in the middle of a layer, the newest last.
 	suspended []suspended
 	idle      []codec.Decoder
@@ -43,7 +43,7 @@ type SpanCache struct {
 	decoding int // goroutines that decode spans
 	jobs     int // goroutines that have spans decoded ahead
 	ahead    []*aheadSlot
-	parts    parts
+	parts    spanParts
 	reads    int64 // that wanted a slot
 }
 
@@ -67,7 +67,7 @@ type spanItem struct {
 // NewSpanCache returns a cache that holds at most limit bytes. The span that was used
 // last stays even if it is longer.
 func NewSpanCache(limit int64) *SpanCache {
-	return &SpanCache{limit: limit, lru: list.New(), Spans: map[spanKey]*list.Element{}, parts: parts{turn: make(chan struct{}, 1)}}
+	return &SpanCache{limit: limit, lru: list.New(), spans: map[spanKey]*list.Element{}, parts: spanParts{turn: make(chan struct{}, 1)}}
 }
 
 // get returns the span at key, made by newSpan if it is not there.
@@ -83,7 +83,7 @@ func (c *SpanCache) get(key spanKey, newSpan func() *span) *span {
 func (c *SpanCache) held(key spanKey) *span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.Spans[key]
+	e, ok := c.spans[key]
 	if !ok {
 		return nil
 	}
@@ -95,17 +95,17 @@ func (c *SpanCache) held(key spanKey) *span {
 func (c *SpanCache) find(key spanKey, newSpan func() *span) (s *span, left []*span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.Spans[key]; ok {
+	if e, ok := c.spans[key]; ok {
 		c.lru.MoveToFront(e)
 		return e.Value.(*spanItem).span, nil
 	}
 	s = newSpan()
-	c.Spans[key] = c.lru.PushFront(&spanItem{key, s})
+	c.spans[key] = c.lru.PushFront(&spanItem{key, s})
 	c.used += s.size
 	for c.used > c.limit && c.lru.Len() > 1 {
 		last := c.lru.Back()
 		item := c.lru.Remove(last).(*spanItem)
-		delete(c.Spans, item.key)
+		delete(c.spans, item.key)
 		c.used -= item.span.size
 		left = append(left, item.span)
 	}
@@ -148,7 +148,7 @@ func (c *SpanCache) buffer(n int64) []byte {
 func (c *SpanCache) suspend(r *Reader, out int64, d *decoding, next *spanKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if next != nil && c.Spans[*next] != nil {
+	if next != nil && c.spans[*next] != nil {
 		c.retire(d)
 		return
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/imgfs/imgfs/layerindex/internal/column"
 )
 
-// A walker is the state of one pass over the columns of a listing.
-type walker struct {
+// An entryDecoder is the state of one pass over the columns of a listing.
+type entryDecoder struct {
 	cur     [numColumns]column.Cursor
 	digests io.Reader // nil if they are left out
 	seen    int       // entries, so far
@@ -22,8 +22,8 @@ type walker struct {
 	limit   int64 // of offsets in the tar
 }
 
-func (d *Listing) walker(drain bool) *walker {
-	w := &walker{limit: d.tarSize}
+func (d *Listing) decoder(drain bool) *entryDecoder {
+	w := &entryDecoder{limit: d.tarSize}
 	for i := range w.cur {
 		w.cur[i] = d.cols[i].Cursor(drain)
 	}
@@ -31,7 +31,7 @@ func (d *Listing) walker(drain bool) *walker {
 }
 
 // done reports what the columns have behind the values of the last entry.
-func (w *walker) done() error {
+func (w *entryDecoder) done() error {
 	for i := range w.cur {
 		if n := w.cur[i].Rest(); n != 0 {
 			return fmt.Errorf("%w: entries: column %d has %d bytes too many", ErrIndex, i, n)
@@ -41,7 +41,7 @@ func (w *walker) done() error {
 }
 
 // next decodes one entry.
-func (w *walker) next(d *Listing, e *Entry) error {
+func (w *entryDecoder) next(d *Listing, e *Entry) error {
 	c := &w.cur
 	w.seen++
 	flags := c[colFlags].Byte()
@@ -95,7 +95,7 @@ func flagsFit(flags byte, t Type) bool {
 }
 
 // content decodes what only regular files have.
-func (w *walker) content(flags byte, e *Entry) error {
+func (w *entryDecoder) content(flags byte, e *Entry) error {
 	c := &w.cur
 	e.Size = int64(c[colSize].Small(math.MaxInt64))
 	gap := int64(c[colGap].Small(uint64(w.limit / tarBlock)))
@@ -115,7 +115,7 @@ func (w *walker) content(flags byte, e *Entry) error {
 }
 
 // digest takes the digest of a file's content, if there is one.
-func (w *walker) digest(flags byte, e *Entry) error {
+func (w *entryDecoder) digest(flags byte, e *Entry) error {
 	has := flags&flagDigest != 0
 	if has {
 		w.flagged++
@@ -134,7 +134,7 @@ func (w *walker) digest(flags byte, e *Entry) error {
 }
 
 // extents decodes the map of a sparse file and returns its stored size.
-func (w *walker) extents(e *Entry) (int64, error) {
+func (w *entryDecoder) extents(e *Entry) (int64, error) {
 	c := &w.cur[colTables]
 	n := c.Length() // an extent takes two bytes at least
 	w.sparse = w.sparse[:0]
