@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A value is read once for all; after an error it is read again, by the next
@@ -74,6 +75,7 @@ func (c *changingBytes) flip(at int64) { c.b[at] ^= 0x40 }
 // A section that changes on disk before it is read is an error for as long as
 // it is wrong, and no longer.
 func TestSectionsChange(t *testing.T) {
+	testenv.Slow(t)
 	const middle = 4 << 20
 	tar := samples.Tar(t, 2*middle)
 	blob := samples.Gzip(t, tar)

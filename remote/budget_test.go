@@ -15,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // bigIndex puts an image index of n bytes, in which there is no image for
@@ -26,6 +27,7 @@ func bigIndex(store *sourcetest.Store, n int, mark string) ocispec.Descriptor {
 
 // The documents of an image have 32 MiB together, however they are nested.
 func TestOpenBoundsDocuments(t *testing.T) {
+	testenv.Slow(t)
 	const most = 8 << 20
 	store := sourcetest.NewStore()
 	good := store.AddImage(oneLayer("linux/amd64"))
@@ -68,6 +70,7 @@ func TestOpenBoundsDocuments(t *testing.T) {
 
 // A file of a layout counts by what it has, not by what is stated.
 func TestOpenBoundsDocumentsOfLayout(t *testing.T) {
+	testenv.Slow(t)
 	store := sourcetest.NewStore()
 	var entries []ocispec.Descriptor
 	for i := range 5 {
@@ -92,6 +95,7 @@ func TestOpenBoundsDocumentsOfLayout(t *testing.T) {
 
 // Lists of nothing cost little memory.
 func TestOpenBoundsEntries(t *testing.T) {
+	testenv.Slow(t)
 	store := sourcetest.NewStore()
 	plain := manifestOf(store, manifestType, imageConfig, goodConfig, imageLayer)
 	layers := plain[strings.Index(plain, `"layers":[`)+len(`"layers":[`):]

@@ -12,11 +12,13 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestInspectLikeSkopeo compares with what the skopeo that is installed
 // prints of the same layouts.
 func TestInspectLikeSkopeo(t *testing.T) {
+	testenv.Slow(t)
 	skopeo, err := exec.LookPath("skopeo")
 	if err != nil {
 		t.Skip("skopeo is not installed")

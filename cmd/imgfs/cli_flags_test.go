@@ -15,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/spf13/pflag"
 )
 
@@ -148,6 +149,7 @@ func examplesIn(t *testing.T, text string) []string {
 // TestHelpExamples runs the examples of the help texts, with an image and a
 // mountpoint that exist here.
 func TestHelpExamples(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)
@@ -252,6 +254,7 @@ func TestCacheDirectory(t *testing.T) {
 // TestSecretsStaySecret looks for credentials in all that imgfs prints and
 // keeps, with everything on that makes it talk.
 func TestSecretsStaySecret(t *testing.T) {
+	testenv.Slow(t)
 	home := alone(t)
 	const user, password = "someone", "hush-hush-4711"
 	secrets := []string{password, "c29tZW9uZTpodXNoLWh1c2gtNDcxMQ", "secret-token", "secret-signature", "Bearer", "Basic "}

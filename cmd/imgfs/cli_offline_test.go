@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestOffline has a registry that must not be asked, and then one that cannot
@@ -94,6 +95,7 @@ func TestFetchWithoutRoom(t *testing.T) {
 
 // TestOfflineOpensNoSocket looks at the system calls.
 func TestOfflineOpensNoSocket(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t) // for mounting without fusermount3, which talks through a socket
 	need(t, "strace")

@@ -19,6 +19,7 @@ import (
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -132,6 +133,7 @@ func pathNamed(t *testing.T, m serve.Stats, name string) fusefs.FastPath {
 
 // TestStatsRefuses asks what has no stats.
 func TestStatsRefuses(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // readyLimit is how long a mount may take that has all it needs. What is
@@ -27,6 +28,7 @@ func readyLimit(s *sandbox) time.Duration {
 // TestMountAgain mounts with a cache that has everything: of the registry it
 // wants to know what the tag means, and without it, it goes on.
 func TestMountAgain(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	l := newLab(t)
 	p := newProxy(t, l.host)
@@ -82,6 +84,7 @@ func TestMountAgain(t *testing.T) {
 // TestMountTwiceAtOnce has two commands mount one image at the same moment,
 // with one cache that is empty.
 func TestMountTwiceAtOnce(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	l := newLab(t)
 	s := newSandbox(t)
@@ -130,6 +133,7 @@ func files(t testing.TB, dir string) []string {
 // TestLocalSources mounts the same image from every kind of place, and finds
 // the same tree.
 func TestLocalSources(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	l := newLab(t)
 	s := newSandbox(t)

@@ -17,6 +17,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -76,6 +77,7 @@ func answerOf(status, headers, body string) string {
 // TestStrangeAnswers has a registry that puts what a stranger writes into each
 // place of its answers.
 func TestStrangeAnswers(t *testing.T) {
+	testenv.Slow(t)
 	s := newSandbox(t)
 	k := newTalker(t)
 	image := k.host + "/app:latest"

@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // prefetchOf returns how far the prefetching of a mount is.
@@ -43,6 +44,7 @@ func (s *sandbox) dropBlobs() {
 // TestPrefetchKilled kills a mount that brings its image, slowly. The next one
 // goes on where it was, and then there is no need of a registry.
 func TestPrefetchKilled(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	l := newLab(t)
 	s := newSandbox(t)

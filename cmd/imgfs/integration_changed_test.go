@@ -14,6 +14,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // readAnew reads a file of a mount, and not from the kernel's pages.
@@ -48,6 +49,7 @@ func flipAll(t *testing.T, path string, n int64) {
 // TestCacheChangesUnderMount has chunks, kept files and indexes change on disk
 // that a mount has looked at before. Readers get the image's bytes.
 func TestCacheChangesUnderMount(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	const size, most = 768 << 10, 40 << 20
 	want, other := noiseText(size), noiseText(most)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // helloSource is a program that shows where it runs.
@@ -79,6 +80,7 @@ func TestChroot(t *testing.T) {
 // TestExecutePermission runs programs of an image as a user. The setuid bit
 // is shown, but has no effect.
 func TestExecutePermission(t *testing.T) {
+	testenv.Slow(t)
 	image := "oci:" + helloImage(t)
 	forEachMounter(t, func(t *testing.T, who account) {
 		s := sandboxOf(t, who)

@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestCorruptLayer mounts from a docker-registry whose disk has gone bad.
 func TestCorruptLayer(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	l := newLab(t)
 	r := newRegistry(t)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -364,6 +365,7 @@ func TestRootIsTold(t *testing.T) {
 // TestServerEndsWithNamespace: a server in a mount namespace of its own ends
 // with the last other process of it.
 func TestServerEndsWithNamespace(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,6 +93,7 @@ func (s *sandbox) clean(dir string) {
 // TestSignalWhileInUse sends a signal to a server while somebody uses the tree: the
 // directory is as it was before, and the tree is served until nobody uses it.
 func TestSignalWhileInUse(t *testing.T) {
+	testenv.Slow(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
 	forEachMounter(t, func(t *testing.T, who account) {
@@ -170,6 +172,7 @@ func enableURing(t *testing.T) {
 // TestSignalTwice: a second signal ends a server that the first one did not, and so does
 // the end of the grace. The directory is clean all the same.
 func TestSignalTwice(t *testing.T) {
+	testenv.Slow(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
 	forEachMounter(t, func(t *testing.T, who account) {
@@ -231,6 +234,7 @@ func TestSignalAfterLazyUnmount(t *testing.T) {
 // TestSignalWithBindMount: bind mounts of a mount are served for the grace, and are
 // gone with it, not dead.
 func TestSignalWithBindMount(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	reg := registrytest.New(t, nil)

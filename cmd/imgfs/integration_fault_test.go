@@ -20,6 +20,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -43,6 +44,7 @@ type mountFault struct {
 
 // The faults that docs/faults.md has for mounts.
 func TestMountFault01RangeIgnored(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{
 		mild: always(wholeBlob(nil)),
 		hard: func(s *registrytest.Server) func(int) registrytest.Fault {
@@ -52,10 +54,12 @@ func TestMountFault01RangeIgnored(t *testing.T) {
 }
 
 func TestMountFault05Reset(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{mild: times(3, registrytest.Reset(10_000)), hard: always(registrytest.Reset(-1))})
 }
 
 func TestMountFault08Stall(t *testing.T) {
+	testenv.Slow(t)
 	stall := func(n, count int) func(s *registrytest.Server) func(int) registrytest.Fault {
 		return func(s *registrytest.Server) func(int) registrytest.Fault {
 			return registrytest.Times(count, s.Stall(n))
@@ -65,6 +69,7 @@ func TestMountFault08Stall(t *testing.T) {
 }
 
 func TestMountFault12TokenRefused(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{
 		server:   registrytest.Options{Login: registrytest.Bearer},
 		kind:     registrytest.Token,
@@ -76,6 +81,7 @@ func TestMountFault12TokenRefused(t *testing.T) {
 }
 
 func TestMountFault13OtherRefusal(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{
 		server:   registrytest.Options{Login: registrytest.Bearer, RefusedStatus: 403},
 		mildOnce: (*registrytest.Server).RevokeTokens,
@@ -86,6 +92,7 @@ func TestMountFault13OtherRefusal(t *testing.T) {
 }
 
 func TestMountFault17URLExpired(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{
 		server:   registrytest.Options{CDN: true},
 		kind:     registrytest.CDN,
@@ -96,15 +103,18 @@ func TestMountFault17URLExpired(t *testing.T) {
 }
 
 func TestMountFault19RetryAfter(t *testing.T) {
+	testenv.Slow(t)
 	wait := registrytest.Status(429, "Retry-After", "1")
 	testMountFault(t, mountFault{mild: times(1, wait), hard: always(wait), everyone: true})
 }
 
 func TestMountFault20ServerErrors(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{mild: times(2, registrytest.Status(500)), hard: always(registrytest.Status(502))})
 }
 
 func TestMountFault23FlippedBit(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{mild: times(1, registrytest.FlipBit()), hard: always(registrytest.FlipBit()), atOnce: true})
 }
 
@@ -114,6 +124,7 @@ func TestMountFault25BlobGone(t *testing.T) {
 
 // Fifty bytes a second are as good as none.
 func TestMountFault26Trickle(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{hard: func(s *registrytest.Server) func(int) registrytest.Fault {
 		return registrytest.Always(s.Trickle(1000, 1, 20*time.Millisecond))
 	}})

@@ -44,6 +44,7 @@ func caseIDs(text string) []string {
 // TestCasesAreTested: each case of docs/semantics.md, and of the table that it
 // comes from, is a subtest by its id that runs and passes, and no other is.
 func TestCasesAreTested(t *testing.T) {
+	testenv.Slow(t)
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-v", "-run", "^TestCases$", "./fs", "./layerindex/internal/tarscan")
 	cmd.Dir = filepath.Join("..", "..")
 	out, err := cmd.CombinedOutput()
@@ -115,6 +116,7 @@ func TestSemanticsNamesTests(t *testing.T) {
 // trees, path by path; TestGoldenImages has what the trees must be. In the
 // nightly run it has all of them, else those of oci-tools.
 func TestMountEqualsCorpus(t *testing.T) {
+	testenv.Slow(t)
 	needRoot(t) // to see all of them
 	needFUSE(t)
 	images := testenv.Image(t, "")

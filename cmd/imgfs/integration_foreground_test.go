@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A shared buffer is read while it is written.
@@ -72,6 +73,7 @@ func (f *front) wait(t *testing.T, what string) error {
 
 // TestCtrlCWhileInUse: in the foreground Ctrl-C says what is going on.
 func TestCtrlCWhileInUse(t *testing.T) {
+	testenv.Slow(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
 	forEachMounter(t, func(t *testing.T, who account) {
@@ -150,6 +152,7 @@ func TestForegroundWithoutReader(t *testing.T) {
 // TestForegroundUnread: a server whose output nobody reads, as on a terminal that
 // is stopped, hears signals and sees its unmount.
 func TestForegroundUnread(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)

@@ -135,6 +135,7 @@ const lowerCount = "E04: the other name is gone, and overlayfs still counts two 
 // TestGoldenImages compares the real images of the corpus with the trees that
 // containerd and podman show of them.
 func TestGoldenImages(t *testing.T) {
+	testenv.Slow(t)
 	images := testenv.Image(t, "")
 	for _, c := range goldenCases {
 		t.Run(c.image, func(t *testing.T) {

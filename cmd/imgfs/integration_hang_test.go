@@ -17,6 +17,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,6 +52,7 @@ func ordinary(t *testing.T) *sandbox {
 // TestHelperHangs: no command waits for a fusermount3 that hangs, and none ends
 // so that the directory is dead unless the user insists.
 func TestHelperHangs(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
@@ -116,6 +118,7 @@ func TestHelperHangs(t *testing.T) {
 // TestServerHangs: no command waits for a server that hangs longer than it
 // takes to say so, or until Ctrl-C.
 func TestServerHangs(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)

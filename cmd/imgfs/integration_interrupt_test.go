@@ -12,11 +12,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestInterruptedIndexing ends imgfs mount while layers arrive, slowly.
 // Nothing may be left: no mount, no process, no half file.
 func TestInterruptedIndexing(t *testing.T) {
+	testenv.Slow(t)
 	l := newLab(t)
 	ways := []struct {
 		name string

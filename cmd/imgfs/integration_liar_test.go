@@ -18,6 +18,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // liarEnv holds the directory on which a child process of the test binary is to
@@ -80,6 +81,7 @@ func (s *sandbox) startLiar(dir, says string) {
 // TestLiar asks file systems for stats that are not ours, though they look like
 // it: what they say is what a stranger writes.
 func TestLiar(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	s := newSandbox(t)

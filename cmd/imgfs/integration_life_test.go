@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestUnmount ends mounts in every way there is: each time the daemon ends by
@@ -138,6 +140,7 @@ func TestForeground(t *testing.T) {
 
 // TestUnmountBusy: a refusal to unmount names the processes that use the mount.
 func TestUnmountBusy(t *testing.T) {
+	testenv.Slow(t)
 	l := newLab(t)
 	forEachMounter(t, func(t *testing.T, who account) {
 		s := sandboxOf(t, who)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // finishMeasured runs a command to its end and returns its peak of resident
@@ -55,6 +56,7 @@ func residentPeak(pid int) int64 {
 // little is allowed; IMGFS_HOSTILE=1 has
 // all kinds of image, and what users get.
 func TestMetadataMemory(t *testing.T) {
+	testenv.Slow(t)
 	bound, most, args := int64(64), int64(64*115/100+130), []string{"-q", "--max-metadata=64M"}
 	all := os.Getenv("IMGFS_HOSTILE") != ""
 	if all {
@@ -94,6 +96,7 @@ func TestMetadataMemory(t *testing.T) {
 // TestMetadataMemoryMounted is TestMetadataMemory for a mount and what is read
 // from it, and for cat.
 func TestMetadataMemoryMounted(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	for _, kind := range heavyKinds {
 		if kind.name != "files of a byte" && kind.name != "attributes" && kind.name != "names" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // manyFiles is a layer of n files whose content is their number, far enough
@@ -89,6 +90,7 @@ func TestOutageIsToldOnce(t *testing.T) {
 // TestWaitForEver has readers outlast an outage and servers' errors with
 // --read-timeout=0. Readers that are killed end at once.
 func TestWaitForEver(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	t.Parallel()
 	m := newFaultMount(t, mountFault{}, false)

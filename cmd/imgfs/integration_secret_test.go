@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // secretsSent collects what a client shows to a server, and is shown by it, to
@@ -196,6 +197,7 @@ func secretFaults(reg *registrytest.Server) []registrytest.Fault {
 // TestProxySecrets has a password in the address of a proxy that is away, or
 // makes no sense.
 func TestProxySecrets(t *testing.T) {
+	testenv.Slow(t)
 	const password = "hush-proxy-4711"
 	s := newSandbox(t)
 	var wg sync.WaitGroup

@@ -24,6 +24,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // The bcrypt hash of serverPassword.
@@ -142,6 +143,7 @@ func pushServerImage(t *testing.T, host string, flags ...string) string {
 // TestServerHtpasswdTLS mounts from a docker-registry that wants user and
 // password over TLS, with the files that podman reads.
 func TestServerHtpasswdTLS(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	cert, key := serverCertificate(t)
 	users := writeFile(t, filepath.Join(t.TempDir(), "htpasswd"), htpasswd)
@@ -167,6 +169,7 @@ func TestServerHtpasswdTLS(t *testing.T) {
 // TestServerPullThrough mounts from a docker-registry that is a cache of
 // another one: what it does not have yet it sends whole, whatever the range.
 func TestServerPullThrough(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	origin := registryWith(t, "", "")
 	image := pushServerImage(t, origin)
@@ -231,6 +234,7 @@ http {
 // TestServerNginxMirror has nginx before a docker-registry, as a mirror of a
 // registry that hosts.toml names.
 func TestServerNginxMirror(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	need(t, "nginx")
 	origin, back := registryWith(t, "", ""), registryWith(t, "", "")

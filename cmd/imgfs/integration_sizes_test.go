@@ -17,6 +17,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -62,6 +63,7 @@ func hugeImages(t *testing.T, size string) map[string]string {
 // TestHugeSizes has images that claim sizes at the end of what numbers can say:
 // each command says what is wrong, or does not care, and never more.
 func TestHugeSizes(t *testing.T) {
+	testenv.Slow(t)
 	s := newSandbox(t)
 	for _, size := range hugeSizes {
 		for name, image := range hugeImages(t, size) {
@@ -158,6 +160,7 @@ func TestHugeSparseFile(t *testing.T) {
 // TestInterruptedMerge ends commands while they merge layers, which would take
 // them minutes.
 func TestInterruptedMerge(t *testing.T) {
+	testenv.Slow(t)
 	deep := strings.Repeat("d/../", 800) + "d"
 	image := layoutOf(t, hugeLayer(t, func(w layerWriter) {
 		w.add(tar.Header{Name: "d/f"}, 0)

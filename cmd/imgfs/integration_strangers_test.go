@@ -20,6 +20,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -226,6 +227,7 @@ func TestStrangeManifests(t *testing.T) {
 // TestStrangeArguments gives every command and every flag, as imgfs itself
 // lists them, what a stranger wrote: somebody pastes it, or a script passes it on.
 func TestStrangeArguments(t *testing.T) {
+	testenv.Slow(t)
 	s := newSandbox(t)
 	word := "x" + strangeName
 	s.both(t, word)

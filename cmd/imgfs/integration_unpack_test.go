@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // unpack has umoci unpack an image of the lab: an implementation that shares
@@ -28,6 +29,7 @@ func (l *lab) unpack(t testing.TB, name string) (rootfs string) {
 // user who mounted looks at both trees. Modes keep that user out of the same files
 // in both, and the dumps say so: the content of such files is compared as root only.
 func TestMountEqualsUnpack(t *testing.T) {
+	testenv.Slow(t)
 	needRoot(t) // to unpack with owners, devices and attributes
 	l := newLab(t)
 	for name := range l.layouts {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // readmeImage has what the README's commands look for.
@@ -97,6 +98,7 @@ func TestReadme(t *testing.T) {
 
 // TestUsageProgram: what docs/usage.md shows in Go compiles.
 func TestUsageProgram(t *testing.T) {
+	testenv.Slow(t)
 	_, rest, _ := strings.Cut(readDoc(t, "docs/usage.md"), "```go\n")
 	body, _, found := strings.Cut(rest, "```")
 	if !found {
@@ -143,6 +145,7 @@ func TestReadmeTargets(t *testing.T) {
 
 // TestDemo runs what make demo runs.
 func TestDemo(t *testing.T) {
+	testenv.Slow(t)
 	need(t, "fusermount3", "find", "grep")
 	cmd := exec.Command("go", "run", "./testdata/demo", imgfsBinary(t))
 	cmd.Dir = filepath.Join("..", "..")

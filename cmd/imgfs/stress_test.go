@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 const (
@@ -83,6 +84,7 @@ type stressPlan struct {
 // while the kernel forgets what it has and the cache directory is too small,
 // for each way of mounting. Every byte is compared, and nothing may fail.
 func TestStress(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	length, big := stressTime(t)
 	content, layers := stressImage(big)

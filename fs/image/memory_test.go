@@ -38,6 +38,7 @@ const memoryDir = "IMGFS_TEST_MEMORY"
 // let garbage grow as large as what is in use is what readers go over it by, and
 // two layers side by side what indexing does.
 func TestMemory(t *testing.T) {
+	testenv.Slow(t)
 	if testenv.Race {
 		t.Skip("the race detector takes memory of its own")
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // place is how an error tells where a layer is damaged.
@@ -39,6 +40,7 @@ func zstdLayer(t *testing.T, tarBytes []byte) sourcetest.Layer {
 // byte: of the blob alone, and of one whose digest the manifest has right. The
 // error names the layer and the place, and nothing stays in the cache.
 func TestNewDamaged(t *testing.T) {
+	testenv.Slow(t)
 	gz := gzipLayer(t, "a", "1", "b/c", strings.Repeat("22", 300))
 	for name, layer := range map[string]sourcetest.Layer{"gzip": gz, "zstd": zstdLayer(t, gunzip(t, gz.Content))} {
 		t.Run(name, func(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // gzipLayer is a gzip layer of files: name and content in turn.
@@ -240,6 +241,7 @@ func TestNewDamagedIndex(t *testing.T) {
 
 // TestNewFlippedIndex makes an index again whichever byte of it is another one.
 func TestNewFlippedIndex(t *testing.T) {
+	testenv.Slow(t)
 	l := gzipLayer(t, "a", "1", "b/c", strings.Repeat("22", 300))
 	o := newOpened(t, l)
 	if _, err := o.open(t.Context(), nil); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // random returns text that hardly compresses.
@@ -126,6 +127,7 @@ func TestStats(t *testing.T) {
 
 // TestStatsCostly names twenty files, those that cost most, the most first.
 func TestStatsCostly(t *testing.T) {
+	testenv.Slow(t)
 	var files []string
 	for i := range 25 {
 		// Each in chunks of its own.

@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 	"github.com/imgfs/imgfs/layerindex/reader"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // raceFactor is how much longer things may take with the race detector.
@@ -79,6 +80,7 @@ func zeroLayer(t testing.TB, n int) []byte {
 // TestOver4GiB has one gzip member of more output than its length field can
 // tell, and offsets of more than 32 bits.
 func TestOver4GiB(t *testing.T) {
+	testenv.Slow(t)
 	if inflatetest.Scale(8) != 8 {
 		t.Skip("too slow with the race detector: make nightly runs it without")
 	}

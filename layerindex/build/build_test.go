@@ -15,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 	"github.com/imgfs/imgfs/layerindex/reader"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -174,6 +175,7 @@ func flip(b []byte, at int) []byte {
 // bit of every byte. With a digest that fits the damaged bytes, only what the
 // layer itself says can tell.
 func TestBuildRefusesEveryDamage(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, 2000)
 	for _, wrap := range []func(testing.TB, []byte) []byte{samples.Gzip, func(t testing.TB, b []byte) []byte { return samples.ZstdFrames(t, b, 1500) }} {
 		blob := wrap(t, tarBytes)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A pacedSource ends its reader's context after so many bytes, and then gives
@@ -35,6 +36,7 @@ func (s *pacedSource) Read(p []byte) (int, error) {
 // TestBuildCancelAtOnce ends the context when one stage or another is the one
 // at work: Build returns soon, and leaves nothing running.
 func TestBuildCancelAtOnce(t *testing.T) {
+	testenv.Slow(t)
 	noise := make([]byte, inflatetest.Scale(16<<20))
 	rng := rand.New(rand.NewPCG(1, 9))
 	for i := 0; i < len(noise); i += 8 {

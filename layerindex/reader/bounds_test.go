@@ -13,6 +13,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
 	"github.com/imgfs/imgfs/layerindex/internal/spool"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -99,6 +100,7 @@ func TestReaderClosesPart(t *testing.T) {
 // A file for a long span is made for its size, and ends soon after its last
 // reader has left.
 func TestReaderLeavesSpool(t *testing.T) {
+	testenv.Slow(t)
 	x, blob := buildBomb(t, 64<<20, false)
 	file := newTempFile(t, 20*time.Millisecond) // a piece: all would take 5 s
 	asked := int64(0)
@@ -127,6 +129,7 @@ func TestReaderLeavesSpool(t *testing.T) {
 
 // Close does not wait for the memory for a large window that others have.
 func TestReaderClosesWaiting(t *testing.T) {
+	testenv.Slow(t)
 	x, blob := buildBomb(t, 64<<20, true)
 	open := func() (*Reader, *tempFile) {
 		file := newTempFile(t, 50*time.Millisecond)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/internal/decoders"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // need returns the path of a program. Without it a test is skipped, or fails
@@ -165,6 +166,7 @@ func makeLayer(t testing.TB, size int) *realLayer {
 // can be entered with a window that is wrong wherever nothing refers to it; and
 // 100 reads at random places are right.
 func TestProof(t *testing.T) {
+	testenv.Slow(t)
 	l := makeLayer(t, inflatetest.Scale(2<<20))
 	span := int64(max(inflatetest.Scale(128<<10), 34<<10))
 	for _, p := range packers {

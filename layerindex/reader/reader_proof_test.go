@@ -12,6 +12,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestReaderGiantBlock reads a layer that is a single DEFLATE block, many times
@@ -203,6 +204,7 @@ func TestReaderSequential(t *testing.T) {
 // TestSpanCacheBound: decoded spans take no more than the limit, whatever is
 // read, and their buffers no more than they are counted for.
 func TestSpanCacheBound(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, inflatetest.Scale(8<<20))
 	blob := samples.Gzip(t, tarBytes)
 	length := int64(inflatetest.Scale(256 << 10))

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestMounts: nothing is reached through a mount, of another file system or of
@@ -105,6 +107,7 @@ func TestOddFiles(t *testing.T) {
 // TestExchanged: somebody exchanges directories of the name for links, as fast as
 // they can, while everything is done with it.
 func TestExchanged(t *testing.T) {
+	testenv.Slow(t)
 	everyWay(t, func(t *testing.T, open func(*testing.T, string, *Options) *Dir) {
 		p := newPlace(t)
 		d := open(t, p.dir, nil)

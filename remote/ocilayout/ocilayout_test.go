@@ -19,6 +19,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func image(content string) sourcetest.Image {
@@ -153,6 +154,7 @@ func TestChoose(t *testing.T) {
 }
 
 func TestManyAreNotAllListed(t *testing.T) {
+	testenv.Slow(t)
 	store := sourcetest.NewStore()
 	var entries []ocispec.Descriptor
 	for i := range 1000 {

@@ -20,6 +20,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // bothProtocols runs a test over HTTP/1.1 and HTTP/2, with options that trust
@@ -178,6 +179,7 @@ func TestFault11SilentConnection(t *testing.T) {
 // A credential helper hangs, breaks or is gone when a token has expired in the
 // middle of a blob's life.
 func TestFault15Helper(t *testing.T) {
+	testenv.Slow(t)
 	const good = `echo '{"Username":"u","Secret":"secret-p"}'`
 	for _, tc := range []struct{ name, script, says string }{
 		{"hangs", `echo $$ >"$0.pid"; sleep 600 & wait`, "docker-credential-fault-%s: no answer within 300ms"},

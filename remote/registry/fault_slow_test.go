@@ -17,6 +17,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // longest is how long a read may take that should end within a second or some:
@@ -118,6 +119,7 @@ func TestFault26Trickle(t *testing.T) {
 
 // A mirror that trickles is left like one that is silent.
 func TestFault26Mirror(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	m := newMirrored(t, 1, "")
 	m.opts.ReadTimeout, m.opts.StallTimeout, m.opts.MirrorTimeout = longest, 3*time.Second, 3*time.Second

@@ -20,6 +20,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A mirrored is an image that a registry and its mirrors have.
@@ -348,6 +349,7 @@ func TestMirrorIsAll(t *testing.T) {
 // The time of a reader is shared: mirrors that never answer leave enough of
 // it for the registry.
 func TestMirrorsSilent(t *testing.T) {
+	testenv.Slow(t)
 	m := newMirrored(t, 3, "")
 	m.opts.ReadTimeout, m.opts.MirrorTimeout = 4*time.Second, time.Hour
 	for _, s := range m.mirrors {

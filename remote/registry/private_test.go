@@ -18,6 +18,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // Addresses of a namespace, and their names.
@@ -215,6 +216,7 @@ var errands = map[string]func(t *testing.T, r *registry.Repository) error{
 
 // 27: the address that is dialled decides where a registry may lead.
 func TestFault27PrivateAddress(t *testing.T) {
+	testenv.Slow(t)
 	if !inNamespace(t, placeAddrs...) {
 		return
 	}

@@ -19,9 +19,11 @@ import (
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestSource(t *testing.T) {
+	testenv.Slow(t)
 	for _, s := range []struct {
 		name string
 		opts registrytest.Options

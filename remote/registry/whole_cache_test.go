@@ -20,6 +20,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A wholeBlob is a blob by way of a cache from a server that ignores ranges.
@@ -350,6 +351,7 @@ func TestWholeStoredWrongIndex(t *testing.T) {
 
 // Cache and client can be closed while a blob comes and is stored.
 func TestWholeStoredClose(t *testing.T) {
+	testenv.Slow(t)
 	before := runtime.NumGoroutine()
 	for i := range 40 {
 		func() {

@@ -21,6 +21,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 const manifestType = ocispec.MediaTypeImageManifest
@@ -357,6 +358,7 @@ func forward(w http.ResponseWriter, r *http.Request, target string, body io.Read
 // TestDockerRegistryWrite writes to Debian's docker-registry by way of a proxy
 // that breaks requests.
 func TestDockerRegistryWrite(t *testing.T) {
+	testenv.Slow(t)
 	needPrograms(t, "docker-registry")
 	t.Setenv("REGISTRY_STORAGE_DELETE_ENABLED", "true")
 	opts := fast()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A scale is how big the attacks are, and what imgfs may take.
@@ -85,6 +86,7 @@ func setUp(t *testing.T) *jail {
 // TestHostile opens every attack as an image in a layout, and ends it by a
 // signal as well. IMGFS_HOSTILE=full makes them as big as somebody might.
 func TestHostile(t *testing.T) {
+	testenv.Slow(t)
 	j := setUp(t)
 	r := newReport(j)
 	for _, a := range Attacks() {

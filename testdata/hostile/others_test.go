@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // expect runs a command that has to fail with one of the errors named.
@@ -30,6 +32,7 @@ func (v *verdict) expect(whys []string, args ...string) {
 
 // TestHostileArchives opens files that are no archives, or too big.
 func TestHostileArchives(t *testing.T) {
+	testenv.Slow(t)
 	j := setUp(t)
 	r := newReport(j)
 	mib := map[bool]int{true: 10 << 10, false: 1 << 10}[j.size.full]
@@ -86,6 +89,7 @@ func writeGzip(t *testing.T, path string, mib int, head []byte) {
 
 // TestHostileRegistries asks registries with bad manners.
 func TestHostileRegistries(t *testing.T) {
+	testenv.Slow(t)
 	j := setUp(t)
 	r := newReport(j)
 	for _, c := range registryAttacks() {

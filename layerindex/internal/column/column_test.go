@@ -5,11 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestColumns writes values into a column and reads them again, of pieces of all
 // sizes, with and without giving them back.
 func TestColumns(t *testing.T) {
+	testenv.Slow(t)
 	rng := rand.New(rand.NewPCG(4, 2))
 	for range 200 {
 		var c Column

@@ -13,6 +13,7 @@ import (
 	kgzip "github.com/klauspost/compress/gzip"
 
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // programs are encoders that may be installed.
@@ -82,6 +83,7 @@ func encodings(t *testing.T, p []byte, f func(t *testing.T, file []byte)) {
 }
 
 func TestEncoders(t *testing.T) {
+	testenv.Slow(t)
 	want := text(inflatetest.Scale(800_000), 1)
 	d := new(Decoder)
 	encodings(t, want, func(t *testing.T, file []byte) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // text returns n bytes of which an encoder finds about a third to be new, with
@@ -217,6 +218,7 @@ func TestGiantBlock(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
+	testenv.Slow(t)
 	one := zip(t, []byte("x"))
 	empty := zip(t, nil)
 	long := text(300_000, 9)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // decodeAll returns all output up to the end or an error.
@@ -123,6 +124,7 @@ func streams(t testing.TB, p []byte) map[string][]byte {
 }
 
 func TestEncoders(t *testing.T) {
+	testenv.Slow(t)
 	for _, n := range []int{0, 1, 100, 70_000, inflatetest.Scale(1_200_000)} {
 		want := sample(n, uint64(n))
 		for name, stream := range streams(t, want) {

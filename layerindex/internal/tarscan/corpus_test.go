@@ -72,6 +72,7 @@ func corpusArchives(t *testing.T, dir string) []archive {
 // other projects give the entries and contents that archive/tar, GNU tar and
 // bsdtar read. testdata/scanner-corpus.golden says where not, and why.
 func TestScannerCorpus(t *testing.T) {
+	testenv.Slow(t)
 	gnu, bsd := gnuTar(), bsdTar()
 	if gnu == "" || !bsd {
 		t.Logf("to compare with: GNU tar %q, bsdtar %v", gnu, bsd)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A disagreement is one that Scanner and archive/tar are allowed to have.
@@ -50,6 +51,7 @@ func FuzzScannerAgrees(f *testing.F) {
 // TestScannerAgrees is FuzzScannerAgrees with fixed tars, IMGFS_TARS of them,
 // and sees to it that many are read by both.
 func TestScannerAgrees(t *testing.T) {
+	testenv.Slow(t)
 	n := 5000
 	if s := os.Getenv("IMGFS_TARS"); s != "" {
 		n, _ = strconv.Atoi(s)

@@ -3,12 +3,15 @@ package tarscan
 import (
 	"bytes"
 	"testing"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestOddTars compares what is odd in tars, one thing each, with archive/tar,
 // GNU tar, bsdtar and umoci. Where these differ among themselves imgfs is with
 // archive/tar; testdata/scanner-odd.golden lists each with its reason.
 func TestOddTars(t *testing.T) {
+	testenv.Slow(t)
 	g := openGolden(t, "scanner-odd.golden")
 	gnu, bsd, umoci := gnuTar(), bsdTar(), umociProgram(t)
 	for _, odd := range oddTars() {

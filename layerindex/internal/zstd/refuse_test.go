@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // small is a stream with all that the format has around blocks, frame by
@@ -159,6 +160,7 @@ func TestTruncated(t *testing.T) {
 // With a checksum in every frame a flipped bit is an error or changes
 // nothing, also of the end of the output.
 func TestFlippedBits(t *testing.T) {
+	testenv.Slow(t)
 	parts, data := small(t)
 	stream := slices.Concat(parts...)
 	for bit := range len(stream) * 8 {

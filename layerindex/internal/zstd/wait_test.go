@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A source is one that ends with its context.
@@ -20,6 +21,7 @@ type source struct {
 // TestWaitEnds: a decoder that waits for the large one gives up when its source
 // has ended, and the next one does not have to wait for it.
 func TestWaitEnds(t *testing.T) {
+	testenv.Slow(t)
 	large.held <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	d, err := Resume(source{bytes.NewReader(farStream(t)), ctx}, codec.Checkpoint{Start: true})

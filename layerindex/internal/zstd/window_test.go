@@ -14,6 +14,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // farData has matches that reach 11 MiB back, more than smallWindow.
@@ -44,6 +45,7 @@ func isFree() bool { return len(large.held) == 0 }
 
 // TestLargeWindow decodes frames that need more than smallWindow.
 func TestLargeWindow(t *testing.T) {
+	testenv.Slow(t)
 	data := farData()
 	one := farStream(t)
 	if len(one) > len(data)*2/3 {

@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // text returns n bytes that compress about as well as source code does.
@@ -170,6 +171,7 @@ func check(t *testing.T, stream, data []byte, span int64) []codec.Checkpoint {
 }
 
 func TestDecode(t *testing.T) {
+	testenv.Slow(t)
 	big := text(5 << 18)
 	mixed := slices.Concat(big[:1<<18], noise(200<<10), make([]byte, 200<<10), big[1<<18:])
 	many := frames(t, mixed, 4<<10)

@@ -16,9 +16,11 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestReadAt(t *testing.T) {
+	testenv.Slow(t)
 	const c = cachetest.TestChunk
 	sizes := []int{0, 1, c - 1, c, c + 1, 2*c - 1, 2 * c, 5*c + 1}
 	offsets := []int64{0, 1, c - 1, c, c + 1, 2*c - 1, 2 * c, 5 * c, 5*c + 1, 9 * c}

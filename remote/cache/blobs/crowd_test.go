@@ -19,6 +19,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -279,6 +280,7 @@ func (c *members) sample(dir string, most *atomic.Int64, done <-chan struct{}) (
 // Several processes use more images than fit, and are killed now and then: the
 // directory never takes more than the budget and a chunk for each process.
 func TestBudgetOfCrowd(t *testing.T) {
+	testenv.Slow(t)
 	dir := filepath.Join(t.TempDir(), "cache")
 	openCache(t, dir, nil)
 	done := make(chan struct{})

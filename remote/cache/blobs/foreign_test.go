@@ -160,6 +160,7 @@ func TestForeignersTakeRoom(t *testing.T) {
 // TestOddInPlace: a FIFO, a directory or a link in the place of a file costs a
 // warning, never a read, and never a wait.
 func TestOddInPlace(t *testing.T) {
+	testenv.Slow(t)
 	src, used := memBlob(cachetest.RandomBytes(5*cachetest.TestChunk, 900)), t.TempDir()
 	if err := useOnce(openCache(t, used, nil)); err != nil {
 		t.Fatal(err)

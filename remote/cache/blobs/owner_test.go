@@ -318,6 +318,7 @@ func TestRootMakesNothingInAUsersDirectory(t *testing.T) {
 // What root has left in a user's cache counts as missing, with one warning; the
 // user's own goes on to be kept.
 func TestLeftByRoot(t *testing.T) {
+	testenv.Slow(t)
 	base, exe := usersDir(t)
 	for _, tt := range []struct {
 		name, part string

@@ -11,11 +11,13 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
 // TestStatsFit encodes stats of trees that have too much to tell.
 func TestStatsFit(t *testing.T) {
+	testenv.Slow(t)
 	file := func(n int, name string) FileCost {
 		return FileCost{Path: "/" + strings.Repeat(name, n) + "/end", Asked: 1, Fetched: 1}
 	}

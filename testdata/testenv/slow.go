@@ -1,0 +1,12 @@
+package testenv
+
+import "testing"
+
+// Slow is for tests that take longer than about a second: make quick leaves them
+// out.
+func Slow(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes longer than make quick has")
+	}
+}
