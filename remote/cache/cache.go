@@ -1,25 +1,3 @@
-// Package cache keeps on disk what a source of images gave: chunks of
-// blobs, each checked against its SHA-256 before it is stored or handed on,
-// manifests and configs, checked against their digest, and whole contents of
-// files, for the kernel to read by itself.
-//
-// The idea: bytes are believed because they have the digest that they should
-// have, never because of where they lie; and at each later read because they are
-// those that had it (package seal). What the disk says about itself
-// (which chunks are there) is a hint that saves work, so that nothing needs
-// to be in order after a process was killed, and any number of processes can
-// share one directory without talking to each other. docs/cache-format.md
-// specifies the files.
-//
-//	c, err := cache.Open(dir, nil)
-//	b, err := c.Blob(layer.Blob, cache.Chunks{Size: index.ChunkSize, Sums: index.ChunkSums})
-//	n, err := b.ReadAt(ctx, p, off) // from disk; what is missing from layer.Blob
-//
-// A disk that is full, or fails, costs speed and one warning, never a read.
-//
-// Options.Budget bounds what the directory takes on disk. Whoever writes makes
-// room first, by removing chunks that were used least recently; who still
-// wants them fetches them again.
 package cache
 
 import (

@@ -12,6 +12,9 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
+// usualChunk is the size of chunks that layer indexes have.
+const usualChunk = 64 << 10
+
 // A testCache is all of a cache directory, as package cache puts it together.
 type testCache struct {
 	*directory.Dir

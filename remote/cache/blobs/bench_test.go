@@ -4,16 +4,17 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
-	"github.com/opencontainers/go-digest"
 )
 
 func BenchmarkHit(b *testing.B) {
 	src := hammerBlob(0)
 	src.Data = cachetest.RandomBytes(16<<20, 60)
-	blob, err := openCache(b, b.TempDir(), nil).Blob(src, chunksOf(src.Data, DefaultChunkSize))
+	blob, err := openCache(b, b.TempDir(), nil).Blob(src, chunksOf(src.Data, usualChunk))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func BenchmarkHit(b *testing.B) {
 func BenchmarkFirst(b *testing.B) {
 	src := hammerBlob(0)
 	src.Data = cachetest.RandomBytes(16<<20, 61)
-	chunks := chunksOf(src.Data, DefaultChunkSize)
+	chunks := chunksOf(src.Data, usualChunk)
 	for _, bb := range []struct {
 		name   string
 		onDisk bool
@@ -107,7 +108,7 @@ func reopen(b *testing.B, dir string, src plainBlob, chunks Chunks, full bool) (
 func BenchmarkRecord(b *testing.B) {
 	src := hammerBlob(0)
 	src.Data = cachetest.RandomBytes(16<<20, 62)
-	chunks := chunksOf(src.Data, DefaultChunkSize)
+	chunks := chunksOf(src.Data, usualChunk)
 	c := openCache(b, b.TempDir(), nil)
 	b.SetBytes(src.Size())
 	for b.Loop() {
@@ -127,8 +128,8 @@ func BenchmarkRecord(b *testing.B) {
 // What the budget costs a process that stores chunks: 64 MiB of blobs, over
 // and over, beside 300 blobs that are there already.
 func BenchmarkStore(b *testing.B) {
-	data := cachetest.RandomBytes(DefaultChunkSize, 63)
-	l := blobfile.Layout{Size: 16 << 20, Chunk: DefaultChunkSize}
+	data := cachetest.RandomBytes(usualChunk, 63)
+	l := blobfile.Layout{Size: 16 << 20, Chunk: usualChunk}
 	for _, bb := range []struct {
 		name   string
 		budget int64
@@ -143,7 +144,7 @@ func BenchmarkStore(b *testing.B) {
 				}
 				f.f.Close()
 			}
-			b.SetBytes(DefaultChunkSize)
+			b.SetBytes(usualChunk)
 			var f *blobFile
 			n, refused := int64(0), 0
 			for b.Loop() {
@@ -158,7 +159,7 @@ func BenchmarkStore(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				if !c.Put(DefaultChunkSize, directory.Rule{Often: true}, func() error { return f.writeRun(k, k+1, data) }) {
+				if !c.Put(usualChunk, directory.Rule{Often: true}, func() error { return f.writeRun(k, k+1, data) }) {
 					refused++
 				}
 				n++
@@ -178,7 +179,7 @@ func BenchmarkWalk(b *testing.B) {
 	for i := range 1000 {
 		d := digest.FromString(strconv.Itoa(i))
 		c.KeepMeta(d, []byte("{}"))
-		f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, d), blobfile.Layout{Size: 10 << 20, Chunk: DefaultChunkSize}, blobMake)
+		f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, d), blobfile.Layout{Size: 10 << 20, Chunk: usualChunk}, blobMake)
 		if err != nil {
 			b.Fatal(err)
 		}

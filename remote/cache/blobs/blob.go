@@ -15,9 +15,6 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 )
 
-// DefaultChunkSize is the size of chunks that suits most blobs.
-const DefaultChunkSize = 64 << 10
-
 // maxParts is how many requests of one read are under way at a time. It
 // bounds the memory that a read takes, too.
 const maxParts = 4

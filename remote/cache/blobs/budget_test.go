@@ -252,7 +252,7 @@ func TestOpenBlobNeedsRoom(t *testing.T) {
 		want   error
 	}{{0, true, errNoFile}, {1 << 20, false, errNoFile}, {1 << 20, true, nil}, {0, false, nil}} {
 		c.SetBudget(cachetest.Usage(t, c) + tt.room)
-		c.Room.Full = time.Time{}
+		c.NoRoom.Forget()
 		f, err := c.openBlob(src.Digest(), l, tt.create)
 		if err != tt.want {
 			t.Errorf("%+v: error %v", tt, err)

@@ -1,3 +1,8 @@
+// Package blobs keeps chunks of blobs in a cache directory and fetches those that are
+// missing: each is verified before it is stored or handed on, and fetched once
+// however many readers want it. It measures the line, and decides how much is asked
+// for at once and who is served first: readers, then what is read ahead, then Fill.
+// The words are those of package cache.
 package blobs
 
 import (
@@ -5,10 +10,11 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
-	"github.com/opencontainers/go-digest"
 )
 
 const defaultMaxRequest = 4 << 20
@@ -30,6 +36,8 @@ type counters struct {
 	requests, fetched, recorded, hitBytes, badFetched atomic.Int64
 }
 
+// New returns the blobs of a directory. maxRequest bounds the bytes of a request; 0
+// means 4 MiB.
 func New(d *directory.Dir, m *meta.Cache, maxRequest int64) *Cache {
 	c := &Cache{dir: d, meta: m, maxRequest: maxRequest, states: map[blobKey]*blobState{}}
 	if c.maxRequest <= 0 {

@@ -106,9 +106,9 @@ func TestReadPresentChanges(t *testing.T) {
 // Readers of a file that changes all the time get the blob's bytes.
 func TestChunksChangeUnderReaders(t *testing.T) {
 	src := hammerBlob(14)
-	src.Data = cachetest.RandomBytes(8*DefaultChunkSize, 14) // of which one has several pieces
+	src.Data = cachetest.RandomBytes(8*usualChunk, 14) // of which one has several pieces
 	dir := t.TempDir()
-	b, err := openCache(t, dir, nil).Blob(src, chunksOf(src.Data, DefaultChunkSize))
+	b, err := openCache(t, dir, nil).Blob(src, chunksOf(src.Data, usualChunk))
 	if err != nil {
 		t.Fatal(err)
 	}

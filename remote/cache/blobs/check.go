@@ -7,10 +7,11 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // A Check is the result of Verify.

@@ -16,12 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/testdata/testenv"
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -52,7 +53,7 @@ func crowdImagesOf() []crowdImage {
 		for l := range 1 + r.IntN(4) {
 			src := plainBlob{&cachetest.FakeBlob{Data: cachetest.RandomBytes(1000+r.IntN(3<<20), uint64(1000+10*i+l))}}
 			img.blobs = append(img.blobs, src)
-			img.chunks = append(img.chunks, chunksOf(src.Data, DefaultChunkSize))
+			img.chunks = append(img.chunks, chunksOf(src.Data, usualChunk))
 			img.Layers = append(img.Layers, meta.ImageLayer{Digest: src.Digest(), Size: src.Size(), DiffID: src.Digest()})
 		}
 	}
@@ -315,7 +316,7 @@ func TestBudgetOfCrowd(t *testing.T) {
 	}
 	most := highest.Load()
 	t.Logf("of %d samples the highest was %.1f%% of the budget", times, 100*float64(most)/crowdBudget)
-	if limit := int64(crowdBudget + crowdSize*DefaultChunkSize); most > limit {
+	if limit := int64(crowdBudget + crowdSize*usualChunk); most > limit {
 		t.Errorf("the directory took %d, want at most %d", most, limit)
 	}
 	if most < crowdBudget*8/10 {

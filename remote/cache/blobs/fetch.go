@@ -271,11 +271,7 @@ func (l *landing) take(first, end int64) {
 // keep stores chunks that have been checked. It reports whether disk and
 // budget took them.
 func (s *blobState) keep(file *blobFile, first, end int64, data []byte) bool {
-	stored := s.keepBy(directory.Rule{Often: true}, file, first, end, data)
-	if !stored && file != nil && s.c.dir.MayWrite() {
-		s.c.sched.refused()
-	}
-	return stored
+	return s.keepBy(directory.Rule{Often: true}, file, first, end, data)
 }
 
 // keepBy is keep with a rule for what may be removed.

@@ -292,7 +292,8 @@ func TestFillNoRoom(t *testing.T) {
 	t.Run("disk refuses", func(t *testing.T) {
 		src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(4<<20, 231)}
 		c := openCache(t, t.TempDir(), nil)
-		c.NoWrites.Store(1 << 62)
+		c.RetryWrites = time.Hour
+		c.Disk.Refuse()
 		if err := c.Fill(t.Context(), []*Blob{cached(t, c, src)}, nil); !errors.Is(err, directory.ErrFull) {
 			t.Errorf("Fill() = %v, want ErrFull", err)
 		}

@@ -9,8 +9,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 )
 
 type blobKey struct {

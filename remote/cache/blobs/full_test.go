@@ -6,10 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // A disk that is full of what others store is left alone, after one warning.
@@ -36,7 +37,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	small := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(10*cachetest.TestChunk, 42)}
 	b = cached(t, c, small)
-	c.NoWrites.Store(0)
+	c.Disk.Forget()
 	checkRead(t, b, small, 0, small.Size())
 	if got := cachetest.Held(c.at("."), small); got != 1<<10-1 {
 		t.Errorf("chunks %b are on a disk with room again", got)
@@ -111,7 +112,7 @@ func TestDiskFullAtOpen(t *testing.T) {
 	if err := os.Remove(filepath.Join(filepath.Dir(dir), "filler")); err != nil {
 		t.Fatal(err)
 	}
-	c.NoWrites.Store(0)
+	c.Disk.Forget()
 	// What is in memory would not be read anew.
 	later := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(4*cachetest.TestChunk, 50)}
 	checkRead(t, cached(t, c, later), later, 0, later.Size())
@@ -204,7 +205,7 @@ func TestRetryWrites(t *testing.T) {
 	if c.MayWrite() {
 		t.Error("writes again at once")
 	}
-	c.NoWrites.Store(time.Now().UnixNano())
+	c.RetryWrites = 0
 	if !c.MayWrite() {
 		t.Error("does not write again later")
 	}

@@ -129,7 +129,7 @@ func TestPrefetchBounds(t *testing.T) {
 				src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(2*maxAhead, 212), Answer: l.carry}
 				c := openCache(t, t.TempDir(), nil)
 				if !tt.disk {
-					c.sched.refused()
+					c.NoRoom.Refuse()
 				}
 				b := cachedBig(t, c, src, src.Data)
 				for off := int64(0); off < src.Size(); off += tt.size {
@@ -166,7 +166,8 @@ func TestPrefetchToMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(400*bigChunk, 213), Answer: lab().carry}
 		c := openCache(t, t.TempDir(), nil)
-		c.NoWrites.Store(1 << 62)
+		c.RetryWrites = time.Hour
+		c.Disk.Refuse()
 		b := cachedBig(t, c, src, src.Data)
 		b.Prefetch(0, 10*bigChunk)
 		settle()

@@ -8,11 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
-	"github.com/opencontainers/go-digest"
 )
 
 func TestPrune(t *testing.T) {

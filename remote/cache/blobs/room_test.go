@@ -7,11 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
-	"golang.org/x/sys/unix"
 )
 
 // startRecording begins a recording of src and writes n bytes.

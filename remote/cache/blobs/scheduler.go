@@ -30,7 +30,6 @@ const (
 type scheduler struct {
 	recent recentChunks
 	line   lineSpeed
-	noRoom atomic.Int64 // until this time the budget had no room, Unix nanoseconds
 
 	mu    sync.Mutex
 	busy  int           // readers that wait, and prefetches under way
@@ -132,13 +131,10 @@ func (t *scheduler) release(n int64) {
 	t.rest()
 }
 
-// refused notes that the budget had no room for a chunk.
-func (t *scheduler) refused() { t.noRoom.Store(time.Now().Add(directory.RetryWrites).UnixNano()) }
-
 // takes reports whether what is fetched now can be expected to reach the
 // disk.
 func (c *Cache) takes() bool {
-	return c.dir.MayWrite() && time.Now().UnixNano() >= c.sched.noRoom.Load()
+	return c.dir.MayWrite() && !c.dir.NoRoom.Within(directory.RetryWrites)
 }
 
 // recentChunks are chunks that have been checked and are not on disk: those

@@ -109,15 +109,6 @@ type Meter interface {
 // MeterKey is the key of the Meter in the context of a read.
 type MeterKey struct{}
 
-type meterFunc func(fetched int64)
-
-func (f meterFunc) Fetched(n int64) { f(n) }
-
-// WithMeter returns a context for ReadAt, with a Meter that calls add.
-func WithMeter(ctx context.Context, add func(fetched int64)) context.Context {
-	return context.WithValue(ctx, MeterKey{}, meterFunc(add))
-}
-
 // meter tells the meter of ctx of n bytes.
 func meter(ctx context.Context, n int64) {
 	if m, ok := ctx.Value(MeterKey{}).(Meter); ok {

@@ -93,7 +93,7 @@ func TestMeter(t *testing.T) {
 		var wg sync.WaitGroup
 		read := func(n *atomic.Int64, off, length int64) {
 			wg.Go(func() {
-				ctx := WithMeter(t.Context(), func(fetched int64) { n.Add(fetched) })
+				ctx := withMeter(t.Context(), func(fetched int64) { n.Add(fetched) })
 				if _, err := b.ReadAt(ctx, make([]byte, length), off); err != nil {
 					t.Error(err)
 				}
@@ -112,7 +112,7 @@ func TestMeter(t *testing.T) {
 		}
 		before := second.Load()
 		// What comes for a reader that leaves is that of who takes it.
-		ctx, cancel := context.WithCancel(WithMeter(t.Context(), func(n int64) { first.Add(n) }))
+		ctx, cancel := context.WithCancel(withMeter(t.Context(), func(n int64) { first.Add(n) }))
 		go b.ReadAt(ctx, make([]byte, c), 15*c)
 		synctest.Wait()
 		read(&second, 15*c, c)
@@ -122,4 +122,14 @@ func TestMeter(t *testing.T) {
 			t.Errorf("metered %d bytes of a chunk that another reader asked for, want %d", got, c)
 		}
 	})
+}
+
+// A meterFunc is a Meter.
+type meterFunc func(fetched int64)
+
+func (f meterFunc) Fetched(n int64) { f(n) }
+
+// withMeter returns a context for ReadAt, with a Meter that calls add.
+func withMeter(ctx context.Context, add func(fetched int64)) context.Context {
+	return context.WithValue(ctx, MeterKey{}, meterFunc(add))
 }

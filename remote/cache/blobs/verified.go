@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
 // Verification returns what is known of a blob.

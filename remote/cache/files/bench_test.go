@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
-	"github.com/opencontainers/go-digest"
 )
 
 // What it takes to open a content: the first time, when it is checked, and

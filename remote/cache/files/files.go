@@ -1,3 +1,6 @@
+// Package files keeps the contents of regular files, whole, in a cache directory, for
+// the kernel to read by itself. A kept file is a copy of what can be decoded again:
+// it takes no room from what is in use.
 package files
 
 import (
@@ -103,6 +106,7 @@ type Cache struct {
 	count struct{ stored, bytes atomic.Int64 }
 }
 
+// New returns the kept files of a directory.
 func New(d *directory.Dir) *Cache {
 	c := &Cache{dir: d}
 	c.known.init(d)

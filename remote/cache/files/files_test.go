@@ -14,11 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // storeContent stores a content and checks what it gets.

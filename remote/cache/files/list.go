@@ -10,8 +10,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // A Held is a content that lies in the directory, not checked in any

@@ -20,8 +20,7 @@ type share struct {
 	coming  int64      // of contents that are being stored
 	counted time.Time  // when stored was found out
 
-	fullMu sync.Mutex
-	full   time.Time // until then there is no use in trying
+	full directory.Clock // there is no room for a kept file
 }
 
 // reserveContent reports whether a content of size bytes may be stored, as far
@@ -32,7 +31,7 @@ func (c *Cache) reserve(size int64) bool {
 	if limit == 0 {
 		return true
 	}
-	if size > limit/4 || u.isFull(now) {
+	if size > limit/4 || u.full.Within(directory.FullTime) {
 		return false
 	}
 	u.mu.Lock()
@@ -65,17 +64,4 @@ func (c *Cache) settle(size int64, stored bool) {
 	if stored {
 		u.stored += directory.Blocks(size)
 	}
-}
-
-// refuse notes that the budget had no room.
-func (u *share) refuse() {
-	u.fullMu.Lock()
-	defer u.fullMu.Unlock()
-	u.full = time.Now().Add(directory.FullTime)
-}
-
-func (u *share) isFull(now time.Time) bool {
-	u.fullMu.Lock()
-	defer u.fullMu.Unlock()
-	return now.Before(u.full)
 }

@@ -11,10 +11,11 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
-	"github.com/opencontainers/go-digest"
 )
 
 // tryContent stores a content if there is room, and reports whether there was.
@@ -29,7 +30,10 @@ func tryContent(t *testing.T, c *testCache, data []byte) bool {
 }
 
 // lookAgain makes a Cache look at the disk as if some time had passed.
-func lookAgain(c *testCache) { c.known.share.counted, c.known.share.full = time.Time{}, time.Time{} }
+func lookAgain(c *testCache) {
+	c.known.share.counted = time.Time{}
+	c.known.share.full.Forget()
+}
 
 // contentsTake returns what contents take on disk.
 func contentsTake(t *testing.T, dir string) int64 {
@@ -143,7 +147,6 @@ func TestContentTakesIdleRoom(t *testing.T) {
 			}
 			before := len(cachetest.Files(t, dir))
 			data := cachetest.RandomBytes(20*blobfile.BlockSize, 521)
-			began := time.Now()
 			if got := tryContent(t, c, data); got != tt.want {
 				t.Errorf("stored is %v", got)
 			}
@@ -164,7 +167,7 @@ func TestContentTakesIdleRoom(t *testing.T) {
 			if tt.want {
 				return
 			}
-			if !c.known.share.isFull(began) {
+			if !c.known.share.full.Within(directory.FullTime) {
 				t.Error("the next one is going to try at once")
 			}
 			// Others are not told that there is no room.

@@ -195,7 +195,7 @@ func (c *Cache) put(n int64, write func() error) error {
 		}
 		return err
 	case !stored:
-		c.known.share.refuse()
+		c.known.share.full.Refuse()
 		return directory.ErrFull
 	}
 	return nil

@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // A file that somebody replaces while it is looked at stays.

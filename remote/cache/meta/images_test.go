@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
-	"github.com/opencontainers/go-digest"
 )
 
 // TestImageNames has names that JSON has no text for.

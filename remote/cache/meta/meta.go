@@ -1,3 +1,5 @@
+// Package meta keeps manifests and configs in a cache directory, what references
+// resolved to last, which images were used, and how blobs were verified.
 package meta
 
 import (
@@ -8,9 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 // A Cache is the manifests, configs and references of a cache directory. It is
@@ -20,6 +23,7 @@ type Cache struct {
 	count struct{ requests, fetched atomic.Int64 }
 }
 
+// New returns the metadata of a directory.
 func New(d *directory.Dir) *Cache { return &Cache{dir: d} }
 
 // A ref is what the cache remembers of a reference.

@@ -1,3 +1,5 @@
+// Package blobfile is the layout of a blob file: docs/cache-format.md, "Blob files".
+// It locks nothing and believes nothing.
 package blobfile
 
 import (
@@ -25,6 +27,7 @@ type Layout struct {
 	Size, Chunk int64 // of the blob, and of its chunks
 }
 
+// Valid reports whether a file can have the layout.
 func (l Layout) Valid() bool {
 	// The bound on size leaves room for what stands behind the data.
 	return l.Chunk > 0 && l.Chunk <= MaxChunk && l.Chunk%BlockSize == 0 && l.Size >= 0 && l.Size < 1<<60
@@ -43,10 +46,13 @@ func (l Layout) Word(k int64) int64 {
 	return (l.Size+BlockSize-1)/BlockSize*BlockSize + WordSize*k
 }
 
+// Footer returns the offset of the footer.
 func (l Layout) Footer() int64 { return l.Word(l.Chunks()) }
 
+// FileSize returns the length of the file.
 func (l Layout) FileSize() int64 { return l.Footer() + FooterSize }
 
+// EncodeFooter returns the footer of a file at an epoch.
 func (l Layout) EncodeFooter(epoch uint64) []byte {
 	p := make([]byte, FooterSize)
 	copy(p, footerMagic)
@@ -93,6 +99,7 @@ func (l Layout) SetWord(f *os.File, k int64, w uint32) error {
 	return err
 }
 
+// WriteEpoch changes the epoch of a file.
 func WriteEpoch(f *os.File, l Layout, epoch uint64) error {
 	_, err := f.WriteAt(binary.LittleEndian.AppendUint64(nil, epoch), l.Footer()+EpochOff)
 	return err

@@ -1,3 +1,5 @@
+// Package cachetest is what the tests of the cache's packages share: sources that fail a
+// test if they are misused, small disks, and files as other programs leave them.
 package cachetest
 
 import (

@@ -157,7 +157,6 @@ type Budget struct {
 	temps int64 // of held, what is in files without a name
 	alone int64 // in such files elsewhere, which no other process counts
 	loans []loan
-	Full  time.Time // until then there is no room for those who come often
 	group recordingGroup
 
 	// refill is held while the lease is extended, which others wait for.
@@ -190,7 +189,7 @@ func (b *Budget) take(n int64, r Rule) bool {
 	}
 	// What is left is put aside, so that nobody takes it meanwhile.
 	b.mu.Lock()
-	if r.Often && time.Now().Before(b.Full) {
+	if r.Often && b.c.NoRoom.Within(FullTime) {
 		b.mu.Unlock()
 		return false
 	}
@@ -212,7 +211,7 @@ func (b *Budget) take(n int64, r Rule) bool {
 		b.held -= have
 		b.left += have
 		if r.Often {
-			b.Full = time.Now().Add(FullTime)
+			b.c.NoRoom.Refuse()
 		}
 	}
 	b.mu.Unlock()

@@ -59,7 +59,8 @@ type Dir struct {
 	warnedOthers atomic.Bool // of what is not ours and takes room
 	warnedLocks  atomic.Bool // that there are no locks
 	RetryWrites  time.Duration
-	NoWrites     atomic.Int64 // until this time, Unix nanoseconds
+	Disk         Clock // the disk refused a write: see RetryWrites
+	NoRoom       Clock // the budget had no room for a chunk: see FullTime
 
 	flying  sync.WaitGroup // what goes on in the directory
 	closing chan struct{}  // closed when the directory is about to be

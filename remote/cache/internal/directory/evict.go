@@ -8,9 +8,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 )
 
 const (

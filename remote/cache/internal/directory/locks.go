@@ -131,6 +131,8 @@ func openOver(d *beneath.Dir, name string, flags int) (*os.File, error) {
 	return f, err
 }
 
+// IsRefused reports whether err is about one file that cannot be used, and not about
+// the disk.
 func IsRefused(err error) bool {
 	var refused *beneath.RefusedError
 	return errors.As(err, &refused)
@@ -169,6 +171,7 @@ func NoLocks(err error) bool {
 	return errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EBADF)
 }
 
+// IsRegular reports whether st is that of a regular file.
 func IsRegular(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFREG }
 
 func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }

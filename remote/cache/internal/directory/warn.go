@@ -6,14 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/imgfs/imgfs/remote/beneath"
 )
 
 // MayWrite reports whether the disk is worth trying.
 func (c *Dir) MayWrite() bool {
-	return c.readOnly == nil && time.Now().UnixNano() >= c.NoWrites.Load()
+	return c.readOnly == nil && !c.Disk.Within(c.RetryWrites)
 }
 
 // MayKeep is mayWrite for what has to be fetched again where it is not kept:
@@ -34,7 +33,7 @@ func (c *Dir) DiskFailed(err error) {
 	if IsRefused(err) {
 		return // it is about one file, and has been told
 	}
-	c.NoWrites.Store(time.Now().Add(c.RetryWrites).UnixNano())
+	c.Disk.Refuse()
 	c.WarnDisk(err)
 }
 
