@@ -46,8 +46,9 @@ func (c *Client) Repository(ref remote.Reference) *Repository {
 	return r
 }
 
-// Close ends the connections that are idle. Reads still under way may fail;
-// the client must not be used afterwards.
+// Close ends the connections that are idle, and the others when the requests that
+// use them are over. Reads still under way may fail; the client must not be used
+// afterwards.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -56,6 +57,6 @@ func (c *Client) Close() error {
 	for _, l := range leftovers {
 		l.drop()
 	}
-	c.hosts.closeIdle()
+	c.hosts.close()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
@@ -24,6 +25,9 @@ const maxHosts = 64
 // use.
 type hostPool struct {
 	opts *Options
+
+	// closed says that no connection is to stay idle.
+	closed atomic.Bool
 
 	mu     sync.Mutex
 	byName map[string]*host
@@ -71,13 +75,16 @@ func (s *hostPool) host(name string) *host {
 			delete(s.byName, old)
 		}
 	}
-	h := &host{name: name, opts: s.opts, transports: make(map[pool]*http.Transport),
+	h := &host{name: name, opts: s.opts, closed: &s.closed, transports: make(map[pool]*http.Transport),
 		slots: make(chan struct{}, s.opts.MaxRequests), health: newHealth(s.opts, name)}
 	s.byName[name] = h
 	return h
 }
 
-func (s *hostPool) closeIdle() {
+// close ends the connections that are idle, and each of the others once its request
+// is over.
+func (s *hostPool) close() {
+	s.closed.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.byName {
@@ -91,6 +98,7 @@ func (s *hostPool) closeIdle() {
 type host struct {
 	name   string
 	opts   *Options
+	closed *atomic.Bool  // that of the hostPool
 	slots  chan struct{} // holds one element for every request under way
 	health *health
 
@@ -131,6 +139,9 @@ func (h *host) send(req *http.Request, transport *http.Transport) (*http.Respons
 	if err := h.enter(req.Context()); err != nil {
 		closeBody(req)
 		return nil, err
+	}
+	if h.closed.Load() {
+		req.Close = true // not to be kept for another request
 	}
 	begun := time.Now()
 	resp, err := transport.RoundTrip(req)
@@ -182,6 +193,10 @@ func (h *host) enter(ctx context.Context) error {
 func (h *host) leave() {
 	h.opts.active.Add(-1)
 	<-h.slots
+	if h.closed.Load() {
+		// A request that was sent since has let connections become idle again.
+		h.closeIdle()
+	}
 }
 
 // waitOpen waits until the host wants requests again; not if the attempt
