@@ -114,6 +114,10 @@ func (s *blobState) openFileTo(create bool) *blobFile {
 		f.f.Close()
 		return s.file.Load()
 	}
+	if s.ctx.Err() != nil {
+		s.closeFile() // the cache may have closed its files just before
+		return nil
+	}
 	return f
 }
 

@@ -220,3 +220,16 @@ func TestClose(t *testing.T) {
 		}
 	})
 }
+
+// A reader that comes between the end of all fetches and that of the directory
+// leaves no file open.
+func TestOpenFileClosed(t *testing.T) {
+	c := openCache(t, t.TempDir(), nil)
+	b := cached(t, c, &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(3*cachetest.TestChunk, 1)})
+	c.Dir.Shut()
+	c.blobsPart.Shut()
+	c.blobsPart.CloseFiles()
+	if b.s.openFileTo(true) != nil || b.s.file.Load() != nil {
+		t.Error("a file is open")
+	}
+}
