@@ -8,9 +8,10 @@
 //	defer img.Close()
 //	data, err := iofs.ReadFile(img.FS(ctx), "etc/os-release")
 //
-// Options that are nil or zero mean what the imgfs command does without flags:
-// the cache directory of the user, the configuration files of podman, docker and
-// containerd, this machine's platform.
+// Options that are nil or zero mean what the imgfs command does without flags and
+// without IMGFS_CACHE_DIR and IMGFS_CACHE_SIZE, which it alone reads: the cache
+// directory of the user, the configuration files of podman, docker and containerd,
+// this machine's platform.
 //
 // Open is three steps, which can be taken one at a time: Resolve reads manifest
 // and config, Resolved.OpenLayers loads the index of every layer or makes it by
