@@ -3,7 +3,9 @@ package image
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	iofs "io/fs"
 	"path"
 	"slices"
 	"sync"
@@ -85,8 +87,9 @@ type Layer struct {
 
 // verified says how the layer's bytes are checked.
 func (l *Layer) verified() meta.Verification {
-	v := l.state.Load().blob.Verification()
-	if v == meta.VerifiedWrong || l.state.Load().refuted() != nil {
+	s := l.state.Load()
+	v := s.blob.Verification()
+	if err := s.refuted(); v == meta.VerifiedWrong || err != nil && !errors.Is(err, iofs.ErrClosed) {
 		return meta.VerifiedWrong
 	}
 	// An index of our own format was made from the whole blob, wherever that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"sync"
 	"time"
 
@@ -80,7 +81,8 @@ func (l *Layer) start(s *layerState) {
 	l.state.Store(s)
 }
 
-// close closes all that the layer was read by.
+// close closes all that the layer was read by. Reads fail from then on, also of what
+// is in memory, and whether or not the cache is closed too.
 func (l *Layer) close() {
 	m := &l.mend
 	m.cancel()
@@ -88,7 +90,12 @@ func (l *Layer) close() {
 	m.next = time.Now().AddDate(1, 0, 0) // no more
 	m.mu.Unlock()
 	m.work.Wait()
-	for _, s := range append(m.old, l.state.Load()) {
+	last := l.state.Load()
+	l.state.Store(&layerState{
+		index: last.index, blob: last.blob, reader: last.reader,
+		wrong: iofs.ErrClosed,
+	})
+	for _, s := range append(m.old, last) {
 		// Closing what was only read from loses nothing.
 		s.reader.Close()
 		s.index.Close()

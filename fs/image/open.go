@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	iofs "io/fs"
 	"time"
 
@@ -41,6 +42,9 @@ func New(ctx context.Context, img *remote.Image, opts *Options) (*Image, error) 
 // From returns an image that the caller has resolved, to open its layers.
 // Resolved.Close leaves its source open. nil opts are the defaults.
 func From(img *remote.Image, opts *Options) (*Resolved, error) {
+	if img == nil {
+		return nil, errNoImage
+	}
 	r, err := newResolved(opts)
 	if err != nil {
 		return nil, err
@@ -48,6 +52,9 @@ func From(img *remote.Image, opts *Options) (*Resolved, error) {
 	r.Image, r.found = img, img.Source
 	return r, nil
 }
+
+// errNoImage: there is nothing to be opened.
+var errNoImage = errors.New("no image is given")
 
 func (r *Resolved) open(ctx context.Context) (*Image, error) {
 	layers, err := r.OpenLayers(ctx, nil)
@@ -57,7 +64,8 @@ func (r *Resolved) open(ctx context.Context) (*Image, error) {
 	return layers.Merge(ctx)
 }
 
-// An Image is an open image. It is safe for concurrent use.
+// An Image is an open image. It is safe for concurrent use. The zero Image is not
+// valid.
 type Image struct {
 	tree   *fs.Tree
 	layers *Layers // as in tree; what Close closes
@@ -95,6 +103,9 @@ func (i *Image) Fill(ctx context.Context, progress func(have, all int64)) error 
 func (i *Image) NoteUsed() {
 	img := i.Resolved()
 	disk := img.Cache()
+	if disk == nil { // no layers were merged
+		return
+	}
 	images, err := disk.Meta.Images()
 	if err != nil {
 		return
@@ -108,8 +119,8 @@ func (i *Image) NoteUsed() {
 }
 
 // Close closes the image with all that it is read from: its layers, the source,
-// and the cache if that was opened for it. Nothing may be read from the tree any
-// more; names and attributes stay.
+// and the cache if that was opened for it. Reads of files fail from then on with
+// an error that wraps fs.ErrClosed; names and attributes stay.
 func (i *Image) Close() error {
 	if i.kept != nil {
 		i.kept.Close()

@@ -18,7 +18,8 @@ const (
 type Options struct {
 	// Cache keeps blobs and layer indexes. Default: the one in CacheDir, which
 	// is opened, and closed with the image. One that is set must stay open as
-	// long as the image.
+	// long as the image, and keeps a descriptor of each blob that was read until
+	// it is closed: a program that opens thousands of images closes it now and then.
 	Cache *cache.Cache
 	// CacheDir is the directory of the cache that is opened if Cache is nil.
 	// Default: cache.DefaultDir.
@@ -32,8 +33,8 @@ type Options struct {
 	Platform string
 	// Offline asks no registry: what is not in the cache cannot be had.
 	Offline bool
-	// AuthFile is the only file with credentials for registries. Default:
-	// where podman and docker look.
+	// AuthFile is the only file with credentials for registries, and must exist.
+	// Registry.Credential goes before it. Default: where podman and docker look.
 	AuthFile string
 	// Registry is how registries are talked to. If Sites is nil, the files of
 	// podman, docker and containerd say what short names mean as well.

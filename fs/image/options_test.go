@@ -3,6 +3,7 @@ package image_test
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/imgfs/imgfs/fs"
@@ -108,5 +109,16 @@ func TestErrors(t *testing.T) {
 		if !errors.As(err, &got) || got.Hint != tt.hint {
 			t.Errorf("%+v: %v, want hint %d", tt.opts, err, tt.hint)
 		}
+	}
+}
+
+// TestNoImage: what is nil is refused, and nothing is left open.
+func TestNoImage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	if _, err := image.New(t.Context(), nil, &image.Options{CacheDir: dir}); err == nil {
+		t.Error("nil was opened")
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the cache directory: %v", err)
 	}
 }

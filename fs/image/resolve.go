@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
@@ -17,7 +18,7 @@ import (
 )
 
 // A Resolved image is one whose manifest and config are known, and nothing of
-// what is in its layers.
+// what is in its layers. The zero Resolved is not valid.
 type Resolved struct {
 	*remote.Image
 
@@ -112,7 +113,13 @@ func (r *Resolved) Name() string {
 
 // Local reports whether the image lies on this machine as a file or directory,
 // so that there is nothing to fetch.
-func (r *Resolved) Local() bool { return r.client == nil }
+func (r *Resolved) Local() bool {
+	if r.client != nil {
+		return false
+	}
+	// The caller of From may have found it anywhere.
+	return r.Image == nil || !slices.ContainsFunc(r.Layers, func(l remote.Layer) bool { return !remote.IsLocal(l.Blob) })
+}
 
 // Servers returns what is known of the servers that were asked for the image.
 func (r *Resolved) Servers() []registry.HostState {
@@ -160,7 +167,12 @@ func (r *Resolved) find(ctx context.Context, name string) (remote.Source, error)
 	}
 	switch loc.Transport {
 	case remote.TransportOCI:
-		return ocilayout.Open(loc.Path, loc.Image)
+		layout, err := ocilayout.Open(loc.Path, loc.Image)
+		if err != nil {
+			return nil, err
+		}
+		r.closing = append(r.closing, layout)
+		return layout, nil
 	case remote.TransportOCIArchive, remote.TransportDockerArchive:
 		return r.archive(ctx, loc)
 	}
@@ -245,6 +257,8 @@ func (r *Resolved) repository(ref remote.Reference) (remote.Source, error) {
 		}
 	}
 	r.client = registry.New(&opts)
-	r.closing = append(r.closing, r.client)
+	// The cache, if it is the image's own, ends its fetches before the connections
+	// are closed that they use.
+	r.closing = slices.Insert(r.closing, 0, io.Closer(r.client))
 	return r.client.Repository(ref), nil
 }
