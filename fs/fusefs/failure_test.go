@@ -171,10 +171,10 @@ func testKilledReader(t *testing.T, w who) {
 		t.Fatal(err)
 	}
 	c.expect("blocked")
-	if err := cat.Process.Signal(unix.SIGINT); err != nil {
+	if err := cat.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := cat.Wait(); err == nil || err.Error() != "signal: interrupt" {
+	if err := cat.Wait(); err == nil || err.Error() != "signal: terminated" {
 		t.Errorf("cat ended with %v, want the signal", err)
 	}
 	// The kernel's readahead would wait on, for nobody. It ends with the process.
