@@ -119,6 +119,7 @@ func TestMountFault23FlippedBit(t *testing.T) {
 }
 
 func TestMountFault25BlobGone(t *testing.T) {
+	testenv.Slow(t)
 	testMountFault(t, mountFault{hard: always(registrytest.Status(404)), atOnce: true})
 }
 

@@ -13,12 +13,14 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestMountFault01Whole: a layer that a registry sends whole is in the cache
 // afterwards, whole, and the mount keeps no other copy. A later mount needs no
 // registry.
 func TestMountFault01Whole(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	need(t, "head", "sha256sum")
 	t.Parallel()

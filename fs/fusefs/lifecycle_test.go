@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestUnmount(t *testing.T) {
@@ -80,6 +82,7 @@ func holdRole(k task) error {
 }
 
 func TestUnmountBusy(t *testing.T) {
+	testenv.Slow(t)
 	forEachMounter(t, func(t *testing.T, w who) {
 		c, dir := serve(t, w, task{Tree: "plain"})
 		holder := start(t, w.uid, task{Role: "hold", Dir: filepath.Join(dir, "srv/index")})

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // replacements are what somebody can do to a directory, and to the one that it
@@ -250,6 +252,7 @@ func within(t *testing.T, limit time.Duration, what string, do func()) {
 
 // TestServerHangs asks for a mount whose server is stopped.
 func TestServerHangs(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	w := mounters(t)[0]
 	w.IOUring = Off // what is on a ring cannot be taken back
@@ -300,6 +303,7 @@ func TestServerHangs(t *testing.T) {
 
 // TestHelperHangs has a fusermount3 that does not end.
 func TestHelperHangs(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	dir, _ := replaceable(t)
 	to := &Target{at: placeOf(t, dir), name: dir, helper: helperScript(t, "sleep 1000; echo late\n")}

@@ -125,7 +125,11 @@ func TestExchanged(t *testing.T) {
 				}
 			}
 		})
-		for range 3000 {
+		rounds := 3000
+		if testing.Short() {
+			rounds = 300
+		}
+		for range rounds {
 			if data, _, err := d.ReadFile("sub/secret", 100); string(data) == "secret" {
 				t.Fatalf("%q was read, %v", data, err)
 			}

@@ -22,11 +22,13 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestDockerRegistry reads an image from Debian's docker-registry that
 // Debian's skopeo pushed there.
 func TestDockerRegistry(t *testing.T) {
+	testenv.Slow(t)
 	needPrograms(t, "docker-registry", "skopeo")
 	store := sourcetest.NewStore()
 	layer := noise(1, 3<<20)
