@@ -95,14 +95,14 @@ type Stats struct {
 	Recorded int64
 	// HitBytes counts the bytes handed to readers that came from disk.
 	HitBytes int64
-	// ContentsStored counts the contents that Store has put on disk,
+	// ContentsStored counts the kept files that Store has put on disk,
 	// ContentBytes their bytes.
 	ContentsStored, ContentBytes int64
-	// BadFetched counts chunks from the source, and BadStored chunks, contents,
+	// BadFetched counts chunks from the source, and BadStored chunks, kept files,
 	// manifests and configs from disk, that had not the digest they should have.
 	BadFetched, BadStored int64
 	// Temporary is how many bytes are in temporary files now: those of
-	// NewTempFile, recordings, and contents that are being stored.
+	// NewTempFile, recordings, and kept files that are being stored.
 	Temporary int64
 	// MetaRequests counts what the source was asked to resolve and to
 	// fetch, MetaFetched the bytes of manifests and configs it gave.

@@ -61,7 +61,7 @@ func (c *Cache) Shut() {
 	}
 }
 
-// CloseFiles closes the files of all blobs, after shut, when nothing uses them
+// CloseFiles closes the files of all blobs, after Shut, when nothing uses them
 // any more.
 func (c *Cache) CloseFiles() {
 	c.mu.Lock()

@@ -27,12 +27,12 @@ import (
 const (
 	fileMode = 0o400
 
-	// contentPiece is how much is read of a content at once.
+	// pieceSize is how much is read of a kept file at once.
 	pieceSize = 128 << 10
-	// contentBlock is the length of the pieces of a content that are sealed: what
+	// sealBlock is the length of the pieces of a kept file that are sealed: what
 	// a page fault asks for.
 	sealBlock = 4 << 10
-	// contentTouch is how old the time of modification gets before a use is
+	// touchAfter is how old the time of modification gets before a use is
 	// noted again.
 	touchAfter = 10 * time.Minute
 )
@@ -54,7 +54,7 @@ func (x *Kept) File() *os.File { return x.f }
 
 // ReadAt reads len(p) bytes from off, like io.ReaderAt, which are still those
 // that were checked. If the file has others by now, or cannot be read, it is
-// removed, and the error wraps remote.ErrDigest: from then on the content is not
+// removed, and the error wraps remote.ErrDigest: from then on the kept file is not
 // there.
 func (x *Kept) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
@@ -91,7 +91,7 @@ func (x *Kept) Unchanged() bool {
 	return false
 }
 
-// Size returns the content's length in bytes.
+// Size returns the kept file's length in bytes.
 func (x *Kept) Size() int64 { return x.size }
 
 // Close closes the file. What the kernel has been given of it stays readable,
@@ -113,7 +113,7 @@ func New(d *directory.Dir) *Cache {
 	return c
 }
 
-// contents is what a Cache knows of the contents in its directory.
+// knowledge is what a Cache knows of the kept files in its directory.
 type knowledge struct {
 	d *directory.Dir
 	// storing and checking have the digests that somebody is at. Who has
@@ -134,7 +134,7 @@ func (k *knowledge) init(d *directory.Dir) {
 	k.key = seal.NewKey()
 }
 
-// enterContent begins an operation with a content. It is ended by
+// enter begins an operation with a kept file. It is ended by
 // c.flying.Done, which Close waits for.
 func (c *Cache) enter(d digest.Digest) error {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
@@ -148,7 +148,7 @@ func (c *Cache) enter(d digest.Digest) error {
 
 func fileError(d digest.Digest, err error) error { return fmt.Errorf("content %s: %w", d, err) }
 
-// Has reports whether the directory seems to have the content with
+// Has reports whether the directory seems to have the kept file with
 // SHA-256 d and size bytes. It is a hint, for one stat(2).
 func (c *Cache) Has(d digest.Digest, size int64) bool {
 	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
@@ -158,9 +158,9 @@ func (c *Cache) Has(d digest.Digest, size int64) bool {
 	return err == nil && directory.IsRegular(st) && st.Size == size
 }
 
-// Open opens the content with SHA-256 d. The first time in the life of
+// Open opens the kept file with SHA-256 d. The first time in the life of
 // a Cache it reads all of it and checks it; of those that open it at the same
-// time one does, and the others wait. A content that is not there, or is not
+// time one does, and the others wait. A kept file that is not there, or is not
 // of size bytes, is fs.ErrNotExist, wrapped; one that is wrong is removed, and
 // is not there either. Other errors are ctx.Err(), fs.ErrClosed after Close,
 // fs.ErrInvalid if d is no SHA-256, and those of the disk.
@@ -173,7 +173,7 @@ func (c *Cache) Open(ctx context.Context, d digest.Digest, size int64) (*Kept, e
 }
 
 // OpenChecked is Open for those who cannot wait for the disk: it
-// reads nothing. A content that this Cache has neither checked nor stored is
+// reads nothing. A kept file that this Cache has neither checked nor stored is
 // fs.ErrNotExist, wrapped, whether or not it is there.
 func (c *Cache) OpenChecked(d digest.Digest, size int64) (*Kept, error) {
 	if err := c.enter(d); err != nil {
@@ -192,7 +192,7 @@ func (c *Cache) OpenChecked(d digest.Digest, size int64) (*Kept, error) {
 }
 
 func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) (*Kept, error) {
-	// Without the lock on the digest first: most contents are known.
+	// Without the lock on the digest first: most kept files are known.
 	x, id, err := c.lock(d)
 	if err == nil {
 		x.known = c.known.knows(d, id)
@@ -211,7 +211,7 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) (*Kept, e
 	return c.use(x, size)
 }
 
-// openChecked opens a content and checks it, unless it is known by now.
+// openChecked opens a kept file and checks it, unless it is known by now.
 func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Kept, error) {
 	x, id, err := c.lock(d)
 	if err != nil {
@@ -240,7 +240,7 @@ func (c *Cache) openChecked(ctx context.Context, d digest.Digest) (*Kept, error)
 	return nil, err
 }
 
-// dropContent removes a content that is wrong, unless there is another file in
+// drop removes a kept file that is wrong, unless there is another file in
 // its place.
 func (c *Cache) drop(x *Kept) error {
 	name := c.dir.Name(directory.Kept, x.digest)
@@ -258,7 +258,7 @@ func (c *Cache) drop(x *Kept) error {
 	return nil
 }
 
-// useContent notes that a content is being used, and closes it if it is not
+// use notes that a kept file is being used, and closes it if it is not
 // what was asked for.
 func (c *Cache) use(x *Kept, size int64) (*Kept, error) {
 	if x.size != size {
@@ -274,7 +274,7 @@ func (c *Cache) use(x *Kept, size int64) (*Kept, error) {
 	return x, nil
 }
 
-// lockContent opens a content with its lock. Its bytes are not to be believed
+// lock opens a kept file with its lock. Its bytes are not to be believed
 // but if its identity is known. It is fs.ErrNotExist if there is none, or it
 // is about to be removed.
 func (c *Cache) lock(d digest.Digest) (*Kept, seen, error) {
@@ -310,7 +310,7 @@ func (c *Cache) lock(d digest.Digest) (*Kept, seen, error) {
 	return nil, seen{}, fs.ErrNotExist
 }
 
-// digest reads a content through its descriptor and returns what it is, with its
+// digest reads a kept file through its descriptor and returns what it is, with its
 // bytes in sealed. The error is that of the disk, ctx.Err() or fs.ErrClosed.
 func (k *knowledge) digest(ctx context.Context, x *Kept, sealed *seal.Appender) (digest.Digest, error) {
 	h := sha256.New()
@@ -332,7 +332,7 @@ func (k *knowledge) digest(ctx context.Context, x *Kept, sealed *seal.Appender) 
 	}
 }
 
-// Probe returns an empty file without a name where contents lie, to find
+// Probe returns an empty file without a name where kept files lie, to find
 // out what the kernel does with such files. It cannot be written.
 func (c *Cache) Probe() (*os.File, error) {
 	if c.dir.IsClosed() {

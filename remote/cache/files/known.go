@@ -20,12 +20,12 @@ type identity struct {
 	at             timestamp // of birth, or of change where there is none
 }
 
-// A checkedContent is a content that this process has compared with its digest.
+// A checkedFile is a kept file that this process has compared with its digest.
 type checkedFile struct {
 	identity
 	sealed *seal.Table
 	// changed is the file's time of change before it was compared, or when
-	// the Cache changed it last itself; guarded by contents.mu.
+	// the Cache changed it last itself; guarded by knowledge.mu.
 	changed timestamp
 }
 
@@ -87,7 +87,7 @@ func (k *knowledge) forget(d digest.Digest) {
 	delete(k.checked, d)
 }
 
-// touchContent makes now the last use of a known content.
+// touch makes now the last use of a known kept file.
 func (c *Cache) touch(x *Kept, now time.Time) {
 	k, name := &c.known, c.dir.Name(directory.Kept, x.digest)
 	was, _, err := identify(x.f)

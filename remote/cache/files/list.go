@@ -15,7 +15,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
-// A Held is a content that lies in the directory, not checked in any
+// A Held is a kept file that lies in the directory, not checked in any
 // way.
 type Held struct {
 	Digest digest.Digest
@@ -45,10 +45,10 @@ func (c *Cache) List() ([]Held, error) {
 type Check struct {
 	Bytes int64         // that there were
 	Got   digest.Digest // the digest that they have; "" if they could not be read
-	Bad   bool          // the content was wrong, and has been removed
+	Bad   bool          // the kept file was wrong, and has been removed
 }
 
-// Verify reads a content that is on disk and checks it, whether or not
+// Verify reads a kept file that is on disk and checks it, whether or not
 // that was done before; one that is wrong, or cannot be read, is removed. Who
 // has it open goes on to read it. ok is false if there is none.
 //
@@ -81,7 +81,7 @@ func (c *Cache) Verify(ctx context.Context, d digest.Digest) (check Check, ok bo
 	return check, true, c.drop(x)
 }
 
-// Any reports whether the directory has any contents at all.
+// Any reports whether the directory has any kept files at all.
 func (c *Cache) Any() bool {
 	f, err := c.dir.Files().OpenDir(path.Join(directory.Kept, string(digest.SHA256)), false)
 	if err != nil {

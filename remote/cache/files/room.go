@@ -8,23 +8,23 @@ import (
 )
 
 const (
-	// contentCount is how long the sum of what contents take is believed,
+	// believeFor is how long the sum of what kept files take is believed,
 	// which others change too.
 	believeFor = 10 * time.Second
 )
 
-// A contentUse is how much contents take on disk.
+// A share is how much kept files take on disk.
 type share struct {
 	mu      sync.Mutex // held while the disk is looked at, which others wait for
 	stored  int64      // bytes on disk, as far as it is known
-	coming  int64      // of contents that are being stored
+	coming  int64      // of kept files that are being stored
 	counted time.Time  // when stored was found out
 
 	full directory.Clock // there is no room for a kept file
 }
 
-// reserveContent reports whether a content of size bytes may be stored, as far
-// as the share of contents in the budget goes; contents that were not used for
+// reserve reports whether a kept file of size bytes may be stored, as far
+// as the share of kept files in the budget goes; kept files that were not used for
 // long make room for it. settleContent must be called for it.
 func (c *Cache) reserve(size int64) bool {
 	limit, u, now := c.dir.Budget(), &c.known.share, time.Now()
@@ -51,7 +51,7 @@ func (c *Cache) reserve(size int64) bool {
 	return true
 }
 
-// settleContent says that a content that was reserved has been stored, or never
+// settle says that a kept file that was reserved has been stored, or never
 // will be.
 func (c *Cache) settle(size int64, stored bool) {
 	if c.dir.Budget() == 0 {

@@ -57,7 +57,7 @@ func (c *Cache) Store(ctx context.Context, d digest.Digest, size int64, r io.Rea
 	return x, nil
 }
 
-// writeContent writes a content that there is room for among contents.
+// write writes a kept file that there is room for among kept files.
 func (c *Cache) write(ctx context.Context, d digest.Digest, size int64, r io.Reader) (x *Kept, err error) {
 	var w *directory.NewFile
 	err = c.put(directory.FileRoom(0), func() (err error) {
@@ -92,7 +92,7 @@ func (c *Cache) write(ctx context.Context, d digest.Digest, size int64, r io.Rea
 	return x, nil
 }
 
-// copyContent writes to w what r gives, which must have size and digest, and
+// fill writes to w what r gives, which must have size and digest, and
 // seals it.
 func (c *Cache) fill(ctx context.Context, w *directory.NewFile, d digest.Digest, size int64, r io.Reader, sealed *seal.Appender) error {
 	h := sha256.New()
@@ -137,7 +137,7 @@ func (c *Cache) fill(ctx context.Context, w *directory.NewFile, d digest.Digest,
 	}
 }
 
-// reopenContent opens the file behind w anew, so that it can only be read, with
+// reopen opens the file behind w anew, so that it can only be read, with
 // the lock of a reader in place of the lock of w, and closes w: a file that
 // somebody may write cannot be executed.
 func reopen(w *directory.NewFile) (*os.File, error) {
@@ -165,7 +165,7 @@ func reopen(w *directory.NewFile) (*os.File, error) {
 	return f, nil
 }
 
-// publishContent gives a content that is complete its name.
+// publish gives a kept file that is complete its name.
 func (c *Cache) publish(w *directory.NewFile, x *Kept, sealed *seal.Table) error {
 	name := c.dir.Name(directory.Kept, x.digest)
 	room := int64(0)
@@ -183,7 +183,7 @@ func (c *Cache) publish(w *directory.NewFile, x *Kept, sealed *seal.Table) error
 	return nil
 }
 
-// putContent writes what takes at most n bytes on disk for a content. The
+// put writes what takes at most n bytes on disk for a kept file. The
 // error wraps ErrFull if it cannot be for want of room.
 func (c *Cache) put(n int64, write func() error) error {
 	stored, err := c.dir.Within(n, c.dir.CopyRule(), write)

@@ -8,7 +8,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
-// The kernel reads contents by itself where it can. There it compares nothing
+// The kernel reads kept files by itself where it can. There it compares nothing
 // with anything, except in files with fs-verity, which some file systems have:
 // they keep a tree of sums behind the file, and a block that has not its own
 // cannot be read. Such a file cannot be written by anybody.
@@ -16,7 +16,7 @@ import (
 // verityBlock is what has a sum. 128 of those fill a block, which has one again.
 const verityBlock = 4096
 
-// protectContent makes a content that has been written one that stays as it is,
+// protect makes a kept file that has been written one that stays as it is,
 // as far as the file system goes. That it has no means is no error.
 func (c *Cache) protect(ctx context.Context, x *Kept) error {
 	on := false

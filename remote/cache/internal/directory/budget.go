@@ -111,7 +111,7 @@ func (c *Dir) Put(n int64, r Rule, write func() error) bool {
 	return stored
 }
 
-// KeepFile is writeFile, if budget and disk take it.
+// KeepFile is WriteFile, if budget and disk take it.
 func (c *Dir) KeepFile(name string, data []byte) {
 	if !c.MayWrite() {
 		return

@@ -46,7 +46,7 @@ type Dir struct {
 	Warnf    func(format string, args ...any)
 	blobsOf  func(record []byte) []digest.Digest
 	Room     *Budget
-	Idle     time.Duration // see keptIdle
+	Idle     time.Duration // see KeptIdle
 
 	// badStored counts what was wrong on disk, temporaryBytes what is in
 	// temporary files now.
@@ -147,7 +147,7 @@ func (c *Dir) Begin() bool {
 func (c *Dir) End() { c.flying.Done() }
 
 // Go counts a goroutine that goes on in the directory, which is not closed. The
-// caller sees to it that none begins once shut has returned.
+// caller sees to it that none begins once Shut has returned.
 func (c *Dir) Go(do func()) { c.flying.Go(do) }
 
 // Wait waits until nothing goes on any more.

@@ -39,9 +39,9 @@ const (
 
 // A Rule says what may be removed to make room.
 type Rule struct {
-	// before, if not 0, spares chunks and contents last used then or later.
+	// before, if not 0, spares chunks and kept files last used then or later.
 	before uint32
-	// copies spares all but chunks and contents.
+	// copies spares all but chunks and kept files.
 	Copies bool
 	// spare are blobs of which nothing is removed.
 	Spare map[digest.Digest]bool
@@ -96,7 +96,7 @@ func (e *Eviction) sweep() {
 	}
 }
 
-// remove removes a file that is neither a blob's nor a content.
+// remove removes a file that is neither a blob's nor a kept file.
 func (e *Eviction) remove(f found) {
 	if e.Inv.dir.Remove(f.Name) != nil {
 		return
@@ -107,10 +107,10 @@ func (e *Eviction) remove(f found) {
 	}
 }
 
-// A use is when a chunk, or a content, was used last.
+// A use is when a chunk, or a kept file, was used last.
 type use struct {
 	word        uint32
-	file, chunk int32 // of a content chunk is 0
+	file, chunk int32 // of a kept file chunk is 0
 }
 
 // lastUsed returns when a chunk with this state word was used. A word far in
@@ -127,7 +127,7 @@ func (e *Eviction) mayGo(word uint32) bool {
 	return e.Rule.before == 0 || e.lastUsed(word) < e.Rule.before
 }
 
-// Chunks removes chunks of all blobs, and contents, least recently used first.
+// Chunks removes chunks of all blobs, and kept files, least recently used first.
 func (e *Eviction) Chunks() {
 	var uses []use
 	e.layouts = map[int32]blobfile.Layout{}
@@ -388,7 +388,7 @@ func (e *Eviction) anyLeft(record string) bool {
 	})
 }
 
-// removeContent removes a content that nobody has open.
+// removeContent removes a kept file that nobody has open.
 func (e *Eviction) removeContent(file found) {
 	if sweepFile(e.Inv.dir, file.Name) {
 		e.Contents++
@@ -409,7 +409,7 @@ func (c *Dir) CopyRule() Rule {
 	return Rule{before: keptWord(time.Now().Add(-c.Idle)), Copies: true}
 }
 
-// keptWord is the state word of a content that was last used at t.
+// keptWord is the state word of a kept file that was last used at t.
 func keptWord(t time.Time) uint32 { return uint32(min(max(t.Unix(), 1), math.MaxUint32)) }
 
 // EvictCopies removes some of the kept files in an inventory, least recently used

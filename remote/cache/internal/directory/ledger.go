@@ -59,7 +59,7 @@ type ledgerRecord struct {
 }
 
 // lock takes the lock of the ledger, and makes the file if there is none. It is
-// errBusy if that takes too long.
+// ErrBusy if that takes too long.
 func (s *ledger) lock() error {
 	deadline := time.Now().Add(s.Wait)
 	for {

@@ -148,8 +148,8 @@ func Flock(f *os.File, how int) error {
 	}
 }
 
-// LockSoon takes a lock that nobody has for long. It is errBusy if somebody
-// does; of a file system without locks see noLocks.
+// LockSoon takes a lock that nobody has for long. It is ErrBusy if somebody
+// does; of a file system without locks see NoLocks.
 func LockSoon(f *os.File) error {
 	deadline := time.Now().Add(lockTime)
 	for pause := 20 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {

@@ -8,7 +8,7 @@ import (
 // PruneOptions says what Prune removes.
 type PruneOptions struct {
 	// All: everything, but for files that another process is writing now, and
-	// contents that are open.
+	// kept files that are open.
 	All bool
 	// OlderThan, if not 0: what was not used for so long.
 	OlderThan time.Duration

@@ -15,7 +15,7 @@ func (c *Dir) MayWrite() bool {
 	return c.readOnly == nil && !c.Disk.Within(c.RetryWrites)
 }
 
-// MayKeep is mayWrite for what has to be fetched again where it is not kept:
+// MayKeep is MayWrite for what has to be fetched again where it is not kept:
 // that the directory is read-only is said then.
 func (c *Dir) MayKeep() bool { return !c.saysReadOnly() && c.MayWrite() }
 
