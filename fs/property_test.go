@@ -17,6 +17,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestStacks merges random stacks and extracts them for real: 500, or as many
@@ -24,6 +25,7 @@ import (
 // left out. A stack that fails is printed as small as it can be, in the dialect:
 // it belongs into TestAccepted or TestRefused.
 func TestStacks(t *testing.T) {
+	testenv.Slow(t)
 	stacks := stackCount(t, 500)
 	dir := scratch(t)
 	able := abilities(t, dir)

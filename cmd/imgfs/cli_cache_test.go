@@ -16,6 +16,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -42,6 +43,7 @@ func diskUsage(t *testing.T, dir string) int64 {
 // TestCacheList has two images that share a layer, and a layer of an image
 // that nobody knows any more.
 func TestCacheList(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	cache := "--cache-dir=" + t.TempDir()
 	list := parsed[cacheList](t, "cache", "ls", "--json", cache)

@@ -12,9 +12,11 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestBadMountpoints(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)

@@ -75,6 +75,7 @@ func TestCorruptLayer(t *testing.T) {
 // TestCorruptRange has the registry answer wrongly when the image is mounted
 // already and a part of a layer is fetched again.
 func TestCorruptRange(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	l := newLab(t)
 	r := registrytest.New(t, nil)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // mapRole has the kernel fetch a page of a mapped file for itself, and tells
@@ -76,7 +78,10 @@ func sendSignals(t *testing.T, reader *child, thread int) {
 	time.Sleep(askSignals)
 }
 
-func TestSignalsWait(t *testing.T) { forEachMode(t, testSignalsWait) }
+func TestSignalsWait(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testSignalsWait)
+}
 
 // testSignalsWait: a read goes on though its caller gets signals, and once.
 func testSignalsWait(t *testing.T, w who) {
@@ -97,7 +102,10 @@ func testSignalsWait(t *testing.T, w who) {
 	}
 }
 
-func TestKilledAfterSignals(t *testing.T) { forEachMode(t, testKilledAfterSignals) }
+func TestKilledAfterSignals(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testKilledAfterSignals)
+}
 
 // testKilledAfterSignals: of what ends a process, or a read, the kernel does
 // not tell after it told of another signal.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestMountEqualsTree(t *testing.T) {
@@ -122,6 +123,7 @@ func listing(t *testing.T, fd, bufSize int) []dirent {
 }
 
 func TestReaddir(t *testing.T) {
+	testenv.Slow(t)
 	tree := treeNamed(t, "wide")
 	node := mustLookup(t, tree, "wide")
 	want := []dirent{{ino: node.Ino(), kind: unix.DT_DIR, name: "."}, {ino: tree.Root().Ino(), kind: unix.DT_DIR, name: ".."}}

@@ -216,6 +216,7 @@ func TestDetach(t *testing.T) {
 
 // TestHeldByAMap: what is only mapped is named, too.
 func TestHeldByAMap(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	w := mounters(t)[0]
 	c, dir := serve(t, w, task{Tree: "plain"})

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs/fusefs/internal/uring"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // enableURing lets connections use io_uring during a test. Tests of other
@@ -89,6 +90,7 @@ func uringMounter(t *testing.T, choice Choice) who {
 // TestOverIOURing runs tests of this package with daemons that take requests
 // through io_uring.
 func TestOverIOURing(t *testing.T) {
+	testenv.Slow(t)
 	enableURing(t)
 	runURingChild(t, "Test(MountEqualsTree|Readdir|Reads|ReadersAtTheSameTime|Mmap|Errors|Statfs|Unmount|UnmountBusy|AbortedConnection"+
 		"|FailedReadIsEIOAndTheNextWorks|InterruptedRead|SignalsWait|KilledAfterSignals|AbortAfterSignals|KilledReader|UnmountEndsBlockedReads|URingIsUsed)")
@@ -309,6 +311,7 @@ func runURingChild(t *testing.T, name string) {
 
 // Mounts leave nothing behind in the process.
 func TestURingLeaksNothing(t *testing.T) {
+	testenv.Slow(t)
 	enableURing(t)
 	runURingChild(t, "TestURingLeaksNothingChild")
 }

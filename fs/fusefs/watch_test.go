@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // unused is how long nobody must use a mount in the tests below.
@@ -44,6 +46,7 @@ func copyOfMounts(t *testing.T, script, dir string) *exec.Cmd {
 // TestCopyInAnotherNamespace: what another mount namespace has of a mount does
 // not keep the server, and who uses it there does.
 func TestCopyInAnotherNamespace(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	for _, c := range []struct {

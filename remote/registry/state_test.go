@@ -16,6 +16,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // However many reads fail, there is one word when a server goes and one when
@@ -189,6 +190,7 @@ func TestStateOfReadersWhoLeave(t *testing.T) {
 
 // A server that is not there at all, and one that wants to be left alone.
 func TestStateOutage(t *testing.T) {
+	testenv.Slow(t)
 	s := registrytest.New(t, nil)
 	opts := fast()
 	opts.ReadTimeout = 300 * time.Millisecond

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // streamCount is how many streams are compared with a program that must be
@@ -26,6 +28,7 @@ func streamCount() int {
 // and damages some. GNU gzip and this package accept the same files, and have the
 // same bytes of them, but for members of gzip's predecessors, which no layer has.
 func TestAgreesWithProgram(t *testing.T) {
+	testenv.Slow(t)
 	if out, err := exec.Command("gzip", "--version").Output(); err != nil || !bytes.HasPrefix(out, []byte("gzip 1.")) {
 		t.Skipf("no GNU gzip: %v", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // streamCount is how many streams are compared with a program that must be
@@ -34,6 +36,7 @@ var onlyWeRefuse = []struct{ text, reason string }{
 // and damages some: the zstd program and this package accept the same ones and
 // have the same bytes of them, but for what onlyWeRefuse lists.
 func TestAgreesWithProgram(t *testing.T) {
+	testenv.Slow(t)
 	verdicts := map[string]int{}
 	for seed := range streamCount() {
 		stream := composed(t, rand.New(rand.NewPCG(uint64(seed), 2)))

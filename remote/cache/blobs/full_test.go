@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A disk that is full of what others store is left alone, after one warning.
@@ -47,6 +48,7 @@ func TestDiskFull(t *testing.T) {
 // On a disk that is full of what is cached, some of it makes room for more,
 // whatever the budget.
 func TestDiskFullOfCache(t *testing.T) {
+	testenv.Slow(t)
 	for _, budget := range []int64{0, 1 << 40} {
 		dir := cachetest.SmallDisk(t, 1<<20)
 		c := openCache(t, dir, &testOptions{Budget: budget, Warnf: t.Errorf})
