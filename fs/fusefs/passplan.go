@@ -43,8 +43,8 @@ type passPlan struct {
 }
 
 // planPassthrough decides before the kernel is asked whether a mount is to have
-// passthrough. Who gets a plan calls its close.
-func planPassthrough(opts *Options, contents *summary, b Backings) passPlan {
+// passthrough. The caller closes the plan.
+func planPassthrough(opts *Options, contents *treeFacts, b Backings) passPlan {
 	switch {
 	case opts.Passthrough == Off, opts.keepOpens:
 		return passPlan{why: errTurnedOff}
@@ -59,7 +59,7 @@ func planPassthrough(opts *Options, contents *summary, b Backings) passPlan {
 	}
 	plan := passPlan{probe: probe, depth: 1}
 	// A mount that passes reads through to an overlayfs is the last that the
-	// kernel lets be stacked. Whoever asked for it gets it.
+	// kernel lets be stacked. A user who asked for it gets it.
 	if isStacked(probe.Fd()) {
 		plan.depth = 2
 		if opts.Passthrough == Auto {
@@ -72,7 +72,7 @@ func planPassthrough(opts *Options, contents *summary, b Backings) passPlan {
 
 // isLarge reports whether there is more to be gained from reading a tree's
 // files by passthrough than is lost by opening them.
-func (s *summary) isLarge() bool {
+func (s *treeFacts) isLarge() bool {
 	return s.files > 0 && s.largest >= passthroughFile && s.blocks/s.files >= passthroughMean/blockSize
 }
 

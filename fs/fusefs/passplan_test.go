@@ -35,15 +35,15 @@ func (c fakeConn) unregister(int32) error          { return nil }
 
 func TestPlanPassthrough(t *testing.T) {
 	const mib = 1 << 20 / blockSize
-	large := summary{files: 10, blocks: 10 * mib, largest: 16 << 20}
-	many := summary{files: 11, blocks: 10 * mib, largest: 16 << 20}
-	none := summary{}
-	noneLarge := summary{files: 10, blocks: 10 * mib, largest: 16<<20 - 1}
+	large := treeFacts{files: 10, blocks: 10 * mib, largest: 16 << 20}
+	many := treeFacts{files: 11, blocks: 10 * mib, largest: 16 << 20}
+	none := treeFacts{}
+	noneLarge := treeFacts{files: 10, blocks: 10 * mib, largest: 16<<20 - 1}
 	errNoFiles := errors.New("no files are kept")
 	for _, c := range []struct {
 		name   string
 		choice Choice
-		tree   summary
+		tree   treeFacts
 		probe  error
 		want   error
 	}{
@@ -144,7 +144,7 @@ func TestCacheOnOverlay(t *testing.T) {
 	needPassthrough(t)
 	lower := t.TempDir()
 	t.Setenv("TMPDIR", mountOverlay(t, lower))
-	plan := planPassthrough(&Options{}, &summary{files: 1, blocks: 1 << 20, largest: 1 << 30}, newDiskFiles(true))
+	plan := planPassthrough(&Options{}, &treeFacts{files: 1, blocks: 1 << 20, largest: 1 << 30}, newDiskFiles(true))
 	if plan.close(); !errors.Is(plan.why, errStackedAuto) {
 		t.Errorf("auto: not because %v, want %v", plan.why, errStackedAuto)
 	}

@@ -29,7 +29,7 @@ const (
 type rawFS struct {
 	fuse.RawFileSystem
 	tree     *fs.Tree
-	contents summary
+	contents treeFacts
 	failures failureLog
 
 	provenance bool // as Options have it
@@ -57,7 +57,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 	r := &rawFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		tree:          t,
-		contents:      summarize(t),
+		contents:      factsOf(t),
 		failures:      failureLog{tree: t, logf: opts.logf, reported: opts.AlreadyReported},
 		provenance:    opts.Provenance,
 		control:       opts.Control,

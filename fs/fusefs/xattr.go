@@ -3,7 +3,6 @@
 package fusefs
 
 import (
-	"math"
 	"strconv"
 	"strings"
 
@@ -12,66 +11,6 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 )
-
-// A summary is what is known of a tree as a whole.
-type summary struct {
-	blocks uint64 // of blockSize bytes, in all regular files
-	files  uint64 // how many regular files there are
-	// largest is the size of the largest of them, in bytes.
-	largest int64
-	xattrs  bool // whether any inode has an extended attribute
-	acls    bool // whether any of them is a POSIX ACL
-	// names has the names of attributes that are neither user.* nor trusted.*.
-	names map[string]bool
-}
-
-// summarize looks at each inode once. Sizes are claims, so their sum may not
-// fit: it stops at the largest that statfs(2) can show.
-func summarize(t *fs.Tree) summary {
-	s := summary{names: map[string]bool{}}
-	for ino := uint64(1); ino <= uint64(t.Len()); ino++ {
-		n, ok := t.Node(ino)
-		if !ok {
-			continue
-		}
-		if a := n.Attr(); a.Mode&unix.S_IFMT == unix.S_IFREG {
-			s.files++
-			s.largest = max(s.largest, a.Size)
-			s.blocks += (uint64(a.Size) + blockSize - 1) / blockSize
-			s.blocks = min(s.blocks, math.MaxInt64/blockSize)
-		}
-		for _, x := range n.Xattrs() {
-			s.xattrs = true
-			if !isFree(x.Name) {
-				s.names[x.Name] = true
-				s.acls = s.acls || strings.HasPrefix(x.Name, aclPrefix)
-			}
-		}
-	}
-	return s
-}
-
-const aclPrefix = "system.posix_acl_"
-
-// isFree reports whether a name is in one of the namespaces whose names nobody
-// gives a meaning to.
-func isFree(name string) bool {
-	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "trusted.")
-}
-
-// missing returns what a caller is told who asks for an attribute that is not
-// there. One that means something to the system and that no inode of the tree
-// has is not supported, as on any file system that knows nothing of it.
-func (s *summary) missing(name string) fuse.Status {
-	switch {
-	case isFree(name), s.names[name]:
-		return fuse.ENODATA
-	case s.acls && strings.HasPrefix(name, aclPrefix):
-		// The kernel takes another error for one of its check of permissions.
-		return fuse.ENODATA
-	}
-	return fuse.Status(unix.EOPNOTSUPP)
-}
 
 // ownPrefix begins the names of the attributes that are the mount's own. Those
 // of an image are hidden, also where the mount has none by that name: a digest
@@ -186,7 +125,7 @@ func (r *rawFS) listedOwn(n fs.Node) []string {
 	if !r.provenance || n.Mode()&unix.S_IFMT != unix.S_IFREG {
 		return nil
 	}
-	// Who gets one that is listed because of an error is told of the error.
+	// On an error they are listed too: reading one then returns the error.
 	if _, ok, err := n.ContentDigest(); ok || err != nil {
 		return []string{layerAttr, digestAttr, offsetAttr}
 	}

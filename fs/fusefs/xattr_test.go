@@ -389,10 +389,10 @@ func testNoXattrs(t *testing.T, w who) {
 
 // TestMissing has what some inode of the tree has as supported.
 func TestMissing(t *testing.T) {
-	sample, acl := summarize(treeNamed(t, "sample")), summarize(treeNamed(t, "acl"))
+	sample, acl := factsOf(treeNamed(t, "sample")), factsOf(treeNamed(t, "acl"))
 	for _, c := range []struct {
 		tree string
-		s    summary
+		s    treeFacts
 		name string
 		want unix.Errno
 	}{
