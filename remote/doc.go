@@ -13,5 +13,5 @@
 //	r := remote.NewStream(ctx, img.Layers[0], nil)
 //
 // Manifests and configs are checked against their digests. Blobs are not:
-// whoever reads ranges of one verifies them.
+// a reader of their ranges verifies those.
 package remote

@@ -15,7 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// What a manifest, image index or config may measure at most, and all of an
+// Limits of the size of a manifest, image index or config, and of all of an
 // image. Registries commonly take 4 MiB of manifest; the largest known index has
 // 0.4 MB.
 const (

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// What a Blob may offer besides. Who reads blobs looks for these interfaces
-// in the Blob that a Source gave, and does without them.
+// The interfaces here are what a Blob may offer besides. A reader of blobs looks
+// for them in the Blob that a Source gave, and does without those it lacks.
 
 // A LocalBlob is a Blob that may lie on a local disk.
 type LocalBlob interface {
@@ -50,8 +50,8 @@ type ProgressBlob interface {
 type WholeBlob interface {
 	Blob
 	// ReadRange is ReadAtProgress where ranges are served; arrived may be nil.
-	// Where all of the blob is sent instead of the range, it soon returns an
-	// error that wraps ErrWhole, with what came before that. ReadWhole, if it
+	// If the server sends all of the blob instead of the range, it soon returns
+	// an error that wraps ErrWhole, with the bytes that came before that. ReadWhole, if it
 	// is called soon, goes on with that answer.
 	ReadRange(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error)
 	// ReadWhole writes the blob from byte off to its end to w, in order and as

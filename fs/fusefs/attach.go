@@ -182,7 +182,7 @@ func runHelper(ctx context.Context, helper string, in *place, socket *os.File, a
 	// starts is killed with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	// What it leaves behind can hold the pipe, and it may be past killing.
+	// Its children can hold the pipe, and it may be past killing.
 	cmd.WaitDelay = 100 * time.Millisecond
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -25,9 +25,9 @@ type Target struct {
 	second string // path of fusermount3 for when that is not allowed, or ""
 }
 
-// Check looks for what would keep [Target.Mount] from mounting on a directory,
-// as far as that can be told without mounting. Errors are of type *[Error]. opts
-// may be nil. Whoever gets a Target has to close it.
+// Check looks for reasons why [Target.Mount] would not mount on a directory, as far
+// as they show without mounting. Errors are of type *[Error]. opts may be nil. The
+// caller closes the Target.
 //
 // Check waits for two seconds at most for a file system that does not answer.
 func Check(ctx context.Context, dir string, opts *Options) (*Target, error) {

@@ -31,9 +31,10 @@
 // Beside those of the image there are a few of the mount's own, whose names begin
 // with "user.imgfs.": of regular files where they come from (layer, digest,
 // offset; see [Options].Provenance), and of the root what [Options].Control
-// gives, for example counters. Who asks for them by name gets them; lists do not
+// gives, for example counters. They can be read by name, but lists do not
 // show them, so that copies of the tree do not carry them along. Those of the root
-// are for who mounted and root alone. What an image has by such names is hidden.
+// are for root and the user who mounted. Attributes of the image with such names
+// are hidden.
 //
 // Attributes that mean something to the system (security.*, system.*) are not
 // supported, EOPNOTSUPP, if no inode of the tree has one by that name: programs
@@ -43,7 +44,7 @@
 //
 // A failed read is EIO for that read alone and leaves one line in the log
 // with its cause; the next read tries again. It is EACCES if the error is
-// fs.ErrPermission: whoever has the content does not give it out.
+// fs.ErrPermission: the registry, or the file system of a local image, refuses it.
 //
 // A read whose caller is ended by a signal, or gets SIGHUP, SIGINT, SIGQUIT or
 // SIGTERM, returns EINTR; other signals wait until the read is done. Where /proc
@@ -53,11 +54,11 @@
 //
 // # Mounting
 //
-// Root mounts directly, and so does whoever has CAP_SYS_ADMIN, also that of a
-// user namespace; everybody else through the setuid helper fusermount3.
-// What is mounted on is the directory that [Check] found, whatever has its name
-// by then, and unmounted is the mount that was made, wherever it is by then. Calls
-// that a server may hold up, of this mount or another, end after two seconds with
+// Root mounts directly, and so do processes with CAP_SYS_ADMIN, also that of a
+// user namespace; all others mount through the setuid helper fusermount3. The mount
+// goes on the directory that [Check] found, whatever has its name by then, and
+// unmounting takes away the mount that was made, wherever it is by then. Calls that
+// a server may hold up, of this mount or another, end after two seconds with
 // [ErrNoAnswer], or with their context; the system call is left behind.
 //
 // A process must not use the files of its own mount: both sides of a request

@@ -43,9 +43,9 @@ type failure struct {
 }
 
 // status returns the errno value for the error of a request about an inode.
-// Every error of a request that was interrupted is EINTR. EACCES says that
-// whoever has the content does not give it to the user of the mount. A context's error
-// without an interrupt is somebody else's: it is EIO like any other.
+// Every error of a request that was interrupted is EINTR. EACCES says that the
+// content is refused to the user of the mount. A context's error without an
+// interrupt is another caller's: it is EIO like any other.
 func (l *failureLog) status(ctx context.Context, op string, n fs.Node, err error) fuse.Status {
 	switch {
 	case err == nil:

@@ -24,8 +24,8 @@ func (a attached) holders(ctx context.Context) []string {
 	if !ok {
 		return nil
 	}
-	// What a process has mapped is not told while it changes that, and it may
-	// do so for as long as a server hangs.
+	// /proc does not show the maps of a process while it changes them, which it may
+	// do for as long as a server hangs.
 	who, _ := ask(ctx, func(ctx context.Context) ([]string, error) {
 		below := isBelow(m.dir)
 		return append(mountsIn(m), usersWho(ctx, func(proc, link string) bool {

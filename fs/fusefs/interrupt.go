@@ -25,8 +25,8 @@ const (
 	soonWaits  = 20 * time.Millisecond
 )
 
-// A caller is the context of a read. It ends when who waits for the read is to
-// end, or the mount is gone.
+// A caller is the context of a read. It ends when the process that waits for the
+// read is to end, or the mount is gone.
 //
 // The kernel interrupts a request for every signal, and once: at the first.
 // Most are none of the read's business, such as those by which the Go runtime
@@ -36,9 +36,9 @@ const (
 // with other file systems. A caller cannot leave before it has its reply, so it
 // is looked at again and again.
 //
-// What the kernel reads ahead it never interrupts, though nobody may be left who
-// wants it. So such a read ends with the process that it was begun for: others who
-// have come to want the same pages meanwhile ask for them anew.
+// The kernel never interrupts reads ahead, even if nobody wants them any more. So
+// such a read ends with the process that it was begun for: other processes that
+// want the same pages by then ask for them anew.
 type caller struct {
 	fuse.Context
 	gone func() bool // tells whether the mount is
@@ -115,7 +115,7 @@ func (c *caller) watch(done chan<- struct{}, left <-chan struct{}) {
 	close(done)
 }
 
-// What may become of a caller.
+// These are the ways in which a caller ends.
 const (
 	callerLeft = iota
 	callerInterrupted
@@ -152,12 +152,12 @@ type signals struct {
 // wait reports whether there is nothing that a read has to end for. There is if
 // nothing is known.
 //
-// What kills a process without a dump of its memory leaves SIGKILL with each
-// of its threads, unless it is traced.
+// A signal that kills a process without a dump of its memory leaves SIGKILL with
+// each of its threads, unless it is traced.
 func (s signals) wait() bool {
 	const killed = 1 << (unix.SIGKILL - 1)
 	dumping := signalSet(unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGSYS)
-	// What people send to a program that is to stop what it does.
+	// People send these to a program that is to stop what it does.
 	meant := signalSet(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	return s.seen && s.pending&(killed|meant|dumping&^s.caught) == 0
 }

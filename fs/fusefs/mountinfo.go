@@ -87,8 +87,8 @@ func parseMountinfo(text string) []mountEntry {
 	return table
 }
 
-// ours reports whether who runs this process made a mount of FUSE, or may do
-// with it what that user may.
+// ours reports whether the user of this process made a mount of FUSE, or may do
+// with it what its owner may.
 func (m *mountEntry) ours() bool {
 	return os.Geteuid() == 0 || m.owner == "" || m.owner == strconv.Itoa(os.Getuid())
 }

@@ -12,8 +12,8 @@ type Options struct {
 	// Name is what /proc/mounts shows as the device: the image. Default
 	// "imgfs".
 	Name string
-	// AllowOther lets other users than the one who mounts use the files. For
-	// ordinary users /etc/fuse.conf must allow that.
+	// AllowOther lets users other than the mounting one use the files. Ordinary
+	// users may set it only if /etc/fuse.conf allows that.
 	AllowOther bool
 	// Suid lets setuid bits and file capabilities take effect, Dev device
 	// nodes. Both are for root only.
@@ -22,15 +22,15 @@ type Options struct {
 	// regular file comes from: "user.imgfs.layer", the layer's digest,
 	// "user.imgfs.digest", the SHA-256 of the content if the layer's index has
 	// it, and "user.imgfs.offset", where in the uncompressed layer it begins.
-	// Without it they are there for who asks by name, but copies of the tree
-	// do not carry them along.
+	// Without it they can be read by name, but are not listed, so that copies of
+	// the tree do not carry them along.
 	Provenance bool
 	// Control, if not nil, gives the root's extended attributes that are about
-	// the mount and not the image. Only who mounts and root get them; for others
-	// there are none. It is asked for every name that begins with
+	// the mount and not the image. Only root and the user who mounts get them; for
+	// others there are none. It is called for every name that begins with
 	// "user.imgfs.", such as "user.imgfs.stats", from several goroutines at
-	// once, and twice by who asks for the length first. Values have at most
-	// 64 KiB. They are not listed.
+	// once, and twice if a program asks for the length first. Values have at
+	// most 64 KiB. They are not listed.
 	Control func(name string) (value []byte, ok bool)
 	// Passthrough has the kernel read files from the cache directory by
 	// itself, where they are there whole and checked. Opening a file then

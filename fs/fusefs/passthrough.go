@@ -96,8 +96,8 @@ func (p *passthrough) open(n fs.Node, flags uint32, out *fuse.OpenOut) {
 	}
 }
 
-// count notes an open. Whoever is counted may look at what was decided, and
-// nobody ends it before they are released.
+// count notes an open. Until it is released, its caller may look at what was
+// decided, and nobody ends that.
 func (p *passthrough) count(ino uint64) *openFile {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -198,7 +198,7 @@ func (s *Server) Wait() { <-s.done }
 //     process.
 //   - The connection to the kernel has ended, but a request hangs.
 //
-// Whoever then ends the process ends the connection.
+// The end of the process then ends the connection.
 func (s *Server) Orphaned() <-chan struct{} { return s.orphaned }
 
 // Unmount unmounts the tree, if that has not happened yet. Errors are of type

@@ -137,8 +137,8 @@ func (w *watch) sleep(d time.Duration) bool {
 	}
 }
 
-// unmounted serves on to those who use what has no place in this namespace any
-// more. Usually the kernel tells of the end of the last of them.
+// unmounted serves on a mount that has no place in this namespace any more, to
+// those who still use it. Usually the kernel tells of the end of the last of them.
 func (w *watch) unmounted() {
 	used, reads := time.Now(), w.reads()
 	for pause := hanging / 2; w.sleep(pause); pause = min(2*pause, 5*time.Second, w.unused) {
@@ -169,8 +169,7 @@ func (w *watch) orphan(why string) {
 }
 
 // A company is the other processes of the mount namespace of this process.
-// That of the first process is never without any, and has no company to look
-// after.
+// The namespace of process 1 is never empty, so nothing is watched there.
 type company struct {
 	namespace string // as the links in /proc have it
 	program   string // that this process runs, likewise
@@ -179,8 +178,8 @@ type company struct {
 	pid       string // of the witness
 }
 
-// newCompany returns what to look after, nil if nothing: others may have got the
-// mount from this namespace, or it cannot be told who is in it.
+// newCompany returns the processes to watch. It is nil if there is no point: others
+// may have got the mount from this namespace, or /proc does not show who is in it.
 func newCompany(m mountEntry) *company {
 	ns, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil || m.shared || !seesThreads() {

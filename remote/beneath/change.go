@@ -9,7 +9,7 @@ import (
 )
 
 // Remove removes the name of a regular file. Other names that it has keep it.
-// What is no regular file is refused, and stays.
+// Anything but a regular file is refused, and stays.
 func (d *Dir) Remove(name string) error {
 	err := d.parent(name, func(fd int, base string) error {
 		if err := d.regular(fd, base, name); err != nil {

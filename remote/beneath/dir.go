@@ -40,11 +40,11 @@ type root struct {
 	plain bool
 
 	file atomic.Pointer[os.File]
-	mu   sync.Mutex // of who opens it again
+	mu   sync.Mutex // held while it is opened again
 }
 
-// Open opens the directory at a path, in which links are followed: it is the
-// user who names it. It must exist.
+// Open opens the directory at a path, which must exist. Links in the path are
+// followed: the user has named it.
 func Open(name string, opts *Options) (*Dir, error) {
 	f, err := os.OpenFile(name, unix.O_DIRECTORY|os.O_RDONLY, 0)
 	if err != nil {

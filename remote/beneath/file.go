@@ -24,11 +24,11 @@ func (d *Dir) Open(name string) (*os.File, error) { return d.OpenFile(name, os.O
 // OpenFile opens a regular file. The flags are those of os.OpenFile, without
 // O_TRUNC; with O_CREATE it is made with mode 0600, and its directory too.
 func (d *Dir) OpenFile(name string, flags int) (*os.File, error) {
-	// Without O_NONBLOCK whoever opens a FIFO waits for its other end.
 	dir := ""
 	if flags&os.O_CREATE != 0 {
 		dir = path.Dir(name)
 	}
+	// Without O_NONBLOCK opening a FIFO waits for its other end.
 	fd, err := d.create(name, dir, flags|unix.O_NONBLOCK|unix.O_NOCTTY, fileMode)
 	if err != nil {
 		return nil, d.failed("open", name, err)

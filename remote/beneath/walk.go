@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Visitor is told of what a walk comes by: a name below the Dir, and what is
-// there, which it must not keep. It returns whether to go into a directory.
+// A Visitor is called for each name that a walk comes by, below the Dir, with what
+// lies there, which it must not keep. It returns whether to go into a directory.
 type Visitor func(name string, st *unix.Stat_t) (enter bool)
 
 // Walk visits everything below a directory, and the directory itself first, in the
 // order of the names. It follows no link and enters nothing that is mounted.
-// What goes away meanwhile, or cannot be looked at, is not visited; of a
-// directory that cannot be read, or entered, closed is told. The error is that
-// this can be said of the first.
+// Names that go away meanwhile, or cannot be looked at, are not visited. closed is
+// called for each directory below that cannot be read or entered; if it is the
+// first that cannot be, Walk returns that error.
 func (d *Dir) Walk(name string, visit Visitor, closed func(name string, err error)) error {
 	fd, err := d.openAt(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {

@@ -147,7 +147,7 @@ func measureLayer(ctx context.Context, member *io.SectionReader, limit int64) (m
 	if err != nil {
 		return measured{}, err
 	}
-	// What a decompressor leaves unread belongs to the blob as well.
+	// Bytes that a decompressor leaves unread belong to the blob as well.
 	if _, err := io.Copy(io.Discard, raw); err != nil {
 		return measured{}, err
 	}

@@ -13,7 +13,7 @@
 //
 // A layer whose member is compressed is the one case in which a blob is not
 // what the manifest describes. The blob is then the member as it is, with
-// the member's own digest and size, so that who verifies a blob succeeds;
+// the member's own digest and size, so that verifying the blob succeeds;
 // the layer's diff_id is that of the manifest. To find digest and size, Open
 // reads such members once.
 package dockerarchive

@@ -3,11 +3,11 @@
 //
 // The idea: comparing bytes with their SHA-256 each time they are read would
 // cost a fifth of what decoding them costs, and means reading a whole chunk for
-// a few bytes of it. So what was compared once is sealed: of each block of the
-// file a short sum is kept, under a key that nobody but this process knows, and
-// whatever is read later must have it. Sums are in memory and never written, so
-// they say nothing to other processes, and nobody can make other bytes for them
-// who cannot read the memory of this one.
+// a few bytes of it. So bytes that were compared once are sealed: a Table keeps a
+// short sum of each block of the file, under a key that only this process knows,
+// and bytes that are read later must have that sum. Sums are in memory and never
+// written, so they say nothing to other processes, and nobody can make other bytes
+// for them without reading the memory of this one.
 //
 //	key := seal.NewKey()
 //	t := seal.NewTable(key, size, 16<<10)

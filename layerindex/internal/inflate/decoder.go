@@ -25,7 +25,7 @@ const (
 	flushSize = 64 << 10
 )
 
-// What can be wrong with a stream besides its being too short.
+// Errors of streams that are wrong, not just too short.
 var (
 	errBlockType = fmt.Errorf("deflate: invalid block type: %w", codec.ErrFormat)
 	errStored    = fmt.Errorf("deflate: length of stored block does not match its complement: %w", codec.ErrFormat)

@@ -99,7 +99,7 @@ func (d *Decoder) look() (frame, error) {
 }
 
 // measure walks the blocks of the frame that begins here as far as the buffer
-// reaches. It reports no faults: those are for whoever decodes the frame.
+// reaches. It reports no faults: those are for the decoder of the frame.
 func (in *input) measure(h header) frame {
 	f := frame{header: h, size: h.size}
 	if h.sized && h.content > outSize {

@@ -38,15 +38,15 @@ var errKept = errors.New("frame's blocks have next to no output")
 var spare sync.Pool
 
 // large is the one decoder of the process for windows over smallWindow: side
-// by side they would take 128 MiB each. Whoever decodes such a frame has it
+// by side they would take 128 MiB each. A Decoder of such a frame has it
 // from smallWindow bytes of output on until the frame's end.
 var large = largeDecoder{held: make(chan struct{}, 1)}
 
 type largeDecoder struct {
 	held chan struct{} // has an element while somebody has it
 
-	// For who has it: the last decoder with its window, and how large that
-	// is. The garbage collector may have it when nobody needed it for a while.
+	// These are its owner's: the last decoder with its window, and how large that
+	// is. The garbage collector may take it when nobody needed it for a while.
 	idle   weak.Pointer[zstd.Decoder]
 	window uint64
 	recent atomic.Pointer[zstd.Decoder]
@@ -106,7 +106,7 @@ func newDecoder() (*zstd.Decoder, error) {
 
 // acquire gets the large decoder for the current frame.
 func (d *Decoder) acquire() error {
-	d.putSmall() // who waits should not hold much
+	d.putSmall() // a Decoder that waits should not hold much
 	h, dec, err := large.acquire(d.body.need, d.in.done())
 	if err != nil {
 		return err

@@ -2,8 +2,8 @@
 // content lies in a file or in part of one, as remote.Blob.
 //
 // It opens a file at the first read and compares its size with the descriptor's
-// then. The digest is checked only in Fetch, which does not ask for the size:
-// who reads ranges checks them itself, as remote.Blob says.
+// then. The digest is checked only in Fetch, which does not ask for the size: a
+// reader of ranges checks them itself, as remote.Blob says.
 package localblob
 
 import (

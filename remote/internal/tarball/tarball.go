@@ -12,7 +12,7 @@
 //	a, err := tarball.Open(ctx, "image.tar", nil)
 //	r, err := a.Member("manifest.json")
 //
-// Of members with the same name the last one counts, as for tar -x. Names
+// The last of several members with the same name counts, as for tar -x. Names
 // are cleaned and rooted in the archive: "./a", "/a" and "../a" are "a".
 // Symbolic and hard links to members are followed; docker save once wrote
 // repeated layers so.

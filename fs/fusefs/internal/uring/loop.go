@@ -162,7 +162,7 @@ func (l *loop) serve() {
 	if l.failed != nil {
 		l.e.fail(l.failed)
 	}
-	// What goroutines answer from here on is of no use to anybody.
+	// Nobody has any use for answers from here on.
 	l.sleeping.Store(false)
 }
 
