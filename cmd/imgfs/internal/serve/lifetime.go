@@ -91,6 +91,11 @@ func (l *Lifetime) WatchOver(ctx context.Context, do func() int, interrupted fun
 			left = endLimit
 		}
 	}
+	select {
+	case <-l.over:
+		code = cli.ExitOK // a mount has been served to its end
+	default:
+	}
 	if code != cli.ExitOK {
 		briefly(interrupted)
 	}
