@@ -54,6 +54,7 @@ func TestBadMountpoints(t *testing.T) {
 
 // TestMountNotPermitted has an ordinary user and a directory of root.
 func TestMountNotPermitted(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	need(t, "fusermount3")
 	s := newSandbox(t)

@@ -261,6 +261,7 @@ const dirBlocks = 4096 / 512
 // bytes need, holes included, where a disk rounds up to its own blocks, of 4
 // KiB mostly; a directory counts 4 KiB.
 func TestListingTotals(t *testing.T) {
+	testenv.Slow(t)
 	needRoot(t)
 	needFUSE(t)
 	need(t, "ls", "du")

@@ -32,6 +32,7 @@ func manyFiles(n int) labimage.Layer {
 // TestOutageIsToldOnce has many reads fail while the registry is away: the log
 // has a line when it goes and one when it is back, and the stats say it.
 func TestOutageIsToldOnce(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	const n = 12
 	reg := registrytest.New(t, nil)

@@ -143,6 +143,7 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 
 // TestHugeSparseFile prints a file of 8 EiB until it is interrupted, and lists it.
 func TestHugeSparseFile(t *testing.T) {
+	testenv.Slow(t)
 	for _, size := range []string{"9223372036854775807", "9223372036854775806", "4611686018427387904"} {
 		image := layoutOf(t, sparseOf(t, size))
 		s := newSandbox(t)

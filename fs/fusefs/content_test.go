@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestDirectReads go past the kernel's pages: what the program asks for is what
@@ -41,7 +43,10 @@ func testDirectReads(t *testing.T, w who) {
 }
 
 // TestSequentialReads in pieces that fit nothing end where the file does.
-func TestSequentialReads(t *testing.T) { forEachMode(t, testSequentialReads) }
+func TestSequentialReads(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testSequentialReads)
+}
 
 func testSequentialReads(t *testing.T, w who) {
 	want, err := io.ReadAll(contentOf(mustLookup(t, treeNamed(t, "sample"), "mega")))

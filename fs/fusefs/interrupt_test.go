@@ -128,7 +128,10 @@ func testKilledAfterSignals(t *testing.T, w who) {
 	}
 }
 
-func TestAbortAfterSignals(t *testing.T) { forEachMode(t, testAbortAfterSignals) }
+func TestAbortAfterSignals(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testAbortAfterSignals)
+}
 
 // testAbortAfterSignals: the end of the mount ends a read whose caller has
 // signals, too.

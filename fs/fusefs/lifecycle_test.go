@@ -21,6 +21,7 @@ import (
 )
 
 func TestUnmount(t *testing.T) {
+	testenv.Slow(t)
 	ways := []struct {
 		name    string
 		root    bool // whether only root can
@@ -287,6 +288,7 @@ func TestAbortedConnection(t *testing.T) {
 
 // Root of a user namespace mounts directly as well, with no rights outside.
 func TestUserNamespace(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	if err := exec.Command("unshare", "-Urm", "true").Run(); err != nil {
 		t.Skipf("unshare -Urm: %v", err)

@@ -23,6 +23,7 @@ import (
 )
 
 func TestMountEqualsTree(t *testing.T) {
+	testenv.Slow(t)
 	forEachMounter(t, testMountEqualsTree)
 	forEachMode(t, testMountEqualsTree)
 }
@@ -43,7 +44,10 @@ func testMountEqualsTree(t *testing.T, w who) {
 	}
 }
 
-func TestInodesAreStableOverMounts(t *testing.T) { forEachMode(t, testInodesAreStableOverMounts) }
+func TestInodesAreStableOverMounts(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testInodesAreStableOverMounts)
+}
 
 func testInodesAreStableOverMounts(t *testing.T, w who) {
 	var dumps [2][]string

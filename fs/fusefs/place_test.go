@@ -170,6 +170,7 @@ func TestUnmountAfterRename(t *testing.T) {
 // TestUnmountCovered: what is mounted over a mount is not unmounted in its
 // place.
 func TestUnmountCovered(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	c, dir := serve(t, who{}, task{Tree: "plain"})
@@ -340,6 +341,7 @@ func TestHelperHangs(t *testing.T) {
 // TestHelperIsGone: a fusermount3 that is given up has ended when that is said, so
 // that it does not mount afterwards.
 func TestHelperIsGone(t *testing.T) {
+	testenv.Slow(t)
 	dir := t.TempDir()
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -387,6 +389,7 @@ func TestHelperClaims(t *testing.T) {
 // TestHelperDiesHalfWay has a fusermount3 that mounts, and is killed before it
 // says so, or sends no descriptor.
 func TestHelperDiesHalfWay(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	for _, script := range []string{

@@ -113,6 +113,7 @@ func alone(t *testing.T, before string) (c *child, pid int, dir string) {
 
 // TestEndAlone: a server ends when nobody else is in its mount namespace.
 func TestEndAlone(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	t.Run("from the start", func(t *testing.T) {
@@ -143,6 +144,7 @@ func TestEndAlone(t *testing.T) {
 // TestNotAlone: there is no company to look after in the namespace of the first
 // process, nor where others may have got the mount from here.
 func TestNotAlone(t *testing.T) {
+	testenv.Slow(t)
 	needRoot(t)
 	table, err := mountTable()
 	if err != nil {
@@ -169,6 +171,7 @@ func TestNotAlone(t *testing.T) {
 // TestHangingRequest: a request that does not end keeps the server for a moment
 // when the mount is gone.
 func TestHangingRequest(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	w := mounters(t)[0]
 	w.IOUring = Off

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // refuses opens the image, which is too big, and checks that the error names
@@ -72,6 +73,7 @@ func TestNewMaxLayer(t *testing.T) {
 // A span that is too long for memory goes to a file that counts in the budget,
 // and in what the cache says is temporary.
 func TestLongSpanInBudget(t *testing.T) {
+	testenv.Slow(t)
 	long := random(3, 10<<20)
 	frame := zstdLayer(t, gunzip(t, gzipLayer(t, "c", long, "d", "4").Content))
 	for _, tt := range []struct {

@@ -238,6 +238,7 @@ func TestFill(t *testing.T) {
 // TestNewFullDisk opens an image with a cache on a disk that takes nothing, not
 // even a directory.
 func TestNewFullDisk(t *testing.T) {
+	testenv.Slow(t)
 	big, long := random(1, 1<<20), random(3, 10<<20)
 	frame := zstdLayer(t, gunzip(t, gzipLayer(t, "c", long).Content)) // cannot be entered, and is too long for memory
 	o := newOpened(t, gzipLayer(t, "a", big), gzipLayer(t, "b", "2"), frame)

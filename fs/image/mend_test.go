@@ -21,6 +21,7 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // An indexFile is a layer index as it lies in a cache.
@@ -111,6 +112,7 @@ const (
 // An index that changes in place under a tree, before it is first used, costs no
 // reader anything: it is made again of the blob, which is in the cache.
 func TestIndexChangesUnderTree(t *testing.T) {
+	testenv.Slow(t)
 	big := text(5 << 19)
 	layer := gzipLayer(t, "small", "s", "big", big)
 	damages := map[string]func(f *indexFile){

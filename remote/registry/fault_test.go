@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 const (
@@ -240,6 +241,7 @@ func TestFault19RetryAfter(t *testing.T) {
 }
 
 func TestFault19HoldsAll(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	s := registrytest.New(t, nil)
 	content := noise(1, blobSize)

@@ -24,6 +24,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A realRegistry is Debian's docker-registry with an image a/b:latest that
@@ -81,6 +82,7 @@ func (r *realRegistry) open(t *testing.T, conf hosts.SiteFunc) (img *remote.Imag
 
 // A pull-through cache sends a blob whole that it does not have yet.
 func TestPullThrough(t *testing.T) {
+	testenv.Slow(t)
 	r := startRealRegistry(t)
 	cache := startDockerRegistry(t, fmt.Sprintf("proxy: {remoteurl: \"http://%s\"}\n", r.host))
 	img, traced := r.open(t, hostsToml(t, r.host, fmt.Sprintf("[host.\"http://%s\"]\n", cache)))

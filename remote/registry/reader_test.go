@@ -239,6 +239,7 @@ func TestWholeAlwaysWrong(t *testing.T) {
 
 // Who stops waiting leaves at once, and the others get their bytes.
 func TestCancel(t *testing.T) {
+	testenv.Slow(t)
 	for name, fault := range map[string]func(*registrytest.Server) registrytest.Fault{
 		"no head":          func(s *registrytest.Server) registrytest.Fault { return s.Stall(-1) },
 		"in the body":      func(s *registrytest.Server) registrytest.Fault { return s.Stall(10) },

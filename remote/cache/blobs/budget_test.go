@@ -217,6 +217,7 @@ func budgetOf(t *testing.T, dir string) int64 {
 }
 
 func TestDefaultBudget(t *testing.T) {
+	testenv.Slow(t)
 	dir := cachetest.SmallDisk(t, 64<<20)
 	all := testenv.Free(t, filepath.Dir(dir))
 	near := func(when string) {

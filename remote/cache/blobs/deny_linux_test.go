@@ -14,6 +14,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // deny has this process get an error for system calls, given as call=error, by a
@@ -70,6 +71,7 @@ func useWithout(t *testing.T, dir string, rules ...string) string {
 // Kernels, sandboxes and file systems that do not know a call cost something, and
 // one warning at most.
 func TestWithout(t *testing.T) {
+	testenv.Slow(t)
 	locks := "warning: cache directory DIR: its file system has no file locks"
 	for _, tt := range []struct {
 		rules string

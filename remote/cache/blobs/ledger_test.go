@@ -13,6 +13,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // Whatever is in the ledger, the budget holds.
@@ -88,6 +89,7 @@ func TestSpaceFileRemoved(t *testing.T) {
 // At every moment at which nobody writes, what the ledger says is no less
 // than what the directory takes and what is leased.
 func TestSpaceIsNeverTooLow(t *testing.T) {
+	testenv.Slow(t)
 	dir := t.TempDir()
 	limit := limited(t, dir, 60*cachetest.TestChunk).Budget()
 	var caches []*testCache

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // far is a line on which much is under way at a time, slow one where little
@@ -118,6 +119,7 @@ func TestRequestsFitTheLine(t *testing.T) {
 
 // TestFillFarLine: a line on which much is under way at a time is kept busy.
 func TestFillFarLine(t *testing.T) {
+	testenv.Slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		l := far()
 		src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(128<<20, 232), Answer: l.carry}

@@ -197,6 +197,7 @@ func give(t *testing.T, path string, uid int) {
 
 // The cache directories that a user may name.
 func TestWhoseDirectory(t *testing.T) {
+	testenv.Slow(t)
 	base, exe := usersDir(t)
 	tests := []struct {
 		name string
