@@ -33,7 +33,7 @@ elsewhere:
 	done
 
 # What finds most, for use while working: no race detector, and no test that
-# takes longer than a second. It takes less than a minute on two processors.
+# takes long. It takes about a minute on two processors.
 # Tests wait more than they compute: many may run side by side. vet is in check.
 quick:
 	$(GO) test -short -vet=off -p 4 -parallel 16 $(PACKAGES)

@@ -201,6 +201,7 @@ func flipByte(t *testing.T, path string, off int64) {
 
 // TestCacheVerify damages one thing after the other.
 func TestCacheVerify(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -137,6 +138,7 @@ func imageKinds(t *testing.T, store *sourcetest.Store) map[string]ocispec.Descri
 }
 
 func TestInspectIsSkopeos(t *testing.T) {
+	testenv.Slow(t)
 	need(t, "skopeo")
 	alone(t)
 	reg := registrytest.New(t, &registrytest.Options{TagPage: 2})
@@ -155,6 +157,7 @@ func TestInspectIsSkopeos(t *testing.T) {
 }
 
 func TestInspectFilesIsSkopeos(t *testing.T) {
+	testenv.Slow(t)
 	need(t, "skopeo")
 	home := alone(t)
 	store := sourcetest.NewStore()

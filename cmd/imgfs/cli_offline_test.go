@@ -17,6 +17,7 @@ import (
 // TestOffline has a registry that must not be asked, and then one that cannot
 // be asked.
 func TestOffline(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, nil)
 	image, layout := publish(t, reg, threeLayers()...)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestBadReferences(t *testing.T) {
@@ -79,6 +80,7 @@ func TestRefusedLogin(t *testing.T) {
 // A registry that leads where it may not is named, and the flag that allows it.
 // Even a registry on this machine may not lead to an address that no server has.
 func TestRefusedAddress(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	for kind, command := range map[registrytest.Kind]string{registrytest.Manifest: "ls", registrytest.Blob: "index"} {
 		t.Run(string(kind), func(t *testing.T) {

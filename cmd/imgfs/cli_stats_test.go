@@ -38,6 +38,7 @@ func (s *sandbox) stats(path string) (m serve.Stats) {
 
 // TestStats looks at the statistics of a mount, and who may see them.
 func TestStats(t *testing.T) {
+	testenv.Slow(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
 	forEachMounter(t, func(t *testing.T, who account) {
@@ -88,6 +89,7 @@ func TestStats(t *testing.T) {
 
 // TestMountChoices has the flags for fast paths.
 func TestMountChoices(t *testing.T) {
+	testenv.Slow(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)
 	forEachMounter(t, func(t *testing.T, who account) {

@@ -22,6 +22,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // zeroTar is a tar with a file of n zeros, and a small one behind it.
@@ -102,6 +103,7 @@ func (s *sandbox) cacheList() (list cacheList) {
 // TestBoundsLongSpan: the file that a long span is decoded into counts in the
 // size of the cache, and shows; where it does not fit the span is decoded again.
 func TestBoundsLongSpan(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	need(t, "cat", "tail")
 	const long = 48 << 20
@@ -173,6 +175,7 @@ func TestBoundsLayerSize(t *testing.T) {
 // TestBoundsArchive: a compressed archive is unpacked into the cache, within
 // its size and that of layers, and what is none is not.
 func TestBoundsArchive(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	need(t, "tar")
 	image, _ := frameLayout(t, 1<<20)

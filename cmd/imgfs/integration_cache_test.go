@@ -148,6 +148,7 @@ func TestOfflineWithoutBytes(t *testing.T) {
 // TestDamagedChunk damages the cache under a mount: reads get the right bytes, and
 // imgfs cache verify finds what nobody has read.
 func TestDamagedChunk(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
@@ -187,6 +188,7 @@ func TestDamagedChunk(t *testing.T) {
 // TestStatsAreTrue compares what a mount says with what the registry knows and
 // the reader did.
 func TestStatsAreTrue(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	content := noiseText(5 << 20)

@@ -60,6 +60,7 @@ func helloImage(t testing.TB) (layout string) {
 
 // TestChroot runs a program in an image.
 func TestChroot(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	s := newSandbox(t)

@@ -109,6 +109,7 @@ func TestCtrlCWhileInUse(t *testing.T) {
 // TestForegroundWithoutReader: a server whose output nobody reads any more does
 // not die of what it has to say at its end.
 func TestForegroundWithoutReader(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)

@@ -170,6 +170,7 @@ func TestServerHangs(t *testing.T) {
 // TestEndsThoughItHangs: a command that hangs in the kernel ends after a signal
 // all the same. What hangs is an open of a FIFO that nobody writes to.
 func TestEndsThoughItHangs(t *testing.T) {
+	testenv.Slow(t)
 	s := newSandbox(t)
 	fifo := filepath.Join(s.dir, "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {

@@ -21,6 +21,7 @@ import (
 // TestUnmount ends mounts in every way there is: each time the daemon ends by
 // itself.
 func TestUnmount(t *testing.T) {
+	testenv.Slow(t)
 	l := newLab(t)
 	ways := []struct {
 		name string
@@ -89,6 +90,7 @@ func TestDaemonIsDetached(t *testing.T) {
 
 // TestKilledDaemon leaves a mount that nobody serves.
 func TestKilledDaemon(t *testing.T) {
+	testenv.Slow(t)
 	l := newLab(t)
 	forEachMounter(t, func(t *testing.T, who account) {
 		s := sandboxOf(t, who)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -73,6 +74,7 @@ func TestSudoWithUsersCache(t *testing.T) {
 // TestLeftBySudo: what root has left in a user's cache, as versions of imgfs
 // before this did, costs time and one warning.
 func TestLeftBySudo(t *testing.T) {
+	testenv.Slow(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)
 	alice, _ := twoUsers(t)
@@ -186,6 +188,7 @@ func TestNotACache(t *testing.T) {
 
 // TestNoLocks: a file system without locks costs a warning at most.
 func TestNoLocks(t *testing.T) {
+	testenv.Slow(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)
 	s := newSandbox(t)

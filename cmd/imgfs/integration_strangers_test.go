@@ -72,6 +72,7 @@ func strangeLayer(t *testing.T) []byte {
 // TestStrangeImage has every command say what it has to say of an image in
 // which everything is a stranger's.
 func TestStrangeImage(t *testing.T) {
+	testenv.Slow(t)
 	s := newSandbox(t)
 	image, values := strangeImage(t, filepath.Join(s.dir, "layout"))
 	said := ""
@@ -177,6 +178,7 @@ func TestStrangePlatforms(t *testing.T) {
 // TestStrangeManifests has manifests that are refused, with the words of
 // strangers for everything that the refusal may name.
 func TestStrangeManifests(t *testing.T) {
+	testenv.Slow(t)
 	s := newSandbox(t)
 	valid := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: digest.FromString("x"), Size: 1}
 	manifest := func(edit func(m *ocispec.Manifest)) any {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // module is the prefix of our own packages in the tables below.
@@ -229,6 +231,7 @@ func shortName(imported string) string {
 // TestPackages: what make checks and tests are all packages of the module,
 // though ./... leaves out testdata.
 func TestPackages(t *testing.T) {
+	testenv.Slow(t)
 	_, list, _ := strings.Cut(readDoc(t, "Makefile"), "\nPACKAGES = ")
 	list, _, _ = strings.Cut(list, "\n")
 	out, err := exec.Command("go", append([]string{"list", "-C", "../.."}, strings.Fields(list)...)...).Output()

@@ -17,7 +17,10 @@ import (
 
 // TestDirectReads go past the kernel's pages: what the program asks for is what
 // the daemon is asked for.
-func TestDirectReads(t *testing.T) { forEachMode(t, testDirectReads) }
+func TestDirectReads(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testDirectReads)
+}
 
 func testDirectReads(t *testing.T, w who) {
 	tree := treeNamed(t, "sample")
@@ -70,7 +73,10 @@ func testSequentialReads(t *testing.T, w who) {
 
 // TestMmapBeyond4GiB maps pages at the end of a file of 5 GiB, where the last
 // ends in zeros, and some where data begins within a page.
-func TestMmapBeyond4GiB(t *testing.T) { forEachMode(t, testMmapBeyond4GiB) }
+func TestMmapBeyond4GiB(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testMmapBeyond4GiB)
+}
 
 func testMmapBeyond4GiB(t *testing.T, w who) {
 	n := mustLookup(t, treeNamed(t, "sample"), "holes")
@@ -118,7 +124,10 @@ func testMmapBeyond4GiB(t *testing.T, w who) {
 }
 
 // TestTimesDoNotMove: reading changes no time, as it would on a disk.
-func TestTimesDoNotMove(t *testing.T) { forEachMode(t, testTimesDoNotMove) }
+func TestTimesDoNotMove(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testTimesDoNotMove)
+}
 
 func testTimesDoNotMove(t *testing.T, w who) {
 	_, dir := serve(t, w, task{Tree: "sample"})

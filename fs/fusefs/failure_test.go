@@ -18,6 +18,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestStatus(t *testing.T) {
@@ -95,6 +97,7 @@ func TestPathOf(t *testing.T) {
 }
 
 func TestFailedReadIsEIOAndTheNextWorks(t *testing.T) {
+	testenv.Slow(t)
 	forEachMode(t, testFailedReadIsEIOAndTheNextWorks)
 }
 
@@ -140,7 +143,10 @@ func readRole(k task) error {
 	return nil
 }
 
-func TestInterruptedRead(t *testing.T) { forEachMode(t, testInterruptedRead) }
+func TestInterruptedRead(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testInterruptedRead)
+}
 
 func testInterruptedRead(t *testing.T, w who) {
 	c, dir := serve(t, w, task{Tree: "faulty"})

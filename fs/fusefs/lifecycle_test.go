@@ -109,6 +109,7 @@ func TestUnmountBusy(t *testing.T) {
 
 // TestUnmountWaits has a user who goes while it is unmounted.
 func TestUnmountWaits(t *testing.T) {
+	testenv.Slow(t)
 	forEachMounter(t, func(t *testing.T, w who) {
 		c, dir := serve(t, w, task{Tree: "plain"})
 		holder := start(t, w.uid, task{Role: "hold", Dir: filepath.Join(dir, "srv/index")})
@@ -124,6 +125,7 @@ func TestUnmountWaits(t *testing.T) {
 }
 
 func TestUnmountBusyByAMount(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	needRoot(t)
 	_, dir := serve(t, who{}, task{Tree: "plain"})
@@ -190,6 +192,7 @@ func TestForeignMount(t *testing.T) {
 func unmountRole(k task) error { return Unmount(context.Background(), k.Dir) }
 
 func TestMounts(t *testing.T) {
+	testenv.Slow(t)
 	names := []string{"", "fedora:latest", `oci:/a dir, with\ "odd" #names:t`, "oci:\t\n."}
 	forEachMounter(t, func(t *testing.T, w who) {
 		for _, name := range names {

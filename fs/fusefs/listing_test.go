@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func openDir(t *testing.T, dir string) int {
@@ -66,7 +68,10 @@ func testReaddirOneByOne(t *testing.T, w who) {
 
 // TestTelldir: a position is good for any descriptor, in any order, also of
 // another mount of the tree.
-func TestTelldir(t *testing.T) { forEachMode(t, testTelldir) }
+func TestTelldir(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testTelldir)
+}
 
 func testTelldir(t *testing.T, w who) {
 	_, dir := serve(t, w, task{Tree: "sample"})

@@ -235,7 +235,10 @@ func compareReads(t *testing.T, name string, f io.ReaderAt, n fs.Node, off, size
 	}
 }
 
-func TestReadersAtTheSameTime(t *testing.T) { forEachMode(t, testReadersAtTheSameTime) }
+func TestReadersAtTheSameTime(t *testing.T) {
+	testenv.Slow(t)
+	forEachMode(t, testReadersAtTheSameTime)
+}
 
 func testReadersAtTheSameTime(t *testing.T, w who) {
 	tree := treeNamed(t, "sample")

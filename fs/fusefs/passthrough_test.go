@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // servePassed mounts a tree with passthrough.
@@ -276,6 +277,7 @@ func openRole(k task) error {
 
 // TestPassthroughLeaksNothing opens files in many processes at a time.
 func TestPassthroughLeaksNothing(t *testing.T) {
+	testenv.Slow(t)
 	c, dir := servePassed(t, "many", false)
 	fds := func() int {
 		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.cmd.Process.Pid))

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A change is a way to change a tree that the kernel has.
@@ -76,6 +78,7 @@ func TestReadOnly(t *testing.T) {
 // TestReadOnlyThoughRemounted: so it is when root has remounted the tree
 // read-write, and the kernel lets all through to the daemon.
 func TestReadOnlyThoughRemounted(t *testing.T) {
+	testenv.Slow(t)
 	needRoot(t)
 	needFUSE(t)
 	forEachMode(t, func(t *testing.T, w who) {

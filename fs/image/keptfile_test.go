@@ -21,6 +21,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // with opens the image, with a Cache of its own and options that change makes.
@@ -96,6 +97,7 @@ func backingHas(t *testing.T, b *image.KeptFile, want string) {
 // TestContentsSecondPass: one pass over a file does not write it, a second one
 // does, and the third is read from there.
 func TestContentsSecondPass(t *testing.T) {
+	testenv.Slow(t)
 	big := random(1, 3<<20)
 	before := random(2, 700_000) // so that the file begins in the midst of a span
 	o := newOpened(t, gzipLayer(t, "before", before, "big", big, "behind", random(3, 500_000)))
@@ -148,6 +150,7 @@ func TestContentsInMemory(t *testing.T) {
 
 // TestContentsRandomReads reads a file here and there until it is kept, and on.
 func TestContentsRandomReads(t *testing.T) {
+	testenv.Slow(t)
 	big := random(1, 4<<20)
 	o := newOpened(t, gzipLayer(t, "big", big))
 	tree, _ := o.with(forgetful)
@@ -180,6 +183,7 @@ func TestContentsRandomReads(t *testing.T) {
 // TestContentsWrong: a content on disk that is wrong is not served, neither to
 // readers nor for passing through.
 func TestContentsWrong(t *testing.T) {
+	testenv.Slow(t)
 	other := random(1, 1<<20) // takes the other's place in memory
 	for _, size := range []int{keptfile.MinSize, keptfile.CheckAtOpen + 1} {
 		right := random(uint64(size), size)
@@ -273,6 +277,7 @@ func TestContentsOfAnotherImage(t *testing.T) {
 // TestContentsOfAnEarlierMount: what is decoded without the network is looked
 // for when a part of it has been read.
 func TestContentsOfAnEarlierMount(t *testing.T) {
+	testenv.Slow(t)
 	big := random(1, 3<<20)
 	o := newOpened(t, gzipLayer(t, "big", big))
 	_, disk := o.with(nil)
@@ -336,6 +341,7 @@ func (d *countedDir) on(tree *image.Image) {
 
 // TestContentsWithoutChunks: nothing is fetched to make a content.
 func TestContentsWithoutChunks(t *testing.T) {
+	testenv.Slow(t)
 	big := random(1, 3<<20)
 	layer := gzipLayer(t, "big", big)
 	for _, budget := range []int64{0, 1} { // without room no chunk stays
@@ -361,6 +367,7 @@ func TestContentsWithoutChunks(t *testing.T) {
 
 // TestContentsPartlyThere: the last chunks of a file are missing.
 func TestContentsPartlyThere(t *testing.T) {
+	testenv.Slow(t)
 	big := random(1, 3<<20)
 	o := newOpened(t, gzipLayer(t, "big", big))
 	o.opens()

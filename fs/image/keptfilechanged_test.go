@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // keep has the content of a file kept and open, and returns where it lies.
@@ -36,6 +37,7 @@ func (o *opened) keep(tree *image.Image, name, content string) (path string) {
 // A content that somebody changes while it is open is neither read nor handed
 // out any more, and is made again.
 func TestContentsChangeUnderTree(t *testing.T) {
+	testenv.Slow(t)
 	for _, size := range []int{keptfile.MinSize, keptfile.CheckAtOpen + 1} {
 		for name, read := range map[string]bool{"read first": true, "handed out first": false} {
 			t.Run(name, func(t *testing.T) {

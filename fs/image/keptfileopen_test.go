@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/fs/internal/layertest"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // The dialect of package layertest.
@@ -89,6 +90,7 @@ func TestBacking(t *testing.T) {
 // TestBackingExec: a program is kept when it is started for the second time, if
 // it was read.
 func TestBackingExec(t *testing.T) {
+	testenv.Slow(t)
 	prog := random(1, 500_000)
 	for _, tt := range []struct {
 		name  string
@@ -198,6 +200,7 @@ func hands(t *testing.T, tree *image.Image, i int) *image.KeptFile {
 // TestContentsBounded: no more are open than may be, but for those that are
 // held; which are closed is of no effect on what is read.
 func TestContentsBounded(t *testing.T) {
+	testenv.Slow(t)
 	const n = keptfile.MaxOpen + 10
 	tree, _, contents := manyContents(t, n)
 	var held []*image.KeptFile

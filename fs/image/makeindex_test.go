@@ -204,6 +204,7 @@ func TestNewNotesTheImage(t *testing.T) {
 
 // TestFill brings what is missing, once.
 func TestFill(t *testing.T) {
+	testenv.Slow(t)
 	l := gzipLayer(t, "a", random(1, 2<<20))
 	top := gzipLayer(t, "b", random(2, 1<<20))
 	o := newOpened(t, l, top, l)

@@ -24,6 +24,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // forge puts an index and a blob file into a cache that say that a layer has
@@ -174,6 +175,7 @@ func TestRefutedIndexIsMadeAgain(t *testing.T) {
 // A source that is wrong does not have an index made again that is right: of one
 // that this process made nothing is fetched, and of another once.
 func TestSourceWrongIndexRight(t *testing.T) {
+	testenv.Slow(t)
 	big := text(6 << 20)
 	layer := gzipLayer(t, "big", big)
 	size := int64(len(layer.Content))

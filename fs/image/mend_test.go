@@ -176,6 +176,7 @@ func mustOpen(t *testing.T, o *opened) *image.Image {
 // Where it cannot be made again reads fail for as long as it is wrong, and at
 // once no longer when it is right.
 func TestIndexChangesAndCannotBeMade(t *testing.T) {
+	testenv.Slow(t)
 	big := text(3 << 20)
 	layer := gzipLayer(t, "big", big)
 	o := newOpened(t, layer)
@@ -230,6 +231,7 @@ func TestDigestsChangeUnderTree(t *testing.T) {
 // An index that has a wrong sum for a chunk, with a checksum that is right, is
 // found out by the chunk, and the tree is read on by another.
 func TestIndexWithWrongSum(t *testing.T) {
+	testenv.Slow(t)
 	big := text(3 << 20)
 	layer := gzipLayer(t, "big", big)
 	o := newOpened(t, layer)
@@ -251,6 +253,7 @@ func TestIndexWithWrongSum(t *testing.T) {
 
 // Closing a tree ends the making of an index, and does not wait for its source.
 func TestCloseWhileIndexIsMade(t *testing.T) {
+	testenv.Slow(t)
 	layer := gzipLayer(t, "big", text(3<<20))
 	o := newOpened(t, layer)
 	mustOpen(t, o).Close()

@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // headersLayer is a plain layer of headers, whose content is "x".
@@ -151,6 +152,7 @@ func TestMaxMetadataLinks(t *testing.T) {
 // TestTooManyLayers: more layers than an image may have are refused before any
 // is looked at.
 func TestTooManyLayers(t *testing.T) {
+	testenv.Slow(t)
 	img := sourcetest.Image{}
 	for range 4096 {
 		img.Layers = append(img.Layers, headersLayer(t, tar.Header{Name: "a"}))

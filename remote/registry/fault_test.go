@@ -270,6 +270,7 @@ func readers(t *testing.T, n int, f func(i int) error) {
 
 // 10: the server is away, and comes back.
 func TestFault10Outage(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	content := noise(1, blobSize)
 	s := registrytest.New(t, nil)
@@ -307,6 +308,7 @@ func TestFault10Outage(t *testing.T) {
 }
 
 func TestFault10OutageEnds(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	s := registrytest.New(t, nil)
 	desc := s.PutBlob(ocispec.MediaTypeImageLayer, noise(1, 100))
@@ -326,6 +328,7 @@ func TestFault10OutageEnds(t *testing.T) {
 // All readers of a registry that never answers give up in their time, also
 // those who wait for another to find out where the blob is.
 func TestFault09Silence(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	s := registrytest.New(t, nil)
 	opts := fast()

@@ -124,6 +124,7 @@ func waitForRanges(t *testing.T, url string) {
 
 // nginx, with TLS, before a registry as its mirror; and gone.
 func TestNginxMirror(t *testing.T) {
+	testenv.Slow(t)
 	needPrograms(t, "nginx")
 	r := startRealRegistry(t)
 	mirror, ca, stop := startNginx(t, r.host)

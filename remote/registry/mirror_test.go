@@ -244,6 +244,7 @@ func just(f registrytest.Fault) func(*registrytest.Server) registrytest.Fault {
 
 // A mirror is asked again when its rest is over, by one reader at first.
 func TestMirrorAgain(t *testing.T) {
+	testenv.Slow(t)
 	m := newMirrored(t, 1, "")
 	m.opts.MirrorCooldown, m.opts.MirrorTimeout = 300*time.Millisecond, 10*time.Second
 	mirror := m.mirrors[0]
@@ -325,6 +326,7 @@ func TestMirrorNotFound(t *testing.T) {
 // Without the registry the mirrors are all there is: also those that failed a
 // moment ago.
 func TestMirrorIsAll(t *testing.T) {
+	testenv.Slow(t)
 	m := newMirrored(t, 1, "")
 	r := open(t, m.upstream, m.opts)
 	m.use(t, r)

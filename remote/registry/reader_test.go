@@ -355,6 +355,7 @@ func TestConnections(t *testing.T) {
 // Random reads under random faults: right bytes or an error, and after Close
 // nothing is left running.
 func TestManyFaults(t *testing.T) {
+	testenv.Slow(t)
 	before := runtime.NumGoroutine()
 	content := noise(1, 1<<20)
 	func() {

@@ -33,6 +33,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 const testManifest = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`
@@ -262,6 +263,7 @@ func (l *lines) all() string {
 
 // Neither errors nor the log show signed URLs or tokens.
 func TestSecrets(t *testing.T) {
+	testenv.Slow(t)
 	s := registrytest.New(t, &registrytest.Options{Login: registrytest.Bearer, CDN: true})
 	var log lines
 	opts := fast()

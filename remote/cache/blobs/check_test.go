@@ -15,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestVerify(t *testing.T) {
@@ -196,6 +197,7 @@ func TestVerifyLie(t *testing.T) {
 
 // Others read and remove while a blob is verified: nothing is found wrong.
 func TestVerifyAmongOthers(t *testing.T) {
+	testenv.Slow(t)
 	dir := t.TempDir()
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(60*cachetest.TestChunk, 273)}
 	c, other := openCache(t, dir, nil), openCache(t, dir, nil)

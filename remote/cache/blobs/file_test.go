@@ -14,6 +14,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // Whatever happens to a file, readers get the right bytes, and the next
@@ -126,6 +127,7 @@ func TestFileGoesAway(t *testing.T) {
 // Two Caches read through one directory while chunks, and now and then the
 // whole file, are taken away under them.
 func TestRemovalWhileReading(t *testing.T) {
+	testenv.Slow(t)
 	const c = cachetest.TestChunk
 	const n = 16
 	data := cachetest.RandomBytes(n*c-1, 12)

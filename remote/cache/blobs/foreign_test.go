@@ -251,6 +251,7 @@ func TestHardLinksStay(t *testing.T) {
 // TestPartsElsewhere: a directory of which a part is a link, a mount or a file is
 // refused, and nothing behind it is touched.
 func TestPartsElsewhere(t *testing.T) {
+	testenv.Slow(t)
 	used := t.TempDir()
 	if err := useOnce(openCache(t, used, nil)); err != nil {
 		t.Fatal(err)

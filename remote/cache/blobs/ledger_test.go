@@ -18,6 +18,7 @@ import (
 
 // Whatever is in the ledger, the budget holds.
 func TestSpaceFileGarbage(t *testing.T) {
+	testenv.Slow(t)
 	valid := directory.EncodeLedger(directory.BootID(), 5<<20, 1<<20)
 	tests := []struct {
 		name  string

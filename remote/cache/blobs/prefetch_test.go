@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // settle waits until nothing is under way in a bubble.
@@ -111,6 +112,7 @@ func TestPrefetchJoined(t *testing.T) {
 }
 
 func TestPrefetchBounds(t *testing.T) {
+	testenv.Slow(t)
 	tests := []struct {
 		name   string
 		size   int64 // of each prefetch

@@ -11,6 +11,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // Of a blob that there is no room for a stream goes as far as reads wait, and a
@@ -68,6 +69,7 @@ func TestStreamNoRoom(t *testing.T) {
 // The parts of a long read of a blob that there is no room for, which come in
 // any order, need few streams.
 func TestStreamNoRoomParts(t *testing.T) {
+	testenv.Slow(t)
 	for i := range 20 {
 		c, src := openCache(t, t.TempDir(), &testOptions{Budget: streamSize / 2, MaxRequest: 3 * cachetest.TestChunk}), newWholeSource(t, uint64(20+i))
 		src.mustRead(src.cached(c), 0, streamSize)

@@ -15,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // Marks are never lowered, by whomever they are made at the same time.
@@ -81,6 +82,7 @@ func TestSetVerification(t *testing.T) {
 // In whatever order the pieces come, and whoever brings them, the whole is
 // checked when the last one has come.
 func TestWholeInPieces(t *testing.T) {
+	testenv.Slow(t)
 	for seed := range uint64(4) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
@@ -223,6 +225,7 @@ func TestWholeDamaged(t *testing.T) {
 
 // Chunks that go away while the whole is checked make no index a liar.
 func TestWholeEvicted(t *testing.T) {
+	testenv.Slow(t)
 	dir := t.TempDir()
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(100*cachetest.TestChunk, 263)}
 	c := openCache(t, dir, &testOptions{Warnf: t.Errorf})
