@@ -1,4 +1,4 @@
-# make check test: what CI runs. make quick: what finds most, in a minute.
+# make check test: what CI runs. make quick: what finds most.
 # make demo: the main job, without a network.
 # make bench: figures beside peers. make nightly: the long checks.
 
@@ -33,7 +33,7 @@ elsewhere:
 	done
 
 # What finds most, for use while working: no race detector, and no test that
-# takes long. It takes about a minute on two processors.
+# takes long. It takes a minute and a half on two processors, and less again.
 # Tests wait more than they compute: many may run side by side. vet is in check.
 quick:
 	$(GO) test -short -vet=off -p 4 -parallel 16 $(PACKAGES)

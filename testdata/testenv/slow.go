@@ -2,7 +2,7 @@ package testenv
 
 import "testing"
 
-// Slow is for tests that take longer than about a second: make quick leaves them
+// Slow is for tests that take longer than a moment: make quick leaves them
 // out.
 func Slow(t testing.TB) {
 	t.Helper()
