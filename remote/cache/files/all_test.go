@@ -12,7 +12,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
-// A testCacheF is all of a cache directory, as package cache puts it together.
+// A testCache is all of a cache directory, as package cache puts it together.
 type testCache struct {
 	*directory.Dir
 	*blobsPart
@@ -72,7 +72,7 @@ func openCache(t testing.TB, dir string, opts *testOptions) *testCache {
 	return c
 }
 
-// limitedF opens a cache whose budget leaves room bytes.
+// limited opens a cache whose budget leaves room bytes.
 func limited(t testing.TB, dir string, room int64) *testCache {
 	t.Helper()
 	c := openCache(t, dir, &testOptions{Budget: 1 << 30, Warnf: t.Errorf})
@@ -89,7 +89,7 @@ func cached(t testing.TB, c *testCache, src *cachetest.FakeBlob) *blobs.Blob {
 	return b
 }
 
-// checkReadF reads n bytes at off, all of which must exist.
+// checkRead reads n bytes at off, all of which must exist.
 func checkRead(t testing.TB, b *blobs.Blob, src *cachetest.FakeBlob, off, n int64) {
 	t.Helper()
 	p := make([]byte, n)

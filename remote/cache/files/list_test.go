@@ -117,7 +117,7 @@ func TestAny(t *testing.T) {
 	}
 }
 
-// useContentF opens a content, or stores it if there is room, and reads it.
+// useContent opens a content, or stores it if there is room, and reads it.
 func useContent(c *testCache, data []byte) error {
 	d, n := digest.FromBytes(data), int64(len(data))
 	x, err := c.Open(context.Background(), d, n)

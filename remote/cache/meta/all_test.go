@@ -7,7 +7,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
-// A testCacheM is a directory with its metadata.
+// A testCache is a directory with its metadata.
 type testCache struct {
 	*directory.Dir
 	*Cache

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Tests that need another process run this test binary again, with childEnvD
+// Tests that need another process run this test binary again, with childEnv
 // naming what it is to do and the cache directory as its argument.
 const childEnv = "DIRECTORY_TEST_CHILD"
 
