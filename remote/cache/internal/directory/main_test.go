@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // Tests that need another process run this test binary again, with childEnv
@@ -24,14 +26,7 @@ func TestMain(m *testing.M) {
 // child returns a command that runs the test binary as a child.
 func child(t testing.TB, what, dir string) *exec.Cmd {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe, dir)
-	// The race detector waits for a second before it exits.
-	cmd.Env = append(os.Environ(), childEnv+"="+what, "GORACE=atexit_sleep_ms=0")
-	return cmd
+	return testenv.Child(t, childEnv, what, dir)
 }
 
 func openAt(t testing.TB, dir string) *Dir {
