@@ -2,6 +2,7 @@ package remote
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -65,10 +66,10 @@ func ParseLocation(s string) (Location, error) {
 	if !ok {
 		return registryLocation(s, s)
 	}
-	switch transport {
-	case TransportOCI, TransportOCIArchive, TransportDockerArchive:
+	switch {
+	case ofFiles(transport):
 		return fileLocation(transport, rest)
-	case "dir", "containers-storage", "docker-daemon", "ostree", "sif", "tarball":
+	case unsupported(transport):
 		instead := ""
 		if _, err := ParseReference(s); err == nil {
 			instead = "; for an image of that name in a registry write " + quote("docker://"+s)
@@ -76,6 +77,46 @@ func ParseLocation(s string) (Location, error) {
 		return Location{}, fmt.Errorf("%w: %s: imgfs does not read %s:, only docker://, oci:, oci-archive: and docker-archive:%s", ErrUnsupported, quote(s), transport, instead)
 	}
 	return registryLocation(s, s)
+}
+
+// ofFiles reports whether a word is a transport whose images lie on this machine.
+func ofFiles(transport string) bool {
+	return transport == TransportOCI || transport == TransportOCIArchive || transport == TransportDockerArchive
+}
+
+// unsupported reports whether a word is a transport of skopeo's that imgfs does
+// not read.
+func unsupported(transport string) bool {
+	switch transport {
+	case "dir", "containers-storage", "docker-daemon", "ostree", "sif", "tarball":
+		return true
+	}
+	return false
+}
+
+// CutPath splits IMAGE:/PATH, the name of an image and a path in it that begins
+// with a slash, at the first ":/" behind the transport. No name of an image has one
+// there: a tag does not begin with a slash, and neither does the name by which a
+// layout or an archive has an image. found tells whether there is a path.
+//
+// What begins with a transport that imgfs does not read, or with the scheme of a
+// URL, has none: it is for ParseLocation and ParseReference to refuse.
+func CutPath(s string) (image, path string, found bool) {
+	transport, rest, _ := strings.Cut(s, ":")
+	switch at := len(s) - len(rest); {
+	case strings.HasPrefix(s, "docker://"):
+		rest = s[len("docker://"):]
+	case ofFiles(transport):
+	case unsupported(transport), strings.HasPrefix(s[at:], "//") && slices.Contains([]string{"http", "https", "file"}, transport):
+		return s, "", false
+	default:
+		rest = s
+	}
+	before, after, found := strings.Cut(rest, ":/")
+	if !found || before == "" {
+		return s, "", false
+	}
+	return s[:len(s)-len(rest)] + before, "/" + after, true
 }
 
 func registryLocation(s, ref string) (Location, error) {

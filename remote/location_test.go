@@ -80,6 +80,80 @@ func TestParseLocationErrors(t *testing.T) {
 	}
 }
 
+func TestCutPath(t *testing.T) {
+	for _, c := range []struct{ in, image, path string }{
+		{"fedora:/etc/os-release", "fedora", "/etc/os-release"},
+		{"fedora:41:/etc", "fedora:41", "/etc"},
+		{"fedora:/", "fedora", "/"},
+		{"fedora://etc", "fedora", "//etc"},
+		{"fedora:41:/etc/", "fedora:41", "/etc/"},
+		{"fedora:/a:/b:c", "fedora", "/a:/b:c"},
+		{"fedora:/new\nline", "fedora", "/new\nline"},
+		{"localhost:5000/a/b:/etc", "localhost:5000/a/b", "/etc"},
+		{"localhost:5000/a/b:v1:/etc", "localhost:5000/a/b:v1", "/etc"},
+		{"localhost:5000/a/b@" + sum + ":/etc", "localhost:5000/a/b@" + sum, "/etc"},
+		{"a/b:v1@" + sum + ":/etc", "a/b:v1@" + sum, "/etc"},
+		{"[::1]:5000/a/b:/etc", "[::1]:5000/a/b", "/etc"},
+		{"docker://fedora:/etc", "docker://fedora", "/etc"},
+		{"docker://fedora:41:/etc", "docker://fedora:41", "/etc"},
+		{"docker://oci:/etc", "docker://oci", "/etc"},
+		{"docker:/etc", "docker", "/etc"},
+		{"docker:dind:/etc", "docker:dind", "/etc"},
+		{"oci:dir:/etc", "oci:dir", "/etc"},
+		{"oci:/abs/dir:/etc", "oci:/abs/dir", "/etc"},
+		{"oci:/abs/dir:tag:/etc", "oci:/abs/dir:tag", "/etc"},
+		{"oci:dir:docker.io/library/x:latest:/etc", "oci:dir:docker.io/library/x:latest", "/etc"},
+		{"oci:dir:@0:/etc", "oci:dir:@0", "/etc"},
+		{"oci:dir@" + sum + ":/etc", "oci:dir@" + sum, "/etc"},
+		{"oci:.:/etc", "oci:.", "/etc"},
+		{"oci-archive:/a.tar:v1:/etc", "oci-archive:/a.tar:v1", "/etc"},
+		{"docker-archive:a.tar:/etc", "docker-archive:a.tar", "/etc"},
+		{"docker-archive:/a.tar:localhost:5000/x:y:/etc", "docker-archive:/a.tar:localhost:5000/x:y", "/etc"},
+		{"./dir:/etc", "./dir", "/etc"},
+		{"/srv/a.tar:v1:/etc", "/srv/a.tar:v1", "/etc"},
+		// These have no path.
+		{"fedora", "", ""}, {"fedora:41", "", ""}, {"fedora:etc", "", ""}, {"localhost:5000/a", "", ""}, {"", "", ""},
+		{"oci:/abs/dir", "", ""}, {"oci:/abs/dir:tag", "", ""}, {"docker-archive:/a.tar", "", ""}, {"docker://fedora", "", ""},
+		{"oci:dir:docker.io/library/x:latest", "", ""}, {"docker-archive:a.tar:localhost:5000/x:y", "", ""},
+		// These are refused by others.
+		{":/etc", "", ""}, {"oci::/etc", "", ""}, {"docker://:/etc", "", ""}, {"dir:/tmp/x", "", ""}, {"dir:/tmp/x:/etc", "", ""},
+		{"docker-daemon:fedora:/etc", "", ""}, {"containers-storage:fedora:/etc", "", ""},
+		{"https://quay.io/a/b", "", ""}, {"http://localhost:5000/a", "", ""}, {"file:///srv/a.tar", "", ""},
+	} {
+		image, path, found := remote.CutPath(c.in)
+		if c.path == "" && c.image == "" {
+			c.image = c.in
+		}
+		if image != c.image || path != c.path || found != (c.path != "") {
+			t.Errorf("CutPath(%q): got %q, %q and %t, want %q and %q", c.in, image, path, found, c.image, c.path)
+		}
+	}
+}
+
+func FuzzCutPath(f *testing.F) {
+	for _, s := range []string{"fedora:/x", "docker://x:/y", "oci:a:b:/c", "oci:a@" + sum + ":/", "dir:x:/y", "oci::/", "https://x", ":/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		image, path, found := remote.CutPath(s)
+		if !found {
+			if image != s || path != "" {
+				t.Errorf("CutPath(%q): got %q and %q without a path, want what was given", s, image, path)
+			}
+			return
+		}
+		if image+":"+path != s || !strings.HasPrefix(path, "/") {
+			t.Errorf("CutPath(%q): got %q and %q", s, image, path)
+		}
+		if more, below, again := remote.CutPath(image); again {
+			t.Errorf("CutPath(%q): its image is cut once more, into %q and %q", s, more, below)
+		}
+		if l, err := remote.ParseLocation(image); err == nil && strings.Contains(l.Path+l.Image, ":/") {
+			t.Errorf("CutPath(%q): %q is left in the image %+v", s, ":/", l)
+		}
+	})
+}
+
 func FuzzParseLocation(f *testing.F) {
 	for _, s := range []string{"fedora", "docker://x", "oci:a:b", "oci:a@" + sum, "oci:a:@1", "docker-archive:f:r:t", "dir:x", "oci::", "oci-archive:@:"} {
 		f.Add(s)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
@@ -14,34 +15,38 @@ import (
 func catCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "cat",
-		Usage: "IMAGE PATH...",
+		Usage: "IMAGE PATH... | IMAGE:/PATH...",
 		Entry: cli.Entry{Usage: "IMAGE PATH...", Text: "print files of the image"},
 		About: `Prints files of the image one after the other. Symlinks are followed within the
 image.`,
 		Example: "imgfs cat fedora:latest /etc/os-release",
 		Setup: func(*pflag.FlagSet) cli.Action {
 			return func(ctx context.Context, args []string) error {
-				if len(args) < 2 {
-					return cli.Usagef("cat: an image and at least one path are needed")
-				}
-				return cat(ctx, e, args[0], args[1:])
+				return cat(ctx, e, args)
 			}
 		},
 	}
 }
 
-func cat(ctx context.Context, e *env, image string, paths []string) error {
-	img, done, err := e.openTree(ctx, image)
+func cat(ctx context.Context, e *env, args []string) error {
+	var files []fileArgument
+	if len(args) > 0 {
+		var err error
+		if files, err = fileArguments("cat", args); err != nil {
+			return err
+		}
+	}
+	if len(files) == 0 {
+		return cli.Usagef("cat: an image and at least one path are needed")
+	}
+	t, err := e.openTrees("cat")
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer t.close()
 	w := cli.NewWriter(ctx, e.Raw)
-	return e.Each(paths, func(p string) error {
-		if err := catFile(ctx, w, img.Tree(), p); err != nil {
-			return pathError(img.Name(), p, err)
-		}
-		return nil
+	return t.each(ctx, files, func(a fileArgument, img *image.Image) error {
+		return catFile(ctx, w, img.Tree(), a.path)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 func hintFor(err error) string {
 	var mount *fusefs.Error
 	var opening *image.Error
+	var named *imageError
 	if errors.As(err, &opening) {
 		if hint := imageHint(opening); hint != "" {
 			return hint
@@ -34,6 +35,8 @@ func hintFor(err error) string {
 		return "choose one with --platform OS/ARCH[/VARIANT]"
 	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):
 		return "nothing of it was kept; try again, or ask whoever runs the registry"
+	case errors.As(err, &named):
+		return named.hint()
 	}
 	return ""
 }

@@ -83,21 +83,18 @@ func (e *env) tree(ctx context.Context, name string, disk *cache.Cache) (*image.
 	if err != nil {
 		return nil, err
 	}
-	limitMemory(mergeMemory(layers.All(), cmp.Or(e.limits.metadata.Option(), image.DefaultMaxMetadata)))
+	return e.merge(ctx, layers)
+}
+
+// merge makes one tree of the layers of an image.
+func (e *env) merge(ctx context.Context, layers *image.Layers) (*image.Image, error) {
+	limitMemory(e.limits.held + e.mergeMemory(layers))
 	return layers.Merge(ctx)
 }
 
-// openTree opens an image as one tree with the user's cache. done closes both.
-func (e *env) openTree(ctx context.Context, name string) (img *image.Image, done func(), err error) {
-	disk, err := e.openCache()
-	if err != nil {
-		return nil, nil, err
-	}
-	if img, err = e.tree(ctx, name, disk); err != nil {
-		disk.Close()
-		return nil, nil, err
-	}
-	return img, func() { img.Close(); disk.Close() }, nil
+// mergeMemory returns how many bytes merging the layers of an image takes at most.
+func (e *env) mergeMemory(layers *image.Layers) int64 {
+	return mergeMemory(layers.All(), cmp.Or(e.limits.metadata.Option(), image.DefaultMaxMetadata))
 }
 
 // absLocation makes the path in an image's name absolute, for a process with

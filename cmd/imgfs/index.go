@@ -31,6 +31,9 @@ mounting needs. Prints a row for each layer, the base first.`,
 				case *fetch && e.offline:
 					return cli.Usagef("index: --fetch and --offline exclude each other")
 				}
+				if err := wholeImage("index", args[0], ""); err != nil {
+					return err
+				}
 				return index(ctx, e, args[0], *fetch, *asJSON)
 			}
 		},

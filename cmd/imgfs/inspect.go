@@ -29,6 +29,9 @@ DiffIDs, the digests of the uncompressed layers.`,
 				case *raw && *config:
 					return cli.Usagef("inspect: --raw and --config exclude each other")
 				}
+				if err := wholeImage("inspect", args[0], ""); err != nil {
+					return err
+				}
 				return inspect(ctx, e, args[0], *raw, *config)
 			}
 		},

@@ -10,6 +10,8 @@ import (
 type limits struct {
 	metadata  cli.Bound
 	layerSize cli.Bound
+
+	held int64 // how many bytes images take that stay open while another is opened
 }
 
 // flags declares the flags of the limits.
@@ -22,7 +24,7 @@ func (l *limits) flags(f *pflag.FlagSet) {
 // both forms of them.
 func (l *limits) configure(opts *image.Options) {
 	opts.MaxMetadata = l.metadata.Option()
-	opts.Metadata = raiseMemory
+	opts.Metadata = func(used int64) { raiseMemory(l.held + used) }
 	// A layer that is not compressed is as big when it is sent.
 	opts.MaxLayer, opts.MaxBlob = l.layerSize.Option(), l.layerSize.Option()
 }

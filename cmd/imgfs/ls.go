@@ -4,15 +4,14 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	iofs "io/fs"
 	"iter"
 	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -21,7 +20,7 @@ import (
 func lsCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "ls",
-		Usage: "[-a | -A] [-l] [-R] IMAGE [PATH...]",
+		Usage: "[-a | -A] [-l] [-R] IMAGE [PATH...] | IMAGE:/PATH...",
 		Entry: cli.Entry{Usage: "IMAGE [PATH...]", Text: "list files of the image"},
 		About: `Lists directories and files of the image as ls does; without PATH its root.
 Names that begin with a dot are not shown unless asked for. On a terminal a name
@@ -37,7 +36,7 @@ that could act on it is quoted as a shell reads it, as in $'esc\033[31m'.`,
 				if len(args) == 0 {
 					return cli.Usagef("ls: no image named")
 				}
-				return l.run(ctx, e, args[0], args[1:])
+				return l.run(ctx, e, args)
 			}
 		},
 	}
@@ -59,29 +58,32 @@ type row struct {
 	node fs.Node
 }
 
-func (l *lister) run(ctx context.Context, e *env, image string, paths []string) error {
-	img, done, err := e.openTree(ctx, image)
+func (l *lister) run(ctx context.Context, e *env, args []string) error {
+	named, err := fileArguments("ls", args)
 	if err != nil {
 		return err
 	}
-	defer done()
-	t := img.Tree()
-	if len(paths) == 0 {
-		paths = []string{"/"}
+	if len(named) == 0 {
+		named = []fileArgument{{typed: "/", image: args[0], path: "/"}}
 	}
+	t, err := e.openTrees("ls")
+	if err != nil {
+		return err
+	}
+	defer t.close()
 	l.w = bufio.NewWriterSize(cli.NewWriter(ctx, e.Raw), 64<<10)
 	_, l.terminal = cli.Terminal(e.Raw)
-	l.headings = len(paths) > 1 || l.recursive
+	l.headings = len(named) > 1 || l.recursive
 	var files, dirs []row
-	missing := e.Each(paths, func(p string) error {
-		n, err := l.lookup(t, p)
+	missing := t.each(ctx, named, func(a fileArgument, img *image.Image) error {
+		n, err := l.lookup(img.Tree(), a.path)
 		switch {
 		case err != nil:
-			return pathError(img.Name(), p, err)
+			return err
 		case isDir(n):
-			dirs = append(dirs, row{p, n})
+			dirs = append(dirs, row{a.typed, n})
 		default:
-			files = append(files, row{p, n})
+			files = append(files, row{a.typed, n})
 		}
 		return nil
 	})
@@ -92,15 +94,6 @@ func (l *lister) run(ctx context.Context, e *env, image string, paths []string) 
 		return err
 	}
 	return missing
-}
-
-// pathError adds an image and a path to an error.
-func pathError(image, path string, err error) error {
-	var looked *iofs.PathError
-	if errors.As(err, &looked) {
-		err = looked.Err
-	}
-	return fmt.Errorf("%s: %s: %w", image, path, err)
 }
 
 // lookup finds the file that an argument names. Without -l a symlink to a directory

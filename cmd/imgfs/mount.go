@@ -86,7 +86,11 @@ read. Without, an image that no registry can be asked about is mounted as it was
 					return cli.Usagef("mount: --prefetch and --offline exclude each other")
 				case m.grace < 0:
 					return cli.Usagef("--grace %s: less than nothing", m.grace)
-				case m.foreground || m.detached:
+				}
+				if err := wholeImage("mount", args[0], args[1]); err != nil {
+					return err
+				}
+				if m.foreground || m.detached {
 					return m.serve(ctx, e, args[0], args[1])
 				}
 				return m.detach(ctx, e, args[0], args[1], f)

@@ -184,9 +184,9 @@ func (at place) missing() error {
 }
 
 // withHelp adds a hint to the help of this place to an error, if the command line
-// is at fault.
+// is at fault and the error has no hint of its own.
 func (at place) withHelp(err error) error {
-	if err == nil || !IsUsage(err) {
+	if own := (*hintedError)(nil); err == nil || !IsUsage(err) || errors.As(err, &own) {
 		return err
 	}
 	return WithHint(err, strings.TrimSpace(at.Program.Name+" help "+at.name))

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"strings"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/printable"
+)
+
+// A fileArgument is an argument that names a file in an image.
+type fileArgument struct {
+	typed  string // the argument, as messages and headings have it
+	image  string
+	path   string
+	joined bool // the argument is IMAGE:/PATH
+}
+
+// fileArguments reads the arguments of a command that are either IMAGE PATH... or
+// IMAGE:/PATH... In the second form a word that begins with a slash is a path in the
+// image that was named last. There is at least one argument; of an image alone there
+// are no files.
+func fileArguments(command string, args []string) ([]fileArgument, error) {
+	img, _, joined := remote.CutPath(args[0])
+	if !joined {
+		var files []fileArgument
+		for _, p := range args[1:] {
+			files = append(files, fileArgument{typed: p, image: args[0], path: p})
+		}
+		return files, nil
+	}
+	var files []fileArgument
+	for i, arg := range args {
+		cut, path, ok := remote.CutPath(arg)
+		switch {
+		case i > 0 && strings.HasPrefix(arg, "/"):
+			files = append(files, fileArgument{typed: arg, image: img, path: arg})
+		case ok:
+			img = cut
+			files = append(files, fileArgument{typed: arg, image: img, path: path, joined: true})
+		default:
+			return nil, cli.WithHint(cli.Usagef("%s: %s is neither IMAGE:/PATH nor a path that begins with a slash, which all arguments are behind %s", command, arg, args[0]),
+				fmt.Sprintf("%s if it is an image, %s if it is a path", printable.Word(arg+":/"), printable.Word("/"+arg)))
+		}
+	}
+	return files, nil
+}
+
+// wholeImage refuses IMAGE:/PATH where an image is named and no path has a meaning. Its
+// hint is the command for the whole image; dir is where that is mounted, or "".
+func wholeImage(command, name, dir string) error {
+	img, path, ok := remote.CutPath(name)
+	if !ok {
+		return nil
+	}
+	hint := fmt.Sprintf("imgfs %s %s", command, printable.Word(img))
+	if dir != "" {
+		hint += fmt.Sprintf(" %s && ls %s", printable.Word(dir), printable.Word(strings.TrimSuffix(dir, "/")+path))
+	}
+	return cli.WithHint(cli.Usagef("%s: %s: it takes a whole image, and no path such as %s", command, name, path), hint)
+}
+
+// An imageError says that the image of an argument IMAGE:/PATH could not be opened.
+type imageError struct {
+	arg     fileArgument
+	command string
+	err     error
+}
+
+// Error implements error.
+func (e *imageError) Error() string { return e.arg.typed + ": " + e.err.Error() }
+
+// Unwrap returns what has failed.
+func (e *imageError) Unwrap() error { return e.err }
+
+// hint says what the argument was taken for.
+func (e *imageError) hint() string {
+	return fmt.Sprintf("that was read as imgfs %s %s %s", e.command, printable.Word(e.arg.image), printable.Word(e.arg.path))
+}
+
+// trees are the images that the arguments of a command name, each opened once.
+type trees struct {
+	env     *env
+	command string
+	disk    *cache.Cache
+	open    map[string]*image.Image // nil is one that could not be opened
+}
+
+// openTrees opens the user's cache for images. close closes it, and them.
+func (e *env) openTrees(command string) (*trees, error) {
+	disk, err := e.openCache()
+	if err != nil {
+		return nil, err
+	}
+	return &trees{env: e, command: command, disk: disk, open: make(map[string]*image.Image)}, nil
+}
+
+func (t *trees) close() {
+	for _, img := range t.open {
+		if img != nil {
+			img.Close()
+		}
+	}
+	t.disk.Close()
+}
+
+// each calls do with every argument and its image, prints the errors, and returns an
+// error if there was one. An image that cannot be opened is one error, however many
+// arguments name it.
+func (t *trees) each(ctx context.Context, args []fileArgument, do func(fileArgument, *image.Image) error) error {
+	var failed error
+	for _, a := range args {
+		img, known := t.open[a.image]
+		if !known {
+			var err error
+			if img, err = t.tree(ctx, a); ctx.Err() != nil {
+				return ctx.Err()
+			} else if err != nil {
+				t.env.Error(err)
+			}
+		}
+		if img == nil {
+			failed = &cli.ExitError{Code: cli.ExitFailure}
+			continue
+		}
+		if err := do(a, img); err != nil {
+			t.env.Error(a.failed(img, err))
+			failed = &cli.ExitError{Code: cli.ExitFailure}
+		}
+	}
+	return failed
+}
+
+// tree opens the image of an argument.
+func (t *trees) tree(ctx context.Context, a fileArgument) (*image.Image, error) {
+	t.open[a.image] = nil
+	layers, err := t.env.layers(ctx, a.image, t.disk)
+	if err != nil {
+		return nil, a.unopened(t.command, err)
+	}
+	used := t.env.mergeMemory(layers)
+	img, err := t.env.merge(ctx, layers)
+	if err != nil {
+		return nil, a.unopened(t.command, err)
+	}
+	t.env.limits.held += used
+	t.open[a.image] = img
+	return img, nil
+}
+
+// unopened returns an error of opening the image that an argument names, with the
+// argument if that is more than the image.
+func (a fileArgument) unopened(command string, err error) error {
+	if !a.joined {
+		return err
+	}
+	return &imageError{a, command, err}
+}
+
+// failed returns an error of reading the file that an argument names, with its name.
+func (a fileArgument) failed(img *image.Image, err error) error {
+	var looked *iofs.PathError
+	if errors.As(err, &looked) {
+		err = looked.Err
+	}
+	if a.joined {
+		return fmt.Errorf("%s: %w", a.typed, err)
+	}
+	failed := fmt.Errorf("%s: %s: %w", img.Name(), a.typed, err)
+	if _, _, ok := remote.CutPath(a.typed); ok && errors.Is(err, iofs.ErrNotExist) {
+		return cli.WithHint(failed, fmt.Sprintf("files of several images are %s and %s", printable.Word(a.image+":/PATH"), printable.Word(a.typed)))
+	}
+	return failed
+}

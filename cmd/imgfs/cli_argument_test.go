@@ -1,0 +1,123 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/labimage"
+)
+
+// TestFileArguments has the forms in which ls and cat take images and paths, with
+// registries and with files.
+func TestFileArguments(t *testing.T) {
+	home := alone(t)
+	t.Chdir(home)
+	reg := registrytest.New(t, nil)
+	first, _ := publish(t, reg, small)
+	layout := filepath.Join(home, "layout")
+	if _, err := labimage.Write(layout, func(a *labimage.Archive) error {
+		return errors.Join(a.Dir("etc"), a.File("etc/os-release", "NAME=other\n"), a.File("etc/two\nlines", "odd\n"), a.Symlink("link", "etc"), a.File("x:/y", "colon\n"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	tag := ":" + labimage.Tag
+	cache := "--cache-dir=" + t.TempDir()
+	for _, c := range []struct {
+		args []string
+		want string
+		says string // on stderr; then the exit code is 1
+	}{
+		{[]string{"cat", first + ":/etc/os-release"}, "NAME=small\n", ""},
+		{[]string{"cat", "docker://" + first + ":/etc/os-release"}, "NAME=small\n", ""},
+		{[]string{"cat", strings.TrimSuffix(first, ":latest") + ":/etc/os-release"}, "NAME=small\n", ""},
+		{[]string{"cat", "oci:layout:/etc/os-release"}, "NAME=other\n", ""},
+		{[]string{"cat", "oci:layout" + tag + ":/etc/os-release"}, "NAME=other\n", ""},
+		{[]string{"cat", "oci:" + layout + ":/etc/os-release"}, "NAME=other\n", ""},
+		{[]string{"cat", "oci:" + layout + tag + ":/etc/two\nlines"}, "odd\n", ""},
+		{[]string{"cat", "oci:layout:/x:/y"}, "colon\n", ""},
+		{[]string{"cat", "oci:layout", "x:/y"}, "colon\n", ""},
+		{[]string{"cat", "oci:layout:/link/../etc/./os-release"}, "NAME=other\n", ""},
+		{[]string{"cat", "oci:layout://etc//os-release"}, "NAME=other\n", ""},
+		{[]string{"cat", first + ":/etc/os-release", "oci:layout:/etc/os-release", "/x:/y", first + ":/os-release", "/etc/os-release"},
+			"NAME=small\nNAME=other\ncolon\nNAME=small\nNAME=small\n", ""},
+		{[]string{"cat", "oci:layout:/etc/os-release/"}, "", "oci:layout:/etc/os-release/: not a directory\n"},
+		{[]string{"cat", "oci:layout:/no", "oci:layout:/etc/os-release", "/no"}, "NAME=other\n",
+			"oci:layout:/no: no such file or directory\nimgfs: oci:layout: /no: no such file or directory\n"},
+		{[]string{"cat", "oci:layout:/etc/two\nlin"}, "", `oci:layout:/etc/two\nlin: no such file or directory` + "\n"},
+		{[]string{"ls", "oci:layout:/etc"}, "os-release\ntwo\nlines\n", ""},
+		{[]string{"ls", "oci:layout:/"}, "etc\nlink\nx:\n", ""},
+		{[]string{"ls", "oci:layout:/link"}, "os-release\ntwo\nlines\n", ""},
+		{[]string{"ls", "oci:layout:/etc/os-release"}, "oci:layout:/etc/os-release\n", ""},
+		{[]string{"ls", "oci:layout:/etc", first + ":/etc/", "/os-release"}, "/os-release\n\n" + first + ":/etc/:\nos-release\n\noci:layout:/etc:\nos-release\ntwo\nlines\n", ""},
+		{[]string{"ls", "-R", "oci:layout:/"}, "oci:layout:/:\netc\nlink\nx:\n\noci:layout:/etc:\nos-release\ntwo\nlines\n\noci:layout:/x::\ny\n", ""},
+		{[]string{"ls", "oci:nowhere:/etc", "oci:layout:/link", "oci:nowhere:/usr", "/bin"}, "oci:layout:/link:\nos-release\ntwo\nlines\n",
+			"oci:nowhere:/etc: oci:nowhere: not an OCI image layout: index.json: not found: stat nowhere/index.json: no such file or directory\nimgfs: hint: that was read as imgfs ls oci:nowhere /etc\n"},
+		{[]string{"ls", "oci:layout", "oci:layout:/etc"}, "", "oci:layout: oci:layout:/etc: no such file or directory\nimgfs: hint: files of several images are oci:layout:/PATH and oci:layout:/etc\n"},
+	} {
+		r := invoke(t, append([]string{c.args[0], "-q", cache}, c.args[1:]...)...)
+		says := ""
+		if c.says != "" {
+			says = "imgfs: " + c.says
+		}
+		if r.stdout != c.want || r.stderr != says || (r.code == cli.ExitFailure) != (c.says != "") || r.code == cli.ExitUsage {
+			t.Errorf("imgfs %q: got exit code %d,\n%s\non stderr\n%s\nwant\n%s\nand\n%s", c.args, r.code, r.stdout, r.stderr, c.want, says)
+		}
+	}
+}
+
+// TestFileArgumentsOnce counts how often an image is asked for that several arguments
+// name.
+func TestFileArgumentsOnce(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	name, _ := publish(t, reg, small)
+	succeed(t, "cat", "-q", "--cache-dir", t.TempDir(), name+":/etc/os-release")
+	once := reg.Count(registrytest.Manifest)
+	args := []string{"cat", "-q", "--cache-dir", t.TempDir(), name + ":/etc/os-release", "/os-release", name + ":/conf/os-release"}
+	if succeed(t, args...); reg.Count(registrytest.Manifest) != 2*once {
+		t.Errorf("got %d requests for manifests, want %d as with one argument", reg.Count(registrytest.Manifest)-once, once)
+	}
+	reg.Inject(registrytest.Manifest, registrytest.Always(registrytest.Status(404)))
+	r := invoke(t, append([]string{"cat", "-q", "--cache-dir", t.TempDir()}, args[4:]...)...)
+	if r.code != cli.ExitFailure || strings.Count(r.stderr, "not found") != 1 {
+		t.Errorf("got exit code %d and\n%swant %d and the error once", r.code, r.stderr, cli.ExitFailure)
+	}
+}
+
+// TestFileArgumentsRefused has what no file is meant by.
+func TestFileArgumentsRefused(t *testing.T) {
+	home := alone(t)
+	t.Chdir(home)
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+		hint string
+	}{
+		{[]string{"ls", "127.0.0.1:1/a/b:/etc"}, cli.ExitFailure, "127.0.0.1:1/a/b:/etc: 127.0.0.1:1/a/b:latest: unavailable", "imgfs ls 127.0.0.1:1/a/b /etc"},
+		{[]string{"cat", "127.0.0.1:1/a/b:v1:/etc/it's"}, cli.ExitFailure, "127.0.0.1:1/a/b:v1: unavailable", `imgfs cat 127.0.0.1:1/a/b:v1 '/etc/it'\''s'`},
+		{[]string{"cat", "Fedora:/etc/passwd"}, cli.ExitFailure, `Fedora:/etc/passwd: invalid reference: "Fedora"`, "imgfs cat Fedora /etc/passwd"},
+		{[]string{"ls", "a:/etc", "usr"}, cli.ExitUsage, "ls: usr is neither IMAGE:/PATH nor a path that begins with a slash", "usr:/ if it is an image, /usr if it is a path"},
+		{[]string{"cat", "a:/etc", "b:41"}, cli.ExitUsage, "cat: b:41 is neither", "b:41:/ if it is an image"},
+		{[]string{"ls", ":/etc"}, cli.ExitFailure, `":/etc" is not an image's name`, ""},
+		{[]string{"ls", "https://127.0.0.1:1/a"}, cli.ExitFailure, `leave out "https://"`, ""},
+		{[]string{"ls", "dir:/srv/x:/etc"}, cli.ExitFailure, "imgfs does not read dir:", ""},
+		{[]string{"cat", "a"}, cli.ExitUsage, "at least one path", "imgfs help cat"},
+		{[]string{"inspect", "a/b:v1:/etc"}, cli.ExitUsage, "inspect: a/b:v1:/etc: it takes a whole image, and no path such as /etc", "imgfs inspect a/b:v1\n"},
+		{[]string{"index", "oci:dir:/etc"}, cli.ExitUsage, "index: oci:dir:/etc: it takes a whole image", "imgfs index oci:dir\n"},
+		{[]string{"mount", "a:/etc", "mnt/"}, cli.ExitUsage, "mount: a:/etc: it takes a whole image", "imgfs mount a mnt/ && ls mnt/etc\n"},
+		{[]string{"mount", "-f", "oci:a b:/etc", "mnt"}, cli.ExitUsage, "mount: oci:a b:/etc: it takes a whole image", "imgfs mount 'oci:a b' mnt && ls mnt/etc\n"},
+	} {
+		checkRefusal(t, invoke(t, c.args...), c.code, []string{c.says}, c.hint)
+	}
+	if left, err := os.ReadDir(filepath.Join(home, "mnt")); err == nil {
+		t.Errorf("mnt was made, with %d files", len(left))
+	}
+}
