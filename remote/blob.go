@@ -51,3 +51,18 @@ type Source interface {
 	// nothing; a blob that does not exist is noticed at the first read.
 	Blob(desc ocispec.Descriptor) (Blob, error)
 }
+
+// An unreadable is a blob that no source can give: reading it fails.
+type unreadable struct {
+	desc ocispec.Descriptor
+	err  error
+}
+
+// Digest implements Blob.
+func (u unreadable) Digest() digest.Digest { return u.desc.Digest }
+
+// Size implements Blob.
+func (u unreadable) Size() int64 { return u.desc.Size }
+
+// ReadAt implements Blob.
+func (u unreadable) ReadAt(context.Context, []byte, int64) (int, error) { return 0, u.err }

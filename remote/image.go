@@ -138,13 +138,22 @@ func (o *opener) openManifest(ctx context.Context, img *Image) error {
 	img.Platform = c.platform()
 	img.Layers = make([]Layer, len(m.Layers))
 	for i, desc := range m.Layers {
-		blob, err := o.src.Blob(bare(desc))
+		blob, err := o.blob(desc)
 		if err != nil {
 			return err
 		}
 		img.Layers[i] = Layer{Blob: blob, MediaType: desc.MediaType, DiffID: c.RootFS.DiffIDs[i], Annotations: desc.Annotations}
 	}
 	return nil
+}
+
+// blob returns the blob of a layer. One whose digest nobody can check is there
+// but cannot be read.
+func (o *opener) blob(desc ocispec.Descriptor) (Blob, error) {
+	if err := desc.Digest.Validate(); err != nil {
+		return unreadable{desc, o.fail("layer "+desc.Digest.String(), fmt.Errorf("%w: %w", ErrUnsupported, err))}, nil
+	}
+	return o.src.Blob(bare(desc))
 }
 
 // platformOf returns what the config of a manifest says it is for, nil if it

@@ -9,6 +9,8 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
@@ -220,7 +222,7 @@ func FuzzOpen(f *testing.F) {
 			t.Error("an image without layers was let pass")
 		}
 		for _, l := range img.Layers {
-			if l.Digest().Validate() != nil || l.DiffID.Validate() != nil || l.Size() < 0 {
+			if !isDigest(l.Digest()) || !isDigest(l.DiffID) || l.Size() < 0 {
 				t.Errorf("a bad layer was let pass: %+v", l)
 			}
 		}
@@ -229,4 +231,10 @@ func FuzzOpen(f *testing.F) {
 			t.Errorf("Inspect: got %d layers and %d diff_ids, want %d", len(in.Layers), len(in.DiffIDs), len(img.Layers))
 		}
 	})
+}
+
+// isDigest says whether d has the form of a digest, of any algorithm.
+func isDigest(d digest.Digest) bool {
+	err := d.Validate()
+	return err == nil || errors.Is(err, digest.ErrDigestUnsupported)
 }

@@ -123,6 +123,11 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 	if n := len(r.Layers); n > fs.MaxLayers {
 		return nil, fmt.Errorf("%w: %d layers, more than %d", fs.ErrTooLarge, n, fs.MaxLayers)
 	}
+	for _, l := range r.Layers {
+		if err := checkDigests(l); err != nil {
+			return nil, layerError(l.Digest(), err)
+		}
+	}
 	o := &opener{
 		opts: r.opts, cache: r.disk,
 		budget: layerindex.NewBudget(r.opts.MaxMetadata, r.opts.Metadata),
@@ -140,6 +145,20 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 	}
 	return layers, nil
 }
+
+// checkDigests refuses a layer whose blob or tar cannot be compared with what the
+// image says, before anything of it is looked for.
+func checkDigests(l remote.Layer) error {
+	switch {
+	case !isSHA256(l.Digest()):
+		return fmt.Errorf("%w: its digest is none of sha256, the only kind that imgfs reads layers by", remote.ErrUnsupported)
+	case !isSHA256(l.DiffID):
+		return fmt.Errorf("%w: its diff_id %q is none of sha256, the only kind that imgfs reads layers by", remote.ErrUnsupported, l.DiffID)
+	}
+	return nil
+}
+
+func isSHA256(d digest.Digest) bool { return d.Validate() == nil && d.Algorithm() == digest.SHA256 }
 
 // noteOf is what the cache remembers of an image.
 func noteOf(img *remote.Image) meta.Image {
