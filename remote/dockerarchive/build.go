@@ -85,14 +85,19 @@ type measured struct {
 // does is read once.
 func (s *Source) measure(ctx context.Context, names []string, diffIDs []digest.Digest) (map[digest.Digest]int64, error) {
 	members := make(map[digest.Digest]*io.SectionReader)
-	once := make(map[int64]func() (measured, error)) // by the place of the member
+	// A place is where the content of a member is; a sparse one is a place of its own.
+	type place struct {
+		in io.ReaderAt
+		at int64
+	}
+	once := make(map[place]func() (measured, error))
 	for i, d := range diffIDs {
 		if members[d] != nil {
 			continue
 		}
-		r, err := s.archive.Member(names[i])
+		r, err := s.member(names[i])
 		if err != nil {
-			return nil, fmt.Errorf("layer %s: %w: %w", d, remote.ErrNotFound, err)
+			return nil, fmt.Errorf("layer %s: %w", d, err)
 		}
 		members[d] = r
 	}
@@ -101,7 +106,8 @@ func (s *Source) measure(ctx context.Context, names []string, diffIDs []digest.D
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	for d, r := range members {
-		_, at, _ := r.Outer()
+		in, off, _ := r.Outer()
+		at := place{in, off}
 		if once[at] == nil {
 			once[at] = sync.OnceValues(func() (measured, error) { return measureLayer(ctx, r, s.maxLayer) })
 		}

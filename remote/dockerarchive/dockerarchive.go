@@ -139,9 +139,9 @@ func (s *Source) layoutHint() string {
 
 // read returns the content of a small member.
 func (s *Source) read(name string, limit int64) ([]byte, error) {
-	r, err := s.archive.Member(name)
+	r, err := s.member(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", remote.ErrNotFound, err)
+		return nil, err
 	}
 	if r.Size() > limit {
 		return nil, fmt.Errorf("%w: %q has %d bytes; imgfs reads up to %d", remote.ErrUnsupported, name, r.Size(), limit)
@@ -151,6 +151,16 @@ func (s *Source) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %q: %w", remote.ErrUnavailable, name, err)
 	}
 	return content, nil
+}
+
+// member returns a member of the archive. The errors are remote.ErrNotFound and
+// ErrTooBig, wrapped.
+func (s *Source) member(name string) (*io.SectionReader, error) {
+	r, err := s.archive.Member(name)
+	if err != nil && !errors.Is(err, remote.ErrTooBig) {
+		err = fmt.Errorf("%w: %w", remote.ErrNotFound, err)
+	}
+	return r, err
 }
 
 // add makes content fetchable, and describes it.

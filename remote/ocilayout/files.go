@@ -153,6 +153,9 @@ func newArchive(ctx context.Context, name string, opts *remote.ArchiveOptions) (
 
 func (a archive) open(name string) (localblob.Content, error) {
 	r, err := a.Member(name)
+	if errors.Is(err, remote.ErrTooBig) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, remote.ErrNotFound
 	}

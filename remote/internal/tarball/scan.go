@@ -72,13 +72,18 @@ type scan struct {
 	members map[string]member
 	max     int64 // where every member must end
 	err     error // what it is if one does not
+
+	// file has all bytes that were read, for the maps of sparse members.
+	file    io.ReaderAt
+	next    int64 // where the headers of the next member begin
+	extents int   // of all sparse members
 }
 
 // scanFile returns the members of a tar. It goes over what they contain without
 // reading it.
 func scanFile(ctx context.Context, file *io.SectionReader) (map[string]member, error) {
 	end := fmt.Errorf("the archive ends at byte %d: %w", file.Size(), io.ErrUnexpectedEOF)
-	s := scan{members: map[string]member{}, max: file.Size(), err: end}
+	s := scan{members: map[string]member{}, max: file.Size(), err: end, file: file}
 	err := s.run(ctx, file, func() int64 {
 		at, _ := file.Seek(0, io.SeekCurrent) // only places before the start are errors
 		return at
@@ -98,7 +103,7 @@ func (s *scan) run(ctx context.Context, r io.Reader, position func() int64) erro
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("reading it as a tar: %w", err)
+			return fmt.Errorf("reading it as a tar: the member at byte %d: %w", s.next, err)
 		}
 		// tar.Reader reads no further than the header's last block.
 		if err := s.add(h, position()); err != nil {
@@ -110,12 +115,16 @@ func (s *scan) run(ctx context.Context, r io.Reader, position func() int64) erro
 // add takes down a header whose content begins at off. A member that cannot be
 // all there is an error: the file is truncated, or more than may be unpacked.
 func (s *scan) add(h *tar.Header, off int64) error {
-	m, ok := newMember(h, off)
-	if !ok {
-		return nil
+	m, stored, err := s.member(h, off)
+	if err != nil {
+		return fmt.Errorf("the sparse file %.200q: %w", h.Name, err)
 	}
-	if m.size > s.max-off {
-		return fmt.Errorf("%.200q, %d bytes from byte %d: %w", h.Name, m.size, off, s.err)
+	if stored > s.max-off {
+		return fmt.Errorf("%.200q, %d bytes from byte %d: %w", h.Name, stored, off, s.err)
+	}
+	s.next = padded(off + stored)
+	if m == (member{}) || len(h.Name) > maxName || len(h.Linkname) > maxName {
+		return nil
 	}
 	if s.members[clean(h.Name)] = m; len(s.members) > maxMembers {
 		return fmt.Errorf("it has more than %d members", maxMembers)
@@ -123,26 +132,37 @@ func (s *scan) add(h *tar.Header, off int64) error {
 	return nil
 }
 
-// newMember returns what to keep of a header whose content begins at off. It
-// leaves out directories and the like, and sparse files: their content is
-// not a section of the archive.
-func newMember(h *tar.Header, off int64) (m member, ok bool) {
-	if len(h.Name) > maxName || len(h.Linkname) > maxName {
-		return member{}, false
-	}
+// member returns what to keep of a header whose content begins at off, nothing of
+// directories and the like, and how many bytes of content there are.
+func (s *scan) member(h *tar.Header, off int64) (m member, stored int64, err error) {
 	switch h.Typeflag {
-	case tar.TypeReg:
-		if h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != "" {
-			return member{}, false
-		}
-		return member{off: off, size: h.Size}, true
 	case tar.TypeLink:
-		return member{link: clean(h.Linkname)}, true
+		// It is the file that has the name now, and not one that takes it later.
+		target := clean(h.Linkname)
+		if m, ok := s.members[target]; ok {
+			return m, 0, nil
+		}
+		return member{link: target}, 0, nil
 	case tar.TypeSymlink:
 		if path.IsAbs(h.Linkname) {
-			return member{link: clean(h.Linkname)}, true
+			return member{link: clean(h.Linkname)}, 0, nil
 		}
-		return member{link: clean(path.Join(path.Dir(clean(h.Name)), h.Linkname))}, true
+		return member{link: clean(path.Join(path.Dir(clean(h.Name)), h.Linkname))}, 0, nil
+	case tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeXGlobalHeader:
+		return member{}, 0, nil
 	}
-	return member{}, false
+	m, stored = member{off: off, size: h.Size}, h.Size
+	if isSparse(h) {
+		if m.sparse, stored, err = readSparse(s.file, h, s.next, off); err != nil {
+			return member{}, 0, err
+		}
+		if s.extents += len(m.sparse.extents); s.extents > maxExtents {
+			return member{}, 0, fmt.Errorf("with it, sparse files have more than %d extents", maxExtents)
+		}
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		return m, stored, nil
+	}
+	return member{}, stored, nil // what nobody defined has a body that is passed over
 }

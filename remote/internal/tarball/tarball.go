@@ -15,7 +15,8 @@
 // The last of several members with the same name counts, as for tar -x. Names
 // are cleaned and rooted in the archive: "./a", "/a" and "../a" are "a".
 // Symbolic and hard links to members are followed; docker save once wrote
-// repeated layers so.
+// repeated layers so. Sparse members, of GNU tar's four formats, are read with
+// their holes.
 package tarball
 
 import (
@@ -40,6 +41,17 @@ const maxLinks = 16
 type Archive struct {
 	file    remote.TempFile
 	members map[string]member
+	max     int64 // bytes of a sparse member; 0: no bound
+}
+
+// newArchive returns the archive whose members are in file.
+func newArchive(file remote.TempFile, members map[string]member, most int64) *Archive {
+	for _, m := range members {
+		if m.sparse != nil {
+			m.sparse.file = file // the scan may have had another view of it
+		}
+	}
+	return &Archive{file: file, members: members, max: most}
 }
 
 // A member is what the scan keeps of one: where its content is in the file,
@@ -47,6 +59,7 @@ type Archive struct {
 type member struct {
 	off, size int64
 	link      string
+	sparse    *sparseMap // nil if its content is one section of the file
 }
 
 // Open opens the tar file of that name, unpacks it if it is compressed, and
@@ -114,7 +127,7 @@ func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.Arc
 	if err != nil {
 		return nil, err
 	}
-	return &Archive{file: file, members: members}, nil
+	return newArchive(file, members, opts.Limit()), nil
 }
 
 // Close closes the file. Members cannot be read any more.
@@ -125,14 +138,22 @@ func clean(name string) string {
 	return path.Clean("/" + name)[1:]
 }
 
-// Member returns the content of the member of that name. The error is
-// fs.ErrNotExist, wrapped, if there is none.
+// Member returns the content of the member of that name, of a sparse one with its
+// holes, which read as zeros. The error is fs.ErrNotExist, wrapped, if there is
+// none, and remote.ErrTooBig if a sparse one says that it is bigger than an archive
+// may be when it is unpacked.
 func (a *Archive) Member(name string) (*io.SectionReader, error) {
 	at := clean(name)
 	for range maxLinks {
 		m, ok := a.members[at]
 		if !ok {
 			return nil, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
+		}
+		if m.sparse != nil {
+			if a.max > 0 && m.size > a.max {
+				return nil, fmt.Errorf("%w: %q is a sparse file of %d bytes, more than the %d allowed", remote.ErrTooBig, name, m.size, a.max)
+			}
+			return io.NewSectionReader(m.sparse, 0, m.size), nil
 		}
 		if m.link == "" {
 			return io.NewSectionReader(a.file, m.off, m.size), nil

@@ -65,7 +65,7 @@ func unpackTo(ctx context.Context, file remote.TempFile, in *bufio.Reader, most 
 	to := &offsetWriter{file: file, max: most}
 	buffered := bufio.NewWriterSize(to, unpackBuffer)
 	copied := &countingReader{r: io.TeeReader(in, buffered)}
-	s := scan{members: map[string]member{}, max: most, err: tooBig(most)}
+	s := scan{members: map[string]member{}, max: most, err: tooBig(most), file: flushing{buffered, file}}
 	err := s.run(ctx, copied, func() int64 { return copied.n })
 	if err == nil {
 		err = buffered.Flush()
@@ -80,7 +80,21 @@ func unpackTo(ctx context.Context, file remote.TempFile, in *bufio.Reader, most 
 	if err != nil {
 		return nil, err
 	}
-	return &Archive{file: file, members: s.members}, nil
+	return newArchive(file, s.members, most), nil
+}
+
+// A flushing reads what was written to a file through a buffer.
+type flushing struct {
+	buffer *bufio.Writer
+	file   io.ReaderAt
+}
+
+// ReadAt implements io.ReaderAt.
+func (f flushing) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.buffer.Flush(); err != nil {
+		return 0, err
+	}
+	return f.file.ReadAt(p, off)
 }
 
 func tooBig(most int64) error {
