@@ -2,6 +2,7 @@ package remote
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 )
 
@@ -35,3 +36,22 @@ type unauthorized struct{}
 func (unauthorized) Error() string { return "unauthorized" }
 
 func (unauthorized) Is(target error) bool { return target == fs.ErrPermission }
+
+// A KindError says that a file or directory is not what its transport reads, and
+// what it is instead. It is ErrUnsupported.
+type KindError struct {
+	// Wanted is what the transport reads, and Found what is there, in words.
+	Wanted, Found string
+	// Instead is how the image is named that is there; nil if imgfs reads none.
+	Instead *Location
+	// Command is what makes something of it that imgfs reads, to be typed into a
+	// shell; "" if there is no such command.
+	Command string
+}
+
+func (e *KindError) Error() string {
+	return fmt.Sprintf("%v: it is %s, not %s", ErrUnsupported, e.Found, e.Wanted)
+}
+
+// Unwrap returns ErrUnsupported.
+func (e *KindError) Unwrap() error { return ErrUnsupported }

@@ -22,9 +22,12 @@ func hintFor(err error) string {
 			return hint
 		}
 	}
+	var kind *remote.KindError
 	switch {
 	case errors.As(err, &mount):
 		return mount.Hint
+	case errors.As(err, &kind):
+		return kindHint(kind)
 	case errors.Is(err, cache.ErrFull):
 		return "give the cache more room, on the disk or with --cache-size SIZE"
 	case errors.Is(err, layerindex.ErrTooBig), errors.Is(err, remote.ErrTooBig):
@@ -39,6 +42,15 @@ func hintFor(err error) string {
 		return named.hint()
 	}
 	return ""
+}
+
+// kindHint returns the hint for a file or directory that its transport does not
+// read, or "".
+func kindHint(err *remote.KindError) string {
+	if err.Instead != nil {
+		return "write " + printable.Word(err.Instead.String())
+	}
+	return err.Command
 }
 
 // imageHint returns the hint for an error of opening an image, or "".

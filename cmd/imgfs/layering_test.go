@@ -38,7 +38,7 @@ fs: layerindex go-digest
 layerindex/build: layerindex layerindex/internal/decoders layerindex/internal/nestedsum layerindex/internal/tarscan go-digest
 layerindex/internal/codec:
 layerindex/internal/column:
-layerindex/internal/decoders: layerindex layerindex/internal/codec layerindex/internal/gzip layerindex/internal/zstd
+layerindex/internal/decoders: layerindex layerindex/internal/codec layerindex/internal/gzip layerindex/internal/zstd remote/magic
 layerindex/internal/gzip: layerindex/internal/codec layerindex/internal/inflate
 layerindex/internal/indexfile: layerindex/internal/column compress
 layerindex/internal/inflate/inflatetest:
@@ -47,7 +47,7 @@ layerindex/internal/nestedsum:
 layerindex/internal/samples: go-digest compress
 layerindex/internal/spool: remote/seal
 layerindex/internal/stringpool:
-layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool
+layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool remote/magic
 layerindex/internal/zstd: layerindex/internal/codec compress
 layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/spool
 
@@ -62,11 +62,13 @@ remote/cache/internal/cachetest: remote remote/beneath remote/cache/internal/blo
 remote/cache/internal/directory: remote remote/beneath remote/cache/internal/blobfile remote/internal/nameless go-digest x/sys
 remote/cache/meta: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory go-digest image-spec x/sys
 remote/cache: remote/beneath remote/cache/blobs remote/cache/files remote/cache/internal/directory remote/cache/meta go-digest
-remote/dockerarchive: remote remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
+remote/dockerarchive: remote remote/internal/kindof remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
+remote/internal/kindof: remote remote/internal/tarball remote/magic remote/printable image-spec
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: remote/beneath x/sys
-remote/internal/tarball: remote remote/internal/nameless compress x/sys
-remote/ocilayout: remote remote/internal/localblob remote/internal/tarball go-digest image-spec
+remote/internal/tarball: remote remote/internal/nameless remote/magic compress x/sys
+remote/magic:
+remote/ocilayout: remote remote/internal/kindof remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:
 remote/registry/hosts: remote remote/printable remote/registry/internal/address remote/registry/internal/scrub reference toml
 remote/registry/internal/address:

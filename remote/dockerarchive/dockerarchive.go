@@ -31,6 +31,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/kindof"
 	"github.com/imgfs/imgfs/remote/internal/localblob"
 	"github.com/imgfs/imgfs/remote/internal/tarball"
 )
@@ -65,7 +66,8 @@ var _ remote.Source = (*Source)(nil)
 // much that may be. Compressed layers are read once.
 //
 // The errors are remote.ErrNotFound, ErrReference, ErrUnavailable,
-// ErrUnsupported, ErrTooBig and ErrDigest, wrapped.
+// ErrUnsupported, ErrTooBig and ErrDigest, wrapped. A *remote.KindError says what
+// the file is instead of such an archive.
 func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*Source, error) {
 	if opts == nil {
 		opts = &remote.ArchiveOptions{}
@@ -81,7 +83,7 @@ func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*
 		return nil, s.fail(err)
 	}
 	s.repository = selected.repository()
-	if s.archive, err = openArchive(ctx, file, opts); err != nil {
+	if s.archive, err = openArchive(ctx, s.location, opts); err != nil {
 		return nil, s.fail(err)
 	}
 	if err := s.load(ctx, selected); err != nil {
@@ -91,8 +93,8 @@ func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*
 	return s, nil
 }
 
-func openArchive(ctx context.Context, file string, opts *remote.ArchiveOptions) (*tarball.Archive, error) {
-	a, err := tarball.Open(ctx, file, opts)
+func openArchive(ctx context.Context, loc remote.Location, opts *remote.ArchiveOptions) (*tarball.Archive, error) {
+	a, err := tarball.Open(ctx, loc.Path, opts)
 	switch {
 	case err == nil:
 		return a, nil
@@ -105,14 +107,19 @@ func openArchive(ctx context.Context, file string, opts *remote.ArchiveOptions) 
 	case errors.As(err, new(*fs.PathError)):
 		return nil, fmt.Errorf("%w: %w", remote.ErrUnavailable, err)
 	}
-	return nil, fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+	wrapped := fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+	if errors.Is(err, tarball.ErrNotArchive) {
+		return nil, kindof.Explain(ctx, loc, wrapped)
+	}
+	return nil, wrapped
 }
 
 // load finds the image and makes its manifest.
 func (s *Source) load(ctx context.Context, selected selector) error {
 	content, err := s.read("manifest.json", maxManifestSize)
 	if errors.Is(err, remote.ErrNotFound) {
-		return fmt.Errorf("%w: there is no manifest.json, as docker save writes it%s", remote.ErrUnsupported, s.layoutHint())
+		err = fmt.Errorf("%w: there is no manifest.json, as docker save writes it", remote.ErrUnsupported)
+		return kindof.ExplainArchive(s.location, s.archive, err)
 	}
 	if err != nil {
 		return err
@@ -120,21 +127,16 @@ func (s *Source) load(ctx context.Context, selected selector) error {
 	var images []image
 	// Keys match in any case: jib writes them in lower case.
 	if err := json.Unmarshal(content, &images); err != nil {
-		return fmt.Errorf("%w: manifest.json: %w", remote.ErrUnsupported, err)
+		if errors.As(err, new(*json.UnmarshalTypeError)) {
+			err = errors.New("it is no list of images, as docker save writes it")
+		}
+		return kindof.ExplainArchive(s.location, s.archive, fmt.Errorf("%w: manifest.json: %w", remote.ErrUnsupported, err))
 	}
 	img, err := selected.choose(images)
 	if err != nil {
 		return err
 	}
 	return s.build(ctx, img)
-}
-
-// layoutHint tells an OCI archive from other files without manifest.json.
-func (s *Source) layoutHint() string {
-	if _, err := s.archive.Member(ocispec.ImageIndexFile); err != nil {
-		return ""
-	}
-	return "; it looks like an OCI image layout: try oci-archive:" + s.location.Path
 }
 
 // read returns the content of a small member.

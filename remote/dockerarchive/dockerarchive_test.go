@@ -333,8 +333,8 @@ func TestOpenErrors(t *testing.T) {
 		says    string
 	}{
 		{"good", tarOf(t, good...), nil, ""},
-		{"no manifest.json", tarOf(t, good[:2]...), remote.ErrUnsupported, "no manifest.json"},
-		{"an OCI layout", tarOf(t, entry{name: "index.json", content: "{}"}), remote.ErrUnsupported, "oci-archive:"},
+		{"no manifest.json", tarOf(t, good[:2]...), remote.ErrUnsupported, "neither manifest.json"},
+		{"an OCI layout", tarOf(t, entry{name: "index.json", content: "{}"}), remote.ErrUnsupported, "a tar of an OCI image layout"},
 		{"manifest.json is garbage", with("manifest.json", "garbage"), remote.ErrUnsupported, "manifest.json"},
 		{"manifest.json is an object", with("manifest.json", "{}"), remote.ErrUnsupported, "manifest.json"},
 		{"no images", with("manifest.json", "[]"), remote.ErrNotFound, "no image"},

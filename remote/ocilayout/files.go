@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/kindof"
 	"github.com/imgfs/imgfs/remote/internal/localblob"
 	"github.com/imgfs/imgfs/remote/internal/tarball"
 )
@@ -92,6 +93,10 @@ func (d *directory) keep(name string, f *file) (localblob.Content, error) {
 	return f, nil
 }
 
+func (d *directory) explain(loc remote.Location, err error) error {
+	return kindof.Explain(context.Background(), loc, err)
+}
+
 // openFile opens a regular file. It does not open what is none, and does not
 // wait for a fifo that has come to its place meanwhile.
 func openFile(path string) (*file, error) {
@@ -136,8 +141,8 @@ type archive struct {
 
 var _ files = archive{}
 
-func newArchive(ctx context.Context, name string, opts *remote.ArchiveOptions) (archive, error) {
-	a, err := tarball.Open(ctx, name, opts)
+func newArchive(ctx context.Context, loc remote.Location, opts *remote.ArchiveOptions) (archive, error) {
+	a, err := tarball.Open(ctx, loc.Path, opts)
 	switch {
 	case err == nil:
 		return archive{a}, nil
@@ -148,7 +153,15 @@ func newArchive(ctx context.Context, name string, opts *remote.ArchiveOptions) (
 	case errors.As(err, new(*fs.PathError)):
 		return archive{}, sentinel(err)
 	}
-	return archive{}, fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+	wrapped := fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+	if errors.Is(err, tarball.ErrNotArchive) {
+		return archive{}, kindof.Explain(ctx, loc, wrapped)
+	}
+	return archive{}, wrapped
+}
+
+func (a archive) explain(loc remote.Location, err error) error {
+	return kindof.ExplainArchive(loc, a.Archive, err)
 }
 
 func (a archive) open(name string) (localblob.Content, error) {

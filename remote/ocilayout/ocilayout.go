@@ -46,6 +46,8 @@ type files interface {
 	open(name string) (localblob.Content, error)
 	// reopen opens any other file as it is now.
 	reopen(name string) (closableContent, error)
+	// explain is kindof.Explain.
+	explain(loc remote.Location, err error) error
 	io.Closer
 }
 
@@ -58,7 +60,8 @@ type closableContent interface {
 // org.opencontainers.image.ref.name of index.json; "@" and a digest; "@" and
 // the number of an entry of index.json; or "" for the only image. Whether
 // there is such an image is seen by Resolve. The errors are
-// remote.ErrNotFound, ErrUnavailable and ErrUnsupported, wrapped.
+// remote.ErrNotFound, ErrUnavailable and ErrUnsupported, wrapped. A
+// *remote.KindError says what is there instead of a layout.
 func Open(dir, image string) (*Source, error) {
 	s := &Source{
 		location: remote.Location{Transport: remote.TransportOCI, Path: dir, Image: image},
@@ -72,7 +75,7 @@ func Open(dir, image string) (*Source, error) {
 // may be: more is remote.ErrTooBig.
 func OpenArchive(ctx context.Context, file, image string, opts *remote.ArchiveOptions) (*Source, error) {
 	s := &Source{location: remote.Location{Transport: remote.TransportOCIArchive, Path: file, Image: image}}
-	a, err := newArchive(ctx, file, opts)
+	a, err := newArchive(ctx, s.location, opts)
 	if err != nil {
 		return nil, s.fail(err)
 	}
@@ -93,7 +96,7 @@ func (s *Source) checked() (*Source, error) {
 // skopeo the file oci-layout, which only states the version, may be absent.
 func (s *Source) check() error {
 	if _, err := s.read(ocispec.ImageIndexFile); err != nil {
-		return fmt.Errorf("not an OCI image layout: %w", err)
+		return s.files.explain(s.location, fmt.Errorf("not an OCI image layout: %w", err))
 	}
 	content, err := s.read(ocispec.ImageLayoutFile)
 	if errors.Is(err, remote.ErrNotFound) {

@@ -251,7 +251,7 @@ func TestArchives(t *testing.T) {
 		"gzip":      {packed.Bytes(), nil},
 		"cut":       {plain[:len(plain)-3000], remote.ErrUnsupported},
 		"cut gzip":  {packed.Bytes()[:packed.Len()-10], remote.ErrUnsupported},
-		"no layout": {empty.Bytes(), remote.ErrNotFound},
+		"no layout": {empty.Bytes(), remote.ErrUnsupported},
 		"no tar":    {[]byte(strings.Repeat("text", 1000)), remote.ErrUnsupported},
 	} {
 		file := filepath.Join(t.TempDir(), "x.tar")

@@ -4,7 +4,6 @@ package decoders
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/gzip"
 	"github.com/imgfs/imgfs/layerindex/internal/zstd"
+	"github.com/imgfs/imgfs/remote/magic"
 )
 
 // start starts a decoder at the beginning of a layer. span is the distance of
@@ -42,43 +42,32 @@ func Resume(c layerindex.Codec, src io.Reader, p codec.Checkpoint, spare codec.D
 	return nil, fmt.Errorf("%w: %v has no checkpoints", layerindex.ErrIndex, c)
 }
 
-// magics are the first bytes of compressed formats.
-var magics = []struct {
-	name  string
-	bytes []byte
-	codec layerindex.Codec
-	known bool
-}{
-	{"gzip", []byte{0x1f, 0x8b}, layerindex.Gzip, true},
-	{"zstd", []byte{0x28, 0xb5, 0x2f, 0xfd}, layerindex.Zstd, true},
-	{"xz", []byte{0xfd, '7', 'z', 'X', 'Z', 0}, 0, false},
-	{"bzip2", []byte("BZh"), 0, false},
-	{"lz4", []byte{0x04, 0x22, 0x4d, 0x18}, 0, false},
-}
+// tarHeader is how many bytes tell whether a blob is a tar.
+const tarHeader = 512
 
 // Start starts the decoder of the codec that the first bytes of a blob show. The
-// media type is not asked: docker and containerd go by the bytes as well. span is
+// media type is not asked: docker and containerd go by the bytes as well. What
+// begins with the header of a tar is one, whatever its first name looks like. span is
 // the distance of checkpoints in bytes of output, 0 for the default. An Indexer
 // that is an io.Closer must be closed: its memory is shared.
 func Start(src io.Reader, span int64) (codec.Indexer, layerindex.Codec, error) {
 	r := bufio.NewReaderSize(src, 4096)
-	head, err := r.Peek(8)
+	head, err := r.Peek(tarHeader)
 	if err != nil && err != io.EOF {
 		return nil, 0, err
 	}
-	for _, m := range magics {
-		if !bytes.HasPrefix(head, m.bytes) {
-			continue
+	c := layerindex.Plain
+	if format := magic.Of(head); format.Compression && !magic.IsTar(head) {
+		switch format.Name {
+		case "gzip":
+			c = layerindex.Gzip
+		case "zstd":
+			c = layerindex.Zstd
+		default:
+			return nil, 0, fmt.Errorf("%w: %s is not a compression of layers", layerindex.ErrCompressed, format.Name)
 		}
-		if !m.known {
-			return nil, 0, fmt.Errorf("%w: %s is not a compression of layers", layerindex.ErrCompressed, m.name)
-		}
-		return start(m.codec, r, span), m.codec, nil
 	}
-	if len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18}) {
-		return start(layerindex.Zstd, r, span), layerindex.Zstd, nil // a skippable frame first
-	}
-	return start(layerindex.Plain, r, span), layerindex.Plain, nil
+	return start(c, r, span), c, nil
 }
 
 // plain is the decoder of a tar that is not compressed.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote/magic"
 )
 
 // Bounds that the tar formats do not set: see Scanner.
@@ -22,6 +23,9 @@ func (s *Scanner) takeHeader(b *rawBlock) error {
 	var h tarHeader
 	if err := b.parse(&h); err != nil {
 		s.label = string(clip(h.name))
+		if s.at == 0 {
+			err = beginsLike(b[:], err)
+		}
 		return s.refuse(err)
 	}
 	switch h.flag {
@@ -30,6 +34,14 @@ func (s *Scanner) takeHeader(b *rawBlock) error {
 		return s.takeMeta(&h)
 	}
 	return s.takeEntry(&h, b)
+}
+
+// beginsLike adds to an error what a tar that is none looks like.
+func beginsLike(head []byte, err error) error {
+	if format := magic.Of(head); format != (magic.Format{}) {
+		return fmt.Errorf("%w; it begins like %s", err, format)
+	}
+	return err
 }
 
 // takeMeta begins an entry that is about others.

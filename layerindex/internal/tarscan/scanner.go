@@ -138,7 +138,11 @@ func (s *Scanner) Close() error {
 		whole = false
 	}
 	if !whole {
-		s.err = &layerindex.FormatError{Entry: s.label, Off: s.off, Err: fmt.Errorf("%w: %w", layerindex.ErrTar, io.ErrUnexpectedEOF)}
+		err := io.ErrUnexpectedEOF
+		if s.off < blockSize {
+			err = beginsLike(s.part[:s.have], err)
+		}
+		s.err = &layerindex.FormatError{Entry: s.label, Off: s.off, Err: fmt.Errorf("%w: %w", layerindex.ErrTar, err)}
 		return s.err
 	}
 	s.state = isClosed

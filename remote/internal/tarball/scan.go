@@ -2,13 +2,13 @@ package tarball
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path"
-	"strconv"
+
+	"github.com/imgfs/imgfs/remote/magic"
 )
 
 const (
@@ -20,13 +20,25 @@ const (
 	blockSize = 512
 )
 
+// ErrNotArchive: what is opened is no archive of an image: a directory, or a file that
+// does not begin like a tar or has more members than any image.
+var ErrNotArchive = errNotArchive
+
 var (
-	// errNotArchive: a file does not begin like a tar.
 	errNotArchive = errors.New("it is not a tar archive")
 	// errEmpty: it begins with the end of one. A file may do so and is a tar
 	// without members, but there is no reason to unpack what does.
 	errEmpty = fmt.Errorf("%w: it begins with zeros, as the end of one does", errNotArchive)
 )
+
+// errTooMany: a tar has more members than any archive of an image.
+var errTooMany error = tooMany{}
+
+type tooMany struct{}
+
+func (tooMany) Error() string { return fmt.Sprintf("it has more than %d members", maxMembers) }
+
+func (tooMany) Is(target error) bool { return target == errNotArchive }
 
 // checkStart looks at the first block of what should be a tar.
 func checkStart(r io.Reader) error {
@@ -41,30 +53,13 @@ func checkStart(r io.Reader) error {
 		return err
 	case block == [blockSize]byte{}:
 		return errEmpty
-	case !isHeader(&block):
+	case !magic.IsTar(block[:]):
+		if format := magic.Of(block[:]); format != (magic.Format{}) {
+			return fmt.Errorf("%w: it begins like %s", errNotArchive, format)
+		}
 		return fmt.Errorf("%w: the checksum of its first header is wrong", errNotArchive)
 	}
 	return nil
-}
-
-// isHeader reports whether a block has a tar header's checksum: the sum of its
-// bytes, which some programs take as signed, with the field itself as spaces.
-func isHeader(block *[blockSize]byte) bool {
-	const field, end = 148, 156
-	text := bytes.Trim(block[field:end], " \x00")
-	want, err := strconv.ParseInt(string(text), 8, 32)
-	if err != nil {
-		return false
-	}
-	var unsigned, signed int64
-	for i, c := range block {
-		if field <= i && i < end {
-			c = ' '
-		}
-		unsigned += int64(c)
-		signed += int64(int8(c))
-	}
-	return want == unsigned || want == signed
 }
 
 // A scan reads the headers of a tar.
@@ -127,7 +122,7 @@ func (s *scan) add(h *tar.Header, off int64) error {
 		return nil
 	}
 	if s.members[clean(h.Name)] = m; len(s.members) > maxMembers {
-		return fmt.Errorf("it has more than %d members", maxMembers)
+		return errTooMany
 	}
 	return nil
 }

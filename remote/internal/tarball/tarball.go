@@ -95,7 +95,7 @@ func openFile(name string) (*os.File, fs.FileInfo, error) {
 	}
 	info, err := file.Stat()
 	if err == nil && info.IsDir() {
-		err = errors.New("it is a directory, not an archive")
+		err = fmt.Errorf("%w: it is a directory", ErrNotArchive)
 	}
 	if err != nil {
 		file.Close()
@@ -113,6 +113,9 @@ func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.Arc
 		}
 	}
 	r, compressed, err := Decompress(ctx, file)
+	if errors.Is(err, errCompression) {
+		return nil, fmt.Errorf("%w: %w", ErrNotArchive, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -286,16 +286,32 @@ func TestOpenCancelled(t *testing.T) {
 	}
 }
 
-// TestNotBzip2 has a tar whose first name begins like a bzip2 file.
-func TestNotBzip2(t *testing.T) {
-	plain := tarOf(t, func(add func(tar.Header, string)) { add(file("BZh91", "x")) })
-	r, compressed, err := tarball.Decompress(t.Context(), bytes.NewReader(plain))
-	if err != nil || compressed {
-		t.Fatalf("got compressed %v, error %v", compressed, err)
-	}
-	defer r.Close()
-	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
-		t.Errorf("got %d bytes and error %v, want %d", len(got), err, len(plain))
+// TestNotCompressed has tars whose first name begins like what is compressed.
+func TestNotCompressed(t *testing.T) {
+	for _, name := range []string{"BZh91", "BZh91AY&SY", "\x1f\x8b\x08x", "\x28\xb5\x2f\xfdx", "\x50\x2a\x4d\x18", "\xfd7zXZ", "\x04\x22\x4d\x18", "LZIP"} {
+		plain := tarOf(t, func(add func(tar.Header, string)) {
+			h, content := file(name, "x")
+			h.Format = tar.FormatGNU
+			add(h, content)
+		})
+		r, compressed, err := tarball.Decompress(t.Context(), bytes.NewReader(plain))
+		if err != nil || compressed {
+			t.Errorf("%q: got compressed %v, error %v", name, compressed, err)
+			continue
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("%q: got %d bytes and error %v, want %d", name, len(got), err, len(plain))
+		}
+		r.Close()
+		a, err := tarball.Open(t.Context(), write(t, plain), nil)
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		if _, err := a.Member(name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+		a.Close()
 	}
 }
 
