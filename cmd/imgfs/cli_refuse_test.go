@@ -69,7 +69,7 @@ func TestRefusedLogin(t *testing.T) {
 				checkRefusal(t, invoke(t, args...), cli.ExitFailure, []string{image + ": unauthorized"}, hint)
 			}
 			garbage := writeFile(t, filepath.Join(t.TempDir(), "auth.json"), `{"auths": `+password)
-			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage, image), cli.ExitFailure, []string{image, garbage}, "")
+			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage, image), cli.ExitFailure, []string{"--authfile: " + garbage + ": not a JSON file"}, "")
 			checkRefusal(t, invoke(t, "ls", "--cache-dir", cache, "--authfile", garbage+"x", image), cli.ExitFailure, []string{"--authfile", garbage + "x: no such file"}, "")
 			checkCache(t, cache)
 			succeed(t, "ls", "--cache-dir", cache, credentials(t, reg.Host(), user, password), image)

@@ -72,6 +72,18 @@ func imageHint(err *image.Error) string {
 		return "if you trust " + err.Host + " with what this machine can reach: --allow-private"
 	case image.HintCertificate:
 		return "put the certificate to trust into /etc/containers/certs.d/" + err.Host + "/ca.crt, or do without: --tls-verify=false"
+	case image.HintTLSName:
+		return "ask " + err.Host + " by a name that its certificate has, or have it get a certificate for this one, or do without: --tls-verify=false"
+	case image.HintTLSDate:
+		return "set this machine's clock if it is wrong, or have " + err.Host + " get a new certificate, or do without: --tls-verify=false"
+	case image.HintTLSClient:
+		return "put the client certificate and its key into /etc/containers/certs.d/" + err.Host + "/ as NAME.cert and NAME.key"
+	case image.HintPlainHTTP:
+		return "if that needs no secure connections: --tls-verify=false, or insecure = true for " + err.Host + " in registries.conf"
+	case image.HintMendCredential:
+		return "mend that, or have another file: --authfile FILE, or log in: podman login " + err.Host + " (or docker login)"
+	case image.HintLoginAgain:
+		return "log in again: podman login " + err.Host + " (or docker login), or --authfile FILE"
 	case image.HintLogin:
 		return "podman login " + err.Host + " (or docker login), or --authfile FILE; registries say so of images that do not exist, too"
 	}

@@ -74,7 +74,7 @@ remote/registry/hosts: remote remote/printable remote/registry/internal/address 
 remote/registry/internal/address:
 remote/registry/internal/scrub: remote/printable
 remote/registry/registrytest: go-digest image-spec
-remote/registry: remote remote/registry/hosts remote/registry/internal/address remote/registry/internal/scrub go-digest image-spec oras-go
+remote/registry: remote remote/printable remote/registry/hosts remote/registry/internal/address remote/registry/internal/scrub go-digest image-spec oras-go
 remote/seal: x/sys
 remote/sourcetest: remote go-digest image-spec platforms
 

@@ -34,15 +34,30 @@ const (
 	HintAllowPrivate
 	// HintCertificate: a certificate for the host, or Registry.TLSVerify.
 	HintCertificate
+	// HintTLSName and HintTLSDate: another certificate of the host, the right time on
+	// this machine, or Registry.TLSVerify.
+	HintTLSName
+	HintTLSDate
+	// HintTLSClient: a client certificate for the host.
+	HintTLSClient
+	// HintPlainHTTP: Registry.TLSVerify, or a setting that lets the host be
+	// insecure.
+	HintPlainHTTP
 	// HintLogin: credentials for the host.
 	HintLogin
+	// HintLoginAgain: other credentials for the host.
+	HintLoginAgain
+	// HintMendCredential: the file or helper that may have credentials for the host
+	// must be of use, or another AuthFile.
+	HintMendCredential
 )
 
 // An Error is an error with a hint. Its text is that of Err.
 type Error struct {
 	Err  error
 	Hint Hint
-	// Host is the registry, and Name the image, if the hint is about one.
+	// Host is the registry, or the server at fault, and Name the image, if the hint
+	// is about one.
 	Host, Name string
 	// Advice is what the system that refused has to say, with HintCacheDir.
 	Advice string
@@ -56,14 +71,28 @@ func (e *Error) Unwrap() error { return e.Err }
 // advise gives an error a hint, if it depends on the registry.
 func (r *Resolved) advise(src remote.Source, err error) error {
 	e := &Error{Err: err, Name: src.Name()}
-	e.Host, _, _ = strings.Cut(src.Repository(), "/")
+	if e.Host = registry.HostOf(err); e.Host == "" {
+		e.Host, _, _ = strings.Cut(src.Repository(), "/")
+	}
 	switch {
 	case r.opts.Offline && errors.Is(err, remote.ErrUnavailable):
 		e.Hint = HintFetch
 	case errors.Is(err, registry.ErrPrivate):
 		e.Hint = HintAllowPrivate
-	case errors.Is(err, registry.ErrTLS):
+	case errors.Is(err, registry.ErrPlainHTTP), errors.Is(err, registry.ErrTLSPlain):
+		e.Hint = HintPlainHTTP
+	case errors.Is(err, registry.ErrTLSAuthority):
 		e.Hint = HintCertificate
+	case errors.Is(err, registry.ErrTLSName):
+		e.Hint = HintTLSName
+	case errors.Is(err, registry.ErrTLSDate):
+		e.Hint = HintTLSDate
+	case errors.Is(err, registry.ErrTLSClient):
+		e.Hint = HintTLSClient
+	case errors.Is(err, registry.ErrBrokenCredential):
+		e.Hint = HintMendCredential
+	case errors.Is(err, registry.ErrRefusedCredential):
+		e.Hint = HintLoginAgain
 	case errors.Is(err, remote.ErrUnauthorized):
 		e.Hint = HintLogin
 	default:

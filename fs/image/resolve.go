@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -247,12 +246,15 @@ func (r *Resolved) tempFile() (remote.TempFile, error) {
 func (r *Resolved) repository(ref remote.Reference) (remote.Source, error) {
 	opts := r.opts.Registry
 	if opts.Credential == nil {
-		opts.Credential = (&hosts.AuthFiles{Path: r.opts.AuthFile, Logf: r.opts.Debugf}).Credential
+		opts.Credential = (&hosts.AuthFiles{Path: r.opts.AuthFile}).Credential
+	}
+	if opts.Warnf == nil {
+		opts.Warnf = r.opts.Warnf
 	}
 	if r.opts.AuthFile != "" {
-		// A file that is not there would be noticed only by a registry that
-		// wants a login.
-		if _, err := os.Stat(r.opts.AuthFile); err != nil {
+		// What is wrong with a file would be noticed only by a registry that wants a
+		// login, and would then be a warning: but this one is wanted.
+		if err := hosts.CheckAuthFile(r.opts.AuthFile); err != nil {
 			return nil, &Error{Err: err, Hint: HintAuthFile}
 		}
 	}

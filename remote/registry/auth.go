@@ -3,245 +3,268 @@ package registry
 import (
 	"context"
 	"errors"
-	"maps"
+	"fmt"
 	"net/http"
-	"net/netip"
+	"slices"
 	"strings"
-	"sync"
-	"time"
 
-	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
-// newAuthClient returns a client that answers the challenges of one repository
-// at one server. Credentials can differ between repositories of a registry, so
-// nothing of it is shared.
-func newAuthClient(e *endpoint) *auth.Client {
-	return &auth.Client{
-		Client:     &http.Client{Transport: e, CheckRedirect: checkRedirect},
-		Header:     http.Header{"User-Agent": {e.client.opts.UserAgent}},
-		Credential: e.credential,
-		Cache:      e.tokens,
-		ClientID:   "imgfs",
-		// oras-go would look the name of a token server up once more, and
-		// judge it before it is connected to. RoundTrip judges the address.
-		BlockedRealmPrefixes: []netip.Prefix{},
-	}
+// A visit is one request to the endpoint itself, which is sent again with what the
+// server wants to be shown. Nothing is shown before it was asked for, but what was
+// got for the same scopes before. It belongs to one goroutine.
+type visit struct {
+	e       *endpoint
+	attempt *attempt
+	request *request
+	build   func() (*http.Request, error)
+	scopes  []string // that are expected to be needed
+	key     string   // scopes, as tokens are kept by
+	n       int      // how often it was sent
 }
 
-type tokenRequestKey struct{}
-
-// A tokenRequest is a request for a token that is under way. Its time is that
-// of the token server: it stands still while a credential is looked up, which
-// has a limit of its own.
-type tokenRequest struct {
-	timer   *time.Timer
-	timeout time.Duration
-}
-
-// pause stops the time until the function that it returns is called.
-func (r *tokenRequest) pause() (resume func()) {
-	r.timer.Stop()
-	return func() { r.timer.Reset(r.timeout) }
-}
-
-// checkRedirect lets only requests for tokens follow redirects by
-// themselves, on which oras-go has an eye; follow sees to the others.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if req.Context().Value(tokenRequestKey{}) == nil {
-		return http.ErrUseLastResponse
+// visit sends a request, which build makes, until the server takes it or all is
+// shown that there is. The answer may be a refusal.
+func (e *endpoint) visit(ctx context.Context, r *request, build func() (*http.Request, error)) (*http.Response, error) {
+	v := &visit{e: e, attempt: attemptOf(ctx), request: r, build: build, scopes: auth.CleanScopes([]string{auth.ScopeRepository(e.Ref.Repository, r.actions...)})}
+	v.key = strings.Join(v.scopes, " ")
+	sent := e.tokens.get(v.key)
+	resp, err := v.send(sent)
+	if err != nil || !refused(resp.StatusCode) {
+		return resp, err
 	}
-	if len(via) > maxRedirects {
-		return oddf("the token server redirects more than %d times", maxRedirects)
-	}
-	return nil
-}
-
-// credential is asked whenever a token is needed, so that a credential that
-// has expired is replaced by what its helper says now. It is that of the
-// server, not of the registry that the server stands in for.
-func (e *endpoint) credential(ctx context.Context, _ string) (auth.Credential, error) {
-	if r, ok := ctx.Value(tokenRequestKey{}).(*tokenRequest); ok {
-		defer r.pause()()
-	}
-	c, err := e.client.opts.Credential(ctx, e.Ref.Registry, e.Ref.Repository)
-	if err != nil {
-		if givenUp(ctx) {
-			return auth.EmptyCredential, context.Cause(ctx)
+	if sent != nil && v.mayBeExpired(resp, sent) {
+		if !r.payload.replays() || !e.tokens.forget(v.attempt) {
+			return resp, nil
 		}
-		return auth.EmptyCredential, &fault{class: remote.ErrUnauthorized, text: scrub.Text(err.Error())}
-	}
-	if c != (hosts.Credential{}) {
-		e.keepSecure()
-	}
-	return auth.Credential{Username: c.User, Password: c.Password, RefreshToken: c.IdentityToken, AccessToken: c.RegistryToken}, nil
-}
-
-// A tokenCache holds what a repository's requests are authorised with. When
-// a token is refused, the first reader that notices gets a new one, and all
-// others that had the old one use it. It is safe for concurrent use.
-type tokenCache struct {
-	timeout  time.Duration // of a request for a token
-	fetching ctxMutex      // held while a token is got
-
-	mu     sync.Mutex
-	scheme auth.Scheme
-	tokens map[string]string // by scope
-	failed error             // why getting a token failed last
-	failAt time.Time
-}
-
-var _ auth.Cache = (*tokenCache)(nil)
-
-func newTokenCache(timeout time.Duration) *tokenCache {
-	return &tokenCache{timeout: timeout, fetching: newCtxMutex(), tokens: make(map[string]string)}
-}
-
-// GetScheme returns the scheme of the tokens held.
-func (c *tokenCache) GetScheme(context.Context, string) (auth.Scheme, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.tokens) == 0 {
-		return auth.SchemeUnknown, errdef.ErrNotFound
-	}
-	return c.scheme, nil
-}
-
-// GetToken returns the token for a scope.
-func (c *tokenCache) GetToken(ctx context.Context, _ string, scheme auth.Scheme, scope string) (string, error) {
-	a := attemptOf(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	a.token = ""
-	if c.scheme == scheme {
-		a.token = c.tokens[scope]
-	}
-	if a.token == "" {
-		return "", errdef.ErrNotFound
-	}
-	return a.token, nil
-}
-
-// Set gets a new token in place of the one that the attempt was sent with,
-// unless another reader has done so since.
-func (c *tokenCache) Set(ctx context.Context, host string, scheme auth.Scheme, scope string, fetch func(context.Context) (string, error)) (string, error) {
-	a := attemptOf(ctx)
-	asked := time.Now()
-	if err := c.fetching.lock(ctx); err != nil {
-		return "", err
-	}
-	defer c.fetching.unlock()
-	token, err := c.others(a, scheme, scope, asked)
-	if token == "" && err == nil {
-		token, err = c.fetch(ctx, scheme, fetch)
-		if err == nil || ctx.Err() == nil { // a reader that gives up speaks for no other
-			c.store(scheme, []string{scope, strings.Join(auth.GetAllScopesForHost(ctx, host), " ")}, token, err)
+		drain(resp.Body)
+		sent = nil
+		if resp, err = v.send(nil); err != nil || !refused(resp.StatusCode) {
+			return resp, err
 		}
 	}
+	offers, err := v.offers(ctx, resp, sent)
 	if err != nil {
-		return "", err
+		resp.Body.Close()
+		return nil, err
 	}
-	a.token, a.fresh = token, true
-	return token, nil
+	if len(offers) == 0 {
+		return resp, nil
+	}
+	return v.accept(ctx, resp, offers)
 }
 
-// others returns what another reader's request for a token brought while
-// this one waited since asked.
-func (c *tokenCache) others(a *attempt, scheme auth.Scheme, scope string, asked time.Time) (string, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if token := c.tokens[scope]; token != a.token && c.scheme == scheme {
-		return token, nil
+// refused tells whether a status can mean that the server wants to be shown
+// something, or something else. Some hide what they have from strangers.
+func refused(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusBadRequest:
+		return true
 	}
-	if c.failAt.After(asked) {
-		return "", c.failed
-	}
-	return "", nil
+	return false
 }
 
-func (c *tokenCache) fetch(ctx context.Context, scheme auth.Scheme, fetch func(context.Context) (string, error)) (string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	timer := time.AfterFunc(c.timeout, func() { cancel(errStalled) })
-	defer timer.Stop()
-	ctx = context.WithValue(ctx, tokenRequestKey{}, &tokenRequest{timer, c.timeout})
-	begun := time.Now()
-	token, err := fetch(ctx)
-	var known *fault
-	if err != nil && ctx.Err() != nil && !errors.As(err, &known) {
-		return "", context.Cause(ctx)
+// send sends the request with what a names; nil is nothing.
+func (v *visit) send(a *authorization) (*http.Response, error) {
+	if v.n++; v.n > 1 && !v.request.payload.replays() {
+		return nil, errOnce
 	}
-	err = tokenFault(scheme, err)
-	if h := attemptOf(ctx).host.Load(); h != nil && scheme == auth.SchemeBearer {
-		h.health.token(ctx, begun, err)
-	}
-	return token, err
-}
-
-// maxScopes is about how many scopes tokens are kept for. A registry demands
-// one, or two.
-const maxScopes = 16
-
-// store keeps a token for all of scopes: the one that the registry demanded
-// and the one that was expected. If they differ and the token were not found
-// under both, each request would be sent twice.
-func (c *tokenCache) store(scheme auth.Scheme, scopes []string, token string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	req, err := v.build()
 	if err != nil {
-		c.failed, c.failAt = err, time.Now()
-		return
+		return nil, err
 	}
-	// A registry can demand another scope for each request.
-	if c.scheme != scheme || len(c.tokens) > maxScopes {
-		clear(c.tokens)
+	if a != nil {
+		req.Header.Set("Authorization", a.header)
 	}
-	c.scheme = scheme
-	for _, scope := range scopes {
-		c.tokens[scope] = token
+	v.attempt.sent = a
+	resp, err := v.e.RoundTrip(req)
+	if err == nil && a != nil {
+		if refused(resp.StatusCode) {
+			v.e.tokens.refused(a)
+		} else {
+			v.e.tell(a)
+		}
 	}
+	return resp, err
 }
 
-// forget drops the token that the attempt was sent with, unless it is new.
-// It tells whether sending the request again makes sense.
-func (c *tokenCache) forget(ctx context.Context) bool {
-	a := attemptOf(ctx)
-	if a.token == "" || a.fresh {
-		return false
+// mayBeExpired tells whether an answer can mean that what was sent has expired.
+// Those that say so themselves have a challenge.
+func (v *visit) mayBeExpired(resp *http.Response, sent *authorization) bool {
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
+		return len(usable(challenges(resp.Header))) == 0
+	case http.StatusNotFound:
+		return sent.over()
+	case http.StatusForbidden:
+		return len(v.lacking(resp, sent)) == 0
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	maps.DeleteFunc(c.tokens, func(_, token string) bool { return token == a.token })
-	a.token = ""
-	return true
+	return v.request.mayBeExpired(resp.StatusCode)
 }
 
-// tokenFault says what the failure to get a token means for the request that
-// needs it.
-func tokenFault(scheme auth.Scheme, err error) error {
-	var (
-		known    *fault
-		response *errcode.ErrorResponse
-	)
+// offers returns the ways to log in that an answer has, or that the server has
+// where it begins if it hides what it has. None: the answer is the last word.
+func (v *visit) offers(ctx context.Context, resp *http.Response, sent *authorization) ([]challenge, error) {
+	named := challenges(resp.Header)
+	offers, denied := usable(named), resp.StatusCode == http.StatusUnauthorized
 	switch {
-	case err == nil, errors.As(err, &known), errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return err
-	case scheme == auth.SchemeBasic:
-		return &fault{class: remote.ErrUnauthorized, text: "the registry wants user and password: " + scrub.Text(err.Error())}
-	case !errors.As(err, &response):
-		return err
+	case resp.StatusCode == http.StatusForbidden && sent != nil:
+		return v.lacking(resp, sent), nil
+	case sent != nil && !denied:
+		return nil, nil
+	case sent != nil, len(offers) > 0:
+		return offers, nil
+	case denied:
+		offers = v.e.asked(ctx)
+		if len(offers) == 0 && len(named) > 0 {
+			return nil, &fault{class: remote.ErrUnauthorized, text: fmt.Sprintf("%s wants a login by %s, and imgfs has only Basic and Bearer",
+				v.e.Host, scrub.Text(strings.Join(schemes(named), ", ")))}
+		}
+		return offers, nil
+	case !v.request.reads():
+		return nil, nil
 	}
-	f := statusFault(response.StatusCode, response.Errors)
-	if f.verdict != busy {
-		// A refresh token that is not valid any more is answered with 400.
-		f.verdict, f.class = final, remote.ErrUnauthorized
+	// Whoever hides what he has does not ask a stranger in.
+	l, err := v.lookUp(ctx)
+	if err != nil {
+		return nil, err
 	}
-	f.text = "the token server answers " + f.text
-	return f
+	if l.cred.Empty() {
+		v.attempt.sent = &authorization{trouble: l.trouble, loud: l.loud}
+		return nil, nil
+	}
+	return v.e.asked(ctx), nil
+}
+
+// lookUp looks up the credential when nobody else gets a token.
+func (v *visit) lookUp(ctx context.Context) (login, error) {
+	if err := v.e.tokens.fetching.lock(ctx); err != nil {
+		return login{}, err
+	}
+	defer v.e.tokens.fetching.unlock()
+	return v.e.lookUp(ctx)
+}
+
+// lacking returns the challenges of an answer that say that the token was for
+// other scopes than those needed. RFC 6750, 3.1.
+func (v *visit) lacking(resp *http.Response, sent *authorization) []challenge {
+	return slices.DeleteFunc(usable(challenges(resp.Header)), func(c challenge) bool {
+		return c.scheme != schemeBearer || v.keyOf(c) == v.key || v.keyOf(c) == sent.key
+	})
+}
+
+// usable returns the challenges that can be answered, those with a token first:
+// that may be had without a credential.
+func usable(all []challenge) []challenge {
+	var tokens, basic []challenge
+	for _, c := range all {
+		switch {
+		case c.scheme == schemeBearer && len(tokens) < 3:
+			tokens = append(tokens, c)
+		case c.scheme == schemeBasic && len(basic) == 0:
+			basic = append(basic, c)
+		}
+	}
+	return append(tokens, basic...)
+}
+
+// keyOf returns by what the token for a challenge is kept: the scopes demanded
+// and those expected.
+func (v *visit) keyOf(c challenge) string { return strings.Join(v.scopesOf(c), " ") }
+
+func (v *visit) scopesOf(c challenge) []string {
+	return auth.CleanScopes(append(slices.Clone(v.scopes), strings.Fields(c.params["scope"])...))
+}
+
+// accept takes up one offer after another until the server takes the request. resp
+// is the answer with the offers.
+func (v *visit) accept(ctx context.Context, resp *http.Response, offers []challenge) (*http.Response, error) {
+	from := resp.Request.URL
+	drain(resp.Body)
+	resp = nil
+	var failed error
+	for _, c := range offers {
+		// What another reader got may be as old as what was refused.
+		for again := true; again; {
+			a, fresh, err := v.e.tokens.obtain(ctx, v, c, from)
+			if err != nil {
+				if ctx.Err() != nil {
+					return nil, err
+				}
+				if failed == nil || errors.Is(failed, errNoLogin) {
+					failed = err
+				}
+				break
+			}
+			if resp != nil {
+				drain(resp.Body)
+			}
+			v.attempt.fresh = v.attempt.fresh || fresh
+			if resp, err = v.send(a); err != nil || resp.StatusCode != http.StatusUnauthorized {
+				return resp, err
+			}
+			again = !fresh
+		}
+	}
+	if resp != nil {
+		return resp, nil
+	}
+	return nil, failed
+}
+
+// asked returns the ways to log in that the server offers where its API begins. It
+// is asked for them once. None if it cannot be asked.
+func (e *endpoint) asked(ctx context.Context) []challenge {
+	scheme, err := e.findScheme(ctx)
+	if err != nil {
+		return nil
+	}
+	key := scheme + "://" + e.Host + e.Path + " " + e.wire.key
+	c := e.client
+	c.mu.Lock()
+	get := c.offers[key]
+	if get == nil {
+		get = remembered(func(ctx context.Context) ([]challenge, error) { return e.askOffers(ctx, scheme) })
+		c.offers[key] = get
+	}
+	c.mu.Unlock()
+	offers, err := get(ctx)
+	if err != nil {
+		e.client.opts.Logf("%s could not be asked how to log in: %v", e.Host, err)
+	}
+	return offers
+}
+
+// askOffers asks for the root of the API, and goes with redirects within the
+// server.
+func (e *endpoint) askOffers(ctx context.Context, scheme string) ([]challenge, error) {
+	at := e.root(scheme)
+	for range maxRedirects + 1 {
+		req, err := e.newRequest(ctx, http.MethodGet, at, nil)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := e.RoundTrip(req)
+		if err != nil {
+			return nil, classify(err)
+		}
+		drain(resp.Body)
+		switch s := resp.StatusCode; {
+		case s >= 500, s == http.StatusTooManyRequests:
+			return nil, statusFault(s, nil)
+		case s < 300, s >= 400:
+			return usable(challenges(resp.Header)), nil
+		}
+		if at, err = e.next(at, resp, at.limit); err != nil {
+			return nil, err
+		}
+		if !at.home {
+			break
+		}
+	}
+	return nil, nil
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -19,8 +20,10 @@ type Client struct {
 	cooldowns cooldowns
 
 	mu        sync.Mutex
-	schemes   map[string]string // of endpoints that plain http is allowed for
-	known     map[string]bool   // hosts that a credential may have been sent to by https
+	schemes   map[string]string                                     // of endpoints that plain http is allowed for
+	known     map[string]bool                                       // hosts that a credential may have been sent to by https
+	offers    map[string]func(context.Context) ([]challenge, error) // to log in, by where the API is
+	told      map[string]bool                                       // what is wrong with credentials
 	leftovers map[*leftover]struct{}
 	closed    bool
 }
@@ -35,6 +38,8 @@ func New(opts *Options) *Client {
 		cooldowns: cooldowns{opts: o, byPlace: make(map[string]*cooldown)},
 		schemes:   make(map[string]string),
 		known:     make(map[string]bool),
+		offers:    make(map[string]func(context.Context) ([]challenge, error)),
+		told:      make(map[string]bool),
 		leftovers: make(map[*leftover]struct{}),
 	}
 }

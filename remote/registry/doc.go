@@ -2,8 +2,9 @@
 // Repository is a remote.Source. Its requests can write, too, but nothing that
 // is exported does so yet.
 //
-// Authentication, tags and the resolving of references are oras-go's; the
-// rest is written for reading an image little by little over hours: blobs are
+// Tags and the resolving of references are oras-go's; the rest is written for
+// reading an image little by little over hours: whoever has to log in is asked
+// how, by any challenge that RFC 9110 has, and others share the token; blobs are
 // read in ranges, an answer that is not the range asked for is refused, a
 // broken one is taken up where it broke, and what a registry says about
 // waiting is obeyed by all readers of a host together.

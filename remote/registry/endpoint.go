@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/http"
 	"net/url"
@@ -11,7 +10,6 @@ import (
 
 	"oras.land/oras-go/v2/registry"
 	orasremote "oras.land/oras-go/v2/registry/remote"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
@@ -26,9 +24,9 @@ type endpoint struct {
 	wire     *wire
 	original string   // the repository's name as the user knows it
 	known    []string // hosts of all sites of the repository
-	auth     *auth.Client
 	tokens   *tokenCache
 	probing  ctxMutex // held while the scheme is found out
+	trouble  string   // with the places of its credential; under Client.mu
 }
 
 // findEndpoints returns the servers to ask for the repository, in order. The
@@ -50,7 +48,6 @@ func (r *Repository) findEndpoints(ctx context.Context) ([]*endpoint, error) {
 	for _, s := range sites {
 		e := &endpoint{Site: s, client: r.client, wire: newWire(opts, s), original: r.ref.Name(), known: known, probing: newCtxMutex(),
 			tokens: newTokenCache(opts.HeaderTimeout + opts.StallTimeout)}
-		e.auth = newAuthClient(e)
 		endpoints = append(endpoints, e)
 	}
 	return endpoints, nil
@@ -62,11 +59,18 @@ func (e *endpoint) location(ctx context.Context, path string) (*location, error)
 	if err != nil {
 		return nil, err
 	}
-	u := &url.URL{Scheme: scheme, Host: e.Host, Path: e.Path + "/" + e.Ref.Repository + "/" + path}
+	at := e.root(scheme)
+	at.url.Path += e.Ref.Repository + "/" + path
+	return at, nil
+}
+
+// root returns the address where the endpoint's API begins.
+func (e *endpoint) root(scheme string) *location {
+	u := &url.URL{Scheme: scheme, Host: e.Host, Path: e.Path + "/"}
 	if e.Namespace != "" {
 		u.RawQuery = url.Values{"ns": {e.Namespace}}.Encode()
 	}
-	return &location{url: u, home: true, limit: address.Any}, nil
+	return &location{url: u, home: true, limit: address.Any}
 }
 
 // findScheme returns the endpoint's scheme. It is found out once, before any
@@ -81,7 +85,7 @@ func (e *endpoint) findScheme(ctx context.Context) (string, error) {
 	case e.Scheme == "https", e.Scheme == "" && !plain:
 		return "https", nil
 	case e.Scheme == "http" && verify != nil && *verify:
-		return "", &fault{class: ErrTLS, text: e.Host + " is configured for plain http"}
+		return "", &fault{class: ErrTLSPlain, host: e.Host, text: e.Host + " is configured for plain http, and only https is wanted"}
 	case e.Scheme == "http":
 		return e.allowPlain()
 	}
@@ -140,8 +144,7 @@ func (e *endpoint) probe(ctx context.Context) (string, error) {
 	if err == nil {
 		return "https", nil
 	}
-	var cert *tls.CertificateVerificationError
-	if ctx.Err() == nil && !errors.As(err, &cert) && e.ping(ctx, "http") == nil {
+	if ctx.Err() == nil && !errors.Is(err, errCertificate) && e.ping(ctx, "http") == nil {
 		e.client.opts.Logf("%s speaks plain http", e.Host)
 		return "http", nil
 	}

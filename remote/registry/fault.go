@@ -2,7 +2,6 @@ package registry
 
 import (
 	"cmp"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"net/url"
 
 	"oras.land/oras-go/v2/errdef"
-	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/imgfs/imgfs/remote"
@@ -43,10 +41,21 @@ const (
 // and oras-go may hold a signed URL, and only their scrubbed text is kept.
 type fault struct {
 	verdict verdict
-	class   error // an error value of this package or of remote
-	status  int   // of the answer, 0 if there was none
-	held    bool  // nobody was asked, because the server wants no requests
+	class   error  // an error value of this package or of remote
+	status  int    // of the answer, 0 if there was none
+	held    bool   // nobody was asked, because the server wants no requests
+	host    string // the server that is at fault, if it may be another one than the registry
 	text    string
+}
+
+// HostOf returns the server that an error is about, "name:port" or "name", if it
+// knows; it can be another one than the registry.
+func HostOf(err error) string {
+	var f *fault
+	if errors.As(err, &f) {
+		return f.host
+	}
+	return ""
 }
 
 func (f *fault) Error() string { return f.class.Error() + ": " + f.text }
@@ -70,8 +79,6 @@ func classify(err error) *fault {
 		response *errcode.ErrorResponse
 		dial     *net.OpError
 		name     *net.DNSError
-		cert     *tls.CertificateVerificationError
-		scheme   tls.RecordHeaderError
 	)
 	f := &fault{verdict: busy, class: remote.ErrUnavailable, text: scrub.Text(withoutURL(err).Error())}
 	switch {
@@ -83,10 +90,6 @@ func classify(err error) *fault {
 		return &fault{class: remote.ErrNotFound, status: http.StatusNotFound, text: "the registry has no such manifest"}
 	case errors.Is(err, errOnce):
 		return &fault{class: remote.ErrUnavailable, text: "the registry wants it once more, and " + errOnce.Error()}
-	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return &fault{class: remote.ErrUnauthorized, text: "the registry wants a login, and there is no credential for it"}
-	case errors.As(err, &cert), errors.As(err, &scheme), errors.Is(err, http.ErrSchemeMismatch):
-		f.verdict, f.class = final, ErrTLS
 	case errors.As(err, &name), errors.As(err, &dial) && dial.Op == "dial":
 		f.verdict = outage
 	}

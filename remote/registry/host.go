@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,10 +33,12 @@ type hostPool struct {
 	mu     sync.Mutex
 	byName map[string]*host
 	homes  map[string]*home // by the host that a user named
+
+	proxied map[string]bool // what logProxy has said
 }
 
 func newHostPool(o *Options) *hostPool {
-	return &hostPool{opts: o, byName: make(map[string]*host), homes: make(map[string]*home)}
+	return &hostPool{opts: o, byName: make(map[string]*host), homes: make(map[string]*home), proxied: make(map[string]bool)}
 }
 
 // roundTrip sends req within the limits of its host, by the wire w, to an
@@ -55,7 +58,7 @@ func (s *hostPool) roundTrip(req *http.Request, w *wire, limit address.Reach) (*
 		return nil, 0, &fault{class: remote.ErrUnavailable, text: "certificates for " + h.name + ": " + scrub.Text(err.Error())}
 	}
 	req, peer := by.watch(req)
-	resp, err := h.send(req, transport)
+	resp, err := h.send(req, transport, by.proxy)
 	return resp, *peer, err
 }
 
@@ -134,7 +137,7 @@ func (h *host) closeIdle() {
 
 // send sends one request when the host wants it. The request counts as under
 // way until the body of its answer is closed.
-func (h *host) send(req *http.Request, transport *http.Transport) (*http.Response, error) {
+func (h *host) send(req *http.Request, transport *http.Transport, proxy *url.URL) (*http.Response, error) {
 	attemptOf(req.Context()).host.Store(h)
 	if err := h.enter(req.Context()); err != nil {
 		closeBody(req)
@@ -146,6 +149,11 @@ func (h *host) send(req *http.Request, transport *http.Transport) (*http.Respons
 	begun := time.Now()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
+		if f := proxyFault(proxy, err); f != nil {
+			err = f
+		} else if f := tlsFault(h.name, len(transport.TLSClientConfig.Certificates) > 0, err); f != nil {
+			err = f
+		}
 		var refused *refusal
 		if !errors.As(err, &refused) { // then it was not asked
 			h.health.unanswered(req, begun, err)

@@ -94,7 +94,7 @@ func TestRedirect(t *testing.T) {
 		{"https://r.example/v2/a", "https://user:password@r.example/b", "https://r.example/b", true, life},
 		{"https://r.example/v2/a", "//cdn.example/b", "https://cdn.example/b", false, life},
 		{"https://r.example/v2/a", "http://cdn.example/b", "", false, 0},
-		{"https://r.example/v2/a", "http://r.example/b", "", false, 0},
+		{"https://r.example/v2/a", "http://r.example/b", "https://r.example/b", true, life},
 		{"http://localhost/v2/a", "http://localhost:80/b", "http://localhost:80/b", true, life},
 		{"http://localhost/v2/a", "https://localhost/b", "https://localhost/b", false, life},
 		{"http://localhost/v2/a", "http://127.0.0.1/b", "http://127.0.0.1/b", false, life},
@@ -117,7 +117,7 @@ func TestRedirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp := &http.Response{Header: http.Header{"Location": {tc.location}, "Date": {now.Format(http.TimeFormat)}}}
-		next, err := (&location{url: u, home: true}).redirect(resp, address.Private, opts)
+		next, err := (&location{url: u, home: true}).redirect(resp, address.Private, false, opts)
 		if tc.want == "=" {
 			tc.want = tc.location
 		}

@@ -29,8 +29,9 @@ type location struct {
 }
 
 // redirect returns where resp, an answer of l, sends us. The server that
-// answered leads no nearer than limit.
-func (l *location) redirect(resp *http.Response, limit address.Reach, o *Options) (*location, error) {
+// answered leads no nearer than limit, and from https to http only if plain
+// allows it.
+func (l *location) redirect(resp *http.Response, limit address.Reach, plain bool, o *Options) (*location, error) {
 	if n := len(resp.Header.Get("Location")); n > maxLocation {
 		return nil, oddf("%s answers with a redirect to a URL of %d bytes", l.url.Host, n)
 	}
@@ -39,8 +40,11 @@ func (l *location) redirect(resp *http.Response, limit address.Reach, o *Options
 		return nil, oddf("%s answers with a redirect to nowhere", l.url.Host)
 	}
 	next.User, next.Fragment = nil, ""
-	if next.Scheme != "https" && (next.Scheme != "http" || l.url.Scheme == "https") {
+	if next.Scheme != "https" && next.Scheme != "http" {
 		return nil, oddf("%s redirects from %s to %s", l.url.Host, l.url.Scheme, scrub.Text(next.Scheme))
+	}
+	if next, err = secured(l.url, next, plain); err != nil {
+		return nil, err
 	}
 	now := time.Now()
 	serverNow := now

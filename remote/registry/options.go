@@ -40,6 +40,10 @@ type Options struct {
 	// Logf gets a line for everything out of the ordinary, from any goroutine.
 	// Default: none.
 	Logf func(format string, args ...any)
+	// Warnf gets a line for what somebody should mend though all goes well, from any
+	// goroutine: a file of credentials or a helper that is of no use. It is told once
+	// as long as it stays so. Default: Logf.
+	Warnf func(format string, args ...any)
 	// Tracef gets a line for every request that was answered: method, URL
 	// without its query, range, status and time. Default: none.
 	Tracef func(format string, args ...any)
@@ -101,6 +105,9 @@ func (o *Options) withDefaults() *Options {
 	}
 	if d.Logf == nil {
 		d.Logf = func(string, ...any) {}
+	}
+	if d.Warnf == nil {
+		d.Warnf = d.Logf
 	}
 	if d.Tracef == nil {
 		d.Tracef = func(string, ...any) {}

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -87,7 +88,6 @@ func (r *request) settle(f *fault) *fault {
 // brings nothing for the time that Options allow.
 func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http.Response, *location, error) {
 	attempt := attemptOf(ctx)
-	ctx = auth.AppendScopesForHost(ctx, e.Host, auth.ScopeRepository(e.Ref.Repository, req.actions...))
 	live, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	wait := time.Duration(math.MaxInt64)
@@ -155,9 +155,9 @@ func (e *endpoint) follow(ctx context.Context, req *request, at *location, s *se
 
 // next returns where an answer of at sends us; see location.redirect.
 func (e *endpoint) next(at *location, resp *http.Response, limit address.Reach) (*location, error) {
-	next, err := at.redirect(resp, limit, e.client.opts)
+	next, err := at.redirect(resp, limit, e.insecure(), e.client.opts)
 	if err != nil {
-		return nil, err
+		return nil, e.atFault(err)
 	}
 	next.named = e.named(next.url)
 	return next, nil
@@ -165,29 +165,37 @@ func (e *endpoint) next(at *location, resp *http.Response, limit address.Reach) 
 
 // send sends one request to one place.
 func (e *endpoint) send(ctx context.Context, r *request, at *location, s *sending) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, r.method, at.url.String(), nil)
+	build := func() (*http.Request, error) {
+		req, err := e.newRequest(ctx, r.method, at, r.header)
+		if err == nil {
+			r.payload.attach(req, s)
+		}
+		return req, err
+	}
+	if at.home && e.Header.Get("Authorization") == "" {
+		return e.visit(ctx, r, build)
+	}
+	attemptOf(ctx).sent = nil
+	req, err := build()
 	if err != nil {
 		return nil, err
 	}
-	if req.Header = r.header.Clone(); req.Header == nil {
-		req.Header = make(http.Header)
+	return e.RoundTrip(req)
+}
+
+// newRequest returns a request without what authorises it. The headers that
+// configuration has for the endpoint go to no other server.
+func (e *endpoint) newRequest(ctx context.Context, method string, at *location, header http.Header) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, at.url.String(), nil)
+	if err != nil {
+		return nil, err
 	}
-	r.payload.attach(req, s)
-	if !at.home {
-		req.Header.Set("User-Agent", e.client.opts.UserAgent)
-		return e.RoundTrip(req)
+	maps.Copy(req.Header, header.Clone())
+	req.Header.Set("User-Agent", e.client.opts.UserAgent)
+	if at.home {
+		for name, values := range e.Header {
+			req.Header[name] = slices.Clone(values)
+		}
 	}
-	for name, values := range e.Header {
-		req.Header[name] = slices.Clone(values)
-	}
-	resp, err := e.auth.Do(req)
-	if err != nil || !r.mayBeExpired(resp.StatusCode) {
-		return resp, err
-	}
-	if !r.payload.replays() || !e.tokens.forget(ctx) {
-		return resp, nil
-	}
-	drain(resp.Body)
-	r.payload.attach(req, s)
-	return e.auth.Do(req)
+	return req, nil
 }

@@ -98,7 +98,7 @@ func (p *retryBudget) retry(ctx context.Context, what string, f func(context.Con
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		flt := classify(err)
+		flt := a.explain(classify(err))
 		wait, again := p.next(flt.verdict)
 		if !again {
 			if h := a.host.Load(); h != nil && p.long && NoAnswer(flt) {
@@ -118,8 +118,8 @@ func (p *retryBudget) retry(ctx context.Context, what string, f func(context.Con
 // but host belongs to one goroutine.
 type attempt struct {
 	budget *retryBudget         // nil: endless
-	token  string               // the token it was last sent with
-	fresh  bool                 // the token was got during this attempt
+	sent   *authorization       // what it was last sent with; nil: nothing
+	fresh  bool                 // what is shown was got during this attempt
 	host   atomic.Pointer[host] // that was asked last
 }
 

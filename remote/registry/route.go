@@ -112,8 +112,11 @@ func (w way) pool(on *wire) pool {
 func (s *hostPool) way(req *http.Request, w *wire, limit address.Reach) (by way, err error) {
 	if by.proxy = w.Proxy; by.proxy == nil {
 		if by.proxy, err = s.opts.Proxy(req); err != nil {
-			return by, err
+			return by, errProxy
 		}
+	}
+	if by.proxy != nil {
+		s.logProxy(req.URL.Host, by.proxy)
 	}
 	by.write = req.Method == http.MethodPut || req.Method == http.MethodPatch
 	if by.limit = limit; s.opts.AllowPrivate {

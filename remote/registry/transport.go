@@ -35,11 +35,12 @@ func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, er
 		answerTimeout = max(o.ReadTimeout, 0)
 	}
 	return &http.Transport{
-		Proxy:                 proxy,
-		DialContext:           dialer.DialContext,
-		TLSClientConfig:       conf,
-		TLSHandshakeTimeout:   dialTimeout,
-		ResponseHeaderTimeout: answerTimeout,
+		Proxy:                  proxy,
+		OnProxyConnectResponse: checkConnect,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        conf,
+		TLSHandshakeTimeout:    dialTimeout,
+		ResponseHeaderTimeout:  answerTimeout,
 		// The default of 10 MB is held once for each request under way.
 		MaxResponseHeaderBytes: maxHeader,
 		// The default of 2 makes every further reader dial anew.

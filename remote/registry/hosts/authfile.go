@@ -1,36 +1,42 @@
 package hosts
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
-// A Credential is a user and password, or a token. The zero Credential stands
-// for no one in particular.
+// A Credential is a user and password, or a token. One that is Empty stands for
+// no one in particular.
 type Credential struct {
 	User, Password string
 	// IdentityToken is a refresh token, got at a login elsewhere.
 	IdentityToken string
 	// RegistryToken is sent to the registry as it is.
 	RegistryToken string
+	// Origin says for messages where the credential was found: the path of a
+	// file, or a helper. "": that is not known.
+	Origin string
+}
+
+// Empty reports whether there is nothing in c that could be sent.
+func (c Credential) Empty() bool {
+	c.Origin = ""
+	return c == Credential{}
 }
 
 // A CredentialFunc looks up the credential for a repository of a registry,
 // "docker.io" and "library/fedora". If there is none it returns the zero
-// Credential and no error. It is called each time a token is needed, perhaps
-// concurrently.
+// Credential and no error. An error says why a place to look in counts as
+// missing, and comes beside the credential that another one has; without one the
+// registry is asked as by a stranger. It is called each time a token is needed,
+// perhaps concurrently.
 type CredentialFunc func(ctx context.Context, registry, repository string) (Credential, error)
 
 // AuthFiles looks up credentials where podman and docker keep them: in
@@ -51,8 +57,6 @@ type AuthFiles struct {
 	Helpers []string
 	// HelperTimeout is how long a helper program may run. Default: 10 s.
 	HelperTimeout time.Duration
-	// Logf is told of entries that cannot be used. Default: no one.
-	Logf func(format string, args ...any)
 }
 
 // filesHelper stands for the files among AuthFiles.Helpers.
@@ -62,191 +66,90 @@ const filesHelper = "containers-auth.json"
 // among the files the first match, in their order. Within a file, credHelpers
 // come before credsStore and that before auths, and a key that names more of
 // host/namespace/repository before one that names less. docker.io is known by
-// its other names too. An entry that cannot be read spoils only itself; a
-// helper that is not installed is passed over; one that fails is an error,
-// unless it is one of Helpers and another has something.
+// its other names too.
+//
+// A file, an entry or a helper that is of no use counts as missing: then the next
+// one is asked, and the error, a *BrokenError, says what is wrong with it, also
+// beside a credential that was found.
 func (a *AuthFiles) Credential(ctx context.Context, registry, repository string) (Credential, error) {
-	keys := authKeys(registry, repository)
 	helpers := a.Helpers
 	if !slices.Contains(helpers, filesHelper) {
 		helpers = append(slices.Clip(helpers), filesHelper)
 	}
-	var failed error
+	l := &lookUp{files: a, keys: authKeys(registry, repository), failed: make(map[string]bool)}
+	var c Credential
 	for _, name := range helpers {
-		var c Credential
-		var err error
 		if name == filesHelper {
-			c, err = a.fromFiles(ctx, keys)
+			c = l.inFiles(ctx)
 		} else {
-			c, err = a.helper(ctx, name, keys)
+			c = l.inHelper(ctx, name, "")
 		}
-		if err == nil && c != (Credential{}) {
-			return c, nil
-		}
-		if failed == nil {
-			failed = err
-		}
-		if ctx.Err() != nil {
+		if !c.Empty() || ctx.Err() != nil {
 			break
 		}
 	}
-	return Credential{}, failed
+	return c, l.err()
 }
 
-func (a *AuthFiles) fromFiles(ctx context.Context, keys []string) (Credential, error) {
-	for _, source := range a.sources() {
-		config, err := source.read()
-		if err != nil {
-			return Credential{}, err
-		}
-		c, err := a.lookUp(ctx, config, keys)
-		if err != nil {
-			return Credential{}, fmt.Errorf("%s: %w", source.name, err)
-		}
-		if c != (Credential{}) {
-			return c, nil
-		}
-	}
-	return Credential{}, nil
+// A lookUp is one search for a credential. It belongs to one goroutine.
+type lookUp struct {
+	files  *AuthFiles
+	keys   []string        // authKeys
+	failed map[string]bool // helpers, which are not asked a second time
+	broken BrokenError
 }
 
-// An authSource is a file, or the content of one.
-type authSource struct {
-	name     string
-	content  string // if not a file
-	required bool
-	old      bool // of the form of .dockercfg, which has nothing but auths
+// complain notes what is wrong with a place. quiet says that it is nothing out of
+// the ordinary.
+func (l *lookUp) complain(quiet bool, err error) {
+	l.broken.Loud = l.broken.Loud || !quiet
+	l.broken.Reasons = append(l.broken.Reasons, err)
 }
 
-func (a *AuthFiles) sources() []authSource {
-	for _, path := range []string{a.Path, os.Getenv("REGISTRY_AUTH_FILE")} {
-		if path != "" {
-			return []authSource{{name: path, required: true}}
+func (l *lookUp) err() error {
+	if len(l.broken.Reasons) == 0 {
+		return nil
+	}
+	return &l.broken
+}
+
+// inFiles looks into the files.
+func (l *lookUp) inFiles(ctx context.Context) Credential {
+	for _, source := range l.files.sources() {
+		config, errs := source.read()
+		for _, err := range errs {
+			l.complain(false, err)
 		}
-	}
-	runtimeDir := os.Getenv("XDG_RUNTIME_DIR")
-	if runtimeDir == "" {
-		// So podman does for users without a session.
-		runtimeDir = fmt.Sprintf("/run/containers/%d", os.Getuid())
-	} else {
-		runtimeDir = filepath.Join(runtimeDir, "containers")
-	}
-	sources := []authSource{{name: filepath.Join(runtimeDir, "auth.json")}}
-	// Without a home directory there are fewer places to look.
-	home, _ := os.UserHomeDir()
-	inHome := func(env, dir, name string) {
-		if value := os.Getenv(env); value != "" {
-			sources = append(sources, authSource{name: filepath.Join(value, name)})
-		} else if home != "" {
-			sources = append(sources, authSource{name: filepath.Join(home, dir, name)})
+		if c := l.inConfig(ctx, source.name, config); !c.Empty() || ctx.Err() != nil {
+			return c
 		}
 	}
-	inHome("XDG_CONFIG_HOME", ".config", "containers/auth.json")
-	if content := os.Getenv("DOCKER_AUTH_CONFIG"); content != "" {
-		sources = append(sources, authSource{name: "DOCKER_AUTH_CONFIG", content: content})
-	}
-	inHome("DOCKER_CONFIG", ".docker", "config.json")
-	if home != "" {
-		sources = append(sources, authSource{name: filepath.Join(home, ".dockercfg"), old: true})
-	}
-	return sources
+	return Credential{}
 }
 
-// authConfig has the parts of a config.json or auth.json that are used. Values are
-// decoded one by one, so that none spoils the others.
-type authConfig struct {
-	Auths       authEntries `json:"auths"`
-	CredsStore  authText    `json:"credsStore"`
-	CredHelpers authEntries `json:"credHelpers"`
-}
-
-type authEntries map[string]json.RawMessage
-
-// UnmarshalJSON takes anything else than an object for an empty one.
-func (e *authEntries) UnmarshalJSON(data []byte) error {
-	var entries map[string]json.RawMessage
-	if json.Unmarshal(data, &entries) == nil {
-		*e = entries
-	}
-	return nil
-}
-
-type authText string
-
-// UnmarshalJSON takes anything else than a string for an empty one.
-func (t *authText) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		*t = authText(text)
-	}
-	return nil
-}
-
-func (s authSource) read() (*authConfig, error) {
-	data := []byte(s.content)
-	if s.content == "" {
-		var err error
-		data, err = readConfig(s.name)
-		if !s.required && (isAbsent(err) || errors.Is(err, fs.ErrPermission)) {
-			return new(authConfig), nil
+// inConfig looks into the content of one file.
+func (l *lookUp) inConfig(ctx context.Context, file string, config *authConfig) Credential {
+	for _, helper := range []string{helperFor(config.helpers, l.keys), config.store} {
+		if helper == "" {
+			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	config := new(authConfig)
-	// podman writes an empty file where there are no credentials.
-	if len(bytes.TrimSpace(data)) == 0 {
-		return config, nil
-	}
-	var into any = config
-	if s.old {
-		into = (*map[string]json.RawMessage)(&config.Auths)
-	}
-	// The decoder's error can quote its input, which may be a password.
-	if err := json.Unmarshal(data, into); err != nil {
-		return nil, fmt.Errorf("%s: not a JSON file of credentials", s.name)
-	}
-	return config, nil
-}
-
-func readConfig(path string) ([]byte, error) {
-	const most = 16 << 20
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most))
-	if err == nil && len(data) == most {
-		err = fmt.Errorf("%s: %d bytes or more", path, most)
-	}
-	return data, err
-}
-
-func (a *AuthFiles) lookUp(ctx context.Context, config *authConfig, keys []string) (Credential, error) {
-	if helper := helperFor(config.CredHelpers, keys); helper != "" {
-		if c, err := a.helper(ctx, helper, keys); err != nil || c != (Credential{}) {
-			return c, err
-		}
-	}
-	if config.CredsStore != "" {
-		if c, err := a.helper(ctx, string(config.CredsStore), keys); err != nil || c != (Credential{}) {
-			return c, err
+		if c := l.inHelper(ctx, helper, file); !c.Empty() || ctx.Err() != nil {
+			return c
 		}
 	}
 	// The longest key that has a usable entry: docker leaves empty entries
 	// behind for credentials that are in a store.
-	for _, name := range matches(config.Auths, keys) {
-		c, err := decodeAuth(config.Auths[name])
+	for _, name := range matches(config.auths, l.keys) {
+		c, err := decodeAuth(config.auths[name])
 		if err != nil {
-			a.log("credentials for %s: %v", name, err)
+			l.complain(false, fmt.Errorf("%s: the entry for %s: %w", printable.Text(file), printable.Line(name), err))
 		}
-		if c != (Credential{}) {
-			return c, nil
+		if !c.Empty() {
+			c.Origin = printable.Text(file)
+			return c
 		}
 	}
-	return Credential{}, nil
+	return Credential{}
 }
 
 // helperFor returns the helper that credHelpers have for the first of keys
@@ -259,12 +162,6 @@ func helperFor(helpers authEntries, keys []string) string {
 		}
 	}
 	return ""
-}
-
-func (a *AuthFiles) log(format string, args ...any) {
-	if a.Logf != nil {
-		a.Logf(format, args...)
-	}
 }
 
 const dockerHub = "docker.io"
@@ -318,33 +215,4 @@ func canonicalKey(key string) string {
 		return host
 	}
 	return host + "/" + path
-}
-
-// decodeAuth decodes an entry of auths. Its errors quote nothing of it.
-func decodeAuth(raw json.RawMessage) (Credential, error) {
-	var entry struct {
-		Auth          string `json:"auth"`
-		Username      string `json:"username"`
-		Password      string `json:"password"`
-		IdentityToken string `json:"identitytoken"`
-		RegistryToken string `json:"registrytoken"`
-	}
-	if json.Unmarshal(raw, &entry) != nil {
-		return Credential{}, errors.New("the entry is not of the form expected")
-	}
-	c := Credential{User: entry.Username, Password: entry.Password, IdentityToken: entry.IdentityToken, RegistryToken: entry.RegistryToken}
-	if entry.Auth == "" {
-		return c, nil
-	}
-	text, err := base64.StdEncoding.DecodeString(entry.Auth)
-	if err != nil {
-		text, err = base64.RawStdEncoding.DecodeString(entry.Auth)
-	}
-	user, password, ok := strings.Cut(string(text), ":")
-	if err != nil || !ok {
-		return c, errors.New("auth is not the base64 form of user:password")
-	}
-	// docker once padded passwords with zero bytes.
-	c.User, c.Password = user, strings.TrimRight(password, "\x00")
-	return c, nil
 }

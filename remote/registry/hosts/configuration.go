@@ -101,7 +101,7 @@ func readOptional(path string) ([]byte, error) {
 // it is "", where AuthFiles look by default; and with the helpers that
 // registries.conf names.
 func (c *Configuration) Credentials(authFile string) CredentialFunc {
-	return (&AuthFiles{Path: authFile, Helpers: c.helpers, Logf: c.logf}).Credential
+	return (&AuthFiles{Path: authFile, Helpers: c.helpers}).Credential
 }
 
 // ShortName returns the full name for a name that a user gave: the target of its

@@ -4,6 +4,7 @@ package scrub
 import (
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -11,6 +12,7 @@ import (
 var (
 	addressPattern = regexp.MustCompile(`(https?://)([^\s/"'@]*@)?([^\s"'?]*)(\?[^\s"']*)?`)
 	queryPattern   = regexp.MustCompile(`\?[^\s"'?=]*=[^\s"']*`)
+	tokenPattern   = regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w.-]+`) // RFC 7519
 )
 
 // Text makes a text from elsewhere fit for a message: on one line, of bounded
@@ -18,11 +20,32 @@ var (
 // Signatures of storage servers are in the queries of URLs.
 func Text(text string) string {
 	const most = 400
-	text = addressPattern.ReplaceAllString(text, "$1$3")
-	text = queryPattern.ReplaceAllString(text, "")
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) }), " ")
+	text = clean(text)
 	if len(text) > most {
 		return printable.Text(printable.Cut(text, most)) + "…"
 	}
 	return printable.Text(text)
+}
+
+// Words is Text for what a program says on stderr. Of a long text it has the
+// beginning and the end: some say first what is wrong, and others last.
+func Words(text string) string {
+	const first, last = 120, 200
+	text = clean(text)
+	if len(text) <= first+last {
+		return printable.Text(text)
+	}
+	end := text[len(text)-last:]
+	for len(end) > 0 && !utf8.RuneStart(end[0]) {
+		end = end[1:]
+	}
+	return printable.Text(printable.Cut(text, first)) + " … " + printable.Text(end)
+}
+
+// clean returns a text on one line, without its secrets.
+func clean(text string) string {
+	text = addressPattern.ReplaceAllString(text, "$1$3")
+	text = queryPattern.ReplaceAllString(text, "")
+	text = tokenPattern.ReplaceAllString(text, "…")
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) }), " ")
 }

@@ -1,0 +1,63 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
+)
+
+// proxyName returns a proxy for messages: without its password.
+func proxyName(u *url.URL) string { return scrub.Text(u.Scheme + "://" + u.Host) }
+
+// errProxy: the environment names a proxy in a way that is not understood. What
+// is wrong is not quoted: there can be a password in it.
+var errProxy = &fault{class: hosts.ErrConfiguration, text: "HTTPS_PROXY or HTTP_PROXY of the environment is not the URL of a proxy"}
+
+// logProxy says once of each server by which proxy it is asked.
+func (s *hostPool) logProxy(host string, proxy *url.URL) {
+	key := host + " " + proxyName(proxy)
+	s.mu.Lock()
+	known := s.proxied[key]
+	if len(s.proxied) >= maxHosts {
+		clear(s.proxied) // a registry can redirect to ever new names
+	}
+	s.proxied[key] = true
+	s.mu.Unlock()
+	if !known {
+		s.opts.Logf("%s is asked by way of the proxy %s", scrub.Text(host), proxyName(proxy))
+	}
+}
+
+// proxyFault says that the proxy is at fault for an error of net/http, or nil if
+// it is not.
+func proxyFault(proxy *url.URL, err error) *fault {
+	var op *net.OpError
+	if proxy == nil || !errors.As(err, &op) || op.Op != "proxyconnect" {
+		return nil
+	}
+	if f := tlsFault("the proxy "+proxyName(proxy), false, err); f != nil {
+		f.class, f.host = remote.ErrUnavailable, ""
+		return f
+	}
+	return &fault{verdict: outage, class: remote.ErrUnavailable, text: fmt.Sprintf("the proxy %s cannot be reached: %s", proxyName(proxy), scrub.Text(op.Err.Error()))}
+}
+
+// checkConnect judges the answer of a proxy that was asked for a connection to a
+// server. A login that it wants is the proxy's own.
+func checkConnect(_ context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	f := &fault{class: remote.ErrUnavailable, text: fmt.Sprintf("the proxy %s does not connect to %s: %d %s", proxyName(proxy), req.URL.Host, resp.StatusCode, http.StatusText(resp.StatusCode))}
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		f.verdict = busy
+	}
+	return f
+}
