@@ -16,7 +16,7 @@ type Blob interface {
 	// Digest returns the digest of the whole content.
 	Digest() digest.Digest
 	// Size returns the length of the content in bytes, as the image's
-	// manifest states it.
+	// manifest states it; of content on this machine, what it has.
 	Size() int64
 	// ReadAt reads len(p) bytes from byte off of the content. Like
 	// io.ReaderAt it returns a non-nil error when it returns fewer, io.EOF

@@ -111,7 +111,7 @@ func TestOpenBoundsEntries(t *testing.T) {
 	for _, c := range []struct{ name, mediaType, content, says string }{
 		{"entries", indexType, `{"manifests":[` + hollow + `]}`, "more than 16384 entries"},
 		{"layers", manifestType, strings.Replace(plain, layer, hollow, 1), "more than 4096 layers"},
-		{"layers, and others behind", manifestType, strings.Replace(plain, `"layers":[`, `"layers":[`+hollow+`],"layers":[],"other":[`, 1), "has no layers"},
+		{"layers, and others behind", manifestType, strings.Replace(plain, `"layers":[`, `"layers":[`+hollow+`],"layers":[],"other":[`, 1), "1 diff_ids for 0 layers"},
 		{"one layer of 2^63-1", manifestType, sized("9223372036854775807"), "has size 9223372036854775807"},
 		{"one layer of 2^53+1", manifestType, sized("9007199254740993"), "has size 9007199254740993"},
 		{"layers of 2^53 and 1", manifestType, sized("9007199254740992", "1"), "has size 1;"},

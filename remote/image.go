@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -34,8 +33,11 @@ type Image struct {
 	Config           []byte
 	// Platform is what the config says the image is for.
 	Platform ocispec.Platform
-	// Layers holds the layers, the base first.
+	// Layers holds the layers, the base first. There may be none.
 	Layers []Layer
+	// Warnings says, a sentence each and harmless to a terminal, what was not as
+	// described and did no harm: what has the right digest and another size.
+	Warnings []string
 }
 
 // Open resolves src for one platform: image index (nested ones too) to
@@ -43,44 +45,39 @@ type Image struct {
 // each layer's media type looked at. No layer is read. What is fetched has at
 // most 32 MiB altogether.
 //
-// platform is written as containerd does ("linux/arm/v7", "arm64"); empty
-// means the host's. An image index is searched as containerd does, so arm/v7
-// takes arm/v6 if there is no better, and ErrPlatform names the platforms
-// that there are. A reference to a single manifest is taken for what it is,
-// as docker and containerd take it, except when its config contradicts a
-// platform that was asked for: that is ErrPlatform as well, where containerd
-// goes on.
+// platform is written as containerd does ("linux/arm/v7", "arm64",
+// "windows(10.0.20348)/amd64", "linux(+feature)/amd64"); empty means the host's.
+// An image index is searched as containerd does, so arm/v7 takes arm/v6 if there
+// is no better, and a *PlatformError names the platforms that there are. A version
+// of the system fits those that begin with its components; features must be stated,
+// and others must not be, except for win32k. A reference to a single manifest is
+// taken for what it is, as docker and containerd take it, except when its config
+// contradicts a platform that was asked for: that is ErrPlatform as well, where
+// containerd goes on.
+//
+// If src is a Catalog whose reference means several entries, those that are no
+// images are passed over. Platforms choose among the others as among the entries
+// of an image index. Several that are for one platform are an *AmbiguousError.
 //
 // Errors of src are returned as they are. Those of Open begin with
-// src.Name() and wrap ErrDigest, ErrPlatform or ErrUnsupported. Content
-// embedded in descriptors (data) is ignored.
+// src.Name() and wrap ErrDigest, ErrPlatform, ErrReference or ErrUnsupported.
+// Content embedded in descriptors (data) is ignored.
 func Open(ctx context.Context, src Source, platform string) (*Image, error) {
-	o := &opener{src: src}
-	want, err := parseWish(platform)
-	if err != nil {
-		return nil, o.fail("", err)
-	}
-	top, err := src.Resolve(ctx)
+	o := newOpener(src)
+	img, asked, err := o.open(ctx, platform)
 	if err != nil {
 		return nil, err
-	}
-	img := &Image{Source: src}
-	var k kind
-	if img.Raw, k, top.MediaType, err = o.document(ctx, top); err != nil {
-		return nil, err
-	}
-	img.Top, img.Descriptor, img.Manifest = top, top, img.Raw
-	if k == kindIndex {
-		if err := o.openIndex(ctx, img, want); err != nil {
-			return nil, err
-		}
 	}
 	if err := o.openManifest(ctx, img); err != nil {
 		return nil, err
 	}
 	p := img.Platform
-	if k == kindManifest && want.asked && p.OS+p.Architecture != "" && !want.Match(p) {
-		return nil, o.fail("", want.refuse([]ocispec.Platform{p}))
+	if asked != nil && p.OS+p.Architecture != "" && !asked.match(p) {
+		return nil, o.fail("", asked.refuse([]ocispec.Platform{p}))
+	}
+	img.Warnings = o.warned(img.Top.Digest, img.Descriptor.Digest, img.ConfigDescriptor.Digest)
+	for _, l := range img.Layers {
+		img.Warnings = append(img.Warnings, o.warned(l.Digest())...)
 	}
 	return img, nil
 }
@@ -89,6 +86,14 @@ func Open(ctx context.Context, src Source, platform string) (*Image, error) {
 type opener struct {
 	src  Source
 	read int64 // bytes of all documents so far
+	// kept holds documents that may be needed again.
+	kept map[digest.Digest][]byte
+	// warnings holds what is to be said of what has not the size that is stated.
+	warnings map[digest.Digest]string
+}
+
+func newOpener(src Source) *opener {
+	return &opener{src: src, kept: make(map[digest.Digest][]byte), warnings: make(map[digest.Digest]string)}
 }
 
 // fail puts the image's name, and that of the part at fault, before err.
@@ -99,22 +104,51 @@ func (o *opener) fail(part string, err error) error {
 	return fmt.Errorf("%s: %s: %w", o.src.Name(), part, err)
 }
 
-// openIndex fills in the manifest of the image index in img.Raw that is for
-// the platform wanted.
-func (o *opener) openIndex(ctx context.Context, img *Image, want wish) error {
-	desc, err := o.choose(ctx, img.Raw, want)
+// open finds the manifest for a platform. asked is not nil if the platform must be
+// compared with the config's: the reference names a single manifest.
+func (o *opener) open(ctx context.Context, platform string) (img *Image, asked *wish, err error) {
+	want, err := parseWish(platform)
 	if err != nil {
-		return err
+		return nil, nil, o.fail("", err)
 	}
-	var k kind
-	if img.Manifest, k, desc.MediaType, err = o.document(ctx, desc); err != nil {
-		return err
+	t, err := o.top(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	img = &Image{Source: o.src, Top: t.desc, Raw: t.content}
+	desc, k := t.desc, kindIndex
+	if t.several != nil {
+		desc, err = o.chooseEntry(ctx, t, want)
+	} else if img.Raw, k, img.Top.MediaType, err = o.document(ctx, &img.Top); err == nil && k == kindIndex {
+		desc, err = o.choose(ctx, img.Raw, want)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if k == kindManifest {
+		img.Descriptor, img.Manifest = img.Top, img.Raw
+		if want.asked {
+			asked = &want
+		}
+		return img, asked, nil
+	}
+	for depth := 1; ; depth++ {
+		stated := bareMediaType(desc.MediaType)
+		if img.Manifest, k, desc.MediaType, err = o.document(ctx, &desc); err != nil {
+			return nil, nil, err
+		}
+		if k != kindIndex || !sayNothing(stated) || depth > maxIndexDepth {
+			break
+		}
+		if desc, err = o.choose(ctx, img.Manifest, want); err != nil {
+			return nil, nil, err
+		}
 	}
 	if k != kindManifest {
-		return o.fail("manifest "+desc.Digest.String(), fmt.Errorf("%w: it is an image index", ErrUnsupported))
+		return nil, nil, o.fail("manifest "+desc.Digest.String(), fmt.Errorf("%w: it is an image index", ErrUnsupported))
 	}
 	img.Descriptor = desc
-	return nil
+	return img, nil, nil
 }
 
 // openManifest fills in the config and the layers of img.Manifest.
@@ -124,10 +158,21 @@ func (o *opener) openManifest(ctx context.Context, img *Image) error {
 	if err != nil {
 		return o.fail(part, err)
 	}
-	img.ConfigDescriptor = m.Config
-	if img.Config, err = o.fetch(ctx, "config", m.Config, maxConfigSize); err != nil {
+	total := int64(0)
+	for _, desc := range m.Layers {
+		size := o.size(desc)
+		switch {
+		case size < 0:
+			return o.fail(part, fmt.Errorf("%w: layer %s has size %d", ErrUnsupported, desc.Digest, size))
+		case size > maxImageSize-total:
+			return o.fail(part, fmt.Errorf("%w: layer %s has size %d; imgfs reads images of up to %d bytes", ErrUnsupported, desc.Digest, size, int64(maxImageSize)))
+		}
+		total += size
+	}
+	if img.Config, err = o.fetch(ctx, "config", &m.Config, maxConfigSize); err != nil {
 		return err
 	}
+	img.ConfigDescriptor = m.Config
 	c, err := parseConfig(img.Config)
 	if err == nil {
 		err = c.check(len(m.Layers))
@@ -141,6 +186,9 @@ func (o *opener) openManifest(ctx context.Context, img *Image) error {
 		blob, err := o.blob(desc)
 		if err != nil {
 			return err
+		}
+		if blob.Digest() == desc.Digest {
+			o.compare("layer", desc, blob.Size())
 		}
 		img.Layers[i] = Layer{Blob: blob, MediaType: desc.MediaType, DiffID: c.RootFS.DiffIDs[i], Annotations: desc.Annotations}
 	}
@@ -156,25 +204,48 @@ func (o *opener) blob(desc ocispec.Descriptor) (Blob, error) {
 	return o.src.Blob(bare(desc))
 }
 
+// size returns the size of what desc describes: the real one, if that is on this
+// machine, and else the one that is stated.
+func (o *opener) size(desc ocispec.Descriptor) int64 {
+	if blob, err := o.src.Blob(bare(desc)); err == nil && IsLocal(blob) {
+		return blob.Size()
+	}
+	return desc.Size
+}
+
+// compare warns if what has the digest of desc has another size than desc states.
+// The digest decides, so it does no harm.
+func (o *opener) compare(part string, desc ocispec.Descriptor, size int64) {
+	if desc.Size != size {
+		o.warnings[desc.Digest] = fmt.Sprintf("%s %s is said to have %d bytes and has %d; its digest decides", part, desc.Digest, desc.Size, size)
+	}
+}
+
+// warned returns what is to be said of the parts with these digests, each once.
+func (o *opener) warned(parts ...digest.Digest) []string {
+	var warnings []string
+	for _, d := range parts {
+		if text, ok := o.warnings[d]; ok {
+			warnings = append(warnings, text)
+			delete(o.warnings, d)
+		}
+	}
+	return warnings
+}
+
 // platformOf returns what the config of a manifest says it is for, nil if it
 // is no image or does not say.
-func (o *opener) platformOf(ctx context.Context, desc ocispec.Descriptor) (*ocispec.Platform, error) {
-	content, k, _, err := o.document(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	var m struct {
-		Config ocispec.Descriptor `json:"config"`
-	}
-	if k != kindManifest || json.Unmarshal(content, &m) != nil || !isImageConfig(m.Config.MediaType) {
+func (o *opener) platformOf(ctx context.Context, manifest []byte) (*ocispec.Platform, error) {
+	m, err := readManifest(manifest)
+	if err != nil || isArtifact(m) {
 		return nil, nil
 	}
-	content, err = o.fetch(ctx, "config", m.Config, maxConfigSize)
+	content, err := o.fetch(ctx, "config", &m.Config, maxConfigSize)
 	if err != nil {
 		return nil, err
 	}
 	c, err := parseConfig(content)
-	if err != nil || c.OS == "" || c.Architecture == "" {
+	if err != nil || !says(c.platform()) {
 		return nil, nil
 	}
 	p := c.platform()
@@ -183,7 +254,7 @@ func (o *opener) platformOf(ctx context.Context, desc ocispec.Descriptor) (*ocis
 
 // document fetches a manifest or image index, and says which it is and its
 // media type.
-func (o *opener) document(ctx context.Context, desc ocispec.Descriptor) ([]byte, kind, string, error) {
+func (o *opener) document(ctx context.Context, desc *ocispec.Descriptor) ([]byte, kind, string, error) {
 	content, err := o.fetch(ctx, "manifest", desc, maxManifestSize)
 	if err != nil {
 		return nil, 0, "", err
@@ -195,28 +266,35 @@ func (o *opener) document(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 	return content, k, mediaType, nil
 }
 
-// fetch returns the content of desc, which is at most limit long. It checks
-// the digest although the source has done so: everything else rests on it.
-func (o *opener) fetch(ctx context.Context, part string, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+// fetch returns the content of desc, which is at most limit long, and corrects the
+// size that desc states. It checks the digest although the source has done so:
+// everything else rests on it.
+func (o *opener) fetch(ctx context.Context, part string, desc *ocispec.Descriptor, limit int64) ([]byte, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, o.fail(part, fmt.Errorf("%w: digest %s: %w", ErrUnsupported, quote(desc.Digest.String()), err))
 	}
-	part += " " + desc.Digest.String()
-	if err := o.admit(desc.Size, limit); err != nil {
-		return nil, o.fail(part, err)
+	if content, ok := o.kept[desc.Digest]; ok {
+		desc.Size = int64(len(content))
+		return content, nil
 	}
-	content, err := o.src.Fetch(ctx, bare(desc))
+	name := part + " " + desc.Digest.String()
+	if err := o.admit(o.size(*desc), limit); err != nil {
+		return nil, o.fail(name, err)
+	}
+	content, err := o.src.Fetch(ctx, bare(*desc))
 	if err != nil {
 		return nil, err
 	}
-	// Files go by their digest, and may have another size than is stated.
+	// Digests decide, and it may have another size than is stated.
 	if err := o.admit(int64(len(content)), limit); err != nil {
-		return nil, o.fail(part, err)
+		return nil, o.fail(name, err)
 	}
 	o.read += int64(len(content))
 	if got := desc.Digest.Algorithm().FromBytes(content); got != desc.Digest {
-		return nil, o.fail(part, fmt.Errorf("%w: the content has %s", ErrDigest, got))
+		return nil, o.fail(name, fmt.Errorf("%w: the content has %s", ErrDigest, got))
 	}
+	o.compare(part, *desc, int64(len(content)))
+	desc.Size = int64(len(content))
 	return content, nil
 }
 

@@ -61,6 +61,8 @@ func Inspect(img *Image) Inspection {
 		Labels:        c.Config.Labels,
 		Architecture:  c.Architecture,
 		Os:            c.OS,
+		Layers:        []digest.Digest{},
+		LayersData:    []InspectedLayer{},
 		Env:           c.Config.Env,
 		ImageID:       img.ConfigDescriptor.Digest,
 		DiffIDs:       c.RootFS.DiffIDs,

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -123,16 +124,52 @@ func eachDescriptor(member string, array json.RawMessage, f func(ocispec.Descrip
 		return f(ocispec.Descriptor{}, fmt.Errorf("%w: its %s are no JSON array", ErrUnsupported, member))
 	}
 	for dec.More() {
-		var desc ocispec.Descriptor
+		var desc Described
 		err := dec.Decode(&desc)
 		if err != nil {
 			err = fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
 		}
-		if err := cmp.Or(f(desc, err), err); err != nil {
+		if err := cmp.Or(f(ocispec.Descriptor(desc), err), err); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// A Described is a descriptor as JSON has it, whose size is only a claim: a number
+// that is too large for 64 bits is the largest one.
+type Described ocispec.Descriptor
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *Described) UnmarshalJSON(text []byte) error {
+	var desc struct {
+		ocispec.Descriptor
+		Size claim `json:"size"`
+	}
+	if err := json.Unmarshal(text, &desc); err != nil {
+		return err
+	}
+	desc.Descriptor.Size = int64(desc.Size)
+	*d = Described(desc.Descriptor)
+	return nil
+}
+
+// A claim is a size that a descriptor states.
+type claim int64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *claim) UnmarshalJSON(number []byte) error {
+	err := json.Unmarshal(number, (*int64)(c))
+	var n float64
+	if err != nil && json.Unmarshal(number, &n) == nil {
+		switch {
+		case n >= math.MaxInt64:
+			*c, err = math.MaxInt64, nil
+		case n <= math.MinInt64:
+			*c, err = math.MinInt64, nil
+		}
+	}
+	return err
 }
 
 // parseManifest reads an image manifest and checks that each part can be
@@ -143,10 +180,7 @@ func parseManifest(content []byte) (*ocispec.Manifest, error) {
 		return nil, err
 	}
 	if t := m.Config.MediaType; !isImageConfig(t) {
-		return nil, fmt.Errorf("%w: its config has media type %s: %s", ErrUnsupported, quote(t), describeArtifact(t))
-	}
-	if len(m.Layers) == 0 {
-		return nil, fmt.Errorf("%w: the image has no layers", ErrUnsupported)
+		return nil, fmt.Errorf("%w: its config has media type %s: %s", ErrUnsupported, quote(t), describeManifest(m))
 	}
 	for i, l := range m.Layers {
 		if err := checkForm(l.Digest); err != nil {
@@ -155,35 +189,29 @@ func parseManifest(content []byte) (*ocispec.Manifest, error) {
 		if !isLayer(l.MediaType) {
 			return nil, fmt.Errorf("%w: layer %s has media type %s: %s", ErrUnsupported, l.Digest, quote(l.MediaType), describeLayer(l.MediaType))
 		}
-		if l.Size < 0 {
-			return nil, fmt.Errorf("%w: layer %s has size %d", ErrUnsupported, l.Digest, l.Size)
-		}
 	}
 	return m, nil
 }
 
 // readManifest reads what imgfs needs of an image manifest. It refuses one that
-// lists more layers, or larger ones, than any image has, before all of them are
-// in memory.
+// lists more layers than any image has, before all of them are in memory.
 func readManifest(content []byte) (*ocispec.Manifest, error) {
 	var doc struct {
-		Config ocispec.Descriptor `json:"config"`
-		Layers json.RawMessage    `json:"layers"`
+		ArtifactType string          `json:"artifactType"`
+		Config       Described       `json:"config"`
+		Layers       json.RawMessage `json:"layers"`
 	}
 	if err := json.Unmarshal(content, &doc); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
 	}
-	m, total := &ocispec.Manifest{Config: doc.Config}, int64(0)
+	m := &ocispec.Manifest{ArtifactType: doc.ArtifactType, Config: ocispec.Descriptor(doc.Config)}
 	err := eachDescriptor("layers", doc.Layers, func(desc ocispec.Descriptor, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case len(m.Layers) == maxLayers:
 			return fmt.Errorf("%w: more than %d layers", ErrUnsupported, maxLayers)
-		case desc.Size > maxImageSize-total:
-			return fmt.Errorf("%w: layer %s has size %d; imgfs reads images of up to %d bytes", ErrUnsupported, quote(desc.Digest.String()), desc.Size, int64(maxImageSize))
 		}
-		total += max(desc.Size, 0)
 		m.Layers = append(m.Layers, desc)
 		return nil
 	})

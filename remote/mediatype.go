@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -90,23 +91,60 @@ func describeLayer(mediaType string) string {
 }
 
 // describeArtifact says in words what mediaType belongs to, as far as it is
-// known; it is the type of a config or a layer.
+// known; it is the type of a config, a layer, or an artifact.
 func describeArtifact(mediaType string) string {
 	for _, known := range [...]struct{ part, words string }{
 		{"squashfs", "a squashfs file system"},
+		{"erofs", "an EROFS file system"},
+		{"nydus", "a part of a Nydus image"},
 		{"cncf.helm", "a Helm chart"},
 		{"wasm", "a WebAssembly module"},
 		{"sylabs.sif", "a Singularity image file"},
 		{"docker.plugin", "a docker plugin"},
 		{"docker.compose", "a compose project"},
 		{"docker.ai", "a model"},
+		{"cncf.model", "a model"},
+		{"ollama", "a model"},
+		{"buildkit.cacheconfig", "a build cache"},
+		{"cncf.flux", "a Flux artifact"},
+		{"amazon.soci", "a SOCI index"},
 		{"cosign", "a signature"},
+		{"sigstore", "a signature"},
+		{"cncf.notary", "a signature"},
 		{"in-toto", "an attestation"},
+		{"spdx", "a bill of materials"},
+		{"cyclonedx", "a bill of materials"},
 		{"oci.empty", "an artifact"},
 	} {
 		if strings.Contains(mediaType, known.part) {
 			return known.words
 		}
 	}
-	return "not part of a container image"
+	return notAnImage
+}
+
+// notAnImage is what describeArtifact says of what it does not know.
+const notAnImage = "not part of a container image"
+
+// describeManifest says in words what a manifest is that is no image's.
+func describeManifest(m *ocispec.Manifest) string {
+	config := describeArtifact(m.Config.MediaType)
+	if m.ArtifactType == "" || config != notAnImage && config != "an artifact" {
+		return config
+	}
+	if words := describeArtifact(m.ArtifactType); words != notAnImage {
+		return words
+	}
+	return "an artifact of type " + quote(m.ArtifactType)
+}
+
+// isArtifact tells whether a manifest is no image's: by its config, by what it has
+// in place of layers, or because it says so and has neither.
+func isArtifact(m *ocispec.Manifest) bool {
+	if !isImageConfig(m.Config.MediaType) || m.ArtifactType != "" && len(m.Layers) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(m.Layers, func(l ocispec.Descriptor) bool {
+		return !isLayer(l.MediaType) && describeLayer(l.MediaType) == describeArtifact(l.MediaType)
+	})
 }

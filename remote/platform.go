@@ -1,9 +1,11 @@
 package remote
 
 import (
-	"context"
-	"encoding/json"
+	"cmp"
 	"fmt"
+	"net/url"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,63 +15,37 @@ import (
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
-const (
-	// maxIndexDepth is how many image indexes may lie within one another;
-	// buildx makes two.
-	maxIndexDepth = 3
-	// maxIndexReads bounds what one image index can make imgfs fetch before
-	// it has chosen.
-	maxIndexReads = 64
-	// maxIndexEntries bounds the entries of all image indexes of an image. In
-	// memory each takes up to fifty times its JSON.
-	maxIndexEntries = 16 << 10
-	// maxPlatformsNamed bounds the list in an error.
-	maxPlatformsNamed = 32
-)
+// maxPlatformsNamed bounds the list in an error.
+const maxPlatformsNamed = 32
 
-// A wish is the platform that the user wants.
-type wish struct {
-	platforms.MatchComparer
-	name string
-	// asked tells the user's own choice from the host's platform.
-	asked bool
+// A PlatformError is ErrPlatform, with what there is instead.
+type PlatformError struct {
+	// Asked is the platform that was wanted, as Options take it.
+	Asked string
+	// There holds the platforms that could be chosen, each once and as written by
+	// strangers; it is empty if there is none.
+	There []string
+	// Instead says what there is in place of images, if There is empty.
+	Instead string
 }
 
-// parseWish reads a platform as containerd does: "linux/arm/v7", "arm64",
-// or "" for the host's.
-func parseWish(platform string) (wish, error) {
-	spec := platforms.DefaultSpec()
-	if platform != "" {
-		var err error
-		if spec, err = platforms.Parse(platform); err != nil {
-			return wish{}, fmt.Errorf("%w: %s is not one such as linux/arm64 or linux/arm/v7", ErrPlatform, quote(platform))
-		}
+// Error implements error. It has up to 32 platforms, harmless to a terminal.
+func (e *PlatformError) Error() string {
+	if len(e.There) == 0 {
+		return fmt.Sprintf("%v: %s; there is no image for any platform%s", ErrPlatform, e.Asked, e.Instead)
 	}
-	return wish{
-		MatchComparer: platforms.Only(spec),
-		name:          platforms.Format(platforms.Normalize(spec)),
-		asked:         platform != "",
-	}, nil
-}
-
-// refuse returns ErrPlatform with the platforms that there are.
-func (w wish) refuse(there []ocispec.Platform) error {
 	var names []string
-	named := make(map[string]bool)
-	for _, p := range there {
-		if name := platforms.Format(platforms.Normalize(p)); !named[name] {
-			named[name] = true
-			names = append(names, shown(name))
-		}
+	for _, name := range e.There[:min(len(e.There), maxPlatformsNamed)] {
+		names = append(names, shown(name))
 	}
-	if len(names) == 0 {
-		return fmt.Errorf("%w: %s; there is no image for any platform", ErrPlatform, w.name)
+	if more := len(e.There) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	if more := len(names) - maxPlatformsNamed; more > 0 {
-		names = append(names[:maxPlatformsNamed], fmt.Sprintf("%d more", more))
-	}
-	return fmt.Errorf("%w: %s; there is %s", ErrPlatform, w.name, strings.Join(names, ", "))
+	return fmt.Sprintf("%v: %s; there is %s", ErrPlatform, e.Asked, strings.Join(names, ", "))
 }
+
+// Is makes the error ErrPlatform.
+func (e *PlatformError) Is(target error) bool { return target == ErrPlatform }
 
 // shown quotes s if it could do something to a terminal, and shortens it.
 func shown(s string) string {
@@ -79,146 +55,193 @@ func shown(s string) string {
 	return s
 }
 
-// An indexWalk gathers the images of an image index.
-type indexWalk struct {
-	opener  *opener
-	want    wish
-	reads   int
-	entries int
-	// fit holds the manifests that state a platform that matches, silent
-	// those that state none, and there all platforms stated.
-	fit, silent []ocispec.Descriptor
-	there       []ocispec.Platform
+// A wish is the platform that the user wants.
+type wish struct {
+	// spec is normalized.
+	spec ocispec.Platform
+	// runs decides by system, architecture and variant, the best first: what
+	// comes later runs on the platform as well.
+	runs []platforms.MatchComparer
+	// asked tells the user's own choice from the host's platform.
+	asked bool
 }
 
-// choose returns the manifest of index that is for the platform wanted. It
-// orders as containerd does: an exact match, then those that the platform
-// can also run, the index's own order deciding between equals; a manifest
-// whose platform only its config states comes last.
-func (o *opener) choose(ctx context.Context, index []byte, want wish) (ocispec.Descriptor, error) {
-	w := &indexWalk{opener: o, want: want}
-	if err := w.gather(ctx, index, 1); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	if len(w.fit) == 0 {
-		if err := w.readSilent(ctx); err != nil {
-			return ocispec.Descriptor{}, err
+// osOptions is what containerd has in parentheses behind a system: a version,
+// features that begin with a plus sign each, or both.
+var osOptions = regexp.MustCompile(`^([A-Za-z0-9_-]+)\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\)(/.*)?$`)
+
+// parseWish reads a platform as containerd does: "linux/arm/v7", "arm64",
+// "windows(10.0.20348)/amd64", "windows(10.0.17763+win32k)/amd64", or "" for the
+// host's.
+func parseWish(platform string) (wish, error) {
+	spec := platforms.DefaultSpec()
+	if platform != "" {
+		var err error
+		if spec, err = parsePlatform(platform); err != nil {
+			return wish{}, fmt.Errorf("%w: %s is not one such as linux/arm64, linux/arm/v7 or windows(10.0.20348)/amd64", ErrPlatform, quote(platform))
 		}
 	}
-	if len(w.fit) == 0 {
-		return ocispec.Descriptor{}, o.fail("", want.refuse(w.there))
+	spec = platforms.Normalize(spec)
+	w := wish{spec: spec, runs: []platforms.MatchComparer{platforms.Only(spec)}, asked: platform != ""}
+	if spec.Architecture == "arm64" && spec.Variant != "" {
+		// Every later version runs what the first one does.
+		base := spec
+		base.Variant = ""
+		w.runs = append(w.runs, platforms.Only(base))
 	}
-	return slices.MinFunc(w.fit, func(a, b ocispec.Descriptor) int {
-		switch {
-		case want.Less(*a.Platform, *b.Platform):
-			return -1
-		case want.Less(*b.Platform, *a.Platform):
-			return 1
-		}
-		return 0
-	}), nil
+	return w, nil
 }
 
-// gather sorts the entries of an image index into w, and those of the
-// indexes within it.
-func (w *indexWalk) gather(ctx context.Context, content []byte, depth int) error {
-	var index struct {
-		Manifests json.RawMessage `json:"manifests"`
+// parsePlatform reads the options of the system, which platforms.Parse does not
+// know or does not decode.
+func parsePlatform(s string) (ocispec.Platform, error) {
+	m := osOptions.FindStringSubmatch(s)
+	if m == nil {
+		return platforms.Parse(s)
 	}
-	if err := json.Unmarshal(content, &index); err != nil {
-		return w.opener.fail("image index", fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err)))
+	p, err := platforms.Parse(m[1] + m[4])
+	if err != nil {
+		return p, err
 	}
-	return eachDescriptor("manifests", index.Manifests, func(desc ocispec.Descriptor, err error) error {
-		if err != nil {
-			return w.opener.fail("image index", err)
+	if p.OSVersion, err = url.PathUnescape(m[2]); err != nil {
+		return p, err
+	}
+	for _, f := range strings.Split(m[3], "+")[1:] {
+		if f, err = url.PathUnescape(f); err != nil {
+			return p, err
 		}
-		if w.entries++; w.entries > maxIndexEntries {
-			return w.opener.fail("image index", fmt.Errorf("%w: more than %d entries, with those of indexes within it", ErrUnsupported, maxIndexEntries))
+		p.OSFeatures = append(p.OSFeatures, f)
+	}
+	return p, nil
+}
+
+// escapeOption writes a version or a feature so that parsePlatform reads it.
+var escapeOption = strings.NewReplacer("%", "%25", "+", "%2B", "(", "%28", ")", "%29", "/", "%2F")
+
+// formatPlatform writes a platform as containerd does and parseWish reads it,
+// with the version and the features of its system.
+func formatPlatform(p ocispec.Platform) string {
+	p = platforms.Normalize(p)
+	options := escapeOption.Replace(p.OSVersion)
+	for _, f := range sortedSet(p.OSFeatures) {
+		options += "+" + escapeOption.Replace(f)
+	}
+	if options != "" {
+		options = "(" + options + ")"
+	}
+	return path.Join(p.OS+options, p.Architecture, p.Variant)
+}
+
+// sortedSet returns the elements of s that are not empty, sorted, each once.
+func sortedSet(s []string) []string {
+	s = slices.DeleteFunc(slices.Clone(s), func(e string) bool { return e == "" })
+	slices.Sort(s)
+	return slices.Compact(s)
+}
+
+// match tells whether an image for p is what is wanted. All that the wish says
+// must hold of p: its system's version in as many components as are given, and
+// its features. p may say more, except for features that imgfs does not know:
+// image-index.md has them mandatory, and what they do to the layers is theirs.
+func (w wish) match(p ocispec.Platform) bool {
+	if w.rank(p) < 0 || !versionFits(p.OSVersion, w.spec.OSVersion) {
+		return false
+	}
+	for _, f := range w.spec.OSFeatures {
+		if !slices.Contains(p.OSFeatures, f) {
+			return false
 		}
-		return w.sort(ctx, desc, depth)
+	}
+	return !slices.ContainsFunc(p.OSFeatures, func(f string) bool {
+		return f != "" && !slices.Contains(w.spec.OSFeatures, f) && !(f == "win32k" && w.spec.OS == "windows")
 	})
 }
 
-// sort puts an entry where it belongs, or those of the index that it is.
-func (w *indexWalk) sort(ctx context.Context, desc ocispec.Descriptor, depth int) error {
-	if !isImageEntry(desc) {
-		return nil
-	}
-	if desc.Platform != nil {
-		w.there = append(w.there, *desc.Platform)
-		if !w.want.Match(*desc.Platform) {
-			return nil
-		}
+// unsaid tells whether p, which does not match, could if it said more: the
+// version of its system may be in the image's config.
+func (w wish) unsaid(p ocispec.Platform) bool {
+	return w.spec.OSVersion != "" && p.OSVersion == "" && w.rank(p) >= 0
+}
+
+// rank returns how far p is from the platform wanted, of what runs on it, or -1.
+func (w wish) rank(p ocispec.Platform) int {
+	return slices.IndexFunc(w.runs, func(m platforms.MatchComparer) bool { return m.Match(p) })
+}
+
+// compare orders two platforms that match, the better one first.
+func (w wish) compare(a, b ocispec.Platform) int {
+	r := w.rank(a)
+	if c := cmp.Compare(r, w.rank(b)); c != 0 || r < 0 {
+		return c
 	}
 	switch {
-	case kindOf(desc.MediaType) == kindIndex:
-		return w.descend(ctx, desc, depth+1)
-	case desc.Platform != nil:
-		w.fit = append(w.fit, desc)
-	default:
-		w.silent = append(w.silent, desc)
+	case w.runs[r].Less(a, b):
+		return -1
+	case w.runs[r].Less(b, a):
+		return 1
 	}
-	return nil
+	return 0
 }
 
-// descend gathers the entries of the index that desc describes.
-func (w *indexWalk) descend(ctx context.Context, desc ocispec.Descriptor, depth int) error {
-	if depth > maxIndexDepth {
-		return w.opener.fail("image index "+desc.Digest.String(), fmt.Errorf("%w: image indexes lie within one another more than %d deep", ErrUnsupported, maxIndexDepth))
+// versionFits tells whether a version begins with the components that are wanted.
+func versionFits(version, wanted string) bool {
+	return wanted == "" || version == wanted || strings.HasPrefix(version, wanted+".")
+}
+
+// refuse returns ErrPlatform with the platforms that there are.
+func (w wish) refuse(there []ocispec.Platform) *PlatformError {
+	e := &PlatformError{Asked: formatPlatform(w.spec)}
+	named := make(map[string]bool)
+	for _, p := range there {
+		if name := formatPlatform(p); !named[name] {
+			named[name] = true
+			e.There = append(e.There, name)
+		}
 	}
-	if err := w.spend(); err != nil {
-		return err
-	}
-	content, k, _, err := w.opener.document(ctx, desc)
+	return e
+}
+
+// BestPlatform returns which of some images is the best for the platform wanted,
+// written as Open takes it: the position of its own platform, or of all whose
+// platforms are equally good. An image that states none is for platforms that nobody
+// knows. If no image is known to fit, they are all returned if platforms do not tell
+// them apart: one states none, or two have the same and none was asked for. Else the
+// error is a *PlatformError.
+func BestPlatform(platform string, there []ocispec.Platform) ([]int, error) {
+	want, err := parseWish(platform)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if k != kindIndex {
-		return w.opener.fail("image index "+desc.Digest.String(), fmt.Errorf("%w: it is an image manifest", ErrUnsupported))
-	}
-	return w.gather(ctx, content, depth)
-}
-
-// readSilent asks the configs of the manifests that state no platform.
-// Artifacts among them are none of our business.
-func (w *indexWalk) readSilent(ctx context.Context) error {
-	for _, desc := range w.silent {
-		if err := w.spend(); err != nil {
-			return err
-		}
-		p, err := w.opener.platformOf(ctx, desc)
-		if err != nil {
-			return err
-		}
-		if p == nil {
+	var best, all []int
+	var stated []ocispec.Platform
+	for i, p := range there {
+		all = append(all, i)
+		if !says(p) {
 			continue
 		}
-		w.there = append(w.there, *p)
-		if w.want.Match(*p) {
-			desc.Platform = p
-			w.fit = append(w.fit, desc)
+		stated = append(stated, p)
+		if !want.match(p) {
+			continue
 		}
+		if len(best) > 0 {
+			switch c := want.compare(p, there[best[0]]); {
+			case c > 0:
+				continue
+			case c < 0:
+				best = nil
+			}
+		}
+		best = append(best, i)
 	}
-	return nil
+	if len(best) > 0 {
+		return best, nil
+	}
+	refused := want.refuse(stated)
+	if len(stated) < len(there) || !want.asked && len(refused.There) < len(there) {
+		return all, nil
+	}
+	return nil, refused
 }
 
-func (w *indexWalk) spend() error {
-	if w.reads++; w.reads > maxIndexReads {
-		return w.opener.fail("", fmt.Errorf("%w: the image index has more than %d entries without a platform or indexes within it", ErrUnsupported, maxIndexReads))
-	}
-	return nil
-}
-
-// isImageEntry tells whether an entry of an image index may lead to an image.
-// BuildKit lists attestations beside the images, for platform
-// unknown/unknown.
-func isImageEntry(desc ocispec.Descriptor) bool {
-	if desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest" {
-		return false
-	}
-	if p := desc.Platform; p != nil && p.OS == "unknown" && p.Architecture == "unknown" {
-		return false
-	}
-	k := kindOf(desc.MediaType)
-	return k == kindIndex || k == kindManifest || sayNothing(desc.MediaType)
-}
+// says tells whether a platform states what every platform has.
+func says(p ocispec.Platform) bool { return p.OS != "" && p.Architecture != "" }

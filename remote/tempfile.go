@@ -19,6 +19,9 @@ type ArchiveOptions struct {
 	// NewTemp makes the file that such an archive is unpacked to. Default: one
 	// in $TMPDIR, or in /var/tmp if that is not set.
 	NewTemp func() (TempFile, error)
+	// Platform chooses among several images that have what is asked for, if they
+	// are not chosen by an image index. It is written as for Open.
+	Platform string
 }
 
 // Limit returns MaxSize or its default, and 0 if there is no bound.

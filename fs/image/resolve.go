@@ -143,18 +143,37 @@ func (r *Resolved) Tags(ctx context.Context) ([]string, error) {
 
 // resolve finds the source, and what it says of the image.
 func (r *Resolved) resolve(ctx context.Context, name string) error {
-	var err error
-	if r.found, err = r.find(ctx, name); err != nil {
+	src, err := r.source(ctx, name)
+	if err != nil {
 		return err
-	}
-	src := r.found
-	if r.client != nil {
-		src = r.disk.Meta.Source(src, &meta.SourceOptions{Offline: r.opts.Offline, Warnf: r.opts.Warnf})
 	}
 	if r.Image, err = remote.Open(ctx, src, r.opts.Platform); err != nil {
 		return r.advise(src, err)
 	}
+	r.warn(r.Image.Warnings)
 	return nil
+}
+
+// source finds the source of a name, and puts the cache between.
+func (r *Resolved) source(ctx context.Context, name string) (remote.Source, error) {
+	var err error
+	if r.found, err = r.find(ctx, name); err != nil {
+		return nil, err
+	}
+	if r.client == nil {
+		return r.found, nil
+	}
+	return r.disk.Meta.Source(r.found, &meta.SourceOptions{Offline: r.opts.Offline, Warnf: r.opts.Warnf}), nil
+}
+
+// warn hands on what was not as described.
+func (r *Resolved) warn(warnings []string) {
+	if r.opts.Warnf == nil {
+		return
+	}
+	for _, text := range warnings {
+		r.opts.Warnf("%s", text)
+	}
 }
 
 // find finds out what kind of place an image's name means. Nothing is asked of
@@ -214,7 +233,7 @@ func (r *Resolved) archive(ctx context.Context, loc remote.Location) (remote.Sou
 		io.Closer
 	}
 	var err error
-	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return r.tempFile() }}
+	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return r.tempFile() }, Platform: r.opts.Platform}
 	if opts.MaxSize = r.opts.MaxLayer; opts.MaxSize == 0 {
 		opts.MaxSize = -1 // no bound
 	}

@@ -2,20 +2,23 @@ package dockerarchive
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
 )
 
-// maxNamed is how many images an error lists.
-const maxNamed = 32
+// maxConfigs is how many configs are read to choose an image.
+const maxConfigs = 64
 
 // An image is one entry of manifest.json.
 type image struct {
 	Config   string
 	RepoTags []string
 	Layers   []string
+
+	number int // in manifest.json, from 0
 }
 
 // A selector says which image of an archive is wanted.
@@ -59,52 +62,93 @@ func (s selector) repository() string {
 	return s.ref.Name()
 }
 
-// choose returns the image that is wanted.
-func (s selector) choose(images []image) (image, error) {
-	switch {
-	case s.number >= 0 && s.number < len(images):
-		return images[s.number], nil
-	case s.ref != nil:
-		for _, img := range images {
-			if img.hasTag(*s.ref) {
-				return img, nil
-			}
-		}
-	case s.text == "" && len(images) == 1:
-		return images[0], nil
-	case s.text == "" && len(images) > 1:
-		return image{}, fmt.Errorf("%w: it names none of %d images; there is %s", remote.ErrReference, len(images), list(images))
-	}
+// choose returns the images that are meant, each once and with all of its tags.
+func (s selector) choose(images []image) ([]image, error) {
 	if len(images) == 0 {
-		return image{}, fmt.Errorf("%w: manifest.json lists no image", remote.ErrNotFound)
+		return nil, fmt.Errorf("%w: manifest.json lists no image", remote.ErrNotFound)
 	}
-	return image{}, fmt.Errorf("%w: no image %q; there is %s", remote.ErrNotFound, s.text, list(images))
+	var chosen []image
+	for i, img := range images {
+		if s.text == "" || i == s.number || s.ref != nil && img.hasTag(*s.ref) {
+			img.number = i
+			chosen = join(chosen, img)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("%w: no image %q; there is %s", remote.ErrNotFound, s.text, remote.ListNames(names(numbered(images), "")))
+	}
+	return chosen, nil
+}
+
+// join adds an image to others, one of which may be the same.
+func join(images []image, img image) []image {
+	for i, other := range images {
+		if other.Config == img.Config && slices.Equal(other.Layers, img.Layers) {
+			images[i].RepoTags = slices.Concat(other.RepoTags, img.RepoTags)
+			return images
+		}
+	}
+	return append(images, img)
+}
+
+// numbered returns all images with their places in manifest.json.
+func numbered(images []image) []image {
+	images = slices.Clone(images)
+	for i := range images {
+		images[i].number = i
+	}
+	return images
 }
 
 // hasTag tells whether ref is one of the image's tags. Tags that are no
 // references are nobody's.
 func (img image) hasTag(ref remote.Reference) bool {
-	for _, tag := range img.RepoTags {
-		if r, err := remote.ParseReference(tag); err == nil && r == ref {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(img.RepoTags, func(tag string) bool { return isTag(tag, ref) })
 }
 
-// list names images as they can be chosen.
-func list(images []image) string {
-	var names []string
-	for i, img := range images {
-		if len(img.RepoTags) == 0 {
-			names = append(names, fmt.Sprintf("@%d", i))
-		}
+func isTag(tag string, ref remote.Reference) bool {
+	r, err := remote.ParseReference(tag)
+	return err == nil && r == ref
+}
+
+// ambiguous returns the error for a location that means several images.
+func ambiguous(at remote.Location, images []image) error {
+	e := &remote.AmbiguousError{Image: at.Image, Named: names(images, at.Image)}
+	for _, name := range e.Named {
+		at.Image = name
+		e.Locations = append(e.Locations, at)
+	}
+	return e
+}
+
+// names names images as they can be chosen: by those of their tags that are
+// references and no other's, which a name that does not tell them apart is none of,
+// and else by their number.
+func names(images []image, ambiguous string) []string {
+	owners := make(map[remote.Reference]int)
+	for _, img := range images {
+		mine := make(map[remote.Reference]bool)
 		for _, tag := range img.RepoTags {
-			names = append(names, fmt.Sprintf("%.200q", tag))
+			if ref, err := remote.ParseReference(tag); err == nil && !mine[ref] {
+				mine[ref] = true
+				owners[ref]++
+			}
 		}
 	}
-	if more := len(names) - maxNamed; more > 0 {
-		names = append(names[:maxNamed], fmt.Sprintf("%d more", more))
+	if ref, err := remote.ParseReference(ambiguous); err == nil {
+		owners[ref]++
 	}
-	return strings.Join(names, ", ")
+	var all []string
+	for _, img := range images {
+		before := len(all)
+		for _, tag := range img.RepoTags {
+			if ref, err := remote.ParseReference(tag); err == nil && owners[ref] == 1 {
+				all = append(all, tag)
+			}
+		}
+		if len(all) == before {
+			all = append(all, fmt.Sprintf("@%d", img.number))
+		}
+	}
+	return all
 }

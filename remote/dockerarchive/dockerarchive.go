@@ -53,6 +53,8 @@ type Source struct {
 	contents map[digest.Digest]localblob.Content
 	// packed holds for the diff_id of a compressed layer what its member is.
 	packed map[digest.Digest]ocispec.Descriptor
+	// wanted is the platform that chooses among several images.
+	wanted string
 	// maxLayer bounds the tar of a compressed layer; 0 is no bound.
 	maxLayer int64
 }
@@ -61,7 +63,8 @@ var _ remote.Source = (*Source)(nil)
 
 // Open opens the archive in file and finds the image that ref names: a
 // reference with a tag as docker writes it ("alpine:3.10"), "@" and the
-// number of an image in manifest.json, or "" for the only one. A compressed
+// number of an image in manifest.json, or "" for all. Of several the one is taken
+// that is for opts.Platform; two such are a *remote.AmbiguousError. A compressed
 // file is unpacked to a temporary file without a name; opts say where, and how
 // much that may be. Compressed layers are read once.
 //
@@ -76,6 +79,7 @@ func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*
 		location: remote.Location{Transport: remote.TransportDockerArchive, Path: file, Image: ref},
 		contents: make(map[digest.Digest]localblob.Content),
 		packed:   make(map[digest.Digest]ocispec.Descriptor),
+		wanted:   opts.Platform,
 		maxLayer: opts.Limit(),
 	}
 	selected, err := parseSelector(ref)
@@ -132,11 +136,44 @@ func (s *Source) load(ctx context.Context, selected selector) error {
 		}
 		return kindof.ExplainArchive(s.location, s.archive, fmt.Errorf("%w: manifest.json: %w", remote.ErrUnsupported, err))
 	}
-	img, err := selected.choose(images)
+	chosen, err := selected.choose(images)
+	if err != nil {
+		return err
+	}
+	img, err := s.platform(chosen)
 	if err != nil {
 		return err
 	}
 	return s.build(ctx, img)
+}
+
+// platform returns the only image, or, of several that have the same name, or that no
+// name was given of, the one whose config says the platform that is wanted.
+func (s *Source) platform(images []image) (image, error) {
+	if len(images) == 1 {
+		return images[0], nil
+	}
+	if len(images) > maxConfigs {
+		return image{}, ambiguous(s.location, images)
+	}
+	there := make([]ocispec.Platform, len(images))
+	for i, img := range images {
+		// A config that cannot be read states nothing.
+		if content, err := s.read(img.Config, maxConfigSize); err == nil {
+			_ = json.Unmarshal(content, &there[i])
+		}
+	}
+	best, err := remote.BestPlatform(s.wanted, there)
+	if err != nil {
+		return image{}, err
+	}
+	if len(best) > 1 {
+		for i, at := range best {
+			images[i] = images[at]
+		}
+		return image{}, ambiguous(s.location, images[:len(best)])
+	}
+	return images[best[0]], nil
 }
 
 // read returns the content of a small member.

@@ -182,7 +182,7 @@ func TestChoose(t *testing.T) {
 		{"localhost:5000/a/b:v1", "1", "localhost:5000/a/b", nil, ""},
 		{"@0", "0", "", nil, ""},
 		{"@2", "2", "", nil, ""},
-		{"", "", "", remote.ErrReference, `"alpine:3.10", "alpine:latest", "localhost:5000/a/b:v1", "not a reference", @2`},
+		{"", "", "", remote.ErrReference, `"alpine:3.10", "alpine:latest", "localhost:5000/a/b:v1", "@2"`},
 		{"alpine:3.11", "", "", remote.ErrNotFound, "alpine:3.10"},
 		{"localhost:5000/a/b", "", "", remote.ErrNotFound, "localhost:5000/a/b:v1"},
 		{"@3", "", "", remote.ErrNotFound, ""},

@@ -2,6 +2,7 @@ package ocilayout
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,55 +12,137 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// maxNamed is how many images an error lists.
-const maxNamed = 32
+// containerdName is the annotation in which containerd, docker and nerdctl write
+// an image's full name. Their org.opencontainers.image.ref.name is its tag alone.
+const containerdName = "io.containerd.image.name"
 
-// choose returns the entry of index.json that image names; see Open.
-func choose(entries []ocispec.Descriptor, image string) (ocispec.Descriptor, error) {
-	if image == "" {
-		return only(entries)
+// choose returns the entries of index.json that image names; see Open. full says
+// that image may be part of several full names.
+func choose(entries []ocispec.Descriptor, image string) (chosen []ocispec.Descriptor, full bool, err error) {
+	switch {
+	case len(entries) == 0 && image == "":
+		return nil, false, fmt.Errorf("%w: the layout is empty", remote.ErrNotFound)
+	case image == "":
+		return entries, false, nil
 	}
-	wanted, at := strings.CutPrefix(image, "@")
-	for i, desc := range entries {
-		switch {
-		case desc.Annotations[ocispec.AnnotationRefName] == image,
-			at && desc.Digest == digest.Digest(wanted),
-			at && strconv.Itoa(i) == wanted:
-			return desc, nil
+	chosen = filter(entries, func(desc ocispec.Descriptor) bool { return slices.Contains(namesOf(desc), image) })
+	if len(chosen) > 0 {
+		return chosen, true, nil
+	}
+	if wanted, ok := strings.CutPrefix(image, "@"); ok {
+		for i, desc := range entries {
+			if desc.Digest == digest.Digest(wanted) || strconv.Itoa(i) == wanted {
+				return entries[i : i+1], false, nil
+			}
 		}
+	} else if chosen = filter(entries, func(desc ocispec.Descriptor) bool { return isShortFor(image, fullName(desc)) }); len(chosen) > 0 {
+		return chosen, true, nil
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: no image %q; there is %s", remote.ErrNotFound, image, list(entries))
+	return nil, false, fmt.Errorf("%w: no image %q; there is %s", remote.ErrNotFound, image, remote.ListNames(list(entries)))
 }
 
-// only returns the one image that entries describe, maybe several times.
-func only(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	if len(entries) == 0 {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the layout is empty", remote.ErrNotFound)
-	}
-	for _, desc := range entries[1:] {
-		if desc.Digest != entries[0].Digest {
-			return ocispec.Descriptor{}, fmt.Errorf("%w: it names none of several images; there is %s", remote.ErrReference, list(entries))
-		}
-	}
-	return entries[0], nil
+func filter(entries []ocispec.Descriptor, f func(ocispec.Descriptor) bool) []ocispec.Descriptor {
+	return slices.DeleteFunc(slices.Clone(entries), func(desc ocispec.Descriptor) bool { return !f(desc) })
 }
 
-// list names entries as they can be chosen.
-func list(entries []ocispec.Descriptor) string {
-	if len(entries) == 0 {
-		return "none"
+// candidates returns entries, each digest once, with their full names if full.
+func candidates(entries []ocispec.Descriptor, full bool) []remote.Candidate {
+	var all []remote.Candidate
+	at := make(map[digest.Digest]int)
+	for _, desc := range entries {
+		i, known := at[desc.Digest]
+		if !known {
+			i = len(all)
+			at[desc.Digest] = i
+			all = append(all, remote.Candidate{Descriptor: desc})
+		}
+		if name := canonical(fullName(desc)); full && name != "" {
+			all[i].Names = append(all[i].Names, name)
+		}
 	}
+	return all
+}
+
+// namesOf returns the names that an entry has, the fuller one first.
+func namesOf(desc ocispec.Descriptor) []string {
 	var names []string
-	for i, desc := range entries {
-		if i == maxNamed {
-			names = append(names, fmt.Sprintf("%d more", len(entries)-i))
-			break
+	for _, key := range []string{containerdName, ocispec.AnnotationRefName} {
+		if name := desc.Annotations[key]; name != "" {
+			names = append(names, name)
 		}
-		tag := desc.Annotations[ocispec.AnnotationRefName]
-		if tag == "" {
-			tag = "@" + desc.Digest.String()
-		}
-		names = append(names, fmt.Sprintf("%.200q", tag))
 	}
-	return strings.Join(names, ", ")
+	return names
+}
+
+// fullName returns the name of an entry that has a repository, as containerd writes
+// it or as podman, buildah and nerdctl do in place of a tag. It is "" if there is
+// none.
+func fullName(desc ocispec.Descriptor) string {
+	if name := desc.Annotations[containerdName]; name != "" {
+		return name
+	}
+	if name := desc.Annotations[ocispec.AnnotationRefName]; strings.ContainsAny(name, "/:") {
+		return name
+	}
+	return ""
+}
+
+// isShortFor tells whether short means the image with a full name: as docker's
+// short for it, as its tag alone, or as the end of its path.
+func isShortFor(short, full string) bool {
+	if full == "" {
+		return false
+	}
+	if c := canonical(short); c != "" && c == canonical(full) {
+		return true
+	}
+	if !strings.ContainsAny(short, "/:@") && strings.HasSuffix(full, ":"+short) {
+		return true
+	}
+	return strings.HasSuffix(full, "/"+short) || strings.HasSuffix(full, "/"+short+":latest")
+}
+
+// canonical returns a reference as docker completes it, "" if it is none.
+func canonical(name string) string {
+	ref, err := remote.ParseReference(name)
+	if err != nil {
+		return ""
+	}
+	return ref.String()
+}
+
+// ambiguous returns the error for a location that means several images, those of
+// entries. Where a name says no more than the location does the digests name them.
+func ambiguous(at remote.Location, entries []ocispec.Descriptor) error {
+	e := &remote.AmbiguousError{Image: at.Image, Named: list(entries)}
+	if alike := len(e.Named) == 1; alike || slices.Contains(e.Named, at.Image) {
+		for i := range entries {
+			if names := namesOf(entries[i]); alike || len(names) > 0 && names[0] == at.Image {
+				entries[i].Annotations = nil
+			}
+		}
+		e.Named = list(entries)
+	}
+	for _, name := range e.Named {
+		at.Image = name
+		e.Locations = append(e.Locations, at)
+	}
+	return e
+}
+
+// list names entries as they can be chosen, each name once.
+func list(entries []ocispec.Descriptor) []string {
+	var names []string
+	listed := make(map[string]bool)
+	for _, desc := range entries {
+		name := "@" + desc.Digest.String()
+		if all := namesOf(desc); len(all) > 0 {
+			name = all[0]
+		}
+		if !listed[name] {
+			listed[name] = true
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -61,6 +61,23 @@ func (d *directory) open(name string) (localblob.Content, error) {
 	return d.keep(name, f)
 }
 
+func (d *directory) size(name string) (int64, error) {
+	d.mu.Lock()
+	f := d.opened[name]
+	d.mu.Unlock()
+	if f != nil {
+		return f.size, nil
+	}
+	info, err := os.Stat(filepath.Join(d.root, filepath.FromSlash(name)))
+	if err != nil {
+		return 0, sentinel(err)
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("%w: not a regular file", remote.ErrUnavailable)
+	}
+	return info.Size(), nil
+}
+
 func (d *directory) reopen(name string) (closableContent, error) {
 	f, err := d.openFile(name)
 	if err != nil {
@@ -173,6 +190,14 @@ func (a archive) open(name string) (localblob.Content, error) {
 		return nil, remote.ErrNotFound
 	}
 	return r, nil
+}
+
+func (a archive) size(name string) (int64, error) {
+	r, err := a.open(name)
+	if err != nil {
+		return 0, err
+	}
+	return r.Size(), nil
 }
 
 func (a archive) reopen(name string) (closableContent, error) {

@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,15 +36,19 @@ const maxIndexSize = 8 << 20
 type Source struct {
 	location remote.Location
 	files    files
+	// index is the last one that was read.
+	index atomic.Pointer[remote.Candidates]
 }
 
-var _ remote.Source = (*Source)(nil)
+var _ remote.Catalog = (*Source)(nil)
 
 // files is where the layout's files are. The errors are remote.ErrNotFound
 // and remote.ErrUnavailable, wrapped.
 type files interface {
 	// open opens a blob, once: it never changes.
 	open(name string) (localblob.Content, error)
+	// size returns the size of a blob, and leaves nothing open.
+	size(name string) (int64, error)
 	// reopen opens any other file as it is now.
 	reopen(name string) (closableContent, error)
 	// explain is kindof.Explain.
@@ -56,10 +61,13 @@ type closableContent interface {
 	io.Closer
 }
 
-// Open opens the layout in the directory dir. image is a tag, that is an
-// org.opencontainers.image.ref.name of index.json; "@" and a digest; "@" and
-// the number of an entry of index.json; or "" for the only image. Whether
-// there is such an image is seen by Resolve. The errors are
+// Open opens the layout in the directory dir. image is a name that index.json has,
+// as org.opencontainers.image.ref.name (often a tag) or io.containerd.image.name;
+// if there is none such, what is short for one of them: "beta" or "library/beta" for
+// docker.io/library/beta:latest, the end of a path, a tag alone. "@" and a digest
+// is the image of that digest, of an image index in the layout too; "@" and a number
+// an entry of index.json; "" all entries. Whether there is such an image is seen by
+// Resolve; which one it is of several, by remote.Open. The errors are
 // remote.ErrNotFound, ErrUnavailable and ErrUnsupported, wrapped. A
 // *remote.KindError says what is there instead of a layout.
 func Open(dir, image string) (*Source, error) {
@@ -138,34 +146,58 @@ func (s *Source) Name() string { return s.location.String() }
 // Repository implements remote.Source. A layout has none.
 func (s *Source) Repository() string { return "" }
 
-// Resolve implements remote.Source. It reads index.json each time. If the
-// source was opened without an image and there are several, the error is
-// remote.ErrReference and lists them.
+// Resolve implements remote.Source. It reads index.json each time. If the source's
+// image means several entries, index.json itself is returned.
 func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
-	if err := ctx.Err(); err != nil {
+	c, err := s.Candidates(ctx)
+	switch {
+	case err != nil:
 		return ocispec.Descriptor{}, err
+	case len(c.Entries) > 1:
+		return c.Index, nil
+	}
+	return c.Entries[0].Descriptor, nil
+}
+
+// Candidates implements remote.Catalog. It reads index.json each time.
+func (s *Source) Candidates(ctx context.Context) (*remote.Candidates, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	content, err := s.read(ocispec.ImageIndexFile)
 	if err != nil {
-		return ocispec.Descriptor{}, s.fail(err)
+		return nil, s.fail(err)
 	}
 	var index struct {
 		Manifests entries `json:"manifests"`
 	}
 	if err := json.Unmarshal(content, &index); err != nil {
-		return ocispec.Descriptor{}, s.fail(fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageIndexFile, err))
+		return nil, s.fail(fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageIndexFile, err))
 	}
-	desc, err := choose(index.Manifests, s.location.Image)
+	chosen, full, err := choose(index.Manifests, s.location.Image)
 	if wanted, ok := strings.CutPrefix(s.location.Image, "@"); ok && errors.Is(err, remote.ErrNotFound) {
 		// An image within an image index has no entry of its own.
-		if b, e := s.openDigest(digest.Digest(wanted)); e == nil {
-			return ocispec.Descriptor{Digest: digest.Digest(wanted), Size: b.Size()}, nil
+		if size, e := s.size(digest.Digest(wanted)); e == nil {
+			chosen, err = []ocispec.Descriptor{{Digest: digest.Digest(wanted), Size: size}}, nil
 		}
 	}
 	if err != nil {
-		return ocispec.Descriptor{}, s.fail(err)
+		return nil, s.fail(err)
 	}
-	return desc, nil
+	c := &remote.Candidates{
+		Index:   ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(content), Size: int64(len(content))},
+		Content: content,
+		Entries: candidates(chosen, full),
+	}
+	c.Ambiguous = func(positions []int) error {
+		several := make(map[digest.Digest]bool)
+		for _, i := range positions {
+			several[c.Entries[i].Digest] = true
+		}
+		return ambiguous(s.location, filter(chosen, func(desc ocispec.Descriptor) bool { return several[desc.Digest] }))
+	}
+	s.index.Store(c)
+	return c, nil
 }
 
 // maxEntries is how many entries index.json may have. In memory each takes up to
@@ -191,17 +223,21 @@ func (e *entries) UnmarshalJSON(array []byte) error {
 		if len(*e) == maxEntries {
 			return fmt.Errorf("more than %d entries", maxEntries)
 		}
-		var desc ocispec.Descriptor
+		var desc remote.Described
 		if err := dec.Decode(&desc); err != nil {
 			return err
 		}
-		*e = append(*e, desc)
+		*e = append(*e, ocispec.Descriptor(desc))
 	}
 	return nil
 }
 
-// Fetch implements remote.Source.
+// Fetch implements remote.Source. Digests decide: the size that desc states means
+// nothing.
 func (s *Source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if c := s.index.Load(); c != nil && c.Index.Digest == desc.Digest && ctx.Err() == nil {
+		return bytes.Clone(c.Content), nil
+	}
 	b, err := localblob.New(s.Name(), desc, s.openDigest)
 	if err != nil {
 		return nil, err
@@ -209,8 +245,14 @@ func (s *Source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 	return b.Fetch(ctx)
 }
 
-// Blob implements remote.Source.
+// Blob implements remote.Source. The blob has the size that it has, whatever desc
+// states, if it is there.
 func (s *Source) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
+	if size, err := s.size(desc.Digest); err == nil {
+		desc.Size = size
+	} else if desc.Size < 0 || desc.Size > maxSize {
+		desc.Size = 0 // nobody can tell
+	}
 	b, err := localblob.New(s.Name(), desc, s.openDigest)
 	if err != nil {
 		return nil, err
@@ -218,18 +260,39 @@ func (s *Source) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
 	return b, nil
 }
 
+// maxSize is the largest size of a blob that is not there.
+const maxSize = 1 << 30
+
 // Close closes the files that have been read. Blobs cannot be read any more.
 func (s *Source) Close() error {
 	return s.files.Close()
 }
 
-// openDigest opens the blob of a digest, which becomes part of a path only
-// if it is valid.
+// openDigest opens the blob of a digest.
 func (s *Source) openDigest(d digest.Digest) (localblob.Content, error) {
-	if err := d.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", remote.ErrReference, err)
+	name, err := blobName(d)
+	if err != nil {
+		return nil, err
 	}
-	return s.files.open(path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded()))
+	return s.files.open(name)
+}
+
+// size returns how large the blob of a digest is.
+func (s *Source) size(d digest.Digest) (int64, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return 0, err
+	}
+	return s.files.size(name)
+}
+
+// blobName returns the name of the file of a digest, which becomes part of it only
+// if it is valid.
+func blobName(d digest.Digest) (string, error) {
+	if err := d.Validate(); err != nil {
+		return "", fmt.Errorf("%w: %w", remote.ErrReference, err)
+	}
+	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded()), nil
 }
 
 func (s *Source) fail(err error) error {

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -114,7 +116,7 @@ func TestChoose(t *testing.T) {
 		{"the only one, of two tags", []ocispec.Descriptor{tagged(one, "v1"), tagged(one, "v2")}, "", one.Digest, nil, ""},
 		{"tag", []ocispec.Descriptor{tagged(one, "v1"), tagged(two, "v2")}, "v2", two.Digest, nil, ""},
 		{"tag that is a reference", []ocispec.Descriptor{tagged(one, "v1"), tagged(two, "docker.io/library/x:v2")}, "docker.io/library/x:v2", two.Digest, nil, ""},
-		{"the first of a tag", []ocispec.Descriptor{tagged(one, "v1"), tagged(two, "v1")}, "v1", one.Digest, nil, ""},
+		{"two of a tag", []ocispec.Descriptor{tagged(one, "v1"), tagged(two, "v1")}, "v1", "", remote.ErrReference, `"v1" is ambiguous, it names several images: "@` + one.Digest.String() + `", "@` + two.Digest.String()},
 		{"digest", []ocispec.Descriptor{tagged(one, "v1"), two}, "@" + two.Digest.String(), two.Digest, nil, ""},
 		{"digest within an index", []ocispec.Descriptor{index}, "@" + inner.Digest.String(), inner.Digest, nil, ""},
 		{"number", []ocispec.Descriptor{one, two, three}, "@1", two.Digest, nil, ""},
@@ -136,18 +138,16 @@ func TestChoose(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			got, err := src.Resolve(t.Context())
-			if !errors.Is(err, c.err) || c.err != nil && err == nil || got.Digest != c.want {
-				t.Fatalf("got %s and error %v, want %s and %v", got.Digest, err, c.want, c.err)
+			var got digest.Digest
+			img, err := remote.Open(t.Context(), src, "")
+			if err == nil {
+				got = img.Top.Digest
 			}
-			if err != nil {
-				if !strings.HasPrefix(err.Error(), "oci:"+dir) || !strings.Contains(err.Error(), c.says) {
-					t.Errorf("got error %q, want one that says %q", err, c.says)
-				}
-				return
+			if !errors.Is(err, c.err) || c.err != nil && err == nil || got != c.want {
+				t.Fatalf("got %s and error %v, want %s and %v", got, err, c.want, c.err)
 			}
-			if _, err := remote.Open(t.Context(), src, ""); err != nil {
-				t.Error(err)
+			if err != nil && (!strings.HasPrefix(err.Error(), "oci:"+dir) || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("got error %q, want one that says %q", err, c.says)
 			}
 		})
 	}
@@ -165,7 +165,7 @@ func TestManyAreNotAllListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	if _, err := src.Resolve(t.Context()); err == nil || len(err.Error()) > 4000 || !strings.Contains(err.Error(), "968 more") {
+	if _, err := remote.Open(t.Context(), src, ""); err == nil || len(err.Error()) > 4000 || !strings.Contains(err.Error(), "968 more") {
 		t.Errorf("got error %v", err)
 	}
 }
@@ -307,28 +307,79 @@ func TestSparse(t *testing.T) {
 	}
 }
 
-func TestWrongSizeNamesBoth(t *testing.T) {
+// TestWrongSizes: a stated size is a claim. What has the right digest is read, with
+// a warning that names both sizes.
+func TestWrongSizes(t *testing.T) {
+	store := sourcetest.NewStore()
+	right := store.AddImage(image("right"))
+	manifest, _ := store.Get(right.Digest)
+	var m ocispec.Manifest
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		t.Fatal(err)
+	}
+	config := m.Config.Size
+	sized := func(size, old string) string {
+		return strings.Replace(string(manifest), `"size":`+old+`}`, size+"}", 1)
+	}
+	for _, part := range []string{"manifest", "config", "layer"} {
+		for _, size := range []string{`"size":6`, `"size":4`, `"size":0`, `"size":-1`, `"size":4611686018427387904`, `"size":1e300`, `"other":1`} {
+			entry := store.Put(right.MediaType, manifest)
+			switch part {
+			case "config":
+				entry = store.Put(right.MediaType, []byte(sized(size, fmt.Sprint(config))))
+			case "layer":
+				entry = store.Put(right.MediaType, []byte(sized(size, "5")))
+			}
+			dir := layoutOf(t, store, entry)
+			if part == "manifest" {
+				index := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,%s}]}`, entry.MediaType, entry.Digest, size)
+				if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(index), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			archive, err := ocilayout.OpenArchive(t.Context(), archiveOf(t, dir), "", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			layout, err := ocilayout.Open(dir, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, src := range []*ocilayout.Source{layout, archive} {
+				defer src.Close()
+				img, err := remote.Open(t.Context(), src, "")
+				if err != nil {
+					t.Errorf("%s with %s: %v", part, size, err)
+					continue
+				}
+				p := make([]byte, 10)
+				if n, err := img.Layers[0].ReadAt(t.Context(), p, 0); string(p[:n]) != "right" || err != io.EOF || img.Layers[0].Size() != 5 {
+					t.Errorf("%s with %s: the layer has size %d, read %q and error %v", part, size, img.Layers[0].Size(), p[:n], err)
+				}
+				if w := strings.Join(img.Warnings, "; "); len(img.Warnings) != 1 || !strings.HasPrefix(w, part+" sha256:") || !strings.Contains(w, "its digest decides") {
+					t.Errorf("%s with %s: the warnings are %q", part, size, w)
+				}
+			}
+		}
+	}
+}
+
+// TestWrongSizeOfWrongContent has content that is not what the digest says: nothing
+// of it is a document, and the reader of a layer checks it himself.
+func TestWrongSizeOfWrongContent(t *testing.T) {
 	store := sourcetest.NewStore()
 	top := store.AddImage(image("right"))
-	d := digest.FromString("right")
-	store.Replace(d, []byte("wrong size"))
-	src, err := ocilayout.Open(layoutOf(t, store, top), "")
+	wrong := top
+	wrong.Size++
+	content, _ := store.Get(top.Digest)
+	store.Replace(top.Digest, append(bytes.Clone(content), ' '))
+	src, err := ocilayout.Open(layoutOf(t, store, wrong), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	img, err := remote.Open(t.Context(), src, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = img.Layers[0].ReadAt(t.Context(), make([]byte, 1), 0)
-	if !errors.Is(err, remote.ErrDigest) {
-		t.Fatalf("got error %v, want %v", err, remote.ErrDigest)
-	}
-	for _, part := range []string{d.String(), "10 bytes", "says 5"} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q does not say %q", err, part)
-		}
+	if _, err := remote.Open(t.Context(), src, ""); !errors.Is(err, remote.ErrDigest) {
+		t.Errorf("got error %v, want %v", err, remote.ErrDigest)
 	}
 }
 

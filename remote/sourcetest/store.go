@@ -152,6 +152,9 @@ func (s *Store) AddImage(img Image) ocispec.Descriptor {
 	if p.Variant != "" {
 		config["variant"] = p.Variant
 	}
+	if p.OSVersion != "" {
+		config["os.version"] = p.OSVersion
+	}
 	for k, v := range img.Config {
 		config[k] = v
 	}

@@ -277,6 +277,10 @@ func (s suite) testWrongContent(t *testing.T) {
 		}
 		desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: img.Layers[0].Digest(), Size: 1000 + by}
 		b, err := src.Blob(desc)
+		if err == nil && remote.IsLocal(b) && b.Size() == 1000 {
+			checkContent(t, b, noise(10, 1000)) // digests decide
+			continue
+		}
 		if err == nil {
 			_, err = b.ReadAt(t.Context(), make([]byte, desc.Size), 0)
 		}

@@ -1,9 +1,10 @@
 // Package localblob is the part that the local sources share: blobs whose
 // content lies in a file or in part of one, as remote.Blob.
 //
-// It opens a file at the first read and compares its size with the descriptor's
-// then. The digest is checked only in Fetch, which does not ask for the size: a
-// reader of ranges checks them itself, as remote.Blob says.
+// It opens a file at the first read and compares its size with the blob's then:
+// that is the file's when the blob was made. The digest is checked only in Fetch,
+// which does not ask for the size: a reader of ranges checks them itself, as
+// remote.Blob says.
 package localblob
 
 import (
@@ -29,8 +30,8 @@ type Content interface {
 	Size() int64
 }
 
-// New returns the blob that desc describes. Its digest must be valid; source
-// is what errors begin with.
+// New returns the blob that desc describes. Its digest must be valid, and its size
+// the file's; source is what errors begin with.
 func New(source string, desc ocispec.Descriptor, open Opener) (*Blob, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w: digest %q: %w", source, remote.ErrUnsupported, desc.Digest, err)
@@ -58,8 +59,8 @@ func (b *Blob) Size() int64 { return b.size }
 // Local implements remote.LocalBlob.
 func (b *Blob) Local() bool { return true }
 
-// ReadAt implements remote.Blob. Content that has not the size that the
-// descriptor states is remote.ErrDigest.
+// ReadAt implements remote.Blob. Content that has another size than the blob
+// is remote.ErrDigest.
 func (b *Blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	content, err := b.content(ctx)
 	if err != nil {
@@ -94,7 +95,7 @@ func (b *Blob) content(ctx context.Context) (Content, error) {
 		return nil, b.fail(err)
 	}
 	if got := content.Size(); got != b.size {
-		return nil, b.fail(fmt.Errorf("%w: the file has %d bytes, the manifest says %d", remote.ErrDigest, got, b.size))
+		return nil, b.fail(fmt.Errorf("%w: the file has %d bytes, and had %d", remote.ErrDigest, got, b.size))
 	}
 	return content, nil
 }
