@@ -162,9 +162,9 @@ func badManifests(t *testing.T) []badImage {
 		{name: "schema 1", build: manifestOf("application/vnd.docker.distribution.manifest.v1+json", `{"schemaVersion":1,"name":"app","tag":"latest","fsLayers":[],"history":[]}`), says: []string{"schema 1"}},
 		{name: "foreign layer", build: edited(good, layerType, `"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"`), says: []string{layer, "foreign layer"}},
 		{name: "encrypted layer", build: edited(good, layerType, `"application/vnd.oci.image.layer.v1.tar+gzip+encrypted"`), says: []string{layer, "encrypted layer"}},
-		{name: "no layers", build: func(_ *testing.T, store *sourcetest.Store) ocispec.Descriptor {
-			return store.AddImage(sourcetest.Image{})
-		}, says: []string{"no layers"}},
+		{name: "no layers, yet diff_ids", build: func(_ *testing.T, store *sourcetest.Store) ocispec.Descriptor {
+			return store.AddImage(sourcetest.Image{Config: map[string]any{"rootfs": map[string]any{"diff_ids": []digest.Digest{digest.FromBytes(good)}}}})
+		}, says: []string{"config sha256:", "1 diff_ids for 0 layers"}},
 		{name: "more layers than diff_ids", build: oneLayer(good, diffIDs()), says: []string{"config sha256:", "0 diff_ids for 1 layers"}},
 		{name: "more diff_ids than layers", build: oneLayer(good, diffIDs(digest.FromBytes(good), digest.FromBytes(good))), says: []string{"config sha256:", "2 diff_ids for 1 layers"}},
 		{name: "config that is garbage", build: func(t *testing.T, store *sourcetest.Store) ocispec.Descriptor {

@@ -132,6 +132,7 @@ func imageKinds(t *testing.T, store *sourcetest.Store) map[string]ocispec.Descri
 		"bare":   store.AddImage(sourcetest.Image{Layers: layers[:1]}),
 		"docker": store.AddImage(sourcetest.Image{Docker: true, Layers: layers, Config: full}),
 		"old":    store.AddImage(sourcetest.Image{Docker: true, Layers: layers[:1]}),
+		"empty":  store.AddImage(sourcetest.Image{Config: full}),
 		"index": store.AddIndex(store.AddImage(sourcetest.Image{Platform: "linux/s390x", Layers: layers[:1]}), attestation,
 			store.AddImage(sourcetest.Image{Layers: layers, Config: full})),
 	}
@@ -147,7 +148,7 @@ func TestInspectIsSkopeos(t *testing.T) {
 		publishStore(reg, store, desc)
 		reg.Tag("app", tag, desc.Digest)
 	}
-	for _, tag := range []string{"oci", "bare", "docker", "old", "index"} {
+	for _, tag := range []string{"oci", "bare", "docker", "old", "empty", "index"} {
 		t.Run(tag, func(t *testing.T) { checkInspect(t, reg.Host()+"/app:"+tag) })
 	}
 	t.Run("digest", func(t *testing.T) {
@@ -164,7 +165,7 @@ func TestInspectFilesIsSkopeos(t *testing.T) {
 	layout := filepath.Join(home, "layout")
 	var entries []ocispec.Descriptor
 	for tag, desc := range imageKinds(t, store) {
-		if tag == "oci" || tag == "bare" {
+		if tag == "oci" || tag == "bare" || tag == "empty" {
 			entries = append(entries, sourcetest.Tagged(desc, tag))
 		}
 	}
@@ -174,7 +175,7 @@ func TestInspectFilesIsSkopeos(t *testing.T) {
 	ociArchive, dockerArchive := filepath.Join(home, "oci.tar"), filepath.Join(home, "docker.tar")
 	tool(t, "skopeo", "copy", "oci:"+layout+":oci", "oci-archive:"+ociArchive+":v1")
 	tool(t, "skopeo", "copy", "oci:"+layout+":oci", "docker-archive:"+dockerArchive+":app:v1")
-	for _, image := range []string{"oci:" + layout + ":oci", "oci:" + layout + ":bare", "oci-archive:" + ociArchive, "oci-archive:" + ociArchive + ":v1",
+	for _, image := range []string{"oci:" + layout + ":oci", "oci:" + layout + ":bare", "oci:" + layout + ":empty", "oci-archive:" + ociArchive, "oci-archive:" + ociArchive + ":v1",
 		"docker-archive:" + dockerArchive, "docker-archive:" + dockerArchive + ":app:v1"} {
 		t.Run(strings.ReplaceAll(image, home, ""), func(t *testing.T) { checkInspect(t, image) })
 	}

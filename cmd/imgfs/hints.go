@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs/fusefs"
@@ -17,6 +18,8 @@ func hintFor(err error) string {
 	var mount *fusefs.Error
 	var opening *image.Error
 	var named *imageError
+	var ambiguous *remote.AmbiguousError
+	var platform *remote.PlatformError
 	if errors.As(err, &opening) {
 		if hint := imageHint(opening); hint != "" {
 			return hint
@@ -34,6 +37,10 @@ func hintFor(err error) string {
 		return "allow more with --max-layer-size SIZE, or anything with --max-layer-size " + cli.Unlimited
 	case errors.Is(err, layerindex.ErrMetadata):
 		return "allow this image more memory with --max-metadata SIZE, if you trust it"
+	case errors.As(err, &ambiguous):
+		return "say which one" + example("", ambiguous.Locations[0].String())
+	case errors.As(err, &platform):
+		return platformHint(platform.There)
 	case errors.Is(err, remote.ErrPlatform):
 		return "choose one with --platform OS/ARCH[/VARIANT]"
 	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):
@@ -51,6 +58,26 @@ func kindHint(err *remote.KindError) string {
 		return "write " + printable.Word(err.Instead.String())
 	}
 	return err.Command
+}
+
+// platformHint says how one of some platforms is chosen, if there is any.
+func platformHint(there []string) string {
+	switch {
+	case len(there) == 0:
+		return ""
+	case strings.Contains(strings.Join(there, ""), "("):
+		return "choose one with --platform" + example("--platform ", there[0])
+	}
+	return "choose one with --platform OS/ARCH[/VARIANT]"
+}
+
+// example shows what to type before a word, unless a stranger made that too long to
+// be one.
+func example(before, word string) string {
+	if len(word) > 500 {
+		return ""
+	}
+	return ", as in " + before + printable.Word(word)
 }
 
 // imageHint returns the hint for an error of opening an image, or "".

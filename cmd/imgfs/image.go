@@ -51,13 +51,18 @@ func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*ima
 	opts.Cache = disk
 	r, err := image.Resolve(ctx, name, opts)
 	if err != nil {
-		if failed := (*image.Error)(nil); errors.As(err, &failed) && failed.Hint == image.HintAuthFile {
-			err = fmt.Errorf("--authfile: %w", err)
-		}
-		return nil, err
+		return nil, authfileError(err)
 	}
 	e.network.servers.Watch(r.Servers)
 	return r, nil
+}
+
+// authfileError says of an error about the file that --authfile names that it is.
+func authfileError(err error) error {
+	if failed := (*image.Error)(nil); errors.As(err, &failed) && failed.Hint == image.HintAuthFile {
+		return fmt.Errorf("--authfile: %w", err)
+	}
+	return err
 }
 
 // layers opens an image and all of its layers, and shows the progress of that.

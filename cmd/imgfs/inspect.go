@@ -5,6 +5,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
@@ -44,17 +45,19 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 		return err
 	}
 	defer cache.Close()
+	opts := e.imageOptions()
+	opts.Cache = cache
+	switch {
+	case raw:
+		return e.printDocument(image.Document(ctx, name, opts))
+	case config:
+		return e.printDocument(image.Config(ctx, name, opts))
+	}
 	img, err := e.resolve(ctx, name, cache)
 	if err != nil {
 		return err
 	}
 	defer img.Close()
-	switch {
-	case raw:
-		return e.printDocument(img.Raw)
-	case config:
-		return e.printDocument(img.Config)
-	}
 	out := remote.Inspect(img.Image)
 	tags, err := img.Tags(ctx)
 	if err != nil {
@@ -66,10 +69,13 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 
 // printDocument prints a document of the image byte for byte, so that it has its
 // digest; but on a terminal it escapes everything that could act on that.
-func (e *env) printDocument(document []byte) error {
+func (e *env) printDocument(document []byte, err error) error {
+	if err != nil {
+		return authfileError(err)
+	}
 	if _, ok := cli.Terminal(e.Raw); ok {
 		document = printable.JSON(document)
 	}
-	_, err := e.Raw.Write(document)
+	_, err = e.Raw.Write(document)
 	return err
 }
