@@ -382,8 +382,8 @@ func specialCases() []mergeCase {
 			want: "d/ d/x=1", attrs: map[string]string{"d": "0755 0:0 100 x2 user.overlay.opaque=y"},
 		},
 		{
-			id: "G05", what: "file capabilities", stack: stack(layer(file("f", "", xattr("security.capability", "\x01\x00\x00\x02")))),
-			want: "f=", attrs: map[string]string{"f": "0644 0:0 100 x1 security.capability=\x01\x00\x00\x02"},
+			id: "G05", what: "file capabilities", stack: stack(layer(file("f", "", xattr("security.capability", capability(2))))),
+			want: "f=", attrs: map[string]string{"f": "0644 0:0 100 x1 security.capability=" + capability(2)},
 		},
 		{
 			id: "G08", what: "xattr with binary value, sorted, the later of two",

@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
 )
@@ -25,24 +24,20 @@ const (
 	xattrSetCost = 64
 )
 
-// filterXattrs returns those of a list, sorted by name, that an inode keeps.
-// user says whether it keeps those of users.
-func filterXattrs(list []layerindex.Xattr, user bool) ([]layerindex.Xattr, error) {
+// filterXattrs returns those of a list, sorted by name, that an inode with a mode
+// keeps.
+func filterXattrs(list []layerindex.Xattr, mode uint16) ([]layerindex.Xattr, error) {
 	sorted, all := true, true
 	for i, x := range list {
-		// setxattr(2) refuses these.
-		if x.Name == "" || len(x.Name) > maxXattrName || len(x.Value) > maxXattrValue {
-			return nil, fmt.Errorf("%w: xattr %.40q of %d bytes", ErrEntry, x.Name, len(x.Value))
-		}
 		sorted = sorted && (i == 0 || list[i-1].Name < x.Name)
-		all = all && keepsXattr(x.Name, user)
+		all = all && keepsXattr(x, mode)
 	}
 	if sorted && all {
 		return list, checkNames(list)
 	}
 	var kept []layerindex.Xattr
 	for _, x := range list {
-		if keepsXattr(x.Name, user) {
+		if keepsXattr(x, mode) {
 			kept = append(kept, x)
 		}
 	}
@@ -77,20 +72,6 @@ func mergeXattrs(to, list []layerindex.Xattr) ([]layerindex.Xattr, error) {
 	return to, checkNames(to)
 }
 
-func keepsXattr(name string, user bool) bool {
-	if strings.HasPrefix(name, "trusted.overlay.") {
-		return false // overlayfs's own, about a stack that is not ours
-	}
-	return user || !strings.HasPrefix(name, "user.")
-}
-
-// keepsUser says whether an inode with a mode has attributes of users.
-func keepsUser(mode uint16) bool {
-	// xattr(7): only files and directories have them.
-	format := uint32(mode) & syscall.S_IFMT
-	return format == syscall.S_IFREG || format == syscall.S_IFDIR
-}
-
 // seenCost is what a set counts at least for its number to be remembered by its
 // slice. A smaller one is hashed as fast, and what remembers it would take more
 // than the set.
@@ -113,7 +94,7 @@ type setTable struct {
 
 type seenSet struct {
 	first *layerindex.Xattr
-	user  bool
+	mode  uint16
 }
 
 func newSetTable(budget *layerindex.Budget) setTable {
@@ -129,13 +110,13 @@ func (t *setTable) end() { t.seen, t.stable = nil, true }
 
 // share returns the number of the set that an inode with a mode keeps of a list.
 func (t *setTable) share(list []layerindex.Xattr, mode uint16) (uint32, error) {
-	key := seenSet{&list[0], keepsUser(mode)}
+	key := seenSet{&list[0], mode}
 	if t.stable {
 		if set, ok := t.seen[key]; ok {
 			return set, nil
 		}
 	}
-	kept, err := filterXattrs(list, key.user)
+	kept, err := filterXattrs(list, mode)
 	if err != nil {
 		return 0, err
 	}

@@ -1,0 +1,137 @@
+package fs
+
+import (
+	"encoding/binary"
+	"strings"
+	"syscall"
+
+	"github.com/imgfs/imgfs/layerindex"
+)
+
+// keepsXattr says whether an inode with a mode has an attribute: whether Linux
+// could have it there, so that it can be listed, read and copied.
+func keepsXattr(x layerindex.Xattr, mode uint16) bool {
+	if len(x.Name) > maxXattrName || len(x.Value) > maxXattrValue || strings.IndexByte(x.Name, 0) >= 0 {
+		return false // setxattr(2) refuses these
+	}
+	namespace, rest, _ := strings.Cut(x.Name, ".")
+	if rest == "" {
+		return false
+	}
+	format := uint32(mode) & syscall.S_IFMT
+	switch namespace {
+	case "user":
+		// xattr(7): only files and directories have them.
+		return format == syscall.S_IFREG || format == syscall.S_IFDIR
+	case "trusted":
+		return !strings.HasPrefix(rest, "overlay.") // overlayfs's own, about a stack that is not ours
+	case "security":
+		switch rest {
+		case "selinux":
+			return false // a label of the machine that packed the layer
+		case "capability":
+			return format == syscall.S_IFREG && isCapability(x.Value)
+		}
+		return true
+	case "system":
+		switch rest {
+		case "posix_acl_access":
+			return format != syscall.S_IFLNK && isACL(x.Value) && !saysMode(x.Value, mode)
+		case "posix_acl_default":
+			return format == syscall.S_IFDIR && isACL(x.Value)
+		}
+	}
+	return false
+}
+
+// The capabilities of a file, struct vfs_ns_cap_data of linux/capability.h: a word
+// with revision and flags, two of permitted and two of inheritable ones, and in
+// revision 3 the user that is root in the namespace that they are for. Of revision 1
+// there is nothing that can be read any more.
+const (
+	capabilityRevision2 = 0x02000000
+	capabilityRevision3 = 0x03000000
+	capabilityEffective = 1 // a flag
+	capabilitySize2     = 20
+	capabilitySize3     = 24
+)
+
+// isCapability tells whether a value is what Linux takes for capabilities.
+func isCapability(value string) bool {
+	if len(value) < capabilitySize2 {
+		return false
+	}
+	switch word(value) &^ capabilityEffective {
+	case capabilityRevision2:
+		return len(value) == capabilitySize2
+	case capabilityRevision3:
+		return len(value) == capabilitySize3 && word(value[capabilitySize2:]) != noOwner
+	}
+	return false
+}
+
+// An ACL, struct posix_acl_xattr_header of linux/posix_acl_xattr.h: a word with the
+// version, and entries of a tag, permissions and an id.
+const (
+	aclVersion   = 2
+	aclHeader    = 4
+	aclEntry     = 8
+	aclUserObj   = 0x01
+	aclUser      = 0x02
+	aclGroupObj  = 0x04
+	aclGroup     = 0x08
+	aclMask      = 0x10
+	aclOther     = 0x20
+	aclPermsMask = 7
+)
+
+// isACL tells whether a value is an ACL that Linux takes: with the owner's entry, any
+// of users, the group's, any of groups, a mask, which must be there if a user or group
+// is, and that of others, in this order. No entries at all are no ACL.
+func isACL(value string) bool {
+	if len(value) <= aclHeader || (len(value)-aclHeader)%aclEntry != 0 || word(value) != aclVersion {
+		return false
+	}
+	next, named, masked := uint16(aclUserObj), false, false
+	for e := value[aclHeader:]; e != ""; e = e[aclEntry:] {
+		tag, perms, id := half(e), half(e[2:]), word(e[4:])
+		if perms&^aclPermsMask != 0 {
+			return false
+		}
+		switch {
+		case tag == aclUserObj && next == aclUserObj:
+			next = aclUser
+		case tag == aclUser && next == aclUser, tag == aclGroup && next == aclGroup:
+			if id == noOwner {
+				return false
+			}
+			named = true
+		case tag == aclGroupObj && next == aclUser:
+			next = aclGroup
+		case tag == aclMask && next == aclGroup:
+			next, masked = aclOther, true
+		case tag == aclOther && (next == aclGroup || next == aclOther):
+			next = 0
+		default:
+			return false
+		}
+	}
+	return next == 0 && (masked || !named)
+}
+
+// saysMode tells whether an ACL says what a mode does, and no more. No file system
+// keeps such a one.
+func saysMode(acl string, mode uint16) bool {
+	if len(acl) != aclHeader+3*aclEntry {
+		return false
+	}
+	perms := uint16(0)
+	for e := acl[aclHeader:]; e != ""; e = e[aclEntry:] {
+		perms = perms<<3 | half(e[2:])
+	}
+	return perms == mode&0o777
+}
+
+func word(s string) uint32 { return binary.LittleEndian.Uint32([]byte(s[:4])) }
+
+func half(s string) uint16 { return binary.LittleEndian.Uint16([]byte(s[:2])) }
