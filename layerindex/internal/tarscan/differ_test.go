@@ -174,7 +174,7 @@ func refusedFor(h *tar.Header) disagreement {
 	switch {
 	case !strings.ContainsRune("01234567S", rune(h.Typeflag)):
 		return strangeType
-	case h.Uid < 0 || h.Uid > maxOwner || h.Gid < 0 || h.Gid > maxOwner:
+	case !isOwner(int64(h.Uid)) || !isOwner(int64(h.Gid)):
 		return strangeOwner
 	case (g.Type == layerindex.TypeChar || g.Type == layerindex.TypeBlock) && (h.Devmajor>>32 != 0 || h.Devminor>>32 != 0):
 		return strangeDevice
@@ -216,7 +216,7 @@ func TestDisagreementsListed(t *testing.T) {
 	shown := map[disagreement]func(*rawTar){
 		slashDirectory: func(w *rawTar) { w.header(rawHeader{name: "d/", flag: '0'}) },
 		strangeType:    func(w *rawTar) { w.header(rawHeader{name: "d", flag: 'Z'}) },
-		strangeOwner:   func(w *rawTar) { w.header(rawHeader{name: "a", uid: base256(-1, 8)}) },
+		strangeOwner:   func(w *rawTar) { w.header(rawHeader{name: "a", uid: base256(-1<<31-1, 8)}) },
 		strangeDevice:  func(w *rawTar) { w.header(rawHeader{name: "a", flag: '3', magic: magicUstar, minor: base256(-1, 8)}) },
 		strangeName:    func(w *rawTar) { w.pax("path", strings.Repeat("n", 256)); w.header(rawHeader{name: "a"}) },
 		strangeTime:    func(w *rawTar) { w.pax("mtime", "-9223372036854775808.5"); w.header(rawHeader{name: "a"}) },

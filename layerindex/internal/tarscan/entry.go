@@ -16,7 +16,9 @@ const (
 	maxName     = 4096 // of a path, and of a name twice that
 	maxNamePart = 255
 	maxTarget   = 4095 // of a symlink
-	maxOwner    = math.MaxUint32
+	// Owners: one below zero is what it is for chown(2), which takes 32 bits.
+	minOwner = math.MinInt32
+	maxOwner = math.MaxUint32
 )
 
 func (s *Scanner) takeHeader(b *rawBlock) error {
@@ -144,7 +146,7 @@ func (s *Scanner) describe(h *tarHeader) (sparseKind, error) {
 	if err := s.pax.numbers(h); err != nil {
 		return notSparse, err
 	}
-	if h.uid < 0 || h.uid > maxOwner || h.gid < 0 || h.gid > maxOwner {
+	if !isOwner(h.uid) || !isOwner(h.gid) {
 		return notSparse, fmt.Errorf("owner %d:%d is out of range", h.uid, h.gid)
 	}
 	e.UID, e.GID = uint32(h.uid), uint32(h.gid)
@@ -166,6 +168,8 @@ func (s *Scanner) describe(h *tarHeader) (sparseKind, error) {
 	}
 	return kind, nil
 }
+
+func isOwner(id int64) bool { return id >= minOwner && id <= maxOwner }
 
 // name chooses between the names that an entry may have. GNU's long ones win
 // over pax records, as in archive/tar; in GNU tar it is the other way round.

@@ -99,7 +99,7 @@ func (g *goEntry) oddities(h *tar.Header) {
 		g.odd = "typeflag"
 	case long:
 		g.odd = "long name"
-	case h.Uid < 0 || h.Uid > maxOwner || h.Gid < 0 || h.Gid > maxOwner:
+	case h.Uid < 0 || h.Gid < 0 || !isOwner(int64(h.Uid)) || !isOwner(int64(h.Gid)):
 		g.odd = "owner"
 	case g.ModSec > 1<<62 || g.ModSec < -1<<62:
 		g.odd = "time" // archive/tar's wraps around

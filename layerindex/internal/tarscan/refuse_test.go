@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"testing"
 
@@ -47,7 +48,7 @@ func refusals() []refusal {
 		{"checksum", func(w *rawTar) { w.header(plain); w.Bytes()[w.Len()-blockSize] = 'y' }, "", 0},
 		{"mode", with(func(h *rawHeader) { h.mode = "0000a" }), "x", 0},
 		{"uid", with(func(h *rawHeader) { h.uid = "12 3" }), "x", 0},
-		{"uid negative", with(func(h *rawHeader) { h.uid = base256(-1, 8) }), "x", 0},
+		{"uid negative", with(func(h *rawHeader) { h.uid = base256(-1<<31-1, 8) }), "x", 0},
 		{"gid", with(func(h *rawHeader) { h.gid = base256(1<<32, 8) }), "x", 0},
 		{"mtime", with(func(h *rawHeader) { h.mtime = "\x80\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00" }), "x", 0},
 		{"size negative", with(func(h *rawHeader) { h.size = base256(-1, 12) }), "x", 0},
@@ -58,6 +59,10 @@ func refusals() []refusal {
 		{"pax size", pax("size", "0x1"), "x", 1024},
 		{"pax size overflow", pax("size", "9223372036854775808"), "x", 1024},
 		{"pax uid", pax("uid", "4294967296"), "x", 1024},
+		{"pax uid below 32 bits", pax("uid", "-2147483649"), "x", 1024},
+		{"pax gid far below", pax("gid", "-9223372036854775808"), "x", 1024},
+		{"uid with a sign in octal", with(func(h *rawHeader) { h.uid = "-000002" }), "x", 0},
+		{"pax uid no number", pax("uid", "root"), "x", 1024},
 		{"pax gid", pax("gid", "1.5"), "x", 1024},
 		{"pax mtime", pax("mtime", "1.x"), "x", 1024},
 		{"pax atime", pax("atime", "x"), "x", 1024},
@@ -181,6 +186,36 @@ func TestScannerRefuses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Owners below zero are those of the same 32 bits.
+func TestScannerOwners(t *testing.T) {
+	for id, want := range map[int64]uint32{
+		0: 0, -1: 4294967295, -2: 4294967294, -1000: 4294966296, math.MinInt32: 1 << 31, 1 << 31: 1 << 31, 4294967294: 4294967294, 4294967295: 4294967295,
+	} {
+		for name, compose := range map[string]func(*rawTar){
+			"base 256": func(w *rawTar) {
+				w.header(rawHeader{name: "x", magic: magicGNU, uid: base256(id, 8), gid: base256(id, 8)})
+			},
+			"pax": func(w *rawTar) {
+				w.pax("uid", fmt.Sprint(id), "gid", fmt.Sprint(id))
+				w.header(rawHeader{name: "x", magic: magicUstar})
+			},
+		} {
+			var w rawTar
+			compose(&w)
+			w.end()
+			var entries []layerindex.Entry
+			s := New(func(e *layerindex.Entry) error { entries = append(entries, *e); return nil }, nil)
+			_, err := s.Write(w.Bytes())
+			if err != nil || len(entries) != 1 || entries[0].UID != want || entries[0].GID != want {
+				t.Errorf("%d in %s: got %v, error %v, want %d", id, name, entries, err, want)
+			}
+			if kind, diff := compareReaders(w.Bytes()); kind != agreed || diff != "" {
+				t.Errorf("%d in %s: archive/tar reads another tar: %s %s", id, name, kind, diff)
+			}
+		}
 	}
 }
 

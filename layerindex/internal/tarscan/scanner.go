@@ -45,9 +45,10 @@ type Options struct {
 //   - an xattr may have an empty value;
 //   - sparse files whose map does not fit are refused, whether their content is
 //     read or not;
-//   - owners and device numbers outside uint32, names of paths over 4,096
-//     bytes or with a part over 255, and targets of symlinks over 4,095, none
-//     of which a Linux file system can hold, are refused.
+//   - owners that are not of 32 bits, with or without a sign, device numbers
+//     outside uint32, names of paths over 4,096 bytes or with a part over 255, and
+//     targets of symlinks over 4,095, none of which a Linux file system can hold,
+//     are refused.
 //
 // A Scanner is for one goroutine. Whatever the tar claims, it keeps no more of
 // it than two extended headers and two long names of at most 1 MiB each and a
