@@ -26,6 +26,16 @@ type Attr struct {
 	Major, Minor uint32
 }
 
+// Blocks returns st_blocks of an inode with the attributes, in units of 512 bytes: what
+// du and ls -s add up. Holes count.
+func (a Attr) Blocks() uint64 {
+	switch a.Mode & syscall.S_IFMT {
+	case syscall.S_IFREG, syscall.S_IFDIR:
+		return (uint64(a.Size) + 511) / 512
+	}
+	return 0
+}
+
 // dirSize is the size that directories show, as most file systems do.
 const dirSize = 4096
 

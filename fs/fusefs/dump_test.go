@@ -159,7 +159,7 @@ func lineOfNode(t testing.TB, n fs.Node, name string, uid int) string {
 	st := unix.Stat_t{
 		Mode: a.Mode, Uid: a.UID, Gid: a.GID, Size: a.Size, Ino: n.Ino(),
 		Mtim: unix.Timespec{Sec: a.ModSec, Nsec: int64(a.ModNsec)},
-		Rdev: unix.Mkdev(a.Major, a.Minor), Blocks: int64(blocks512(a)),
+		Rdev: unix.Mkdev(a.Major, a.Minor), Blocks: int64(a.Blocks()),
 	}
 	addLinks(&st.Nlink, a.Nlink)
 	var content string

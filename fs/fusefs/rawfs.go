@@ -267,7 +267,7 @@ func fillAttr(n fs.Node, out *fuse.Attr) {
 	a := n.Attr()
 	out.Ino = n.Ino()
 	out.Size = uint64(a.Size)
-	out.Blocks = blocks512(a)
+	out.Blocks = a.Blocks()
 	// A time before 1970 travels as the two's complement.
 	sec := uint64(a.ModSec)
 	out.Atime, out.Mtime, out.Ctime = sec, sec, sec
@@ -277,15 +277,6 @@ func fillAttr(n fs.Node, out *fuse.Attr) {
 	out.Uid, out.Gid = a.UID, a.GID
 	out.Rdev = rdev(a.Major, a.Minor)
 	out.Blksize = blockSize
-}
-
-// blocks512 returns st_blocks: what du and "ls -l" add up. Holes count.
-func blocks512(a fs.Attr) uint64 {
-	switch a.Mode & unix.S_IFMT {
-	case unix.S_IFREG, unix.S_IFDIR:
-		return (uint64(a.Size) + 511) / 512
-	}
-	return 0
 }
 
 // rdev returns a device number as the protocol has it: the kernel's 12 bits
