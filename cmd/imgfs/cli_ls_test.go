@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"golang.org/x/sys/unix"
 )
@@ -89,12 +90,15 @@ func (r *realTree) ls(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// imgfs runs imgfs ls.
+// imgfs runs imgfs ls, with times as ls prints them there.
 func (r *realTree) imgfs(t *testing.T, flags []string, paths ...string) string {
 	t.Helper()
-	args := append([]string{"ls", r.cache}, flags...)
+	args := append([]string{"ls", r.cache, "--time-style=+%Y-%m-%d %H:%M:%S"}, flags...)
 	return succeed(t, append(append(args, "--", r.image), paths...)...)
 }
+
+// totals are the lines that say how many blocks files take on a disk.
+var totals = regexp.MustCompile(`(?m)^total \d+\n`)
 
 // TestLsIsLs compares imgfs ls with ls(1) of coreutils, byte for byte.
 func TestLsIsLs(t *testing.T) {
@@ -110,14 +114,13 @@ func TestLsIsLs(t *testing.T) {
 	} {
 		t.Run(c.flags+" "+c.paths, func(t *testing.T) {
 			paths := strings.Fields(c.paths)
-			flags := strings.Fields(c.flags)
-			got := r.imgfs(t, flags, paths...)
+			flags := strings.Fields(strings.ReplaceAll(c.flags, "-l", "-ln"))
+			got := totals.ReplaceAllString(r.imgfs(t, flags, paths...), "")
 			if len(paths) == 0 {
 				// imgfs begins at the root.
 				got = strings.ReplaceAll(strings.ReplaceAll("\n"+got, "\n/:\n", "\n.:\n"), "\n/", "\n./")[1:]
 			}
-			want := r.ls(t, append(strings.Fields(strings.ReplaceAll(c.flags, "-l", "-ln")), paths...)...)
-			want = regexp.MustCompile(`(?m)^total \d+\n`).ReplaceAllString(want, "") // blocks on disk
+			want := totals.ReplaceAllString(r.ls(t, append(flags, paths...)...), "")
 			if got != want {
 				t.Errorf("imgfs ls:\n%s\nls:\n%s", got, want)
 			}
@@ -136,10 +139,10 @@ func TestLsLongDirectories(t *testing.T) {
 	same := func(text string) string {
 		return spaces.ReplaceAllString(columns.ReplaceAllString(text, "$1 0 $2 $3 0 "), "$1 $2 $3 $4 $5 ")
 	}
-	for _, flags := range []string{"-l", "-lA"} {
-		want := regexp.MustCompile(`(?m)^total \d+\n`).ReplaceAllString(r.ls(t, flags+"n"), "")
-		if got := r.imgfs(t, []string{flags}); same(got) != same(want) {
-			t.Errorf("imgfs ls %s:\n%s\nls %sn:\n%s", flags, got, flags, want)
+	for _, flags := range []string{"-ln", "-lAn"} {
+		want := totals.ReplaceAllString(r.ls(t, flags), "")
+		if got := totals.ReplaceAllString(r.imgfs(t, []string{flags}), ""); same(got) != same(want) {
+			t.Errorf("imgfs ls %s:\n%s\nls:\n%s", flags, got, want)
 		}
 	}
 }
@@ -157,47 +160,77 @@ func TestLsMissing(t *testing.T) {
 	}
 }
 
-// TestLsOnTerminal has names that would change the colours of a terminal.
+// TestLsOnTerminal has names that would change the colours of a terminal, or turn and
+// hide what stands beside them.
 func TestLsOnTerminal(t *testing.T) {
-	alone(t)
-	r := newRealTree(t)
-	screen := onTerminal(t, func(tty *os.File) int {
-		return run(t.Context(), []string{"ls", r.cache, r.image, "odd"}, tty, &bytes.Buffer{})
-	})
-	for _, name := range []string{`$'esc\033[31m'`, `$'new\nline'`, `$'gr\374n'`, "grün-日本-😀", `$'tab\t'`, `back\slash`, "with space"} {
-		if !strings.Contains(screen, name+"\r\n") {
-			t.Errorf("%q is not in %q", name, screen)
-		}
+	home := alone(t)
+	unsafe := []string{"esc\x1b[31m", "new\nline", "gr\xfcn", "tab\t", "turned\u202e", "zero\u200bwidth", "\u2066isolated", "c1\u009b31m", "del\x7f", "bell\a"}
+	var headers []tar.Header
+	for _, name := range append(unsafe, "plain", "日本") {
+		headers = append(headers, tar.Header{Name: name}, tar.Header{Name: "links/" + name, Typeflag: tar.TypeSymlink, Linkname: "to" + name})
 	}
-	screen = onTerminal(t, func(tty *os.File) int {
-		return run(t.Context(), []string{"ls", "-l", r.cache, r.image, "odd/link"}, tty, &bytes.Buffer{})
-	})
-	if !strings.HasSuffix(screen, "odd/link -> $'new\\nline'\r\n") {
-		t.Errorf("got %q for a symlink to new\\nline", screen)
+	store := sourcetest.NewStore()
+	if err := store.WriteLayout(home+"/odd", sourcetest.Tagged(store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: tarOf(t, headers...)}}}), "v1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range []string{"-1", "-C", "-x", "-m", "-l", "-N", "-b", "-Q", "-lN", "-1RF", "--zero", "--quoting-style=shell", "--quoting-style=shell-always", "--quoting-style=literal -l", "-C -w0", "--color=always -lR"} {
+		for _, path := range []string{"/", "links"} {
+			args := append(append([]string{"ls", "-q", "--cache-dir", home + "/cache"}, strings.Fields(flags)...), "oci:"+home+"/odd", path)
+			t.Setenv("LS_COLORS", "lc=<:rc=>:ec=<>") // these do nothing to a terminal
+			screen := onTerminal(t, func(tty *os.File) int { return run(t.Context(), args, tty, &bytes.Buffer{}) })
+			if flags == "--zero" {
+				screen = strings.ReplaceAll(screen, "\x00", "\r\n")
+			}
+			for line := range strings.SplitSeq(strings.ReplaceAll(screen, "\t", ""), "\r\n") {
+				if !printable.Harmless(line) {
+					t.Errorf("imgfs ls %s %s printed %q", flags, path, line)
+				}
+			}
+			if !strings.Contains(screen, "日本") || !strings.Contains(screen, "plain") || strings.Contains(screen, "gr\xfcn") {
+				t.Errorf("imgfs ls %s %s: there are no names: %q", flags, path, screen)
+			}
+		}
 	}
 }
 
-func TestModeString(t *testing.T) {
-	for _, c := range []struct {
-		mode uint32
-		want string
-	}{
-		{unix.S_IFREG | 0o644, "-rw-r--r--"},
-		{unix.S_IFDIR | 0o1777, "drwxrwxrwt"},
-		{unix.S_IFDIR | 0o1666, "drw-rw-rwT"},
-		{unix.S_IFREG | 0o4755, "-rwsr-xr-x"},
-		{unix.S_IFREG | 0o4644, "-rwSr--r--"},
-		{unix.S_IFREG | 0o2755, "-rwxr-sr-x"},
-		{unix.S_IFREG | 0o2000, "------S---"},
-		{unix.S_IFLNK | 0o777, "lrwxrwxrwx"},
-		{unix.S_IFCHR | 0o620, "crw--w----"},
-		{unix.S_IFBLK, "b---------"},
-		{unix.S_IFIFO | 0o1, "p--------x"},
-		{unix.S_IFSOCK | 0o700, "srwx------"},
+// TestLsDefaults has what is different on a terminal and in a pipe without any flag.
+func TestLsDefaults(t *testing.T) {
+	home := alone(t)
+	store := sourcetest.NewStore()
+	layer := tarOf(t, tar.Header{Name: "a dir/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "file"}, tar.Header{Name: "other"})
+	if err := store.WriteLayout(home+"/some", sourcetest.Tagged(store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: layer}}}), "v1")); err != nil {
+		t.Fatal(err)
+	}
+	args := func(flags ...string) []string {
+		return append(append([]string{"ls", "-q", "--cache-dir", home + "/cache"}, flags...), "oci:"+home+"/some")
+	}
+	screen := func(flags ...string) string {
+		return onTerminal(t, func(tty *os.File) int { return run(t.Context(), args(flags...), tty, &bytes.Buffer{}) })
+	}
+	const colored = "\x1b[0m\x1b[01;34m'a dir'\x1b[0m   file   other\r\n"
+	t.Setenv("TERM", "xterm")
+	for name, c := range map[string]struct{ got, want string }{
+		"pipe":           {succeed(t, args()...), "a dir\nfile\nother\n"},
+		"pipe, auto":     {succeed(t, args("--color=auto")...), "a dir\nfile\nother\n"},
+		"pipe, always":   {succeed(t, args("--color")...), "\x1b[0m\x1b[01;34ma dir\x1b[0m\nfile\nother\n"},
+		"terminal":       {screen(), "'a dir'   file\t other\r\n"},
+		"terminal, auto": {screen("--color=auto"), colored},
+		"terminal, -1":   {screen("-1"), "'a dir'\r\nfile\r\nother\r\n"},
 	} {
-		if got := modeString(c.mode); got != c.want {
-			t.Errorf("modeString(%#o): got %s, want %s", c.mode, got, c.want)
+		if c.got != c.want {
+			t.Errorf("%s: got %q, want %q", name, c.got, c.want)
 		}
+	}
+	for _, variable := range [][2]string{{"NO_COLOR", "1"}, {"TERM", "dumb"}} {
+		t.Run(variable[0], func(t *testing.T) {
+			t.Setenv(variable[0], variable[1])
+			if got, want := screen("--color=auto"), "'a dir'   file\t other\r\n"; got != want {
+				t.Errorf("auto: got %q, want %q", got, want)
+			}
+			if got := screen("--color=always"); got != colored {
+				t.Errorf("always: got %q, want %q", got, colored)
+			}
+		})
 	}
 }
 
@@ -216,8 +249,9 @@ func TestLsLongDevices(t *testing.T) {
 	if err := store.WriteLayout(home+"/dev", sourcetest.Tagged(desc, "v1")); err != nil {
 		t.Fatal(err)
 	}
-	got := succeed(t, "ls", "-l", "--cache-dir", home+"/cache", "oci:"+home+"/dev:v1")
-	const want = `brw-rw---- 1    0 6   7, 123456 2023-11-14 22:13:20 big-minor
+	got := succeed(t, "ls", "-l", "--time-style=+%F %T", "--cache-dir", home+"/cache", "oci:"+home+"/dev:v1")
+	const want = `total 0
+brw-rw---- 1    0 6   7, 123456 2023-11-14 22:13:20 big-minor
 -rw-r--r-- 1 1000 0           0 2023-11-14 22:13:20 file
 crw-rw-rw- 1    0 0 259,      3 2023-11-14 22:13:20 null
 `

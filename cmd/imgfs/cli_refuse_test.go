@@ -216,7 +216,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--quiet=perhaps", "version"}, `"perhaps"`, ""},
 		{[]string{"ls"}, "ls: no image named", "ls"},
 		{[]string{"ls", "--frob", "x"}, "unknown flag: --frob", "ls"},
-		{[]string{"ls", "-X", "x"}, "'X' in -X", "ls"},
+		{[]string{"ls", "-Z", "x"}, "'Z' in -Z", "ls"},
 		{[]string{"ls", "x", "--platform"}, "flag needs an argument: --platform", "ls"},
 		{[]string{"ls", "--json", "x"}, "unknown flag: --json", "ls"},
 		{[]string{"cat", "x"}, "cat: an image and at least one path", "cat"},

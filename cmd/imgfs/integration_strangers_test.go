@@ -78,9 +78,14 @@ func TestStrangeImage(t *testing.T) {
 	said := ""
 	for _, args := range [][]string{
 		{"inspect"}, {"inspect", "--raw"}, {"inspect", "--config"}, {"index"}, {"index", "--json"}, {"index", "--fetch", "-v"},
-		{"ls"}, {"ls", "-l"}, {"ls", "-alR", "-v"},
+		{"ls"}, {"ls", "-l"}, {"ls", "-alR", "-v"}, {"ls", "-m"}, {"ls", "-1N"}, {"ls", "-lRQ"}, {"ls", "-b"}, {"ls", "--quoting-style=shell"}, {"ls", "-lRL"},
 	} {
 		said += s.both(t, append(slices.Clone(args), image)...)
+	}
+	colored := s.in(t) // by sequences that do nothing to a terminal
+	colored.env = append(slices.Clone(s.env), "LS_COLORS=lc=<:rc=>:cl=|:di=1:ln=target:or=2:mi=3:*"+"\u202c=4")
+	for _, flags := range []string{"-C", "-lR", "-lRN", "-RF", "-lRL"} {
+		said += colored.both(t, "ls", "--color=always", flags, image)
 	}
 	for _, path := range []string{"no" + strangeName, "loop" + strangeName, "dir" + strangeName, "link" + strangeName, "dir" + strangeName + "/file" + strangeName + "/x"} {
 		said += s.both(t, "cat", image, path) + s.both(t, "ls", image, path)
@@ -92,11 +97,11 @@ func TestStrangeImage(t *testing.T) {
 		said += s.both(t, args...)
 	}
 	for _, place := range []string{"Architecture", "ConfigLabelsKey0", "ConfigLabelsValue1", "ConfigEnv1", "annotationValue0", "docker_version", "History0Comment", "Author", "member", "tag", "dir", "link", "target", "file", "loop", "no"} {
-		if !strings.Contains(said, place+`\u001b`) && !strings.Contains(said, place+`\033`) && !strings.Contains(said, place+`\x1b`) {
+		if !strings.Contains(said, place+`\u001b`) && !strings.Contains(said, place+`\033`) && !strings.Contains(said, place+`'$'\033`) && !strings.Contains(said, place+`\x1b`) {
 			t.Errorf("nothing was said of %s: this test is about less than it should be", place)
 		}
 	}
-	if !strings.Contains(said, "$'rows  12345  of  a  table'") {
+	if !strings.Contains(said, "'rows  12345  of  a  table'") {
 		t.Error("a name that looks like columns was not quoted")
 	}
 	checkConfig(t, s, image, values)

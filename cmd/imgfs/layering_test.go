@@ -21,9 +21,10 @@ const module = "github.com/imgfs/imgfs"
 // the module's name. docs/architecture.md says why. Tests are not held to it.
 const layering = `
 cmd/imgfs/internal/cli: remote/printable pflag x/term
+cmd/imgfs/internal/ls: fs remote/printable pflag runewidth x/sys x/term
 cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image remote/cache remote/cache/meta remote/printable remote/registry go-digest image-spec x/sys
 cmd/imgfs/internal/show: remote/printable go-digest mpb
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/printable remote/registry go-digest pflag x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/ls cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/printable remote/registry go-digest pflag x/sys
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
@@ -131,6 +132,7 @@ var modules = map[string]string{
 	"pflag":      "github.com/spf13/pflag",
 	"toml":       "github.com/BurntSushi/toml",
 	"mpb":        "github.com/vbauerster/mpb/v8",
+	"runewidth":  "github.com/mattn/go-runewidth",
 	"x/sync":     "golang.org/x/sync",
 	"x/sys":      "golang.org/x/sys",
 	"x/term":     "golang.org/x/term",
