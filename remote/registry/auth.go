@@ -181,33 +181,41 @@ func (v *visit) scopesOf(c challenge) []string {
 }
 
 // accept takes up one offer after another until the server takes the request. resp
-// is the answer with the offers.
+// is the answer with the offers. A token that turns out to be for too little is
+// replaced once.
 func (v *visit) accept(ctx context.Context, resp *http.Response, offers []challenge) (*http.Response, error) {
 	from := resp.Request.URL
 	drain(resp.Body)
 	resp = nil
 	var failed error
-	for _, c := range offers {
-		// What another reader got may be as old as what was refused.
-		for again := true; again; {
-			a, fresh, err := v.e.tokens.obtain(ctx, v, c, from)
-			if err != nil {
-				if ctx.Err() != nil {
-					return nil, err
-				}
-				if failed == nil || errors.Is(failed, errNoLogin) {
-					failed = err
-				}
-				break
+	widened := false
+	for n := 0; len(offers) > 0 && n < maxShown; n++ {
+		a, fresh, err := v.e.tokens.obtain(ctx, v, offers[0], from)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, err
 			}
-			if resp != nil {
-				drain(resp.Body)
+			if failed == nil || errors.Is(failed, errNoLogin) {
+				failed = err
 			}
-			v.attempt.fresh = v.attempt.fresh || fresh
-			if resp, err = v.send(a); err != nil || resp.StatusCode != http.StatusUnauthorized {
-				return resp, err
-			}
-			again = !fresh
+			offers = offers[1:]
+			continue
+		}
+		if resp != nil {
+			drain(resp.Body)
+		}
+		v.attempt.fresh = v.attempt.fresh || fresh
+		if resp, err = v.send(a); err != nil {
+			return nil, err
+		}
+		more := v.lacking(resp, a)
+		switch denied := resp.StatusCode == http.StatusUnauthorized; {
+		case (denied || resp.StatusCode == http.StatusForbidden) && len(more) > 0 && !widened:
+			offers, widened = append(more[:1], offers[1:]...), true
+		case !denied:
+			return resp, nil
+		case fresh: // what another reader got may be as old as what was refused
+			offers = offers[1:]
 		}
 	}
 	if resp != nil {
@@ -215,6 +223,9 @@ func (v *visit) accept(ctx context.Context, resp *http.Response, offers []challe
 	}
 	return nil, failed
 }
+
+// maxShown is how often a request is sent with one thing or another.
+const maxShown = 10
 
 // asked returns the ways to log in that the server offers where its API begins. It
 // is asked for them once. None if it cannot be asked.

@@ -55,7 +55,7 @@ func checkConnect(_ context.Context, proxy *url.URL, req *http.Request, resp *ht
 	if resp.StatusCode == http.StatusOK {
 		return nil
 	}
-	f := &fault{class: remote.ErrUnavailable, text: fmt.Sprintf("the proxy %s does not connect to %s: %d %s", proxyName(proxy), req.URL.Host, resp.StatusCode, http.StatusText(resp.StatusCode))}
+	f := &fault{class: remote.ErrUnavailable, text: fmt.Sprintf("the proxy %s does not connect to %s: %d %s", proxyName(proxy), req.Host, resp.StatusCode, http.StatusText(resp.StatusCode))}
 	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
 		f.verdict = busy
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -40,19 +39,18 @@ func tlsFault(host string, shown bool, err error) *fault {
 	var (
 		cert   *tls.CertificateVerificationError
 		record tls.RecordHeaderError
-		alert  tls.AlertError
-		remote *net.OpError
+		alert  *net.OpError
 	)
 	f := &fault{class: ErrTLS, host: host}
 	switch {
 	case errors.As(err, &cert):
 		f.class, f.text = certificateFault(host, cert, time.Now())
-	case errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		f.class, f.text = ErrTLSPlain, host+" answers in plain http, and not by https"
 	case errors.As(err, &record):
 		f.class, f.text = ErrTLSPlain, host+" does not speak TLS: what it answers is something else"
-	case errors.As(err, &alert) && errors.As(err, &remote) && remote.Op == "remote error":
-		return alertFault(f, alert, shown)
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return alertFault(f, alert.Err.Error(), shown)
 	case strings.Contains(err.Error(), "tls: server selected unsupported protocol version"):
 		f.text = host + " speaks no newer TLS than 1.1, which is not secure"
 	default:
@@ -61,31 +59,20 @@ func tlsFault(host string, shown bool, err error) *fault {
 	return f
 }
 
-// Alerts of RFC 8446, 6.2, and RFC 5246, 7.2.2.
-const (
-	alertHandshake        = 40
-	alertBadCertificate   = 42
-	alertUnknownAuthority = 48
-	alertIllegalParameter = 47
-	alertAccessDenied     = 49
-	alertVersion          = 70
-	alertInsecure         = 71
-	alertUnknownName      = 112
-	alertNoCertificate    = 116
-)
-
 // alertFault completes f for what the server says before it ends a handshake; nil
-// if asking again may help.
-func alertFault(f *fault, alert tls.AlertError, shown bool) *fault {
-	reason := strings.TrimPrefix(alert.Error(), "tls: ")
-	switch {
-	case alert == alertVersion, alert == alertInsecure:
+// if asking again may help. The texts are those of crypto/tls, whose numbers are
+// not to be had; RFC 8446, 6.2, has them.
+func alertFault(f *fault, reason string, shown bool) *fault {
+	reason = strings.TrimPrefix(reason, "tls: ")
+	switch reason {
+	case "protocol version not supported", "insufficient security level":
 		f.text = fmt.Sprintf("%s speaks no TLS that imgfs has, which is 1.2 and 1.3: %s", f.host, reason)
-	case alert == alertHandshake:
+	case "handshake failure":
 		f.text = fmt.Sprintf("%s has nothing in common with TLS 1.2 and 1.3 here, or wants a client certificate: %s", f.host, reason)
-	case alert == alertUnknownName:
+	case "unrecognized name":
 		f.text = fmt.Sprintf("%s does not know itself by that name: %s", f.host, reason)
-	case alert >= alertBadCertificate && alert <= alertAccessDenied && alert != alertIllegalParameter, alert == alertNoCertificate:
+	case "certificate required", "bad certificate", "unsupported certificate", "revoked certificate", "expired certificate",
+		"unknown certificate", "unknown certificate authority", "access denied":
 		f.class, f.text = ErrTLSClient, fmt.Sprintf("%s wants a client certificate: %s", f.host, reason)
 		if shown {
 			f.text = fmt.Sprintf("%s refuses the client certificate: %s", f.host, reason)
@@ -193,7 +180,7 @@ func authorityOf(host string, c *x509.Certificate, sent int, err x509.UnknownAut
 func nameOf(texts ...string) string {
 	for _, text := range texts {
 		if text != "" {
-			return fmt.Sprintf("%q", scrub.Text(text))
+			return `"` + scrub.Text(text) + `"`
 		}
 	}
 	return "somebody without a name"
