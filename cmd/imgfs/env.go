@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
@@ -31,6 +33,25 @@ func newEnv(stdout, stderr io.Writer) *env {
 	return e
 }
 
+// A platform is the value of --platform. It is not checked but for being there: a
+// script whose variable is empty must not get another machine's image.
+type platform string
+
+// String implements pflag.Value.
+func (p *platform) String() string { return string(*p) }
+
+// Type implements pflag.Value.
+func (p *platform) Type() string { return "string" }
+
+// Set implements pflag.Value.
+func (p *platform) Set(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("it is empty; a platform is such as linux/arm64")
+	}
+	*p = platform(s)
+	return nil
+}
+
 // globalFlags are the flags that all commands take, in the order of the help.
 func (e *env) globalFlags() []func(*pflag.FlagSet) {
 	return []func(*pflag.FlagSet){e.cacheFlags, e.limits.flags, e.otherFlags}
@@ -43,7 +64,7 @@ func (e *env) cacheFlags(f *pflag.FlagSet) {
 
 func (e *env) otherFlags(f *pflag.FlagSet) {
 	f.BoolVar(&e.offline, "offline", false, "use only what is in the cache, and never the network")
-	f.StringVar(&e.platform, "platform", "", "`P` os/arch[/variant] of the image (default: this machine's)")
+	f.Var((*platform)(&e.platform), "platform", "`P` os/arch[/variant] of the image (default: this machine's)")
 	f.Var(&e.tlsVerify, "tls-verify", "`BOOL` true: only https with a certificate to trust; false: any, and plain http")
 	f.Lookup("tls-verify").NoOptDefVal = "true"
 	f.StringVar(&e.authfile, "authfile", "", "`FILE` credentials (default: where podman and docker look)")

@@ -33,6 +33,11 @@ func (e *usageError) Error() string { return e.msg }
 // a hint to the command's help, and ends with ExitUsage.
 func Usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
+// usageHint is Usagef with what to type.
+func usageHint(hint, format string, args ...any) error {
+	return WithHint(Usagef(format, args...), hint)
+}
+
 // IsUsage reports whether an error says that the command line is wrong: one of
 // Usagef, or one of pflag's.
 func IsUsage(err error) bool {

@@ -12,7 +12,7 @@ func (at place) help() string {
 	if at.cmd == nil {
 		return at.Program.help()
 	}
-	return at.cmd.help(at.Program.Name + " " + at.wordsBefore() + at.cmd.Name)
+	return at.cmd.help(at.Program.Name+" "+at.wordsBefore()+at.cmd.Name, at.usage(), at.Program.FlagsNote)
 }
 
 // wordsBefore returns the words before the last one, with a space behind them.
@@ -36,9 +36,9 @@ func (p *Program) help() string {
 	return b.String()
 }
 
-// help renders the help of a command. name is all of its words.
-func (c *Command) help(name string) string {
-	first := strings.TrimSpace("usage: " + name + " " + c.Usage)
+// help renders the help of a command. name is all of its words, and first the first
+// line.
+func (c *Command) help(name, first, flagsNote string) string {
 	list := flagList(func(f *pflag.FlagSet) {
 		if c.Setup != nil {
 			c.Setup(f)
@@ -49,6 +49,9 @@ func (c *Command) help(name string) string {
 	}
 	var b strings.Builder
 	list.print(&b)
+	if c.Setup != nil && flagsNote != "" {
+		fmt.Fprintf(&b, "  %s\n", flagsNote)
+	}
 	parts := []string{first, c.About, strings.TrimSuffix(b.String(), "\n"), c.Notes, "example:\n  " + c.Example}
 	text := ""
 	for _, part := range parts {

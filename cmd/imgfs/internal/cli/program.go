@@ -28,6 +28,19 @@ type Program struct {
 	Flags []func(*pflag.FlagSet)
 	// Example is the last line of the help.
 	Example string
+	// FlagsNote is the last line of the flags of a command, about those that all
+	// commands take.
+	FlagsNote string
+	// Version is the command that --version and -V run.
+	Version string
+	// Others are commands of other programs, and what to type here in their place.
+	Others map[string]string
+	// OtherFlags are flags of other programs, with their hyphens, and what to type
+	// here. {WORD} in it stands for the flag's value.
+	OtherFlags map[string]string
+	// Guess returns what to type for words that begin with no command, or "". It may
+	// be nil.
+	Guess func(words []string) string
 }
 
 // A Command is one word after the program's name, or a group of commands.
@@ -50,6 +63,8 @@ type Command struct {
 	Notes string
 	// Example is the end of its help: a command line.
 	Example string
+	// OtherFlags are flags that this command has elsewhere; see Program.
+	OtherFlags map[string]string
 	// Commands make it a group: one of their names must follow. A group has no
 	// Setup.
 	Commands []Command
@@ -96,20 +111,24 @@ type place struct {
 func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	global := p.flags()
 	global.SetInterspersed(false)
+	version := global.BoolP("version", "V", false, "")
+	global.Lookup("version").Hidden = true
 	at := place{Program: p}
 	for at.commands() != nil {
-		err := global.Parse(args)
+		err := at.parse(global, args, false)
 		switch {
 		case errors.Is(err, pflag.ErrHelp):
-			return e.Print(at.help())
+			return at.printHelp(e, wordsBehindHelp(args))
 		case err != nil:
-			return at.withHelp(err)
+			return err
+		case *version:
+			return p.dispatch(ctx, e, []string{p.Version})
 		case global.Arg(0) == "":
-			return at.withHelp(at.missing())
-		case at.cmd == nil && global.Arg(0) == "help":
-			return p.printHelp(e, global.Args()[1:])
+			return at.withHelp(at.missing(e))
+		case global.Arg(0) == "help":
+			return at.printHelp(e, global.Args()[1:])
 		}
-		if at, err = at.find(global.Arg(0)); err != nil {
+		if at, err = at.find(global.Args()); err != nil {
 			return err
 		}
 		args = global.Args()[1:]
@@ -117,8 +136,14 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	own := newFlagSet(p.Name + " " + at.name)
 	do := at.cmd.Setup(own)
 	own.AddFlagSet(global)
-	err := own.Parse(args)
-	if err == nil {
+	err := at.parse(own, args, true)
+	switch {
+	case err != nil:
+	case *version && p.Version != at.name:
+		return p.dispatch(ctx, e, []string{p.Version})
+	case slices.Equal(own.Args(), []string{"help"}) && own.ArgsLenAtDash() < 0:
+		err = pflag.ErrHelp
+	default:
 		err = do(ctx, own.Args())
 	}
 	if errors.Is(err, pflag.ErrHelp) {
@@ -127,15 +152,45 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	return at.withHelp(err)
 }
 
-// printHelp prints the help of the program, or of the command that words name.
-func (p *Program) printHelp(e *Env, words []string) error {
-	at := place{Program: p}
-	for _, word := range words {
+// parse parses flags. An error has a hint to what was meant, and to the help.
+func (at place) parse(f *pflag.FlagSet, args []string, all bool) error {
+	err := f.Parse(args)
+	if errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	if meant := checkFlags(f, args, all); meant != nil {
+		return meant
+	}
+	if hint := at.flagHint(f, args, err); hint != "" {
+		return WithHint(err, hint+"; "+at.helpCommand())
+	}
+	return at.withHelp(err)
+}
+
+// wordsBehindHelp returns the words that follow --help, up to the next flag.
+func wordsBehindHelp(args []string) []string {
+	i := slices.IndexFunc(args, func(a string) bool { return a == "--help" || a == "-h" })
+	words := args[i+1:]
+	if end := slices.IndexFunc(words, isFlag); end >= 0 {
+		words = words[:end]
+	}
+	return words
+}
+
+func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") }
+
+// printHelp prints the help of this place, or of the command that words name there.
+// Flags among them say no more than that help is wanted.
+func (at place) printHelp(e *Env, words []string) error {
+	for _, word := range slices.DeleteFunc(slices.Clone(words), isFlag) {
 		if at.commands() == nil {
-			return place{Program: p}.withHelp(Usagef("help: one command at a time"))
+			return place{Program: at.Program}.withHelp(Usagef("help: one command at a time"))
+		}
+		if word == "help" {
+			continue
 		}
 		var err error
-		if at, err = at.find(word); err != nil {
+		if at, err = at.find([]string{word}); err != nil {
 			return err
 		}
 	}
@@ -166,28 +221,78 @@ func (at place) commands() []Command {
 	return at.cmd.Commands
 }
 
-// find returns the command that a word means here.
-func (at place) find(word string) (place, error) {
-	name, all := strings.TrimSpace(at.name+" "+word), at.commands()
-	i := slices.IndexFunc(all, func(c Command) bool { return c.Name == word || slices.Contains(c.Aliases, word) })
+// find returns the command that the first of some words means here.
+func (at place) find(words []string) (place, error) {
+	name, all := strings.TrimSpace(at.name+" "+words[0]), at.commands()
+	i := slices.IndexFunc(all, func(c Command) bool { return c.Name == words[0] || slices.Contains(c.Aliases, words[0]) })
 	if i < 0 {
-		return at, at.withHelp(Usagef("unknown command %q", name))
+		err := Usagef("unknown command %q", name)
+		if hint := at.guess(words); hint != "" {
+			return at, WithHint(err, hint+"; "+at.helpCommand())
+		}
+		return at, at.withHelp(err)
 	}
 	return place{at.Program, name, &all[i]}, nil
 }
 
-func (at place) missing() error {
+// guess returns what to type for words that begin with no command, or "".
+func (at place) guess(words []string) string {
 	if at.cmd == nil {
-		return Usagef("no command")
+		if hint, ok := at.Program.Others[strings.ToLower(words[0])]; ok {
+			return hint
+		}
 	}
-	return Usagef("%s needs another word", at.name)
+	before := strings.TrimSpace(at.Program.Name+" "+at.name) + " "
+	var names []string
+	full := map[string]string{}
+	for _, c := range at.commands() {
+		for _, name := range append([]string{c.Name}, c.Aliases...) {
+			names = append(names, name)
+			full[name] = before + c.Name
+		}
+	}
+	if at.cmd == nil {
+		names, full["help"] = append(names, "help"), before+"help"
+	}
+	for _, near := range Nearest(words[0], names) {
+		return full[near]
+	}
+	if at.cmd == nil && at.Program.Guess != nil {
+		return at.Program.Guess(words)
+	}
+	return ""
 }
 
-// withHelp adds a hint to the help of this place to an error, if the command line
-// is at fault and the error has no hint of its own.
-func (at place) withHelp(err error) error {
-	if own := (*hintedError)(nil); err == nil || !IsUsage(err) || errors.As(err, &own) {
-		return err
+func (at place) missing(e *Env) error {
+	switch {
+	case at.cmd != nil:
+		return Usagef("%s needs another word", at.name)
+	case e.Verbose: // as other programs have -v
+		return WithHint(Usagef("no command"), at.Program.Name+" --version; "+at.helpCommand())
 	}
-	return WithHint(err, strings.TrimSpace(at.Program.Name+" help "+at.name))
+	return Usagef("no command")
+}
+
+// helpCommand is how to get the help of this place.
+func (at place) helpCommand() string {
+	return strings.TrimSpace(at.Program.Name + " help " + at.name)
+}
+
+// withHelp adds a hint to an error, if the command line is at fault and the error
+// has none: how the command is used, and where its help is.
+func (at place) withHelp(err error) error {
+	var own *usageError
+	var hinted *hintedError
+	switch {
+	case err == nil || !IsUsage(err) || errors.As(err, &hinted):
+		return err
+	case errors.As(err, &own) && at.cmd != nil && at.cmd.Setup != nil:
+		return WithHint(err, at.usage()+"; "+at.helpCommand())
+	}
+	return WithHint(err, at.helpCommand())
+}
+
+// usage is the first line of a command's help.
+func (at place) usage() string {
+	return strings.TrimSpace("usage: " + at.Program.Name + " " + at.wordsBefore() + at.cmd.Name + " " + at.cmd.Usage)
 }

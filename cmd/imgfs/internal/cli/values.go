@@ -12,6 +12,9 @@ import (
 // Unlimited is how a user writes that a size has no bound, besides 0.
 const Unlimited = "none"
 
+// sizeType is the type of flags whose value is a size.
+const sizeType = "size"
+
 // A Size is a flag whose value is a number of bytes.
 type Size struct {
 	Bytes int64
@@ -33,7 +36,7 @@ func (s *Size) Set(text string) error {
 }
 
 // Type implements pflag.Value.
-func (s *Size) Type() string { return "size" }
+func (s *Size) Type() string { return sizeType }
 
 // A Bound is a Size that may be "none", which is 0 bytes.
 type Bound struct{ Size }

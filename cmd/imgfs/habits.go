@@ -1,0 +1,71 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/imgfs/imgfs/remote/printable"
+)
+
+// otherCommands are commands of docker, podman, skopeo, crane, umoci and shells, and
+// what to type here.
+var otherCommands = map[string]string{
+	"list": "imgfs ls IMAGE", "dir": "imgfs ls IMAGE", "ll": "imgfs ls -l IMAGE", "tree": "imgfs ls -R IMAGE", "find": "imgfs ls -R IMAGE", "du": "imgfs ls -R IMAGE",
+	"tar":  "imgfs ls -R IMAGE",
+	"more": "imgfs cat IMAGE PATH", "less": "imgfs cat IMAGE PATH", "head": "imgfs cat IMAGE PATH", "show": "imgfs cat IMAGE PATH", "get": "imgfs cat IMAGE PATH",
+	"cp": "imgfs cat IMAGE PATH > FILE", "copy": "imgfs cat IMAGE PATH > FILE",
+	"pull": "imgfs index --fetch IMAGE", "fetch": "imgfs index --fetch IMAGE", "download": "imgfs index --fetch IMAGE", "prefetch": "imgfs index --fetch IMAGE",
+	"run": "imgfs mount IMAGE DIR, and then what runs a tree, such as chroot", "exec": "imgfs mount IMAGE DIR", "create": "imgfs mount IMAGE DIR",
+	"attach": "imgfs mount IMAGE DIR", "open": "imgfs mount IMAGE DIR", "export": "imgfs mount IMAGE DIR", "unpack": "imgfs mount IMAGE DIR",
+	"extract": "imgfs mount IMAGE DIR", "save": "imgfs mount IMAGE DIR", "load": "imgfs mount docker-archive:FILE DIR", "import": "imgfs mount docker-archive:FILE DIR",
+	"detach": "imgfs umount DIR", "eject": "imgfs umount DIR", "fusermount": "imgfs umount DIR", "fusermount3": "imgfs umount DIR", "stop": "imgfs umount DIR",
+	"kill": "imgfs umount DIR", "close": "imgfs umount DIR",
+	"images": "imgfs cache ls", "image": "imgfs cache ls", "ps": "imgfs cache ls, which shows what is mounted where", "mounts": "imgfs cache ls, which shows what is mounted where",
+	"df": "imgfs cache ls", "rm": "imgfs cache prune", "rmi": "imgfs cache prune", "remove": "imgfs cache prune", "delete": "imgfs cache prune", "prune": "imgfs cache prune",
+	"clean": "imgfs cache prune", "gc": "imgfs cache prune", "purge": "imgfs cache prune", "verify": "imgfs cache verify", "check": "imgfs cache verify", "fsck": "imgfs cache verify",
+	"status": "imgfs stats DIR", "top": "imgfs stats DIR", "usage": "imgfs stats DIR", "info": "imgfs stats DIR, of a mount, or imgfs inspect IMAGE", "stat": "imgfs stats DIR",
+	"manifest": "imgfs inspect --raw IMAGE", "config": "imgfs inspect --config IMAGE", "history": "imgfs inspect --config IMAGE", "digest": "imgfs inspect IMAGE",
+	"tags": "imgfs inspect IMAGE, which lists them", "list-tags": "imgfs inspect IMAGE, which lists them", "describe": "imgfs inspect IMAGE",
+	"login": "podman login REGISTRY, or docker login: imgfs uses their credentials", "logout": "podman logout REGISTRY, or docker logout",
+	"push": "skopeo copy: imgfs only reads", "build": "podman build, or docker build: imgfs only reads", "tag": "skopeo copy: imgfs only reads",
+}
+
+// The equivalents of flags that several programs have under several names.
+const (
+	hintLogin    = "podman login REGISTRY (or docker login), or --authfile FILE"
+	hintAuthfile = "--authfile {FILE}"
+	hintInsecure = "--tls-verify=false"
+	hintCerts    = "put certificates into /etc/containers/certs.d/REGISTRY or ~/.config/containers/certs.d/REGISTRY"
+)
+
+// otherFlags are flags that docker, podman, skopeo, crane and others have, and what
+// to type here. {WORD} stands for the value.
+var otherFlags = map[string]string{
+	"--creds": hintLogin, "--src-creds": hintLogin, "--username": hintLogin, "--user": hintLogin, "--password": hintLogin, "-p": hintLogin, "--token": hintLogin,
+	"--registry-token": hintLogin, "--src-registry-token": hintLogin, "--src-username": hintLogin, "--src-password": hintLogin, "--password-stdin": hintLogin,
+	"--src-authfile": hintAuthfile, "--auth-file": hintAuthfile,
+	"--src-tls-verify": "--tls-verify={BOOL}", "--insecure": hintInsecure, "--insecure-registry": hintInsecure, "--insecure-skip-tls-verify": hintInsecure, "--skip-tls-verify": hintInsecure,
+	"--plain-http": hintInsecure, "--http": hintInsecure, "--no-tls": hintInsecure, "--no-check-certificate": hintInsecure, "--allow-insecure": hintInsecure, "-k": hintInsecure,
+	"--cert-dir": hintCerts, "--src-cert-dir": hintCerts, "--cert": hintCerts, "--cacert": hintCerts, "--ca-cert": hintCerts, "--ca-file": hintCerts, "--tlscacert": hintCerts,
+	"--arch": "--platform linux/{ARCH}", "--override-arch": "--platform linux/{ARCH}", "--os": "--platform {OS}/ARCH", "--override-os": "--platform {OS}/ARCH",
+	"--variant": "--platform linux/ARCH/{VARIANT}", "--override-variant": "--platform linux/ARCH/{VARIANT}", "--all-platforms": "--platform P, one at a time",
+	"--root": "--cache-dir {DIR}", "--data-root": "--cache-dir {DIR}", "--storage": "--cache-dir {DIR}", "--store": "--cache-dir {DIR}", "--cache": "--cache-dir {DIR}",
+	"--cachedir": "--cache-dir {DIR}", "--tmpdir": "--cache-dir {DIR}", "--no-cache": "--cache-size 0 is without a limit; imgfs always keeps what it needs",
+	"--debug": "--verbose", "-D": "--verbose", "--log-level": "--verbose", "--silent": "--quiet", "-s": "--quiet", "--no-progress": "--quiet",
+	"--no-network": "--offline", "--local": "--offline", "--pull": "--offline, never to ask a registry", "--cache-only": "--offline",
+	"--timeout": "--read-timeout {T}, of mount", "--command-timeout": "--read-timeout {T}, of mount",
+	"--retry": "--retries {N}, of mount", "--retry-times": "--retries {N}, of mount", "--max-concurrent-downloads": "--max-requests {N}, of mount",
+	"--policy": "imgfs checks no signatures; name the image by its digest, as in NAME@sha256:...", "--insecure-policy": "leave it out: imgfs checks no signatures",
+	"--disable-content-trust": "leave it out: imgfs checks no signatures",
+}
+
+// guessCommand returns what to type for words that begin with no command.
+func guessCommand(words []string) string {
+	word := words[0]
+	if !strings.ContainsAny(word, ":/@") {
+		return ""
+	}
+	if len(words) > 1 {
+		return "imgfs mount " + printable.Word(word) + " " + printable.Word(words[1])
+	}
+	return "imgfs ls " + printable.Word(word)
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// TestHabits: what is said to type in place of other programs' commands and flags is
+// there.
+func TestHabits(t *testing.T) {
+	p := newEnv(nil, nil).program()
+	flags := map[string]bool{}
+	commands := map[string]bool{"help": true}
+	gather := func(f *pflag.FlagSet) {
+		f.VisitAll(func(flag *pflag.Flag) { flags["--"+flag.Name] = true })
+	}
+	global := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, declare := range p.Flags {
+		declare(global)
+	}
+	gather(global)
+	for _, c := range p.Commands {
+		commands[c.Name] = true
+		for _, sub := range c.Commands {
+			commands[c.Name+" "+sub.Name] = true
+		}
+		if c.Setup != nil {
+			f := pflag.NewFlagSet("", pflag.ContinueOnError)
+			c.Setup(f)
+			gather(f)
+		}
+	}
+	command, flag := regexp.MustCompile(`imgfs ((?:cache )?[a-z]+)`), regexp.MustCompile(`--[a-z-]+`)
+	check := func(typed, hint string) {
+		for _, m := range command.FindAllStringSubmatch(hint, -1) {
+			if !commands[m[1]] && !strings.Contains("uses only always checks", m[1]) {
+				t.Errorf("for %s there is the hint %q, and no such command", typed, hint)
+			}
+		}
+		for _, name := range flag.FindAllString(hint, -1) {
+			if !flags[name] {
+				t.Errorf("for %s there is the hint %q, and no such flag", typed, hint)
+			}
+		}
+	}
+	for typed, hint := range p.Others {
+		check(typed, hint)
+		if commands[typed] {
+			t.Errorf("%s is a command of imgfs", typed)
+		}
+	}
+	for _, c := range p.Commands {
+		for typed, hint := range c.OtherFlags {
+			check(typed, hint)
+		}
+	}
+	for typed, hint := range p.OtherFlags {
+		check(typed, hint)
+		if flags[typed] {
+			t.Errorf("%s is a flag of imgfs", typed)
+		}
+	}
+}
