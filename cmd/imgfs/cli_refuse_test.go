@@ -29,7 +29,7 @@ func TestBadReferences(t *testing.T) {
 		{"fedora@sha256:12", `"sha256:12" is not a digest`},
 		{"fedora:-", `"-" is not a tag`},
 		{"fedora:x:y", `"fedora:x:y"`},
-		{"/abs", `"/abs"`},
+		{"/abs", "/abs: no such file or directory"},
 		{"fedora\x1b[2J", `"fedora\x1b[2J"`},
 		{"dir:/x", "imgfs does not read dir:"},
 		{"docker-daemon:app", "imgfs does not read docker-daemon:"},

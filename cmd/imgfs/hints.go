@@ -10,6 +10,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
@@ -20,6 +21,7 @@ func hintFor(err error) string {
 	var named *imageError
 	var ambiguous *remote.AmbiguousError
 	var platform *remote.PlatformError
+	var path *localname.Error
 	if errors.As(err, &opening) {
 		if hint := imageHint(opening); hint != "" {
 			return hint
@@ -31,6 +33,8 @@ func hintFor(err error) string {
 		return mount.Hint
 	case errors.As(err, &kind):
 		return kindHint(kind)
+	case errors.As(err, &path):
+		return path.Hint
 	case errors.Is(err, cache.ErrFull):
 		return "give the cache more room, on the disk or with --cache-size SIZE"
 	case errors.Is(err, layerindex.ErrTooBig), errors.Is(err, remote.ErrTooBig):

@@ -47,11 +47,15 @@ func (e *env) openCache() (*cache.Cache, error) {
 
 // resolve finds an image, and reads its manifest and config.
 func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*image.Resolved, error) {
+	name, err := e.located(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	opts := e.imageOptions()
 	opts.Cache = disk
 	r, err := image.Resolve(ctx, name, opts)
 	if err != nil {
-		return nil, authfileError(err)
+		return nil, e.advise(ctx, name, authfileError(err))
 	}
 	e.network.servers.Watch(r.Servers)
 	return r, nil

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/localname"
+	"github.com/imgfs/imgfs/remote/printable"
+)
+
+// located returns the name of an image with its transport. If it is a path to a layout
+// or an archive, it says what that was taken for; other names stay as they are.
+func (e *env) located(ctx context.Context, name string) (string, error) {
+	loc, ok, err := localname.Find(ctx, name)
+	if err != nil || !ok {
+		return name, err
+	}
+	e.Warnf("reading %s", loc)
+	return loc.String(), nil
+}
+
+// advise adds a hint to an error of finding an image, if its name may have been meant
+// otherwise.
+func (e *env) advise(ctx context.Context, name string, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	loc, bad := remote.ParseLocation(name)
+	if bad != nil || loc.Transport != remote.TransportDocker {
+		if hint := pathHint(loc); hint != "" {
+			return cli.WithHint(err, hint)
+		}
+		return err
+	}
+	if meant := meantName(loc.Path); meant != "" {
+		return cli.WithHint(err, meant)
+	}
+	if strings.HasPrefix(name, "docker://") || errors.Is(err, remote.ErrReference) {
+		return err
+	}
+	if here, none := localname.At(ctx, name); none == nil {
+		here.Path = nearPath(name, here.Path)
+		return cli.WithHint(err, "if what lies here is meant: "+printable.Word(here.String()))
+	}
+	return err
+}
+
+// nearPath returns the shorter spelling of a path: as in the name, if it is that.
+func nearPath(name, path string) string {
+	near, _, _ := strings.Cut(name, ":")
+	if abs, err := filepath.Abs(near); err == nil && abs == path {
+		return near
+	}
+	return path
+}
+
+// pathHint returns the hint for a path behind a transport that cannot be meant: one that
+// begins with ~, where a shell leaves it as it is, or the host of a registry. Or "".
+func pathHint(loc remote.Location) string {
+	if rest, ok := strings.CutPrefix(loc.Path, "~/"); ok {
+		return "the shell leaves ~ alone there: " + loc.Transport + `:"$HOME"/` + printable.Word(rest)
+	}
+	if ref, ok := strings.CutPrefix(loc.Path, "//"); ok {
+		if loc.Image != "" {
+			ref += ":" + strings.TrimPrefix(loc.Image, "@")
+		}
+		if _, err := remote.ParseReference(ref); err == nil {
+			return "for an image in a registry: " + printable.Word("docker://"+ref)
+		}
+	}
+	return ""
+}
