@@ -80,11 +80,11 @@ func openUp(t *testing.T, dir string) {
 	}
 }
 
-// TestWithoutFUSE hides the device, or the helper of ordinary users, from
-// imgfs, in a mount namespace of its own.
+// TestWithoutFUSE takes from imgfs what mounting needs, each thing by itself. Each is
+// named with what helps, and nothing is asked of a registry before.
 func TestWithoutFUSE(t *testing.T) {
 	needRoot(t)
-	need(t, "unshare", "setpriv", "fusermount3")
+	need(t, "unshare", "setpriv", "fusermount3", "python3")
 	if out, err := exec.Command("unshare", "-m", "true").CombinedOutput(); err != nil {
 		missing(t, "unshare -m: %v: %s", err, out)
 	}
@@ -97,30 +97,72 @@ func TestWithoutFUSE(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const hideDevice = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3"
+	// In place of fusermount3 there is something else, wherever it is.
+	inPlaceOfHelper := func(other string) string {
+		return "for f in fusermount3 fusermount; do for d in /bin /usr/bin " + filepath.Dir(helper) +
+			"; do if test -e $d/$f; then mount --bind " + other + " $d/$f; fi; done; done"
+	}
+	copied := filepath.Join(publicDir(t), "helper")
+	asUser := "setpriv --reuid " + strconv.Itoa(user.uid) + " --regid " + strconv.Itoa(user.gid) + " --clear-groups "
+	filter := "python3 " + writeFile(t, filepath.Join(publicDir(t), "filter.py"), filterMount) + " "
+	const (
+		hideDevice  = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3"
+		otherDevice = "mount --bind /dev/null /dev/fuse"
+		closeDevice = hideDevice + " && mknod -m 600 /dev/fuse c 10 229"
+		container   = "docker run --cap-add SYS_ADMIN --device /dev/fuse"
+	)
 	for _, c := range []struct {
-		name       string
-		s          *sandbox
-		prepare    string
-		says, hint string
+		name         string
+		s            *sandbox
+		prepare, run string // before imgfs
+		says, hint   string
 	}{
-		{"no device", root, hideDevice, "/dev/fuse is missing", "modprobe fuse"},
-		{"no device, user", user, hideDevice, "/dev/fuse is missing", "modprobe fuse"},
-		{"no helper, user", user, "for f in fusermount3 fusermount; do for d in /bin /usr/bin " + filepath.Dir(helper) +
-			"; do if test -e $d/$f; then mount --bind /dev/null $d/$f; fi; done; done", "fusermount3 is not installed", "install the package fuse3"},
+		{"no device", root, hideDevice, "", "/dev/fuse is missing", "modprobe fuse"},
+		{"no device, user", user, hideDevice, asUser, "/dev/fuse is missing", "docker run --device /dev/fuse"},
+		{"another device", root, otherDevice, "", "/dev/fuse cannot be opened: what is there is not the FUSE device", "docker run --device /dev/fuse"},
+		{"another device, user", user, otherDevice, asUser, "/dev/fuse cannot be opened", "docker run --device /dev/fuse"},
+		{"closed device, user", user, closeDevice, asUser, "/dev/fuse cannot be opened: permission denied", "chmod 0666 /dev/fuse"},
+		{"no helper, user", user, inPlaceOfHelper("/dev/null"), asUser, "fusermount3 is not installed", "apt-get install fuse3"},
+		{"helper without setuid, user", user, "cp " + helper + " " + copied + " && chmod 755 " + copied + " && " + inPlaceOfHelper(copied), asUser,
+			"fusermount3 cannot mount: ", "apt-get install --reinstall fuse3"},
+		{"helper on nosuid, user", user, "mount --bind /usr/bin /usr/bin && mount -o remount,bind,nosuid /usr/bin", asUser, "fusermount3 cannot mount: ", "root needs no fusermount3"},
+		{"no new privileges, user", user, "true", asUser + "--no-new-privs ", "no_new_privs is set", "no-new-privileges"},
+		{"bounding set, user", user, "true", asUser + "--bounding-set -sys_admin ", "nobody here may mount: CAP_SYS_ADMIN is not in the bounding set", container},
+		{"no capability", root, "true", "setpriv --bounding-set -sys_admin ", "this root may not mount: it has no CAP_SYS_ADMIN", container},
+		{"no capability, no new privileges", root, "true", "setpriv --no-new-privs --bounding-set -sys_admin ", "this root may not mount: it has no CAP_SYS_ADMIN", container},
+		{"another's mount namespace", root, "true", "unshare -Ur ", "this user namespace may not mount here", "unshare --user --map-root-user --mount"},
+		{"filter", root, "true", filter, "a seccomp filter does not let this process mount", container},
+		{"filter, user", user, "true", filter + asUser, "a seccomp filter does not let this process mount", container},
+		{"allow_other, user", user, "mount --bind /dev/null /etc/fuse.conf && export ALLOW=--allow-other", asUser, "allow_other is not allowed by /etc/fuse.conf",
+			"add the line user_allow_other to /etc/fuse.conf"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := c.s.mountpoint()
-			script := c.prepare + ` && exec setpriv --reuid "$1" --regid "$2" --clear-groups "$3" mount "$4" "$5"`
-			cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec", script, "sh", strconv.Itoa(c.s.uid), strconv.Itoa(c.s.gid), imgfsBinary(t), image, dir)
+			script := c.prepare + ` && exec ` + c.run + `"$1" mount $ALLOW "$2" "$3"`
+			cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec", script, "sh", imgfsBinary(t), image, dir)
 			cmd.Env, cmd.Dir = c.s.env, c.s.dir
-			checkRefusal(t, c.s.finish(cmd), cli.ExitFailure, []string{"mount " + dir + ": " + c.says}, c.hint)
+			checkRefusal(t, c.s.in(t).finish(cmd), cli.ExitFailure, []string{"mount " + dir + ": " + c.says}, c.hint)
 			if mounted(dir) {
 				t.Errorf("%s is mounted", dir)
 			}
 		})
 	}
+	if n := reg.Count(); n > 0 {
+		t.Errorf("the registry got %d requests before it was clear that nothing can be mounted", n)
+	}
 }
+
+// filterMount runs its arguments with a seccomp filter under which mount(2), number 165
+// on amd64, is EPERM. Only root can have such a filter without no_new_privs.
+const filterMount = `import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+ops = [(0x20, 0, 0, 0), (0x15, 0, 1, 165), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *o) for o in ops))
+prog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(ops), ctypes.addressof(code)))
+if libc.prctl(22, 2, prog) != 0:
+    sys.exit("prctl: %d" % ctypes.get_errno())
+os.execvp(sys.argv[1], sys.argv[1:])
+`
 
 // TestGlobalFlagsReachTheMount has flags before the command and paths that
 // are relative, which the process in the background must understand too.

@@ -33,10 +33,13 @@ func TestHabits(t *testing.T) {
 			gather(f)
 		}
 	}
-	command, flag := regexp.MustCompile(`imgfs ((?:cache )?[a-z]+)`), regexp.MustCompile(`--[a-z-]+`)
+	command, flag := regexp.MustCompile(`^imgfs ((?:cache )?[a-z]+)`), regexp.MustCompile(`--[a-z-]+`)
 	check := func(typed, hint string) {
+		if strings.HasPrefix(hint, "mount --") || strings.HasPrefix(hint, "imgfs mounts images;") || strings.HasPrefix(hint, "imgfs checks no ") {
+			return // what another program, or none, does
+		}
 		for _, m := range command.FindAllStringSubmatch(hint, -1) {
-			if !commands[m[1]] && !strings.Contains("uses only always checks", m[1]) {
+			if !commands[m[1]] {
 				t.Errorf("for %s there is the hint %q, and no such command", typed, hint)
 			}
 		}

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -16,6 +18,9 @@ import (
 // or an archive, it says what that was taken for; other names stay as they are.
 func (e *env) located(ctx context.Context, name string) (string, error) {
 	loc, ok, err := localname.Find(ctx, name)
+	if m, barred := fusefs.BarredBy(name); barred && errors.Is(err, fs.ErrPermission) {
+		return name, cli.WithHint(err, "only "+m.Owner+" may look into the mount "+printable.Name(m.Dir)+"; "+fusefs.HintBarred)
+	}
 	if err != nil || !ok {
 		return name, err
 	}
@@ -30,6 +35,9 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 		return err
 	}
 	loc, bad := remote.ParseLocation(name)
+	if m, barred := fusefs.BarredBy(loc.Path); barred && errors.Is(err, fs.ErrPermission) && loc.Transport != remote.TransportDocker {
+		return cli.WithHint(err, "only "+m.Owner+" may look into the mount "+printable.Name(m.Dir)+"; "+fusefs.HintBarred)
+	}
 	if bad != nil || loc.Transport != remote.TransportDocker {
 		if hint := pathHint(loc); hint != "" {
 			return cli.WithHint(err, hint)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"path/filepath"
 	"slices"
 	"time"
@@ -16,12 +17,16 @@ import (
 // detachedFlag tells the child that it is the process in the background.
 const detachedFlag = "detached"
 
+// noExecFlag is what -o noexec sets.
+const noExecFlag = "noexec"
+
 // A mounter is imgfs mount.
 type mounter struct {
 	foreground bool
 	allowOther bool
 	prefetch   bool
 	provenance bool
+	noExec     bool
 	detached   bool // this is the process in the background
 	grace      time.Duration
 
@@ -53,15 +58,15 @@ func (c *choice) Set(s string) error {
 func mountCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "mount",
-		Usage: "[FLAGS] IMAGE DIR",
-		Entry: cli.Entry{Usage: "IMAGE DIR", Text: "mount the image's tree on DIR, read-only"},
-		About: `Mounts the merged tree of an image on a directory, read-only. Returns when the tree can be used; a
-process in the background serves it until it is unmounted (imgfs umount, fusermount3 -u, umount) or
-gets a signal. It serves those on who use the tree by then, which is gone from DIR: see --grace.
-With --offline an image mounts of which the indexes are in the cache; what is not there cannot be
-read. Without, an image that no registry can be asked about is mounted as it was last seen.`,
-		Column:  25,
-		Example: "imgfs mount fedora:latest /mnt/fedora",
+		Usage: "[FLAGS] IMAGE [DIR]",
+		Entry: cli.Entry{Usage: "IMAGE [DIR]", Text: "mount the image's tree on DIR, read-only"},
+		About: `Mounts the merged tree of an image, read-only. Without DIR imgfs makes a directory and prints it
+(with -q nothing else); it goes with the mount. A process in the background serves the tree until
+it is unmounted (imgfs umount, fusermount3 -u, umount) or gets a signal; see --grace for then. If
+no registry can be asked, and with --offline, the image is as it was last seen, if that is here.`,
+		Column:     25,
+		Example:    "imgfs mount fedora:latest /mnt/fedora",
+		OtherFlags: mountHabits,
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			m := mounter{}
 			f.BoolVarP(&m.foreground, "foreground", "f", false, "serve in this process, until Ctrl-C or unmounting")
@@ -74,37 +79,53 @@ read. Without, an image that no registry can be asked about is mounted as it was
 			f.Var(&m.passthrough, "passthrough", "`W` \"on\": the kernel reads cached files by itself; \"off\", or \"auto\" (default)")
 			f.Var(&m.ioURing, "io-uring", "`W` \"on\": requests come through io_uring; \"off\", or \"auto\" (default)")
 			f.BoolVar(&m.detached, detachedFlag, false, "this is the process in the background")
-			f.Lookup(detachedFlag).Hidden = true
+			f.BoolVar(&m.noExec, noExecFlag, false, "")
+			f.Lookup(detachedFlag).Hidden, f.Lookup(noExecFlag).Hidden = true, true
+			options := f.StringArrayP(optionFlag, "o", nil, "`LIST` as mount has them: ro,allow_other,noexec,platform=P,cache-dir=DIR, ...")
+			habits := habitFlags(f)
 			return func(ctx context.Context, args []string) error {
+				for _, list := range *options {
+					if err := setOptions(f, list); err != nil {
+						return err
+					}
+				}
+				if err := habits(); err != nil {
+					return err
+				}
 				if err := set(&e.network); err != nil {
 					return err
 				}
+				img, dir, err := mountArguments(ctx, args)
 				switch {
-				case len(args) != 2:
-					return cli.Usagef("mount: an image and a directory are needed")
+				case err != nil:
+					return err
 				case m.prefetch && e.offline:
 					return cli.Usagef("mount: --prefetch and --offline exclude each other")
 				case m.grace < 0:
 					return cli.Usagef("--grace %s: less than nothing", m.grace)
 				}
-				if err := wholeImage("mount", args[0], args[1]); err != nil {
+				if err := wholeImage("mount", img, dir); err != nil {
 					return err
 				}
-				if m.foreground || m.detached {
-					return m.serve(ctx, e, args[0], args[1])
+				if img, err = e.located(ctx, img); err != nil {
+					return notMountable(err, img)
 				}
-				return m.detach(ctx, e, args[0], args[1], f)
+				if m.foreground || m.detached {
+					return m.serve(ctx, e, img, dir)
+				}
+				return m.detach(ctx, e, img, dir, f)
 			}
 		},
 	}
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
-	return &fusefs.Options{Name: img, AllowOther: m.allowOther, Provenance: m.provenance,
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Provenance: m.provenance,
 		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing), EndAlone: m.detached}
 }
 
-// serve mounts the image and serves it until it is unmounted.
+// serve mounts the image and serves it until it is unmounted. If dir is "" it makes a
+// directory, which goes when the mount does.
 func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	mount := &serve.Mount{Env: e.Env, Options: m.options(name), Servers: &e.network.servers, Offline: e.offline,
 		Begun: time.Now(), Grace: m.grace, Prefetch: m.prefetch}
@@ -112,6 +133,13 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		mount.Parent, ctx = serve.NewParent(ctx)
 	}
 	var err error
+	if dir == "" {
+		if mount.Made, err = serve.MakeMountpoint(ctx, mountpointName(name), m.allowOther); err != nil {
+			return err
+		}
+		defer mount.Made.Remove()
+		dir = mount.Made.Dir
+	}
 	if mount.Target, err = fusefs.Check(ctx, dir, mount.Options); err != nil {
 		return err
 	}
@@ -145,14 +173,24 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 	if err != nil {
 		return err
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
+	args := append(childArgs(flags), "--", name)
+	if dir != "" {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return err
+		}
+		args = append(args, abs)
+	}
+	line, err := serve.Detach(ctx, serve.Child{Args: args, Stdout: e.Raw, Stderr: e.Stderr})
+	switch { // the mount stands, even if nobody reads that
+	case err != nil:
 		return err
+	case !e.Quiet:
+		_ = e.Print(line)
+	case dir == "":
+		_, _ = io.WriteString(e.Raw, line) // the directory, for a shell
 	}
-	line, err := serve.Detach(ctx, serve.Child{Args: append(childArgs(flags), "--", name, dir), Stdout: e.Raw, Stderr: e.Stderr})
-	if err == nil && !e.Quiet {
-		_ = e.Print(line) // the mount stands, even if nobody reads that
-	}
-	return err
+	return nil
 }
 
 // childArgs returns the arguments that give the child the flags of this process.
@@ -160,7 +198,7 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 func childArgs(flags *pflag.FlagSet) []string {
 	args := []string{"mount", "--" + detachedFlag}
 	flags.VisitAll(func(f *pflag.Flag) { // Visit misses flags before the command
-		if !f.Changed {
+		if !f.Changed || f.Name == optionFlag { // options have set flags
 			return
 		}
 		value := f.Value.String()

@@ -21,14 +21,15 @@ const statsLimit = 5 * time.Second
 func statsCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "stats",
-		Usage: "[--json] DIR",
+		Usage: "[--json] DIR | IMAGE",
 		Entry: cli.Entry{Usage: "DIR", Text: "print what a mount has read, fetched and waited for"},
 		About: `Prints what a running mount has done since it was mounted: bytes that readers
 asked for, bytes fetched from the registry (wasted: fetched and not read yet),
 requests, bytes that came from the cache, failed reads, how long reads waited,
 bytes in temporary files now, how each layer was verified, and the files that
 cost most; whether a registry is down, as of its last request; and what makes the
-mount fast, or why it is not used. DIR is the mountpoint or anything below it.
+mount fast, or why it is not used. DIR is the mountpoint or anything below it; an
+IMAGE is found if it is mounted once.
 
 Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 (each piece by an index made from the whole layer elsewhere) or "publisher only"
@@ -39,11 +40,15 @@ Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 			asJSON := f.Bool("json", false, "the same as an object; docs/json.md names its members")
 			return func(ctx context.Context, args []string) error {
 				if len(args) != 1 {
-					return cli.Usagef("stats: one directory is needed")
+					return cli.Usagef("stats: one directory is needed, or an image that is mounted")
 				}
 				ctx, cancel := context.WithTimeout(ctx, statsLimit)
 				defer cancel()
-				s, err := serve.StatsOf(ctx, args[0])
+				var s serve.Stats
+				err := e.onMount(ctx, "stats", args[0], func(dir string) (err error) {
+					s, err = serve.StatsOf(ctx, dir)
+					return err
+				})
 				switch {
 				case err != nil:
 					return err

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/spf13/pflag"
 )
@@ -12,21 +13,29 @@ func umountCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:    "umount",
 		Aliases: []string{"unmount"},
-		Usage:   "[-l] DIR...",
+		Usage:   "[-l] DIR | IMAGE...",
 		Entry:   cli.Entry{Usage: "DIR...", Text: "unmount it again"},
-		About:   "Unmounts what imgfs mount has mounted.",
+		About:   "Unmounts what imgfs mount has mounted: on a directory, or the image if that is mounted once.",
 		Example: "imgfs umount /mnt/fedora",
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			lazy := f.BoolP("lazy", "l", false, "also if it is in use: gone from its place now, ended when unused")
 			return func(ctx context.Context, args []string) error {
 				if len(args) == 0 {
-					return cli.Usagef("umount: no directory named")
+					return cli.Usagef("umount: no directory and no image named")
 				}
 				unmount := fusefs.Unmount
 				if *lazy {
 					unmount = fusefs.UnmountLazy
 				}
-				return e.Each(args, func(dir string) error { return unmount(ctx, dir) })
+				return e.Each(args, func(arg string) error {
+					return e.onMount(ctx, "unmount", arg, func(dir string) error {
+						err := unmount(ctx, dir)
+						if err == nil {
+							serve.RemoveMade(dir)
+						}
+						return err
+					})
+				})
 			}
 		},
 	}

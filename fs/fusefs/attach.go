@@ -41,7 +41,7 @@ func (t *Target) attach(ctx context.Context, opts *Options) (fd int, a attached,
 	a.helper = t.helper
 	if t.helper != "" {
 		fd, err = t.attachHelper(ctx, t.helper, opts)
-	} else if fd, err = t.attachDirect(opts); errors.Is(err, ErrCapability) && t.second != "" {
+	} else if fd, err = t.attachDirect(opts); errors.Is(err, errRefused) && t.second != "" {
 		var second error
 		if fd, second = t.attachHelper(ctx, t.second, opts); second == nil {
 			err, a.helper = nil, t.second
@@ -106,6 +106,9 @@ func (t *Target) attachDirect(opts *Options) (int, error) {
 	if !opts.Dev {
 		flags |= unix.MS_NODEV
 	}
+	if opts.NoExec {
+		flags |= unix.MS_NOEXEC
+	}
 	data := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,default_permissions,max_read=%d",
 		fd, unix.S_IFDIR, os.Geteuid(), os.Getegid(), maxRead)
 	if opts.AllowOther {
@@ -114,8 +117,8 @@ func (t *Target) attachDirect(opts *Options) (int, error) {
 	if err := unix.Mount(opts.name(), t.at.link(), fsType, flags, data); err != nil {
 		unix.Close(fd)
 		switch {
-		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-			err = ErrCapability
+		case isRefusal(err):
+			err = whyRefused(err)
 		case errors.Is(err, unix.ENOENT):
 			err = ErrReplaced // it was removed
 		}
@@ -138,7 +141,7 @@ func (t *Target) attachHelper(ctx context.Context, helper string, opts *Options)
 
 	words := []string{"ro", "default_permissions", "subtype=" + fsSubtype,
 		"fsname=" + escapeOption(opts.name()), fmt.Sprintf("max_read=%d", maxRead)}
-	for word, on := range map[string]bool{"allow_other": opts.AllowOther, "suid": opts.Suid, "dev": opts.Dev} {
+	for word, on := range map[string]bool{"allow_other": opts.AllowOther, "suid": opts.Suid, "dev": opts.Dev, "noexec": opts.NoExec} {
 		if on {
 			words = append(words, word)
 		}

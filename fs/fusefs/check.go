@@ -58,7 +58,16 @@ type host struct {
 	device   string // /dev/fuse
 	conf     string // fuse.conf of fusermount3
 	lookPath func(file string) (string, error)
+	number   uint64 // of the device; 0: any file is one
+
+	// These look for reasons why mounting here, or a helper, would fail. They may be
+	// nil.
+	mayMount func(ctx context.Context, at *place) error
+	mayHelp  func(helper string) error
 }
+
+// fuseDevice is the number of the FUSE device.
+var fuseDevice = unix.Mkdev(10, 229)
 
 func thisHost() host {
 	return host{
@@ -67,6 +76,9 @@ func thisHost() host {
 		device:   "/dev/fuse",
 		conf:     "/etc/fuse.conf",
 		lookPath: exec.LookPath,
+		number:   fuseDevice,
+		mayMount: mayMount,
+		mayHelp:  mayHelp,
 	}
 }
 
@@ -94,13 +106,33 @@ func (h host) checkPlace(ctx context.Context, t *Target, opts *Options) error {
 		return err
 	}
 	if (h.root || h.sysAdmin) && !opts.useHelper {
-		t.second, _ = h.helper()
-		return nil
+		return h.checkDirect(ctx, t)
 	}
 	if t.helper, err = h.helper(); err != nil || h.root {
 		return err
 	}
-	return h.checkUser(ctx, t.at, st, opts)
+	if err := h.checkUser(ctx, t.at, st, opts); err != nil || h.mayHelp == nil {
+		return err
+	}
+	return h.mayHelp(t.helper)
+}
+
+// checkDirect finds out whether this process can mount by itself. If it cannot, a
+// helper may.
+func (h host) checkDirect(ctx context.Context, t *Target) error {
+	t.second, _ = h.helper()
+	if h.mayMount == nil {
+		return nil
+	}
+	err := h.mayMount(ctx, t.at)
+	if errors.Is(err, ErrCapability) || errors.Is(err, ErrModule) {
+		// Programs have rights of their own, but no program has more than its
+		// namespace and its filter allow.
+		if t.second != "" && h.mayHelp(t.second) == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // checkDir returns what the directory of t is like, on which nothing may be
@@ -181,8 +213,16 @@ func (h host) checkDevice() error {
 	fd, err := unix.Open(h.device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case err == nil:
-		return unix.Close(fd)
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		var st unix.Stat_t
+		err := unix.Fstat(fd, &st)
+		unix.Close(fd)
+		if err == nil && h.number != 0 && (st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != h.number) {
+			return fmt.Errorf("%w: what is there is not the FUSE device", ErrDevice)
+		}
+		return err
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("%w: /dev/fuse is there, and the module fuse is not loaded", ErrNoModule)
+	case errors.Is(err, unix.ENOENT):
 		return ErrNoDevice
 	}
 	return fmt.Errorf("%w: %w", ErrDevice, err)

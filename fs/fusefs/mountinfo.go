@@ -44,6 +44,7 @@ type mountEntry struct {
 	source string
 	owner  string // who mounted it, if it is of FUSE: the number of a user
 	shared bool   // whether other namespaces may have got it
+	open   bool   // whether FUSE lets other users in
 }
 
 func mountTable() ([]mountEntry, error) {
@@ -81,6 +82,7 @@ func parseMountinfo(text string) []mountEntry {
 			if id, ok := strings.CutPrefix(option, "user_id="); ok {
 				m.owner = id
 			}
+			m.open = m.open || option == "allow_other"
 		}
 		table = append(table, m)
 	}
@@ -152,6 +154,31 @@ func (p *place) mountAt() (*mountEntry, error) {
 	}
 	return nil, nil
 }
+
+// BarredBy returns the mount that a path leads into, as far as its spelling tells, if
+// that is one of FUSE which lets this user not in: only who has mounted it may look into
+// it, not even root.
+func BarredBy(path string) (MountPoint, bool) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return MountPoint{}, false
+	}
+	table, err := mountTable()
+	if err != nil {
+		return MountPoint{}, false
+	}
+	var deepest mountEntry
+	for _, m := range table {
+		if len(m.dir) >= len(deepest.dir) && isBelow(m.dir)(abs) {
+			deepest = m
+		}
+	}
+	barred := deepest.owner != "" && !deepest.open && deepest.owner != strconv.Itoa(os.Geteuid())
+	return deepest.point(), barred
+}
+
+// HintBarred is the hint for who is not let into a mount.
+const HintBarred = "who mounted it lets others in with --allow-other, at the next mount"
 
 // HintNoAnswer returns the hint for a path at which there was ErrNoAnswer: to
 // unmount the image that it is in, as far as its spelling tells.

@@ -18,6 +18,8 @@ type Options struct {
 	// Suid lets setuid bits and file capabilities take effect, Dev device
 	// nodes. Both are for root only.
 	Suid, Dev bool
+	// NoExec keeps programs of the image from being started.
+	NoExec bool
 	// Provenance lists the extended attributes that say where the content of a
 	// regular file comes from: "user.imgfs.layer", the layer's digest,
 	// "user.imgfs.digest", the SHA-256 of the content if the layer's index has
@@ -133,3 +135,7 @@ type MountPoint struct {
 
 	foreign bool // this process may not do with it what its owner may
 }
+
+// Foreign reports whether the mount is another user's, and this process may not
+// unmount it.
+func (m MountPoint) Foreign() bool { return m.foreign }

@@ -39,6 +39,12 @@ func Mounts() ([]MountPoint, error) { return nil, nil }
 // MountOf fails with ErrSystem.
 func MountOf(context.Context, string) (MountPoint, error) { return MountPoint{}, ErrSystem }
 
+// BarredBy returns none.
+func BarredBy(string) (MountPoint, bool) { return MountPoint{}, false }
+
+// HintBarred is the hint for who is not let into a mount.
+const HintBarred = ""
+
 // HintNoAnswer returns no hint.
 func HintNoAnswer(string) string { return "" }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 type Mount struct {
 	Env    *cli.Env
 	Target *fusefs.Target
+	Made   *Mountpoint // the directory, if it was made for this mount; else nil
 	// Options are for Target.Mount. Serve sets the fields that depend on the image,
 	// and those for messages.
 	Options *fusefs.Options
@@ -72,6 +74,7 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 		defer stats.beginPrefetch(ctx, m.Env)()
 	}
 	err = end.untilUnmounted(ctx)
+	m.Made.Remove()
 	ended()
 	return err
 }
@@ -91,14 +94,22 @@ func (m *Mount) ready(log *mountLog, kept error) error {
 		m.Env.SetOutput(func(line string) { log.printf("%s", line) })
 		return m.Parent.release(line)
 	}
-	if m.Env.Quiet {
+	switch {
+	case !m.Env.Quiet:
+		return m.Env.Print(line + "\n")
+	case m.Made == nil:
 		return nil
 	}
-	return m.Env.Print(line + "\n")
+	_, err := io.WriteString(m.Env.Raw, line+"\n")
+	return err
 }
 
-// summary returns the line for the user about the mount.
+// summary returns the line for the user about the mount. If only what must be is to be
+// said that is the directory, byte for byte.
 func (m *Mount) summary() string {
+	if m.Env.Quiet && m.Made != nil {
+		return m.Made.Dir
+	}
 	img := m.Image.Resolved()
 	s := img.Cache().Stats()
 	return fmt.Sprintf("mounted %s on %s: %s, %d files, fetched %s in %.2f s",

@@ -19,6 +19,9 @@ import (
 // ctx ends the wait for a process that does not answer.
 func StatsOf(ctx context.Context, path string) (Stats, error) {
 	mount, err := fusefs.MountOf(ctx, path)
+	if m, barred := fusefs.BarredBy(path); barred && errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w: it is in the mount %s, into which only %s may look", fusefs.ErrForeign, printable.Name(m.Dir), m.Owner)
+	}
 	if err != nil {
 		return Stats{}, &fusefs.Error{Op: "stats", Dir: path, Err: err, Hint: statsHint(err, path)}
 	}
@@ -33,6 +36,8 @@ func statsHint(err error, dir string) string {
 	switch {
 	case errors.Is(err, fusefs.ErrDead):
 		return "imgfs umount " + printable.Word(dir)
+	case errors.Is(err, fusefs.ErrForeign), errors.Is(err, fusefs.ErrPermission):
+		return "only that user and root may ask it; " + fusefs.HintBarred
 	case errors.Is(err, fusefs.ErrNotMounted):
 		return "imgfs cache ls shows what is mounted where"
 	case errors.Is(err, fusefs.ErrNoAnswer):

@@ -1,0 +1,257 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"golang.org/x/sys/unix"
+)
+
+// A Mountpoint is a directory that was made to be mounted on. It is below a directory
+// of this user's alone (see places), is locked as long as the process lives that made
+// it, and has the sticky bit, which means nothing in a directory that nobody else can
+// write: so it can be told from those that the user has made there.
+type Mountpoint struct {
+	// Dir is its path, without symlinks and newlines.
+	Dir string
+
+	lock *os.File // the directory itself
+}
+
+// madeMode is the mode of the directories.
+const madeMode = unix.S_ISVTX | 0o700
+
+// MakeMountpoint makes a directory with a name, or the name and a number if it is
+// taken. With others it is where other users can get, if this user has such a place.
+// What processes that were killed have left there is removed before.
+func MakeMountpoint(ctx context.Context, name string, others bool) (*Mountpoint, error) {
+	base, err := openBase(others)
+	if err != nil {
+		return nil, cli.WithHint(fmt.Errorf("no place for a directory to mount on: %w", err), "name a directory of your own: imgfs mount IMAGE DIR")
+	}
+	sweep(ctx, base)
+	for n := 1; n <= maxMade; n++ {
+		path := filepath.Join(base, name)
+		if n > 1 {
+			path += "-" + strconv.Itoa(n)
+		}
+		m, err := makeLocked(path)
+		if err == nil {
+			return m, nil
+		}
+		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("making the directory %s: %w", path, err)
+		}
+	}
+	return nil, fmt.Errorf("%s has more than %d directories for %s", base, maxMade, name)
+}
+
+// maxMade is how many directories there may be of one name.
+const maxMade = 1000
+
+// makeLocked makes a directory and locks it. The error is EEXIST if there is one, and
+// ENOENT if it was swept away before it was locked.
+func makeLocked(path string) (*Mountpoint, error) {
+	if err := unix.Mkdir(path, madeMode); err != nil {
+		return nil, err
+	}
+	dir, err := openMade(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil || !isAt(dir, path) {
+		dir.Close()
+		return nil, unix.ENOENT
+	}
+	return &Mountpoint{Dir: path, lock: dir}, nil
+}
+
+// openMade opens a directory that was made.
+func openMade(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// isAt reports whether an open directory has a path.
+func isAt(dir *os.File, path string) bool {
+	var open, there unix.Stat_t
+	return unix.Fstat(int(dir.Fd()), &open) == nil && unix.Lstat(path, &there) == nil && open.Dev == there.Dev && open.Ino == there.Ino
+}
+
+// Remove removes the directory, unless something is mounted on it or it has become
+// another one. Twice does no harm.
+func (m *Mountpoint) Remove() {
+	if m == nil || m.lock == nil {
+		return
+	}
+	if isAt(m.lock, m.Dir) {
+		_ = unix.Rmdir(m.Dir) // what is not empty stays
+	}
+	m.lock.Close()
+	m.lock = nil
+}
+
+// RemoveMade removes a directory that nothing is mounted on any more, if
+// MakeMountpoint has made it.
+func RemoveMade(dir string) {
+	path, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return
+	}
+	for _, p := range places(false) {
+		if base, err := filepath.EvalSymlinks(p.dir); err == nil && base == filepath.Dir(path) && isMade(path) {
+			_ = unix.Rmdir(path) // what is not empty stays
+		}
+	}
+}
+
+// isMade reports whether a directory is one that MakeMountpoint makes.
+func isMade(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil && st.Mode&^0o777 == unix.S_IFDIR|unix.S_ISVTX && int(st.Uid) == os.Geteuid()
+}
+
+// sweep removes the directories, and the dead mounts on them, of processes that were
+// killed.
+func sweep(ctx context.Context, base string) {
+	ctx, cancel := context.WithTimeout(ctx, sweepLimit)
+	defer cancel()
+	dir, err := os.Open(base)
+	if err != nil {
+		return
+	}
+	names, _ := dir.Readdirnames(maxMade) // what cannot be read is left
+	dir.Close()
+	mounts, err := fusefs.Mounts()
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		path := filepath.Join(base, name)
+		if i := slices.IndexFunc(mounts, func(m fusefs.MountPoint) bool { return m.Dir == path }); i >= 0 {
+			if !isDead(ctx, mounts[i]) || fusefs.UnmountLazy(ctx, path) != nil {
+				continue
+			}
+		}
+		sweepOne(path)
+	}
+}
+
+// sweepLimit is how long sweeping may take.
+const sweepLimit = 2 * time.Second
+
+// isDead reports whether nobody serves a mount any more.
+func isDead(ctx context.Context, m fusefs.MountPoint) bool {
+	ctx, cancel := context.WithTimeout(ctx, sweepLimit/4)
+	defer cancel()
+	_, err := m.Control(ctx, StatsAttr)
+	return errors.Is(err, fusefs.ErrDead)
+}
+
+// sweepOne removes a directory that no process has locked.
+func sweepOne(path string) {
+	if !isMade(path) {
+		return
+	}
+	dir, err := openMade(path)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(dir, path) {
+		_ = unix.Rmdir(path) // what is not empty stays
+	}
+}
+
+// A place is where directories to mount on can be made.
+type place struct {
+	dir  string
+	mode uint32 // of dir
+}
+
+// places are the places for directories to mount on, the best one first.
+func places(others bool) []place {
+	var all []place
+	if run := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) {
+		all = append(all, place{filepath.Join(run, "imgfs"), 0o700})
+	}
+	if os.Geteuid() == 0 {
+		root := place{"/run/imgfs", 0o755}
+		if others {
+			return []place{root}
+		}
+		return append(all, root)
+	}
+	user := strconv.Itoa(os.Geteuid())
+	return append(all, place{"/run/user/" + user + "/imgfs", 0o700}, place{filepath.Join(os.TempDir(), "imgfs-"+user), 0o700})
+}
+
+// openBase returns the first place that there is, or that can be made, and that
+// nobody but this user, or root, can change.
+func openBase(others bool) (string, error) {
+	var first error
+	for _, p := range places(others) {
+		base, err := p.open()
+		if err == nil {
+			return base, nil
+		}
+		if first == nil || !errors.Is(err, os.ErrNotExist) {
+			first = err
+		}
+	}
+	return "", first
+}
+
+// open makes the directory of a place, if it is not there, and returns its path
+// without symlinks.
+func (p place) open() (string, error) {
+	above, err := filepath.EvalSymlinks(filepath.Dir(p.dir))
+	if err != nil {
+		return "", err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(above, &st); err != nil {
+		return "", &os.PathError{Op: "stat", Path: above, Err: err}
+	}
+	if othersWrite := st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0; othersWrite || int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return "", fmt.Errorf("%s can be changed by others", above)
+	}
+	dir := filepath.Join(above, filepath.Base(p.dir))
+	switch err := unix.Mkdir(dir, p.mode); {
+	case err == nil:
+		if err := unix.Chmod(dir, p.mode); err != nil { // whatever the umask is
+			return "", &os.PathError{Op: "chmod", Path: dir, Err: err}
+		}
+	case !errors.Is(err, unix.EEXIST):
+		return "", &os.PathError{Op: "mkdir", Path: dir, Err: err}
+	}
+	if err := unix.Lstat(dir, &st); err != nil {
+		return "", &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return "", fmt.Errorf("%s is not a directory", dir)
+	case int(st.Uid) != os.Geteuid():
+		return "", fmt.Errorf("%s belongs to user %d", dir, st.Uid)
+	case uint32(st.Mode)&0o777&^p.mode != 0:
+		return "", fmt.Errorf("%s is open to others", dir)
+	case strings.Contains(dir, "\n"):
+		return "", fmt.Errorf("%q has a newline in it", dir)
+	}
+	return dir, nil
+}

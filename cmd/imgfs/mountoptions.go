@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/remote/printable"
+	"github.com/spf13/pflag"
+)
+
+// optionFlag is -o, whose value is a list as mount(8) has it.
+const optionFlag = "options"
+
+// idleOptions are options of mount(8) and of FUSE that a mount of imgfs has anyway, or
+// that say something to programs other than the file system.
+var idleOptions = []string{
+	"ro", "read-only", "nosuid", "nodev", "exec", "relatime", "norelatime", "noatime", "atime", "nodiratime", "diratime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
+	"defaults", "async", "sync", "dirsync", "silent", "loud", "default_permissions",
+	"_netdev", "nofail", "auto", "noauto", "user", "nouser", "users", "owner", "group",
+}
+
+// mountOptions are the options that have another name than the flag of imgfs mount, and
+// the flag with its value.
+var mountOptions = map[string][2]string{
+	"allow_other": {"allow-other", "true"},
+	"noexec":      {noExecFlag, "true"},
+	"quiet":       {"quiet", "true"},
+}
+
+// refusedOptions are options that no mount of imgfs can have, and what to do instead.
+var refusedOptions = map[string]string{
+	"rw":         "a mount is read-only; an overlay on it takes what is written: mount -t overlay overlay -o lowerdir=DIR,upperdir=UP,workdir=WORK NEW",
+	"remount":    "unmount it and mount it again: imgfs umount DIR",
+	"suid":       "setuid bits are shown and have no effect",
+	"dev":        "devices are shown and have no effect",
+	"allow_root": "allow_other lets root in, and everybody else",
+	"bind":       "imgfs mounts images; mount --bind OLD NEW mounts a directory in another place",
+	"rbind":      "imgfs mounts images; mount --rbind OLD NEW mounts a directory in another place",
+	"move":       "mount --move OLD NEW moves a mount",
+	"loop":       "imgfs mounts images; mount -o loop FILE DIR mounts a file system in a file",
+}
+
+// setOptions sets the flags that a list of options as in mount(8) means. The name of a
+// flag is an option: platform=linux/arm64, cache-dir=/srv/cache, offline.
+func setOptions(f *pflag.FlagSet, list string) error {
+	for option := range strings.SplitSeq(list, ",") {
+		name, value, has := strings.Cut(strings.TrimSpace(option), "=")
+		switch {
+		case name == "" && !has, slices.Contains(idleOptions, name), strings.HasPrefix(name, "x-"), name == "comment":
+			continue
+		case refusedOptions[name] != "":
+			return cli.WithHint(cli.Usagef("mount: the option %s is not possible", name), refusedOptions[name])
+		}
+		if other, ok := mountOptions[name]; ok {
+			name, value, has = other[0], other[1], true
+		}
+		if err := setOption(f, name, value, has); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setOption sets one flag. Values that it does not take are as on the command line.
+func setOption(f *pflag.FlagSet, name, value string, has bool) error {
+	flag := f.Lookup(strings.ReplaceAll(name, "_", "-"))
+	if flag == nil || flag.Name == optionFlag || flag.Hidden && flag.Name != noExecFlag {
+		return unknownOption(f, name)
+	}
+	if !has {
+		if value = flag.NoOptDefVal; value == "" {
+			return cli.Usagef("mount: the option %s needs a value: %s=...", name, name)
+		}
+	}
+	if err := f.Set(flag.Name, value); err != nil {
+		return cli.Usagef("mount: the option %s: %s", name, cli.Describe(err))
+	}
+	return nil
+}
+
+// unknownOption refuses an option, and names one that may have been meant.
+func unknownOption(f *pflag.FlagSet, name string) error {
+	err := cli.Usagef("mount: there is no option %s", printable.Name(name))
+	known := slices.Clone(idleOptions)
+	for option := range mountOptions {
+		known = append(known, option)
+	}
+	f.VisitAll(func(flag *pflag.Flag) {
+		if !flag.Hidden {
+			known = append(known, flag.Name)
+		}
+	})
+	slices.Sort(known)
+	if near := cli.Nearest(name, known); len(near) > 0 {
+		return cli.WithHint(err, "-o "+near[0])
+	}
+	return cli.WithHint(err, "-o takes ro, allow_other, noexec, and flags without their hyphens, as in -o platform=linux/arm64,offline; imgfs help mount")
+}
+
+// habitFlags declares the flags of mount(8) that change nothing here, or cannot be. check
+// refuses those that ask for something that is not there.
+func habitFlags(f *pflag.FlagSet) (check func() error) {
+	readOnly := f.BoolP("read-only", "r", false, "")
+	write := f.BoolP("read-write", "w", false, "")
+	rw := f.Bool("rw", false, "")
+	kind := f.StringP("types", "t", "", "")
+	noTable := f.BoolP("no-mtab", "n", false, "")
+	for _, name := range []string{"read-only", "read-write", "rw", "types", "no-mtab"} {
+		f.Lookup(name).Hidden = true
+	}
+	return func() error {
+		_, _ = readOnly, noTable // as it always is
+		switch {
+		case *write || *rw:
+			return cli.WithHint(cli.Usagef("mount: what is mounted cannot be written"), refusedOptions["rw"])
+		case !f.Changed("types"), slices.Contains([]string{"imgfs", "fuse.imgfs", "fuse", "auto"}, *kind):
+			return nil
+		}
+		return cli.WithHint(cli.Usagef("mount: imgfs mounts images, and nothing of type %s", printable.Name(*kind)), fmt.Sprintf("mount -t %s ...", printable.Word(*kind)))
+	}
+}
+
+// mountHabits are flags of mount(8) that there are not, and what to type.
+var mountHabits = map[string]string{
+	"--bind": refusedOptions["bind"], "-B": refusedOptions["bind"], "--rbind": refusedOptions["rbind"], "-R": refusedOptions["rbind"],
+	"--move": refusedOptions["move"], "-M": refusedOptions["move"], "--all": "one image at a time", "-a": "one image at a time", "--source": "imgfs mount IMAGE DIR",
+	"--target": "imgfs mount IMAGE DIR", "--mkdir": "leave out DIR, and imgfs makes a directory", "-m": "leave out DIR, and imgfs makes a directory",
+	"-d": "leave it out: a process in the background serves the mount unless -f is given", "--daemon": "leave it out: a process in the background serves the mount unless -f is given",
+	"--detach": "leave it out: a process in the background serves the mount unless -f is given", "--background": "leave it out: a process in the background serves the mount unless -f is given",
+	"--volume": "imgfs mount IMAGE DIR", "--mount": "imgfs mount IMAGE DIR", "--name": "imgfs mount IMAGE DIR", "--help-all": "imgfs help mount; imgfs help",
+	"--sync": "leave it out: a mount is read-only", "--fake": "there is none; imgfs index reads an image without mounting it",
+}
