@@ -47,6 +47,11 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if slices.Contains(os.Args, "--"+detachedFlag) {
+		// invoke must not mount: what serves in the background is this program, again.
+		fmt.Fprintln(os.Stderr, "a test binary is no imgfs:", os.Args)
+		os.Exit(1)
+	}
 	os.Exit(testMain(m))
 }
 
