@@ -45,6 +45,7 @@ func TestMountArguments(t *testing.T) {
 		{"mnt image.tar", swapped, "imgfs mount image.tar mnt"},
 		{"fedora:41 debian:12", "mount: debian:12 is the name of an image", "imgfs mount fedora:41 DIR"},
 		{"oci:layout docker://debian", "mount: docker://debian is the name of an image", "imgfs mount oci:layout DIR"},
+		{"fedora:HOME/mnt", "mount: fedora:HOME/mnt: an image and a directory are two words", "imgfs mount fedora HOME/mnt"},
 		{"", "mount: an image is needed", "usage: imgfs mount [FLAGS] IMAGE [DIR]; imgfs help mount"},
 		{"a b c", "mount: an image is needed", "usage: imgfs mount [FLAGS] IMAGE [DIR]; imgfs help mount"},
 		{"-o rw x y", "mount: the option rw is not possible", "overlay"},
@@ -68,14 +69,14 @@ func TestMountArguments(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			args := append([]string{"mount"}, strings.Fields(strings.ReplaceAll(c.args, "HOME", home))...)
-			checkRefusal(t, invoke(t, args...), cli.ExitUsage, []string{c.says}, strings.ReplaceAll(c.hint, "HOME", home))
+			checkRefusal(t, invoke(t, args...), cli.ExitUsage, []string{strings.ReplaceAll(c.says, "HOME", home)}, strings.ReplaceAll(c.hint, "HOME", home))
 		})
 	}
 	for _, c := range []struct{ args, says, hint string }{
 		{"--offline fedora ./none", "mount HOME/none: mountpoint does not exist", "mkdir HOME/none"},
 		{"--offline fedora none", "mount HOME/none: mountpoint does not exist", "mkdir HOME/none"},
-		{"mnt/", "mnt/: not an image: the directory is empty", "imgfs mount IMAGE mnt/"},
-		{"HOME/mnt", "HOME/mnt: not an image: the directory is empty", "imgfs mount IMAGE HOME/mnt"},
+		{"mnt/", "mnt/: not an image: it is an empty directory", "imgfs mount IMAGE mnt/"},
+		{"HOME/mnt", "HOME/mnt: not an image: it is an empty directory", "imgfs mount IMAGE HOME/mnt"},
 	} {
 		args := append([]string{"mount", "-f"}, strings.Fields(strings.ReplaceAll(c.args, "HOME", home))...)
 		r := invoke(t, args...)

@@ -44,8 +44,8 @@ func TestPathOfAnImage(t *testing.T) {
 	}
 	writeFile(t, filepath.Join(home, "export.tar"), string(tarOf(t, tar.Header{Name: "etc/passwd"}, tar.Header{Name: "usr/bin/x"})))
 	for _, c := range []struct{ name, says, hint string }{
-		{"./root", "./root: not an image: it is a root file system", "what is in it can be used as it is"},
-		{"export.tar", "export.tar: not an image: it is the tar of a file system", "docker save"},
+		{"./root", "./root: it is a directory tree that is no image", ""},
+		{"export.tar", "export.tar: it is a tar of a root file system, as docker export writes it, which is no image", "skopeo copy tarball:export.tar"},
 		{"./none\x1b[2J", `./none\x1b[2J: no such file or directory`, ""},
 		{"oci:~/layout", "oci:~/layout: ", `oci:"$HOME"/layout`},
 		{"oci://quay.io/a/b:v1", "oci://quay.io/a/b:v1: ", "docker://quay.io/a/b:v1"},

@@ -68,7 +68,7 @@ remote/internal/kindof: remote remote/internal/tarball remote/magic remote/print
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: remote/beneath x/sys
 remote/internal/tarball: remote remote/internal/nameless remote/magic compress x/sys
-remote/localname: remote remote/internal/tarball remote/printable x/sys
+remote/localname: remote remote/internal/kindof remote/printable
 remote/magic:
 remote/ocilayout: remote remote/internal/kindof remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:

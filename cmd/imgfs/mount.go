@@ -11,6 +11,8 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
 
@@ -103,6 +105,9 @@ no registry can be asked, and with --offline, the image is as it was last seen, 
 					return cli.Usagef("mount: --prefetch and --offline exclude each other")
 				case m.grace < 0:
 					return cli.Usagef("--grace %s: less than nothing", m.grace)
+				}
+				if name, on, ok := remote.CutPath(img); ok && dir == "" && isPlainDir(ctx, on) {
+					return cli.WithHint(cli.Usagef("mount: %s: an image and a directory are two words", printable.Name(img)), "imgfs mount "+printable.Word(name)+" "+printable.Word(on))
 				}
 				if err := wholeImage("mount", img, dir); err != nil {
 					return err

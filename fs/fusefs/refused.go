@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,8 +74,8 @@ func mayHelp(helper string) error {
 	name := filepath.Base(helper)
 	var st unix.Stat_t
 	var in unix.Statfs_t
-	if err := errors.Join(unix.Stat(helper, &st), unix.Statfs(helper, &in)); err != nil {
-		return nil // it will say so itself
+	if err := errors.Join(unix.Stat(helper, &st), unix.Statfs(helper, &in)); err != nil || !isProgram(helper) {
+		return nil // it will say so itself; a script may have another do it, somewhere else
 	}
 	setuid := st.Mode&unix.S_ISUID != 0 && st.Uid == 0 || hasFileCapability(helper)
 	user := os.Geteuid() != 0
@@ -100,6 +101,18 @@ func mayHelp(helper string) error {
 		}
 	}
 	return nil
+}
+
+// isProgram reports whether a file is a program by itself, and no script.
+func isProgram(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return true // setuid programs need not be readable
+	}
+	defer f.Close()
+	var begins [4]byte
+	_, err = io.ReadFull(f, begins[:])
+	return err == nil && string(begins[:]) == "\x7fELF"
 }
 
 // hasFileCapability reports whether a program has capabilities of its own.

@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/kindof"
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
@@ -115,13 +116,92 @@ func at(ctx context.Context, name string) (loc remote.Location, err error) {
 		}
 		return loc, reason(err)
 	}
-	loc = remote.Location{Path: absolute(path), Image: image}
+	loc = remote.Location{Transport: remote.TransportOCI, Path: path, Image: image}
 	if info.IsDir() {
-		loc.Transport = remote.TransportOCI
-		return loc, lookInto(path)
+		if !isLayout(path) {
+			return loc, noImage(ctx, loc)
+		}
+		loc.Path = absolute(path)
+		return loc, nil
 	}
-	loc.Transport, err = archiveOf(ctx, path, info, image)
-	return loc, err
+	if above := layoutAbove(path); above != "" {
+		return loc, partOf(path, above)
+	}
+	if !info.Mode().IsRegular() {
+		return loc, &Error{Path: path, Err: fmt.Errorf("%w: it is no regular file, so that it must be said which kind of archive it is", errNoImage),
+			Hint: printable.Word("docker-archive:"+path) + " or " + printable.Word("oci-archive:"+path)}
+	}
+	if f, err := os.Open(path); err != nil {
+		return loc, reason(err)
+	} else {
+		f.Close()
+	}
+	err = kindof.Explain(ctx, loc, errNoImage)
+	if kind := (*remote.KindError)(nil); errors.As(err, &kind) && kind.Instead != nil {
+		return remote.Location{Transport: kind.Instead.Transport, Path: absolute(path), Image: image}, nil
+	}
+	return loc, noImage(ctx, loc)
+}
+
+// errNoImage says that a path is no image.
+var errNoImage = errors.New("not an image")
+
+// noImage says what is at a place that no transport reads.
+func noImage(ctx context.Context, loc remote.Location) error {
+	if above := layoutAbove(loc.Path); above != "" {
+		return partOf(loc.Path, above)
+	}
+	if info, err := os.Stat(loc.Path); err == nil && info.IsDir() {
+		d, err := os.Open(loc.Path)
+		if err != nil {
+			return reason(err)
+		}
+		d.Close()
+	}
+	err := kindof.Explain(ctx, loc, errNoImage)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	failed := &Error{Path: loc.Path, Err: fmt.Errorf("%w: there is no index.json in it", errNoImage)}
+	if kind := (*remote.KindError)(nil); errors.As(err, &kind) {
+		failed.Err, failed.Hint = says(kind.Found), kind.Command
+		if kind.Instead != nil {
+			failed.Hint = printable.Word(kind.Instead.String())
+		}
+	}
+	if hint := recipe(loc.Path); hint != "" {
+		failed.Err, failed.Hint = fmt.Errorf("%w: an image can be built from it", errNoImage), hint
+	}
+	return failed
+}
+
+// says returns the error for what is at a path, in words.
+func says(found string) error {
+	switch {
+	case found == "a file":
+		found = "not a tar"
+	case strings.Contains(found, "no image"):
+		return fmt.Errorf("it is %s", found)
+	}
+	return fmt.Errorf("%w: it is %s", errNoImage, found)
+}
+
+// partOf says that a path is a part of a layout.
+func partOf(path, layout string) error {
+	return &Error{Path: path, Err: fmt.Errorf("%w: it is a part of the image layout %s", errNoImage, layout), Hint: printable.Word("oci:" + layout)}
+}
+
+// recipe returns how an image is built of what is at a path, or "".
+func recipe(path string) string {
+	for _, name := range []string{"Dockerfile", "Containerfile"} {
+		switch {
+		case exists(filepath.Join(path, name)):
+			return "podman build -t NAME " + printable.Word(path) + " && podman save -o image.tar NAME && imgfs ls image.tar"
+		case strings.HasPrefix(filepath.Base(path), name):
+			return "podman build -t NAME -f " + printable.Word(path) + " && podman save -o image.tar NAME && imgfs ls image.tar"
+		}
+	}
+	return ""
 }
 
 // reason takes the path out of an error of a system call.
@@ -156,70 +236,6 @@ func absolute(path string) string {
 	return abs
 }
 
-// lookInto says what a directory is if it is no layout.
-func lookInto(dir string) error {
-	if isLayout(dir) {
-		return nil
-	}
-	is := func(names ...string) bool {
-		for _, n := range names {
-			if !exists(filepath.Join(dir, n)) {
-				return false
-			}
-		}
-		return true
-	}
-	word := printable.Word(dir)
-	no := func(hint, what string) error {
-		return &Error{Path: dir, Err: fmt.Errorf("%w: it is %s", errNoImage, what), Hint: hint}
-	}
-	switch {
-	case is("manifest.json", "version"):
-		return no("skopeo copy "+printable.Word("dir:"+dir)+" oci:DIR", "a directory of skopeo's transport dir:, which imgfs does not read")
-	case is("manifest.json"):
-		return no("tar -C "+word+" -cf image.tar . && imgfs ls image.tar", "an unpacked archive of docker save, which imgfs reads in one file")
-	case is("config.json", "rootfs"):
-		return no("what is in it can be used as it is", "a bundle of a container")
-	case is("overlay-images"), is("vfs-images"), is("overlay-layers"):
-		return no("podman save -o image.tar IMAGE && imgfs ls image.tar", "the storage of podman, which imgfs does not read")
-	case is("image", "containers"):
-		return no("docker save -o image.tar IMAGE && imgfs ls image.tar", "the storage of docker, which imgfs does not read")
-	case is("Dockerfile"), is("Containerfile"):
-		return no("podman build -t NAME "+word+" && podman save -o image.tar NAME && imgfs ls image.tar", "what an image can be built from")
-	case rootNames(func(name string) bool { return is(name) }) >= 2:
-		return no("what is in it can be used as it is", "a root file system")
-	}
-	if above := layoutAbove(dir); above != "" {
-		return no(printable.Word("oci:"+above), "a part of the image layout "+above)
-	}
-	return lookBelow(dir)
-}
-
-// errNoImage says that a path is no image.
-var errNoImage = errors.New("not an image")
-
-// lookBelow says of a directory that is nothing by itself what lies in it.
-func lookBelow(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return reason(err)
-	}
-	defer d.Close()
-	names, _ := d.Readdirnames(maxNames) // what cannot be read is not there
-	if len(names) == 0 {
-		return &Error{Path: dir, Err: fmt.Errorf("%w: the directory is empty", errNoImage)}
-	}
-	for _, name := range names {
-		if below := filepath.Join(dir, name); isLayout(below) || hasArchiveName(name) {
-			return &Error{Path: dir, Err: fmt.Errorf("%w: there is no index.json in it", errNoImage), Hint: "there is one in " + printable.Word(below)}
-		}
-	}
-	return &Error{Path: dir, Err: fmt.Errorf("%w: there is no index.json in it", errNoImage)}
-}
-
-// maxNames is how many names of a directory are looked at.
-const maxNames = 1000
-
 func isLayout(dir string) bool {
 	return exists(filepath.Join(dir, "index.json")) || exists(filepath.Join(dir, "oci-layout"))
 }
@@ -244,15 +260,4 @@ func layoutAbove(path string) string {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// rootNames counts the names of directories that most root file systems have.
-func rootNames(has func(name string) bool) int {
-	n := 0
-	for _, name := range []string{"bin", "dev", "etc", "lib", "proc", "sbin", "usr", "var"} {
-		if has(name) {
-			n++
-		}
-	}
-	return n
 }

@@ -121,7 +121,7 @@ func unpacker(format, path string) string {
 // members says what a tar with some members is, nil if it has none.
 func members(loc remote.Location, names []string) *remote.KindError {
 	has := func(name string) bool { return slices.Contains(names, name) }
-	layout := has(ocispec.ImageIndexFile) || has(ocispec.ImageLayoutFile)
+	layout := has(ocispec.ImageIndexFile) || has(ocispec.ImageLayoutFile) || slices.ContainsFunc(names, isBlob)
 	switch {
 	case loc.Transport != remote.TransportOCIArchive && layout:
 		return &remote.KindError{Found: "a tar of an OCI image layout", Instead: instead(loc, remote.TransportOCIArchive)}
@@ -152,12 +152,26 @@ func members(loc remote.Location, names []string) *remote.KindError {
 	return &remote.KindError{Found: "a tar that holds no image, neither manifest.json nor index.json"}
 }
 
-// isDockerLayer tells whether a member is of the kind that docker save writes for
-// each layer.
+// isDockerLayer tells whether a member is of the kind that docker save, or skopeo in
+// its place, writes for each layer. They come before manifest.json, which may be out of
+// sight.
 func isDockerLayer(name string) bool {
 	id, file, ok := strings.Cut(name, "/")
-	return ok && file == "layer.tar" && len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
+	if !ok {
+		id, ok = strings.CutSuffix(name, ".tar")
+		file = "layer.tar"
+	}
+	return ok && file == "layer.tar" && isHex(id)
 }
+
+// isBlob tells whether a member is one of a layout, which come before index.json.
+func isBlob(name string) bool {
+	id, ok := strings.CutPrefix(name, "blobs/sha256/")
+	return ok && isHex(id)
+}
+
+// isHex tells whether a word is a SHA-256.
+func isHex(id string) bool { return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" }
 
 // isRoot tells whether names, with a slash between their parts, look like those of a
 // root file system.
