@@ -37,7 +37,9 @@ type Source interface {
 	// Repository is the name that inspect shows: registry and repository
 	// without tag for a registry, "" elsewhere.
 	Repository() string
-	// Resolve finds the manifest or image index that the reference names.
+	// Resolve finds the manifest or image index that the reference names. If
+	// Fetch fails with ErrNotFound or ErrDigest for it, Resolve may give another
+	// answer when it is called again.
 	// The errors are ErrNotFound, ErrUnauthorized and ErrUnavailable,
 	// wrapped.
 	Resolve(ctx context.Context) (ocispec.Descriptor, error)

@@ -98,7 +98,7 @@ type top struct {
 func (o *opener) top(ctx context.Context) (*top, error) {
 	catalog, ok := o.src.(Catalog)
 	if !ok {
-		desc, err := o.src.Resolve(ctx)
+		desc, err := o.resolve(ctx)
 		return &top{desc: desc}, err
 	}
 	c, err := catalog.Candidates(ctx)
@@ -133,6 +133,29 @@ func (o *opener) top(ctx context.Context) (*top, error) {
 		return nil, t.ambiguous(nil)
 	}
 	return t, nil
+}
+
+// resolve finds out what the reference names, and keeps it. What a tag names may
+// have been said wrongly, or have changed since: then it is asked for again.
+func (o *opener) resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	desc, err := o.src.Resolve(ctx)
+	if err != nil {
+		return desc, err
+	}
+	o.resolved = desc.Digest
+	content, err := o.fetch(ctx, "manifest", &desc, maxManifestSize)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDigest) {
+		again, failed := o.src.Resolve(ctx)
+		if failed != nil || again.Digest == desc.Digest {
+			return desc, err
+		}
+		desc, o.resolved = again, again.Digest
+		content, err = o.fetch(ctx, "manifest", &desc, maxManifestSize)
+	}
+	if err == nil {
+		o.kept[desc.Digest] = content
+	}
+	return desc, err
 }
 
 // images returns the positions of the entries that may be images, or of all if

@@ -90,6 +90,9 @@ type opener struct {
 	kept map[digest.Digest][]byte
 	// warnings holds what is to be said of what has not the size that is stated.
 	warnings map[digest.Digest]string
+	// resolved is what the source said that the reference names. What it said of
+	// its size is nobody's statement in an image.
+	resolved digest.Digest
 }
 
 func newOpener(src Source) *opener {
@@ -216,7 +219,7 @@ func (o *opener) size(desc ocispec.Descriptor) int64 {
 // compare warns if what has the digest of desc has another size than desc states.
 // The digest decides, so it does no harm.
 func (o *opener) compare(part string, desc ocispec.Descriptor, size int64) {
-	if desc.Size != size {
+	if desc.Size != size && desc.Digest != o.resolved {
 		o.warnings[desc.Digest] = fmt.Sprintf("%s %s is said to have %d bytes and has %d; its digest decides", part, desc.Digest, desc.Size, size)
 	}
 }

@@ -131,6 +131,52 @@ func TestMountFault26Trickle(t *testing.T) {
 	}})
 }
 
+func TestMountFault29RangeRefused(t *testing.T) {
+	testenv.Slow(t)
+	ranged := func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		if r.Header.Get("Range") != "" {
+			registrytest.Status(416)(w, r, serve)
+			return
+		}
+		serve(w, r)
+	}
+	testMountFault(t, mountFault{mild: always(ranged), hard: always(registrytest.Status(416)), atOnce: true})
+}
+
+// What a server says of what it refuses is in the log, and in the stats if it is
+// down.
+func TestMountFault31Words(t *testing.T) {
+	testenv.Slow(t)
+	needFUSE(t)
+	t.Parallel()
+	says := func(status int, text string) registrytest.Fault {
+		return func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"errors":[{"message":"%s\n\u001b[31m eyJhbGciOiJub25lIn0.e30. "}]}`, text)
+		}
+	}
+	m := newFaultMount(t, mountFault{}, false)
+	for _, tc := range []struct {
+		status     int
+		file, text string
+	}{{404, "mild", "the layer was moved to tape"}, {503, "hard", "the tape robot is busy"}} {
+		m.inject(always(says(tc.status, tc.text)), nil, tc.file, false)
+		if r := m.read("cat", tc.file); r.code != 1 {
+			t.Errorf("%d: exit code %d", tc.status, r.code)
+		}
+		log := readFile(t, filepath.Join(m.cache, "imgfs.log"))
+		if !strings.Contains(log, tc.text+` \x1b[31m …`) || strings.Contains(log, "eyJ") {
+			t.Errorf("%d: the log is %q, want what the registry says, without its token", tc.status, log)
+		}
+	}
+	got := m.stats(m.dir)
+	if len(got.Servers) != 1 || !strings.Contains(got.Servers[0].Reason, "503 Service Unavailable: the tape robot is busy") {
+		t.Errorf("stats: got %+v", got.Servers)
+	}
+	m.reg.Inject(m.kind, nil)
+	m.umount(m.dir)
+}
+
 func always(f registrytest.Fault) func(*registrytest.Server) func(int) registrytest.Fault {
 	return func(*registrytest.Server) func(int) registrytest.Fault { return registrytest.Always(f) }
 }

@@ -163,8 +163,10 @@ func (o *opener) build(ctx context.Context, i int, l remote.Layer, claim layerin
 	x, err := o.fetch(ctx, i, l.Blob, claim)
 	if blob, ok := l.Blob.(remote.ElsewhereBlob); ok && errors.Is(err, layerindex.ErrDigest) && ctx.Err() == nil {
 		// A mirror may be wrong, or a cache on the way.
-		if from := (elsewhere{blob}); from.avoidLast(ctx) == nil {
-			wrong := err
+		from, wrong := elsewhere{blob}, err
+		if again := from.avoidLast(ctx); again != nil {
+			err = fmt.Errorf("%w; asked once more: %v", wrong, again)
+		} else {
 			if x, err = o.fetch(ctx, i, from, claim); err == nil {
 				o.warnf("layer %s: %v; the second time it was right", l.Digest(), wrong)
 			}

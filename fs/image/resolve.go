@@ -264,6 +264,9 @@ func (r *Resolved) tempFile() (remote.TempFile, error) {
 // repository returns an image in a registry.
 func (r *Resolved) repository(ref remote.Reference) (remote.Source, error) {
 	opts := r.opts.Registry
+	if opts.Warnf == nil {
+		opts.Warnf = r.opts.Warnf
+	}
 	if opts.Credential == nil {
 		opts.Credential = (&hosts.AuthFiles{Path: r.opts.AuthFile}).Credential
 	}

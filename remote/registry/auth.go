@@ -263,10 +263,15 @@ func (e *endpoint) askOffers(ctx context.Context, scheme string) ([]challenge, e
 		if err != nil {
 			return nil, classify(err)
 		}
+		s := resp.StatusCode
+		said := ""
+		if s >= 400 {
+			said = wordsOf(resp)
+		}
 		drain(resp.Body)
-		switch s := resp.StatusCode; {
+		switch {
 		case s >= 500, s == http.StatusTooManyRequests:
-			return nil, statusFault(s, nil)
+			return nil, statusFault(s, said)
 		case s < 300, s >= 400:
 			return usable(challenges(resp.Header)), nil
 		}

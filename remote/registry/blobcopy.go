@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +39,12 @@ type blobCopy struct {
 	leftovers []*leftover // by age
 	wholes    int         // how often the blob was sent whole instead of a range
 	streams   int         // readers of all of the blob
+	refused   time.Time   // all of the blob was refused then, as a range was
 }
+
+// refusedRest is how long all of a blob is not asked for after it was refused, too:
+// many readers meet the same.
+const refusedRest = 10 * time.Second
 
 // read makes one request for p and reads what the answer has of it, which is
 // something unless it returns an error.
@@ -58,9 +62,13 @@ func (b *blobCopy) read(ctx context.Context, p []byte, off int64, how reading) (
 		// The connection is no good any more, perhaps the server neither.
 		a.body.Close()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = &fault{verdict: busy, class: remote.ErrUnavailable, text: fmt.Sprintf("the answer ends after %d of %d bytes", n, a.n)}
+			f := &fault{verdict: busy, class: remote.ErrUnavailable, text: fmt.Sprintf("the answer ends after %d of %d bytes%s", n, a.n, a.encoded)}
+			if a.encoded != "" {
+				f.verdict = odd
+			}
+			err = f
 		}
-		return n, err
+		return n, b.at.blame(err, a.from, "")
 	}
 	if end := off + a.n; a.whole != nil && end < b.size {
 		b.putAside(a.whole, end, how.fresh)
@@ -90,7 +98,9 @@ type answer struct {
 	skip int64
 	n    int64
 	// whole is body if that goes on to the end of the blob.
-	whole *liveBody
+	whole   *liveBody
+	from    *location // nil: not known
+	encoded string    // what is to be said of its Content-Encoding
 }
 
 // errWhole: all of the blob is sent, and the reader is not to read that.
@@ -114,7 +124,10 @@ func (b *blobCopy) open(ctx context.Context, off, n int64, how reading) (answer,
 			return answer{body: l.body, at: l.off, skip: off - l.off, n: n, whole: l.body}, nil
 		}
 		if place := b.known(); place != nil {
-			a, err := b.ask(ctx, place, off, n, how)
+			a, err := b.ask(ctx, place, off, n, how, false)
+			if err != nil && place.home {
+				return b.orWhole(ctx, off, n, how, err)
+			}
 			if err == nil || !b.forget(place, err) || again {
 				return a, err
 			}
@@ -136,8 +149,59 @@ func (b *blobCopy) open(ctx context.Context, off, n int64, how reading) (answer,
 		if err != nil {
 			return answer{}, err
 		}
-		return b.ask(ctx, home, off, n, how)
+		a, err := b.ask(ctx, home, off, n, how, false)
+		if err != nil {
+			return b.orWhole(ctx, off, n, how, err)
+		}
+		return a, nil
 	}
+}
+
+// orWhole asks for all of the blob if err may come of a range having been asked
+// for, and returns err otherwise. That is done once for a reader: what is
+// refused both ways is not to be had.
+func (b *blobCopy) orWhole(ctx context.Context, off, n int64, how reading, err error) (answer, error) {
+	f := classify(err)
+	budget := attemptOf(ctx).budget
+	if !f.ranged || budget == nil || budget.whole || !b.mayGoWhole(f, budget) {
+		return answer{}, err
+	}
+	b.mu.Lock()
+	rests := time.Since(b.refused) < refusedRest
+	b.mu.Unlock()
+	if rests {
+		return answer{}, err
+	}
+	home, err := b.at.location(ctx, "blobs/"+b.digest.String())
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := b.ask(ctx, home, off, n, how, true)
+	if err != nil && err != errWhole {
+		f := classify(err)
+		if budget.whole = f.status != 0; f.status != 0 && f.verdict != busy {
+			b.mu.Lock()
+			b.refused = time.Now()
+			b.mu.Unlock()
+		}
+		return answer{}, err
+	}
+	b.at.client.manners.noteRangeless(f.refuser, b.at.client.opts.RangeRest)
+	return a, err
+}
+
+// mayGoWhole tells whether a fault is worth to get all of a blob for. Of a
+// server that has served ranges it may be a hiccup.
+func (b *blobCopy) mayGoWhole(f *fault, budget *retryBudget) bool {
+	switch {
+	case f.verdict == busy:
+		return false
+	case f.verdict == final:
+		return true
+	case f.status != 0 && !b.at.client.manners.ranged(f.refuser):
+		return true
+	}
+	return budget.parent == nil && budget.lastOdd()
 }
 
 func (b *blobCopy) known() *location {
@@ -161,7 +225,7 @@ func (b *blobCopy) forget(place *location, err error) bool {
 	if b.place == place {
 		b.place = nil
 	}
-	return denied(f.status)
+	return denied(f.status) || f.ranged
 }
 
 func denied(status int) bool {
@@ -172,12 +236,26 @@ func denied(status int) bool {
 	return false
 }
 
-// ask sends one request for n bytes from off to a place, and notes where the
-// answer came from.
-func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how reading) (answer, error) {
-	header := http.Header{
-		"Range":           {fmt.Sprintf("bytes=%d-%d", off, off+n-1)},
-		"Accept-Encoding": {"identity"},
+// refusesRange tells whether a status, at the registry itself or at its storage,
+// may be what a range is refused with. What it is to refuse a login is not.
+func refusesRange(status int, home bool) bool {
+	switch status {
+	case http.StatusUnauthorized:
+		return !home
+	case http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return false
+	case http.StatusNotImplemented:
+		return true
+	}
+	return status >= 400 && status < 500
+}
+
+// ask sends one request for n bytes from off, or for all of the blob, to a
+// place, and notes where the answer came from.
+func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how reading, whole bool) (answer, error) {
+	header := http.Header{"Accept-Encoding": {"identity"}}
+	if !whole {
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
 	}
 	if how.fresh {
 		header.Set("Cache-Control", "no-cache")
@@ -186,22 +264,28 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 	if err != nil {
 		return answer{}, err
 	}
-	a, err := b.accept(resp, off, n, how)
+	ranged := resp.Request.Header.Get("Range") != ""
+	a, err := b.accept(resp, at, off, n, how)
 	if err != nil && err != errWhole {
 		// Not drained: after a wrong answer the next goes by a new connection.
 		resp.Body.Close()
-		if f := classify(err); !at.home && denied(f.status) {
+		f := *classify(err).by(b.at.speaker(at))
+		f.refuser = at.url.Host
+		f.ranged = ranged && (f.ranged || refusesRange(f.status, at.home))
+		if !at.home && denied(f.status) {
 			// Storage knows only the signature; whether the reader may read
 			// is for the registry to say.
 			f.verdict = odd
 			if f.class == remote.ErrUnauthorized {
 				f.class = remote.ErrUnavailable
 			}
-			return answer{}, f
 		}
-		return answer{}, err
+		return answer{}, &f
 	}
-	if !at.expires.IsZero() && !at.expires.After(time.Now()) {
+	if resp.StatusCode == http.StatusPartialContent {
+		b.at.client.manners.noteRanged(at.url.Host)
+	}
+	if a.from = at; !at.expires.IsZero() && !at.expires.After(time.Now()) {
 		at = from
 	}
 	b.mu.Lock()
@@ -211,38 +295,56 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 }
 
 // accept checks that an answer is the range asked for.
-func (b *blobCopy) accept(resp *http.Response, off, n int64, how reading) (answer, error) {
+func (b *blobCopy) accept(resp *http.Response, at *location, off, n int64, how reading) (answer, error) {
 	header := resp.Header
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		return answer{}, responseFault(resp)
+		return answer{}, b.at.refusal(resp, at)
 	}
-	if e := header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return answer{}, oddf("the answer is encoded with %s", scrub.Text(e))
+	label := encoded(header)
+	if label != "" && how.fresh { // what came before was wrong
+		return answer{}, oddf("what came is not what it should be%s", label)
 	}
 	mediaType, params, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusPartialContent {
+		var a answer
+		var err error
 		if mediaType == "multipart/byteranges" {
-			return b.acceptPart(resp, params["boundary"], off, n)
+			a, err = b.acceptPart(resp, params["boundary"], off, n)
+		} else {
+			a.body = resp.Body
+			a.n, err = checkRange(header, resp.ContentLength, off, n, b.size)
 		}
-		got, err := checkRange(header, resp.ContentLength, off, n, b.size)
-		return answer{body: resp.Body, n: got}, err
-	}
-	if resp.ContentLength >= 0 && resp.ContentLength != b.size {
-		return answer{}, oddf("the whole blob is sent, %d bytes instead of %d", resp.ContentLength, b.size)
-	}
-	if mediaType == "text/html" {
-		return answer{}, oddf("the answer is a web page")
+		if err != nil {
+			f := *classify(err)
+			f.ranged = true
+			f.text += label
+			return answer{}, &f
+		}
+		a.encoded = label
+		return a, nil
 	}
 	body := resp.Body.(*liveBody)
-	if n == b.size {
-		return answer{body: body, n: n, whole: body}, nil
+	if mediaType == "text/html" {
+		// Some servers call everything so.
+		if page := body.peek(); isPage(page) {
+			return answer{}, oddf("the answer is a web page%s", quoteTitle(page))
+		}
 	}
-	b.noteWhole()
+	if resp.ContentLength >= 0 && resp.ContentLength != b.size {
+		return answer{}, oddf("the whole blob is sent, %d bytes instead of %d%s", resp.ContentLength, b.size, label)
+	}
+	if resp.ContentLength < 0 && mediaType == "multipart/byteranges" {
+		return answer{}, oddf("the answer has parts, and nothing was asked for in parts")
+	}
+	if n == b.size {
+		return answer{body: body, n: n, whole: body, encoded: label}, nil
+	}
+	b.noteWhole(at)
 	if how.ranged {
 		b.putAside(body, 0, how.fresh)
 		return answer{}, errWhole
 	}
-	return answer{body: body, skip: off, n: n, whole: body}, nil
+	return answer{body: body, skip: off, n: n, whole: body, encoded: label}, nil
 }
 
 // acceptPart accepts the first part of a multipart answer if it is the range

@@ -18,6 +18,7 @@ type Client struct {
 	opts      *Options
 	hosts     *hostPool
 	cooldowns cooldowns
+	manners   manners
 
 	mu        sync.Mutex
 	schemes   map[string]string                                     // of endpoints that plain http is allowed for

@@ -83,15 +83,19 @@ func (s *cooldowns) end(e *endpoint, asked time.Time) {
 
 // explain adds to the fault of the last endpoint why the mirrors before it
 // were of no use.
-func (s *cooldowns) explain(f *fault, mirrors []*endpoint) *fault {
+func (s *cooldowns) explain(f *fault, mirrors []*endpoint, last *endpoint) *fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	said := *f
+	said := *f.by(last.Host)
 	for _, e := range mirrors {
 		server, repository := e.places()
 		for _, place := range []string{server, repository} {
 			if r := s.byPlace[place]; r != nil {
-				said.text += fmt.Sprintf("; mirror %s: %v", e.Host, r.fault)
+				own := *r.fault
+				if own.who == e.speaker(nil) {
+					own.who = ""
+				}
+				said.text += fmt.Sprintf("; mirror %s: %v", e.Host, &own)
 			}
 		}
 	}

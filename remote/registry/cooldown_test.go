@@ -53,7 +53,7 @@ func TestCooldowns(t *testing.T) {
 		if !s.admit(other, false) {
 			t.Errorf("%s: another server rests", tc.name)
 		}
-		if f := s.explain(&fault{class: remote.ErrNotFound}, []*endpoint{a, other}); !errors.Is(f, remote.ErrNotFound) || f.text == "" {
+		if f := s.explain(&fault{class: remote.ErrNotFound}, []*endpoint{a, other}, b); !errors.Is(f, remote.ErrNotFound) || f.reason() == "" {
 			t.Errorf("%s: the reason is not told: %v", tc.name, f)
 		}
 		s.end(a, time.Now())

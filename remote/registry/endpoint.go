@@ -24,9 +24,13 @@ type endpoint struct {
 	wire     *wire
 	original string   // the repository's name as the user knows it
 	known    []string // hosts of all sites of the repository
+	mirror   bool     // it is not the last of them
+	stated   bool     // it is the registry in that name
 	tokens   *tokenCache
 	probing  ctxMutex // held while the scheme is found out
 	trouble  string   // with the places of its credential; under Client.mu
+
+	credentials sentCredentials
 }
 
 // findEndpoints returns the servers to ask for the repository, in order. The
@@ -45,8 +49,9 @@ func (r *Repository) findEndpoints(ctx context.Context) ([]*endpoint, error) {
 	for _, s := range sites {
 		known = append(known, s.Host)
 	}
-	for _, s := range sites {
+	for i, s := range sites {
 		e := &endpoint{Site: s, client: r.client, wire: newWire(opts, s), original: r.ref.Name(), known: known, probing: newCtxMutex(),
+			mirror: i < len(sites)-1, stated: strings.EqualFold(s.Host, hosts.Canonical(r.ref).Host),
 			tokens: newTokenCache(opts.HeaderTimeout + opts.StallTimeout)}
 		endpoints = append(endpoints, e)
 	}
@@ -172,7 +177,7 @@ func (e *endpoint) ping(ctx context.Context, scheme string) error {
 	return nil
 }
 
-// oras returns oras-go's view of the repository: it resolves and lists tags.
+// oras returns oras-go's view of the repository: it lists tags.
 func (e *endpoint) oras(ctx context.Context) (*orasremote.Repository, error) {
 	at, err := e.location(ctx, "")
 	if err != nil {
@@ -206,9 +211,13 @@ func (c orasClient) Do(req *http.Request) (*http.Response, error) {
 		query[name] = values
 	}
 	at.url.RawQuery = query.Encode()
-	resp, _, err := c.e.ask(req.Context(), &request{method: req.Method, header: req.Header, actions: []string{actionPull}}, at)
+	resp, from, err := c.e.ask(req.Context(), &request{method: req.Method, header: req.Header, actions: []string{actionPull}}, at)
 	if err != nil {
 		return nil, classify(err)
+	}
+	if resp.StatusCode >= 400 {
+		defer drain(resp.Body)
+		return nil, c.e.refusal(resp, from)
 	}
 	return resp, nil
 }

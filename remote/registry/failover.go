@@ -51,7 +51,7 @@ func (w *failover) run(ctx context.Context, f func(context.Context, *endpoint) e
 		}
 		err := f(ctx, endpoints[last])
 		if err != nil && ctx.Err() == nil && last > 0 {
-			return cooldowns.explain(classify(err), endpoints[:last])
+			return cooldowns.explain(classify(err), endpoints[:last], endpoints[last])
 		}
 		return err
 	})

@@ -2,15 +2,13 @@ package registry
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
-	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/imgfs/imgfs/remote"
@@ -45,7 +43,14 @@ type fault struct {
 	status  int    // of the answer, 0 if there was none
 	held    bool   // nobody was asked, because the server wants no requests
 	host    string // the server that is at fault, if it may be another one than the registry
-	text    string
+	broke   bool   // the server was asked, and the connection brought no answer
+	head    bool   // the answer is one to HEAD, or may be to HEAD alone
+	ranged  bool   // the answer may be to a range alone
+	refuser string // the server that refused the range
+	// who names the server whose fault it is, unless that is the registry that
+	// the user named, or the text names it.
+	who  string
+	text string
 }
 
 // HostOf returns the server that an error is about, "name:port" or "name", if it
@@ -58,7 +63,25 @@ func HostOf(err error) string {
 	return ""
 }
 
-func (f *fault) Error() string { return f.class.Error() + ": " + f.text }
+func (f *fault) Error() string { return f.class.Error() + ": " + f.reason() }
+
+// reason is the text with whose fault it is.
+func (f *fault) reason() string {
+	if f.who == "" {
+		return f.text
+	}
+	return f.who + ": " + f.text
+}
+
+// by returns the fault as that of a server, unless it is known whose it is.
+func (f *fault) by(who string) *fault {
+	if f.who != "" || who == "" {
+		return f
+	}
+	named := *f
+	named.who = who
+	return &named
+}
 
 func (f *fault) Unwrap() error { return f.class }
 
@@ -85,9 +108,7 @@ func classify(err error) *fault {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &response):
-		return statusFault(response.StatusCode, response.Errors)
-	case errors.Is(err, errdef.ErrNotFound):
-		return &fault{class: remote.ErrNotFound, status: http.StatusNotFound, text: "the registry has no such manifest"}
+		return statusFault(response.StatusCode, errorWords(response.Errors))
 	case errors.Is(err, errOnce):
 		return &fault{class: remote.ErrUnavailable, text: "the registry wants it once more, and " + errOnce.Error()}
 	case errors.As(err, &name), errors.As(err, &dial) && dial.Op == "dial":
@@ -106,19 +127,18 @@ func withoutURL(err error) error {
 	return err
 }
 
-// statusFault judges an answer by its status.
-func statusFault(status int, errs errcode.Errors) *fault {
-	f := &fault{class: remote.ErrUnavailable, status: status, text: fmt.Sprintf("%d %s", status, http.StatusText(status))}
-	for _, e := range errs {
-		f.text += ": " + cmp.Or(e.Message, e.Code) // the detail is for programs
+// statusFault judges an answer by its status. said is what it says of itself.
+func statusFault(status int, said string) *fault {
+	f := &fault{class: remote.ErrUnavailable, status: status, text: strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))}
+	if said != "" && !strings.EqualFold(said, http.StatusText(status)) && !strings.EqualFold(said, f.text) {
+		f.text += ": " + said
 	}
-	f.text = scrub.Text(f.text)
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		f.class = remote.ErrUnauthorized
 	case status == http.StatusNotFound, status == http.StatusGone:
 		f.class = remote.ErrNotFound
-	case status == http.StatusRequestedRangeNotSatisfiable:
+	case status == http.StatusRequestedRangeNotSatisfiable, status == http.StatusProxyAuthRequired:
 	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= 500 && status != http.StatusNotImplemented:
 		f.verdict = busy
 	default:
@@ -129,13 +149,52 @@ func statusFault(status int, errs errcode.Errors) *fault {
 	return f
 }
 
-// responseFault judges an answer that is not a success, and reads the
-// registry's reason from its body.
-func responseFault(resp *http.Response) *fault {
-	var body struct {
-		Errors errcode.Errors `json:"errors"`
+// errorWords is what an answer says that oras-go has read.
+func errorWords(errs errcode.Errors) string {
+	var all []string
+	for _, e := range errs {
+		all = append(all, cmp.Or(e.Message, e.Code))
 	}
-	// An answer of another form says nothing but its status.
-	_ = json.NewDecoder(io.LimitReader(resp.Body, 8<<10)).Decode(&body)
-	return statusFault(resp.StatusCode, body.Errors)
+	return scrub.Text(strings.Join(all, "; "))
+}
+
+// refusal judges an answer that is not a success and came from a location, and
+// has what the server says of it.
+func (e *endpoint) refusal(resp *http.Response, at *location) *fault {
+	f := statusFault(resp.StatusCode, wordsOf(resp))
+	if r := routeOf(resp.Request.Context()); resp.StatusCode == http.StatusProxyAuthRequired && r.proxy != nil {
+		return f.by("the proxy " + proxyName(r.proxy))
+	}
+	return f.by(e.speaker(at))
+}
+
+// speaker names the server at a location, which is the endpoint's own without
+// one: "" for the registry that the user named.
+func (e *endpoint) speaker(at *location) string {
+	switch {
+	case at != nil && !at.home:
+		return "storage " + scrub.Text(at.url.Host)
+	case e.mirror:
+		return "mirror " + e.Host
+	case !e.stated:
+		return e.Host
+	}
+	return ""
+}
+
+// blame says of an error of a request to a location whose fault it is. said is
+// what the registry said when it wanted a login.
+func (e *endpoint) blame(err error, at *location, said string) error {
+	var known *fault
+	if errors.As(err, &known) {
+		if said != "" && errors.Is(known, errNoLogin) {
+			wants := *known
+			wants.text += ": " + said
+			return &wants
+		}
+		return err
+	}
+	f := classify(err)
+	f.broke = f.verdict == busy
+	return f.by(e.speaker(at))
 }

@@ -51,6 +51,7 @@ func (s *hostPool) roundTrip(req *http.Request, w *wire, limit address.Reach) (*
 		closeBody(req)
 		return nil, 0, err
 	}
+	routeOf(req.Context()).proxy = by.proxy
 	h := s.host(name)
 	transport, err := h.transport(w, by)
 	if err != nil {
@@ -135,8 +136,8 @@ func (h *host) closeIdle() {
 	}
 }
 
-// send sends one request when the host wants it. The request counts as under
-// way until the body of its answer is closed.
+// send sends one request when the host wants it, by way of a proxy unless that
+// is nil. The request counts as under way until the body of its answer is closed.
 func (h *host) send(req *http.Request, transport *http.Transport, proxy *url.URL) (*http.Response, error) {
 	attemptOf(req.Context()).host.Store(h)
 	if err := h.enter(req.Context()); err != nil {
@@ -146,7 +147,7 @@ func (h *host) send(req *http.Request, transport *http.Transport, proxy *url.URL
 	if h.closed.Load() {
 		req.Close = true // not to be kept for another request
 	}
-	begun := time.Now()
+	begun, probe := time.Now(), req.Method == http.MethodHead && attemptOf(req.Context()).probe
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		if f := proxyFault(proxy, err); f != nil {
@@ -155,15 +156,24 @@ func (h *host) send(req *http.Request, transport *http.Transport, proxy *url.URL
 			err = f
 		}
 		var refused *refusal
-		if !errors.As(err, &refused) { // then it was not asked
+		if !errors.As(err, &refused) && !probe { // else it was not asked, or is asked once more
 			h.health.unanswered(req, begun, err)
 		}
 		h.leave()
 		return nil, err
 	}
 	h.opts.Tracef("%s", traceLine(resp, time.Since(begun)))
-	h.obey(resp)
-	resp.Body = &slotBody{ReadCloser: h.health.watch(resp, begun), leave: sync.OnceFunc(h.leave)}
+	body := resp.Body
+	if resp.StatusCode < 400 || !probe {
+		said := ""
+		if resp.StatusCode >= 400 {
+			said = hear(resp)
+			attemptOf(req.Context()).said = said
+		}
+		h.obey(resp)
+		body = h.health.watch(resp, said, begun)
+	}
+	resp.Body = &slotBody{ReadCloser: body, leave: sync.OnceFunc(h.leave)}
 	return resp, nil
 }
 

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -54,6 +55,27 @@ func (b *liveBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// peek returns the beginning of the body, which Read still gives.
+func (b *liveBody) peek() []byte {
+	start := make([]byte, 512)
+	n, err := b.Read(start)
+	rest := b.body
+	var reader io.Reader = rest
+	if err != nil {
+		reader = failing{err}
+	}
+	b.body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(start[:n]), reader), rest}
+	return start[:n]
+}
+
+// failing is a reader of an error.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // late ends the request.
 func (b *liveBody) late() {

@@ -79,6 +79,7 @@ func (e *endpoint) lookUp(ctx context.Context) (login, error) {
 	e.client.trouble(e, l.trouble)
 	if !c.Empty() {
 		e.keepSecure()
+		e.credentials.note(c)
 	}
 	return l, nil
 }

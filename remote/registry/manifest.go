@@ -11,12 +11,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/registry/remote/errcode"
-
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Media types that image-spec does not have. Schema 1 is asked for so that an
@@ -28,7 +26,10 @@ const (
 	dockerUnsignedSchema1 = "application/vnd.docker.distribution.manifest.v1+json"
 )
 
-const maxDocument = 16 << 20 // bytes of a manifest, image index or config
+const (
+	maxDocument = 16 << 20 // bytes of a manifest, image index or config
+	maxSaid     = 4 << 20  // bytes of a manifest, if only HEAD says so
+)
 
 func manifestTypes() []string {
 	return []string{
@@ -37,55 +38,114 @@ func manifestTypes() []string {
 	}
 }
 
-// head resolves the reference without getting the manifest. The fault is odd if
-// a header that is needed is missing.
+// A resolution is what one resolving has found out about an endpoint. It belongs
+// to one goroutine.
+type resolution struct {
+	refused bool          // HEAD was, in whatever way
+	other   digest.Digest // of what came under another digest
+}
+
+// resolve finds out what the reference names: by HEAD, or, where that is of no
+// use, by getting the manifest, which it then returns as well.
+func (e *endpoint) resolve(ctx context.Context, r *resolution, doubt bool) (ocispec.Descriptor, []byte, error) {
+	if !r.refused && !doubt && !e.client.manners.headless(e.Host) {
+		desc, err := e.head(ctx)
+		if err == nil || ctx.Err() != nil || !classify(err).ofHead() {
+			return desc, nil, err
+		}
+		// What is refused to HEAD may be served, and a refusal without a body
+		// does not say why.
+		r.refused = true
+	}
+	desc, content, err := e.resolveByGet(ctx, r)
+	if err == nil && r.refused {
+		e.client.manners.noteHeadless(e.Host)
+	}
+	return desc, content, err
+}
+
+// ofHead tells whether GET may get another answer than HEAD, of which this is
+// the fault: not if nobody was asked, and not if a credential was refused.
+func (f *fault) ofHead() bool { return f.head || f.broke || errors.Is(f, errNoLogin) }
+
+// head resolves the reference without getting the manifest.
 func (e *endpoint) head(ctx context.Context) (ocispec.Descriptor, error) {
-	repo, err := e.oras(ctx)
+	var none ocispec.Descriptor
+	at, err := e.location(ctx, "manifests/"+e.reference())
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return none, err
 	}
-	desc, err := repo.Resolve(ctx, e.reference())
-	var (
-		f        *fault
-		response *errcode.ErrorResponse
-	)
+	attempt := attemptOf(ctx)
+	attempt.probe = true
+	defer func() { attempt.probe = false }()
+	header := http.Header{"Accept": {strings.Join(manifestTypes(), ", ")}, "Accept-Encoding": {"identity"}}
+	resp, at, err := e.ask(ctx, &request{method: http.MethodHead, header: header, actions: []string{actionPull}}, at)
+	if err != nil {
+		if f := classify(err); f.verdict == odd { // redirects to nowhere
+			return none, f.ofHeadAlone()
+		}
+		return none, err
+	}
+	drain(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return none, e.refusal(resp, at).ofHeadAlone()
+	}
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	d := digest.Digest(resp.Header.Get("Docker-Content-Digest"))
+	if e.Ref.Digest != "" {
+		d = e.Ref.Digest
+	}
 	switch {
-	case err == nil && slices.Contains(manifestTypes(), desc.MediaType):
-		return desc, nil
-	case err == nil:
-		return desc, oddf("it is said to be a %s", scrub.Text(desc.MediaType))
-	case errors.As(err, &f), errors.As(err, &response):
-		return desc, classify(err)
-	case classify(err).verdict != busy:
-		return desc, err
+	case !slices.Contains(manifestTypes(), mediaType):
+		return none, oddf("it is said to be a %s", scrub.Text(mediaType)).ofHeadAlone()
+	case resp.ContentLength <= 0 || resp.ContentLength > maxSaid:
+		return none, oddf("it is said to have %d bytes", resp.ContentLength).ofHeadAlone()
+	case d.Validate() != nil:
+		return none, oddf("its digest is said to be %s", scrub.Text(d.String())).ofHeadAlone()
 	}
-	// oras-go's own errors are about headers that are missing or wrong.
-	return desc, oddf("%s", scrub.Text(err.Error()))
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: resp.ContentLength}, nil
+}
+
+// ofHeadAlone marks a fault as one that GET may not have.
+func (f *fault) ofHeadAlone() *fault {
+	marked := *f
+	marked.head = true
+	return &marked
 }
 
 // resolveByGet resolves the reference by getting the manifest: some
-// registries do not serve HEAD, or without the headers it is asked for.
-func (e *endpoint) resolveByGet(ctx context.Context) (ocispec.Descriptor, []byte, error) {
-	content, header, err := e.document(ctx, "manifests/"+e.reference(), strings.Join(manifestTypes(), ", "), maxDocument)
+// registries do not serve HEAD, or without the headers it is asked for. What
+// comes counts, and not what is said of it.
+func (e *endpoint) resolveByGet(ctx context.Context, r *resolution) (ocispec.Descriptor, []byte, error) {
+	content, header, err := e.document(ctx, "manifests/"+e.reference(), strings.Join(manifestTypes(), ", "))
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
-	mediaType, err := manifestType(header.Get("Content-Type"), content)
+	mediaType, err := manifestType(header, content)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
 	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
-	expected := e.Ref.Digest
-	if expected == "" {
-		expected = digest.Digest(header.Get("Docker-Content-Digest"))
+	stated := e.Ref.Digest
+	if stated == "" {
+		stated = digest.Digest(header.Get("Docker-Content-Digest"))
 	}
 	// The digest of a signed schema 1 manifest is that of a part of it; it
 	// gets no further than its media type.
-	if expected.Validate() == nil && mediaType != dockerSignedSchema1 {
-		desc.Digest = expected
-		if err := checkContent(desc, content); err != nil {
-			return ocispec.Descriptor{}, nil, err
-		}
+	if stated.Validate() != nil || mediaType == dockerSignedSchema1 {
+		return desc, content, nil
+	}
+	wrong := checkContent(stated, content, header)
+	switch {
+	case wrong == nil:
+		desc.Digest = stated
+	case e.Ref.Digest != "" || desc.Digest != r.other:
+		// It may have been damaged on its way.
+		r.other = desc.Digest
+		return ocispec.Descriptor{}, nil, wrong
+	default:
+		e.client.opts.Warnf("%s: the registry says of it that its digest is %s, but what comes, again and again, has %s; going by that",
+			e.original, stated, desc.Digest)
 	}
 	return desc, content, nil
 }
@@ -93,17 +153,22 @@ func (e *endpoint) resolveByGet(ctx context.Context) (ocispec.Descriptor, []byte
 // manifestType returns the media type of a manifest: the one that the registry
 // states, or, if that is none of a manifest, the one that the content shows. An
 // artifact of some other type keeps the type stated, for Open to refuse.
-func manifestType(stated string, content []byte) (string, error) {
-	stated, _, _ = mime.ParseMediaType(stated)
-	if slices.Contains(manifestTypes(), stated) {
-		return stated, nil
-	}
+func manifestType(header http.Header, content []byte) (string, error) {
+	stated, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	var m struct {
 		MediaType string
 		Manifests []json.RawMessage
 		Config    json.RawMessage
 	}
 	switch err := json.Unmarshal(content, &m); {
+	case !json.Valid(content):
+		text := "the answer is not a manifest"
+		if stated != "" {
+			text = "the answer, a " + scrub.Text(stated) + ", is not a manifest"
+		}
+		return "", oddf("%s%s", text, encoded(header))
+	case slices.Contains(manifestTypes(), stated):
+		return stated, nil
 	case err != nil:
 		return "", oddf("the answer, a %s, is not a manifest", scrub.Text(stated))
 	case slices.Contains(manifestTypes(), m.MediaType):
@@ -116,39 +181,54 @@ func manifestType(stated string, content []byte) (string, error) {
 	return stated, nil
 }
 
-// document gets one of the repository's documents of at most size bytes.
-func (e *endpoint) document(ctx context.Context, path, accept string, size int64) ([]byte, http.Header, error) {
+// document gets one of the repository's documents, whatever its size is said to
+// be, as long as that can be true.
+func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, http.Header, error) {
 	at, err := e.location(ctx, path)
 	if err != nil {
 		return nil, nil, err
 	}
-	resp, _, err := e.ask(ctx, get(http.Header{"Accept": {accept}, "Accept-Encoding": {"identity"}}), at)
+	resp, at, err := e.ask(ctx, get(http.Header{"Accept": {accept}, "Accept-Encoding": {"identity"}}), at)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, responseFault(resp)
+		return nil, nil, e.refusal(resp, at)
 	}
-	content, err := io.ReadAll(io.LimitReader(resp.Body, size+1))
+	content, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, e.blame(err, at, "")
 	}
-	if int64(len(content)) > size {
-		return nil, nil, &fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("more than %d bytes come", size)}
+	if len(content) > maxDocument {
+		return nil, nil, (&fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("more than %d bytes come", maxDocument)}).by(e.speaker(at))
 	}
 	return content, resp.Header, nil
 }
 
-func checkContent(desc ocispec.Descriptor, content []byte) error {
-	f := &fault{verdict: odd, class: remote.ErrDigest}
-	if int64(len(content)) != desc.Size {
-		f.text = fmt.Sprintf("%d bytes come instead of %d", len(content), desc.Size)
-		return f
-	}
-	if got := desc.Digest.Algorithm().FromBytes(content); got != desc.Digest {
-		f.text = fmt.Sprintf("what comes has digest %s", got)
-		return f
+// checkContent checks that what came with a header has a digest.
+func checkContent(d digest.Digest, content []byte, header http.Header) error {
+	if got := d.Algorithm().FromBytes(content); got != d {
+		return &fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("what comes has digest %s%s", got, encoded(header))}
 	}
 	return nil
+}
+
+// encoded says of bytes that are not what they should be that they are said to
+// be encoded. Identity is asked for, but servers keep the label for bytes that
+// are as they should be: so it counts only where these are not.
+func encoded(header http.Header) string {
+	if e := encoding(header); e != "" {
+		return "; it is said to be encoded (Content-Encoding: " + scrub.Text(e) + "), which was not asked for"
+	}
+	return ""
+}
+
+// encoding returns the Content-Encoding of an answer, "" if that is none.
+func encoding(header http.Header) string {
+	e := strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ", "))
+	if strings.EqualFold(e, "identity") {
+		return ""
+	}
+	return e
 }

@@ -41,8 +41,9 @@ type Options struct {
 	// Default: none.
 	Logf func(format string, args ...any)
 	// Warnf gets a line for what somebody should mend though all goes well, from any
-	// goroutine: a file of credentials or a helper that is of no use. It is told once
-	// as long as it stays so. Default: Logf.
+	// goroutine: a file of credentials or a helper that is of no use, which is told
+	// once as long as it stays so, or what is said of a manifest and is not so.
+	// Default: Logf.
 	Warnf func(format string, args ...any)
 	// Tracef gets a line for every request that was answered: method, URL
 	// without its query, range, status and time. Default: none.
@@ -90,6 +91,9 @@ type Options struct {
 	// MirrorCooldown is how long a mirror that failed is not asked again, as long
 	// as another place answers. Default: 5 min.
 	MirrorCooldown time.Duration
+	// RangeRest is how long a server that refused a range, and then served the
+	// whole blob, is not asked for ranges. Default: 5 min.
+	RangeRest time.Duration
 	// LocationMargin is how long before it expires a redirect is no longer
 	// used. Default: 5 s.
 	LocationMargin time.Duration
@@ -137,6 +141,7 @@ func (o *Options) withDefaults() *Options {
 	setDefault(&d.LocationLife, 60*time.Second)
 	setDefault(&d.MirrorTimeout, 5*time.Second)
 	setDefault(&d.MirrorCooldown, 5*time.Minute)
+	setDefault(&d.RangeRest, 5*time.Minute)
 	setDefault(&d.LocationMargin, 5*time.Second)
 	d.readFiles()
 	d.active = new(atomic.Int64)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
@@ -51,13 +53,33 @@ func proxyFault(proxy *url.URL, err error) *fault {
 
 // checkConnect judges the answer of a proxy that was asked for a connection to a
 // server. A login that it wants is the proxy's own.
-func checkConnect(_ context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
+func checkConnect(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil
 	}
-	f := &fault{class: remote.ErrUnavailable, text: fmt.Sprintf("the proxy %s does not connect to %s: %d %s", proxyName(proxy), req.Host, resp.StatusCode, http.StatusText(resp.StatusCode))}
-	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
-		f.verdict = busy
+	f := statusFault(resp.StatusCode, words(resp.Header.Get("Content-Type"), hearConnection(ctx, resp.Body), secretsOf(req)))
+	f.text = fmt.Sprintf("the proxy %s does not connect to %s: %s", proxyName(proxy), req.Host, f.text)
+	if f.class = remote.ErrUnavailable; f.verdict != busy {
+		f.verdict = final
 	}
 	return f
+}
+
+// hearConnection reads what comes of a body within a moment. The caller closes
+// the connection afterwards, which ends reading.
+func hearConnection(ctx context.Context, body io.Reader) []byte {
+	heard := make(chan []byte, 1)
+	go func() {
+		b, _ := io.ReadAll(io.LimitReader(body, maxHeard)) // what came before an error says as much
+		heard <- b
+	}()
+	timer := time.NewTimer(heardTime)
+	defer timer.Stop()
+	select {
+	case b := <-heard:
+		return b
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -23,6 +24,10 @@ type Repository struct {
 	mu    sync.Mutex
 	blobs map[digest.Digest]*blob
 	kept  []byte // the manifest that Resolve had to get to know its digest
+	// said is what HEAD said last that the tag names, and doubted that there was
+	// something else in its place.
+	said    digest.Digest
+	doubted bool
 }
 
 var _ remote.Source = (*Repository)(nil)
@@ -34,16 +39,23 @@ func (r *Repository) Name() string { return r.ref.String() }
 func (r *Repository) Repository() string { return r.ref.Name() }
 
 // Resolve asks the registry, or a mirror that configuration lets resolve tags,
-// for the descriptor of the tag or digest.
+// for the descriptor of the tag or digest. Its size is what the registry says,
+// which Fetch does not go by. If Fetch finds that what was said is not so, the
+// next Resolve gets the manifest itself.
 func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	r.mu.Lock()
+	doubt := r.doubted
+	r.mu.Unlock()
 	var desc ocispec.Descriptor
+	resolutions := make(map[*endpoint]*resolution)
 	err := r.retry(ctx, r.Name(), r.ref.Digest == "", func(ctx context.Context, e *endpoint) (err error) {
-		desc, err = e.head(ctx)
-		var f *fault
-		if errors.As(err, &f) && f.verdict == odd {
-			var kept []byte
-			desc, kept, err = e.resolveByGet(ctx)
-			r.keep(kept)
+		if resolutions[e] == nil {
+			resolutions[e] = new(resolution)
+		}
+		var kept []byte
+		desc, kept, err = e.resolve(ctx, resolutions[e], doubt)
+		if err == nil {
+			r.keep(desc, kept)
 		}
 		return err
 	})
@@ -53,8 +65,8 @@ func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// Fetch returns the content of a manifest, image index or config, checked
-// against desc.
+// Fetch returns the content of a manifest, image index or config. It has desc's
+// digest, and may have another size than desc says.
 func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	what := fmt.Sprintf("%s of %s", desc.Digest, r.Repository())
 	if err := checkDescriptor(desc); err != nil {
@@ -64,24 +76,30 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte
 		return nil, fmt.Errorf("%s: %w: %d bytes, and %d are the most for a document", what, remote.ErrUnsupported, desc.Size, maxDocument)
 	}
 	r.mu.Lock()
-	kept := r.kept
+	kept, said := r.kept, r.said == desc.Digest
 	r.mu.Unlock()
-	if int64(len(kept)) == desc.Size && desc.Digest.Algorithm().FromBytes(kept) == desc.Digest {
+	if kept != nil && desc.Digest.Algorithm().FromBytes(kept) == desc.Digest {
 		return slices.Clone(kept), nil
 	}
 	path, accept := "blobs/", "*/*"
 	if slices.Contains(manifestTypes(), desc.MediaType) {
-		path, accept = "manifests/", desc.MediaType
+		// Some registries have nothing that has another type than those that are
+		// asked for, whatever its descriptor says.
+		path, accept = "manifests/", strings.Join(manifestTypes(), ", ")
 	}
 	var content []byte
-	err := r.retry(ctx, what, false, func(ctx context.Context, e *endpoint) (err error) {
-		content, _, err = e.document(ctx, path+desc.Digest.String(), accept, desc.Size)
+	err := r.retry(ctx, what, false, func(ctx context.Context, e *endpoint) error {
+		got, header, err := e.document(ctx, path+desc.Digest.String(), accept)
 		if err == nil {
-			err = checkContent(desc, content)
+			err = checkContent(desc.Digest, got, header)
 		}
+		content = got
 		return err
 	})
 	if err != nil {
+		if said && (errors.Is(err, remote.ErrNotFound) || errors.Is(err, remote.ErrDigest)) {
+			r.doubt()
+		}
 		return nil, wrap(what, err)
 	}
 	return content, nil
@@ -110,14 +128,23 @@ func (r *Repository) retry(ctx context.Context, what string, resolve bool, f fun
 	return w.run(ctx, f)
 }
 
-// keep keeps the manifest that resolving brought.
-func (r *Repository) keep(content []byte) {
-	if content == nil {
-		return
-	}
+// keep keeps the manifest that resolving brought, or what was said of it.
+func (r *Repository) keep(desc ocispec.Descriptor, content []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.kept = content
+	if content == nil {
+		r.said = desc.Digest
+		return
+	}
+	r.kept, r.said, r.doubted = content, "", false
+}
+
+// doubt has the next Resolve get the manifest: what HEAD said that the tag
+// names is not there.
+func (r *Repository) doubt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doubted = true
 }
 
 func checkDescriptor(desc ocispec.Descriptor) error {

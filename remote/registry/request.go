@@ -110,7 +110,7 @@ func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http
 		if failure := req.payload.failure(); failure != nil {
 			err = failure
 		}
-		err = body.explain(err)
+		err = e.blame(body.explain(err), at, attempt.said)
 		body.end()
 		return nil, nil, err
 	}
@@ -120,13 +120,14 @@ func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http
 
 // follow sends a request and follows redirects. The registry's credential
 // goes to the registry alone, and not any more once a redirect has left it.
-// leads is how near the servers may be that the answer leads to.
+// leads is how near the servers may be that the answer leads to. The location is
+// the last one that was asked, also with an error.
 func (e *endpoint) follow(ctx context.Context, req *request, at *location, s *sending) (_ *http.Response, _ *location, leads address.Reach, _ error) {
 	for hop := 0; ; hop++ {
 		r := &route{limit: at.limit, named: at.named}
 		resp, err := e.send(context.WithValue(ctx, routeKey{}, r), req, at, s)
 		if err != nil {
-			return nil, nil, 0, err
+			return nil, at, 0, err
 		}
 		leads = min(r.limit, r.from)
 		switch resp.StatusCode {
@@ -134,7 +135,7 @@ func (e *endpoint) follow(ctx context.Context, req *request, at *location, s *se
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther:
 			if !req.reads() { // they mean that it is done, or are taken to mean it
 				drain(resp.Body)
-				return nil, nil, 0, &fault{class: remote.ErrUnavailable, status: resp.StatusCode,
+				return nil, at, 0, &fault{class: remote.ErrUnavailable, status: resp.StatusCode,
 					text: fmt.Sprintf("%s answers %s with the redirect %d, which is for what is read", at.url.Host, req.method, resp.StatusCode)}
 			}
 		default:
@@ -142,14 +143,16 @@ func (e *endpoint) follow(ctx context.Context, req *request, at *location, s *se
 		}
 		drain(resp.Body)
 		if hop == maxRedirects {
-			return nil, nil, 0, oddf("%s redirects more than %d times", e.Host, maxRedirects)
+			return nil, at, 0, oddf("%s redirects more than %d times", e.Host, maxRedirects)
 		}
 		if !req.payload.replays() {
-			return nil, nil, 0, &fault{class: remote.ErrUnavailable, text: at.url.Host + " redirects to elsewhere, and " + errOnce.Error()}
+			return nil, at, 0, &fault{class: remote.ErrUnavailable, text: at.url.Host + " redirects to elsewhere, and " + errOnce.Error()}
 		}
-		if at, err = e.next(at, resp, leads); err != nil {
-			return nil, nil, 0, err
+		next, err := e.next(at, resp, leads)
+		if err != nil {
+			return nil, at, 0, err
 		}
+		at = next
 	}
 }
 
@@ -191,6 +194,9 @@ func (e *endpoint) newRequest(ctx context.Context, method string, at *location, 
 		return nil, err
 	}
 	maps.Copy(req.Header, header.Clone())
+	if e.client.manners.rangeless(at.url.Host) {
+		req.Header.Del("Range")
+	}
 	req.Header.Set("User-Agent", e.client.opts.UserAgent)
 	if at.home {
 		for name, values := range e.Header {

@@ -21,6 +21,7 @@ type retryBudget struct {
 	got                int       // bytes since the last fault
 	busy, odd, outages int
 	backoff            time.Duration
+	whole              bool // all of a blob was asked for in place of a range
 }
 
 func newRetryBudget(o *Options, long bool) *retryBudget {
@@ -58,6 +59,11 @@ func (p *retryBudget) alive(n int) {
 		}
 		p.paced = now
 	}
+}
+
+// lastOdd tells whether another odd fault is the last one.
+func (p *retryBudget) lastOdd() bool {
+	return p == nil || p.parent != nil || p.odd+1 >= min(oddTries, p.tries)
 }
 
 // next returns how long to wait after a fault before trying again.
@@ -120,6 +126,8 @@ type attempt struct {
 	budget *retryBudget         // nil: endless
 	sent   *authorization       // what it was last sent with; nil: nothing
 	fresh  bool                 // what is shown was got during this attempt
+	said   string               // what the last answer said that was no success
+	probe  bool                 // a HEAD that is refused is followed by a GET, whose answer counts
 	host   atomic.Pointer[host] // that was asked last
 }
 

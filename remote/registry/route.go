@@ -31,7 +31,8 @@ var ErrPrivate = fmt.Errorf("%w: refused address", remote.ErrUnavailable)
 type route struct {
 	limit address.Reach
 	from  address.Reach
-	named bool // the user named the server, so that it may be anywhere
+	named bool     // the user named the server, so that it may be anywhere
+	proxy *url.URL // by which the server was asked last; nil: none
 }
 
 type routeKey struct{}
@@ -54,6 +55,7 @@ func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	case token:
 		limit = min(r.limit, r.from)
 	}
+	req = req.WithContext(context.WithValue(req.Context(), askerKey{}, e))
 	resp, from, err := e.client.hosts.roundTrip(req, e.wire, limit)
 	if token {
 		from = min(from, r.from) // it may redirect

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -155,7 +154,7 @@ func (h *health) token(ctx context.Context, begun time.Time, err error) {
 	switch f := classify(err); {
 	case f.held: // nobody was asked
 	case NoAnswer(f):
-		h.failed(ctx, begun, f.text)
+		h.failed(ctx, begun, f.reason())
 	default:
 		h.answered(http.StatusOK)
 	}
@@ -164,7 +163,7 @@ func (h *health) token(ctx context.Context, begun time.Time, err error) {
 // unanswered notes a request that err ended before the head of an answer.
 func (h *health) unanswered(req *http.Request, sent time.Time, err error) {
 	if !givenUp(req.Context()) {
-		h.failed(req.Context(), sent, classify(err).text)
+		h.failed(req.Context(), sent, classify(err).reason())
 	}
 }
 
@@ -175,10 +174,11 @@ func givenUp(ctx context.Context) bool {
 }
 
 // watch returns the body of an answer, which decides what the answer was
-// worth: a server that says 200 and then nothing is as good as none.
-func (h *health) watch(resp *http.Response, sent time.Time) io.ReadCloser {
+// worth: a server that says 200 and then nothing is as good as none. said is what
+// one says that is no success.
+func (h *health) watch(resp *http.Response, said string, sent time.Time) io.ReadCloser {
 	if s := resp.StatusCode; s == http.StatusTooManyRequests || s >= 500 && s != http.StatusNotImplemented {
-		h.failed(resp.Request.Context(), sent, fmt.Sprintf("it answers %d %s", s, http.StatusText(s)))
+		h.failed(resp.Request.Context(), sent, "it answers "+statusFault(s, said).text)
 		return resp.Body
 	}
 	return &healthBody{ReadCloser: resp.Body, health: h, ctx: resp.Request.Context(), sent: sent, status: resp.StatusCode}

@@ -242,7 +242,7 @@ func (t *tokenRequest) exchange(ctx context.Context, a *authorization) error {
 	for range maxRedirects + 1 {
 		resp, err := t.send(ctx, at)
 		if err != nil {
-			return classify(err)
+			return classify(err).by("the token server " + scrub.Text(at.url.Host))
 		}
 		switch resp.StatusCode {
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
@@ -340,7 +340,7 @@ func (t *tokenRequest) read(resp *http.Response, a *authorization) error {
 // refuses a credential with 401, and a refresh token that is not valid any more
 // with 400.
 func (t *tokenRequest) refusal(resp *http.Response) *fault {
-	f := responseFault(resp)
+	f := statusFault(resp.StatusCode, wordsOf(resp))
 	if f.verdict == busy {
 		f.text = "the token server " + resp.Request.URL.Host + " answers " + f.text
 		return f

@@ -68,7 +68,7 @@ func (u *upload) arrived(ctx context.Context, e *endpoint) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	resp, _, err := e.ask(ctx, &request{method: http.MethodHead, actions: pushing}, at)
+	resp, at, err := e.ask(ctx, &request{method: http.MethodHead, actions: pushing}, at)
 	if err != nil {
 		return false, err
 	}
@@ -79,7 +79,7 @@ func (u *upload) arrived(ctx context.Context, e *endpoint) (bool, error) {
 	case http.StatusNotFound:
 		return false, nil
 	}
-	return false, responseFault(resp)
+	return false, e.refusal(resp, at)
 }
 
 // pushing are the actions that uploads need a token for.
@@ -119,7 +119,7 @@ func (u *upload) resume(ctx context.Context, e *endpoint) error {
 	}
 	defer drain(resp.Body)
 	if resp.StatusCode != http.StatusNoContent {
-		if f := responseFault(resp); f.verdict == busy {
+		if f := e.refusal(resp, at); f.verdict == busy {
 			return f
 		}
 		u.session = nil

@@ -127,24 +127,25 @@ func (b *blobCopy) isWhole(seen int) bool {
 }
 
 // noteWhole counts an answer that is the whole blob, and tells of the first.
-func (b *blobCopy) noteWhole() {
+func (b *blobCopy) noteWhole(from *location) {
 	b.mu.Lock()
 	b.wholes++
 	first := b.wholes == 1
 	b.mu.Unlock()
 	if first {
-		b.at.client.opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, b.at.Host, b.size)
+		b.at.client.opts.Logf("%s: %s does not serve ranges of it; getting all of its %d bytes", b.name, scrub.Text(from.url.Host), b.size)
 	}
 }
 
-// broken is the fault of an answer that should have all of the blob, and ends
-// after n bytes.
-func (b *blobCopy) broken(n int64, err error) *fault {
+// broken is the fault of the answer a, which should have all of the blob and
+// ends after n bytes.
+func (b *blobCopy) broken(a answer, n int64, err error) *fault {
 	text := fmt.Sprintf("the whole blob is sent, and the answer ends after %d of %d bytes", n, b.size)
 	if err != io.EOF && err != io.ErrUnexpectedEOF {
 		text += ": " + scrub.Text(err.Error())
 	}
-	return &fault{verdict: busy, class: remote.ErrUnavailable, text: text}
+	f := &fault{verdict: busy, class: remote.ErrUnavailable, text: text + a.encoded}
+	return f.by(b.at.speaker(a.from))
 }
 
 // A writeError is why the writer does not take any more of a blob.
@@ -184,7 +185,7 @@ func (b *blobCopy) writeTo(ctx context.Context, w io.Writer, off int64, seen *in
 		*seen = max(*seen, off+n)
 		if err != nil && n < a.n {
 			a.body.Close()
-			return n, b.broken(off+n, err)
+			return n, b.broken(a, off+n, err)
 		}
 	}
 	drain(a.body)
@@ -204,7 +205,7 @@ func (b *blobCopy) skip(a answer, alive func(n int)) error {
 	n, err := io.Copy(io.Discard, &counted{io.LimitReader(a.body, a.skip), alive})
 	if n < a.skip {
 		a.body.Close()
-		return b.broken(a.at+n, cmp.Or(err, io.EOF))
+		return b.broken(a, a.at+n, cmp.Or(err, io.EOF))
 	}
 	return nil
 }

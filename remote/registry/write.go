@@ -44,7 +44,7 @@ func (e *endpoint) change(ctx context.Context, req *request, to *location, want 
 	if slices.Contains(want, resp.StatusCode) {
 		return resp, at, nil
 	}
-	f := responseFault(resp)
+	f := e.refusal(resp, at)
 	drain(resp.Body)
 	if f.class == remote.ErrUnauthorized && !at.home {
 		// Storage knows only the signature; the registry knows its users.

@@ -100,7 +100,7 @@ func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: digest %q: %w", s.Name(), desc.Digest, err)
 	}
-	if data, ok := s.c.KeptMeta(desc.Digest); ok && int64(len(data)) == desc.Size {
+	if data, ok := s.c.KeptMeta(desc.Digest); ok {
 		return data, nil
 	}
 	if s.opts.Offline {
@@ -112,7 +112,7 @@ func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 		return nil, err
 	}
 	s.c.count.fetched.Add(int64(len(data)))
-	if int64(len(data)) != desc.Size || desc.Digest.Algorithm().FromBytes(data) != desc.Digest {
+	if desc.Digest.Algorithm().FromBytes(data) != desc.Digest {
 		return nil, fmt.Errorf("%s: %s: %w", s.Name(), desc.Digest, remote.ErrDigest)
 	}
 	s.c.KeepMeta(desc.Digest, data)

@@ -13,6 +13,10 @@ var (
 	addressPattern = regexp.MustCompile(`(https?://)([^\s/"'@]*@)?([^\s"'?]*)(\?[^\s"']*)?`)
 	queryPattern   = regexp.MustCompile(`\?[^\s"'?=]*=[^\s"']*`)
 	tokenPattern   = regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w.-]+`) // RFC 7519
+	// What stands in a header Authorization; and members of a query or form that
+	// stand alone.
+	bearerPattern = regexp.MustCompile(`(?i)\b(bearer|basic) [\w.~+/=-]{20,}`)
+	memberPattern = regexp.MustCompile(`(?i)\b(x-amz-[a-z-]+|x-goog-[a-z-]+|\w*(?:signature|password|passwd|secret|token|apikey|api_key)|sig|pwd)=[^\s"'&;,]+`)
 )
 
 // Text makes a text from elsewhere fit for a message: on one line, of bounded
@@ -47,5 +51,7 @@ func clean(text string) string {
 	text = addressPattern.ReplaceAllString(text, "$1$3")
 	text = queryPattern.ReplaceAllString(text, "")
 	text = tokenPattern.ReplaceAllString(text, "…")
+	text = bearerPattern.ReplaceAllString(text, "$1 …")
+	text = memberPattern.ReplaceAllString(text, "$1=…")
 	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) }), " ")
 }

@@ -15,6 +15,9 @@ func TestScrub(t *testing.T) {
 		`HTTPS://h.example/a?sig=x`:                                  `HTTPS://h.example/a`,
 		"dial tcp 127.0.0.1:80: connection refused":                  "dial tcp 127.0.0.1:80: connection refused",
 		"of " + strings.Repeat("é", 300):                             "of " + strings.Repeat("é", 198) + "…",
+		"Authorization: Bearer 0123456789abcdefghij sent":            "Authorization: Bearer … sent",
+		"basic authentication is wanted, the token expired":          "basic authentication is wanted, the token expired",
+		"for X-Amz-Signature=abc&user_token=def, and sig=g":          "for X-Amz-Signature=…&user_token=…, and sig=…",
 		`https://a.example/?x=1 https://b.example/?y=2`:              `https://a.example/ https://b.example/`,
 	} {
 		if got := Text(text); got != want {
