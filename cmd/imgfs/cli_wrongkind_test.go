@@ -189,3 +189,28 @@ func TestWrongKindTag(t *testing.T) {
 		checkRefusal(t, invoke(t, "ls", image), 1, nil, want)
 	}
 }
+
+// What is wrong in a file is nothing to ask a registry about.
+func TestDamagedFileHint(t *testing.T) {
+	alone(t)
+	dir := t.TempDir()
+	config := fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[%q]}}`, digest.FromString("another"))
+	for name, layer := range map[string]string{"plain": tarOfFiles(t, "x", ""), "gzip": string(gzipOf(t, []byte(tarOfFiles(t, "x", ""))))} {
+		file := writeFile(t, filepath.Join(dir, name), tarOfFiles(t, "l.tar", layer, "c.json", config, "manifest.json", `[{"Config":"c.json","Layers":["l.tar"]}]`))
+		checkRefusal(t, invoke(t, "ls", "docker-archive:"+file), 1, []string{"its digest is sha256:"}, "the file is damaged, or was written wrong")
+	}
+	layout := filepath.Join(dir, "layout")
+	if _, err := labimage.Write(layout, small); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range filesBelow(t, layout) {
+		if strings.HasPrefix(name, "blobs/") {
+			content, err := os.ReadFile(filepath.Join(layout, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(layout, name), strings.ToUpper(string(content)))
+		}
+	}
+	checkRefusal(t, invoke(t, "ls", "oci:"+layout), 1, []string{"digest mismatch"}, "the file is damaged, or was written wrong")
+}

@@ -99,6 +99,8 @@ func imageHint(err *image.Error) string {
 		return "unpack it yourself, which needs no copy, or give the cache more room with --cache-size SIZE or --cache-dir DIR"
 	case image.HintFetch:
 		return "imgfs index --fetch " + printable.Word(err.Name) + ", without --offline, brings all of it into the cache"
+	case image.HintDamaged:
+		return "nothing of it was kept; the file is damaged, or was written wrong: get it again, or make it again"
 	case image.HintAllowPrivate:
 		return "if you trust " + err.Host + " with what this machine can reach: --allow-private"
 	case image.HintCertificate:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry"
 )
@@ -45,6 +46,8 @@ const (
 	HintPlainHTTP
 	// HintLogin: credentials for the host.
 	HintLogin
+	// HintDamaged: the file or directory must be got or made again.
+	HintDamaged
 	// HintLoginAgain: other credentials for the host.
 	HintLoginAgain
 	// HintMendCredential: the file or helper that may have credentials for the host
@@ -68,7 +71,12 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// advise gives an error a hint, if it depends on the registry.
+// isDigestError reports whether something has not the digest that it should have.
+func isDigestError(err error) bool {
+	return errors.Is(err, layerindex.ErrDigest) || errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, remote.ErrDigest)
+}
+
+// advise gives an error a hint, if it depends on where the image is.
 func (r *Resolved) advise(src remote.Source, err error) error {
 	e := &Error{Err: err, Name: src.Name()}
 	if e.Host = registry.HostOf(err); e.Host == "" {
@@ -95,6 +103,8 @@ func (r *Resolved) advise(src remote.Source, err error) error {
 		e.Hint = HintLoginAgain
 	case errors.Is(err, remote.ErrUnauthorized):
 		e.Hint = HintLogin
+	case r.Local() && isDigestError(err):
+		e.Hint = HintDamaged
 	default:
 		return err
 	}

@@ -150,10 +150,10 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 // image says, before anything of it is looked for.
 func checkDigests(l remote.Layer) error {
 	switch {
-	case !isSHA256(l.Digest()):
-		return fmt.Errorf("%w: its digest is none of sha256, the only kind that imgfs reads layers by", remote.ErrUnsupported)
 	case !isSHA256(l.DiffID):
 		return fmt.Errorf("%w: its diff_id %q is none of sha256, the only kind that imgfs reads layers by", remote.ErrUnsupported, l.DiffID)
+	case !isSHA256(l.Digest()):
+		return fmt.Errorf("%w: its digest is none of sha256, the only kind that imgfs reads layers by", remote.ErrUnsupported)
 	}
 	return nil
 }

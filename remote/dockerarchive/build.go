@@ -3,6 +3,7 @@ package dockerarchive
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -56,6 +57,11 @@ func (s *Source) build(ctx context.Context, img image) error {
 	diffIDs := c.RootFS.DiffIDs
 	if len(diffIDs) != len(img.Layers) {
 		return fmt.Errorf("%w: manifest.json lists %d layers, config %q has %d diff_ids", remote.ErrUnsupported, len(img.Layers), img.Config, len(diffIDs))
+	}
+	for i, d := range diffIDs {
+		if err := d.Validate(); err != nil && !errors.Is(err, digest.ErrDigestUnsupported) {
+			return fmt.Errorf("%w: config %q: diff_id %d: %.200q: %w", remote.ErrUnsupported, img.Config, i, d, err)
+		}
 	}
 	sizes, err := s.measure(ctx, img.Layers, diffIDs)
 	if err != nil {

@@ -346,6 +346,7 @@ func TestOpenErrors(t *testing.T) {
 		{"no layer", with("manifest.json", `[{"Config":"c.json","Layers":["other.tar"]}]`), remote.ErrNotFound, "other.tar"},
 		{"more layers than diff_ids", with("manifest.json", `[{"Config":"c.json","Layers":["l.tar","l.tar"]}]`), remote.ErrUnsupported, "2 layers"},
 		{"fewer layers than diff_ids", with("manifest.json", `[{"Config":"c.json"}]`), remote.ErrUnsupported, "0 layers"},
+		{"malformed diff_id", with("c.json", configOf("sha256:xyz")), remote.ErrUnsupported, `config "c.json": diff_id 0: "sha256:xyz"`},
 		{"cut layer", with("l.tar", cut[:len(cut)-6]), remote.ErrDigest, d.String()},
 		{"xz layer", with("l.tar", "\xfd7zXZ\x00 and so on"), remote.ErrUnsupported, "xz"},
 		{"huge manifest.json", with("manifest.json", strings.Repeat(" ", 8<<20+1)), remote.ErrUnsupported, "manifest.json"},
