@@ -23,6 +23,8 @@ const (
 	targetMax = 4095 // what the kernel takes in a reply to READLINK
 	blockSize = 4096
 	xattrMax  = 64 << 10 // XATTR_SIZE_MAX
+	// xattrListMax is XATTR_LIST_MAX.
+	xattrListMax = 64 << 10
 )
 
 // A rawFS answers the kernel's requests from a tree.

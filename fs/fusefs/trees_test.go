@@ -26,6 +26,7 @@ var trees = map[string]func() []fs.Layer{
 	"acl":    func() []fs.Layer { return []fs.Layer{aclLayer()} },
 	"forged": func() []fs.Layer { return []fs.Layer{forgedLayer(), topLayer()} },
 	"faulty": func() []fs.Layer { return []fs.Layer{sampleLayer(), faultyLayer(&faulty{})} },
+	"names":  func() []fs.Layer { return []fs.Layer{namesLayer()} },
 	"bench":  func() []fs.Layer { return []fs.Layer{benchLayer()} },
 
 	"program": func() []fs.Layer { return []fs.Layer{programLayer()} },
@@ -89,6 +90,15 @@ func file(name string, mode uint32, off, size int64) layerindex.Entry {
 
 func symlink(name, target string) layerindex.Entry {
 	return layerindex.Entry{Name: name, Type: layerindex.TypeSymlink, Linkname: target, Mode: 0o777, ModSec: noon}
+}
+
+// namesLayer has a file with as many names of attributes as one can have.
+func namesLayer() fs.Layer {
+	f := file("names", 0o644, 0, 5)
+	for i := range xattrListMax / 256 {
+		f.Xattrs = append(f.Xattrs, layerindex.Xattr{Name: fmt.Sprintf("user.%0250d", i)})
+	}
+	return layerOf(pattern{}, f)
 }
 
 // sampleLayer has an entry of every kind, with all that stat(2) can show.

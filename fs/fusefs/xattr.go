@@ -5,6 +5,7 @@ package fusefs
 import (
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -105,12 +106,19 @@ func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uin
 		}
 		size += len(name) + 1
 	}
-	for _, name := range r.listedOwn(n) {
-		add(name)
-	}
+	trusted := sync.OnceValue(func() bool { return readsTrusted(&h.Caller) })
 	for _, x := range n.Xattrs() {
-		if listed(x.Name, h.Uid) {
+		if listed(x.Name, trusted) {
 			add(x.Name)
+		}
+	}
+	own, room := r.listedOwn(n), xattrListMax-size
+	for _, name := range own {
+		room -= len(name) + 1
+	}
+	if room >= 0 { // else nothing at all could be listed
+		for _, name := range own {
+			add(name)
 		}
 	}
 	if size > len(dest) {
@@ -134,7 +142,8 @@ func (r *rawFS) listedOwn(n fs.Node) []string {
 
 // listed reports whether a caller is told of a name that the image has. The
 // kernel refuses a list with an empty name in it, and hides the values of trusted
-// attributes from everybody but root; disk file systems do not even list them.
-func listed(name string, uid uint32) bool {
-	return name != "" && !strings.HasPrefix(name, ownPrefix) && (uid == 0 || !strings.HasPrefix(name, "trusted."))
+// attributes from those that trusted is false of; disk file systems do not even list
+// them.
+func listed(name string, trusted func() bool) bool {
+	return name != "" && !strings.HasPrefix(name, ownPrefix) && (!strings.HasPrefix(name, "trusted.") || trusted())
 }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -408,5 +409,57 @@ func TestMissing(t *testing.T) {
 		if got := c.s.missing(c.name); got != fuse.Status(c.want) {
 			t.Errorf("%s in the tree %q: %v, want %v", c.name, c.tree, got, c.want)
 		}
+	}
+}
+
+// What is listed can be read: attributes that the kernel keeps for who has
+// CAP_SYS_ADMIN over the machine are not listed for a root without it.
+func TestTrustedIsListedForWhoReadsIt(t *testing.T) {
+	needFUSE(t)
+	needRoot(t)
+	getfattr, err := exec.LookPath("getfattr")
+	if err != nil {
+		missing(t, "getfattr is not installed")
+		t.Skip(err)
+	}
+	_, dir := serve(t, mounters(t)[0], task{Tree: "sample", AllowOther: true})
+	for name, c := range map[string]struct {
+		wrap []string
+		want bool
+	}{
+		"root":                       {nil, true},
+		"root without CAP_SYS_ADMIN": {[]string{"setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"}, false},
+		"root of a user namespace":   {[]string{"unshare", "-Ur"}, false},
+		"an ordinary user":           {[]string{"setpriv", "--reuid=" + strconv.Itoa(nobody), "--clear-groups"}, false},
+	} {
+		args := append(slices.Clone(c.wrap), getfattr, "--absolute-names", "-d", "-m", "-", filepath.Join(dir, "caps"))
+		cmd := exec.Command(args[0], args[1:]...)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil || stderr.Len() > 0 {
+			t.Errorf("%s: %v: %s", name, err, &stderr)
+			continue
+		}
+		if got := strings.Contains(string(out), "trusted.t="); got != c.want {
+			t.Errorf("%s: trusted.t is listed: %v, want %v\n%s", name, got, c.want, out)
+		}
+		if !strings.Contains(string(out), "user.empty") {
+			t.Errorf("%s: user.empty is not listed\n%s", name, out)
+		}
+	}
+}
+
+// As many names as an inode can have are listed, though the mount's own beside them
+// would be too many for listxattr(2). Those are there all the same.
+func TestNamesWithoutRoom(t *testing.T) {
+	needFUSE(t)
+	_, dir := serve(t, mounters(t)[0], task{Tree: "names", Provenance: true})
+	path := filepath.Join(dir, "names")
+	if n := len(xattrNames(t, path)); n != xattrListMax/256 {
+		t.Errorf("%d names are listed, want %d", n, xattrListMax/256)
+	}
+	if got := xattrOf(t, path, layerAttr); got != "sha256:test" {
+		t.Errorf("%s is %q", layerAttr, got)
 	}
 }
