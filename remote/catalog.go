@@ -2,12 +2,14 @@ package remote
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -19,6 +21,9 @@ type Catalog interface {
 	// Candidates returns the entries that the reference means. The errors are
 	// those of Resolve.
 	Candidates(ctx context.Context) (*Candidates, error)
+	// Has tells whether the content of a digest is there: a layout need not have all
+	// that its image indexes list.
+	Has(d digest.Digest) bool
 }
 
 // Candidates are the entries of a catalog that a reference means.
@@ -37,9 +42,28 @@ type Candidates struct {
 // A Candidate is an entry of a catalog.
 type Candidate struct {
 	ocispec.Descriptor
+	// Platforms holds the platforms that the index states for the digest; there may
+	// be none.
+	Platforms []ocispec.Platform
 	// Names holds the full names of the images that the entry is, if the reference
 	// is not one of these itself; there may be none.
 	Names []string
+}
+
+// stated returns the entries that a candidate stands for, one for each platform.
+func (c *Candidate) stated() []ocispec.Descriptor {
+	if len(c.Platforms) == 0 {
+		desc := c.Descriptor
+		desc.Platform = nil
+		return []ocispec.Descriptor{desc}
+	}
+	var all []ocispec.Descriptor
+	for _, p := range c.Platforms {
+		desc := c.Descriptor
+		desc.Platform = &p
+		all = append(all, desc)
+	}
+	return all
 }
 
 // maxNamed is how many images an AmbiguousError lists.
@@ -89,6 +113,8 @@ type top struct {
 	desc    ocispec.Descriptor
 	content []byte
 	several []Candidate
+	// stated holds what the catalog says that desc is for.
+	stated []ocispec.Platform
 	// ambiguous returns an error that names some of several, nil for all.
 	ambiguous func(positions []int) error
 }
@@ -107,7 +133,8 @@ func (o *opener) top(ctx context.Context) (*top, error) {
 	}
 	positions := o.images(ctx, c.Entries)
 	if len(positions) == 1 {
-		return &top{desc: c.Entries[positions[0]].Descriptor}, nil
+		e := c.Entries[positions[0]]
+		return &top{desc: e.Descriptor, stated: e.Platforms}, nil
 	}
 	t := &top{desc: c.Index, content: c.Content}
 	for _, i := range positions {
@@ -125,7 +152,7 @@ func (o *opener) top(ctx context.Context) (*top, error) {
 	}
 	silent := 0
 	for _, e := range t.several {
-		if e.Platform == nil {
+		if len(e.Platforms) == 0 {
 			silent++
 		}
 	}
@@ -158,8 +185,8 @@ func (o *opener) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return desc, err
 }
 
-// images returns the positions of the entries that may be images, or of all if
-// none is one.
+// images returns the positions of the entries that may be images of their own, or of
+// all if none is one.
 func (o *opener) images(ctx context.Context, entries []Candidate) []int {
 	var all, images []int
 	for i, e := range entries {
@@ -169,7 +196,20 @@ func (o *opener) images(ctx context.Context, entries []Candidate) []int {
 		}
 	}
 	if len(images) > 1 && len(images) <= maxIndexReads {
-		images = slices.DeleteFunc(images, func(i int) bool { return o.isArtifact(ctx, entries[i].Descriptor) })
+		digests := make(map[digest.Digest]bool)
+		for _, i := range images {
+			digests[entries[i].Digest] = true
+		}
+		drop := make(map[int]bool)
+		for _, i := range images {
+			listed, belongs := o.relations(ctx, entries[i].Descriptor, digests)
+			drop[i] = drop[i] || belongs
+			for _, j := range images {
+				// Some tools enter what an image index lists as well.
+				drop[j] = drop[j] || i != j && listed[entries[j].Digest] && isSubset(entries[j].Names, entries[i].Names)
+			}
+		}
+		images = slices.DeleteFunc(images, func(i int) bool { return drop[i] })
 	}
 	if len(images) == 0 {
 		return all
@@ -177,16 +217,39 @@ func (o *opener) images(ctx context.Context, entries []Candidate) []int {
 	return images
 }
 
-// isArtifact tells whether an entry leads to a manifest that is no image's. What
-// cannot be read is no artifact: who needs it gets the error.
-func (o *opener) isArtifact(ctx context.Context, desc ocispec.Descriptor) bool {
+func isSubset(some, all []string) bool {
+	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
+}
+
+// relations returns what an entry lists, if it is an image index, and tells whether it
+// belongs to an image instead of being one: it is a manifest that is no image's, or it
+// refers to one of the others. What cannot be read does not; who needs it gets the
+// error.
+func (o *opener) relations(ctx context.Context, desc ocispec.Descriptor, others map[digest.Digest]bool) (listed map[digest.Digest]bool, belongs bool) {
 	content, k, _, err := o.document(ctx, &desc)
-	if err != nil || k != kindManifest {
-		return false
+	if err != nil {
+		return nil, false
 	}
 	o.kept[desc.Digest] = content
-	m, err := readManifest(content)
-	return err == nil && isArtifact(m)
+	var doc struct {
+		Manifests json.RawMessage `json:"manifests"`
+		Subject   struct {
+			Digest digest.Digest `json:"digest"`
+		} `json:"subject"`
+	}
+	if err := json.Unmarshal(content, &doc); err != nil {
+		return nil, false
+	}
+	if k == kindManifest {
+		m, err := readManifest(content)
+		return nil, err == nil && isArtifact(m) || others[doc.Subject.Digest]
+	}
+	listed = make(map[digest.Digest]bool)
+	_ = eachDescriptor("manifests", doc.Manifests, func(entry ocispec.Descriptor, err error) error {
+		listed[entry.Digest] = true
+		return err
+	})
+	return listed, others[doc.Subject.Digest]
 }
 
 // severalNames tells whether a name that is not the full one of any image is part
@@ -206,11 +269,13 @@ func severalNames(entries []Candidate) bool {
 // image index has both. If none is for the platform wanted, what there is can be told
 // apart by other platforms, or is ambiguous.
 func (o *opener) chooseEntry(ctx context.Context, t *top, want wish) (ocispec.Descriptor, error) {
-	w := &indexWalk{opener: o, want: want, sparse: true}
+	w := &indexWalk{opener: o, want: want}
 	for i, e := range t.several {
 		w.from = i
-		if err := w.sort(ctx, e.Descriptor, 0); err != nil {
-			return ocispec.Descriptor{}, err
+		for _, desc := range e.stated() {
+			if err := w.sort(ctx, desc, 0); err != nil {
+				return ocispec.Descriptor{}, err
+			}
 		}
 	}
 	if err := w.readSilent(ctx); err != nil {
@@ -239,19 +304,21 @@ func (o *opener) chooseEntry(ctx context.Context, t *top, want wish) (ocispec.De
 func (o *opener) alike(ctx context.Context, t *top) []int {
 	stated := make(map[string][]int)
 	for i, e := range t.several {
-		p := e.Platform
-		if p == nil {
-			// A config that cannot be read says nothing.
-			if content, _, _, err := o.document(ctx, &e.Descriptor); err == nil {
-				p, _ = o.platformOf(ctx, content)
+		for _, desc := range e.stated() {
+			p := desc.Platform
+			if p == nil {
+				// A config that cannot be read says nothing.
+				if content, _, _, err := o.document(ctx, &desc); err == nil {
+					p, _ = o.platformOf(ctx, content)
+				}
 			}
-		}
-		name := ""
-		if p != nil {
-			name = formatPlatform(*p)
-		}
-		if stated[name] = append(stated[name], i); len(stated[name]) > 1 {
-			return stated[name]
+			name := ""
+			if p != nil {
+				name = formatPlatform(*p)
+			}
+			if stated[name] = append(stated[name], i); len(stated[name]) > 1 {
+				return stated[name]
+			}
 		}
 	}
 	return nil

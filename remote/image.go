@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -130,7 +131,7 @@ func (o *opener) open(ctx context.Context, platform string) (img *Image, asked *
 	}
 	if k == kindManifest {
 		img.Descriptor, img.Manifest = img.Top, img.Raw
-		if want.asked {
+		if want.asked && !slices.ContainsFunc(t.stated, want.match) {
 			asked = &want
 		}
 		return img, asked, nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -41,9 +40,8 @@ type indexWalk struct {
 	known bool
 	// from is which of a catalog's entries is gathered.
 	from int
-	// sparse passes over what is not there, and absent is the first such error:
-	// a layout need not have what is not used of it.
-	sparse bool
+	// absent is about the first entry that a catalog does not have the content of.
+	// It need not have what is not used of it.
 	absent error
 }
 
@@ -77,7 +75,7 @@ func (w *indexWalk) best() (found, error) {
 	switch {
 	case len(w.fit) > 0:
 		return slices.MinFunc(w.fit, w.compare), nil
-	case w.absent != nil:
+	case len(w.there) == 0 && w.absent != nil:
 		return found{}, w.absent
 	}
 	var there []ocispec.Platform
@@ -144,6 +142,10 @@ func (w *indexWalk) sort(ctx context.Context, desc ocispec.Descriptor, depth int
 		}
 		return nil
 	}
+	if c, ok := w.opener.src.(Catalog); ok && !c.Has(desc.Digest) {
+		w.absent = cmp.Or(w.absent, w.opener.fail("manifest "+shown(desc.Digest.String()), fmt.Errorf("%w: the image index lists it, and it is not there", ErrNotFound)))
+		return nil
+	}
 	if p := desc.Platform; p != nil && !says(*p) {
 		desc.Platform = nil // it says nothing
 	}
@@ -157,24 +159,13 @@ func (w *indexWalk) sort(ctx context.Context, desc ocispec.Descriptor, depth int
 	}
 	switch {
 	case kindOf(bareMediaType(desc.MediaType)) == kindIndex:
-		return w.pass(w.descend(ctx, desc, depth+1))
+		return w.descend(ctx, desc, depth+1)
 	case desc.Platform != nil && fits:
 		w.fit = append(w.fit, found{desc, w.from, depth == 0})
 	default:
 		w.silent = append(w.silent, found{desc, w.from, depth == 0})
 	}
 	return nil
-}
-
-// pass passes over a document that is not there, if w does.
-func (w *indexWalk) pass(err error) error {
-	if w.sparse && errors.Is(err, ErrNotFound) {
-		if w.absent == nil {
-			w.absent = err
-		}
-		return nil
-	}
-	return err
 }
 
 // descend gathers the entries of the index that desc describes.
@@ -215,11 +206,12 @@ func (w *indexWalk) readSilent(ctx context.Context) error {
 		if err == nil {
 			p, err = w.opener.platformOf(ctx, content)
 		}
-		if err != nil {
-			if err = w.pass(err); err != nil {
-				return err
-			}
+		if _, ok := w.opener.src.(Catalog); ok && errors.Is(err, ErrNotFound) {
+			w.absent = cmp.Or(w.absent, err)
 			continue
+		}
+		if err != nil {
+			return err
 		}
 		if p == nil {
 			w.untold = w.untold || f.own
@@ -258,7 +250,7 @@ func isImageEntry(desc ocispec.Descriptor) bool {
 	if desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest" {
 		return false
 	}
-	if p := desc.Platform; p != nil && strings.EqualFold(p.OS, "unknown") && strings.EqualFold(p.Architecture, "unknown") {
+	if p := desc.Platform; p != nil && isUnknown(*p) {
 		return false
 	}
 	k := kindOf(bareMediaType(desc.MediaType))

@@ -244,4 +244,9 @@ func BestPlatform(platform string, there []ocispec.Platform) ([]int, error) {
 }
 
 // says tells whether a platform states what every platform has.
-func says(p ocispec.Platform) bool { return p.OS != "" && p.Architecture != "" }
+func says(p ocispec.Platform) bool { return p.OS != "" && p.Architecture != "" && !isUnknown(p) }
+
+// isUnknown tells whether a platform is what BuildKit states for what is no image.
+func isUnknown(p ocispec.Platform) bool {
+	return strings.EqualFold(p.OS, "unknown") && strings.EqualFold(p.Architecture, "unknown")
+}

@@ -2,6 +2,7 @@ package ocilayout_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -62,6 +64,17 @@ func (s *shelf) signature(name string) ocispec.Descriptor {
 	return s.artifact(name, ocispec.MediaTypeImageConfig, "application/vnd.dev.cosign.simplesigning.v1+json")
 }
 
+// referrer adds an image that refers to another one.
+func (s *shelf) referrer(name string, to ocispec.Descriptor) ocispec.Descriptor {
+	content, _ := s.Get(s.silent(name, "linux/arm64").Digest)
+	var m ocispec.Manifest
+	if err := json.Unmarshal(content, &m); err != nil {
+		panic(err)
+	}
+	m.Subject = &to
+	return s.PutJSON(ocispec.MediaTypeImageManifest, m)
+}
+
 func (s *shelf) index(name string, entries ...ocispec.Descriptor) ocispec.Descriptor {
 	desc := s.AddIndex(entries...)
 	s.names[desc.Digest] = name
@@ -93,6 +106,16 @@ func TestPlatforms(t *testing.T) {
 	bundle := s.artifact("bundle", "application/vnd.oci.empty.v1+json", "application/vnd.dev.sigstore.bundle.v0.3+json")
 	notation := s.artifact("notation", "application/vnd.cncf.notary.signature", "application/jose+json")
 	beside := []ocispec.Descriptor{attestation, helm, bundle, notation, s.signature("signature"), s.Put("application/vnd.example", []byte("{}"))}
+	silent := func(desc ocispec.Descriptor) ocispec.Descriptor {
+		desc.Platform = nil
+		return desc
+	}
+	stating := func(desc ocispec.Descriptor, platform string) ocispec.Descriptor {
+		p := platforms.MustParse(platform)
+		desc.Platform = &p
+		return desc
+	}
+	referrer := s.referrer("referrer", silentARM)
 	gone := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 10}
 	goneIndex := gone
 	goneIndex.MediaType = ocispec.MediaTypeImageIndex
@@ -142,7 +165,21 @@ func TestPlatforms(t *testing.T) {
 		{"untold", []ocispec.Descriptor{untold}, "", "linux/amd64", "untold", nil, ""},
 		{"untold beside another", []ocispec.Descriptor{tagged(untold, "v1"), tagged(arm, "v2")}, "", "linux/amd64", "", remote.ErrReference, `"v1", "v2"`},
 		{"untold beside the right one", []ocispec.Descriptor{tagged(untold, "v1"), tagged(amd, "v2")}, "", "linux/amd64", "amd", nil, ""},
+		{"what an index lists", []ocispec.Descriptor{tagged(both, "v1"), silent(amd), silent(arm)}, "", "linux/arm64", "arm", nil, ""},
+		{"what an index lists, before it", []ocispec.Descriptor{tagged(silent(amd), "amd"), tagged(silent(arm), "arm"), tagged(both, "v1")}, "", "linux/amd64", "amd", nil, ""},
+		{"none of what an index lists", []ocispec.Descriptor{silent(amd), silent(arm), both}, "", "linux/s390x", "", remote.ErrPlatform, "there is linux/amd64, linux/arm64"},
+		{"what refers to an image", []ocispec.Descriptor{referrer, silentARM}, "", "", "silent arm", nil, ""},
+		{"one image for two platforms", []ocispec.Descriptor{stating(amd, "linux/amd64"), stating(amd, "linux/s390x")}, "", "linux/s390x", "amd", nil, ""},
+		{"one image for two platforms, and another", []ocispec.Descriptor{stating(amd, "linux/amd64"), arm, stating(amd, "linux/s390x")}, "", "linux/s390x", "amd", nil, ""},
+		{"one image for neither of two platforms", []ocispec.Descriptor{stating(arm, "linux/riscv64"), stating(arm, "linux/s390x")}, "", "linux/amd64", "", remote.ErrPlatform, "there is linux/arm64"},
+		{"what is stated before the config", []ocispec.Descriptor{stating(amd, "linux/s390x")}, "", "linux/s390x", "amd", nil, ""},
+		{"the config in place of what is stated", []ocispec.Descriptor{stating(amd, "linux/s390x")}, "", "linux/amd64", "amd", nil, ""},
 		{"absent ones", []ocispec.Descriptor{gone, goneIndex, amd}, "", "linux/amd64", "amd", nil, ""},
+		{"absent ones, all others are listed", []ocispec.Descriptor{stating(gone, "linux/arm64"), amd}, "", "linux/s390x", "", remote.ErrPlatform, "linux/s390x; there is linux/amd64"},
+		{"absent config", []ocispec.Descriptor{s.PutJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: gone.Digest, Size: 10}}), silentARM}, "", "linux/arm64", "silent arm", nil, ""},
+		{"absent though stated", []ocispec.Descriptor{stating(gone, "linux/arm64"), amd}, "", "linux/arm64", "", remote.ErrPlatform, "linux/arm64; there is linux/amd64"},
+		{"absent in an index", []ocispec.Descriptor{s.index("sparse", stating(gone, "linux/arm64"), amd, arm7)}, "", "linux/s390x", "", remote.ErrPlatform, "linux/s390x; there is linux/amd64, linux/arm/v7"},
+		{"the next best of an index", []ocispec.Descriptor{s.index("sparse", stating(gone, "linux/arm64"), amd, arm7)}, "", "linux/arm64", "arm7", nil, ""},
 		{"absent ones alone", []ocispec.Descriptor{gone, goneIndex}, "", "linux/amd64", "", remote.ErrNotFound, gone.Digest.String()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -217,6 +254,8 @@ func TestNames(t *testing.T) {
 		{"two platforms of a full name", []ocispec.Descriptor{named(beta, two, "latest"), named(betaARM, two, "latest")}, "latest", "beta", nil},
 		{"a name short and in full", []ocispec.Descriptor{named(beta, "", "beta:latest"), named(betaARM, "", two)}, "latest", "beta", nil},
 		{"three, two of a name", []ocispec.Descriptor{named(alpha, one, "latest"), named(beta, two, "latest"), named(gamma, "", "v1")}, "latest", "", []string{one, two}},
+		{"a name of an index and a name of what it lists", []ocispec.Descriptor{named(s.index("both", alpha, betaARM), one, "latest"), named(alpha, two, "latest")}, "latest", "", []string{one, two}},
+		{"one name of an index and of what it lists", []ocispec.Descriptor{named(s.index("both", alpha, betaARM), one, "latest"), named(alpha, one, "latest")}, "latest", "alpha", nil},
 		{"names that look like numbers", []ocispec.Descriptor{named(alpha, "", "@1"), named(beta, "", "v1")}, "@1", "alpha", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -56,6 +56,9 @@ func candidates(entries []ocispec.Descriptor, full bool) []remote.Candidate {
 			at[desc.Digest] = i
 			all = append(all, remote.Candidate{Descriptor: desc})
 		}
+		if desc.Platform != nil {
+			all[i].Platforms = append(all[i].Platforms, *desc.Platform)
+		}
 		if name := canonical(fullName(desc)); full && name != "" {
 			all[i].Names = append(all[i].Names, name)
 		}

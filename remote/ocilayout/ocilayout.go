@@ -286,6 +286,12 @@ func (s *Source) size(d digest.Digest) (int64, error) {
 	return s.files.size(name)
 }
 
+// Has implements remote.Catalog.
+func (s *Source) Has(d digest.Digest) bool {
+	_, err := s.size(d)
+	return !errors.Is(err, remote.ErrNotFound)
+}
+
 // blobName returns the name of the file of a digest, which becomes part of it only
 // if it is valid.
 func blobName(d digest.Digest) (string, error) {
