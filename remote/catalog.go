@@ -204,9 +204,17 @@ func (o *opener) images(ctx context.Context, entries []Candidate) []int {
 		for _, i := range images {
 			listed, belongs := o.relations(ctx, entries[i].Descriptor, digests)
 			drop[i] = drop[i] || belongs
+			if len(listed) == 0 {
+				continue
+			}
+			names := make(map[string]bool)
+			for _, name := range entries[i].Names {
+				names[name] = true
+			}
 			for _, j := range images {
 				// Some tools enter what an image index lists as well.
-				drop[j] = drop[j] || i != j && listed[entries[j].Digest] && isSubset(entries[j].Names, entries[i].Names)
+				other := slices.ContainsFunc(entries[j].Names, func(name string) bool { return !names[name] })
+				drop[j] = drop[j] || listed[entries[j].Digest] && !other
 			}
 		}
 		images = slices.DeleteFunc(images, func(i int) bool { return drop[i] })
@@ -215,10 +223,6 @@ func (o *opener) images(ctx context.Context, entries []Candidate) []int {
 		return all
 	}
 	return images
-}
-
-func isSubset(some, all []string) bool {
-	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
 }
 
 // relations returns what an entry lists, if it is an image index, and tells whether it
@@ -255,13 +259,22 @@ func (o *opener) relations(ctx context.Context, desc ocispec.Descriptor, others 
 // severalNames tells whether a name that is not the full one of any image is part
 // of the full names of several, which differ in what they are.
 func severalNames(entries []Candidate) bool {
-	digests := make(map[string]string) // of each name
+	digests := make(map[string][]digest.Digest) // of each name
 	for _, e := range entries {
 		for _, name := range e.Names {
-			digests[name] += e.Digest.String() + " "
+			digests[name] = append(digests[name], e.Digest)
 		}
 	}
-	return len(slices.Compact(slices.Sorted(maps.Values(digests)))) > 1
+	var first []digest.Digest
+	for _, all := range digests {
+		if first == nil {
+			first = all
+		}
+		if !slices.Equal(first, all) {
+			return true
+		}
+	}
+	return false
 }
 
 // chooseEntry returns the manifest for the platform wanted of those that t.several

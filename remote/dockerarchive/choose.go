@@ -68,27 +68,24 @@ func (s selector) choose(images []image) ([]image, error) {
 		return nil, fmt.Errorf("%w: manifest.json lists no image", remote.ErrNotFound)
 	}
 	var chosen []image
+	known := make(map[string]int) // by config and layers
 	for i, img := range images {
-		if s.text == "" || i == s.number || s.ref != nil && img.hasTag(*s.ref) {
-			img.number = i
-			chosen = join(chosen, img)
+		if s.text != "" && i != s.number && (s.ref == nil || !img.hasTag(*s.ref)) {
+			continue
 		}
+		img.number = i
+		what := strings.Join(append([]string{img.Config}, img.Layers...), "\x00")
+		if at, ok := known[what]; ok {
+			chosen[at].RepoTags = append(chosen[at].RepoTags, img.RepoTags...)
+			continue
+		}
+		known[what] = len(chosen)
+		chosen = append(chosen, img)
 	}
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("%w: no image %q; there is %s", remote.ErrNotFound, s.text, remote.ListNames(names(numbered(images), "")))
 	}
 	return chosen, nil
-}
-
-// join adds an image to others, one of which may be the same.
-func join(images []image, img image) []image {
-	for i, other := range images {
-		if other.Config == img.Config && slices.Equal(other.Layers, img.Layers) {
-			images[i].RepoTags = slices.Concat(other.RepoTags, img.RepoTags)
-			return images
-		}
-	}
-	return append(images, img)
 }
 
 // numbered returns all images with their places in manifest.json.
@@ -103,12 +100,10 @@ func numbered(images []image) []image {
 // hasTag tells whether ref is one of the image's tags. Tags that are no
 // references are nobody's.
 func (img image) hasTag(ref remote.Reference) bool {
-	return slices.ContainsFunc(img.RepoTags, func(tag string) bool { return isTag(tag, ref) })
-}
-
-func isTag(tag string, ref remote.Reference) bool {
-	r, err := remote.ParseReference(tag)
-	return err == nil && r == ref
+	return slices.ContainsFunc(img.RepoTags, func(tag string) bool {
+		r, err := remote.ParseReference(tag)
+		return err == nil && r == ref
+	})
 }
 
 // ambiguous returns the error for a location that means several images.

@@ -81,6 +81,23 @@ func (s *shelf) index(name string, entries ...ocispec.Descriptor) ocispec.Descri
 	return desc
 }
 
+// list makes entries those of the layout in dir, which it writes when it is empty.
+func (s *shelf) list(t *testing.T, dir string, entries []ocispec.Descriptor) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
+		if err := s.WriteLayout(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index, err := json.Marshal(ocispec.Index{Manifests: entries})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "index.json"), index, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // named adds annotations: a name of containerd's, if not empty, and a ref.name.
 func named(desc ocispec.Descriptor, full, ref string) ocispec.Descriptor {
 	desc.Annotations = map[string]string{ocispec.AnnotationRefName: ref}
@@ -119,6 +136,7 @@ func TestPlatforms(t *testing.T) {
 	gone := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 10}
 	goneIndex := gone
 	goneIndex.MediaType = ocispec.MediaTypeImageIndex
+	dir := t.TempDir()
 	for _, c := range []struct {
 		name     string
 		entries  []ocispec.Descriptor
@@ -183,10 +201,7 @@ func TestPlatforms(t *testing.T) {
 		{"absent ones alone", []ocispec.Descriptor{gone, goneIndex}, "", "linux/amd64", "", remote.ErrNotFound, gone.Digest.String()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := s.WriteLayout(dir, c.entries...); err != nil {
-				t.Fatal(err)
-			}
+			s.list(t, dir, c.entries)
 			src, err := ocilayout.Open(dir, c.image)
 			if err != nil {
 				t.Fatal(err)
@@ -220,6 +235,7 @@ func TestNames(t *testing.T) {
 	const one, two = "docker.io/library/alpha:latest", "docker.io/library/beta:latest"
 	saved := []ocispec.Descriptor{named(alpha, one, "latest"), named(beta, two, "latest")} // docker, ctr
 	pushed := []ocispec.Descriptor{named(alpha, "", one), named(beta, "", two)}            // podman, buildah, nerdctl
+	dir := t.TempDir()
 	for _, c := range []struct {
 		name    string
 		entries []ocispec.Descriptor
@@ -259,10 +275,7 @@ func TestNames(t *testing.T) {
 		{"names that look like numbers", []ocispec.Descriptor{named(alpha, "", "@1"), named(beta, "", "v1")}, "@1", "alpha", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := s.WriteLayout(dir, c.entries...); err != nil {
-				t.Fatal(err)
-			}
+			s.list(t, dir, c.entries)
 			img, err := openOne(t, "oci:"+dir+":"+c.image, c.image)
 			switch {
 			case c.want != "" && err != nil:

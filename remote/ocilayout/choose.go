@@ -49,9 +49,14 @@ func filter(entries []ocispec.Descriptor, f func(ocispec.Descriptor) bool) []oci
 func candidates(entries []ocispec.Descriptor, full bool) []remote.Candidate {
 	var all []remote.Candidate
 	at := make(map[digest.Digest]int)
+	type naming struct {
+		image int
+		name  string
+	}
+	known := make(map[naming]bool)
 	for _, desc := range entries {
-		i, known := at[desc.Digest]
-		if !known {
+		i, ok := at[desc.Digest]
+		if !ok {
 			i = len(all)
 			at[desc.Digest] = i
 			all = append(all, remote.Candidate{Descriptor: desc})
@@ -59,7 +64,8 @@ func candidates(entries []ocispec.Descriptor, full bool) []remote.Candidate {
 		if desc.Platform != nil {
 			all[i].Platforms = append(all[i].Platforms, *desc.Platform)
 		}
-		if name := canonical(fullName(desc)); full && name != "" {
+		if name := canonical(fullName(desc)); full && name != "" && !known[naming{i, name}] {
+			known[naming{i, name}] = true
 			all[i].Names = append(all[i].Names, name)
 		}
 	}
