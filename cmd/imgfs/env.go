@@ -64,7 +64,7 @@ func (e *env) cacheFlags(f *pflag.FlagSet) {
 
 func (e *env) otherFlags(f *pflag.FlagSet) {
 	f.BoolVar(&e.offline, "offline", false, "use only what is in the cache, and never the network")
-	f.Var((*platform)(&e.platform), "platform", "`P` os/arch[/variant] of the image (default: this machine's)")
+	f.Var((*platform)(&e.platform), "platform", "`P` os[(version)]/arch[/variant] of the image (default: this machine's)")
 	f.Var(&e.tlsVerify, "tls-verify", "`BOOL` true: only https with a certificate to trust; false: any, and plain http")
 	f.Lookup("tls-verify").NoOptDefVal = "true"
 	f.StringVar(&e.authfile, "authfile", "", "`FILE` credentials (default: where podman and docker look)")

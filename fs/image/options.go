@@ -28,8 +28,9 @@ type Options struct {
 	// cache.DefaultBudget means. Negative: no bound.
 	CacheSize int64
 
-	// Platform is that of the image, as os/arch[/variant]. Default: this
-	// machine's.
+	// Platform is that of the image, as os/arch[/variant], with the version of the
+	// system and the features that the image demands of it behind os as in
+	// windows(10.0.17763+win32k)/amd64. Default: this machine's.
 	Platform string
 	// Offline asks no registry: what is not in the cache cannot be had.
 	Offline bool
