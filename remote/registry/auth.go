@@ -37,6 +37,12 @@ func (e *endpoint) visit(ctx context.Context, r *request, build func() (*http.Re
 	if err != nil || !refused(resp.StatusCode) {
 		return resp, err
 	}
+	if sent != nil && v.attempt.spent {
+		if offers := v.lacking(resp, sent); len(offers) > 0 {
+			return v.accept(ctx, resp, offers)
+		}
+		return resp, nil
+	}
 	if sent != nil && v.mayBeExpired(resp, sent) {
 		if !r.payload.replays() || !e.tokens.forget(v.attempt) {
 			return resp, nil

@@ -56,6 +56,8 @@ func (e *endpoint) resolve(ctx context.Context, r *resolution, doubt bool) (ocis
 		// What is refused to HEAD may be served, and a refusal without a body
 		// does not say why.
 		r.refused = true
+		attempt := attemptOf(ctx)
+		attempt.spent = attempt.fresh
 	}
 	desc, content, err := e.resolveByGet(ctx, r)
 	if err == nil && r.refused {

@@ -126,6 +126,7 @@ type attempt struct {
 	budget *retryBudget         // nil: endless
 	sent   *authorization       // what it was last sent with; nil: nothing
 	fresh  bool                 // what is shown was got during this attempt
+	spent  bool                 // all that there is was shown, and refused to HEAD
 	said   string               // what the last answer said that was no success
 	probe  bool                 // a HEAD that is refused is followed by a GET, whose answer counts
 	host   atomic.Pointer[host] // that was asked last
