@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// The interfaces here are what a Blob may offer besides. A reader of blobs looks
+// The interfaces here are what a Blob, or a Source, may offer besides. A reader of blobs looks
 // for them in the Blob that a Source gave, and does without those it lacks.
 
 // A LocalBlob is a Blob that may lie on a local disk.
@@ -62,4 +62,24 @@ type WholeBlob interface {
 	// SentWhole reports whether a range was asked for, and all of the blob was
 	// sent instead.
 	SentWhole() bool
+}
+
+// Counted is what a Source or a Blob is that comes over a network.
+type Counted interface {
+	// TakeReceived returns how many bytes of answers have come for it since
+	// TakeReceived was called last: also of those that were wrong, broke off, or
+	// had more than was asked for. ok is false if that is not known. All that read
+	// it take from one count, so that nothing is counted twice.
+	TakeReceived() (n int64, ok bool)
+}
+
+// Received returns what TakeReceived returns for x, a Source or a Blob, or else the
+// number of bytes that were read of it.
+func Received(x any, read int64) int64 {
+	if c, ok := x.(Counted); ok {
+		if n, ok := c.TakeReceived(); ok {
+			return n
+		}
+	}
+	return read
 }

@@ -102,6 +102,7 @@ func (e *env) openTrees(command string) (*trees, error) {
 }
 
 func (t *trees) close() {
+	t.env.reportTraffic(t.disk)
 	for _, img := range t.open {
 		if img != nil {
 			img.Close()

@@ -106,6 +106,13 @@ func (e *env) mergeMemory(layers *image.Layers) int64 {
 	return mergeMemory(layers.All(), cmp.Or(e.limits.metadata.Option(), image.DefaultMaxMetadata))
 }
 
+// reportTraffic says with --verbose what has come over the network.
+func (e *env) reportTraffic(disk *cache.Cache) {
+	n := disk.Stats()
+	e.Debugf("fetched %s: %s of layers to index them, %s of layers to read them, %s of manifests and configs",
+		show.Bytes(n.Recorded+n.Fetched+n.MetaFetched), show.Bytes(n.Recorded), show.Bytes(n.Fetched), show.Bytes(n.MetaFetched))
+}
+
 // absLocation makes the path in an image's name absolute, for a process with
 // another working directory.
 func absLocation(name string) (string, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
@@ -51,12 +52,13 @@ type indexRow struct {
 	Spans      int           `json:"spans"`      // pieces that decode on their own
 	IndexBytes int64         `json:"indexBytes"` // of the index file
 	Obtained   string        `json:"obtained"`   // "built" or "loaded"
+	Fetched    int64         `json:"fetched"`    // bytes that came for that now
 }
 
 func newIndexRow(l *image.Layer) indexRow {
 	row := indexRow{
 		Digest: l.Digest(), DiffID: l.DiffID, Codec: l.Index.Codec().String(), Size: l.Size(), TarSize: l.Index.Size(),
-		Entries: l.Index.NumEntries(), Spans: l.Index.NumSpans(), IndexBytes: l.Index.EncodedSize(), Obtained: "loaded",
+		Entries: l.Index.NumEntries(), Spans: l.Index.NumSpans(), IndexBytes: l.Index.EncodedSize(), Obtained: "loaded", Fetched: l.Indexed(),
 	}
 	if l.Built {
 		row.Obtained = "built"
@@ -65,6 +67,7 @@ func newIndexRow(l *image.Layer) indexRow {
 }
 
 func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
+	begun := time.Now()
 	cache, err := e.openCache()
 	if err != nil {
 		return err
@@ -75,8 +78,9 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 		return err
 	}
 	defer layers.Close()
+	defer e.reportTraffic(cache)
 	if fetch {
-		if err := e.fetch(ctx, layers); err != nil {
+		if err := e.fetch(ctx, layers, begun); err != nil {
 			return err
 		}
 	}

@@ -20,15 +20,15 @@ type filling struct{ have, all int64 }
 
 func (f *filling) String() string { return show.Bytes(f.have) + " of " + show.Bytes(f.all) }
 
-// fetch brings all of an image into the cache.
-func (e *env) fetch(ctx context.Context, layers *image.Layers) error {
+// fetch brings all of an image into the cache. begun is when the command began: what
+// came to index the layers counts as well.
+func (e *env) fetch(ctx context.Context, layers *image.Layers, begun time.Time) error {
 	img := layers.Resolved()
 	name, disk := img.Name(), img.Cache()
 	if img.Local() {
 		e.Warnf("%s is on this machine: there is nothing to fetch", name)
 		return nil
 	}
-	begun, before := time.Now(), disk.Stats().Fetched
 	var f filling
 	g := show.NewBar(e, "fetching")
 	alive, stop := whileAlive(ctx, stallLimit)
@@ -47,8 +47,9 @@ func (e *env) fetch(ctx context.Context, layers *image.Layers) error {
 	case err != nil:
 		return fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err))
 	}
-	e.Warnf("%s: all %s are in the cache, %s of it fetched now, in %.1f s", name, show.Bytes(f.all),
-		show.Bytes(disk.Stats().Fetched-before), time.Since(begun).Seconds())
+	n := disk.Stats()
+	e.Warnf("%s: all %s are in the cache; %s were fetched now, in %.1f s", name, show.Bytes(f.all),
+		show.Bytes(n.Fetched+n.Recorded), time.Since(begun).Seconds())
 	return nil
 }
 

@@ -24,12 +24,12 @@ func statsCommand(e *env) cli.Command {
 		Usage: "[--json] DIR | IMAGE",
 		Entry: cli.Entry{Usage: "DIR", Text: "print what a mount has read, fetched and waited for"},
 		About: `Prints what a running mount has done since it was mounted: bytes that readers
-asked for, bytes fetched from the registry (wasted: fetched and not read yet),
-requests, bytes that came from the cache, failed reads, how long reads waited,
-bytes in temporary files now, how each layer was verified, and the files that
-cost most; whether a registry is down, as of its last request; and what makes the
-mount fast, or why it is not used. DIR is the mountpoint or anything below it; an
-IMAGE is found if it is mounted once.
+asked for, bytes that came from the registry for that (wasted: not read yet, or of
+no use), or to index new layers, whether kept or not, requests, bytes that were in
+the cache, failed reads, how long reads waited, bytes in temporary files now, how
+each layer was verified, and the files that cost most; whether a registry is down,
+as of its last request; and what makes the mount fast, or why it is not used. DIR
+is the mountpoint or anything below it; an IMAGE is found if it is mounted once.
 
 Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 (each piece by an index made from the whole layer elsewhere) or "publisher only"
@@ -78,9 +78,9 @@ func (e *env) printStats(s serve.Stats) error {
 	}
 	fmt.Fprintf(w, "\nasked\t%s\tin %s, %d failed\n", show.Bytes(n.Asked), show.Count(int(n.Reads), "read"), n.Errors)
 	fmt.Fprintf(w, "fetched\t%s\tin %s\n", show.Bytes(n.Fetched), show.Count(int(n.Requests), "request"))
-	fmt.Fprintf(w, "wasted\t%s\tfetched and not read yet\n", show.Bytes(n.Wasted))
+	fmt.Fprintf(w, "wasted\t%s\tfetched and not read yet, or of no use\n", show.Bytes(n.Wasted))
 	fmt.Fprintf(w, "hits\t%s\tof layers came from the cache\n", show.Bytes(n.Hits))
-	fmt.Fprintf(w, "indexed\t%s\tof new layers were read at mounting, besides %s of manifests\n", show.Bytes(n.Indexed), show.Bytes(n.Meta))
+	fmt.Fprintf(w, "indexed\t%s\tof new layers came to index them, besides %s of manifests\n", show.Bytes(n.Indexed), show.Bytes(n.Meta))
 	fmt.Fprintf(w, "waits\t%d\thalf up to %s, all but 1 %% up to %s\n", n.Waits, show.Seconds(n.WaitP50), show.Seconds(n.WaitP99))
 	fmt.Fprintf(w, "kept\t%s\tin %s that were read often; %s read from such\n",
 		show.Bytes(s.Contents.KeptBytes), show.Count(int(s.Contents.Kept), "file"), show.Bytes(s.Contents.ReadBytes))

@@ -85,6 +85,11 @@ type Layer struct {
 	mend   mender
 }
 
+// Indexed returns how many bytes came over the network so that the layer could be
+// indexed, whether or not they were kept: none if its index was there, or its
+// bytes were.
+func (l *Layer) Indexed() int64 { return l.opener.received(l.Digest()).Load() }
+
 // verified says how the layer's bytes are checked.
 func (l *Layer) verified() meta.Verification {
 	s := l.state.Load()
@@ -179,6 +184,8 @@ type opener struct {
 	memory *semaphore.Weighted
 	// budget bounds the metadata of all layers.
 	budget *layerindex.Budget
+	// came counts for each layer the bytes that were fetched to index it.
+	came sync.Map // digest → *atomic.Int64
 	// full limits the warnings of indexes that cannot be kept to one.
 	full sync.Once
 	// opened is set when all layers are open: then no more progress is
@@ -216,6 +223,12 @@ func (o *opener) all(ctx context.Context, layers []remote.Layer) ([]*Layer, erro
 		return nil, err
 	}
 	return opened, nil
+}
+
+// received returns the count of the bytes that were fetched to index a layer.
+func (o *opener) received(d digest.Digest) *atomic.Int64 {
+	n, _ := o.came.LoadOrStore(d, new(atomic.Int64))
+	return n.(*atomic.Int64)
 }
 
 // closeLayers closes layers, some of which may be there more than once.

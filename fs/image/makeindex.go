@@ -182,6 +182,14 @@ func (b elsewhere) ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 	return b.ReadElsewhere(ctx, p, off)
 }
 
+// TakeReceived implements remote.Counted if the blob does.
+func (b elsewhere) TakeReceived() (int64, bool) {
+	if c, ok := b.ElsewhereBlob.(remote.Counted); ok {
+		return c.TakeReceived()
+	}
+	return 0, false
+}
+
 // avoidLast makes the blob avoid the place that its end was read from last.
 func (b elsewhere) avoidLast(ctx context.Context) error {
 	if b.Size() == 0 {
@@ -197,7 +205,10 @@ func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layer
 	if err != nil {
 		return nil, err
 	}
-	defer rec.Abort() // does nothing after Commit
+	defer func() {
+		rec.Abort() // does nothing after Commit
+		o.received(claim.Digest).Add(rec.Came())
+	}()
 	x, err := o.pass(ctx, i, from, claim, rec)
 	if errors.Is(err, remote.ErrUnavailable) {
 		return nil, fmt.Errorf("it is not in the cache: %w", err)

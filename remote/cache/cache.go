@@ -89,9 +89,11 @@ func (c *Cache) Close() error {
 // Stats are the counters of one Cache since it was opened.
 type Stats struct {
 	// Requests counts reads of blobs at the source for chunks, Fetched the
-	// bytes that they gave, whether or not they were asked for.
+	// bytes that came for them, whether or not they were asked for, right, or
+	// kept.
 	Requests, Fetched int64
-	// Recorded counts the bytes that recordings took.
+	// Recorded counts the bytes that came for recordings, whether or not they
+	// were right, or kept.
 	Recorded int64
 	// HitBytes counts the bytes handed to readers that came from disk.
 	HitBytes int64
@@ -105,7 +107,7 @@ type Stats struct {
 	// NewTempFile, recordings, and kept files that are being stored.
 	Temporary int64
 	// MetaRequests counts what the source was asked to resolve and to
-	// fetch, MetaFetched the bytes of manifests and configs it gave.
+	// fetch, MetaFetched the bytes that came for that.
 	MetaRequests, MetaFetched int64
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,6 +21,8 @@ type blob struct {
 	size   int64
 	served servings
 
+	received atomic.Int64 // see TakeReceived
+
 	mu     sync.Mutex
 	copies map[*endpoint]*blobCopy
 }
@@ -28,6 +31,7 @@ var (
 	_ remote.ElsewhereBlob = (*blob)(nil)
 	_ remote.ProgressBlob  = (*blob)(nil)
 	_ remote.WholeBlob     = (*blob)(nil)
+	_ remote.Counted       = (*blob)(nil)
 )
 
 func newBlob(r *Repository, desc ocispec.Descriptor) *blob {
@@ -37,6 +41,9 @@ func newBlob(r *Repository, desc ocispec.Descriptor) *blob {
 func (b *blob) Digest() digest.Digest { return b.digest }
 
 func (b *blob) Size() int64 { return b.size }
+
+// TakeReceived implements remote.Counted.
+func (b *blob) TakeReceived() (int64, bool) { return b.received.Swap(0), true }
 
 // ReadAt reads from the first mirror that answers, or the registry. What it
 // returns is not verified.
@@ -124,6 +131,7 @@ func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *failover, h
 // failover completes one that reads the blob.
 func (b *blob) failover(w *failover) *failover {
 	w.repo, w.what, w.budget = b.repo, b.name(), newRetryBudget(b.repo.client.opts, true)
+	w.budget.received = &b.received
 	return w
 }
 

@@ -34,6 +34,8 @@ type liveBody struct {
 	unlink func() bool // makes it independent of the context it was asked with
 	cause  func() error
 	leads  address.Reach // how near the servers may be that the answer leads to
+
+	received *atomic.Int64 // counts the bytes that come; nil: nobody counts
 }
 
 // Read gives the answer up when nothing comes, or a trickle. Only the time
@@ -50,6 +52,9 @@ func (b *liveBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
 	b.watch.Stop()
 	b.pace.add(n, time.Since(begun))
+	if b.received != nil {
+		b.received.Add(int64(n))
+	}
 	if err != nil && err != io.EOF {
 		err = b.explain(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,6 +22,8 @@ type Repository struct {
 	ref       remote.Reference
 	endpoints func(context.Context) ([]*endpoint, error)
 
+	received atomic.Int64 // see TakeReceived
+
 	mu    sync.Mutex
 	blobs map[digest.Digest]*blob
 	kept  []byte // the manifest that Resolve had to get to know its digest
@@ -30,10 +33,17 @@ type Repository struct {
 	doubted bool
 }
 
-var _ remote.Source = (*Repository)(nil)
+var (
+	_ remote.Source  = (*Repository)(nil)
+	_ remote.Counted = (*Repository)(nil)
+)
 
 // Name returns the reference in its canonical form.
 func (r *Repository) Name() string { return r.ref.String() }
+
+// TakeReceived implements remote.Counted: it counts manifests, configs and lists of
+// tags. Blobs count for themselves.
+func (r *Repository) TakeReceived() (int64, bool) { return r.received.Swap(0), true }
 
 // Repository returns the registry and repository, "docker.io/library/fedora".
 func (r *Repository) Repository() string { return r.ref.Name() }
@@ -125,6 +135,7 @@ func (r *Repository) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
 // there: mounting an image waits for it.
 func (r *Repository) retry(ctx context.Context, what string, resolve bool, f func(context.Context, *endpoint) error) error {
 	w := &failover{repo: r, what: what, budget: newRetryBudget(r.client.opts, false), resolve: resolve}
+	w.budget.received = &r.received
 	return w.run(ctx, f)
 }
 

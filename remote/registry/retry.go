@@ -15,6 +15,7 @@ type retryBudget struct {
 	time               time.Duration // without progress; negative: any
 	tries              int           // of each kind
 	parent             *retryBudget  // of the reader, if this is that with a mirror
+	received           *atomic.Int64 // counts the bytes that come; nil: nobody counts
 	since              time.Time
 	pace               pace
 	paced              time.Time // when pace was given bytes last

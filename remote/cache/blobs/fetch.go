@@ -154,6 +154,15 @@ type landing struct {
 	at   int64 // where the request begins in the blob
 	next int64 // the first chunk not looked at
 	end  int64
+	// came is how many bytes have come, and right how many of right chunks.
+	came, right int64
+}
+
+// count counts what has come, n bytes if the source does not know.
+func (l *landing) count(n int64) {
+	n = remote.Received(l.f.owner.src, n)
+	l.came += n
+	l.s.addFetched(n)
 }
 
 // bring makes one request by read.
@@ -162,8 +171,9 @@ func (l *landing) bring(read func(buf []byte) (int, error)) error {
 	l.s.countRequest()
 	n, err := read(buf)
 	n = max(0, min(n, len(buf)))
-	l.s.addFetched(int64(n))
+	l.count(int64(n))
 	l.upTo(int64(n))
+	l.s.count.wasted.Add(l.came - l.right) // what other requests have brought by now evens out with theirs
 	if n == len(buf) {
 		return nil
 	}
@@ -215,6 +225,7 @@ func (l *landing) follow(buf []byte, read func(arrived func(n int)) (int, error)
 	defer m.end()
 	return read(func(n int) {
 		m.arrived(int64(n))
+		l.count(0) // before anybody has it
 		mark.Store(int64(n))
 		select {
 		case wake <- struct{}{}:
@@ -256,6 +267,9 @@ func (l *landing) take(first, end int64) {
 		return
 	}
 	l.s.fetchedUnread(first, end)
+	at, _ := l.s.Bounds(first)
+	_, stop := l.s.Bounds(end - 1)
+	l.right += stop - at
 	if !l.s.keep(l.file, first, end, l.f.run(first, end)) {
 		k := first
 		if l.s.local && (end-first)*l.s.Chunk >= maxWrite {

@@ -24,6 +24,9 @@ type Recording struct {
 	f      *directory.NewFile // nil once it is over, or there is no room, or the disk failed
 	n      int64
 	done   bool
+	// from is what is recorded, and came how many bytes its source gave for it.
+	from remote.Blob
+	came int64
 	// late, if it is not nil, decides when bytes come: see Record.
 	late remote.WholeBlob
 	// temporary is how much of it counts as temporary.
@@ -42,7 +45,7 @@ func (c *Cache) Record(b remote.Blob) (*Recording, error) {
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}
-	r := &Recording{c: c, digest: d, size: b.Size()}
+	r := &Recording{c: c, digest: d, size: b.Size(), from: b}
 	switch limit := c.dir.Budget(); {
 	case !c.dir.MayKeep():
 	case limit == 0 || r.size <= limit/2:
@@ -76,6 +79,7 @@ func (r *Recording) begin() {
 // Write takes the next bytes of the blob. The only error is that there are
 // more than the blob's size; it wraps remote.ErrDigest.
 func (r *Recording) Write(p []byte) (int, error) {
+	r.count(int64(len(p)))
 	if int64(len(p)) > r.size-r.n {
 		r.Abort()
 		return 0, fmt.Errorf("blob %s: more than its %d bytes: %w", r.digest, r.size, remote.ErrDigest)
@@ -93,12 +97,22 @@ func (r *Recording) Write(p []byte) (int, error) {
 		return err
 	})
 	if stored {
-		r.c.count.recorded.Add(int64(len(p)))
 		r.c.dir.CountTemporary(int64(len(p)))
 		r.temporary += int64(len(p))
 	}
 	return len(p), nil
 }
+
+// count counts what the source gave, whether or not it is stored.
+func (r *Recording) count(n int64) {
+	n = remote.Received(r.from, n)
+	r.came += n
+	r.c.count.recorded.Add(n)
+}
+
+// Came returns how many bytes the source gave for the recording so far, also those
+// that were of no use. It is complete once the recording is over.
+func (r *Recording) Came() int64 { return r.came }
 
 // store writes what takes n more bytes on disk. If that cannot be, the
 // recording is over.
@@ -156,6 +170,7 @@ func (r *Recording) publish(l blobfile.Layout, end []byte) error {
 // Abort ends the recording and removes what it wrote. After Commit it does
 // nothing.
 func (r *Recording) Abort() {
+	r.count(0)
 	if r.f == nil {
 		return
 	}

@@ -8,9 +8,9 @@ import (
 // Stats are the counters of one Blob's content since the Cache was opened.
 type Stats struct {
 	Requests int64 // at the source
-	Fetched  int64 // bytes the source gave
+	Fetched  int64 // bytes that came from it: see remote.Counted
 	// Wasted is the bytes of chunks that were fetched and of which nobody has
-	// read anything since.
+	// read anything since, and those that were thrown away.
 	Wasted  int64
 	Asked   int64 // bytes that ReadAt was asked for
 	Hits    int64 // bytes of these that were on disk, or in memory
@@ -32,7 +32,7 @@ func (b *Blob) Stats() Stats {
 	return Stats{
 		Requests: n.requests.Load(),
 		Fetched:  n.fetched.Load(),
-		Wasted:   n.wasted.Load(),
+		Wasted:   max(0, n.wasted.Load()), // requests under way can make it less
 		Asked:    n.asked.Load(),
 		Hits:     n.hits.Load(),
 		Bad:      n.bad.Load(),

@@ -117,7 +117,9 @@ func (t *stream) run() error {
 			s.c.dir.EndRecording("")
 		}()
 	}
-	return t.owner.src.(remote.WholeBlob).ReadWhole(t.ctx, t, next*s.Chunk)
+	err := t.owner.src.(remote.WholeBlob).ReadWhole(t.ctx, t, next*s.Chunk)
+	t.count(0)
+	return err
 }
 
 // finish ends the stream. If it failed, the flights that waited for most of the
@@ -168,7 +170,7 @@ func (s *blobState) hasRoom() bool {
 // Write takes the next bytes of the blob.
 func (t *stream) Write(p []byte) (int, error) {
 	t.idle.Reset(streamIdle)
-	t.s.addFetched(int64(len(p)))
+	t.count(int64(len(p)))
 	t.buf = append(t.buf, p...)
 	for {
 		end := t.complete()
@@ -183,6 +185,14 @@ func (t *stream) Write(p []byte) (int, error) {
 			return len(p), err
 		}
 	}
+}
+
+// count counts what has come, of which n bytes are of the blob from where the stream
+// is.
+func (t *stream) count(n int64) {
+	came := remote.Received(t.owner.src, n)
+	t.s.addFetched(came)
+	t.s.count.wasted.Add(came - n)
 }
 
 // complete returns the end of the chunks from next on that have come and are to
@@ -227,6 +237,7 @@ func (t *stream) takeAll(end int64, data []byte) {
 		if !s.chunks.match(k, data[at-base:stop-base]) {
 			s.count.bad.Add(1)
 			s.c.count.badFetched.Add(1)
+			s.count.wasted.Add(stop - at)
 			take(k)
 			t.pass(k+1, nil)
 			run = k + 1

@@ -85,6 +85,7 @@ func (s *source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	}
 	s.c.count.requests.Add(1)
 	desc, err := s.Source.Resolve(ctx)
+	s.c.count.fetched.Add(remote.Received(s.Source, 0))
 	if err == nil {
 		s.c.keepRef(name, desc)
 		return desc, nil
@@ -108,10 +109,10 @@ func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 	}
 	s.c.count.requests.Add(1)
 	data, err := s.Source.Fetch(ctx, desc)
+	s.c.count.fetched.Add(remote.Received(s.Source, int64(len(data))))
 	if err != nil {
 		return nil, err
 	}
-	s.c.count.fetched.Add(int64(len(data)))
 	if desc.Digest.Algorithm().FromBytes(data) != desc.Digest {
 		return nil, fmt.Errorf("%s: %s: %w", s.Name(), desc.Digest, remote.ErrDigest)
 	}

@@ -58,8 +58,9 @@ type Stats struct {
 // traffic are the counters of a layer, or of all.
 type traffic struct {
 	Asked    int64 `json:"asked"`    // bytes of files that readers asked for
-	Fetched  int64 `json:"fetched"`  // bytes that the registry gave for them
-	Wasted   int64 `json:"wasted"`   // bytes of these that nobody has read yet
+	Indexed  int64 `json:"indexed"`  // bytes that came to index it; not in Fetched
+	Fetched  int64 `json:"fetched"`  // bytes that came for them
+	Wasted   int64 `json:"wasted"`   // bytes of these that nobody has read yet, or that were of no use
 	Requests int64 `json:"requests"` // that these took
 	Hits     int64 `json:"hits"`     // bytes of the compressed layer that came from the cache
 	Bad      int64 `json:"bad"`      // chunks that were wrong and not used
@@ -80,10 +81,8 @@ type reads struct {
 type TotalStats struct {
 	traffic
 	reads
-	// Indexed are bytes of layers read to index them, and Meta bytes of
-	// manifests and configs fetched. Neither is in Fetched.
-	Indexed int64 `json:"indexed"`
-	Meta    int64 `json:"meta"`
+	// Meta are bytes of manifests and configs that came. They are not in Fetched.
+	Meta int64 `json:"meta"`
 }
 
 // LayerStats are about one layer of a mount.
@@ -135,11 +134,12 @@ func (s *Stats) count(n image.Stats) {
 	seen := make(map[digest.Digest]bool)
 	for i, l := range n.Layers {
 		b := l.Blob
-		row := traffic{Asked: l.Asked, Fetched: b.Fetched, Wasted: b.Wasted, Requests: b.Requests, Hits: b.Hits, Bad: b.Bad, Errors: b.Errors}
+		row := traffic{Asked: l.Asked, Indexed: l.Indexed, Fetched: b.Fetched, Wasted: b.Wasted, Requests: b.Requests, Hits: b.Hits, Bad: b.Bad, Errors: b.Errors}
 		s.Layers[i] = LayerStats{l.Digest, l.Size, b.Present, l.Verified.String(), row,
 			reads{l.Reads, l.Waits, l.WaitP50.Seconds(), l.WaitP99.Seconds()}}
 		if !seen[l.Digest] {
 			seen[l.Digest] = true
+			total.Indexed += row.Indexed
 			total.Fetched += row.Fetched
 			total.Wasted += row.Wasted
 			total.Requests += row.Requests
@@ -171,7 +171,7 @@ func (s Stats) encode(limit int) []byte {
 func (s *Stats) shrink() bool {
 	const someFiles, longPath = 5, 200
 	isLong := func(f FileCost) bool { return len(f.Path) > longPath }
-	isIdle := func(l LayerStats) bool { return l.traffic == traffic{} }
+	isIdle := func(l LayerStats) bool { return l.traffic == traffic{Indexed: l.Indexed} }
 	switch {
 	case len(s.Files) > someFiles:
 		s.dropFile()

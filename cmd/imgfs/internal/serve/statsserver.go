@@ -68,7 +68,7 @@ func (s *statsServer) stats() Stats {
 	line := s.cache.Blobs.Line()
 	now.Line = LineState{line.Trip.Seconds(), math.Round(line.Rate)}
 	cached := s.cache.Stats()
-	now.Total.Indexed, now.Total.Meta = cached.Recorded, cached.MetaFetched
+	now.Total.Meta = cached.MetaFetched
 	now.Temporary = cached.Temporary
 	return now
 }
