@@ -16,6 +16,9 @@ type StreamOptions struct {
 	RangeSize int
 	// InFlight is how many requests run at a time. Default 4.
 	InFlight int
+	// Arrived, if not nil, is told how many more bytes have come. They may not
+	// have been read yet. Calls come one at a time, and none after Close.
+	Arrived func(n int)
 }
 
 const (
@@ -37,6 +40,13 @@ func (o *StreamOptions) inFlight() int {
 	return o.InFlight
 }
 
+func (o *StreamOptions) arrived() func(n int) {
+	if o == nil {
+		return nil
+	}
+	return o.Arrived
+}
+
 // NewStream reads b from its start to its end. It keeps several ranges in
 // flight, in order, from the moment it is made, and holds one buffer for
 // each: RangeSize times InFlight bytes, or less for a small blob. A WholeBlob
@@ -55,9 +65,10 @@ func NewStream(ctx context.Context, b Blob, opts *StreamOptions) io.ReadCloser {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{
-		ordered: make(chan *segment, opts.inFlight()),
-		free:    make(chan []byte, opts.inFlight()),
-		done:    ctx.Done(),
+		arrivedFunc: opts.arrived(),
+		ordered:     make(chan *segment, opts.inFlight()),
+		free:        make(chan []byte, opts.inFlight()),
+		done:        ctx.Done(),
 		cause: func() error {
 			if err := context.Cause(ctx); err == fs.ErrClosed {
 				return err
@@ -84,6 +95,9 @@ type stream struct {
 	done   <-chan struct{}
 	cause  func() error
 	cancel context.CancelCauseFunc
+
+	arriving    sync.Mutex
+	arrivedFunc func(n int) // nil: nobody wants to know
 
 	// current is the segment that is read, with rest not yet handed on.
 	current *segment
@@ -119,10 +133,43 @@ func (s *stream) request(ctx context.Context, b Blob, size, inFlight int) {
 			return
 		}
 		s.running.Go(func() {
-			n, err := b.ReadAt(ctx, seg.buf, seg.off)
+			n, err := s.readAt(ctx, b, seg)
 			seg.finish(b, n, err)
 		})
 	}
+}
+
+// readAt reads a segment.
+func (s *stream) readAt(ctx context.Context, b Blob, seg *segment) (n int, err error) {
+	arrived := s.arrivals()
+	if p, ok := b.(ProgressBlob); ok {
+		n, err = p.ReadAtProgress(ctx, seg.buf, seg.off, arrived)
+	} else {
+		n, err = b.ReadAt(ctx, seg.buf, seg.off)
+	}
+	arrived(n)
+	return n, err
+}
+
+// arrivals returns a function to be told how much of a segment has come by now.
+func (s *stream) arrivals() func(n int) {
+	told := 0
+	return func(n int) {
+		if n > told {
+			s.arrived(n - told)
+			told = n
+		}
+	}
+}
+
+// arrived says that n more bytes have come.
+func (s *stream) arrived(n int) {
+	if s.arrivedFunc == nil {
+		return
+	}
+	s.arriving.Lock()
+	defer s.arriving.Unlock()
+	s.arrivedFunc(n)
 }
 
 // send hands on a segment that has no bytes.

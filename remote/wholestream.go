@@ -50,7 +50,11 @@ func (g *segments) probe(ctx context.Context, b WholeBlob) bool {
 	ranged := true
 	g.s.running.Go(func() {
 		defer close(over)
-		n, err := b.ReadRange(ctx, seg.buf, 0, func(int) { first() })
+		arrived := g.s.arrivals()
+		n, err := b.ReadRange(ctx, seg.buf, 0, func(n int) {
+			first()
+			arrived(n)
+		})
 		if errors.Is(err, ErrWhole) && n == 0 {
 			ranged = false
 			return
@@ -60,6 +64,7 @@ func (g *segments) probe(ctx context.Context, b WholeBlob) bool {
 			m, err = b.ReadAt(ctx, seg.buf[n:], int64(n))
 			n += m
 		}
+		arrived(n)
 		seg.finish(b, n, err)
 	})
 	select {
@@ -92,6 +97,7 @@ func (w *segmentWriter) Write(p []byte) (n int, err error) {
 		m := copy(w.seg.buf[w.n:], p[n:])
 		w.n += m
 		n += m
+		w.s.arrived(m)
 		if w.n == len(w.seg.buf) {
 			w.finish(nil)
 		}

@@ -5,9 +5,11 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/spf13/pflag"
 )
 
@@ -25,6 +27,43 @@ type env struct {
 	authfile  string
 	network   network
 	life      *serve.Lifetime
+	shown     shown
+}
+
+// A shown is where progress is shown.
+type shown struct {
+	parent *serve.Parent // shows it for this process, if not nil
+
+	mu    sync.Mutex
+	board *show.Board // nil: none was needed yet
+}
+
+// Display implements show.Console.
+func (e *env) Display() show.Display {
+	tty, ok := e.Terminal()
+	if !ok {
+		return nil
+	}
+	if e.shown.parent != nil {
+		return e.shown.parent
+	}
+	e.shown.mu.Lock()
+	defer e.shown.mu.Unlock()
+	if e.shown.board == nil {
+		e.shown.board = show.NewBoard(tty, e.SetOutput)
+	}
+	e.shown.board.Open()
+	return e.shown.board
+}
+
+// clear removes progress that is shown.
+func (e *env) clear() {
+	e.shown.mu.Lock()
+	board := e.shown.board
+	e.shown.mu.Unlock()
+	if board != nil {
+		board.Close()
+	}
 }
 
 func newEnv(stdout, stderr io.Writer) *env {

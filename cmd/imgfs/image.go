@@ -13,7 +13,6 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
-	"github.com/opencontainers/go-digest"
 )
 
 // imageOptions returns the options for opening images that the flags give, but not
@@ -75,15 +74,16 @@ func (e *env) layers(ctx context.Context, name string, disk *cache.Cache) (*imag
 	if err != nil {
 		return nil, err
 	}
-	layers := make([]digest.Digest, len(r.Layers))
+	all := make([]show.Layer, len(r.Layers))
 	for i, l := range r.Layers {
-		layers[i] = l.Digest()
+		all[i] = show.Layer{Digest: l.Digest(), Size: l.Size()}
 	}
-	bars := show.NewLayerBars(e, layers)
-	defer bars.Finish()
-	return r.OpenLayers(ctx, func(p image.Progress) {
-		bars.Update(show.LayerUpdate{Layer: p.Layer, Read: p.Read, Size: p.Size, Done: p.Done})
+	progress := show.NewLayers(e, all)
+	layers, err := r.OpenLayers(ctx, func(p image.Progress) {
+		progress.Update(show.LayerUpdate{Layer: p.Layer, Read: p.Read, Done: p.Done})
 	})
+	progress.Finish(err == nil)
+	return layers, err
 }
 
 // tree opens an image as one tree.

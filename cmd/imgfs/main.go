@@ -20,7 +20,10 @@ func main() {
 	serve.Isolate()
 	ctx, stop := signal.NotifyContext(context.Background(), serve.Signals()...)
 	e := newEnv(os.Stdout, os.Stderr)
-	code := e.life.WatchOver(ctx, func() int { return e.run(ctx, os.Args[1:]) }, func() { e.Error(context.Canceled) })
+	code := e.life.WatchOver(ctx, func() int { return e.run(ctx, os.Args[1:]) }, func() {
+		e.clear()
+		e.Error(context.Canceled)
+	})
 	stop()
 	os.Exit(code)
 }

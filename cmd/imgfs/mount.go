@@ -135,7 +135,8 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	mount := &serve.Mount{Env: e.Env, Options: m.options(name), Servers: &e.network.servers, Offline: e.offline,
 		Begun: time.Now(), Grace: m.grace, Prefetch: m.prefetch}
 	if m.detached {
-		mount.Parent, ctx = serve.NewParent(ctx)
+		mount.Parent, ctx = serve.NewParent(ctx, e.Env)
+		e.shown.parent = mount.Parent
 	}
 	var err error
 	if dir == "" {
@@ -186,14 +187,14 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 		}
 		args = append(args, abs)
 	}
-	line, err := serve.Detach(ctx, serve.Child{Args: args, Stdout: e.Raw, Stderr: e.Stderr})
+	line, err := serve.Detach(ctx, serve.Child{Args: args, Stdout: e.Raw, Stderr: e.Stderr, Message: e.Message, Display: e.Display})
 	switch { // the mount stands, even if nobody reads that
 	case err != nil:
 		return err
 	case !e.Quiet:
-		_ = e.Print(line)
+		_ = e.Print(line + "\n")
 	case dir == "":
-		_, _ = io.WriteString(e.Raw, line) // the directory, for a shell
+		_, _ = io.WriteString(e.Raw, line+"\n") // the directory, for a shell
 	}
 	return nil
 }

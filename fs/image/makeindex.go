@@ -7,6 +7,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"strings"
+	"sync"
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/layerindex"
@@ -237,18 +238,51 @@ func isContentError(err error) bool {
 // pass reads a blob once, with a copy of its bytes to another place, and makes
 // its index, in memory.
 func (o *opener) pass(ctx context.Context, i int, from remote.Blob, claim layerindex.Layer, to io.Writer) (*layerindex.Index, error) {
-	blob := remote.NewStream(ctx, from, nil)
+	p := passed{report: func(read int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: read}) }}
+	p.report(0)
+	blob := remote.NewStream(ctx, from, &remote.StreamOptions{Arrived: p.arrived})
 	defer blob.Close()
 	budget := o.metadata().Part()
 	x, err := build.Index(ctx, claim, io.TeeReader(blob, to), &build.Options{
 		MaxSize:  o.opts.MaxLayer,
 		Budget:   budget,
-		Progress: func(in int64) { o.progress(Progress{Layer: i, Size: claim.Size, Read: in}) },
+		Progress: p.read,
 	})
 	if err != nil {
 		budget.Undo() // another place may have it right
 	}
 	return x, err
+}
+
+// passed reports how far a pass is: what has come of the blob, which may be more than
+// has been looked at.
+type passed struct {
+	report func(read int64)
+
+	mu   sync.Mutex
+	came int64
+	most int64 // that was reported
+}
+
+func (p *passed) arrived(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.came += int64(n)
+	p.tell(p.came)
+}
+
+func (p *passed) read(in int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tell(in)
+}
+
+// tell reports n bytes unless more were reported. The caller holds mu.
+func (p *passed) tell(n int64) {
+	if n > p.most {
+		p.most = n
+		p.report(n)
+	}
 }
 
 // keep puts an index that was just made on disk, and returns it as it is read

@@ -48,27 +48,27 @@ func (e *Env) Print(text string) error {
 // Warnf prints a message about something that is not as it should be.
 func (e *Env) Warnf(format string, args ...any) {
 	if !e.Quiet {
-		e.message(fmt.Sprintf(format, args...))
+		e.Message(fmt.Sprintf(format, args...))
 	}
 }
 
 // Debugf prints a message if the user wants all of them.
 func (e *Env) Debugf(format string, args ...any) {
 	if e.Verbose && !e.Quiet {
-		e.message(fmt.Sprintf(format, args...))
+		e.Message(fmt.Sprintf(format, args...))
 	}
 }
 
 // Error prints an error, and its hint if it has one.
 func (e *Env) Error(err error) {
-	e.message(Describe(err))
+	e.Message(Describe(err))
 	if hint := e.hintFor(err); hint != "" {
-		e.message("hint: " + hint)
+		e.Message("hint: " + hint)
 	}
 }
 
-// message prints text as one line.
-func (e *Env) message(text string) {
+// Message prints text as one line, however much the user wants to know.
+func (e *Env) Message(text string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.sink(printable.Line(text))
@@ -98,9 +98,10 @@ func (e *Env) Each(args []string, do func(string) error) error {
 	return failed
 }
 
-// Terminal returns Stderr if that is a terminal and something may be drawn there.
+// Terminal returns Stderr if that is a terminal that something may be drawn on: the
+// user wants that, and it knows more than lines of text.
 func (e *Env) Terminal() (*os.File, bool) {
-	if e.Quiet {
+	if term := os.Getenv("TERM"); e.Quiet || term == "" || term == "dumb" || os.Getenv("NO_COLOR") != "" {
 		return nil, false
 	}
 	return Terminal(e.Stderr)

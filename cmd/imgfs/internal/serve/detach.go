@@ -1,8 +1,8 @@
 package serve
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,29 +12,48 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 )
 
 // imgfs mount starts itself again for the process that stays. That child does all
 // the work, in a session of its own, with two pipes to the process that the shell
-// waits for: on one the child says that the tree is ready, and the end of the other
-// tells it that its parent is gone. A socket could be both, but with --offline
-// imgfs opens none.
+// waits for: on one the child says how far it is and that the tree is ready, and the
+// end of the other tells it that its parent is gone. A socket could be both, but with
+// --offline imgfs opens none.
+//
+// What the child says are words, each an object of JSON in a line: no text that is in
+// one can look like the next. Only the parent draws on the terminal and prints
+// messages there, as only it is in the terminal's session, and is stopped by Ctrl-Z.
 const (
 	toParentFD   = 3
 	fromParentFD = 4
 )
+
+// A word is what a child says to its parent: the one field that is set.
+type word struct {
+	Message  *string        `json:"message,omitempty"`
+	Progress *show.Progress `json:"progress,omitempty"`
+	Finished bool           `json:"finished,omitempty"` // there is no more progress
+	Mounted  []byte         `json:"mounted,omitempty"`  // the report of the mount, which is ready
+}
 
 // A Child is the process in the background that is to serve a mount.
 type Child struct {
 	Args []string // its command line, without the program; paths are absolute
 	// Stdout and Stderr are its own until the mount is ready.
 	Stdout, Stderr io.Writer
+	// Message is called with each message of the child, which is one line.
+	Message func(line string)
+	// Display begins to show progress; see show.Console.
+	Display func() show.Display
 }
 
 // Detach starts a child and returns when its mount is ready or has failed. line is
@@ -68,7 +87,7 @@ func Detach(ctx context.Context, c Child) (line string, err error) {
 		return "", err
 	}
 	theirWord.Close() // else its end would not be seen
-	return awaitReady(ctx, child, word)
+	return c.awaitReady(ctx, child, word)
 }
 
 // extraFiles returns what the child inherits: its two pipes, and the descriptors of
@@ -101,12 +120,12 @@ const maxNamedFD = 1 << 16
 
 var descriptorName = regexp.MustCompile(`[:=]?/(?:dev|proc/self)/fd/([0-9]+)$`)
 
-// awaitReady waits for the child's word, and returns it. A signal goes on to the
-// child, which cleans up and ends.
-func awaitReady(ctx context.Context, child *exec.Cmd, from io.Reader) (string, error) {
+// awaitReady waits until the child says that the mount is ready, and returns its
+// report. A signal goes on to the child, which cleans up and ends.
+func (c *Child) awaitReady(ctx context.Context, child *exec.Cmd, from io.Reader) (string, error) {
 	stop := context.AfterFunc(ctx, func() { child.Process.Signal(syscall.SIGTERM) })
 	defer stop()
-	line, err := bufio.NewReader(from).ReadString('\n')
+	line, err := c.listen(from)
 	if err == nil && ctx.Err() != nil {
 		_ = child.Wait() // it unmounts
 		return "", ctx.Err()
@@ -120,6 +139,40 @@ func awaitReady(ctx context.Context, child *exec.Cmd, from io.Reader) (string, e
 		return "", &cli.ExitError{Code: status.ExitCode()} // it has printed why
 	}
 	return "", fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
+}
+
+// listen takes the words of a child until one says that the mount is ready, and
+// returns the report in it. The error says that there is none.
+func (c *Child) listen(from io.Reader) (line string, err error) {
+	var display show.Display // nil: nothing is shown
+	finished := func() {
+		if display != nil {
+			display.Close()
+			display = nil
+		}
+	}
+	defer finished()
+	for words := json.NewDecoder(from); ; {
+		var w word
+		if err := words.Decode(&w); err != nil {
+			return "", err
+		}
+		switch {
+		case w.Message != nil:
+			c.Message(*w.Message)
+		case w.Progress != nil:
+			if display == nil {
+				display = c.Display()
+			}
+			if display != nil {
+				display.Show(*w.Progress)
+			}
+		case w.Finished:
+			finished()
+		case w.Mounted != nil:
+			return string(w.Mounted), nil
+		}
+	}
 }
 
 // pathVars are the variables with a path that imgfs, or Go for it, reads.
@@ -139,18 +192,27 @@ func childEnv() []string {
 	return vars
 }
 
-// A Parent is the process that the shell waits for, seen from its child.
+// A Parent is the process that the shell waits for, seen from its child. It is safe
+// for concurrent use.
 type Parent struct {
-	to, from *os.File
-	ready    atomic.Bool
+	from  *os.File
+	ready atomic.Bool
+
+	mu sync.Mutex
+	to *os.File
 }
 
+var _ show.Display = (*Parent)(nil)
+
 // NewParent returns the parent of a child that Detach started, and a context that
-// ends when the parent is gone before the mount is ready: nobody wants it then.
-func NewParent(ctx context.Context) (*Parent, context.Context) {
-	p := &Parent{to: os.NewFile(toParentFD, "parent"), from: os.NewFile(fromParentFD, "parent")}
+// ends when the parent is gone before the mount is ready: nobody wants it then. The
+// messages of e go to the parent.
+func NewParent(ctx context.Context, e *cli.Env) (*Parent, context.Context) {
 	syscall.CloseOnExec(toParentFD)
 	syscall.CloseOnExec(fromParentFD)
+	// Progress is not to wait for a parent that is stopped. If this fails it does.
+	_ = syscall.SetNonblock(toParentFD, true)
+	p := &Parent{to: os.NewFile(toParentFD, "parent"), from: os.NewFile(fromParentFD, "parent")}
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		p.from.Read(make([]byte, 1)) // ends when the parent does: it says nothing
@@ -159,8 +221,47 @@ func NewParent(ctx context.Context) (*Parent, context.Context) {
 			cancel(errors.New("the command that began the mount is gone"))
 		}
 	}()
+	e.SetOutput(func(line string) {
+		if p.say(word{Message: &line}) != nil {
+			fmt.Fprintf(e.Stderr, "imgfs: %s\n", line)
+		}
+	})
 	return p, ctx
 }
+
+// say says a word.
+func (p *Parent) say(w word) error {
+	text, err := json.Marshal(w)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err = p.to.Write(append(text, '\n'))
+	return err
+}
+
+// maxProgress is how long a word about progress may be: a pipe takes as much as a
+// whole or not at all.
+const maxProgress = 4096
+
+// Show implements show.Display. Progress that the parent does not take at once is left
+// out.
+func (p *Parent) Show(s show.Progress) {
+	text, err := json.Marshal(word{Progress: &s})
+	if err != nil || len(text) >= maxProgress || !p.mu.TryLock() {
+		return
+	}
+	defer p.mu.Unlock()
+	if p.to.SetWriteDeadline(time.Now().Add(10*time.Millisecond)) != nil {
+		return
+	}
+	_, _ = p.to.Write(append(text, '\n')) // there is more to come
+	_ = p.to.SetWriteDeadline(time.Time{})
+}
+
+// Close implements show.Display.
+func (p *Parent) Close() { _ = p.say(word{Finished: true}) } // if it is gone it shows nothing
 
 // release tells the parent that the tree is ready, and lets go of the terminal that
 // came from it, or of the pipe that somebody reads to its end.
@@ -171,7 +272,7 @@ func (p *Parent) release(line string) error {
 	}
 	defer null.Close()
 	p.ready.Store(true)
-	if _, err := io.WriteString(p.to, line+"\n"); err != nil {
+	if err := p.say(word{Mounted: []byte(line)}); err != nil {
 		return fmt.Errorf("the command that began the mount is gone: %w", err)
 	}
 	for fd := range 3 {

@@ -1,0 +1,212 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
+)
+
+// isBar reports whether a line of a terminal has something of a bar, or is the line
+// about all.
+func isBar(line string) bool {
+	return strings.Contains(line, "[=") || strings.Contains(line, "[>") || regexp.MustCompile(`\d of \d+ layers|^fetching `).MatchString(line)
+}
+
+// bars returns the lines that have something of a bar.
+func (w *terminal) bars() []string {
+	return slices.DeleteFunc(w.lines(), func(line string) bool { return !isBar(line) })
+}
+
+// hasBars waits until there are bars, or none.
+func (w *terminal) hasBars(want bool) {
+	w.t.Helper()
+	if !eventually(10*time.Second, func() bool { return (len(w.bars()) > 0) == want }) {
+		w.t.Fatalf("bars: want %v, there is\n%s", want, strings.Join(w.lines(), "\n"))
+	}
+}
+
+// slowImage is an image in a registry that takes about 5 s to send it.
+func slowImage(t *testing.T) (reg *registrytest.Server, image string) {
+	t.Helper()
+	reg = registrytest.New(t, nil)
+	image, _ = publish(t, reg, threeLayers()...)
+	slowly(reg, 4_000)
+	return reg, image
+}
+
+// TestBarsStopped stops a command by Ctrl-Z, sends it to the background and to the
+// foreground again, and ends it by Ctrl-C. Only while it has the terminal are there
+// bars, and nothing of them stays.
+func TestBarsStopped(t *testing.T) {
+	testenv.Slow(t)
+	t.Parallel()
+	for _, command := range []string{"index", "mount", "mount --foreground"} {
+		t.Run(command, func(t *testing.T) {
+			if strings.HasPrefix(command, "mount") {
+				needFUSE(t)
+			}
+			t.Parallel()
+			s := newSandbox(t)
+			_, image := slowImage(t)
+			w := newTerminal(t, 80, 24)
+			w.shell(s)
+			line := `"$IMGFS" ` + command + " " + image
+			if strings.HasPrefix(command, "mount") {
+				line += " " + s.mountpoint()
+			}
+			w.typed(line + "\r")
+			w.hasBars(true)
+			w.typed("\x1a")
+			w.shows(`Stopped`)
+			w.hasBars(false)
+			w.typed("echo one\r")
+			w.shows(`(?m)^one$`)
+			time.Sleep(300 * time.Millisecond)
+			if bars := w.bars(); len(bars) > 0 {
+				t.Errorf("while it is stopped there is %q", bars)
+			}
+			w.typed("fg\r")
+			w.hasBars(true)
+			w.typed("\x1a")
+			w.hasBars(false)
+			w.typed("bg\recho two\r")
+			w.shows(`shell>two`)
+			time.Sleep(300 * time.Millisecond)
+			if bars := w.bars(); len(bars) > 0 {
+				t.Errorf("in the background there is %q", bars)
+			}
+			w.typed("fg\r")
+			w.hasBars(true)
+			w.typed("\x03")
+			w.shows(`imgfs: interrupted\nshell>$`)
+			if bars := w.bars(); len(bars) > 0 || w.strange() != "" {
+				t.Errorf("after Ctrl-C there is %q, and %s was written", bars, w.strange())
+			}
+			w.typed("exit\r")
+			s.waitGone(s.dir)
+		})
+	}
+}
+
+// TestBarsInBackground begins a command in the background, where it draws nothing, and
+// has it end there.
+func TestBarsInBackground(t *testing.T) {
+	testenv.Slow(t)
+	t.Parallel()
+	s := newSandbox(t)
+	_, image := slowImage(t)
+	w := newTerminal(t, 80, 24)
+	w.shell(s)
+	w.typed(`"$IMGFS" index ` + image + ` >/dev/null &` + "\r")
+	w.shows(`imgfs: indexed 3 layers`)
+	if strings.Contains(w.written(), "\x1b[") {
+		t.Errorf("something was drawn: %q", w.written())
+	}
+	w.typed("exit\r")
+	s.waitGone(s.dir)
+}
+
+// TestBarsInterrupted has messages come while bars are drawn, and a command that is
+// killed by a signal.
+func TestBarsInterrupted(t *testing.T) {
+	testenv.Slow(t)
+	t.Parallel()
+	s := newSandbox(t)
+	reg, image := slowImage(t)
+	w := newTerminal(t, 80, 24)
+	w.shell(s)
+	w.typed(`"$IMGFS" ls --verbose ` + image + "\r")
+	w.hasBars(true)
+	w.shows(`imgfs: HEAD http://` + regexp.QuoteMeta(reg.Host()))
+	w.typed("\x03")
+	w.shows(`imgfs: interrupted\nshell>$`)
+	if bars := w.bars(); len(bars) > 0 {
+		t.Errorf("after Ctrl-C there is %q", bars)
+	}
+	w.typed("exit\r")
+	s.waitGone(s.dir)
+}
+
+// TestTerminalGone closes the terminal under a command. One that is to end with it
+// ends, and one that is not, as with nohup, goes on without it.
+func TestTerminalGone(t *testing.T) {
+	testenv.Slow(t)
+	t.Parallel()
+	for _, stays := range []bool{false, true} {
+		t.Run(fmt.Sprint("stays ", stays), func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t)
+			_, image := slowImage(t)
+			w := newTerminal(t, 80, 24)
+			shell := w.shell(s)
+			out := filepath.Join(s.dir, "out")
+			line := `"$IMGFS" index --json ` + image + " >" + out
+			if stays {
+				line = "trap '' HUP; " + line
+			}
+			w.typed(line + "\r")
+			w.hasBars(true)
+			before := processes(s.dir)
+			w.master.Close()
+			_ = shell.Wait() // by SIGHUP
+			s.waitGone(s.dir)
+			text, err := os.ReadFile(out)
+			if done := strings.Contains(string(text), `"obtained": "built"`); err != nil || done != stays {
+				t.Errorf("processes %v: error %v, and they printed %q", before, err, text)
+			}
+		})
+	}
+}
+
+// TestBarsResized makes a terminal narrower and lower while bars are drawn. tmux does
+// with lines that are too long what most terminals do.
+func TestBarsResized(t *testing.T) {
+	testenv.Slow(t)
+	need(t, "tmux")
+	t.Parallel()
+	s := newSandbox(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, oneFile("a", seededNoise(1, 2<<20)), oneFile("b", seededNoise(2, 2<<20)), oneFile("c", seededNoise(3, 2<<20)))
+	slowly(reg, 4_000)
+	socket := filepath.Join(s.dir, "tmux")
+	tmux := func(args ...string) string {
+		t.Helper()
+		cmd := s.program("tmux", append([]string{"-f", "/dev/null", "-S", socket}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("tmux %q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	tmux("new-session", "-d", "-x", "100", "-y", "30", fmt.Sprintf("%s index %s >/dev/null; echo over; exec sleep 60", imgfsBinary(t), image))
+	t.Cleanup(func() { _ = exec.Command("tmux", "-S", socket, "kill-server").Run() }) // it may have ended
+	screen := func() []string { return strings.Split(tmux("capture-pane", "-p", "-S", "-"), "\n") }
+	bars := func() int {
+		return len(slices.DeleteFunc(screen(), func(line string) bool { return !strings.Contains(line, "layer") }))
+	}
+	if !eventually(10*time.Second, func() bool { return bars() == 4 }) {
+		t.Fatalf("there are no bars: %q", screen())
+	}
+	for _, size := range [][2]string{{"40", "20"}, {"25", "10"}, {"90", "4"}, {"100", "30"}, {"20", "3"}, {"80", "24"}} {
+		tmux("resize-window", "-x", size[0], "-y", size[1])
+		time.Sleep(250 * time.Millisecond)
+	}
+	if !eventually(20*time.Second, func() bool { return strings.Contains(strings.Join(screen(), "\n"), "over") }) {
+		t.Fatalf("it does not end: %q", screen())
+	}
+	// What a lower terminal had no room for may have gone up.
+	if n := bars(); n > 1+4 || !regexp.MustCompile(`(?m)^imgfs: indexed 3 layers, 6.3 MB in [0-9.]+ s\nover`).MatchString(strings.Join(screen(), "\n")) {
+		t.Errorf("%d lines with bars are left: %q", n, screen())
+	}
+}
