@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -32,10 +30,9 @@ const maxForeign = 20
 func (e *env) printForeign(things []foreignThing) error {
 	for i, t := range things {
 		if i == maxForeign {
-			_, err := fmt.Fprintf(e.Stdout, "left alone: %d more\n", len(things)-i)
-			return err
+			return e.printLine("left alone: %d more", len(things)-i)
 		}
-		if _, err := fmt.Fprintf(e.Stdout, "left alone: %s (%s): %s\n", printable.Name(t.Path), show.Bytes(t.Bytes), printable.Line(t.Why)); err != nil {
+		if err := e.printLine("left alone: %s (%s): %s", printable.Name(t.Path), show.Bytes(t.Bytes), printable.Line(t.Why)); err != nil {
 			return err
 		}
 	}

@@ -192,18 +192,19 @@ func newCachedImage(img meta.Image, held map[digest.Digest]blobs.Holding) cached
 
 // printCache prints a list for people.
 func (e *env) printCache(list *cacheList) error {
-	w := show.NewTable(e.Stdout)
-	fmt.Fprintln(w, "IMAGE\tMANIFEST\tLAYERS\tINDEX\tCACHED\tSHARE\tUSED\tVERIFIED\tMOUNTED ON")
+	t := show.NewTable(e.width(), show.Column{Title: "IMAGE", Least: 20}, show.Column{Title: "MANIFEST", Drop: 1}, show.Column{Title: "LAYERS", Drop: 4},
+		show.Column{Title: "INDEX", Drop: 2}, show.Column{Title: "CACHED", Drop: 6}, show.Column{Title: "SHARE", Drop: 7}, show.Column{Title: "USED", Drop: 5},
+		show.Column{Title: "VERIFIED", Drop: 3}, show.Column{Title: "MOUNTED ON", Least: 12, Drop: 8})
 	for _, r := range list.Images {
 		used := r.Used.Local().Format("2006-01-02 15:04")
 		on := "-"
 		if len(r.Mounts) > 0 {
 			used, on = "now", mountsText(r.Mounts)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", printable.Cell(r.Name), show.ShortDigest(r.Manifest), len(r.Layers), show.Bytes(r.Index),
+		t.Row(printable.Cell(r.Name), show.ShortDigest(r.Manifest), fmt.Sprint(len(r.Layers)), show.Bytes(r.Index),
 			show.Bytes(r.Cached), show.Share(r.Cached, r.Size), used, verifiedLayers(r.Layers), on)
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.Print(e.Stdout); err != nil {
 		return err
 	}
 	limit := "without a limit"
@@ -224,7 +225,7 @@ func (e *env) printCache(list *cacheList) error {
 		}
 		other += fmt.Sprintf("; %s of %s belong to no image above", show.Bytes(sum), show.Count(n, "layer"))
 	}
-	_, err := fmt.Fprintf(e.Stdout, "%s: %s on disk, %s%s\n", printable.Name(list.Dir), show.Bytes(list.Usage), limit, other)
+	err := e.printLine("%s: %s on disk, %s%s", printable.Name(list.Dir), show.Bytes(list.Usage), limit, other)
 	return errors.Join(err, e.printForeign(list.Foreign))
 }
 

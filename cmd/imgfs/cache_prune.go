@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
@@ -101,7 +100,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 
 // printPruned prints for people how much was removed.
 func (e *env) printPruned(r pruneResult) error {
-	if _, err := fmt.Fprintf(e.Stdout, "freed %s: %s, %s and %s removed, %s left\n",
+	if err := e.printLine("freed %s: %s, %s and %s removed, %s left",
 		show.Bytes(r.Freed), show.Count(r.Blobs, "layer"), show.Count(r.Contents, "whole file"), show.Count(r.Indexes, "index"), show.Bytes(r.After)); err != nil {
 		return err
 	}

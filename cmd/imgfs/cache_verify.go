@@ -322,12 +322,12 @@ func (e *env) printReport(r *verifyReport) error {
 		case "meta":
 			what = printable.Name(w.File)
 		}
-		if _, err := fmt.Fprintf(e.Stdout, "removed: %s: %s\n", what, printable.Line(w.Why)); err != nil {
+		if err := e.printLine("removed: %s: %s", what, printable.Line(w.Why)); err != nil {
 			return err
 		}
 	}
 	for _, d := range r.Unknown {
-		if _, err := fmt.Fprintf(e.Stdout, "unknown: blob %s: there are only some of its chunks, and no index\n", printable.Name(d.String())); err != nil {
+		if err := e.printLine("unknown: blob %s: there are only some of its chunks, and no index", printable.Name(d.String())); err != nil {
 			return err
 		}
 	}
@@ -341,7 +341,6 @@ func (e *env) printReport(r *verifyReport) error {
 	if err := e.printForeign(r.Foreign); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(e.Stdout, "verified %s (%s), %s, %s (%s), %d manifests, configs and notes: %s\n",
+	return e.printLine("verified %s (%s), %s, %s (%s), %d manifests, configs and notes: %s",
 		show.Count(r.Blobs, "layer"), show.Bytes(r.Bytes), show.Count(r.Indexes, "index"), show.Count(r.Contents, "whole file"), show.Bytes(r.ContentBytes), r.Meta, verdict)
-	return err
 }

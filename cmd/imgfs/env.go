@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -54,6 +55,21 @@ func (e *env) Display() show.Display {
 	}
 	e.shown.board.Open()
 	return e.shown.board
+}
+
+// width returns how many columns of a terminal text for people may take; 0 is no
+// limit, as stdout is none.
+func (e *env) width() int {
+	tty, ok := cli.Terminal(e.Raw)
+	if !ok {
+		return 0
+	}
+	return show.Columns(tty)
+}
+
+// printLine prints a sentence for people.
+func (e *env) printLine(format string, args ...any) error {
+	return e.Print(show.Wrap(e.width(), fmt.Sprintf(format, args...)) + "\n")
 }
 
 // clear removes progress that is shown.

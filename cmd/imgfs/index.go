@@ -96,10 +96,11 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 
 // printIndex prints rows for people.
 func (e *env) printIndex(rows []indexRow) error {
-	w := show.NewTable(e.Stdout)
-	fmt.Fprintln(w, "LAYER\tSIZE\tTAR\tENTRIES\tSPANS\tINDEX\tOBTAINED")
+	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "SIZE"}, show.Column{Title: "TAR", Drop: 4},
+		show.Column{Title: "ENTRIES", Drop: 3}, show.Column{Title: "SPANS", Drop: 1}, show.Column{Title: "INDEX", Drop: 2}, show.Column{Title: "OBTAINED", Drop: 5})
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", printable.Cell(r.Digest.String()), r.Size, r.TarSize, r.Entries, r.Spans, r.IndexBytes, printable.Cell(r.Obtained))
+		t.Row(printable.Cell(r.Digest.String()), fmt.Sprint(r.Size), fmt.Sprint(r.TarSize), fmt.Sprint(r.Entries), fmt.Sprint(r.Spans),
+			fmt.Sprint(r.IndexBytes), printable.Cell(r.Obtained))
 	}
-	return w.Flush()
+	return t.Print(e.Stdout)
 }

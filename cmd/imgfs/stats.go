@@ -63,50 +63,90 @@ Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 
 // printStats prints stats for people.
 func (e *env) printStats(s serve.Stats) error {
-	w := show.NewTable(e.Stdout)
-	n := s.Total
-	fmt.Fprintf(w, "%s on %s\n", printable.Name(s.Image), printable.Name(s.Dir))
-	fmt.Fprintf(w, "%s, %s, since %s, served by process %d%s\n",
-		printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, how(&s))
+	err := e.printLine("%s on %s", printable.Name(s.Image), printable.Name(s.Dir))
+	also := func(do func() error) {
+		if err == nil {
+			err = do()
+		}
+	}
+	also(func() error {
+		return e.printLine("%s, %s, since %s, served by process %d%s",
+			printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, how(&s))
+	})
 	for _, h := range s.Servers {
 		if h.Down {
-			fmt.Fprintf(w, "registry %s: down since %s (%s)\n", printable.Name(h.Host), h.Since.Local().Format(time.DateTime), printable.Line(h.Reason))
+			also(func() error {
+				return e.printLine("registry %s: down since %s (%s)", printable.Name(h.Host), h.Since.Local().Format(time.DateTime), printable.Line(h.Reason))
+			})
 		}
 	}
 	if s.Line.Rate > 0 {
-		fmt.Fprintf(w, "registry: answers after %s, then brings %s a second\n", show.Seconds(s.Line.Trip), show.Bytes(int64(min(s.Line.Rate, math.MaxInt64/2))))
+		also(func() error {
+			return e.printLine("registry: answers after %s, then brings %s a second", show.Seconds(s.Line.Trip), show.Bytes(int64(min(s.Line.Rate, math.MaxInt64/2))))
+		})
 	}
-	fmt.Fprintf(w, "\nasked\t%s\tin %s, %d failed\n", show.Bytes(n.Asked), show.Count(int(n.Reads), "read"), n.Errors)
-	fmt.Fprintf(w, "fetched\t%s\tin %s\n", show.Bytes(n.Fetched), show.Count(int(n.Requests), "request"))
-	fmt.Fprintf(w, "wasted\t%s\tfetched and not read yet, or of no use\n", show.Bytes(n.Wasted))
-	fmt.Fprintf(w, "hits\t%s\tof layers came from the cache\n", show.Bytes(n.Hits))
-	fmt.Fprintf(w, "indexed\t%s\tof new layers came to index them, besides %s of manifests\n", show.Bytes(n.Indexed), show.Bytes(n.Meta))
-	fmt.Fprintf(w, "waits\t%d\thalf up to %s, all but 1 %% up to %s\n", n.Waits, show.Seconds(n.WaitP50), show.Seconds(n.WaitP99))
-	fmt.Fprintf(w, "kept\t%s\tin %s that were read often; %s read from such\n",
-		show.Bytes(s.Contents.KeptBytes), show.Count(int(s.Contents.Kept), "file"), show.Bytes(s.Contents.ReadBytes))
+	for _, t := range []*show.Table{e.totalTable(&s), e.pathTable(&s), e.layerTable(&s), e.fileTable(&s)} {
+		if t != nil {
+			also(func() error { return e.Print("\n") })
+			also(func() error { return t.Print(e.Stdout) })
+		}
+	}
+	return err
+}
+
+// totalTable has the counters of all layers.
+func (e *env) totalTable(s *serve.Stats) *show.Table {
+	n := s.Total
+	t := show.NewTable(e.width(), show.Column{}, show.Column{}, show.Column{Wrap: true})
+	t.Row("asked", show.Bytes(n.Asked), fmt.Sprintf("in %s, %d failed", show.Count(int(n.Reads), "read"), n.Errors))
+	t.Row("fetched", show.Bytes(n.Fetched), "in "+show.Count(int(n.Requests), "request"))
+	t.Row("wasted", show.Bytes(n.Wasted), "fetched and not read yet, or of no use")
+	t.Row("hits", show.Bytes(n.Hits), "of layers came from the cache")
+	t.Row("indexed", show.Bytes(n.Indexed), fmt.Sprintf("of new layers came to index them, besides %s of manifests", show.Bytes(n.Meta)))
+	t.Row("waits", fmt.Sprint(n.Waits), fmt.Sprintf("half up to %s, all but 1 %% up to %s", show.Seconds(n.WaitP50), show.Seconds(n.WaitP99)))
+	t.Row("kept", show.Bytes(s.Contents.KeptBytes), fmt.Sprintf("in %s that were read often; %s read from such",
+		show.Count(int(s.Contents.Kept), "file"), show.Bytes(s.Contents.ReadBytes)))
 	if s.Temporary > 0 {
-		fmt.Fprintf(w, "temporary\t%s\tin files without a name, which count in the cache's size\n", show.Bytes(s.Temporary))
+		t.Row("temporary", show.Bytes(s.Temporary), "in files without a name, which count in the cache's size")
 	}
 	if n.Bad > 0 {
-		fmt.Fprintf(w, "wrong\t%d\tchunks were not what they should be, and not used\n", n.Bad)
+		t.Row("wrong", fmt.Sprint(n.Bad), "chunks were not what they should be, and not used")
 	}
-	fmt.Fprintln(w, "\nFAST PATH\tUSED")
+	return t
+}
+
+// pathTable has what makes the mount fast.
+func (e *env) pathTable(s *serve.Stats) *show.Table {
+	t := show.NewTable(e.width(), show.Column{Title: "FAST PATH", Least: 9}, show.Column{Title: "USED", Wrap: true})
 	for _, p := range s.FastPaths {
-		fmt.Fprintf(w, "%s\t%s\n", printable.Cell(p.Name), usedText(p))
+		t.Row(printable.Cell(p.Name), usedText(p))
 	}
-	fmt.Fprintln(w, "\nLAYER\tSIZE\tCACHED\tASKED\tFETCHED\tWASTED\tREQUESTS\tHITS\tERRORS\tWAITS\tP50\tP99\tVERIFIED")
+	return t
+}
+
+// layerTable has the counters of each layer.
+func (e *env) layerTable(s *serve.Stats) *show.Table {
+	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 12}, show.Column{Title: "SIZE", Drop: 11}, show.Column{Title: "CACHED", Drop: 10}, show.Column{Title: "ASKED", Drop: 5},
+		show.Column{Title: "FETCHED", Drop: 12}, show.Column{Title: "WASTED", Drop: 3}, show.Column{Title: "REQUESTS", Drop: 4}, show.Column{Title: "HITS", Drop: 8},
+		show.Column{Title: "ERRORS", Drop: 9}, show.Column{Title: "WAITS", Drop: 2}, show.Column{Title: "P50", Drop: 1}, show.Column{Title: "P99", Drop: 6},
+		show.Column{Title: "VERIFIED", Least: 8, Drop: 7})
 	for _, l := range s.Layers {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\t%s\n", show.ShortDigest(l.Digest), show.Bytes(l.Size), show.Bytes(l.Cached), show.Bytes(l.Asked),
-			show.Bytes(l.Fetched), show.Bytes(l.Wasted), l.Requests, show.Bytes(l.Hits), l.Errors,
-			l.Waits, show.Seconds(l.WaitP50), show.Seconds(l.WaitP99), verifiedText(l.Verified))
+		t.Row(show.ShortDigest(l.Digest), show.Bytes(l.Size), show.Bytes(l.Cached), show.Bytes(l.Asked), show.Bytes(l.Fetched), show.Bytes(l.Wasted),
+			fmt.Sprint(l.Requests), show.Bytes(l.Hits), fmt.Sprint(l.Errors), fmt.Sprint(l.Waits), show.Seconds(l.WaitP50), show.Seconds(l.WaitP99), verifiedText(l.Verified))
 	}
-	if len(s.Files) > 0 {
-		fmt.Fprintln(w, "\nFETCHED\tASKED\tFILE")
+	return t
+}
+
+// fileTable has the files that cost most; nil if there are none.
+func (e *env) fileTable(s *serve.Stats) *show.Table {
+	if len(s.Files) == 0 {
+		return nil
 	}
+	t := show.NewTable(e.width(), show.Column{Title: "FETCHED"}, show.Column{Title: "ASKED", Drop: 1}, show.Column{Title: "FILE", Least: 12})
 	for _, f := range s.Files {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", show.Bytes(f.Fetched), show.Bytes(f.Asked), printable.Name(f.Path))
+		t.Row(show.Bytes(f.Fetched), show.Bytes(f.Asked), printable.Name(f.Path))
 	}
-	return w.Flush()
+	return t
 }
 
 // how returns what is special about a mount, with a comma before it.

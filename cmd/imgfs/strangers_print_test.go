@@ -275,14 +275,17 @@ func TestPrinters(t *testing.T) {
 	}
 	want := map[string]int{
 		"main.go: os.Stdout": 1, "main.go: os.Stderr": 1,
-		"cat.go: e.Raw":                     1,
-		"ls.go: e.Raw":                      2,
-		"inspect.go: e.Raw":                 2, // --raw and --config
-		"mount.go: e.Raw":                   1, // for the child
-		"mount.go: e.Stderr":                1,
-		"internal/cli/env.go: e.Stderr":     2, // what message has escaped
-		"internal/serve/mount.go: e.Stderr": 1, // what the log has escaped
-		"inspect.go: show.JSON":             1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
+		"cat.go: e.Raw":                      1,
+		"ls.go: e.Raw":                       2,
+		"inspect.go: e.Raw":                  2, // --raw and --config
+		"mount.go: e.Raw":                    2, // for the child, and the directory that was made
+		"internal/serve/mount.go: e.Raw":     1, // the directory that was made
+		"mount.go: e.Stderr":                 1,
+		"internal/cli/env.go: e.Stderr":      2, // what message has escaped
+		"internal/serve/mount.go: e.Stderr":  1, // what the log has escaped
+		"internal/serve/detach.go: e.Stderr": 1, // what message has escaped
+		"env.go: e.Raw":                      1, // whether it is a terminal
+		"inspect.go: show.JSON":              1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
 		"cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
 	}
 	if !reflect.DeepEqual(uses, want) {

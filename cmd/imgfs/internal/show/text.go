@@ -2,17 +2,11 @@ package show
 
 import (
 	"fmt"
-	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 )
-
-// NewTable returns a writer of rows for people: tabs separate cells, and Flush
-// prints them as columns.
-func NewTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
 
 // Bytes writes a number of bytes for people, in powers of 1000.
 func Bytes(n int64) string {
