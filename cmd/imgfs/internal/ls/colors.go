@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,12 +42,13 @@ func parseColors(s string) (*colors, error) {
 		}
 		value, rest, _ := cutColor(rest, ':')
 		if end, ok := strings.CutPrefix(key, "*"); ok {
-			c.ends = append([]ending{{strings.ToLower(end), value}}, c.ends...)
+			c.ends = append(c.ends, ending{strings.ToLower(end), value})
 		} else {
 			c.kinds[key] = value
 		}
 		s = rest
 	}
+	slices.Reverse(c.ends)
 	return c, nil
 }
 

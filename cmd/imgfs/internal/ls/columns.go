@@ -1,5 +1,7 @@
 package ls
 
+import "math"
+
 // printSingle prints a name a line.
 func (l *Lister) printSingle(g *group) {
 	var w printedWidths
@@ -62,24 +64,26 @@ func (l *Lister) printColumns(g *group, down bool) {
 	for r := range l.look(g.wide) {
 		l.measure(&w, r)
 	}
-	var rows []row
-	var widths []int
+	var widths []uint16
 	for r := range l.look(g.rows) {
-		rows, widths = append(rows, r), append(widths, l.nameColumns(&w, r))
+		widths = append(widths, uint16(min(l.nameColumns(&w, r), math.MaxUint16)))
 	}
-	if len(rows) == 0 || l.ctx.Err() != nil {
+	if len(widths) == 0 || l.ctx.Err() != nil {
 		return
 	}
 	columns := l.fit(widths, down)
-	lines := (len(rows) + len(columns) - 1) / len(columns)
+	lines := (len(widths) + len(columns) - 1) / len(columns)
 	for y := range lines {
+		if y%1024 == 0 && l.ctx.Err() != nil {
+			return
+		}
 		b, at := l.buf[:0], 0
 		for x := range columns {
 			i := y*len(columns) + x
 			if down {
 				i = x*lines + y
 			}
-			if i >= len(rows) {
+			if i >= len(widths) {
 				break
 			}
 			if x > 0 {
@@ -87,10 +91,11 @@ func (l *Lister) printColumns(g *group, down bool) {
 				if down {
 					last = i - lines
 				}
-				b = l.appendGap(b, at+widths[last], at+columns[x-1])
+				b = l.appendGap(b, at+int(widths[last]), at+columns[x-1])
 				at += columns[x-1]
 			}
-			b = l.appendIndicated(l.appendFrills(b, &w, rows[i]), g, &w, rows[i], at)
+			r := g.at(g.order[i])
+			b = l.appendIndicated(l.appendFrills(b, &w, r), g, &w, r, at)
 		}
 		l.buf = append(b, l.eol)
 		l.w.Write(l.buf)
@@ -100,7 +105,7 @@ func (l *Lister) printColumns(g *group, down bool) {
 
 // fit returns the widths of the columns in which as many names as possible stand side
 // by side: down the columns, or across.
-func (l *Lister) fit(widths []int, down bool) []int {
+func (l *Lister) fit(widths []uint16, down bool) []int {
 	most := min((l.columns+minColumn-1)/minColumn, len(widths), maxColumns)
 	for n := most; n > 1 && l.ctx.Err() == nil; n-- {
 		if columns := l.columnWidths(widths, n, down); columns != nil {
@@ -111,15 +116,15 @@ func (l *Lister) fit(widths []int, down bool) []int {
 }
 
 // columnWidths returns the widths of n columns, or nil if they do not fit into a line.
-func (l *Lister) columnWidths(widths []int, n int, down bool) []int {
+func (l *Lister) columnWidths(widths []uint16, n int, down bool) []int {
 	columns := make([]int, n)
 	for i := range columns {
 		columns[i] = minColumn
 	}
 	line := n * minColumn
 	lines := (len(widths) + n - 1) / n
-	for i, need := range widths {
-		x := i % n
+	for i := range widths {
+		need, x := int(widths[i]), i%n
 		if down {
 			x = i / lines
 		}

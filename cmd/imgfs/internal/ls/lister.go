@@ -74,6 +74,7 @@ type row struct {
 	name   string
 	node   fs.Node
 	arg    *Argument // nil: it is in the directory of its group
+	place  uint32    // its position in that directory; . and .. come behind all others
 	broken bool      // a symlink that should be followed, and leads nowhere
 }
 
@@ -83,6 +84,8 @@ type group struct {
 	dir   string // the path of the directory
 	rows  iter.Seq[row]
 	wide  iter.Seq[row] // those that the widths of columns depend on
+	order []uint32      // the rows as positions for at; nil: they are only passed over
+	at    func(uint32) row
 }
 
 // NewLister returns a Lister with the options. They are not to be changed afterwards.
@@ -158,6 +161,9 @@ func (o *Options) lineLength(terminal *os.File) int {
 
 // Add looks up an argument. An error is *fs.PathError of io/fs.
 func (l *Lister) Add(a Argument) error {
+	if a.Typed != a.Path {
+		l.headings.also = "" // every heading of IMAGE:/PATH has a colon
+	}
 	n, err := l.find(&a)
 	if err != nil {
 		return err
@@ -190,13 +196,12 @@ func isDir(n fs.Node) bool { return n.Mode()&unix.S_IFMT == unix.S_IFDIR }
 // listed that is in them.
 func (l *Lister) Print(arguments int) (ok bool, err error) {
 	l.arguments = arguments
-	files := &group{rows: slices.Values(l.files), wide: slices.Values(slices.Concat(l.files, l.dirs))}
-	l.sort(files, l.files)
-	l.sort(files, l.dirs)
+	files, dirs := l.given(l.files), l.given(l.dirs)
+	files.wide = slices.Values(slices.Concat(l.files, l.dirs))
 	if len(l.files) > 0 {
 		l.print(files)
 	}
-	for _, d := range l.dirs {
+	for d := range dirs.rows {
 		l.dir(d, d.arg.Image, d.arg.Path)
 	}
 	if err := l.ctx.Err(); err != nil {
@@ -204,6 +209,26 @@ func (l *Lister) Print(arguments int) (ok bool, err error) {
 	}
 	l.endColors()
 	return !l.troubled, l.w.Flush()
+}
+
+// given returns a group of arguments, sorted.
+func (l *Lister) given(rows []row) *group {
+	g := &group{at: func(i uint32) row { return rows[i] }}
+	for i := range rows {
+		g.order = append(g.order, uint32(i))
+	}
+	l.sort(g)
+	g.rows = g.ordered
+	return g
+}
+
+// ordered passes the rows of a group on, by their positions.
+func (g *group) ordered(yield func(row) bool) {
+	for _, i := range g.order {
+		if !yield(g.at(i)) {
+			return
+		}
+	}
 }
 
 // dir prints a directory, and with -R the directories below it. A failure to write
@@ -224,8 +249,7 @@ func (l *Lister) dir(d row, img *Image, path string) {
 		l.heading(d.name)
 	}
 	g := &group{image: img, dir: path}
-	g.rows = l.children(g, d.node)
-	g.wide = g.rows
+	l.children(g, d.node)
 	l.total(g)
 	l.print(g)
 	if !l.o.recursive {
@@ -275,26 +299,39 @@ func (l *Lister) total(g *group) {
 	l.printed = true
 }
 
-// children returns the rows of a directory in the order in which they are printed.
-// They are gathered only if they have to be: a directory may have millions of names.
-func (l *Lister) children(g *group, dir fs.Node) iter.Seq[row] {
-	names := l.names(dir)
-	f := l.o.format
+// children sets the rows of a group to those of a directory, in the order in which they
+// are printed. Where that is not the order of the directory their positions are gathered,
+// and nothing else: a directory may have millions of names.
+func (l *Lister) children(g *group, dir fs.Node) {
+	g.rows = l.names(dir)
 	if l.o.sort == byNothing {
-		names = l.unsorted(dir)
+		g.rows = l.unsorted(dir)
 	}
+	g.wide = g.rows
 	inOrder := (l.o.sort == byName && !l.o.reverse || l.o.sort == byNothing) && !l.o.dirsFirst
-	if inOrder && l.o.follow != followAll && (f == single || f == long) {
-		return names
+	if inOrder && l.o.follow != followAll && (l.o.format == single || l.o.format == long) {
+		return
 	}
-	var rows []row
-	for r := range l.look(names) {
-		rows = append(rows, l.followed(g, r))
+	count := uint32(dir.NumChildren())
+	g.at = func(i uint32) row {
+		switch i {
+		case count:
+			return row{name: ".", node: dir}
+		case count + 1:
+			return row{name: "..", node: dir.Parent()}
+		}
+		name, c := dir.ChildAt(int(i))
+		return l.followed(g, row{name: name, node: c, place: i})
+	}
+	for r := range l.look(g.rows) {
+		if g.order = append(g.order, r.place); l.o.follow == followAll && l.followed(g, r).broken {
+			l.failed(g.image, below(g.dir, r.name), fmt.Errorf("the symlink leads nowhere"))
+		}
 	}
 	if !inOrder && l.ctx.Err() == nil {
-		l.sort(g, rows)
+		l.sort(g)
 	}
-	return slices.Values(rows)
+	g.rows, g.wide = g.ordered, g.ordered
 }
 
 // followed returns a row as -L has it.
@@ -303,12 +340,9 @@ func (l *Lister) followed(g *group, r row) row {
 		return r
 	}
 	to, ok := g.target(r)
-	if !ok {
-		l.failed(g.image, below(g.dir, r.name), fmt.Errorf("the symlink leads nowhere"))
-		r.broken = true
-		return r
+	if r.broken = !ok; ok {
+		r.node = to
 	}
-	r.node = to
 	return r
 }
 
@@ -329,7 +363,8 @@ func (l *Lister) dots(dir fs.Node) []row {
 	if !l.o.all {
 		return nil
 	}
-	return slices.DeleteFunc([]row{{name: ".", node: dir}, {name: "..", node: dir.Parent()}}, func(r row) bool { return !l.o.shows(r.name) })
+	count := uint32(dir.NumChildren())
+	return slices.DeleteFunc([]row{{name: ".", node: dir, place: count}, {name: "..", node: dir.Parent(), place: count + 1}}, func(r row) bool { return !l.o.shows(r.name) })
 }
 
 // unsorted returns the rows of a directory as they lie there.
@@ -340,8 +375,9 @@ func (l *Lister) unsorted(dir fs.Node) iter.Seq[row] {
 				return
 			}
 		}
-		for name, c := range dir.Children() {
-			if l.o.shows(name) && !yield(row{name: name, node: c}) {
+		for i := range dir.NumChildren() {
+			name, c := dir.ChildAt(i)
+			if l.o.shows(name) && !yield(row{name: name, node: c, place: uint32(i)}) {
 				return
 			}
 		}
@@ -352,14 +388,15 @@ func (l *Lister) unsorted(dir fs.Node) iter.Seq[row] {
 func (l *Lister) names(dir fs.Node) iter.Seq[row] {
 	return func(yield func(row) bool) {
 		dots := l.dots(dir)
-		for name, c := range dir.Children() {
+		for i := range dir.NumChildren() {
+			name, c := dir.ChildAt(i)
 			for len(dots) > 0 && dots[0].name < name {
 				if !yield(dots[0]) {
 					return
 				}
 				dots = dots[1:]
 			}
-			if l.o.shows(name) && !yield(row{name: name, node: c}) {
+			if l.o.shows(name) && !yield(row{name: name, node: c, place: uint32(i)}) {
 				return
 			}
 		}

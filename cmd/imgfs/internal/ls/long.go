@@ -69,13 +69,16 @@ func (l *Lister) owners(g *group, r row) *owners {
 		img = r.arg.Image
 	}
 	if l.o.numeric || l.o.noOwner && l.o.noGroup {
-		return &owners{}
+		return noOwners
 	}
 	if img.owners == nil {
 		img.owners = readOwners(l.ctx, img, l.out.Warnf)
 	}
 	return img.owners
 }
+
+// noOwners are where owners are numbers.
+var noOwners = &owners{}
 
 func ownerWidth(names map[uint32]string, id uint32) int {
 	if name := names[id]; name != "" {

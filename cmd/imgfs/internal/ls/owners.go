@@ -29,11 +29,12 @@ type owners struct{ users, groups map[uint32]string }
 // readOwners reads /etc/passwd and /etc/group of an image. Of what cannot be read there
 // are no names; warnf says why, unless there is no such file.
 func readOwners(ctx context.Context, img *Image, warnf func(string, ...any)) *owners {
-	ctx, cancel := context.WithTimeoutCause(ctx, ownerPatience, fmt.Errorf("it did not come within %v", ownerPatience))
+	listing := ctx
+	ctx, cancel := context.WithTimeoutCause(listing, ownerPatience, fmt.Errorf("it did not come within %v", ownerPatience))
 	defer cancel()
 	read := func(name string) map[uint32]string {
 		names, err := readOwnerFile(ctx, img.Tree, name)
-		if err != nil {
+		if err != nil && listing.Err() == nil {
 			warnf("owners are shown as numbers: %s: %s: %v", img.Name, name, err)
 		}
 		return names

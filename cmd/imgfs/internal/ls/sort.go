@@ -8,40 +8,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sorted returns rows in the order that the options want. Rows that come in the order
-// of their names are not looked at if that is the order. ended says that nobody waits
-// for the rest.
-func (l *Lister) sort(g *group, rows []row) {
-	compare := l.comparison(g)
-	slices.SortStableFunc(rows, func(a, b row) int {
-		if l.o.dirsFirst {
-			if d := boolean(l.leadsToDir(g, b)) - boolean(l.leadsToDir(g, a)); d != 0 {
-				return d
-			}
+// sort puts the positions of a group's rows in the order that the options want.
+func (l *Lister) sort(g *group) {
+	if !l.o.dirsFirst {
+		l.sortPart(g, g.order)
+		return
+	}
+	var dirs, others []uint32
+	for _, i := range g.order {
+		if l.leadsToDir(g, g.at(i)) {
+			dirs = append(dirs, i)
+		} else {
+			others = append(others, i)
 		}
-		if l.o.sort == byNothing {
-			return 0
-		}
-		c := compare(a, b)
-		if c == 0 {
-			c = strings.Compare(a.name, b.name)
-		}
+	}
+	l.sortPart(g, dirs)
+	l.sortPart(g, others)
+	g.order = append(dirs, others...)
+}
+
+// sortPart sorts some positions of a group's rows.
+func (l *Lister) sortPart(g *group, part []uint32) {
+	if l.o.sort == byNothing {
+		return
+	}
+	compare := l.comparison()
+	slices.SortFunc(part, func(i, j uint32) int {
+		a, b := g.at(i), g.at(j)
+		c := cmp.Or(compare(a, b), strings.Compare(a.name, b.name))
 		if l.o.reverse {
 			c = -c
 		}
-		return c
+		return cmp.Or(c, cmp.Compare(i, j)) // arguments may have the same name
 	})
 }
 
-func boolean(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // comparison returns how two rows compare, but for their names.
-func (l *Lister) comparison(g *group) func(a, b row) int {
+func (l *Lister) comparison() func(a, b row) int {
 	switch l.o.sort {
 	case bySize:
 		return func(a, b row) int { return cmp.Compare(b.node.Attr().Size, a.node.Attr().Size) }
