@@ -56,7 +56,7 @@ func TestWhatWasMeant(t *testing.T) {
 	}
 	for _, words := range []string{"mount", "ls", "cache"} {
 		want := succeed(t, "help", words)
-		for _, args := range [][]string{{"--help", words}, {"-h", words}, {words, "help"}, {"help", words, "--help"}} {
+		for _, args := range [][]string{{"--help", words}, {words, "help"}, {"help", words, "--help"}} {
 			if got := succeed(t, args...); got != want {
 				t.Errorf("imgfs %q: got\n%s\nwant\n%s", args, got, want)
 			}

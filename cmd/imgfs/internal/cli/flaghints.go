@@ -9,6 +9,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// Known is an annotation of flags that help does not list, and that are known all the
+// same: they are proposed for a misspelt one.
+const Known = "known"
+
 // checkFlags finds mistakes in arguments that parse, but not as they are meant:
 //
 //	--offline false      the value of such a flag follows a =
@@ -121,7 +125,7 @@ func (at place) unknownFlag(f *pflag.FlagSet, args []string, err *pflag.NotExist
 	}
 	var names []string
 	f.VisitAll(func(flag *pflag.Flag) {
-		if !flag.Hidden {
+		if _, known := flag.Annotations[Known]; known || !flag.Hidden {
 			names = append(names, flag.Name)
 		}
 	})

@@ -151,8 +151,8 @@ func TestVersionAndHelp(t *testing.T) {
 		}
 	}
 	for args, same := range map[string]string{
-		"--help do": "help do", "-h do": "help do", "--help list new": "help list new", "do help": "help do", "list new help": "help list new",
-		"help --help": "help", "help -h do": "help do", "help help": "help", "help do --often": "help do", "--help": "help", "-lh": "help", "-l --help do": "help do",
+		"--help do": "help do", "--help list new": "help list new", "do help": "help do", "list new help": "help list new",
+		"help --help": "help", "help -h do": "help do", "help help": "help", "help do --often": "help do", "--help": "help", "-l --help do": "help do",
 		"--help do --often": "help do", "list help": "help list", "list help new": "help list new",
 	} {
 		if got, want := helpOf(t, args), helpOf(t, same); got != want {

@@ -155,7 +155,10 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 // parse parses flags. An error has a hint to what was meant, and to the help.
 func (at place) parse(f *pflag.FlagSet, args []string, all bool) error {
 	err := f.Parse(args)
-	if errors.Is(err, pflag.ErrHelp) {
+	switch {
+	case err == pflag.ErrHelp: // what pflag says to -h if that is no flag
+		return at.withHelp(Usagef("unknown flag -h; help is --help"))
+	case errors.Is(err, pflag.ErrHelp):
 		return err
 	}
 	if meant := checkFlags(f, args, all); meant != nil {
@@ -169,7 +172,7 @@ func (at place) parse(f *pflag.FlagSet, args []string, all bool) error {
 
 // wordsBehindHelp returns the words that follow --help, up to the next flag.
 func wordsBehindHelp(args []string) []string {
-	i := slices.IndexFunc(args, func(a string) bool { return a == "--help" || a == "-h" })
+	i := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "--help") })
 	words := args[i+1:]
 	if end := slices.IndexFunc(words, isFlag); end >= 0 {
 		words = words[:end]
@@ -210,8 +213,22 @@ func (p *Program) flags() *pflag.FlagSet {
 func newFlagSet(name string) *pflag.FlagSet {
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.Usage = func() {}
+	help := f.VarPF(helpFlag{}, "help", "", "")
+	help.Hidden, help.NoOptDefVal = true, "true"
 	return f
 }
+
+// A helpFlag is the value of --help: an error that wraps pflag.ErrHelp.
+type helpFlag struct{}
+
+// Set implements pflag.Value.
+func (helpFlag) Set(string) error { return pflag.ErrHelp }
+
+// String implements pflag.Value.
+func (helpFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (helpFlag) Type() string { return "help" }
 
 // commands returns the commands that can follow.
 func (at place) commands() []Command {

@@ -70,7 +70,7 @@ Every command takes:
   -l, --loud  be loud
 example: prog do it
 `,
-		"do -h": `usage: prog do [FLAGS] THING
+		"do --help": `usage: prog do [FLAGS] THING
 
 Does a thing.
 
@@ -97,7 +97,7 @@ example:
 		"help list new": "usage: prog list new\n\nexample:\n  prog list new\n",
 	} {
 		if want == "" {
-			want = helpOf(t, "do -h")
+			want = helpOf(t, "do --help")
 		}
 		if got := helpOf(t, args); got != want {
 			t.Errorf("prog %s: got\n%s\nwant\n%s", args, got, want)
@@ -124,6 +124,10 @@ func TestRun(t *testing.T) {
 		{"do it", "do[it] 0 false", ExitOK, ""},
 		{"--zize 2K make --often it -l", "do[it] 2048 true", ExitOK, ""},
 		{"list -l new x", "list new[x] 0 true", ExitOK, ""},
+		{"do -h", "", ExitUsage, "imgfs: unknown flag -h; help is --help\nimgfs: hint: usage: prog do [FLAGS] THING; prog help do\n"},
+		{"do -lh it", "", ExitUsage, "imgfs: unknown flag -h; help is --help\nimgfs: hint: usage: prog do [FLAGS] THING; prog help do\n"},
+		{"-h", "", ExitUsage, "imgfs: unknown flag -h; help is --help\nimgfs: hint: prog help\n"},
+		{"list -h", "", ExitUsage, "imgfs: unknown flag -h; help is --help\nimgfs: hint: prog help list\n"},
 		{"do bad", "do[bad] 0 false", ExitFailure, "imgfs: it is bad\nimgfs: hint: a good one\n"},
 		{"do silent", "do[silent] 0 false", 7, ""},
 		{"do", "do[] 0 false", ExitUsage, "imgfs: do: an argument is needed\nimgfs: hint: usage: prog do [FLAGS] THING; prog help do\n"},

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/spf13/pflag"
 )
 
@@ -213,7 +214,7 @@ func (o *Options) names(d declarer) {
 type declarer struct{ set *pflag.FlagSet }
 
 func (d declarer) hide(f *pflag.Flag) *pflag.Flag {
-	f.Hidden = true
+	f.Hidden, f.Annotations = true, map[string][]string{cli.Known: nil}
 	return f
 }
 
