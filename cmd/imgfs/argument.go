@@ -11,6 +11,7 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
 )
 
@@ -143,25 +144,60 @@ func (t *trees) tree(ctx context.Context, a fileArgument) (*image.Image, error) 
 	t.open[a.image] = nil
 	layers, err := t.env.layers(ctx, a.image, t.disk)
 	if err != nil {
-		return nil, a.unopened(t.command, err)
+		return nil, a.unopened(ctx, t.command, err)
 	}
 	used := t.env.mergeMemory(layers)
 	img, err := t.env.merge(ctx, layers)
 	if err != nil {
-		return nil, a.unopened(t.command, err)
+		return nil, a.unopened(ctx, t.command, err)
 	}
 	t.env.limits.held += used
 	t.open[a.image] = img
 	return img, nil
 }
 
-// unopened returns an error of opening the image that an argument names, with the
-// argument if that is more than the image.
-func (a fileArgument) unopened(command string, err error) error {
-	if !a.joined {
-		return err
+// unopened returns an error of opening the image that an argument names: with the
+// argument if that is more than the image, and with what may have been meant if the path
+// in the image follows its name without a colon.
+func (a fileArgument) unopened(ctx context.Context, command string, err error) error {
+	if a.joined {
+		return &imageError{a, command, err}
 	}
-	return &imageError{a, command, err}
+	if meant := missingColon(ctx, a.image); meant != "" && ctx.Err() == nil {
+		return cli.WithHint(err, "imgfs "+command+" "+printable.Word(meant)+", if that is an image and a path in it")
+	}
+	return err
+}
+
+// missingColon returns IMAGE:/PATH for what can be IMAGE/PATH, or "". In a registry that is
+// a name with a slash behind its tag, and on this machine one with a slash behind what is
+// an image.
+func missingColon(ctx context.Context, name string) string {
+	loc, err := remote.ParseLocation(name)
+	if err != nil {
+		return ""
+	}
+	start := len(name) - len(strings.TrimPrefix(name, "docker://"))
+	if loc.Transport != remote.TransportDocker {
+		start = len(loc.Transport + ":")
+	}
+	rest := name[start:]
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		slash := strings.IndexByte(rest[i:], '/')
+		before := rest[:i]
+		host := loc.Transport == remote.TransportDocker && (before == "localhost" || strings.ContainsAny(before, ".[") && !strings.Contains(before, "/"))
+		if slash > 1 && before != "" && !host {
+			return name[:start+i+slash] + ":" + rest[i+slash:]
+		}
+	}
+	if loc.Image == "" && (loc.Transport != remote.TransportDocker || localname.IsPath(name)) {
+		for i := len(rest) - 1; i > 0; i-- {
+			if rest[i] == '/' && isImage(ctx, rest[:i]) {
+				return name[:start+i] + ":" + rest[i:]
+			}
+		}
+	}
+	return ""
 }
 
 // failed returns an error of reading the file that an argument names, with its name.

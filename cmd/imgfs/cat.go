@@ -4,13 +4,25 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
+
+// catFlags are flags of cat(1) that change what it prints, and what to type for them.
+var catFlags = func() map[string]string {
+	hints := make(map[string]string)
+	for flag, letter := range map[string]string{"-n": "-n", "-b": "-b", "-A": "-A", "-E": "-E", "-T": "-T", "-s": "-s", "-e": "-e", "-t": "-t",
+		"--number": "-n", "--number-nonblank": "-b", "--show-all": "-A", "--show-ends": "-E", "--show-tabs": "-T", "--squeeze-blank": "-s", "--show-nonprinting": "-v"} {
+		hints[flag] = "imgfs cat IMAGE PATH | cat " + letter
+	}
+	return hints
+}()
 
 func catCommand(e *env) cli.Command {
 	return cli.Command{
@@ -19,7 +31,8 @@ func catCommand(e *env) cli.Command {
 		Entry: cli.Entry{Usage: "IMAGE PATH...", Text: "print files of the image"},
 		About: `Prints files of the image one after the other. Symlinks are followed within the
 image.`,
-		Example: "imgfs cat fedora:latest /etc/os-release",
+		OtherFlags: catFlags,
+		Example:    "imgfs cat fedora:latest /etc/os-release",
 		Setup: func(*pflag.FlagSet) cli.Action {
 			return func(ctx context.Context, args []string) error {
 				return cat(ctx, e, args)
@@ -36,7 +49,15 @@ func cat(ctx context.Context, e *env, args []string) error {
 			return err
 		}
 	}
+	if slices.ContainsFunc(files, func(a fileArgument) bool { return a.typed == "-" }) {
+		return cli.WithHint(cli.Usagef("cat: - is standard input, which is no file of an image"), "a file of that name is ./-")
+	}
 	if len(files) == 0 {
+		if len(args) > 0 {
+			if meant := missingColon(ctx, args[0]); meant != "" {
+				return cli.WithHint(cli.Usagef("cat: no path in the image %s", args[0]), "imgfs cat "+printable.Word(meant)+", if that is an image and a path in it")
+			}
+		}
 		return cli.Usagef("cat: an image and at least one path are needed")
 	}
 	t, err := e.openTrees("cat")

@@ -95,6 +95,9 @@ func TestFileArgumentsOnce(t *testing.T) {
 func TestFileArgumentsRefused(t *testing.T) {
 	home := alone(t)
 	t.Chdir(home)
+	if _, err := labimage.Write("layout", small); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -103,7 +106,7 @@ func TestFileArgumentsRefused(t *testing.T) {
 	}{
 		{[]string{"ls", "127.0.0.1:1/a/b:/etc"}, cli.ExitFailure, "127.0.0.1:1/a/b:/etc: 127.0.0.1:1/a/b:latest: unavailable", "imgfs ls 127.0.0.1:1/a/b /etc"},
 		{[]string{"cat", "127.0.0.1:1/a/b:v1:/etc/it's"}, cli.ExitFailure, "127.0.0.1:1/a/b:v1: unavailable", `imgfs cat 127.0.0.1:1/a/b:v1 '/etc/it'\''s'`},
-		{[]string{"cat", "Fedora:/etc/passwd"}, cli.ExitFailure, `Fedora:/etc/passwd: invalid reference: "Fedora"`, "imgfs cat Fedora /etc/passwd"},
+		{[]string{"cat", "Fedora:/etc/passwd"}, cli.ExitFailure, `Fedora:/etc/passwd: invalid reference: "Fedora"`, "fedora\n"},
 		{[]string{"ls", "a:/etc", "usr"}, cli.ExitUsage, "ls: usr is neither IMAGE:/PATH nor a path that begins with a slash", "usr:/ if it is an image, /usr if it is a path"},
 		{[]string{"cat", "a:/etc", "b:41"}, cli.ExitUsage, "cat: b:41 is neither", "b:41:/ if it is an image"},
 		{[]string{"ls", ":/etc"}, cli.ExitFailure, `":/etc" is not an image's name`, ""},
@@ -112,6 +115,18 @@ func TestFileArgumentsRefused(t *testing.T) {
 		{[]string{"cat", "a"}, cli.ExitUsage, "at least one path", "imgfs help cat"},
 		{[]string{"inspect", "a/b:v1:/etc"}, cli.ExitUsage, "inspect: a/b:v1:/etc: it takes a whole image, and no path such as /etc", "imgfs inspect a/b:v1\n"},
 		{[]string{"index", "oci:dir:/etc"}, cli.ExitUsage, "index: oci:dir:/etc: it takes a whole image", "imgfs index oci:dir\n"},
+		{[]string{"ls", "oci:layout/etc"}, cli.ExitFailure, "oci:layout/etc: ", "imgfs ls oci:layout:/etc, if"},
+		{[]string{"ls", "./layout/etc/x"}, cli.ExitFailure, "./layout/etc/x: ", "imgfs ls ./layout:/etc/x, if"},
+		{[]string{"ls", "oci:layout:latest/etc/x"}, cli.ExitFailure, `no image "latest/etc/x"`, "imgfs ls oci:layout:latest:/etc/x, if"},
+		{[]string{"cat", "oci:layout/etc"}, cli.ExitUsage, "no path", "imgfs cat oci:layout:/etc, if"},
+		{[]string{"cat", "localhost:1/a:v1/etc/passwd", "/x"}, cli.ExitFailure, "not an image's name", "imgfs cat localhost:1/a:v1:/etc/passwd, if"},
+		{[]string{"ls", "oci:nothing/etc"}, cli.ExitFailure, "not an OCI image layout", ""},
+		{[]string{"ls", "127.0.0.1:1/a/b"}, cli.ExitFailure, "127.0.0.1:1/a/b:latest: unavailable", ""},
+		{[]string{"cat", "a", "-"}, cli.ExitUsage, "cat: - is standard input", "./-"},
+		{[]string{"cat", "-n", "a", "b"}, cli.ExitUsage, "'n'", "imgfs cat IMAGE PATH | cat -n"},
+		{[]string{"cat", "--show-all", "a", "b"}, cli.ExitUsage, "--show-all", "imgfs cat IMAGE PATH | cat -A"},
+		{[]string{"ls", "--colour", "a"}, cli.ExitUsage, "--colour", "--color"},
+		{[]string{"mount", ".", "a:/etc"}, cli.ExitUsage, "mount: a:/etc: it takes a whole image", "imgfs mount a . && ls ./etc\n"},
 		{[]string{"mount", "a:/etc", "mnt/"}, cli.ExitUsage, "mount: a:/etc: it takes a whole image", "imgfs mount a mnt/ && ls mnt/etc\n"},
 		{[]string{"mount", "-f", "oci:a b:/etc", "mnt"}, cli.ExitUsage, "mount: oci:a b:/etc: it takes a whole image", "imgfs mount 'oci:a b' mnt && ls mnt/etc\n"},
 	} {

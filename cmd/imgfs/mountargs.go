@@ -20,6 +20,11 @@ func mountArguments(ctx context.Context, args []string) (img, dir string, err er
 	case 1:
 		return args[0], "", nil
 	case 2:
+		if _, bad := os.Stat(args[1]); errors.Is(bad, os.ErrNotExist) && isPlainDir(ctx, args[0]) {
+			if err := wholeImage("mount", args[1], args[0]); err != nil {
+				return "", "", err
+			}
+		}
 		return args[0], args[1], checkOrder(ctx, args[0], args[1])
 	}
 	return "", "", cli.Usagef("mount: an image is needed, and a directory unless imgfs is to make one")
