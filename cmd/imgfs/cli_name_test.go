@@ -4,6 +4,8 @@ package main
 
 import (
 	"archive/tar"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,4 +93,44 @@ func TestMistypedName(t *testing.T) {
 	} {
 		checkRefusal(t, invoke(t, "--offline", "ls", typed), cli.ExitFailure, nil, hint)
 	}
+}
+
+// TestMistypedTag: if there is no such tag, those like it are named, for one request.
+func TestMistypedTag(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	name := strings.TrimSuffix(image, ":latest")
+	reg.Inject(registrytest.Tags, registrytest.Always(func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) {
+		fmt.Fprintf(w, `{"name":"app","tags":["latest","v1.0","v1.1","3","4","5","6","7","8","%s"]}`, strings.Repeat("x", 200))
+	}))
+	for _, c := range []struct{ tag, hint string }{
+		{"lastest", name + ":latest\n"},
+		{"Latest", name + ":latest\n"},
+		{"v1.2", name + ":v1.0 or " + name + ":v1.1\n"},
+		{"frobnicated", "there are the tags latest, v1.0, v1.1, 3, 4, 5, 6, 7, ...\n"},
+	} {
+		for _, command := range [][]string{{"ls"}, {"inspect"}, {"inspect", "--raw"}, {"inspect", "--config"}} {
+			reg.Forget()
+			checkRefusal(t, invoke(t, append(command, name+":"+c.tag)...), cli.ExitFailure, []string{name + ":" + c.tag + ": not found"}, c.hint)
+			if n := reg.Count(registrytest.Tags); n != 1 {
+				t.Errorf("%d requests for tags, want one", n)
+			}
+		}
+	}
+	// A digest has no tags beside it, and a tag that is listed is not what is missing.
+	reg.Forget()
+	invoke(t, "ls", name+"@sha256:"+strings.Repeat("0", 64))
+	if n := reg.Count(registrytest.Tags); n != 0 {
+		t.Errorf("for a digest %d requests for tags", n)
+	}
+	reg.Inject(registrytest.Manifest, registrytest.Always(registrytest.Status(404)))
+	if r := invoke(t, "ls", name+":3"); strings.Contains(r.stderr, "hint") {
+		t.Errorf("a hint for a tag that is there:\n%s", r.stderr)
+	}
+	reg.Inject(registrytest.Manifest, nil)
+	reg.Inject(registrytest.Tags, registrytest.Always(func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) {
+		fmt.Fprint(w, `{"name":"app","tags":["\u001b[2Jx"]}`)
+	}))
+	checkRefusal(t, invoke(t, "ls", name+":v1"), cli.ExitFailure, nil, `there are the tags $'\033[2Jx'`)
 }

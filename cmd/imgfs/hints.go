@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
@@ -117,8 +118,35 @@ func imageHint(err *image.Error) string {
 		return "mend that, or have another file: --authfile FILE, or log in: podman login " + err.Host + " (or docker login)"
 	case image.HintLoginAgain:
 		return "log in again: podman login " + err.Host + " (or docker login), or --authfile FILE"
+	case image.HintTag:
+		return tagHint(err.Name, err.Tags)
 	case image.HintLogin:
 		return "podman login " + err.Host + " (or docker login), or --authfile FILE; registries say so of images that do not exist, too"
 	}
 	return ""
+}
+
+// tagHint says which tags of an image there are in place of the one that there is not:
+// those that are like it, or else the first ones.
+func tagHint(name string, tags []string) string {
+	const most, longest = 8, 128
+	tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return len(tag) > longest }) // as no tag is
+	ref, err := remote.ParseReference(name)
+	if err != nil || len(tags) == 0 {
+		return ""
+	}
+	var names []string
+	for _, tag := range cli.Nearest(ref.Tag, tags) {
+		names = append(names, printable.Word(ref.Name()+":"+tag))
+	}
+	if len(names) > 0 {
+		return strings.Join(names, " or ")
+	}
+	for _, tag := range tags[:min(most, len(tags))] {
+		names = append(names, printable.Name(tag))
+	}
+	if len(tags) > most {
+		names = append(names, "...")
+	}
+	return "there are the tags " + strings.Join(names, ", ")
 }

@@ -47,11 +47,8 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 	defer cache.Close()
 	opts := e.imageOptions()
 	opts.Cache = cache
-	switch {
-	case raw:
-		return e.printDocument(image.Document(ctx, name, opts))
-	case config:
-		return e.printDocument(image.Config(ctx, name, opts))
+	if raw || config {
+		return e.printDocument(ctx, name, opts, config)
 	}
 	img, err := e.resolve(ctx, name, cache)
 	if err != nil {
@@ -67,11 +64,20 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 	return show.JSON(e.Stdout, out)
 }
 
-// printDocument prints a document of the image byte for byte, so that it has its
-// digest; but on a terminal it escapes everything that could act on that.
-func (e *env) printDocument(document []byte, err error) error {
+// printDocument prints the document that a name means, or the config, byte for byte, so
+// that it has its digest; but on a terminal it escapes everything that could act on that.
+func (e *env) printDocument(ctx context.Context, name string, opts *image.Options, config bool) error {
+	name, err := e.located(ctx, name)
 	if err != nil {
-		return authfileError(err)
+		return err
+	}
+	open := image.Document
+	if config {
+		open = image.Config
+	}
+	document, err := open(ctx, name, opts)
+	if err != nil {
+		return e.advise(ctx, name, authfileError(err))
 	}
 	if _, ok := cli.Terminal(e.Raw); ok {
 		document = printable.JSON(document)

@@ -35,7 +35,7 @@ func document(ctx context.Context, name string, opts *Options, open func(context
 	}
 	doc, err := open(ctx, src, r.opts.Platform)
 	if err != nil {
-		return nil, r.advise(src, err)
+		return nil, r.adviseName(ctx, src, err)
 	}
 	r.warn(doc.Warnings)
 	return doc.Content, nil

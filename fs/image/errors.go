@@ -1,7 +1,9 @@
 package image
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/layerindex"
@@ -44,6 +46,8 @@ const (
 	// HintPlainHTTP: Registry.TLSVerify, or a setting that lets the host be
 	// insecure.
 	HintPlainHTTP
+	// HintTag: one of Error.Tags.
+	HintTag
 	// HintLogin: credentials for the host.
 	HintLogin
 	// HintDamaged: the file or directory must be got or made again.
@@ -62,6 +66,8 @@ type Error struct {
 	// Host is the registry, or the server at fault, and Name the image, if the hint
 	// is about one.
 	Host, Name string
+	// Tags are some tags that there are, with HintTag.
+	Tags []string
 	// Advice is what the system that refused has to say, with HintCacheDir.
 	Advice string
 }
@@ -109,4 +115,37 @@ func (r *Resolved) advise(src remote.Source, err error) error {
 		return err
 	}
 	return e
+}
+
+// adviseName is advise for an error of finding out what the image's name means.
+func (r *Resolved) adviseName(ctx context.Context, src remote.Source, err error) error {
+	if !errors.Is(err, remote.ErrNotFound) {
+		return r.advise(src, err)
+	}
+	tags := r.otherTags(ctx)
+	if len(tags) == 0 {
+		return err
+	}
+	return &Error{Err: err, Hint: HintTag, Name: src.Name(), Tags: tags}
+}
+
+// otherTags returns some tags of the repository that has not the one that was asked
+// for, if one request can tell.
+func (r *Resolved) otherTags(ctx context.Context) []string {
+	type lister interface {
+		FirstTags(ctx context.Context) ([]string, error)
+	}
+	l, ok := r.found.(lister)
+	if !ok || r.opts.Offline || ctx.Err() != nil {
+		return nil
+	}
+	ref, err := remote.ParseReference(r.found.Name())
+	if err != nil || ref.Tag == "" {
+		return nil
+	}
+	tags, err := l.FirstTags(ctx)
+	if err != nil || slices.Contains(tags, ref.Tag) { // then it is something else that is missing
+		return nil
+	}
+	return tags
 }

@@ -148,7 +148,7 @@ func (r *Resolved) resolve(ctx context.Context, name string) error {
 		return err
 	}
 	if r.Image, err = remote.Open(ctx, src, r.opts.Platform); err != nil {
-		return r.advise(src, err)
+		return r.adviseName(ctx, src, err)
 	}
 	r.warn(r.Image.Warnings)
 	return nil

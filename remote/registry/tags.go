@@ -1,8 +1,11 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/imgfs/imgfs/remote"
 )
@@ -26,6 +29,42 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 			return err
 		}
 		return repo.Tags(ctx, "", list.add)
+	})
+	if err != nil {
+		return nil, wrap("tags of "+r.Repository(), err)
+	}
+	return list.tags, nil
+}
+
+// tagsPatience is how long FirstTags may take.
+const tagsPatience = 3 * time.Second
+
+// errEnough ends a list of tags after its first page.
+var errEnough = errors.New("enough tags")
+
+// FirstTags returns the tags that the registry lists first, or some of them: those of
+// its first page. It is for hints, so it asks the registry itself, once, and waits for
+// no more than three seconds.
+func (r *Repository) FirstTags(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, tagsPatience)
+	defer cancel()
+	endpoints, err := r.endpointsFor(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	budget := newRetryBudget(r.client.opts, false)
+	budget.tries = 1
+	var list tagList
+	err = budget.retry(ctx, r.Repository(), func(ctx context.Context) error {
+		repo, err := endpoints[len(endpoints)-1].oras(ctx)
+		if err != nil {
+			return err
+		}
+		err = repo.Tags(ctx, "", func(page []string) error { return cmp.Or(list.add(page), errEnough) })
+		if errors.Is(err, errEnough) {
+			return nil
+		}
+		return err
 	})
 	if err != nil {
 		return nil, wrap("tags of "+r.Repository(), err)

@@ -59,3 +59,40 @@ func TestTagsMany(t *testing.T) {
 		t.Errorf("got %d tags and error %v, want 160000", len(tags), err)
 	}
 }
+
+// TestFirstTags: for a hint a registry is asked once, whatever it says.
+func TestFirstTags(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer registrytest.Fault
+		want   int // tags; -1: an error
+	}{
+		"a list": {func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+			fmt.Fprint(w, `{"name":"app","tags":["a","b"]}`)
+		}, 2},
+		"more pages": {func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+			w.Header().Set("Link", `</v2/app/tags/list?last=b>; rel="next"`)
+			fmt.Fprint(w, `{"name":"app","tags":["a","b"]}`)
+		}, 2},
+		"none": {func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+			fmt.Fprint(w, `{"name":"app","tags":null}`)
+		}, 0},
+		"not found": {registrytest.Status(404), -1},
+		"broken":    {registrytest.Status(500), -1},
+		"a page":    {registrytest.Page(), -1},
+		"too much": {func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+			fmt.Fprintf(w, `{"name":"app","tags":["%s"]}`, strings.Repeat("x", 5<<20))
+		}, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := registrytest.New(t, nil)
+			s.Inject(registrytest.Tags, registrytest.Always(c.answer))
+			tags, err := open(t, s, fast()).FirstTags(t.Context())
+			if (err != nil) != (c.want < 0) || err == nil && len(tags) != c.want {
+				t.Errorf("got %d tags and error %v, want %d", len(tags), err, c.want)
+			}
+			if n := s.Count(registrytest.Tags); n != 1 {
+				t.Errorf("%d requests, want one", n)
+			}
+		})
+	}
+}
