@@ -91,6 +91,23 @@ func (e *AmbiguousError) Error() string {
 // Is makes the error ErrReference.
 func (e *AmbiguousError) Is(target error) bool { return target == ErrReference }
 
+// A NameError says that a layout or an archive has no image of a name. It is
+// ErrNotFound.
+type NameError struct {
+	// Image is the name that was asked for, and Names those that there are, as a
+	// Location has them.
+	Image string
+	Names []string
+}
+
+// Error lists some of the names.
+func (e *NameError) Error() string {
+	return fmt.Sprintf("%v: no image %q; there is %s", ErrNotFound, e.Image, ListNames(e.Names))
+}
+
+// Unwrap returns ErrNotFound.
+func (e *NameError) Unwrap() error { return ErrNotFound }
+
 // ListNames lists up to 32 names of images, quoted.
 func ListNames(names []string) string {
 	if len(names) == 0 {

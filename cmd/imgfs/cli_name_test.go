@@ -49,10 +49,13 @@ func TestPathOfAnImage(t *testing.T) {
 		{"./root", "./root: it is a directory tree that is no image", ""},
 		{"export.tar", "export.tar: it is a tar of a root file system, as docker export writes it, which is no image", "skopeo copy tarball:export.tar"},
 		{"./none\x1b[2J", `./none\x1b[2J: no such file or directory`, ""},
+		{"oci:layout:lastest", `no image "lastest"; there is "latest"`, "hint: oci:layout:latest\n"},
+		{"./layout:LATEST", `no image "LATEST"; there is "latest"`, "hint: oci:" + layout + ":latest\n"},
+		{"image.tar:v1", `no image "v1"; there is "latest"`, ""},
 		{"oci:~/layout", "oci:~/layout: ", `oci:"$HOME"/layout`},
 		{"oci://quay.io/a/b:v1", "oci://quay.io/a/b:v1: ", "docker://quay.io/a/b:v1"},
 	} {
-		checkRefusal(t, invoke(t, "ls", c.name), cli.ExitFailure, []string{c.says}, c.hint)
+		checkRefusal(t, invoke(t, "-q", "ls", c.name), cli.ExitFailure, []string{c.says}, c.hint)
 	}
 }
 

@@ -39,6 +39,13 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 		return cli.WithHint(err, "only "+m.Owner+" may look into the mount "+printable.Name(m.Dir)+"; "+fusefs.HintBarred)
 	}
 	if bad != nil || loc.Transport != remote.TransportDocker {
+		var none *remote.NameError
+		if errors.As(err, &none) {
+			if near := nearNames(none.Image, none.Names); len(near) > 0 {
+				loc.Image = near[0]
+				return cli.WithHint(err, printable.Word(loc.String()))
+			}
+		}
 		if hint := pathHint(loc); hint != "" {
 			return cli.WithHint(err, hint)
 		}
@@ -81,4 +88,24 @@ func pathHint(loc remote.Location) string {
 		}
 	}
 	return ""
+}
+
+// nearNames returns those of the names in a layout or an archive that are like one: the
+// whole of them, without their registry, or their tag alone.
+func nearNames(typed string, names []string) []string {
+	var parts []string
+	whole := map[string]string{}
+	for _, name := range names {
+		for _, part := range []string{name, name[strings.LastIndexByte(name, '/')+1:], name[strings.LastIndexByte(name, ':')+1:]} {
+			if whole[part] == "" {
+				whole[part] = name
+				parts = append(parts, part)
+			}
+		}
+	}
+	near := cli.Nearest(typed, parts)
+	for i, part := range near {
+		near[i] = whole[part]
+	}
+	return near
 }

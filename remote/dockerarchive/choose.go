@@ -83,7 +83,7 @@ func (s selector) choose(images []image) ([]image, error) {
 		chosen = append(chosen, img)
 	}
 	if len(chosen) == 0 {
-		return nil, fmt.Errorf("%w: no image %q; there is %s", remote.ErrNotFound, s.text, remote.ListNames(names(numbered(images), "")))
+		return nil, &remote.NameError{Image: s.text, Names: names(numbered(images), "")}
 	}
 	return chosen, nil
 }

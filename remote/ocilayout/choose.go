@@ -38,7 +38,7 @@ func choose(entries []ocispec.Descriptor, image string) (chosen []ocispec.Descri
 	} else if chosen = filter(entries, func(desc ocispec.Descriptor) bool { return isShortFor(image, fullName(desc)) }); len(chosen) > 0 {
 		return chosen, true, nil
 	}
-	return nil, false, fmt.Errorf("%w: no image %q; there is %s", remote.ErrNotFound, image, remote.ListNames(list(entries)))
+	return nil, false, &remote.NameError{Image: image, Names: list(entries)}
 }
 
 func filter(entries []ocispec.Descriptor, f func(ocispec.Descriptor) bool) []ocispec.Descriptor {
