@@ -10,6 +10,11 @@ func cacheCommand(e *env) cli.Command {
 		About: `Looks after the cache directory, which keeps what was fetched of layers, their
 indexes, manifests and configs for all mounts, and some files of the images whole
 and uncompressed, which the kernel can read by itself.`,
+		Others: map[string]string{
+			"list": "imgfs cache ls", "show": "imgfs cache ls", "images": "imgfs cache ls", "du": "imgfs cache ls", "df": "imgfs cache ls", "size": "imgfs cache ls",
+			"info": "imgfs cache ls", "rm": "imgfs cache prune", "remove": "imgfs cache prune", "delete": "imgfs cache prune", "clean": "imgfs cache prune",
+			"clear": "imgfs cache prune --all", "purge": "imgfs cache prune --all", "gc": "imgfs cache prune", "check": "imgfs cache verify", "fsck": "imgfs cache verify",
+		},
 		Commands: []cli.Command{cacheLsCommand(e), cachePruneCommand(e), cacheVerifyCommand(e)},
 		Notes: `Running mounts go on whatever is removed: they fetch it again. How much is kept
 at most says --cache-size, or IMGFS_CACHE_SIZE; what was used longest ago goes

@@ -26,7 +26,8 @@ func cachePruneCommand(e *env) cli.Command {
 		Entry: cli.Entry{Usage: "", Text: "remove what was not used for long, or all"},
 		About: `Removes from the cache, and says how much. Mounts that use what is removed go on
 and fetch it again. Without a flag that says what, nothing is removed.`,
-		Example: "imgfs cache prune --older-than 30d",
+		Example:    "imgfs cache prune --older-than 30d",
+		OtherFlags: map[string]string{"-a": "--all", "-f": "leave it out: nothing is asked", "--force": "leave it out: nothing is asked", "--filter": "--older-than D", "--until": "--older-than D", "--keep-storage": "--to {SIZE}", "--max-used-space": "--to {SIZE}"},
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			p := pruner{}
 			f.BoolVar(&p.all, "all", false, "everything that no running process needs")

@@ -59,6 +59,8 @@ func TestMountArguments(t *testing.T) {
 		{"-o platform= x y", `mount: the option platform: invalid argument ""`, "imgfs help mount"},
 		{"-o cache-size=much x y", `mount: the option cache-size: invalid argument "much"`, "imgfs help mount"},
 		{"-o \x1b[2J x y", `mount: there is no option $'\033[2J'`, "-o takes ro"},
+		{"-ro quay.io/a/b y", "mount: there is no option quay.io/a/b", "imgfs mount -o ro IMAGE DIR"},
+		{"-o uid=1000 x y", "mount: the option uid is not possible", "owners and modes"},
 		{"-w x y", "mount: what is mounted cannot be written", "overlay"},
 		{"--rw x y", "mount: what is mounted cannot be written", "overlay"},
 		{"-t ext4 x y", "mount: imgfs mounts images, and nothing of type ext4", "mount -t ext4"},

@@ -50,7 +50,7 @@ var otherFlags = map[string]string{
 	"--variant": "--platform linux/ARCH/{VARIANT}", "--override-variant": "--platform linux/ARCH/{VARIANT}", "--all-platforms": "--platform P, one at a time",
 	"--root": "--cache-dir {DIR}", "--data-root": "--cache-dir {DIR}", "--storage": "--cache-dir {DIR}", "--store": "--cache-dir {DIR}", "--cache": "--cache-dir {DIR}",
 	"--cachedir": "--cache-dir {DIR}", "--tmpdir": "--cache-dir {DIR}", "--no-cache": "--cache-size 0 is without a limit; imgfs always keeps what it needs",
-	"--debug": "--verbose", "-D": "--verbose", "--log-level": "--verbose", "--silent": "--quiet", "-s": "--quiet", "--no-progress": "--quiet",
+	"--long": "-l, of ls", "--debug": "--verbose", "-D": "--verbose", "--log-level": "--verbose", "--silent": "--quiet", "-s": "--quiet", "--no-progress": "--quiet",
 	"--no-network": "--offline", "--local": "--offline", "--pull": "--offline, never to ask a registry", "--cache-only": "--offline",
 	"--timeout": "--read-timeout {T}, of mount", "--command-timeout": "--read-timeout {T}, of mount",
 	"--retry": "--retries {N}, of mount", "--retry-times": "--retries {N}, of mount", "--max-concurrent-downloads": "--max-requests {N}, of mount",
@@ -61,6 +61,12 @@ var otherFlags = map[string]string{
 // guessCommand returns what to type for words that begin with no command.
 func guessCommand(words []string) string {
 	word := words[0]
+	if parts := strings.Fields(word); len(parts) > 1 { // in quotes
+		for i := range parts {
+			parts[i] = printable.Word(parts[i])
+		}
+		return "several words, without the quotes: imgfs " + strings.Join(parts, " ")
+	}
 	if !strings.ContainsAny(word, ":/@") {
 		return ""
 	}

@@ -56,6 +56,9 @@ func TestHabits(t *testing.T) {
 		}
 	}
 	for _, c := range p.Commands {
+		for typed, hint := range c.Others {
+			check(typed, hint)
+		}
 		for typed, hint := range c.OtherFlags {
 			check(typed, hint)
 		}

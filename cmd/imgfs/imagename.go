@@ -51,6 +51,11 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 		}
 		return err
 	}
+	if trimmed := strings.TrimSpace(name); trimmed != name {
+		if _, ok, _ := localname.Find(ctx, trimmed); ok {
+			return cli.WithHint(err, "without the space: "+printable.Word(trimmed))
+		}
+	}
 	if meant := meantName(loc.Path); meant != "" {
 		return cli.WithHint(err, meant)
 	}

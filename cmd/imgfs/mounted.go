@@ -35,6 +35,9 @@ func (e *env) onMount(ctx context.Context, op, arg string, do func(dir string) e
 		if m, inside := fusefs.MountOf(ctx, arg); inside == nil && op == "unmount" {
 			return cli.WithHint(err, "it is in a mount: imgfs umount "+printable.Word(m.Dir))
 		}
+		if op == "unmount" {
+			return cli.WithHint(err, "imgfs cache ls shows what is mounted where")
+		}
 	case errors.Is(err, fusefs.ErrNoDir) && namesImage(arg):
 		return cli.WithHint(fmt.Errorf("%w, and no image of that name is mounted", err), "imgfs cache ls shows what is mounted where")
 	}

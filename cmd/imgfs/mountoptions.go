@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 )
@@ -39,8 +40,17 @@ var refusedOptions = map[string]string{
 	"bind":       "imgfs mounts images; mount --bind OLD NEW mounts a directory in another place",
 	"rbind":      "imgfs mounts images; mount --rbind OLD NEW mounts a directory in another place",
 	"move":       "mount --move OLD NEW moves a mount",
+	"uid":        ownersHint,
+	"gid":        ownersHint,
+	"umask":      ownersHint,
+	"fmask":      ownersHint,
+	"dmask":      ownersHint,
+	"idmap":      ownersHint,
 	"loop":       "imgfs mounts images; mount -o loop FILE DIR mounts a file system in a file",
 }
+
+// ownersHint is about options that change owners and modes.
+const ownersHint = "owners and modes are those of the image; --allow-other lets others use what the modes allow them"
 
 // setOptions sets the flags that a list of options as in mount(8) means. The name of a
 // flag is an option: platform=linux/arm64, cache-dir=/srv/cache, offline.
@@ -83,6 +93,9 @@ func setOption(f *pflag.FlagSet, name, value string, has bool) error {
 // unknownOption refuses an option, and names one that may have been meant.
 func unknownOption(f *pflag.FlagSet, name string) error {
 	err := cli.Usagef("mount: there is no option %s", printable.Name(name))
+	if looksLikeImage(name) || localname.IsPath(name) { // as behind -ro
+		return cli.WithHint(err, "a list follows -o: imgfs mount -o ro IMAGE DIR")
+	}
 	known := slices.Clone(idleOptions)
 	for option := range mountOptions {
 		known = append(known, option)

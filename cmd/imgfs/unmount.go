@@ -17,6 +17,10 @@ func umountCommand(e *env) cli.Command {
 		Entry:   cli.Entry{Usage: "DIR...", Text: "unmount it again"},
 		About:   "Unmounts what imgfs mount has mounted: on a directory, or the image if that is mounted once.",
 		Example: "imgfs umount /mnt/fedora",
+		OtherFlags: map[string]string{
+			"-f": "-l, also if it is in use", "--force": "--lazy", "-z": "-l", "-u": "leave it out", "-a": "DIR...; imgfs cache ls lists them", "--all": "DIR...; imgfs cache ls lists them",
+			"-R": "leave it out", "--recursive": "leave it out",
+		},
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			lazy := f.BoolP("lazy", "l", false, "also if it is in use: gone from its place now, ended when unused")
 			return func(ctx context.Context, args []string) error {

@@ -114,6 +114,9 @@ func at(ctx context.Context, name string) (loc remote.Location, err error) {
 		if _, whole := os.Lstat(full); whole == nil && full != path {
 			return loc, &Error{Path: name, Err: errors.New("the path of an image cannot have a colon in it"), Hint: "rename it, or make a symlink to it"}
 		}
+		if trimmed := strings.TrimSpace(name); trimmed != name && exists(strings.TrimSpace(path)) {
+			return loc, &Error{Path: name, Err: reason(err), Hint: "without the space: " + printable.Word(trimmed)}
+		}
 		return loc, reason(err)
 	}
 	loc = remote.Location{Transport: remote.TransportOCI, Path: path, Image: image}

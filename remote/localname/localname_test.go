@@ -139,6 +139,7 @@ func TestNoImage(t *testing.T) {
 		{"./text/x", "not a directory", ""},
 		{"./layout:", "nothing follows the last colon", ""},
 		{"./col:on", "cannot have a colon", "rename it"},
+		{"./layout\n", "no such file", "without the space: ./layout"},
 		{"./empty", "not an image: it is an empty directory", ""},
 		{".", "can be built from", "podman build -t NAME . "},
 		{"./root", "it is a directory tree that is no image", ""},

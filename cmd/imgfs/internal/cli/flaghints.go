@@ -123,6 +123,9 @@ func (at place) unknownFlag(f *pflag.FlagSet, args []string, err *pflag.NotExist
 	if before == "-" {
 		return ""
 	}
+	if command := at.commandWith(name); command != "" {
+		return command + " --" + name
+	}
 	var names []string
 	f.VisitAll(func(flag *pflag.Flag) {
 		if _, known := flag.Annotations[Known]; known || !flag.Hidden {
@@ -139,6 +142,25 @@ func (at place) unknownFlag(f *pflag.FlagSet, args []string, err *pflag.NotExist
 			return "--" + near + "=" + printable.Word(value)
 		}
 		return "--" + near
+	}
+	return ""
+}
+
+// commandWith returns the first of the commands that can follow which has a flag, or "".
+func (at place) commandWith(flag string) string {
+	for _, c := range at.commands() {
+		below := place{at.Program, strings.TrimSpace(at.name + " " + c.Name), &c}
+		if c.Setup == nil {
+			if found := below.commandWith(flag); found != "" {
+				return found
+			}
+			continue
+		}
+		f := newFlagSet("")
+		c.Setup(f)
+		if known := f.Lookup(flag); known != nil && !known.Hidden {
+			return at.Program.Name + " " + below.name
+		}
 	}
 	return ""
 }

@@ -68,6 +68,7 @@ func TestGuesses(t *testing.T) {
 		"a/b":         `unknown command "a/b"|prog do a/b; prog help`,
 		"--lod do it": "unknown flag: --lod|--loud; prog help",
 		// flags
+		"--often do it":            "unknown flag: --often|prog do --often; prog help",
 		"do --oftne it":            "unknown flag: --oftne|--often; prog help do",
 		"do --OFTEN it":            "unknown flag: --OFTEN|--often; prog help do",
 		"do --oft it":              "unknown flag: --oft|--often; prog help do",

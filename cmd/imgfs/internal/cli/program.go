@@ -63,8 +63,9 @@ type Command struct {
 	Notes string
 	// Example is the end of its help: a command line.
 	Example string
-	// OtherFlags are flags that this command has elsewhere; see Program.
-	OtherFlags map[string]string
+	// Others and OtherFlags are what this command, or its commands, have elsewhere; see
+	// Program.
+	Others, OtherFlags map[string]string
 	// Commands make it a group: one of their names must follow. A group has no
 	// Setup.
 	Commands []Command
@@ -254,10 +255,12 @@ func (at place) find(words []string) (place, error) {
 
 // guess returns what to type for words that begin with no command, or "".
 func (at place) guess(words []string) string {
-	if at.cmd == nil {
-		if hint, ok := at.Program.Others[strings.ToLower(words[0])]; ok {
-			return hint
-		}
+	others := at.Program.Others
+	if at.cmd != nil {
+		others = at.cmd.Others
+	}
+	if hint, ok := others[strings.ToLower(words[0])]; ok {
+		return hint
 	}
 	before := strings.TrimSpace(at.Program.Name+" "+at.name) + " "
 	var names []string
