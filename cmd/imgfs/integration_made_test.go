@@ -261,7 +261,7 @@ func TestNotLetIn(t *testing.T) {
 	for _, c := range []struct{ args, says, hint string }{
 		{"umount DIR/etc", owner, "--allow-other"},
 		{"umount DIR", "another user's mount", "only that user and root can unmount it"},
-		{"umount " + image, "another user's mount: root has mounted it on " + dir, "only that user and root"},
+		{"umount " + image, "another user's mount: root has mounted it on " + dir, "imgfs umount " + dir + ", as that user or root"},
 		{"stats DIR/etc", owner, "--allow-other"},
 		{"stats DIR", "no permission", "only that user and root may ask it"},
 		{"mount 127.0.0.1:1/x DIR/etc", owner, "--allow-other"},
@@ -277,6 +277,8 @@ func TestNotLetIn(t *testing.T) {
 	// Root is not let into a user's mount either.
 	mine := user.mount("oci:" + publicLayout(t, layout))
 	checkRefusal(t, root.run("ls", "oci:"+mine+"/x"), 1, []string{"ermission denied"}, "only user "+strconv.Itoa(user.uid)+" may look into the mount "+mine)
+	checkRefusal(t, root.run("stats", "oci:"+layout+"x"), 1, []string{"no image of that name"}, "")
+	checkRefusal(t, root.run("umount", mountName(t, mine)), 1, []string{"another user's mount: user " + strconv.Itoa(user.uid) + " has mounted it on " + mine}, "imgfs umount "+mine)
 	user.umount(mine)
 }
 
@@ -289,4 +291,11 @@ func publicLayout(t *testing.T, layout string) string {
 	}
 	tool(t, "chmod", "-R", "a+rX", dir+"/layout")
 	return dir + "/layout"
+}
+
+// mountName returns what the mount table shows as the device of a mount.
+func mountName(t *testing.T, dir string) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(mountLine(t, dir), " - ")
+	return strings.Fields(rest)[1]
 }

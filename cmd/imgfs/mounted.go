@@ -30,7 +30,7 @@ func (e *env) onMount(ctx context.Context, op, arg string, do func(dir string) e
 	case len(mine) == 1: // there is something of that name, too
 		return cli.WithHint(err, printable.Name(mine[0].Name)+" is mounted elsewhere: "+commandOf(op)+" "+printable.Word(mine[0].Dir))
 	case len(others) > 0:
-		return cli.WithHint(fmt.Errorf("%s %s: %w: %s has mounted it on %s", op, arg, fusefs.ErrForeign, others[0].Owner, listDirs(others)), "only that user and root can do that")
+		return cli.WithHint(fmt.Errorf("%s %s: %w: %s has mounted it on %s", op, arg, fusefs.ErrForeign, others[0].Owner, listDirs(others)), commandOf(op)+" "+printable.Word(others[0].Dir)+", as that user or root")
 	case errors.Is(err, fusefs.ErrNotMounted):
 		if m, inside := fusefs.MountOf(ctx, arg); inside == nil && op == "unmount" {
 			return cli.WithHint(err, "it is in a mount: imgfs umount "+printable.Word(m.Dir))
@@ -66,8 +66,8 @@ func listDirs(mounts []fusefs.MountPoint) string {
 	return strings.Join(dirs, ", ")
 }
 
-// mountsNamed returns the mounts of an image: those that this user may unmount, and
-// those of others.
+// mountsNamed returns the mounts of an image: those of this user, and those of others,
+// who choose freely what a mount of theirs is called.
 func mountsNamed(name string) (mine, others []fusefs.MountPoint) {
 	all, err := fusefs.Mounts()
 	if err != nil {
@@ -77,10 +77,10 @@ func mountsNamed(name string) (mine, others []fusefs.MountPoint) {
 		for _, m := range all {
 			switch {
 			case !same(m.Name):
-			case m.Foreign():
-				others = append(others, m)
-			default:
+			case m.Own():
 				mine = append(mine, m)
+			default:
+				others = append(others, m)
 			}
 		}
 		if len(mine)+len(others) > 0 {

@@ -60,7 +60,7 @@ type host struct {
 	lookPath func(file string) (string, error)
 	number   uint64 // of the device; 0: any file is one
 
-	// These look for reasons why mounting here, or a helper, would fail. They may be
+	// These look for reasons why mounting here, or a helper, would fail. Both may be
 	// nil.
 	mayMount func(ctx context.Context, at *place) error
 	mayHelp  func(helper string) error
@@ -128,7 +128,7 @@ func (h host) checkDirect(ctx context.Context, t *Target) error {
 	if errors.Is(err, ErrCapability) || errors.Is(err, ErrModule) {
 		// Programs have rights of their own, but no program has more than its
 		// namespace and its filter allow.
-		if t.second != "" && h.mayHelp(t.second) == nil {
+		if t.second != "" && h.mayHelp != nil && h.mayHelp(t.second) == nil {
 			return nil
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // checkRole tells what Check finds.
@@ -130,6 +132,58 @@ func TestCheckHost(t *testing.T) {
 				t.Errorf("%v has no hint", err)
 			}
 		})
+	}
+}
+
+// TestCheckRefused: where the kernel refuses to mount, a helper may do it, unless what
+// refuses holds for helpers too.
+func TestCheckRefused(t *testing.T) {
+	dir := t.TempDir()
+	device := filepath.Join(dir, "fuse")
+	if err := os.WriteFile(device, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name            string
+		refused, helper error
+		want            error
+	}{
+		{"no capability", ErrCapability, nil, nil},
+		{"no capability, and none for a helper", ErrCapability, ErrBounding, ErrCapability},
+		{"a security module", ErrModule, nil, nil},
+		{"a filter", ErrFilter, nil, ErrFilter},
+		{"a namespace", ErrNamespace, nil, ErrNamespace},
+		{"no module", ErrNoModule, nil, ErrNoModule},
+		{"nothing", nil, ErrHelper, nil},
+	} {
+		for _, root := range []bool{true, false} {
+			h := host{root: root, sysAdmin: true, device: device, lookPath: func(string) (string, error) { return "/fusermount3", nil },
+				mayMount: func(context.Context, *place) error {
+					if c.refused == nil {
+						return nil
+					}
+					return refusal{c.refused}
+				},
+				mayHelp: func(string) error { return c.helper }}
+			to, err := h.check(t.Context(), dir, &Options{})
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+				t.Errorf("%s, root %v: got %v, want %v", c.name, root, err, c.want)
+			}
+			if err == nil {
+				to.Close()
+			} else if hint("mount", dir, err) == "" {
+				t.Errorf("%v has no hint", err)
+			}
+		}
+	}
+	if err := (host{device: device, number: fuseDevice}).checkDevice(); !errors.Is(err, ErrDevice) {
+		t.Errorf("a file in place of the device: %v", err)
+	}
+	driverless := filepath.Join(dir, "driverless")
+	if err := unix.Mknod(driverless, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 1<<16))); err != nil {
+		t.Logf("no device without a driver: %v", err)
+	} else if err := (host{device: driverless, number: fuseDevice}).checkDevice(); !errors.Is(err, ErrNoModule) {
+		t.Errorf("a device without a driver: %v, want %v", err, ErrNoModule)
 	}
 }
 

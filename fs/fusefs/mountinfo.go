@@ -96,7 +96,7 @@ func (m *mountEntry) ours() bool {
 }
 
 func (m *mountEntry) point() MountPoint {
-	return MountPoint{Dir: m.dir, Name: m.source, Owner: m.ownerName(), foreign: !m.ours()}
+	return MountPoint{Dir: m.dir, Name: m.source, Owner: m.ownerName(), foreign: !m.ours(), own: m.owner == strconv.Itoa(os.Geteuid())}
 }
 
 // ownerName is who made a mount, for people.

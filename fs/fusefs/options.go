@@ -134,8 +134,8 @@ type MountPoint struct {
 	Owner string // who mounted it: "root", or "user" and a number
 
 	foreign bool // this process may not do with it what its owner may
+	own     bool // this user has mounted it
 }
 
-// Foreign reports whether the mount is another user's, and this process may not
-// unmount it.
-func (m MountPoint) Foreign() bool { return m.foreign }
+// Own reports whether the user of this process has mounted it.
+func (m MountPoint) Own() bool { return m.own }
