@@ -41,7 +41,7 @@ func (e *env) program() *cli.Program {
 		Column:    29,
 		Notes:     "IMAGE: a reference as for docker, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF]",
 		Flags:     e.globalFlags(),
-		FlagsNote: "also --platform P, --cache-dir DIR, -q and others that every command takes: imgfs help",
+		FlagsNote: "also --platform P, --cache-dir DIR and others that every command takes: imgfs help",
 		Version:   "version", Others: otherCommands, OtherFlags: otherFlags, Guess: guessCommand,
 		Example: "imgfs mount fedora:latest /mnt/fedora && ls /mnt/fedora && imgfs umount /mnt/fedora",
 	}
