@@ -37,6 +37,7 @@ type rawFS struct {
 	provenance bool // as Options have it
 	control    func(name string) ([]byte, bool)
 	owner      uint32 // the user who mounts
+	ids        idMaps
 
 	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
 	// life of the mount. keepOpens forbids it. These and pass are set before
@@ -64,6 +65,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		provenance:    opts.Provenance,
 		control:       opts.Control,
 		owner:         uint32(os.Getuid()),
+		ids:           ownIDs(),
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
 		backings:      opts.Backings,

@@ -108,7 +108,7 @@ func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uin
 	}
 	trusted := sync.OnceValue(func() bool { return readsTrusted(&h.Caller) })
 	for _, x := range n.Xattrs() {
-		if listed(x.Name, trusted) {
+		if listed(x.Name, trusted) && r.ids.hold(x.Name, x.Value) {
 			add(x.Name)
 		}
 	}
