@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // littleEndian are words in a row, as the values of ACLs and capabilities have them.
@@ -78,6 +79,7 @@ func brokenXattrs(a *labimage.Archive) error {
 // TestMountIsCopied: programs that copy a tree with all its attributes copy a mount,
 // and say nothing. What root copies is the same tree.
 func TestMountIsCopied(t *testing.T) {
+	testenv.Slow(t)
 	need(t, "rsync", "tar", "getfattr")
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, foreignXattrs, brokenXattrs)

@@ -153,8 +153,7 @@ func TestSparseMembers(t *testing.T) {
 
 // paxSparseMember is a member of format 1.0 or 0.1 that says what records and map
 // say, with data behind it.
-func paxSparseMember(t *testing.T, name string, records map[string]string, body string) []byte {
-	t.Helper()
+func paxSparseMember(name string, records map[string]string, body string) []byte {
 	var text strings.Builder
 	for _, key := range []string{"GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.name", "GNU.sparse.realsize", "GNU.sparse.numblocks", "GNU.sparse.map"} {
 		if value, ok := records[key]; ok {
@@ -170,22 +169,27 @@ func paxSparseMember(t *testing.T, name string, records map[string]string, body 
 		flag          byte
 		name, content string
 	}{{'x', "x", text.String()}, {'0', name, body}} {
-		// The writer of archive/tar writes neither of them: the header of a plain
-		// file is given its flag.
+		// The writer of archive/tar writes no such records.
 		block := make([]byte, 512)
 		copy(block, part.name)
 		copy(block[100:], fmt.Sprintf("%07o\x00%07o\x00%07o\x00%011o\x00%011o\x00        %c", 0o644, 0, 0, len(part.content), 0, part.flag))
 		copy(block[257:], "ustar\x0000")
-		sum := 0
-		for _, c := range block {
-			sum += int(c)
-		}
-		copy(block[148:], fmt.Sprintf("%06o\x00 ", sum))
+		setChecksum(block)
 		buf.Write(block)
 		buf.WriteString(part.content)
 		buf.Write(make([]byte, -len(part.content)&511))
 	}
 	return buf.Bytes()
+}
+
+// setChecksum gives a header the checksum that it should have.
+func setChecksum(header []byte) {
+	copy(header[148:156], "        ")
+	sum := 0
+	for _, c := range header {
+		sum += int(c)
+	}
+	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
 }
 
 // text10 is a map of format 1.0 in whole blocks.
@@ -206,7 +210,7 @@ func records10(size string) map[string]string {
 // be read, and it is refused by name where it is needed, if it is too big.
 func TestSparseMemberClaims(t *testing.T) {
 	const huge = 1 << 60
-	member := paxSparseMember(t, "huge", records10(fmt.Sprint(int64(huge))), text10(2, 0, 4, huge-3, 3)+"headend")
+	member := paxSparseMember("huge", records10(fmt.Sprint(int64(huge))), text10(2, 0, 4, huge-3, 3)+"headend")
 	archive := append(member, tarOf(t, func(add func(tar.Header, string)) { add(file("small", "content")) })...)
 	for _, content := range [][]byte{archive, zstded(t, archive)} {
 		for _, limit := range []int64{0, 1 << 20, -1} {
@@ -255,12 +259,12 @@ func TestSparseMemberErrors(t *testing.T) {
 		member []byte
 		want   string
 	}{
-		"less than it says": {paxSparseMember(t, "short", records10("1000"), text10(1, 0, 500)+"data"), `sparse file "short"`},
-		"none of it":        {paxSparseMember(t, "none", list("1", "0,500"), ""), `sparse file "none"`},
-		"over the end":      {paxSparseMember(t, "over", records10("1000"), text10(1, 600, 500)+strings.Repeat("d", 500)), "member at byte 0"},
-		"below zero":        {paxSparseMember(t, "below", records10("1000"), text10(1, -1, 4)+"data"), "member at byte 0"},
-		"backwards":         {paxSparseMember(t, "back", list("2", "500,4,0,4"), "datadata"), "member at byte 0"},
-		"no map":            {paxSparseMember(t, "nomap", records10("1000"), "data"), "member at byte 0"},
+		"less than it says": {paxSparseMember("short", records10("1000"), text10(1, 0, 500)+"data"), `sparse file "short"`},
+		"none of it":        {paxSparseMember("none", list("1", "0,500"), ""), `sparse file "none"`},
+		"over the end":      {paxSparseMember("over", records10("1000"), text10(1, 600, 500)+strings.Repeat("d", 500)), "member at byte 0"},
+		"below zero":        {paxSparseMember("below", records10("1000"), text10(1, -1, 4)+"data"), "member at byte 0"},
+		"backwards":         {paxSparseMember("back", list("2", "500,4,0,4"), "datadata"), "member at byte 0"},
+		"no map":            {paxSparseMember("nomap", records10("1000"), "data"), "member at byte 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			archive := append(tt.member, make([]byte, 1024)...)
@@ -288,7 +292,7 @@ func TestSparseMemberExtents(t *testing.T) {
 	text := text10(numbers...) + strings.Repeat("d", 60_000)
 	var archive []byte
 	for i := range members {
-		archive = append(archive, paxSparseMember(t, fmt.Sprint("m", i), records10("1000000"), text)...)
+		archive = append(archive, paxSparseMember(fmt.Sprint("m", i), records10("1000000"), text)...)
 	}
 	_, err := tarball.Open(t.Context(), write(t, append(archive, make([]byte, 1024)...)), nil)
 	if err == nil || !strings.Contains(err.Error(), `"m17": with it, sparse files have more than`) {
@@ -325,4 +329,75 @@ func TestLinksInOrder(t *testing.T) {
 			t.Errorf("%s: %q, error %v; want %q", name, got, err, want)
 		}
 	}
+}
+
+// FuzzMembers compares the members of any archive with what archive/tar reads of it.
+func FuzzMembers(f *testing.F) {
+	name := func(h *tar.Header) string { return strings.TrimPrefix(filepath.Clean("/"+h.Name), "/") }
+	for _, seed := range [][]byte{
+		paxSparseMember("a", records10("600"), text10(2, 100, 4, 596, 4)+"datamore"),
+		append(paxSparseMember("a", records10("9"), text10(1, 8, 1)+"x"), paxSparseMember("b", records10("7"), text10(0))...),
+	} {
+		f.Add(seed)
+	}
+	for _, format := range []string{"gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax"} {
+		dir := f.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "s"), []byte("start"), 0o644); err != nil {
+			f.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(dir, "s"), 100_000); err != nil {
+			f.Fatal(err)
+		}
+		args := append([]string{"-S", "-C", dir, "-cf", "-", "."}, strings.Fields("--format="+format)...)
+		if b, err := exec.Command("tar", args...).Output(); err == nil {
+			f.Add(b)
+		}
+	}
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		archive = bytes.Clone(archive)
+		for at := 0; at+512 <= len(archive); at += 512 {
+			if b := archive[at : at+512]; string(b[257:262]) == "ustar" {
+				setChecksum(b)
+			}
+		}
+		const most = 1 << 20
+		type content struct {
+			text []byte
+			err  error
+		}
+		want := map[string]content{}
+		links := false
+		tr := tar.NewReader(bytes.NewReader(archive))
+		for {
+			h, err := tr.Next()
+			if err != nil {
+				break
+			}
+			switch h.Typeflag {
+			case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+				if len(h.Name) > 4096 || len(h.Linkname) > 4096 {
+					return // not kept
+				}
+				text, err := io.ReadAll(io.LimitReader(tr, most))
+				want[name(h)] = content{text, err}
+			case tar.TypeLink, tar.TypeSymlink:
+				links = true
+			}
+		}
+		a, err := tarball.Open(t.Context(), write(t, archive), &remote.ArchiveOptions{MaxSize: -1})
+		if err != nil || links {
+			return
+		}
+		defer a.Close()
+		for name, w := range want {
+			r, err := a.Member(name)
+			if err != nil {
+				t.Fatalf("%q: %v", name, err)
+			}
+			got, err := io.ReadAll(io.LimitReader(r, most))
+			if w.err == nil && (err != nil || !bytes.Equal(got, w.text)) {
+				t.Errorf("%q: %d bytes, %v; archive/tar reads %d", name, len(got), err, len(w.text))
+			}
+		}
+	})
 }
