@@ -132,9 +132,9 @@ func (e *endpoint) resolveByGet(ctx context.Context, r *resolution) (ocispec.Des
 	if stated == "" {
 		stated = digest.Digest(header.Get("Docker-Content-Digest"))
 	}
-	// The digest of a signed schema 1 manifest is that of a part of it; it
-	// gets no further than its media type.
-	if stated.Validate() != nil || mediaType == dockerSignedSchema1 {
+	// The digest of a signed schema 1 manifest is that of a part of it.
+	signed := mediaType == dockerSignedSchema1 && (e.Ref.Digest == "" || checkContent(stated, signedPayload(content), header) == nil)
+	if stated.Validate() != nil || signed {
 		return desc, content, nil
 	}
 	wrong := checkContent(stated, content, header)
