@@ -3,7 +3,6 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,7 +33,7 @@ func TestImageOfNothing(t *testing.T) {
 		}
 		for _, e := range entries {
 			image := "oci:" + layout + ":" + e.Annotations[ocispec.AnnotationRefName]
-			if r := s.ok("ls", "-la", image); strings.Count(r.stdout, "\n") > 2 {
+			if r := s.ok("ls", "-A", image); r.stdout != "" {
 				t.Errorf("%s: ls has %q", image, r.stdout)
 			}
 			if r := s.ok("inspect", image); !strings.Contains(r.stdout, `"Layers": [],`) || !strings.Contains(r.stdout, `"LayersData": [],`) {
@@ -50,9 +49,6 @@ func TestImageOfNothing(t *testing.T) {
 			t.Errorf("ls: exit code %d, %q", r.code, r.stdout)
 		}
 		s.ok("stats", dir)
-		if _, err := os.Stat(layout); err != nil {
-			t.Error(err)
-		}
 		s.umount(dir)
 	})
 }
