@@ -101,7 +101,8 @@ const (
 	always
 )
 
-var whens = map[string]when{"always": always, "yes": always, "force": always, "never": never, "no": never, "none": never, "auto": auto, "tty": auto, "if-tty": auto}
+var whens = map[string]when{"always": always, "yes": always, "force": always, "never": never, "no": never, "none": never,
+	"auto": auto, "tty": auto, "if-tty": auto}
 
 // NewOptions declares the flags of ls, and returns what they will say. Help does not
 // list them one by one: they are many, and known.
@@ -135,7 +136,8 @@ func (o *Options) selection(d declarer) {
 	d.on("X", "", sort(byExtension))
 	d.on("U", "", sort(byNothing))
 	d.on("f", "", func() { o.all, o.almostAll, o.sort, o.sortGiven = true, false, byNothing, true })
-	keys := map[string]sortKey{"name": byName, "none": byNothing, "size": bySize, "time": byTime, "extension": byExtension, "version": byVersion, "width": byWidth}
+	keys := map[string]sortKey{"name": byName, "none": byNothing, "size": bySize, "time": byTime, "extension": byExtension,
+		"version": byVersion, "width": byWidth}
 	d.word("", "sort", oneOf(keys, func(key sortKey) { sort(key)() }))
 	d.on("r", "reverse", func() { o.reverse = true })
 	d.on("", "group-directories-first", func() { o.dirsFirst = true })
@@ -158,7 +160,8 @@ func (o *Options) layout(d declarer) {
 	d.on("C", "", set(vertical))
 	d.on("x", "", set(horizontal))
 	d.on("m", "", set(commas))
-	formats := map[string]format{"across": horizontal, "horizontal": horizontal, "commas": commas, "long": long, "verbose": long, "single-column": single, "vertical": vertical}
+	formats := map[string]format{"across": horizontal, "horizontal": horizontal, "commas": commas, "long": long, "verbose": long,
+		"single-column": single, "vertical": vertical}
 	d.word("", "format", oneOf(formats, func(to format) { o.format = to }))
 	d.word("w", "width", number(&o.width))
 	d.word("T", "tabsize", number(&o.tab))

@@ -64,8 +64,9 @@ func (s timeStyle) append(b []byte, t, now time.Time) []byte {
 // strftime's.
 var (
 	layouts = map[byte]string{'a': "Mon", 'A': "Monday", 'b': "Jan", 'B': "January", 'h': "Jan", 'd': "02", 'e': "_2", 'H': "15", 'I': "03", 'j': "002",
-		'm': "01", 'M': "04", 'N': "000000000", 'p': "PM", 'P': "pm", 'S': "05", 'y': "06", 'z': "-0700", 'Z': "MST"}
-	combined = map[byte]string{'c': "%a %b %e %H:%M:%S %Y", 'D': "%m/%d/%y", 'F': "%Y-%m-%d", 'r': "%I:%M:%S %p", 'R': "%H:%M", 'T': "%H:%M:%S", 'x': "%m/%d/%y", 'X': "%H:%M:%S"}
+		'm': "01", 'M': "04", 'p': "PM", 'P': "pm", 'S': "05", 'y': "06", 'z': "-0700", 'Z': "MST"}
+	combined = map[byte]string{'c': "%a %b %e %H:%M:%S %Y", 'D': "%m/%d/%y", 'F': "%Y-%m-%d", 'r': "%I:%M:%S %p", 'R': "%H:%M", 'T': "%H:%M:%S",
+		'x': "%m/%d/%y", 'X': "%H:%M:%S"}
 )
 
 // appendTime is strftime in the locale C. What it does not know stays as it is.
