@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
@@ -38,16 +40,16 @@ func fileArguments(command string, args []string) ([]fileArgument, error) {
 	}
 	var files []fileArgument
 	for i, arg := range args {
-		cut, path, ok := remote.CutPath(arg)
+		cut, below, ok := remote.CutPath(arg)
 		switch {
 		case i > 0 && strings.HasPrefix(arg, "/"):
 			files = append(files, fileArgument{typed: arg, image: img, path: arg})
 		case ok:
 			img = cut
-			files = append(files, fileArgument{typed: arg, image: img, path: path, joined: true})
+			files = append(files, fileArgument{typed: arg, image: img, path: below, joined: true})
 		default:
-			return nil, cli.WithHint(cli.Usagef("%s: %s is neither IMAGE:/PATH nor a path that begins with a slash, which all arguments are behind %s", command, arg, args[0]),
-				fmt.Sprintf("%s if it is an image, %s if it is a path", printable.Word(arg+":/"), printable.Word("/"+arg)))
+			err := cli.Usagef("%s: %s is neither IMAGE:/PATH nor a path that begins with a slash, which all arguments are behind %s", command, arg, args[0])
+			return nil, cli.WithHint(err, fmt.Sprintf("%s if it is an image, %s if it is a path", printable.Word(arg+":/"), printable.Word("/"+arg)))
 		}
 	}
 	return files, nil
@@ -56,15 +58,15 @@ func fileArguments(command string, args []string) ([]fileArgument, error) {
 // wholeImage refuses IMAGE:/PATH where an image is named and no path has a meaning. Its
 // hint is the command for the whole image; dir is where that is mounted, or "".
 func wholeImage(command, name, dir string) error {
-	img, path, ok := remote.CutPath(name)
+	img, below, ok := remote.CutPath(name)
 	if !ok {
 		return nil
 	}
 	hint := fmt.Sprintf("imgfs %s %s", command, printable.Word(img))
 	if dir != "" {
-		hint += fmt.Sprintf(" %s && ls %s", printable.Word(dir), printable.Word(strings.TrimSuffix(dir, "/")+path))
+		hint += fmt.Sprintf(" %s && ls %s", printable.Word(dir), printable.Word(strings.TrimSuffix(dir, "/")+below))
 	}
-	return cli.WithHint(cli.Usagef("%s: %s: it takes a whole image, and no path such as %s", command, name, path), hint)
+	return cli.WithHint(cli.Usagef("%s: %s: it takes a whole image, and no path such as %s", command, name, below), hint)
 }
 
 // An imageError says that the image of an argument IMAGE:/PATH could not be opened.
@@ -164,15 +166,29 @@ func (a fileArgument) unopened(ctx context.Context, command string, err error) e
 		return &imageError{a, command, err}
 	}
 	if meant := missingColon(ctx, a.image); meant != "" && ctx.Err() == nil {
-		return cli.WithHint(err, "imgfs "+command+" "+printable.Word(meant)+", if that is an image and a path in it")
+		return cli.WithHint(err, meantFile(command, meant))
 	}
 	return err
 }
 
-// missingColon returns IMAGE:/PATH for what can be IMAGE/PATH, or "". In a registry that is
-// a name with a slash behind its tag, and on this machine one with a slash behind what is
-// an image.
+// meantFile returns the hint to IMAGE:/PATH that may have been meant.
+func meantFile(command, file string) string {
+	return "imgfs " + command + " " + printable.Word(file) + ", if that is an image and a path in it"
+}
+
+// topDirs are directories that most images have, and no usual tags.
+var topDirs = strings.Fields("bin boot dev etc home lib lib64 media mnt opt proc root run sbin srv sys tmp usr var")
+
+// missingColon returns IMAGE:/PATH for what can be IMAGE/PATH, IMAGE:PATH or IMAGE:, or "".
+// In a registry the first is a name with a slash behind its tag, and on this machine one
+// with a slash behind what is an image. The second is one whose tag is a directory that
+// most images have.
 func missingColon(ctx context.Context, name string) string {
+	if image, ok := strings.CutSuffix(name, ":"); ok {
+		if _, err := remote.ParseLocation(image); err == nil && image != "" {
+			return name + "/"
+		}
+	}
 	loc, err := remote.ParseLocation(name)
 	if err != nil {
 		return ""
@@ -185,6 +201,9 @@ func missingColon(ctx context.Context, name string) string {
 	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
 		slash := strings.IndexByte(rest[i:], '/')
 		before := rest[:i]
+		if first, _, _ := strings.Cut(rest[i+1:], "/"); before != "" && slices.Contains(topDirs, first) {
+			return name[:start+i] + ":/" + rest[i+1:]
+		}
 		host := loc.Transport == remote.TransportDocker && (before == "localhost" || strings.ContainsAny(before, ".[") && !strings.Contains(before, "/"))
 		if slash > 1 && before != "" && !host {
 			return name[:start+i+slash] + ":" + rest[i+slash:]
@@ -206,12 +225,18 @@ func (a fileArgument) failed(img *image.Image, err error) error {
 	if errors.As(err, &looked) {
 		err = looked.Err
 	}
-	if a.joined {
-		return fmt.Errorf("%s: %w", a.typed, err)
+	failed := fmt.Errorf("%s: %w", a.typed, err)
+	if !a.joined {
+		failed = fmt.Errorf("%s: %w", img.Name(), failed)
 	}
-	failed := fmt.Errorf("%s: %s: %w", img.Name(), a.typed, err)
-	if _, _, ok := remote.CutPath(a.typed); ok && errors.Is(err, iofs.ErrNotExist) {
-		return cli.WithHint(failed, fmt.Sprintf("files of several images are %s and %s", printable.Word(a.image+":/PATH"), printable.Word(a.typed)))
+	_, _, cut := remote.CutPath(a.typed)
+	switch missing := errors.Is(err, iofs.ErrNotExist); {
+	case missing && cut && !a.joined:
+		hint := fmt.Sprintf("files of several images are %s and %s", printable.Word(a.image+":/PATH"), printable.Word(a.typed))
+		return cli.WithHint(failed, hint)
+	case missing && strings.ContainsAny(a.path, "*?["):
+		list := "imgfs ls " + printable.Word(a.image) + " " + printable.Word(path.Dir("/"+a.path))
+		return cli.WithHint(failed, "no shell expands a pattern in an image; "+list+" lists what there is")
 	}
 	return failed
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
-	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +17,8 @@ import (
 var catFlags = func() map[string]string {
 	hints := make(map[string]string)
 	for flag, letter := range map[string]string{"-n": "-n", "-b": "-b", "-A": "-A", "-E": "-E", "-T": "-T", "-s": "-s", "-e": "-e", "-t": "-t",
-		"--number": "-n", "--number-nonblank": "-b", "--show-all": "-A", "--show-ends": "-E", "--show-tabs": "-T", "--squeeze-blank": "-s", "--show-nonprinting": "-v"} {
+		"--number": "-n", "--number-nonblank": "-b", "--show-all": "-A", "--show-ends": "-E", "--show-tabs": "-T",
+		"--squeeze-blank": "-s", "--show-nonprinting": "-v"} {
 		hints[flag] = "imgfs cat IMAGE PATH | cat " + letter
 	}
 	return hints
@@ -55,7 +55,7 @@ func cat(ctx context.Context, e *env, args []string) error {
 	if len(files) == 0 {
 		if len(args) > 0 {
 			if meant := missingColon(ctx, args[0]); meant != "" {
-				return cli.WithHint(cli.Usagef("cat: no path in the image %s", args[0]), "imgfs cat "+printable.Word(meant)+", if that is an image and a path in it")
+				return cli.WithHint(cli.Usagef("cat: no path in the image %s", args[0]), meantFile("cat", meant))
 			}
 		}
 		return cli.Usagef("cat: an image and at least one path are needed")
