@@ -24,7 +24,6 @@ type Client struct {
 	schemes   map[string]string                                     // of endpoints that plain http is allowed for
 	known     map[string]bool                                       // hosts that a credential may have been sent to by https
 	offers    map[string]func(context.Context) ([]challenge, error) // to log in, by where the API is
-	told      map[string]bool                                       // what is wrong with credentials
 	leftovers map[*leftover]struct{}
 	closed    bool
 }
@@ -40,7 +39,6 @@ func New(opts *Options) *Client {
 		schemes:   make(map[string]string),
 		known:     make(map[string]bool),
 		offers:    make(map[string]func(context.Context) ([]challenge, error)),
-		told:      make(map[string]bool),
 		leftovers: make(map[*leftover]struct{}),
 	}
 }

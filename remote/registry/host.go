@@ -79,7 +79,7 @@ func (s *hostPool) host(name string) *host {
 			delete(s.byName, old)
 		}
 	}
-	h := &host{name: name, opts: s.opts, closed: &s.closed, transports: make(map[pool]*http.Transport),
+	h := &host{name: name, opts: s.opts, closed: &s.closed, transports: make(map[pool]*transport),
 		slots: make(chan struct{}, s.opts.MaxRequests), health: newHealth(s.opts, name)}
 	s.byName[name] = h
 	return h
@@ -107,13 +107,13 @@ type host struct {
 	health *health
 
 	mu         sync.Mutex
-	transports map[pool]*http.Transport // mostly one
-	opens      time.Time                // no request is sent before
+	transports map[pool]*transport // mostly one
+	opens      time.Time           // no request is sent before
 }
 
 // transport returns the connection pool for a wire and a way. Connections that
 // were allowed on one way are not used on another.
-func (h *host) transport(w *wire, by way) (*http.Transport, error) {
+func (h *host) transport(w *wire, by way) (*transport, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	key := by.pool(w)
@@ -138,7 +138,7 @@ func (h *host) closeIdle() {
 
 // send sends one request when the host wants it, by way of a proxy unless that
 // is nil. The request counts as under way until the body of its answer is closed.
-func (h *host) send(req *http.Request, transport *http.Transport, proxy *url.URL) (*http.Response, error) {
+func (h *host) send(req *http.Request, transport *transport, proxy *url.URL) (*http.Response, error) {
 	attemptOf(req.Context()).host.Store(h)
 	if err := h.enter(req.Context()); err != nil {
 		closeBody(req)
@@ -150,11 +150,7 @@ func (h *host) send(req *http.Request, transport *http.Transport, proxy *url.URL
 	begun, probe := time.Now(), req.Method == http.MethodHead && attemptOf(req.Context()).probe
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		if f := proxyFault(proxy, err); f != nil {
-			err = f
-		} else if f := tlsFault(h.name, len(transport.TLSClientConfig.Certificates) > 0, err); f != nil {
-			err = f
-		}
+		err = transport.explain(h.name, proxy, err)
 		var refused *refusal
 		if !errors.As(err, &refused) && !probe { // else it was not asked, or is asked once more
 			h.health.unanswered(req, begun, err)

@@ -102,32 +102,17 @@ func (c *Client) trouble(e *endpoint, text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.trouble != text {
-		delete(c.told, e.trouble)
+		c.opts.warnings.forget(e.trouble + "; going on without it")
 		e.trouble = text
 	}
 }
 
-// tell warns of what is wrong with credentials, when all goes well without them:
-// once, as long as it stays so.
+// tell warns of what is wrong with credentials, when all goes well without them.
 func (e *endpoint) tell(a *authorization) {
-	if a.trouble == "" || !a.loud {
-		return
-	}
-	c := e.client
-	c.mu.Lock()
-	told := c.told[a.trouble]
-	if len(c.told) > maxTold {
-		clear(c.told)
-	}
-	c.told[a.trouble] = true
-	c.mu.Unlock()
-	if !told {
-		c.opts.Warnf("%s; going on without it", a.trouble)
+	if a.trouble != "" && a.loud {
+		e.client.opts.warnings.tell(a.trouble + "; going on without it")
 	}
 }
-
-// maxTold is how many warnings are remembered, so as not to be repeated.
-const maxTold = 100
 
 // ofOrigin names a credential.
 func ofOrigin(origin string) string {

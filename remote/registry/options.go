@@ -98,7 +98,8 @@ type Options struct {
 	// used. Default: 5 s.
 	LocationMargin time.Duration
 
-	active *atomic.Int64 // requests under way
+	active   *atomic.Int64 // requests under way
+	warnings *warnings     // by Warnf
 }
 
 // withDefaults returns a copy of o in which every field is set.
@@ -144,7 +145,7 @@ func (o *Options) withDefaults() *Options {
 	setDefault(&d.RangeRest, 5*time.Minute)
 	setDefault(&d.LocationMargin, 5*time.Second)
 	d.readFiles()
-	d.active = new(atomic.Int64)
+	d.active, d.warnings = new(atomic.Int64), newWarnings(d.Warnf)
 	return &d
 }
 

@@ -287,3 +287,56 @@ func TestProxyWords(t *testing.T) {
 		t.Errorf("a proxy that makes no sense: got error %v", err)
 	}
 }
+
+// A file in a directory of certificates that is of no use is passed over, with a
+// warning, and stands in the error if there is no secure connection without it.
+func TestCertificatesPassedOver(t *testing.T) {
+	s := registrytest.New(t, &registrytest.Options{TLS: true})
+	s.Tag("app", "latest", s.PutManifest(ocispec.MediaTypeImageManifest, []byte(testManifest)).Digest)
+	good := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	for name, tc := range map[string]struct {
+		file, says string
+		make       func(path string) error
+	}{
+		"no certificate":  {"bad.crt", "bad.crt: no certificate in it", func(path string) error { return os.WriteFile(path, []byte("secret"), 0o600) }},
+		"link to nothing": {"bad.crt", "bad.crt: no such file or directory", func(path string) error { return os.Symlink("nothing", path) }},
+		"directory":       {"bad.crt", "bad.crt: is a directory", func(path string) error { return os.Mkdir(path, 0o700) }},
+		"no key":          {"client.cert", "client.key: no such file or directory", func(path string) error { return os.WriteFile(path, good, 0o600) }},
+		"no pair": {"client.cert", "client.cert: tls: failed to find any PEM data in certificate input", func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.WriteFile(strings.TrimSuffix(path, "cert")+"key", nil, 0o600))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), s.Host())
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := tc.make(filepath.Join(dir, tc.file)); err != nil {
+				t.Fatal(err)
+			}
+			resolve := func() (string, error) {
+				opts := fast()
+				var warned lines
+				opts.Warnf, opts.CertDirs = warned.printf, []string{filepath.Dir(dir)}
+				client := registry.New(opts)
+				defer client.Close()
+				for range 2 {
+					if _, err := client.Repository(reference(s)).Resolve(t.Context()); err != nil {
+						return warned.all(), err
+					}
+				}
+				return warned.all(), nil
+			}
+			want := dir + "/" + tc.says
+			if got, err := resolve(); got != want+": passed over" || !errors.Is(err, registry.ErrTLSAuthority) || !strings.HasSuffix(err.Error(), "; "+want) {
+				t.Errorf("without a good one: warned of %s, error %v, want %s in both", got, err, want)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "good.crt"), good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := resolve(); got != want+": passed over" || err != nil {
+				t.Errorf("with a good one: warned of %s, error %v, want %s", got, err, want)
+			}
+		})
+	}
+}

@@ -7,14 +7,21 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/remote/registry/hosts"
+	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
 // newTransport returns the connection pool for one host, "name" or
 // "name:port", on behalf of a site with the wire w, by a way.
-func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, error) {
-	conf, err := o.CertDirs.TLS(host, &w.Wire, w.home)
+func newTransport(o *Options, host string, w *wire, by way) (*transport, error) {
+	conf, passed, err := o.CertDirs.TLS(host, &w.Wire, w.home)
 	if err != nil {
 		return nil, err
+	}
+	t := new(transport)
+	for _, err := range passed {
+		text := scrub.Text(err.Error())
+		o.warnings.tell(text + ": passed over")
+		t.passed += "; " + text
 	}
 	if o.TLSVerify != nil {
 		conf.InsecureSkipVerify = !*o.TLSVerify
@@ -34,7 +41,7 @@ func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, er
 	if by.write { // it may have to hash what it got, or to copy it elsewhere
 		answerTimeout = max(o.ReadTimeout, 0)
 	}
-	return &http.Transport{
+	t.Transport = &http.Transport{
 		Proxy:                  proxy,
 		OnProxyConnectResponse: checkConnect,
 		DialContext:            dialer.DialContext,
@@ -51,7 +58,27 @@ func newTransport(o *Options, host string, w *wire, by way) (*http.Transport, er
 		// A dead HTTP/2 connection is otherwise noticed only when the kernel
 		// gives it up, and new requests go on being sent on it.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: o.StallTimeout / 2, PingTimeout: o.StallTimeout / 2},
-	}, nil
+	}
+	return t, nil
+}
+
+// A transport is a connection pool.
+type transport struct {
+	*http.Transport
+	passed string // what is wrong with certificates for it, each after "; "
+}
+
+// explain says what went wrong with a request to a host, if that is known better
+// than by err: with the proxy, or with TLS.
+func (t *transport) explain(host string, proxy *url.URL, err error) error {
+	if f := proxyFault(proxy, err); f != nil {
+		return f
+	}
+	if f := tlsFault(host, len(t.TLSClientConfig.Certificates) > 0, err); f != nil {
+		f.text += t.passed
+		return f
+	}
+	return err
 }
 
 // maxHeader is how long the head of an answer may be. Signed URLs are the

@@ -3,7 +3,9 @@ package hosts
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,24 +23,26 @@ func DefaultCertDirs() CertDirs { return thisMachine().certDirs() }
 
 // TLS returns the TLS settings for a host: with the certificates that the
 // directories have for it, and those of w, the wire of a site whose host is home.
-// The error names the file that is of no use.
-func (d CertDirs) TLS(host string, w *Wire, home string) (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: w.SkipVerify}
+// Files in the directories that are of no use count as missing: passed has one
+// error for each, which names it. Those that w names are wanted, and the error is
+// about them.
+func (d CertDirs) TLS(host string, w *Wire, home string) (conf *tls.Config, passed []error, err error) {
+	conf = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: w.SkipVerify}
 	for _, name := range w.Authorities {
 		if err := addAuthority(conf, name); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if host == home {
 		for _, pair := range w.ClientCerts {
 			if err := addPair(conf, pair[0], pair[1]); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
-	} else if err := addCertDir(conf, d.of(home), false); err != nil {
-		return nil, err
+	} else {
+		passed = addCertDir(conf, d.of(home), false)
 	}
-	return conf, addCertDir(conf, d.of(host), true)
+	return conf, append(passed, addCertDir(conf, d.of(host), true)...), nil
 }
 
 // Has reports whether there are certificates for a host, its own or those for
@@ -90,17 +94,19 @@ func (d CertDirs) Names(host string) bool {
 
 // addCertDir adds a directory of certificates to conf: *.crt are
 // authorities to trust, and, with pairs, NAME.cert with NAME.key is a client
-// certificate. Other files have no meaning there.
-func addCertDir(conf *tls.Config, dir string, pairs bool) error {
+// certificate. Other files have no meaning there. It returns what is wrong with
+// those that have.
+func addCertDir(conf *tls.Config, dir string, pairs bool) (passed []error) {
 	if dir == "" {
 		return nil
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return []error{fmt.Errorf("%s: %w", dir, bare(err))}
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
+		var err error
 		switch ext := filepath.Ext(path); {
 		case ext == ".crt":
 			err = addAuthority(conf, path)
@@ -108,16 +114,16 @@ func addCertDir(conf *tls.Config, dir string, pairs bool) error {
 			err = addPair(conf, path, strings.TrimSuffix(path, ".cert")+".key")
 		}
 		if err != nil {
-			return err
+			passed = append(passed, err)
 		}
 	}
-	return nil
+	return passed
 }
 
 func addAuthority(conf *tls.Config, path string) error {
-	pem, err := os.ReadFile(path)
+	pem, err := readConfig(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, bare(err))
 	}
 	if conf.RootCAs == nil {
 		if conf.RootCAs, err = x509.SystemCertPool(); err != nil {
@@ -137,7 +143,11 @@ func addPair(conf *tls.Config, cert, key string) error {
 		key = cert
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
+	var at *fs.PathError
+	switch {
+	case errors.As(err, &at): // of either of the two
+		return fmt.Errorf("%s: %w", at.Path, at.Err)
+	case err != nil:
 		return fmt.Errorf("%s: %w", cert, err)
 	}
 	conf.Certificates = append(conf.Certificates, pair)
