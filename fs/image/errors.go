@@ -103,6 +103,8 @@ func (r *Resolved) advise(src remote.Source, err error) error {
 		e.Hint = HintTLSDate
 	case errors.Is(err, registry.ErrTLSClient):
 		e.Hint = HintTLSClient
+	case errors.Is(err, registry.ErrUnknownLogin):
+		return err // nothing that is typed helps
 	case errors.Is(err, registry.ErrBrokenCredential):
 		e.Hint = HintMendCredential
 	case errors.Is(err, registry.ErrRefusedCredential):

@@ -1,16 +1,18 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 
-	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
@@ -53,15 +55,24 @@ func (e *endpoint) visit(ctx context.Context, r *request, build func() (*http.Re
 			return resp, err
 		}
 	}
+	detach(resp)
 	offers, err := v.offers(ctx, resp, sent)
 	if err != nil {
-		resp.Body.Close()
 		return nil, err
 	}
-	if len(offers) == 0 {
-		return resp, nil
-	}
 	return v.accept(ctx, resp, offers)
+}
+
+// detach reads the body of an answer that is no content, so that its request is
+// over: the next one may have to wait for its slot.
+func detach(resp *http.Response) {
+	const most, wait = 16 << 10, time.Second
+	body := resp.Body
+	timer := time.AfterFunc(wait, func() { body.Close() })
+	data, _ := io.ReadAll(io.LimitReader(body, most)) // what does not come is not told
+	timer.Stop()
+	body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(data))
 }
 
 // refused tells whether a status can mean that the server wants to be shown
@@ -127,7 +138,7 @@ func (v *visit) offers(ctx context.Context, resp *http.Response, sent *authoriza
 	case denied:
 		offers = v.e.asked(ctx)
 		if len(offers) == 0 && len(named) > 0 {
-			return nil, &fault{class: remote.ErrUnauthorized, text: fmt.Sprintf("%s wants a login by %s, and imgfs has only Basic and Bearer",
+			return nil, &fault{class: ErrUnknownLogin, text: fmt.Sprintf("%s wants a login by %s, and imgfs has only Basic and Bearer",
 				v.e.Host, scrub.Text(strings.Join(schemes(named), ", ")))}
 		}
 		return offers, nil
@@ -187,11 +198,13 @@ func (v *visit) scopesOf(c challenge) []string {
 }
 
 // accept takes up one offer after another until the server takes the request. resp
-// is the answer with the offers. A token that turns out to be for too little is
-// replaced once.
+// is the answer with the offers, which is the last word if there are none. A token
+// that turns out to be for too little is replaced once.
 func (v *visit) accept(ctx context.Context, resp *http.Response, offers []challenge) (*http.Response, error) {
+	if len(offers) == 0 {
+		return resp, nil
+	}
 	from := resp.Request.URL
-	drain(resp.Body)
 	resp = nil
 	var failed error
 	widened := false
@@ -207,16 +220,17 @@ func (v *visit) accept(ctx context.Context, resp *http.Response, offers []challe
 			offers = offers[1:]
 			continue
 		}
-		if resp != nil {
-			drain(resp.Body)
-		}
 		v.attempt.fresh = v.attempt.fresh || fresh
 		if resp, err = v.send(a); err != nil {
 			return nil, err
 		}
-		more := v.lacking(resp, a)
-		switch denied := resp.StatusCode == http.StatusUnauthorized; {
-		case (denied || resp.StatusCode == http.StatusForbidden) && len(more) > 0 && !widened:
+		denied := resp.StatusCode == http.StatusUnauthorized
+		if !denied && resp.StatusCode != http.StatusForbidden {
+			return resp, nil
+		}
+		detach(resp)
+		switch more := v.lacking(resp, a); {
+		case len(more) > 0 && !widened:
 			offers, widened = append(more[:1], offers[1:]...), true
 		case !denied:
 			return resp, nil

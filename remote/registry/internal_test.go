@@ -136,6 +136,48 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
+// Where plain http after https is taken for https, refused, or allowed.
+func TestSecured(t *testing.T) {
+	for _, tc := range []struct {
+		from, to, want string // want "": to if it is allowed, and else refused
+	}{
+		{"https://r.example/v2/", "https://t.example/a", "https://t.example/a"},
+		{"http://r.example/v2/", "http://t.example/a", "http://t.example/a"},
+		{"http://r.example/v2/", "https://r.example/a", "https://r.example/a"},
+		{"https://r.example/v2/", "http://r.example/a?b=c", "https://r.example/a?b=c"},
+		{"https://r.example/v2/", "http://R.example:80/a", "https://R.example/a"},
+		{"https://r.example:443/v2/", "http://r.example/a", "https://r.example/a"},
+		{"https://r.example/v2/", "http://r.example:443/a", "https://r.example:443/a"},
+		{"https://r.example:5000/v2/", "http://r.example:5000/a", "https://r.example:5000/a"},
+		{"https://[::1]/v2/", "http://[::1]:80/a", "https://[::1]/a"},
+		{"https://r.example:5000/v2/", "http://r.example/a", ""},
+		{"https://r.example/v2/", "http://r.example:5000/a", ""},
+		{"https://r.example:5000/v2/", "http://r.example:5001/a", ""},
+		{"https://r.example/v2/", "http://t.example/a", ""},
+		{"https://r.example/v2/", "http://r.example.t.example/a", ""},
+		{"https://r.example/v2/", "http://10.0.0.1/a", ""},
+	} {
+		from, err := url.Parse(tc.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := url.Parse(tc.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, allowed := range []bool{false, true} {
+			got, err := secured(from, to, allowed)
+			want := tc.want
+			if want == "" && allowed {
+				want = tc.to
+			}
+			if (err == nil) != (want != "") || err == nil && got.String() != want {
+				t.Errorf("%s to %s, allowed %t: got %v and error %v, want %q", tc.from, tc.to, allowed, got, err, want)
+			}
+		}
+	}
+}
+
 func TestRetryBudget(t *testing.T) {
 	count := func(p *retryBudget, v verdict) int {
 		n := 1

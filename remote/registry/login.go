@@ -20,6 +20,9 @@ var (
 	// ErrRefusedCredential: the registry, or who gives tokens for it, refuses the
 	// credential. The text says which. It is remote.ErrUnauthorized as well.
 	ErrRefusedCredential error = &kind{remote.ErrUnauthorized}
+	// ErrUnknownLogin: the registry wants a login of a kind that imgfs does not
+	// have. It is remote.ErrUnauthorized as well.
+	ErrUnknownLogin error = &kind{remote.ErrUnauthorized}
 )
 
 // A kind is one of the errors that another one stands for, with its text.

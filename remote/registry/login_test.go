@@ -114,7 +114,7 @@ func TestChallengesAnswered(t *testing.T) {
 				return 200, `{"token":"T"}`
 			})
 			opts := fast()
-			opts.Credential = knows(tc.cred, nil)
+			opts.Credential, opts.MaxRequests = knows(tc.cred, nil), 1 // no answer holds up the next request
 			r := open(t, s, opts)
 			_, err := r.Resolve(t.Context())
 			if tc.says == "" && err != nil {
@@ -169,7 +169,7 @@ func TestHidden(t *testing.T) {
 				content := noise(1, 1000)
 				layer := s.PutBlob(ocispec.MediaTypeImageLayer, content)
 				opts := fast()
-				opts.Credential = knows(user, nil)
+				opts.Credential, opts.MaxRequests = knows(user, nil), 1
 				client := registry.New(opts)
 				defer client.Close()
 				for _, tag := range []string{"latest", "latest"} {
@@ -250,7 +250,9 @@ func TestInsufficientScope(t *testing.T) {
 			giveTokens(s, func(r *http.Request) (int, string) {
 				return 200, fmt.Sprintf(`{"token":%q}`, strings.Join(r.URL.Query()["scope"], "+"))
 			})
-			if _, err := open(t, s, fast()).Resolve(t.Context()); err != nil {
+			opts := fast()
+			opts.MaxRequests = 1
+			if _, err := open(t, s, opts).Resolve(t.Context()); err != nil {
 				t.Error(err)
 			}
 			if n := s.Count(registrytest.Token); n != 2 {

@@ -38,10 +38,10 @@ func secured(from, u *url.URL, allowed bool) (*url.URL, error) {
 	if from.Scheme != "https" || u.Scheme != "http" {
 		return u, nil
 	}
-	if address.Hostname(from.Host) == address.Hostname(u.Host) && (port(from) == port(u) || port(u) == "80") {
+	byDefault := port(from) == "443" && port(u) == "80"
+	if address.Hostname(from.Host) == address.Hostname(u.Host) && (port(from) == port(u) || byDefault) {
 		same := *u
-		same.Scheme = "https"
-		if port(u) == "80" {
+		if same.Scheme = "https"; byDefault {
 			same.Host = strings.TrimSuffix(u.Host, ":80")
 		}
 		return &same, nil
