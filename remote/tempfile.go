@@ -19,6 +19,9 @@ type ArchiveOptions struct {
 	// NewTemp makes the file that such an archive is unpacked to. Default: one
 	// in $TMPDIR, or in /var/tmp if that is not set.
 	NewTemp func() (TempFile, error)
+	// Progress, if not nil, is told how much of the file has been read by now while
+	// it is unpacked, and how much it has; 0 if that is not known.
+	Progress func(read, size int64)
 	// Platform chooses among several images that have what is asked for, if they
 	// are not chosen by an image index. It is written as for Open.
 	Platform string

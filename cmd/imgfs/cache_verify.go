@@ -144,7 +144,7 @@ func (v *verifier) all(ctx context.Context, e *env) error {
 		if h.Cached == 0 {
 			continue
 		}
-		if err := v.blob(ctx, h); err != nil {
+		if err := v.blob(ctx, h, func(n int64) { g.Update(done+min(n, h.Cached), total) }); err != nil {
 			return fmt.Errorf("blob %s: %w", h.Digest, err)
 		}
 		v.report.Blobs++
@@ -221,18 +221,18 @@ func chunksOf(x *layerindex.Index) (blobs.Chunks, error) {
 	return blobs.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
-// blob verifies the cached part of a blob.
-func (v *verifier) blob(ctx context.Context, h blobs.Holding) error {
+// blob verifies the cached part of a blob, and tells how much of it by now.
+func (v *verifier) blob(ctx context.Context, h blobs.Holding, progress func(done int64)) error {
 	x, err := v.store.Open(h.Digest)
 	if err != nil {
-		return v.withoutIndex(ctx, h)
+		return v.withoutIndex(ctx, h, progress)
 	}
 	defer x.Close()
 	chunks, err := chunksOf(x)
 	if err != nil {
-		return v.withoutIndex(ctx, h)
+		return v.withoutIndex(ctx, h, progress)
 	}
-	check, err := v.cache.Blobs.Verify(ctx, h.Digest, x.BlobSize(), chunks)
+	check, err := v.cache.Blobs.Verify(ctx, h.Digest, x.BlobSize(), chunks, progress)
 	if err != nil {
 		return err
 	}
@@ -253,14 +253,14 @@ func (v *verifier) blob(ctx context.Context, h blobs.Holding) error {
 
 // withoutIndex verifies a blob that has no index: by its digest, if all of it is
 // cached.
-func (v *verifier) withoutIndex(ctx context.Context, h blobs.Holding) error {
+func (v *verifier) withoutIndex(ctx context.Context, h blobs.Holding, progress func(done int64)) error {
 	stored, ok := v.cache.Blobs.Stored(h.Digest, h.Size)
 	if !ok {
 		v.report.Unknown = append(v.report.Unknown, h.Digest)
 		return nil
 	}
 	defer stored.Close()
-	got, err := digestOf(ctx, stored)
+	got, err := digestOf(ctx, stored, progress)
 	if err != nil {
 		return err
 	}
@@ -299,12 +299,13 @@ func isDamage(err error) bool {
 }
 
 // digestOf reads a blob and returns the digest of its bytes.
-func digestOf(ctx context.Context, b remote.Blob) (digest.Digest, error) {
+func digestOf(ctx context.Context, b remote.Blob, progress func(done int64)) (digest.Digest, error) {
 	h := b.Digest().Algorithm().Digester()
 	buf := make([]byte, 1<<20)
 	for off := int64(0); off < b.Size(); {
 		n, err := b.ReadAt(ctx, buf[:min(int64(len(buf)), b.Size()-off)], off)
 		h.Hash().Write(buf[:n])
+		progress(off + int64(n))
 		if off += int64(n); err != nil && off < b.Size() {
 			return "", err
 		}

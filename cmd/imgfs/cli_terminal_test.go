@@ -5,6 +5,8 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +23,7 @@ import (
 	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // threeLayers are the layers of an image; one of them has some size.
@@ -238,6 +241,47 @@ func TestProgressLinesFew(t *testing.T) {
 	r := invoke(t, "index", "--cache-dir", t.TempDir(), image)
 	if r.code != 0 || strings.Count(r.stderr, "\n") > 10 || !strings.Contains(r.stderr, "imgfs: indexed 150 layers, 2.1 MB in ") {
 		t.Errorf("exit code %d, stderr %q", r.code, r.stderr)
+	}
+}
+
+// TestUnpackingBar has an archive come slowly through a pipe.
+func TestUnpackingBar(t *testing.T) {
+	testenv.Slow(t)
+	drawsBars(t)
+	layout := filepath.Join(t.TempDir(), "layout")
+	if _, err := labimage.Write(layout, threeLayers()...); err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	zw := gzip.NewWriter(&archive)
+	w := tar.NewWriter(zw)
+	if err := errors.Join(w.AddFS(os.DirFS(layout)), w.Close(), zw.Close()); err != nil {
+		t.Fatal(err)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		f, err := os.OpenFile(pipe, os.O_WRONLY, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		for archive.Len() > 0 {
+			if _, err := f.Write(archive.Next(100_000)); err != nil {
+				t.Error(err)
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	screen := onTerminal(t, func(tty *os.File) int {
+		return run(t.Context(), []string{"index", "--cache-dir", t.TempDir(), "oci-archive:" + pipe}, io.Discard, tty)
+	})
+	if !regexp.MustCompile(`unpacking [1-3]\.\d MB`).MatchString(screen) {
+		t.Errorf("nothing says how much has been unpacked: %q", screen)
 	}
 }
 

@@ -52,7 +52,17 @@ func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*ima
 	}
 	opts := e.imageOptions()
 	opts.Cache = disk
+	var unpacking *show.Bar
+	opts.Unpacking = func(read, size int64) {
+		if unpacking == nil {
+			unpacking = show.NewBar(e, "unpacking")
+		}
+		unpacking.Update(read, size)
+	}
 	r, err := image.Resolve(ctx, name, opts)
+	if unpacking != nil {
+		unpacking.Finish()
+	}
 	if err != nil {
 		return nil, e.advise(ctx, name, authfileError(err))
 	}

@@ -63,6 +63,9 @@ type Options struct {
 	// Progress, if not nil, is called while layers are opened. Calls may
 	// come from several goroutines, but one at a time for each layer.
 	Progress func(Progress)
+	// Unpacking, if not nil, is told while an archive is unpacked how much of its
+	// file has been read by now, and how much it has; 0 if that is not known.
+	Unpacking func(read, size int64)
 	// Debugf, if not nil, is told what the configuration files have that is not
 	// used. Calls may come from several goroutines.
 	Debugf func(format string, args ...any)
@@ -97,7 +100,8 @@ func (opts *Options) withDefaults() Options {
 type Progress struct {
 	Layer int // position in the image, the base is 0
 	Size  int64
-	// Read is how many bytes of the blob have been read by now.
+	// Read is how many bytes of the blob have come by now; 0 when it begins to be
+	// read, which may happen again, of another place.
 	Read int64
 	// Done says that the layer is ready. Built says that it was read and
 	// indexed now, and not before.

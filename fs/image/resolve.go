@@ -233,7 +233,7 @@ func (r *Resolved) archive(ctx context.Context, loc remote.Location) (remote.Sou
 		io.Closer
 	}
 	var err error
-	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return r.tempFile() }, Platform: r.opts.Platform}
+	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return r.tempFile() }, Platform: r.opts.Platform, Progress: r.opts.Unpacking}
 	if opts.MaxSize = r.opts.MaxLayer; opts.MaxSize == 0 {
 		opts.MaxSize = -1 // no bound
 	}

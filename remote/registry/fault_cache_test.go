@@ -130,7 +130,7 @@ func chunksOf(content []byte) blobs.Chunks {
 // verifyCached checks that nothing is on disk that should not be there.
 func verifyCached(t *testing.T, disk *cache.Cache, desc ocispec.Descriptor, content []byte) {
 	t.Helper()
-	got, err := disk.Blobs.Verify(t.Context(), desc.Digest, desc.Size, chunksOf(content))
+	got, err := disk.Blobs.Verify(t.Context(), desc.Digest, desc.Size, chunksOf(content), nil)
 	if err != nil || got.Bad > 0 {
 		t.Errorf("the cache has %+v, error %v", got, err)
 	}

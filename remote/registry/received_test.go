@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -131,5 +132,37 @@ func TestTakeReceivedDocuments(t *testing.T) {
 		if want := sent(s, got, registrytest.Manifest, registrytest.Blob, registrytest.Tags); got != want || want == 0 && step.name != "resolve" {
 			t.Errorf("%s: %d bytes count as received, the registry sent %d", step.name, got, want)
 		}
+	}
+}
+
+// A stream tells of each byte once, however it came.
+func TestStreamArrived(t *testing.T) {
+	content := noise(1, 3<<20)
+	for name, fault := range map[string]func(int) registrytest.Fault{
+		"ranges":     nil,
+		"broken off": registrytest.Times(3, registrytest.Truncate(100_000)),
+		"sent whole": registrytest.Always(registrytest.IgnoreRange()),
+		"whole then broken": func(n int) registrytest.Fault {
+			return whole(registrytest.Truncate((n + 1) * 1_000_000))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := registrytest.New(t, nil)
+			s.Inject(registrytest.Blob, fault)
+			b := blobOf(t, open(t, s, fast()), s.PutBlob(ocispec.MediaTypeImageLayer, content))
+			sum, calls := 0, 0
+			r := remote.NewStream(t.Context(), b, &remote.StreamOptions{Arrived: func(n int) {
+				sum += n
+				calls++
+			}})
+			got, err := io.ReadAll(r)
+			r.Close()
+			if err != nil || !bytes.Equal(got, content) {
+				t.Fatalf("got %d bytes and error %v", len(got), err)
+			}
+			if sum != len(content) || calls < 3 {
+				t.Errorf("told %d times of %d bytes, want %d", calls, sum, len(content))
+			}
+		})
 	}
 }

@@ -26,11 +26,12 @@ type Check struct {
 // that are wrong are removed. If all are there and right it checks the digest
 // of the whole too: if that is wrong the index lied, all of them count as bad,
 // and the blob is removed. A file that is no blob file, or that of another blob,
-// counts as one bad chunk.
+// counts as one bad chunk. progress, if not nil, is called with how many bytes of
+// chunks it has looked at, or is about to.
 //
 // Others may use the directory meanwhile; what they remove is not counted. The
 // error is ctx.Err(), that the chunks do not fit the blob, or that the disk fails.
-func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, chunks Chunks) (check Check, err error) {
+func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, chunks Chunks, progress func(done int64)) (check Check, err error) {
 	if err := d.Validate(); err != nil {
 		return check, fmt.Errorf("blob %q: %w", d, err)
 	}
@@ -59,7 +60,7 @@ func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, chunks 
 		return check, nil
 	}
 	b := &blobFile{Layout: l, f: f, epoch: epoch}
-	if check, err = c.verifyChunks(ctx, b, chunks); err != nil || check.Bad > 0 || check.Checked < l.Chunks() {
+	if check, err = c.verifyChunks(ctx, b, chunks, progress); err != nil || check.Bad > 0 || check.Checked < l.Chunks() {
 		return check, err
 	}
 	s, err := c.state(d, l, chunks, false)
@@ -88,7 +89,8 @@ func lookAt(f *os.File) (l blobfile.Layout, epoch uint64, ok bool, err error) {
 }
 
 // verifyChunks checks each chunk of a blob file.
-func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (check Check, err error) {
+func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks, progress func(done int64)) (check Check, err error) {
+	done := int64(0)
 	buf := make([]byte, min(b.Chunk, b.Size))
 	right := func(k int64) (bool, error) {
 		at, stop := b.Bounds(k)
@@ -104,6 +106,10 @@ func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks) (c
 		}
 		if b.present(k, k+1)[0] == 0 {
 			continue
+		}
+		if at, stop := b.Bounds(k); progress != nil {
+			done += stop - at
+			progress(done)
 		}
 		// A disk that cannot read a chunk has not got it.
 		if ok, err := right(k); err == nil && ok {

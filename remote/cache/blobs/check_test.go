@@ -72,14 +72,14 @@ func TestVerify(t *testing.T) {
 				tt.damage(t, cachetest.BlobPath(dir, src))
 			}
 			checker := openCache(t, dir, nil)
-			got, err := checker.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunks)
+			got, err := checker.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunks, nil)
 			if err != nil || got != tt.want {
 				t.Errorf("Verify() = %+v, %v; want %+v", got, err, tt.want)
 			}
 			if got := checker.Verification(src.Digest()); got != tt.mark {
 				t.Errorf("Verification() = %v, want %v", got, tt.mark)
 			}
-			again, err := checker.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunks)
+			again, err := checker.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunks, nil)
 			if left := tt.want.Checked - tt.want.Bad; err != nil || again.Bad != 0 || left >= 0 && again.Checked != left {
 				t.Errorf("the second time: %+v, %v", again, err)
 			}
@@ -98,15 +98,15 @@ func TestVerifyRefuses(t *testing.T) {
 	c := openCache(t, dir, nil)
 	b := cached(t, c, src)
 	checkRead(t, b, src, 0, src.Size())
-	if _, err := c.blobsPart.Verify(t.Context(), "sha256:../x", 1, Chunks{}); err == nil {
+	if _, err := c.blobsPart.Verify(t.Context(), "sha256:../x", 1, Chunks{}, nil); err == nil {
 		t.Error("a path as digest is accepted")
 	}
-	if _, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), Chunks{Size: cachetest.TestChunk}); err == nil {
+	if _, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), Chunks{Size: cachetest.TestChunk}, nil); err == nil {
 		t.Error("chunks without sums are accepted")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.blobsPart.Verify(ctx, src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk)); err != context.Canceled {
+	if _, err := c.blobsPart.Verify(ctx, src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk), nil); err != context.Canceled {
 		t.Errorf("with an ended context: %v", err)
 	}
 }
@@ -132,7 +132,7 @@ func TestVerifyOtherChunks(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, nil)
 	checkRead(t, cached(t, c, src), src, 0, src.Size())
-	got, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, 2*cachetest.TestChunk))
+	got, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, 2*cachetest.TestChunk), nil)
 	if want := (Check{Bad: 1}); err != nil || got != want || cachetest.Exists(cachetest.BlobPath(dir, src)) {
 		t.Errorf("Verify() = %+v, %v, want %+v; it is there: %v", got, err, want, cachetest.Exists(cachetest.BlobPath(dir, src)))
 	}
@@ -186,7 +186,7 @@ func TestVerifyLie(t *testing.T) {
 	if err := r.Commit(chunks); err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.blobsPart.Verify(t.Context(), liar.Sum, liar.Length, chunks)
+	got, err := c.blobsPart.Verify(t.Context(), liar.Sum, liar.Length, chunks, nil)
 	if want := (Check{Checked: 3, Bad: 3, BadBytes: liar.Length, Refuted: true}); err != nil || got != want {
 		t.Errorf("Verify() = %+v, %v; want %+v", got, err, want)
 	}
@@ -218,7 +218,7 @@ func TestVerifyAmongOthers(t *testing.T) {
 		}
 	})
 	for range 300 {
-		got, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk))
+		got, err := c.blobsPart.Verify(t.Context(), src.Digest(), src.Size(), chunksOf(src.Data, cachetest.TestChunk), nil)
 		if err != nil || got.Bad > 0 {
 			t.Errorf("Verify() = %+v, %v", got, err)
 			break

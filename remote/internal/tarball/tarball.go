@@ -112,7 +112,8 @@ func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.Arc
 			return nil, err
 		}
 	}
-	r, compressed, err := Decompress(ctx, file)
+	from := &watched{Reader: file}
+	r, compressed, err := Decompress(ctx, from)
 	if errors.Is(err, errCompression) {
 		return nil, fmt.Errorf("%w: %w", ErrNotArchive, err)
 	}
@@ -121,6 +122,9 @@ func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.Arc
 	}
 	defer r.Close()
 	if compressed || !info.Mode().IsRegular() {
+		if opts.Progress != nil {
+			from.told = func(read int64) { opts.Progress(read, info.Size()) }
+		}
 		return unpack(ctx, r, opts)
 	}
 	if err := checkStart(io.NewSectionReader(file, 0, blockSize)); err != nil && !errors.Is(err, errEmpty) {
@@ -131,6 +135,22 @@ func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.Arc
 		return nil, err
 	}
 	return newArchive(file, members, opts.Limit()), nil
+}
+
+// A watched reader tells how much was read of it by now.
+type watched struct {
+	io.Reader
+	n    int64
+	told func(n int64) // may be nil
+}
+
+// Read implements io.Reader.
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if w.n += int64(n); w.told != nil {
+		w.told(w.n)
+	}
+	return n, err
 }
 
 // Close closes the file. Members cannot be read any more.

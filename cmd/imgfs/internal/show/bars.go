@@ -264,6 +264,10 @@ func wholeLine(p *Progress, cols int) string {
 		few := fmt.Sprintf("%d/%d", p.Done, p.Of)
 		return fit(cols, count+", "+have+rate+left, count+", "+have+left, count+", "+have, few+" "+have+left, few+left, few+" "+have, few)
 	}
+	if p.All <= 0 { // nobody knows
+		have, left = Bytes(p.Have), ""
+		return fit(cols, p.Label+" "+have+rate, p.Label+" "+have, have)
+	}
 	text := have + rate + left
 	if width := min(maxBar, cols-len(p.Label)-2-len("999.9 MB of 999.9 MB, 999.9 MB/s, 60 min left")); width >= minBar {
 		return cut(p.Label+" "+bar(width, p.Have, p.All)+" "+text, cols)
