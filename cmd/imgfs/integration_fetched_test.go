@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // sentBy returns how many bytes of documents and layers a registry has sent, and
@@ -39,11 +40,12 @@ func TestFetchedCounts(t *testing.T) {
 		name   string
 		fault  func(int) registrytest.Fault
 		flags  []string
-		before func(*testing.T, *sandbox)
+		sealed bool // nothing can be written to the cache
 		whole  bool // answers are ended early: more may have been sent than came
 	}{
 		{name: "all is kept"},
 		{name: "no room", flags: []string{"--cache-size=1"}},
+		{name: "read-only", sealed: true},
 		{name: "cut off", fault: registrytest.Times(3, registrytest.Truncate(200_000))},
 		{name: "wrong", fault: registrytest.Times(1, registrytest.FlipBit())},
 		{name: "sent whole", fault: registrytest.Always(registrytest.IgnoreRange()), whole: true},
@@ -64,14 +66,20 @@ func TestFetchedCounts(t *testing.T) {
 					return next(n - 1)
 				})
 			}
+			if c.sealed {
+				needRoot(t)
+				if err := os.Mkdir(s.cache, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				testenv.SmallDisk(t, s.cache, 16<<20)
+				s.ok("cache", "ls")
+				testenv.RemountReadOnly(t, s.cache)
+			}
 			dir := s.mountpoint()
 			r := s.ok(append([]string{"mount", image, dir}, c.flags...)...)
 			mounted := s.stats(dir).Total
 			if want := "fetched " + show.Bytes(mounted.Indexed+mounted.Meta) + " in "; mounted.Indexed < 3<<20 || mounted.Fetched != 0 || !strings.Contains(r.stdout, want) {
 				t.Errorf("%q is not in %q, or not what stats say: %+v", want, r.stdout, mounted)
-			}
-			if _, err := os.Stat(filepath.Join(dir, "file")); err != nil {
-				t.Fatal(err)
 			}
 			if got, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(got) != content {
 				t.Fatalf("error %v, or other content", err)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -169,6 +170,70 @@ func TestTerminalGone(t *testing.T) {
 	}
 }
 
+// TestBarsInTmux has all lines of tmux: it keeps what programs clear.
+func TestBarsInTmux(t *testing.T) {
+	testenv.Slow(t)
+	need(t, "tmux")
+	t.Parallel()
+	s := newSandbox(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, manyLayers(60)...)
+	reg.Inject(registrytest.Blob, registrytest.Always(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		time.Sleep(200 * time.Millisecond)
+		serve(w, r)
+	}))
+	x := newTmux(s, 80, 24, fmt.Sprintf("%s index %s >/dev/null; echo over; exec sleep 60", imgfsBinary(t), image))
+	if !eventually(10*time.Second, func() bool { return x.count("layer") > 5 }) {
+		t.Fatalf("there are no bars: %q", x.lines())
+	}
+	if n := x.count("layer"); n > 22 {
+		t.Errorf("%d lines are drawn on a terminal of 24", n)
+	}
+	if !eventually(20*time.Second, func() bool { return x.count("over") > 0 }) {
+		t.Fatalf("it does not end: %q", x.lines())
+	}
+	if text := strings.TrimRight(strings.Join(x.lines(), "\n"), "\n"); !regexp.MustCompile(`^imgfs: indexed 60 layers, 2.1 MB in [0-9.]+ s\nover$`).MatchString(text) {
+		t.Errorf("this is left: %q", text)
+	}
+}
+
+// A tmux is a terminal in a server of its own.
+type tmux struct {
+	s      *sandbox
+	socket string
+}
+
+// newTmux starts a command in a terminal, until the end of the test.
+func newTmux(s *sandbox, cols, rows int, command string) *tmux {
+	s.t.Helper()
+	x := &tmux{s, filepath.Join(s.dir, "tmux")}
+	s.t.Cleanup(func() { _ = exec.Command("tmux", "-S", x.socket, "kill-server").Run() }) // it may have ended
+	x.run("new-session", "-d", "-x", fmt.Sprint(cols), "-y", fmt.Sprint(rows), command)
+	return x
+}
+
+func (x *tmux) run(args ...string) string {
+	x.s.t.Helper()
+	out, err := x.s.program("tmux", append([]string{"-f", "/dev/null", "-S", x.socket}, args...)...).CombinedOutput()
+	if err != nil {
+		x.s.t.Fatalf("tmux %q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// lines returns all lines there are, those that have gone up first.
+func (x *tmux) lines() []string { return strings.Split(x.run("capture-pane", "-p", "-S", "-"), "\n") }
+
+// count returns how many lines have a text.
+func (x *tmux) count(text string) (n int) {
+	for _, line := range x.lines() {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
 // TestBarsResized makes a terminal narrower and lower while bars are drawn. tmux does
 // with lines that are too long what most terminals do.
 func TestBarsResized(t *testing.T) {
@@ -179,34 +244,19 @@ func TestBarsResized(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, oneFile("a", seededNoise(1, 2<<20)), oneFile("b", seededNoise(2, 2<<20)), oneFile("c", seededNoise(3, 2<<20)))
 	slowly(reg, 4_000)
-	socket := filepath.Join(s.dir, "tmux")
-	tmux := func(args ...string) string {
-		t.Helper()
-		cmd := s.program("tmux", append([]string{"-f", "/dev/null", "-S", socket}, args...)...)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("tmux %q: %v\n%s", args, err, out)
-		}
-		return string(out)
-	}
-	tmux("new-session", "-d", "-x", "100", "-y", "30", fmt.Sprintf("%s index %s >/dev/null; echo over; exec sleep 60", imgfsBinary(t), image))
-	t.Cleanup(func() { _ = exec.Command("tmux", "-S", socket, "kill-server").Run() }) // it may have ended
-	screen := func() []string { return strings.Split(tmux("capture-pane", "-p", "-S", "-"), "\n") }
-	bars := func() int {
-		return len(slices.DeleteFunc(screen(), func(line string) bool { return !strings.Contains(line, "layer") }))
-	}
-	if !eventually(10*time.Second, func() bool { return bars() == 4 }) {
-		t.Fatalf("there are no bars: %q", screen())
+	x := newTmux(s, 100, 30, fmt.Sprintf("%s index %s >/dev/null; echo over; exec sleep 60", imgfsBinary(t), image))
+	if !eventually(10*time.Second, func() bool { return x.count("layer") == 4 }) {
+		t.Fatalf("there are no bars: %q", x.lines())
 	}
 	for _, size := range [][2]string{{"40", "20"}, {"25", "10"}, {"90", "4"}, {"100", "30"}, {"20", "3"}, {"80", "24"}} {
-		tmux("resize-window", "-x", size[0], "-y", size[1])
+		x.run("resize-window", "-x", size[0], "-y", size[1])
 		time.Sleep(250 * time.Millisecond)
 	}
-	if !eventually(20*time.Second, func() bool { return strings.Contains(strings.Join(screen(), "\n"), "over") }) {
-		t.Fatalf("it does not end: %q", screen())
+	if !eventually(20*time.Second, func() bool { return x.count("over") > 0 }) {
+		t.Fatalf("it does not end: %q", x.lines())
 	}
 	// What a lower terminal had no room for may have gone up.
-	if n := bars(); n > 1+4 || !regexp.MustCompile(`(?m)^imgfs: indexed 3 layers, 6.3 MB in [0-9.]+ s\nover`).MatchString(strings.Join(screen(), "\n")) {
-		t.Errorf("%d lines with bars are left: %q", n, screen())
+	if n := x.count("layer"); n > 1+4 || !regexp.MustCompile(`(?m)^imgfs: indexed 3 layers, 6.3 MB in [0-9.]+ s\nover`).MatchString(strings.Join(x.lines(), "\n")) {
+		t.Errorf("%d lines with bars are left: %q", n, x.lines())
 	}
 }

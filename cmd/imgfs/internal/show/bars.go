@@ -130,9 +130,15 @@ func (b *Board) erase(cols, rows int) string {
 	if len(b.drawn) == 0 {
 		return ""
 	}
-	start := b.start(cols, rows)
+	start, last := b.start(cols, rows), b.drawn[len(b.drawn)-1]
+	alone := len(b.drawn) == 1 && last <= cols
 	b.forget()
-	return start + "\x1b[J"
+	if alone {
+		return start + "\x1b[K"
+	}
+	// All at once from the first line of the terminal would be taken for clearing it:
+	// tmux then keeps what was there as if it had gone up.
+	return start + "\x1b[K\n\x1b[J\x1b[A"
 }
 
 // start returns what moves the cursor to where the lines begin that are drawn. Where

@@ -56,6 +56,9 @@ const (
 	// maxLayerLines is how many layers an image may have for each to get a message
 	// of its own. Of one with more a message comes once in linePause.
 	maxLayerLines, linePause = 100, 5 * time.Second
+	// layerCost is how many bytes might come in the time that a layer takes besides
+	// its own, for its requests and files.
+	layerCost = 64 << 10
 )
 
 // A shower shows what a function returns, again and again.
@@ -103,7 +106,8 @@ type Layers struct {
 	display Display
 	asked   bool // for a display
 	showing *shower
-	speed   speed
+	speed   speed     // of bytes
+	work    speed     // of bytes, and layerCost for each layer
 	begun   time.Time // when the first layer began to be read; zero: none has
 	said    time.Time // when the last message came
 	done    int       // layers that are ready
@@ -168,9 +172,15 @@ func (p *Layers) Update(u LayerUpdate) {
 		if r.begun.IsZero() {
 			p.begin(r)
 		}
-		p.speed.done += max(0, u.Read-r.read)
+		p.did(u.Read - r.read)
 		r.read = u.Read
 	}
+}
+
+// did takes note that n more bytes have been read.
+func (p *Layers) did(n int64) {
+	p.speed.done += max(0, n)
+	p.work.done += max(0, n)
 }
 
 // begin takes note that a layer is read.
@@ -194,7 +204,8 @@ func (p *Layers) ready(r *layerRow) {
 	if r.begun.IsZero() {
 		return
 	}
-	p.speed.done += max(0, r.size-r.read)
+	p.did(r.size - r.read)
+	p.work.done += layerCost
 	for i, x := range p.reading {
 		if x == r {
 			p.reading = append(p.reading[:i], p.reading[i+1:]...)
@@ -240,8 +251,14 @@ func (p *Layers) progress(now time.Time) Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	have, all := p.sums()
-	rate, left := p.speed.look(now, all-have)
-	all = max(all, have)
+	rate, _ := p.speed.look(now, 0)
+	rest := all - have
+	for _, r := range p.rows {
+		if !r.isReady {
+			rest = addSizes(rest, layerCost)
+		}
+	}
+	_, left := p.work.look(now, rest)
 	s := Progress{Done: p.done, Of: len(p.layers), Have: have, All: all, Rate: rate, Left: left}
 	for _, r := range p.reading {
 		if len(s.Parts) == maxParts {
