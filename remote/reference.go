@@ -146,3 +146,27 @@ func quote(s string) string {
 	}
 	return fmt.Sprintf("%q", s)
 }
+
+// Canonical returns a reference as docker completes it, "" if it is none.
+func Canonical(name string) string {
+	ref, err := ParseReference(name)
+	if err != nil {
+		return ""
+	}
+	return ref.String()
+}
+
+// IsShortFor tells whether short means an image in a file whose full name is full: as
+// docker's short for it, as its tag alone, or as the end of its path.
+func IsShortFor(short, full string) bool {
+	if full == "" {
+		return false
+	}
+	if c := Canonical(short); c != "" && c == Canonical(full) {
+		return true
+	}
+	if !strings.ContainsAny(short, "/:@") && strings.HasSuffix(full, ":"+short) {
+		return true
+	}
+	return strings.HasSuffix(full, "/"+short) || strings.HasSuffix(full, "/"+short+":latest")
+}

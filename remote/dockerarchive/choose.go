@@ -1,6 +1,7 @@
 package dockerarchive
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -25,7 +26,7 @@ type image struct {
 type selector struct {
 	text string
 	// ref is set if a reference was given, number if a number was; if
-	// neither, the only image is wanted.
+	// neither, all images are wanted.
 	ref    *remote.Reference
 	number int
 }
@@ -54,47 +55,78 @@ func parseSelector(text string) (selector, error) {
 	return s, nil
 }
 
-// repository returns the name that inspect shows.
-func (s selector) repository() string {
-	if s.ref == nil {
-		return ""
-	}
-	return s.ref.Name()
-}
-
-// choose returns the images that are meant, each once and with all of its tags.
-func (s selector) choose(images []image) ([]image, error) {
+// choose returns the images that are meant, each once and with all of its tags, and
+// the repository of the name that means them, if one does. A name that is short for
+// those of images that differ means all of these, whatever they are for: then the
+// error is errSeveral.
+func (s selector) choose(images []image) (chosen []image, repository string, err error) {
 	if len(images) == 0 {
-		return nil, fmt.Errorf("%w: manifest.json lists no image", remote.ErrNotFound)
+		return nil, "", fmt.Errorf("%w: manifest.json lists no image", remote.ErrNotFound)
 	}
-	var chosen []image
-	known := make(map[string]int) // by config and layers
-	for i, img := range images {
-		if s.text != "" && i != s.number && (s.ref == nil || !img.hasTag(*s.ref)) {
-			continue
-		}
-		img.number = i
-		what := strings.Join(append([]string{img.Config}, img.Layers...), "\x00")
-		if at, ok := known[what]; ok {
-			chosen[at].RepoTags = append(chosen[at].RepoTags, img.RepoTags...)
-			continue
-		}
-		known[what] = len(chosen)
-		chosen = append(chosen, img)
+	if s.ref == nil {
+		chosen = filter(images, func(img image) bool { return s.text == "" || img.number == s.number })
+	} else if chosen = filter(images, func(img image) bool { return img.hasTag(*s.ref) }); len(chosen) > 0 {
+		return chosen, s.ref.Name(), nil
+	} else {
+		chosen, repository, err = s.short(images)
 	}
 	if len(chosen) == 0 {
-		return nil, &remote.NameError{Image: s.text, Names: names(numbered(images), "")}
+		return nil, "", &remote.NameError{Image: s.text, Names: names(filter(images, func(image) bool { return true }), "")}
 	}
-	return chosen, nil
+	return chosen, repository, err
 }
 
-// numbered returns all images with their places in manifest.json.
-func numbered(images []image) []image {
-	images = slices.Clone(images)
-	for i := range images {
-		images[i].number = i
+// errSeveral: a name is short for several.
+var errSeveral = errors.New("several names")
+
+// short returns the images that have a name that the selector's is short for.
+func (s selector) short(images []image) (chosen []image, repository string, err error) {
+	chosen = filter(images, func(img image) bool {
+		return slices.ContainsFunc(img.RepoTags, func(tag string) bool { return remote.IsShortFor(s.text, tag) })
+	})
+	named := make(map[remote.Reference][]int) // which of them have a name
+	for i, img := range chosen {
+		for _, tag := range img.RepoTags {
+			ref, err := remote.ParseReference(tag)
+			if err != nil || !remote.IsShortFor(s.text, tag) {
+				continue
+			}
+			if repository == "" {
+				repository = ref.Name()
+			}
+			if all := named[ref]; len(all) == 0 || all[len(all)-1] != i {
+				named[ref] = append(all, i)
+			}
+		}
 	}
-	return images
+	for _, all := range named {
+		if len(all) != len(chosen) {
+			return chosen, "", errSeveral
+		}
+	}
+	return chosen, repository, nil
+}
+
+// filter returns the images that f returns true of, each once and with all of its
+// tags there, and with their places in manifest.json.
+func filter(images []image, f func(image) bool) []image {
+	var some []image
+	known := make(map[string]int) // by config and layers
+	for i, img := range images {
+		img.number = i
+		if !f(img) {
+			continue
+		}
+		what := strings.Join(append([]string{img.Config}, img.Layers...), "\x00")
+		if at, ok := known[what]; ok {
+			some[at].RepoTags = append(some[at].RepoTags, img.RepoTags...)
+			continue
+		}
+		known[what] = len(some)
+		img.RepoTags = slices.Clip(img.RepoTags) // what is added must not change the list
+		some = append(some, img)
+	}
+	return some
 }
 
 // hasTag tells whether ref is one of the image's tags. Tags that are no

@@ -62,7 +62,8 @@ type Source struct {
 var _ remote.Source = (*Source)(nil)
 
 // Open opens the archive in file and finds the image that ref names: a
-// reference with a tag as docker writes it ("alpine:3.10"), "@" and the
+// reference with a tag as docker writes it ("alpine:3.10") or, if there is none such,
+// what is short for one (see remote.IsShortFor), "@" and the
 // number of an image in manifest.json, or "" for all. Of several the one is taken
 // that is for opts.Platform; two such are a *remote.AmbiguousError. A compressed
 // file is unpacked to a temporary file without a name; opts say where, and how
@@ -86,7 +87,6 @@ func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*
 	if err != nil {
 		return nil, s.fail(err)
 	}
-	s.repository = selected.repository()
 	if s.archive, err = openArchive(ctx, s.location, opts); err != nil {
 		return nil, s.fail(err)
 	}
@@ -136,7 +136,11 @@ func (s *Source) load(ctx context.Context, selected selector) error {
 		}
 		return kindof.ExplainArchive(s.location, s.archive, fmt.Errorf("%w: manifest.json: %w", remote.ErrUnsupported, err))
 	}
-	chosen, err := selected.choose(images)
+	chosen, repository, err := selected.choose(images)
+	s.repository = repository
+	if errors.Is(err, errSeveral) {
+		return ambiguous(s.location, chosen)
+	}
 	if err != nil {
 		return err
 	}

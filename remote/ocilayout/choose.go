@@ -35,7 +35,7 @@ func choose(entries []ocispec.Descriptor, image string) (chosen []ocispec.Descri
 				return entries[i : i+1], false, nil
 			}
 		}
-	} else if chosen = filter(entries, func(desc ocispec.Descriptor) bool { return isShortFor(image, fullName(desc)) }); len(chosen) > 0 {
+	} else if chosen = filter(entries, func(desc ocispec.Descriptor) bool { return remote.IsShortFor(image, fullName(desc)) }); len(chosen) > 0 {
 		return chosen, true, nil
 	}
 	return nil, false, &remote.NameError{Image: image, Names: list(entries)}
@@ -64,7 +64,7 @@ func candidates(entries []ocispec.Descriptor, full bool) []remote.Candidate {
 		if desc.Platform != nil {
 			all[i].Platforms = append(all[i].Platforms, *desc.Platform)
 		}
-		if name := canonical(fullName(desc)); full && name != "" && !known[naming{i, name}] {
+		if name := remote.Canonical(fullName(desc)); full && name != "" && !known[naming{i, name}] {
 			known[naming{i, name}] = true
 			all[i].Names = append(all[i].Names, name)
 		}
@@ -94,30 +94,6 @@ func fullName(desc ocispec.Descriptor) string {
 		return name
 	}
 	return ""
-}
-
-// isShortFor tells whether short means the image with a full name: as docker's
-// short for it, as its tag alone, or as the end of its path.
-func isShortFor(short, full string) bool {
-	if full == "" {
-		return false
-	}
-	if c := canonical(short); c != "" && c == canonical(full) {
-		return true
-	}
-	if !strings.ContainsAny(short, "/:@") && strings.HasSuffix(full, ":"+short) {
-		return true
-	}
-	return strings.HasSuffix(full, "/"+short) || strings.HasSuffix(full, "/"+short+":latest")
-}
-
-// canonical returns a reference as docker completes it, "" if it is none.
-func canonical(name string) string {
-	ref, err := remote.ParseReference(name)
-	if err != nil {
-		return ""
-	}
-	return ref.String()
 }
 
 // ambiguous returns the error for a location that means several images, those of
