@@ -58,7 +58,13 @@ func (c *Candidate) stated() []ocispec.Descriptor {
 		return []ocispec.Descriptor{desc}
 	}
 	var all []ocispec.Descriptor
+	known := make(map[string]bool)
 	for _, p := range c.Platforms {
+		name := formatPlatform(p)
+		if known[name] {
+			continue
+		}
+		known[name] = true
 		desc := c.Descriptor
 		desc.Platform = &p
 		all = append(all, desc)

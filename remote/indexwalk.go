@@ -197,6 +197,7 @@ func (w *indexWalk) readSilent(ctx context.Context) error {
 		}
 		content, k, _, err := w.opener.document(ctx, &f.Descriptor)
 		if err == nil && k == kindIndex {
+			w.from = f.from
 			if err := w.gather(ctx, content, maxIndexDepth); err != nil {
 				return err
 			}

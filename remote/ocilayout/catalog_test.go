@@ -127,6 +127,10 @@ func TestPlatforms(t *testing.T) {
 		desc.Platform = nil
 		return desc
 	}
+	untyped := func(desc ocispec.Descriptor) ocispec.Descriptor {
+		desc.MediaType = ""
+		return desc
+	}
 	stating := func(desc ocispec.Descriptor, platform string) ocispec.Descriptor {
 		p := platforms.MustParse(platform)
 		desc.Platform = &p
@@ -159,6 +163,8 @@ func TestPlatforms(t *testing.T) {
 		{"in the config, of a tag", []ocispec.Descriptor{tagged(silentAMD, "v1"), tagged(silentARM, "v1")}, "v1", "linux/amd64", "silent amd", nil, ""},
 		{"in the config of one", []ocispec.Descriptor{amd, silentARM}, "", "linux/arm64", "silent arm", nil, ""},
 		{"the same twice", []ocispec.Descriptor{tagged(amd, "v1"), tagged(amd, "v2")}, "", "linux/amd64", "amd", nil, ""},
+		{"the same without a media type", []ocispec.Descriptor{untyped(both), arm7}, "", "linux/amd64", "amd", nil, ""},
+		{"two indexes without media types", []ocispec.Descriptor{tagged(untyped(both), "v1"), tagged(untyped(s.index("other", amd2)), "v2")}, "", "linux/amd64", "", remote.ErrReference, `"v1", "v2"`},
 		{"the same twice, and another", []ocispec.Descriptor{tagged(amd, "v1"), tagged(arm, "v1"), tagged(amd, "v2")}, "", "linux/amd64", "amd", nil, ""},
 		{"two for one platform", []ocispec.Descriptor{tagged(amd, "v1"), tagged(amd2, "v2"), tagged(arm, "v3")}, "", "linux/amd64", "", remote.ErrReference, `"v1", "v2"`},
 		{"two for one platform, of a tag", []ocispec.Descriptor{tagged(amd, "v1"), tagged(amd2, "v1"), tagged(arm, "v1")}, "v1", "linux/amd64", "", remote.ErrReference, "@" + amd2.Digest.String()},
@@ -340,6 +346,17 @@ func TestDocuments(t *testing.T) {
 	index, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	twice := newShelf()
+	dirTwice := t.TempDir()
+	twice.list(t, dirTwice, []ocispec.Descriptor{tagged(twice.image("amd", "linux/amd64"), "v1"), tagged(twice.image("amd", "linux/amd64"), "v2"), tagged(twice.image("arm", "linux/arm64"), "v3")})
+	src, err := ocilayout.Open(dirTwice, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if doc, err := remote.OpenDocument(t.Context(), src); err != nil || !bytes.Contains(doc.Content, []byte(`"v3"`)) {
+		t.Errorf("a platform that is listed twice: got %v and error %v, want index.json", doc, err)
 	}
 	for image, want := range map[string]any{
 		"helm": helm, "odd": odd, "schema1": schema1, "plan9": plan9, "empty": s.AddIndex(), "signed": s.silent("a", "linux/amd64"), "@" + arm.Digest.String(): arm,
