@@ -391,3 +391,43 @@ func TestDocuments(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesInArchive: names and platforms choose in a tar file as in a directory.
+func TestNamesInArchive(t *testing.T) {
+	s := newShelf()
+	amd, arm := s.image("amd", "linux/amd64"), s.image("arm", "linux/arm64")
+	gone := amd
+	gone.Digest, gone.Platform = digest.FromString("gone"), &ocispec.Platform{OS: "linux", Architecture: "s390x"}
+	dir := t.TempDir()
+	const one, two = "docker.io/library/alpha:latest", "docker.io/library/beta:latest"
+	if err := s.WriteLayout(dir, named(s.index("one", amd, arm, gone), one, "latest"), named(s.silent("two", "linux/amd64"), two, "latest")); err != nil {
+		t.Fatal(err)
+	}
+	file := archiveOf(t, dir)
+	for _, c := range []struct{ image, platform, want, says string }{
+		{"alpha", "linux/arm64", "arm", ""},
+		{one, "linux/amd64", "amd", ""},
+		{two, "linux/amd64", "two", ""},
+		{"latest", "linux/amd64", "", `"` + one + `", "` + two + `"`},
+		{"", "linux/amd64", "", `"` + one + `", "` + two + `"`},
+		{"", "linux/arm64", "arm", ""},
+		{"alpha", "linux/s390x", "", "there is linux/amd64, linux/arm64"},
+		{"@" + arm.Digest.String(), "", "arm", ""},
+		{"@1", "", "two", ""},
+	} {
+		src, err := ocilayout.OpenArchive(t.Context(), file, c.image, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.Close()
+		img, err := remote.Open(t.Context(), src, c.platform)
+		switch {
+		case c.want == "" && (err == nil || !strings.Contains(err.Error(), c.says)):
+			t.Errorf("%q for %q: got error %v, want one that says %q", c.image, c.platform, err, c.says)
+		case c.want != "" && err != nil:
+			t.Errorf("%q for %q: %v", c.image, c.platform, err)
+		case c.want != "" && s.names[img.Descriptor.Digest] != c.want:
+			t.Errorf("%q for %q: got %q, want %q", c.image, c.platform, s.names[img.Descriptor.Digest], c.want)
+		}
+	}
+}
