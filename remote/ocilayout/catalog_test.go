@@ -327,8 +327,8 @@ func openOne(t *testing.T, location, image string) (*remote.Image, error) {
 	return remote.Open(t.Context(), src, "linux/amd64")
 }
 
-// TestDocuments: what a name means is returned as it is, whatever it is.
-func TestDocuments(t *testing.T) {
+// TestOpenDocument: what a name means is returned as it is, whatever it is.
+func TestOpenDocument(t *testing.T) {
 	s := newShelf()
 	amd, arm := s.image("amd", "linux/amd64"), s.image("arm", "linux/arm64")
 	amd2 := s.image("amd2", "linux/amd64")
