@@ -183,11 +183,18 @@ func (b *Builder) addAttr(ino uint32, e *layerindex.Entry) error {
 }
 
 // addXattrs gives an inode xattrs. Those of one entry are kept once for all
-// inodes that have the same.
+// inodes that have the same. An ACL changes the mode, as it does when it is set on a
+// disk.
 func (b *Builder) addXattrs(ino uint32, list []layerindex.Xattr) error {
-	set, err := b.sets.share(list, b.inodes.at(ino).mode)
-	if err != nil || set == 0 {
+	in := b.inodes.at(ino)
+	s, err := b.sets.share(list, in.mode)
+	if err != nil {
 		return err
+	}
+	in.mode = s.mode.applied(in.mode)
+	set := s.set
+	if set == 0 {
+		return nil
 	}
 	x, err := b.extra(ino)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/imgfs/imgfs/layerindex"
 )
@@ -24,24 +25,43 @@ const (
 	xattrSetCost = 64
 )
 
-// filterXattrs returns those of a list, sorted by name, that an inode with a mode
-// keeps.
-func filterXattrs(list []layerindex.Xattr, mode uint16) ([]layerindex.Xattr, error) {
-	sorted, all := true, true
-	for i, x := range list {
-		sorted = sorted && (i == 0 || list[i-1].Name < x.Name)
-		all = all && keepsXattr(x, mode)
+// filterXattrs returns those of a list, sorted by name, that an inode of a type
+// keeps, and what they make of its mode.
+func filterXattrs(list []layerindex.Xattr, format uint32) ([]layerindex.Xattr, aclMode, error) {
+	rises := func(i int) bool { return i == 0 || list[i-1].Name < list[i].Name }
+	all, mode := true, noACL
+	for i := range list {
+		if !rises(i) {
+			return filterXattrs(sortXattrs(list), format)
+		}
+		all = all && keepsXattr(list[i], format)
+		if list[i].Name == accessACL {
+			mode = modeOf(list[i].Value, format)
+		}
 	}
-	if sorted && all {
-		return list, checkNames(list)
+	if all {
+		return list, mode, checkNames(list)
 	}
 	var kept []layerindex.Xattr
 	for _, x := range list {
-		if keepsXattr(x, mode) {
+		if keepsXattr(x, format) {
 			kept = append(kept, x)
 		}
 	}
-	return mergeXattrs(nil, kept)
+	return kept, mode, checkNames(kept)
+}
+
+// sortXattrs returns a list sorted by name, with the last one of each name.
+func sortXattrs(list []layerindex.Xattr) []layerindex.Xattr {
+	sorted := slices.Clone(list)
+	slices.SortStableFunc(sorted, func(a, b layerindex.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	kept := sorted[:0]
+	for i, x := range sorted {
+		if i+1 == len(sorted) || sorted[i+1].Name != x.Name {
+			kept = append(kept, x)
+		}
+	}
+	return kept
 }
 
 // checkNames refuses more names than listxattr(2) can tell.
@@ -89,12 +109,19 @@ type setTable struct {
 	// stable says that the layer in hand gives equal lists as the same slice,
 	// which does not change: then a long one need not be looked at twice.
 	stable bool
-	seen   map[seenSet]uint32
+	seen   map[seenSet]shared
 }
 
 type seenSet struct {
-	first *layerindex.Xattr
-	mode  uint16
+	first  *layerindex.Xattr
+	format uint32
+}
+
+// A shared is what an inode keeps of a list: the number of a set, and what it makes
+// of the mode.
+type shared struct {
+	set  uint32
+	mode aclMode
 }
 
 func newSetTable(budget *layerindex.Budget) setTable {
@@ -102,29 +129,30 @@ func newSetTable(budget *layerindex.Budget) setTable {
 }
 
 // begin begins a layer.
-func (t *setTable) begin(stable bool) { t.stable, t.seen = stable, map[seenSet]uint32{} }
+func (t *setTable) begin(stable bool) { t.stable, t.seen = stable, map[seenSet]shared{} }
 
 // end drops what only adding sets needs. Those to come are slices that do not
 // change.
 func (t *setTable) end() { t.seen, t.stable = nil, true }
 
-// share returns the number of the set that an inode with a mode keeps of a list.
-func (t *setTable) share(list []layerindex.Xattr, mode uint16) (uint32, error) {
-	key := seenSet{&list[0], mode}
+// share returns what an inode with a mode keeps of a list.
+func (t *setTable) share(list []layerindex.Xattr, mode uint16) (shared, error) {
+	key := seenSet{&list[0], uint32(mode) & syscall.S_IFMT}
 	if t.stable {
-		if set, ok := t.seen[key]; ok {
-			return set, nil
+		if known, ok := t.seen[key]; ok {
+			return known, nil
 		}
 	}
-	kept, err := filterXattrs(list, mode)
+	kept, acl, err := filterXattrs(list, key.format)
 	if err != nil {
-		return 0, err
+		return shared{}, err
 	}
 	set, err := t.intern(kept, setCost(kept))
+	s := shared{set, acl}
 	if err == nil && t.stable && setCost(list) >= seenCost {
-		t.seen[key] = set
+		t.seen[key] = s
 	}
-	return set, err
+	return s, err
 }
 
 // setCost is what a set counts.

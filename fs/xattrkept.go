@@ -8,9 +8,12 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 )
 
-// keepsXattr says whether an inode with a mode has an attribute: whether Linux
+// accessACL is the attribute that decides, beside the mode, who may read.
+const accessACL = "system.posix_acl_access"
+
+// keepsXattr says whether an inode of a type has an attribute: whether Linux
 // could have it there, so that it can be listed, read and copied.
-func keepsXattr(x layerindex.Xattr, mode uint16) bool {
+func keepsXattr(x layerindex.Xattr, format uint32) bool {
 	if len(x.Name) > maxXattrName || len(x.Value) > maxXattrValue || strings.IndexByte(x.Name, 0) >= 0 {
 		return false // setxattr(2) refuses these
 	}
@@ -18,7 +21,6 @@ func keepsXattr(x layerindex.Xattr, mode uint16) bool {
 	if rest == "" {
 		return false
 	}
-	format := uint32(mode) & syscall.S_IFMT
 	switch namespace {
 	case "user":
 		// xattr(7): only files and directories have them.
@@ -36,7 +38,7 @@ func keepsXattr(x layerindex.Xattr, mode uint16) bool {
 	case "system":
 		switch rest {
 		case "posix_acl_access":
-			return format != syscall.S_IFLNK && isACL(x.Value) && !saysMode(x.Value, mode)
+			return format != syscall.S_IFLNK && isACL(x.Value) && len(x.Value) > minimalACL
 		case "posix_acl_default":
 			return format == syscall.S_IFDIR && isACL(x.Value)
 		}
@@ -83,6 +85,9 @@ const (
 	aclMask      = 0x10
 	aclOther     = 0x20
 	aclPermsMask = 7
+	// minimalACL is the size of an ACL that says no more than a mode. No disk
+	// keeps one: it becomes the mode.
+	minimalACL = aclHeader + 3*aclEntry
 )
 
 // isACL tells whether a value is an ACL that Linux takes: with the owner's entry, any
@@ -119,17 +124,36 @@ func isACL(value string) bool {
 	return next == 0 && (masked || !named)
 }
 
-// saysMode tells whether an ACL says what a mode does, and no more. No file system
-// keeps such a one.
-func saysMode(acl string, mode uint16) bool {
-	if len(acl) != aclHeader+3*aclEntry {
-		return false
+// An aclMode is what an ACL makes of a mode: the permissions of owner, mask or group,
+// and others.
+type aclMode int16
+
+// noACL leaves the mode as it is.
+const noACL aclMode = -1
+
+// modeOf returns what an attribute accessACL makes of the mode of an inode of a type.
+func modeOf(acl string, format uint32) aclMode {
+	if format == syscall.S_IFLNK || !isACL(acl) {
+		return noACL
 	}
-	perms := uint16(0)
+	mode := aclMode(0)
 	for e := acl[aclHeader:]; e != ""; e = e[aclEntry:] {
-		perms = perms<<3 | half(e[2:])
+		switch tag, perms := half(e), aclMode(half(e[2:])); tag {
+		case aclUserObj, aclOther, aclGroupObj:
+			mode = mode<<3 | perms
+		case aclMask:
+			mode = mode&^aclPermsMask | perms // in place of the group's, which is the last
+		}
 	}
-	return perms == mode&0o777
+	return mode
+}
+
+// applied returns the mode that an inode has with the ACL.
+func (m aclMode) applied(mode uint16) uint16 {
+	if m == noACL {
+		return mode
+	}
+	return mode&^0o777 | uint16(m)
 }
 
 func word(s string) uint32 { return binary.LittleEndian.Uint32([]byte(s[:4])) }

@@ -100,6 +100,13 @@ func TestXattrsKeptAsByLinux(t *testing.T) {
 				err = unix.Lsetxattr(real, name, []byte(v), 0)
 			}
 			has := err == nil && hasXattr(real, name)
+			var st unix.Stat_t
+			if err := unix.Lstat(real, &st); err != nil {
+				t.Fatal(err)
+			}
+			if n.Mode() != st.Mode {
+				t.Errorf("%s %q on a %s: mode %#o; for Linux %#o", name, v, k.path, n.Mode(), st.Mode)
+			}
 			os.Remove(real)
 			if kept == has {
 				both[has]++
@@ -108,8 +115,6 @@ func TestXattrsKeptAsByLinux(t *testing.T) {
 			switch {
 			case has && name == "security.capability" && k.path != "file":
 				// Linux has them where they mean nothing.
-			case kept && len(v) == 4+3*8:
-				// Linux gives the mode what such an ACL says.
 			default:
 				t.Errorf("%s %q on a %s: kept %v; Linux has it: %v (%v)", name, v, k.path, kept, has, err)
 			}

@@ -109,8 +109,7 @@ func TestXattrsKept(t *testing.T) {
 		{"ACL of users only", access, acl(owner7, user5, group5, mask7, others5), notLinks},
 		{"ACL with a mask alone", access, acl(owner7, group5, mask7, others5), notLinks},
 		{"ACL with a user twice", access, acl(owner7, user5, user5, group5, mask7, others5), notLinks},
-		{"ACL that says what the mode does", access, acl(owner7, group5, others5), nil},
-		{"ACL that says something else", access, acl(owner7, ace{4, 0, none}, others5), notLinks},
+		{"ACL that says what a mode does", access, acl(owner7, group5, others5), nil},
 		{"ACL with ids where none count", access, acl(ace{1, 7, 0}, ace{4, 5, 0}, ace{16, 7, 0}, ace{32, 5, 0}), notLinks},
 		{"default ACL", deflt, goodACL, dirOnly},
 		{"default ACL without users", deflt, acl(owner7, group5, others5), dirOnly},
@@ -193,6 +192,53 @@ func TestXattrsKeptOfLinks(t *testing.T) {
 		}
 		if x := n.Xattrs(); len(x) != 1 || x[0].Name != want {
 			t.Errorf("%s: got %q, want %s", name, x, want)
+		}
+	}
+}
+
+// An ACL changes the mode as it does on a disk, and one that says no more is only
+// that. What is no ACL of the inode's changes nothing.
+func TestACLIsMode(t *testing.T) {
+	const access, deflt = "system.posix_acl_access", "system.posix_acl_default"
+	for what, c := range map[string]struct {
+		member
+		want uint32
+	}{
+		"with a mask":         {file("x", "", mode(0o4600), xattr(access, acl(owner7, user5, ace{4, 1, none}, ace{16, 6, none}, ace{32, 2, none}))), 0o4762},
+		"without a mask":      {file("x", "", mode(0o1600), xattr(access, acl(ace{1, 4, none}, ace{4, 1, none}, ace{32, 2, none}))), 0o1412},
+		"of a directory":      {dir("x/", mode(0o2700), xattr(access, goodACL)), 0o2775},
+		"the later of two":    {file("x", "", mode(0o600), xattr(access, goodACL), xattr(access, acl(owner7, group5, others5))), 0o755},
+		"of a symlink":        {symlink("x", "t", xattr(access, acl(ace{1, 4, none}, ace{4, 1, none}, ace{32, 2, none}))), 0o777},
+		"malformed":           {file("x", "", mode(0o600), xattr(access, acl(owner7, group5))), 0o600},
+		"for what is made":    {dir("x/", mode(0o700), xattr(deflt, goodACL)), 0o700},
+		"long, for a symlink": {symlink("x", "t", xattr(access, goodACL), xattr("trusted.a", strings.Repeat("l", 1000))), 0o777},
+	} {
+		tree, err := fs.Merge(t.Context(), layersOf(layer(c.member)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := tree.Lookup("x", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Mode() & 0o7777; got != c.want {
+			t.Errorf("%s: mode %#o, want %#o", what, got, c.want)
+		}
+	}
+	// A link's mode is set before its ACL, and a long list is known when it comes again.
+	long := xattr("user.long", strings.Repeat("l", 1000))
+	tree, err := fs.Merge(t.Context(), layersOf(layer(file("f", "", mode(0o600)), link("g", "f", mode(0o640), xattr(access, goodACL)),
+		file("h", "", mode(0o600), xattr(access, goodACL), long), file("i", "", mode(0o600), xattr(access, goodACL), long))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"f", "h", "i"} {
+		n, err := tree.Lookup(name, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Mode() & 0o777; got != 0o775 {
+			t.Errorf("%s: mode %#o, want 0775", name, got)
 		}
 	}
 }

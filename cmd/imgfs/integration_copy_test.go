@@ -48,6 +48,8 @@ func foreignXattrs(a *labimage.Archive) error {
 		a.Dir("dir", x("com.apple.x", "1"), x("user.d", "2"), x("system.posix_acl_default", goodACL)),
 		a.File("acl", "a", labimage.Mode(0o654), x("system.posix_acl_access", littleEndian(2, 6<<16|1, noID, 4<<16|2, 1000, 4<<16|4, noID, 5<<16|16, noID, 4<<16|32, noID))),
 		a.File("modeacl", "a", labimage.Mode(0o644), x("system.posix_acl_access", modeACL)),
+		a.File("widened", "a", labimage.Mode(0o600), x("system.posix_acl_access", modeACL)),
+		a.File("masked", "a", labimage.Mode(0o4600), x("system.posix_acl_access", goodACL)),
 		a.File("nfs", "n", x("system.nfs4_acl", "x"), x("system.other", "y")),
 		a.Symlink("link", "mac", x("com.apple.x", "1"), x("trusted.t", "2"), x("system.posix_acl_access", goodACL)),
 		a.File("able", "c", labimage.Mode(0o755), x("security.capability", capability2)),
