@@ -40,10 +40,8 @@ func (e *endpoint) visit(ctx context.Context, r *request, build func() (*http.Re
 		return resp, err
 	}
 	if sent != nil && v.attempt.spent {
-		if offers := v.lacking(resp, sent); len(offers) > 0 {
-			return v.accept(ctx, resp, offers)
-		}
-		return resp, nil
+		detach(resp)
+		return v.accept(ctx, resp, v.lacking(resp, sent))
 	}
 	if sent != nil && v.mayBeExpired(resp, sent) {
 		if !r.payload.replays() || !e.tokens.forget(v.attempt) {
