@@ -76,7 +76,7 @@ func (e *endpoint) lookUp(ctx context.Context) (login, error) {
 		}
 		return login{}, &fault{class: ErrBrokenCredential, text: l.trouble}
 	}
-	if l.trouble != "" {
+	if l.trouble != "" && !l.loud {
 		e.client.opts.Logf("%s", l.trouble)
 	}
 	e.client.trouble(e, l.trouble)

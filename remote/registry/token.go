@@ -180,7 +180,6 @@ func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, 
 	if t.run(ctx, stranger) != nil {
 		return nil, f
 	}
-	e.client.opts.Logf("%s", f.text)
 	return stranger, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -20,6 +21,7 @@ type authSource struct {
 	name    string
 	content string // if not a file
 	by      string // what names a file that must be there; "": it need not be
+	in      string // what names the directory that it may be in; "": it is a usual one
 	old     bool   // of the form of .dockercfg, which has nothing but auths
 }
 
@@ -42,7 +44,7 @@ func (a *AuthFiles) sources() []authSource {
 	home, _ := os.UserHomeDir()
 	inHome := func(env, dir, name string) {
 		if value := os.Getenv(env); value != "" {
-			sources = append(sources, authSource{name: filepath.Join(value, name)})
+			sources = append(sources, authSource{name: filepath.Join(value, name), in: env + " names its directory"})
 		} else if home != "" {
 			sources = append(sources, authSource{name: filepath.Join(home, dir, name)})
 		}
@@ -94,12 +96,19 @@ func (s authSource) bytes() ([]byte, error) {
 	}
 	data, err := readConfig(s.name)
 	switch {
+	case s.in != "" && errors.Is(err, syscall.ENOTDIR) && isFile(filepath.Dir(s.name)): // and not /dev/null, for none
+		return nil, fmt.Errorf("%s: %w; %s", name, bare(err), s.in)
 	case err == nil, s.by == "" && isAbsent(err):
 		return data, nil
 	case s.by != "" && isAbsent(err):
 		return nil, fmt.Errorf("%s: %w; %s", name, bare(err), s.by)
 	}
 	return nil, fmt.Errorf("%s: %w", name, bare(err))
+}
+
+func isFile(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
 }
 
 // bare returns the reason of an error of package os, without the file's name.

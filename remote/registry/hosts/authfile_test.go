@@ -230,6 +230,12 @@ func TestAuthNamedFiles(t *testing.T) {
 	if got, err := (&AuthFiles{}).Credential(t.Context(), "quay.io", "a"); !got.Empty() || err != nil {
 		t.Errorf("/dev/null: got %v and error %v, want neither", got, err)
 	}
+	t.Setenv("REGISTRY_AUTH_FILE", "")
+	t.Setenv("DOCKER_CONFIG", filepath.Join(home, ".docker/config.json"))
+	got, err := (&AuthFiles{}).Credential(t.Context(), "quay.io", "a")
+	if want := home + "/.docker/config.json/config.json: not a directory; DOCKER_CONFIG names its directory"; !got.Empty() || err == nil || err.Error() != want {
+		t.Errorf("DOCKER_CONFIG is a file: got %v and error %v, want %s", got, err, want)
+	}
 	bad := writeFile(t, filepath.Join(home, "bad"), `{"auths": {},}`, 0o600)
 	entry := writeFile(t, filepath.Join(home, "entry"), `{"auths": {"quay.io": {"auth": "!"}}}`, 0o600)
 	fifo := filepath.Join(home, "fifo")
