@@ -319,3 +319,21 @@ func TestRealm(t *testing.T) {
 		}
 	}
 }
+
+// A token server that says nothing, or breaks off, is named.
+func TestTokenServerIsNamed(t *testing.T) {
+	for name, says := range map[string]string{"silent": "timeout awaiting response headers", "breaks off": "unexpected EOF", "stalls in the body": "nothing came for"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := guarded(t, nil, nil, &doorkeeper{challenges: []string{bearerHere}})
+			s.Inject(registrytest.Token, registrytest.Always(map[string]registrytest.Fault{
+				"silent": s.Stall(-1), "breaks off": registrytest.Truncate(5), "stalls in the body": s.Stall(5)}[name]))
+			opts := fast()
+			opts.HeaderTimeout, opts.StallTimeout, opts.Tries = 50*time.Millisecond, 50*time.Millisecond, 2
+			_, err := open(t, s, opts).Resolve(t.Context())
+			if !registry.NoAnswer(err) || !strings.Contains(err.Error(), "the token server "+s.Host()) || !strings.Contains(err.Error(), says) {
+				t.Errorf("got error %v, want one that names the token server and says %q", err, says)
+			}
+		})
+	}
+}

@@ -226,8 +226,14 @@ func (t *tokenRequest) run(ctx context.Context, a *authorization) error {
 	begun := time.Now()
 	err := t.exchange(ctx, a)
 	var known *fault
-	if err != nil && ctx.Err() != nil && !errors.As(err, &known) {
-		return context.Cause(ctx)
+	if err != nil && !errors.As(err, &known) {
+		switch {
+		case givenUp(ctx):
+			return context.Cause(ctx)
+		case ctx.Err() != nil:
+			err = context.Cause(ctx)
+		}
+		err = classify(err).by("the token server " + scrub.Text(t.realm.Host))
 	}
 	if h := attemptOf(ctx).host.Load(); h != nil {
 		h.health.token(ctx, begun, err)
@@ -235,13 +241,14 @@ func (t *tokenRequest) run(ctx context.Context, a *authorization) error {
 	return err
 }
 
-// exchange sends the request along redirects, and reads the answer.
+// exchange sends the request along redirects, and reads the answer. An error that
+// is no *fault is one of the connection.
 func (t *tokenRequest) exchange(ctx context.Context, a *authorization) error {
 	at := &location{url: t.realm, home: true, limit: address.Any}
 	for range maxRedirects + 1 {
 		resp, err := t.send(ctx, at)
 		if err != nil {
-			return classify(err).by("the token server " + scrub.Text(at.url.Host))
+			return err
 		}
 		switch resp.StatusCode {
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
