@@ -221,8 +221,8 @@ func TestLsDefaults(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, c.got, c.want)
 		}
 	}
-	for _, variable := range [][2]string{{"NO_COLOR", "1"}, {"TERM", "dumb"}} {
-		t.Run(variable[0], func(t *testing.T) {
+	for _, variable := range [][2]string{{"NO_COLOR", "1"}, {"TERM", "dumb"}, {"TERM", ""}} {
+		t.Run(variable[0]+"="+variable[1], func(t *testing.T) {
 			t.Setenv(variable[0], variable[1])
 			if got, want := screen("--color=auto"), "'a dir'   file\t other\r\n"; got != want {
 				t.Errorf("auto: got %q, want %q", got, want)

@@ -114,10 +114,12 @@ func lower(c byte) byte {
 	return c
 }
 
-// newColors returns the colours for a listing, or nil if it has none.
+// newColors returns the colours for a listing, or nil if it has none. With "auto" it has
+// them on a terminal that knows colours, unless the user wants none (no-color.org).
 func (o *Options) newColors(terminal bool, warnf func(string, ...any)) *colors {
-	on := o.color == always || o.color == auto && terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	if !on {
+	kind := os.Getenv("TERM")
+	able := terminal && kind != "" && kind != "dumb" && os.Getenv("NO_COLOR") == ""
+	if o.color == never || o.color == auto && !able {
 		return nil
 	}
 	c, err := parseColors(os.Getenv("LS_COLORS"))
