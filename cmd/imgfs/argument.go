@@ -7,6 +7,7 @@ import (
 	iofs "io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
@@ -69,23 +70,14 @@ func wholeImage(command, name, dir string) error {
 	return cli.WithHint(cli.Usagef("%s: %s: it takes a whole image, and no path such as %s", command, name, below), hint)
 }
 
-// An imageError says that the image of an argument IMAGE:/PATH could not be opened.
+// An imageError says that the image of an argument could not be opened.
 type imageError struct {
-	arg     fileArgument
-	command string
-	err     error
+	error
+	hint string // for where there is no better one
 }
-
-// Error implements error.
-func (e *imageError) Error() string { return e.arg.typed + ": " + e.err.Error() }
 
 // Unwrap returns what has failed.
-func (e *imageError) Unwrap() error { return e.err }
-
-// hint says what the argument was taken for.
-func (e *imageError) hint() string {
-	return fmt.Sprintf("that was read as imgfs %s %s %s", e.command, printable.Word(e.arg.image), printable.Word(e.arg.path))
-}
+func (e *imageError) Unwrap() error { return e.error }
 
 // trees are the images that the arguments of a command name, each opened once.
 type trees struct {
@@ -163,10 +155,11 @@ func (t *trees) tree(ctx context.Context, a fileArgument) (*image.Image, error) 
 // in the image follows its name without a colon.
 func (a fileArgument) unopened(ctx context.Context, command string, err error) error {
 	if a.joined {
-		return &imageError{a, command, err}
+		hint := fmt.Sprintf("that was read as imgfs %s %s %s", command, printable.Word(a.image), printable.Word(a.path))
+		return &imageError{fmt.Errorf("%s: %w", a.typed, err), hint}
 	}
-	if meant := missingColon(ctx, a.image); meant != "" && ctx.Err() == nil {
-		return cli.WithHint(err, meantFile(command, meant))
+	if meant := missingColon(ctx, a.image); meant != "" {
+		return &imageError{err, meantFile(command, meant)}
 	}
 	return err
 }
@@ -177,15 +170,15 @@ func meantFile(command, file string) string {
 }
 
 // topDirs are directories that most images have, and no usual tags.
-var topDirs = strings.Fields("bin boot dev etc home lib lib64 media mnt opt proc root run sbin srv sys tmp usr var")
+var topDirs = strings.Fields("bin boot etc home lib lib64 mnt opt root sbin srv tmp usr var")
 
 // missingColon returns IMAGE:/PATH for what can be IMAGE/PATH, IMAGE:PATH or IMAGE:, or "".
 // In a registry the first is a name with a slash behind its tag, and on this machine one
 // with a slash behind what is an image. The second is one whose tag is a directory that
 // most images have.
 func missingColon(ctx context.Context, name string) string {
-	if image, ok := strings.CutSuffix(name, ":"); ok {
-		if _, err := remote.ParseLocation(image); err == nil && image != "" {
+	if strings.HasSuffix(name, ":") {
+		if _, _, ok := remote.CutPath(name + "/"); ok {
 			return name + "/"
 		}
 	}
@@ -204,8 +197,8 @@ func missingColon(ctx context.Context, name string) string {
 		if first, _, _ := strings.Cut(rest[i+1:], "/"); before != "" && slices.Contains(topDirs, first) {
 			return name[:start+i] + ":/" + rest[i+1:]
 		}
-		host := loc.Transport == remote.TransportDocker && (before == "localhost" || strings.ContainsAny(before, ".[") && !strings.Contains(before, "/"))
-		if slash > 1 && before != "" && !host {
+		host := loc.Transport == remote.TransportDocker && (strings.ContainsAny(before, ".[") && !strings.Contains(before, "/") || before == "localhost")
+		if slash > 1 && before != "" && !host && !isPort(rest[i+1:i+slash]) {
 			return name[:start+i+slash] + ":" + rest[i+slash:]
 		}
 	}
@@ -217,6 +210,12 @@ func missingColon(ctx context.Context, name string) string {
 		}
 	}
 	return ""
+}
+
+// isPort reports whether a text is rather a port than a tag.
+func isPort(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && (n >= 1000 || n == 80 || n == 443)
 }
 
 // failed returns an error of reading the file that an argument names, with its name.

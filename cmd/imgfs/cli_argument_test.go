@@ -126,6 +126,8 @@ func TestFileArgumentsRefused(t *testing.T) {
 		{[]string{"ls", "127.0.0.1:1/a:etc"}, cli.ExitFailure, "127.0.0.1:1/a:etc: unavailable", "imgfs ls 127.0.0.1:1/a:/etc, if"},
 		{[]string{"ls", "-q", "oci:layout:/etc/*.conf"}, cli.ExitFailure, "oci:layout:/etc/*.conf: no such file", "imgfs ls oci:layout /etc lists"},
 		{[]string{"cat", "-q", "oci:layout", "etc/[ab]"}, cli.ExitFailure, "oci:layout: etc/[ab]: no such file", "imgfs ls oci:layout /etc lists"},
+		{[]string{"ls", "oci:layout:41/etc"}, cli.ExitFailure, `no image "41/etc"`, "imgfs ls oci:layout:41:/etc, if"},
+		{[]string{"ls", "[::1]:1/a/etc"}, cli.ExitFailure, "[::1]:1/a/etc:latest: unavailable", ""},
 		{[]string{"ls", "oci:nothing/etc"}, cli.ExitFailure, "not an OCI image layout", ""},
 		{[]string{"ls", "127.0.0.1:1/a/b"}, cli.ExitFailure, "127.0.0.1:1/a/b:latest: unavailable", ""},
 		{[]string{"cat", "a", "-"}, cli.ExitUsage, "cat: - is standard input", "./-"},
@@ -140,5 +142,20 @@ func TestFileArgumentsRefused(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Join(home, "mnt")); err == nil {
 		t.Errorf("mnt was made, with %d files", len(left))
+	}
+}
+
+// TestMissingColon has names that can be an image and a path in it, and others.
+func TestMissingColon(t *testing.T) {
+	for name, want := range map[string]string{
+		"fedora:41/etc": "fedora:41:/etc", "fedora:latest/etc/passwd": "fedora:latest:/etc/passwd", "quay.io/a/b:v1/etc": "quay.io/a/b:v1:/etc", "localhost:5000/a:v1/etc": "localhost:5000/a:v1:/etc",
+		"docker://fedora:41/etc": "docker://fedora:41:/etc", "fedora:etc": "fedora:/etc", "fedora:usr/bin": "fedora:/usr/bin", "fedora:": "fedora:/", "oci:dir:": "oci:dir:/",
+		"docker-archive:a.tar:x/y:v1/etc": "docker-archive:a.tar:x/y:v1:/etc",
+		"fedora":                          "", "fedora:41": "", "fedora:dev": "", "localhost:5000/a": "", "localhost:50/a": "", "registry:5000/team/app": "", "harbor:443/a/b": "", "10.0.0.1:81/a": "", "quay.io/a/b": "", "[::1]:81/a": "",
+		"": "", ":": "", "oci:": "", "oci:dir:v1": "", "fedora@sha256:0000000000000000000000000000000000000000000000000000000000000000": "",
+	} {
+		if got := missingColon(t.Context(), name); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
 	}
 }

@@ -34,7 +34,7 @@ func hintFor(err error) string {
 		return mount.Hint
 	case errors.As(err, &kind):
 		return kindHint(kind)
-	case errors.As(err, &path):
+	case errors.As(err, &path) && path.Hint != "":
 		return path.Hint
 	case errors.Is(err, cache.ErrFull):
 		return "give the cache more room, on the disk or with --cache-size SIZE"
@@ -51,7 +51,7 @@ func hintFor(err error) string {
 	case errors.Is(err, layerindex.ErrDigest), errors.Is(err, layerindex.ErrDiffID), errors.Is(err, remote.ErrDigest):
 		return "nothing of it was kept; try again, or ask whoever runs the registry"
 	case errors.As(err, &named):
-		return named.hint()
+		return named.hint
 	}
 	return ""
 }
