@@ -52,22 +52,31 @@ func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*ima
 	}
 	opts := e.imageOptions()
 	opts.Cache = disk
-	var unpacking *show.Bar
-	opts.Unpacking = func(read, size int64) {
-		if unpacking == nil {
-			unpacking = show.NewBar(e, "unpacking")
-		}
-		unpacking.Update(read, size)
-	}
+	unpacked := e.showUnpacking(opts)
 	r, err := image.Resolve(ctx, name, opts)
-	if unpacking != nil {
-		unpacking.Finish()
-	}
+	unpacked()
 	if err != nil {
 		return nil, e.advise(ctx, name, authfileError(err))
 	}
 	e.network.servers.Watch(r.Servers)
 	return r, nil
+}
+
+// showUnpacking has what opts are for show how much of an archive is unpacked, until
+// done is called.
+func (e *env) showUnpacking(opts *image.Options) (done func()) {
+	var bar *show.Bar
+	opts.Unpacking = func(read, size int64) {
+		if bar == nil {
+			bar = show.NewBar(e, "unpacking")
+		}
+		bar.Update(read, size)
+	}
+	return func() {
+		if bar != nil {
+			bar.Finish()
+		}
+	}
 }
 
 // authfileError says of an error about the file that --authfile names that it is.

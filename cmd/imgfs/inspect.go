@@ -45,6 +45,7 @@ func inspect(ctx context.Context, e *env, name string, raw, config bool) error {
 		return err
 	}
 	defer cache.Close()
+	defer e.reportTraffic(cache)
 	opts := e.imageOptions()
 	opts.Cache = cache
 	if raw || config {
@@ -75,7 +76,9 @@ func (e *env) printDocument(ctx context.Context, name string, opts *image.Option
 	if config {
 		open = image.Config
 	}
+	unpacked := e.showUnpacking(opts)
 	document, err := open(ctx, name, opts)
+	unpacked()
 	if err != nil {
 		return e.advise(ctx, name, authfileError(err))
 	}

@@ -266,7 +266,7 @@ func wholeLine(p *Progress, cols int) string {
 		left = ", " + leftText(p.Left)
 	}
 	if p.Of > 0 {
-		count := fmt.Sprintf("%d of %d layers", p.Done, p.Of)
+		count := fmt.Sprintf("%d of %s", p.Done, Count(p.Of, "layer"))
 		few := fmt.Sprintf("%d/%d", p.Done, p.Of)
 		return fit(cols, count+", "+have+rate+left, count+", "+have+left, count+", "+have, few+" "+have+left, few+left, few+" "+have, few)
 	}

@@ -344,6 +344,9 @@ const (
 	speedMemory = 8 * time.Second
 	// speedFirst is how long it takes until something can be said.
 	speedFirst = 2 * time.Second
+	// speedGap is the time between two looks that is none of work: the process was
+	// stopped.
+	speedGap = 2 * time.Second
 	// maxLeft is the longest time left that means anything.
 	maxLeft = 100 * time.Hour
 )
@@ -355,7 +358,10 @@ func (s *speed) look(now time.Time, rest int64) (rate, left float64) {
 		s.began, s.last, s.done = now, now, 0
 		return 0, 0
 	}
-	if span := now.Sub(s.last).Seconds(); span > 0 {
+	switch span := now.Sub(s.last).Seconds(); {
+	case span > speedGap.Seconds():
+		s.last, s.done = now, 0
+	case span > 0:
 		share := 1 - math.Exp(-span/speedMemory.Seconds())
 		s.rate += share * (float64(s.done)/span - s.rate)
 		s.weight += share * (1 - s.weight)

@@ -209,6 +209,10 @@ func TestSpeed(t *testing.T) {
 	if rate, _ := steps(200, 10_000); math.Abs(rate-100_000) > 10_000 {
 		t.Errorf("100 kB a second: got %v", rate)
 	}
+	now = now.Add(time.Hour) // it was stopped
+	if rate, _ := steps(1, 10_000); math.Abs(rate-100_000) > 10_000 {
+		t.Errorf("an hour later: got %v", rate)
+	}
 	if rate, left := steps(2000, 0); rate != 0 || left != 0 {
 		t.Errorf("nothing comes any more: got %v and %v", rate, left)
 	}
