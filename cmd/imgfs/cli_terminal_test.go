@@ -80,7 +80,7 @@ func TestBars(t *testing.T) {
 	drawsBars(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
-	slowly(reg, 6_000)
+	slowly(reg, 4_000)
 	var stdout bytes.Buffer
 	args := []string{"index", "--verbose", "--cache-dir", t.TempDir(), image}
 	w := newTerminal(t, 80, 24)

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,12 +38,12 @@ func (w *terminal) hasBars(want bool) {
 	}
 }
 
-// slowImage is an image in a registry that takes about 5 s to send it.
-func slowImage(t *testing.T) (reg *registrytest.Server, image string) {
+// slowImage is an image in a registry that takes so many seconds, or more, to send it.
+func slowImage(t *testing.T, seconds int) (reg *registrytest.Server, image string) {
 	t.Helper()
 	reg = registrytest.New(t, nil)
 	image, _ = publish(t, reg, threeLayers()...)
-	slowly(reg, 4_000)
+	slowly(reg, 16_000/seconds)
 	return reg, image
 }
 
@@ -59,10 +60,10 @@ func TestBarsStopped(t *testing.T) {
 			}
 			t.Parallel()
 			s := newSandbox(t)
-			_, image := slowImage(t)
+			_, image := slowImage(t, 12)
 			w := newTerminal(t, 80, 24)
 			w.shell(s)
-			line := `"$IMGFS" ` + command + " " + image
+			line := `"$IMGFS" --cache-dir "$IMGFS_CACHE_DIR" ` + command + " " + image
 			if strings.HasPrefix(command, "mount") {
 				line += " " + s.mountpoint()
 			}
@@ -106,10 +107,10 @@ func TestBarsInBackground(t *testing.T) {
 	testenv.Slow(t)
 	t.Parallel()
 	s := newSandbox(t)
-	_, image := slowImage(t)
+	_, image := slowImage(t, 4)
 	w := newTerminal(t, 80, 24)
 	w.shell(s)
-	w.typed(`"$IMGFS" index ` + image + ` >/dev/null &` + "\r")
+	w.typed(`"$IMGFS" --cache-dir "$IMGFS_CACHE_DIR" index ` + image + ` >/dev/null &` + "\r")
 	w.shows(`imgfs: indexed 3 layers`)
 	if strings.Contains(w.written(), "\x1b[") {
 		t.Errorf("something was drawn: %q", w.written())
@@ -118,23 +119,43 @@ func TestBarsInBackground(t *testing.T) {
 	s.waitGone(s.dir)
 }
 
-// TestBarsInterrupted has messages come while bars are drawn, and a command that is
-// killed by a signal.
+// TestBarsInterrupted has messages come while bars are drawn, and ends commands by
+// signals, also one whose terminal is held by Ctrl-S.
 func TestBarsInterrupted(t *testing.T) {
 	testenv.Slow(t)
 	t.Parallel()
 	s := newSandbox(t)
-	reg, image := slowImage(t)
+	reg, image := slowImage(t, 12)
 	w := newTerminal(t, 80, 24)
 	w.shell(s)
-	w.typed(`"$IMGFS" ls --verbose ` + image + "\r")
+	interrupted := func(times int, what string) {
+		t.Helper()
+		w.shows(fmt.Sprintf(`(?s)(imgfs: interrupted\nshell>.*){%d}$`, times))
+		if bars := w.bars(); len(bars) > 0 {
+			t.Errorf("%s: there is %q", what, bars)
+		}
+	}
+	w.typed(`"$IMGFS" --cache-dir "$IMGFS_CACHE_DIR" ls --verbose ` + image + "\r")
 	w.hasBars(true)
 	w.shows(`imgfs: HEAD http://` + regexp.QuoteMeta(reg.Host()))
 	w.typed("\x03")
-	w.shows(`imgfs: interrupted\nshell>$`)
-	if bars := w.bars(); len(bars) > 0 {
-		t.Errorf("after Ctrl-C there is %q", bars)
+	interrupted(1, "Ctrl-C")
+	w.typed(`"$IMGFS" --cache-dir "$IMGFS_CACHE_DIR" cat ` + image + " /last\r")
+	w.hasBars(true)
+	w.typed("\x13")
+	time.Sleep(500 * time.Millisecond)
+	w.typed("\x03")
+	interrupted(2, "Ctrl-C after Ctrl-S")
+	w.typed(`"$IMGFS" --cache-dir "$IMGFS_CACHE_DIR" index ` + image + "\r")
+	w.hasBars(true)
+	for _, pid := range processes(s.dir) {
+		if slices.Contains(cmdline(pid), "index") {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Error(err)
+			}
+		}
 	}
+	interrupted(3, "SIGTERM")
 	w.typed("exit\r")
 	s.waitGone(s.dir)
 }
@@ -148,11 +169,11 @@ func TestTerminalGone(t *testing.T) {
 		t.Run(fmt.Sprint("stays ", stays), func(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t)
-			_, image := slowImage(t)
+			_, image := slowImage(t, 4)
 			w := newTerminal(t, 80, 24)
 			shell := w.shell(s)
 			out := filepath.Join(s.dir, "out")
-			line := `"$IMGFS" index --json ` + image + " >" + out
+			line := `"$IMGFS" --cache-dir "$IMGFS_CACHE_DIR" index --json ` + image + " >" + out
 			if stays {
 				line = "trap '' HUP; " + line
 			}
