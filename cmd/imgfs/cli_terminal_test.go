@@ -235,6 +235,7 @@ func TestProgressLines(t *testing.T) {
 
 // TestProgressLinesFew has an image of more layers than anybody wants lines.
 func TestProgressLinesFew(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, manyLayers(150)...)
@@ -287,6 +288,7 @@ func TestUnpackingBar(t *testing.T) {
 
 // TestSingleBars looks at the bars of commands that have one bar for all layers.
 func TestSingleBars(t *testing.T) {
+	testenv.Slow(t)
 	drawsBars(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)

@@ -11,11 +11,13 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestTablesFit has tables of long names on terminals of several widths: no line is
 // wider than they are. Elsewhere all is there.
 func TestTablesFit(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	t.Parallel()
 	s, reg := newSandbox(t), registrytest.New(t, nil)
@@ -77,6 +79,7 @@ func exitCode(err error) int {
 // TestNamesInLines has names in the terminal's lines that could act on it, wherever imgfs
 // prints lines: the report of a mount, its log, messages, tables and bars.
 func TestNamesInLines(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	t.Parallel()
 	s, reg := newSandbox(t), registrytest.New(t, nil)

@@ -34,6 +34,7 @@ func sentBy(reg *registrytest.Server, least int64) (n int64) {
 // TestFetchedCounts compares what a mount says that it has fetched with what the
 // registry has sent, whether or not anything of it is kept.
 func TestFetchedCounts(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	t.Parallel()
 	for _, c := range []struct {
