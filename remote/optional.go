@@ -83,3 +83,15 @@ func Received(x any, read int64) int64 {
 	}
 	return read
 }
+
+// A SizedBlob is a Blob whose size is only what an image's manifest states of
+// content elsewhere.
+type SizedBlob interface {
+	Blob
+	// WithSize returns the same content, with a size that may be the right one.
+	WithSize(size int64) Blob
+	// SaidSize returns the size that a server says the content has, if that is
+	// another one than Size. It may ask for it if Size is 0, as nothing would be
+	// read of such a blob. What it returns is a stranger's word, too.
+	SaidSize(ctx context.Context) (size int64, ok bool)
+}

@@ -146,7 +146,7 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 	}
 	o.opened.Store(true)
 	if r.Source != nil { // else it has no name
-		r.disk.Meta.NoteImage(noteOf(r.Image))
+		r.disk.Meta.NoteImage(noteOf(r.Image, layers))
 	}
 	return layers, nil
 }
@@ -165,11 +165,11 @@ func checkDigests(l remote.Layer) error {
 
 func isSHA256(d digest.Digest) bool { return d.Validate() == nil && d.Algorithm() == digest.SHA256 }
 
-// noteOf is what the cache remembers of an image.
-func noteOf(img *remote.Image) meta.Image {
+// noteOf is what the cache remembers of an image with its layers.
+func noteOf(img *remote.Image, layers []*Layer) meta.Image {
 	note := meta.Image{Name: img.Source.Name(), Manifest: img.Descriptor.Digest, Used: time.Now()}
 	note.Platform = path.Join(img.Platform.OS, img.Platform.Architecture, img.Platform.Variant)
-	for _, l := range img.Layers {
+	for _, l := range layers {
 		note.Layers = append(note.Layers, meta.ImageLayer{Digest: l.Digest(), Size: l.Size(), DiffID: l.DiffID})
 	}
 	return note
@@ -214,7 +214,7 @@ func (o *opener) all(ctx context.Context, layers []remote.Layer) ([]*Layer, erro
 				return layerError(l.Digest(), err)
 			}
 			opened[i] = got
-			o.progress(Progress{Layer: i, Size: l.Size(), Read: l.Size(), Done: true, Built: got.Built})
+			o.progress(Progress{Layer: i, Size: got.Size(), Read: got.Size(), Done: true, Built: got.Built})
 			return nil
 		})
 	}

@@ -42,15 +42,11 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*Layer, error
 	if err := o.checkBlob(l.Size()); err != nil {
 		return nil, err
 	}
-	claim := claimOf(l)
-	open := &Layer{Layer: l, cache: o.cache, opener: o, number: i}
-	x, err := o.load(ctx, claim, nil)
-	if errors.Is(err, indexes.ErrNone) {
-		x, open.Built, err = o.make(ctx, i, l, claim, nil)
-	}
+	x, built, l, err := o.obtain(ctx, i, l)
 	if err != nil {
 		return nil, err
 	}
+	open := &Layer{Layer: l, Built: built, cache: o.cache, opener: o, number: i}
 	s, err := o.connect(l, x)
 	if err != nil {
 		x.Close()
@@ -60,6 +56,59 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*Layer, error
 	open.Index = x
 	open.start(s)
 	return open, nil
+}
+
+// obtain loads the index of a layer, or makes it. The manifest's word for the size of
+// the blob gives way to what has the digest: to a stored index, which was made of
+// that, and to what the server says and the digest confirms. The layer returned has
+// the right size.
+func (o *opener) obtain(ctx context.Context, i int, l remote.Layer) (*layerindex.Index, bool, remote.Layer, error) {
+	x, err := o.load(ctx, claimOf(l), nil)
+	blob, _ := l.Blob.(remote.SizedBlob)
+	if other := (*indexes.SizeError)(nil); blob != nil && errors.As(err, &other) {
+		if err := o.checkBlob(other.Size); err != nil {
+			return nil, false, l, err
+		}
+		real := l
+		real.Blob = blob.WithSize(other.Size)
+		if x, again := o.load(ctx, claimOf(real), nil); again == nil {
+			o.warnSize(l, other.Size)
+			return x, false, real, nil
+		}
+		l.Blob = blob.WithSize(l.Size())
+	}
+	if !errors.Is(err, indexes.ErrNone) {
+		return x, false, l, err
+	}
+	x, built, err := o.make(ctx, i, l, claimOf(l), nil)
+	if err == nil || blob == nil || ctx.Err() != nil || !isSizeError(err) {
+		return x, built, l, err
+	}
+	size, ok := blob.SaidSize(ctx)
+	if !ok {
+		return nil, false, l, err
+	}
+	if err := o.checkBlob(size); err != nil {
+		return nil, false, l, err
+	}
+	real := l
+	real.Blob = blob.WithSize(size)
+	x, built, again := o.make(ctx, i, real, claimOf(real), nil)
+	if again != nil {
+		return nil, false, l, fmt.Errorf("%w; with the %d bytes that the registry says it has: %v", err, size, again)
+	}
+	o.warnSize(l, size)
+	return x, built, real, nil
+}
+
+// isSizeError reports whether a layer may fail for its manifest stating a wrong size.
+func isSizeError(err error) bool {
+	return errors.Is(err, layerindex.ErrDigest) || errors.Is(err, remote.ErrUnavailable) || errors.Is(err, remote.ErrDigest)
+}
+
+// warnSize says that a manifest states a wrong size.
+func (o *opener) warnSize(l remote.Layer, size int64) {
+	o.warnf("layer %s is said to have %d bytes and has %d; its digest decides", l.Digest(), l.Size(), size)
 }
 
 // checkBlob refuses a blob that is bigger than allowed, before anything of it

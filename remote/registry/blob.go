@@ -25,12 +25,14 @@ type blob struct {
 
 	mu     sync.Mutex
 	copies map[*endpoint]*blobCopy
+	said   int64 // the size that a server says it has, if that is another one; else 0
 }
 
 var (
 	_ remote.ElsewhereBlob = (*blob)(nil)
 	_ remote.ProgressBlob  = (*blob)(nil)
 	_ remote.WholeBlob     = (*blob)(nil)
+	_ remote.SizedBlob     = (*blob)(nil)
 	_ remote.Counted       = (*blob)(nil)
 )
 
@@ -168,7 +170,7 @@ func (b *blob) at(e *endpoint) *blobCopy {
 	defer b.mu.Unlock()
 	c := b.copies[e]
 	if c == nil {
-		c = &blobCopy{at: e, name: b.name(), digest: b.digest, size: b.size, finding: newCtxMutex()}
+		c = &blobCopy{at: e, name: b.name(), digest: b.digest, size: b.size, saySize: b.saySize, finding: newCtxMutex()}
 		b.copies[e] = c
 	}
 	return c

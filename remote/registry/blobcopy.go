@@ -28,6 +28,8 @@ type blobCopy struct {
 	name   string
 	digest digest.Digest
 	size   int64
+	// saySize is told what size the endpoint says the blob has, if that is another.
+	saySize func(int64)
 
 	// finding is held while a reader finds out where the blob is; the readers
 	// that waited use what it found.
@@ -297,6 +299,7 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 // accept checks that an answer is the range asked for.
 func (b *blobCopy) accept(resp *http.Response, at *location, off, n int64, how reading) (answer, error) {
 	header := resp.Header
+	b.noteSize(resp)
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
 		return answer{}, b.at.refusal(resp, at)
 	}
@@ -376,6 +379,9 @@ const maxPreamble = 64 << 10
 
 // RFC 9110, 14.4. The total may be left unknown.
 var contentRange = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`)
+
+// contentTotal is the end of a Content-Range, also of one that has no range.
+var contentTotal = regexp.MustCompile(`^bytes .*/(\d{1,18})$`)
 
 // checkRange returns how many bytes of a 206's body to take for n bytes from
 // off of a blob of size bytes. They can be fewer: then the rest is asked for.

@@ -30,6 +30,18 @@ import (
 // It comes wrapped; building the index is the remedy.
 var ErrNone = errors.New("no layer index")
 
+// A SizeError says that an index is of a blob with the layer's digest, and another
+// size. It is ErrNone.
+type SizeError struct {
+	Size int64 // of the blob
+	text string
+}
+
+func (e *SizeError) Error() string { return e.text }
+
+// Is makes the error ErrNone, and layerindex.ErrIndex.
+func (e *SizeError) Is(target error) bool { return target == ErrNone || target == layerindex.ErrIndex }
+
 // A Store is a directory of index files, at most one for each layer. It is safe
 // for concurrent use.
 type Store struct {
@@ -59,8 +71,9 @@ func (s *Store) name(d digest.Digest) (string, error) {
 // Load returns the index of a layer, which the caller closes. All its parts are
 // compared with their checksums first. The error wraps ErrNone if there is no
 // index; if there is one that is damaged, or that another version of imgfs wrote,
-// it wraps layerindex.ErrIndex too and says why. It wraps layerindex.ErrDiffID if
-// the index has another diff_id than the layer.
+// it wraps layerindex.ErrIndex too and says why; it is a *SizeError if the blob has
+// another size than l. It wraps layerindex.ErrDiffID if the index has another diff_id
+// than the layer.
 //
 // The file's modification time tells, to within an hour, when it was last loaded.
 func (s *Store) Load(ctx context.Context, l layerindex.Layer) (*layerindex.Index, error) {
@@ -70,7 +83,7 @@ func (s *Store) Load(ctx context.Context, l layerindex.Layer) (*layerindex.Index
 	}
 	if x.BlobSize() != l.Size {
 		x.Close()
-		return nil, fmt.Errorf("%w: %w: %s is of a blob of %d bytes, not %d", ErrNone, layerindex.ErrIndex, f.Name(), x.BlobSize(), l.Size)
+		return nil, &SizeError{x.BlobSize(), fmt.Sprintf("%v: %v: %s is of a blob of %d bytes, not %d", ErrNone, layerindex.ErrIndex, f.Name(), x.BlobSize(), l.Size)}
 	}
 	if err := x.CheckSums(ctx); err != nil {
 		x.Close()

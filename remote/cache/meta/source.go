@@ -137,6 +137,15 @@ func (b offlineBlob) Digest() digest.Digest { return b.desc.Digest }
 
 func (b offlineBlob) Size() int64 { return b.desc.Size }
 
+// WithSize implements remote.SizedBlob.
+func (b offlineBlob) WithSize(size int64) remote.Blob {
+	b.desc.Size = size
+	return b
+}
+
+// SaidSize implements remote.SizedBlob: nobody is asked.
+func (b offlineBlob) SaidSize(context.Context) (int64, bool) { return 0, false }
+
 func (b offlineBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
