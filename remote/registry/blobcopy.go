@@ -195,12 +195,13 @@ func (b *blobCopy) orWhole(ctx context.Context, off, n int64, how reading, err e
 // mayGoWhole tells whether a fault is worth to get all of a blob for. Of a
 // server that has served ranges it may be a hiccup.
 func (b *blobCopy) mayGoWhole(f *fault, budget *retryBudget) bool {
+	served := b.at.client.manners.ranged(f.refuser)
 	switch {
 	case f.verdict == busy:
-		return false
+		return !served && budget.lastBusy()
 	case f.verdict == final:
 		return true
-	case f.status != 0 && !b.at.client.manners.ranged(f.refuser):
+	case f.status != 0 && !served:
 		return true
 	}
 	return budget.parent == nil && budget.lastOdd()
@@ -227,7 +228,7 @@ func (b *blobCopy) forget(place *location, err error) bool {
 	if b.place == place {
 		b.place = nil
 	}
-	return denied(f.status) || f.ranged
+	return denied(f.status) || f.ranged && !f.broke
 }
 
 func denied(status int) bool {
@@ -246,7 +247,7 @@ func refusesRange(status int, home bool) bool {
 		return !home
 	case http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return false
-	case http.StatusNotImplemented:
+	case http.StatusNotImplemented, http.StatusInternalServerError, http.StatusBadGateway:
 		return true
 	}
 	return status >= 400 && status < 500
@@ -264,6 +265,11 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 	}
 	resp, at, err := b.at.ask(ctx, get(header), from)
 	if err != nil {
+		if f := classify(err); f.broke && !whole && at != nil {
+			breaks := *f
+			breaks.ranged, breaks.refuser = true, at.url.Host
+			err = &breaks
+		}
 		return answer{}, err
 	}
 	ranged := resp.Request.Header.Get("Range") != ""

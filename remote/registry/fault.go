@@ -45,6 +45,7 @@ type fault struct {
 	host    string // the server that is at fault, if it may be another one than the registry
 	broke   bool   // the server was asked, and the connection brought no answer
 	head    bool   // the answer is one to HEAD, or may be to HEAD alone
+	led     bool   // the answer leads to where nothing is asked
 	ranged  bool   // the answer may be to a range alone
 	refuser string // the server that refused the range
 	// who names the server whose fault it is, unless that is the registry that

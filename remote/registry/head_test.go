@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -47,6 +48,26 @@ func putImage(s *registrytest.Server, edit func(m *ocispec.Manifest)) (top ocisp
 	return top
 }
 
+// unspoken returns the address of a server that closes all connections.
+func unspoken(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
 // 28: HEAD is refused in whatever way, and GET is served.
 func TestFault28HeadRefused(t *testing.T) {
 	t.Parallel()
@@ -63,6 +84,8 @@ func TestFault28HeadRefused(t *testing.T) {
 		{name: "503 for an hour", fault: just(registrytest.Status(503, "Retry-After", "3600"))},
 		{name: "redirect to nowhere", fault: just(registrytest.Redirect(""))},
 		{name: "redirect to a file", fault: just(registrytest.Redirect("file:///etc/passwd"))},
+		{name: "redirect to where nobody is", fault: just(registrytest.Redirect("http://127.0.0.1:1/x"))},
+		{name: "redirect to what is no server", fault: just(registrytest.Redirect("https://" + unspoken(t) + "/x"))},
 		{name: "redirect loop", fault: just(registrytest.Redirect("?again")), more: 5},
 		{name: "connection reset", fault: just(registrytest.Reset(-1)), more: 1}, // net/http asks again
 		{name: "connection closed", fault: just(abort), more: 1},

@@ -83,7 +83,8 @@ func (e *endpoint) head(ctx context.Context) (ocispec.Descriptor, error) {
 	header := http.Header{"Accept": {strings.Join(manifestTypes(), ", ")}, "Accept-Encoding": {"identity"}}
 	resp, at, err := e.ask(ctx, &request{method: http.MethodHead, header: header, actions: []string{actionPull}}, at)
 	if err != nil {
-		if f := classify(err); f.verdict == odd { // redirects to nowhere
+		// It may be led to nowhere, or to where nothing is.
+		if f := classify(err); f.led || f.verdict == odd || f.verdict != final && at != nil && !at.home {
 			return none, f.ofHeadAlone()
 		}
 		return none, err

@@ -135,7 +135,7 @@ func (o *Options) withDefaults() *Options {
 	if d.ReadTimeout == 0 {
 		d.ReadTimeout = 60 * time.Second
 	}
-	setDefault(&d.Tries, 6)
+	setDefault(&d.Tries, defaultTries)
 	setDefault(&d.MinBackoff, 100*time.Millisecond)
 	setDefault(&d.MaxBackoff, 5*time.Second)
 	setDefault(&d.MaxRequests, 16)
@@ -174,6 +174,9 @@ func (o *Options) readFiles() {
 		}
 	}
 }
+
+// defaultTries is the default of Options.Tries.
+const defaultTries = 6
 
 func setDefault[T int | time.Duration](field *T, value T) {
 	if *field <= 0 {

@@ -127,6 +127,31 @@ func TestRangeAnswersOfNoUse(t *testing.T) {
 	}
 }
 
+// A server that breaks at each range, and never served one, is asked for the whole
+// at last.
+func TestRangeBreaksServer(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]registrytest.Fault{
+		"500": registrytest.Status(500), "502": registrytest.Status(502), "closed": abort, "reset": registrytest.Reset(-1),
+	} {
+		for _, server := range []registrytest.Options{{}, {CDN: true}} {
+			s := registrytest.New(t, &server)
+			content := noise(1, blobSize)
+			s.Inject(blobKind(server), registrytest.Always(ranged(f)))
+			r := open(t, s, fast())
+			for i := range 2 {
+				b := cachedOf(t, openCache(t, t.TempDir(), nil), blobOf(t, r, s.PutBlob(ocispec.MediaTypeImageLayer, content)), content)
+				if err := check(t.Context(), b, content, readOff, readLen); err != nil {
+					t.Errorf("%s, %+v, read %d: %v", name, server, i, err)
+				}
+			}
+			if n := s.Count(blobKind(server)); n > 16 { // of a broken connection net/http asks again
+				t.Errorf("%s, %+v: got %d requests", name, server, n)
+			}
+		}
+	}
+}
+
 // The whole is not got for a hiccup of a server that serves ranges, nor for what
 // is refused for another reason.
 func TestRangeRefusedOnce(t *testing.T) {

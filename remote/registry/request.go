@@ -84,7 +84,7 @@ func (r *request) settle(f *fault) *fault {
 }
 
 // ask sends a request, following redirects, and returns the answer and where
-// it came from. Its Body is a *liveBody: it ends if ctx does, and when it
+// it came from, or with an error where it was sent last. Its Body is a *liveBody: it ends if ctx does, and when it
 // brings nothing for the time that Options allow.
 func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http.Response, *location, error) {
 	attempt := attemptOf(ctx)
@@ -115,7 +115,7 @@ func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http
 		}
 		err = e.blame(body.explain(err), at, attempt.said)
 		body.end()
-		return nil, nil, err
+		return nil, at, err
 	}
 	body.body, body.leads, resp.Body = resp.Body, leads, body
 	return resp, at, nil
@@ -153,7 +153,9 @@ func (e *endpoint) follow(ctx context.Context, req *request, at *location, s *se
 		}
 		next, err := e.next(at, resp, leads)
 		if err != nil {
-			return nil, at, 0, err
+			f := *classify(err)
+			f.led = true
+			return nil, at, 0, &f
 		}
 		at = next
 	}

@@ -67,6 +67,10 @@ func (p *retryBudget) lastOdd() bool {
 	return p == nil || p.parent != nil || p.odd+1 >= min(oddTries, p.tries)
 }
 
+// lastBusy tells whether another failure to answer is the last one, or as late as it
+// is by default.
+func (p *retryBudget) lastBusy() bool { return p != nil && p.busy+1 == min(p.tries, defaultTries) }
+
 // next returns how long to wait after a fault before trying again.
 func (p *retryBudget) next(v verdict) (time.Duration, bool) {
 	p.got = 0
