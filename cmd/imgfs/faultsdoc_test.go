@@ -13,7 +13,7 @@ import (
 // exist; those that must be tried through a mount are.
 func TestFaultsDoc(t *testing.T) {
 	exists := map[string]bool{}
-	for _, dir := range []string{".", "../../remote/registry", "../../remote/registry/hosts"} {
+	for _, dir := range []string{".", "../../remote/registry", "../../remote/registry/hosts", "../../fs/image"} {
 		names, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
