@@ -163,7 +163,11 @@ func (o *opener) openManifest(ctx context.Context, img *Image) error {
 		return o.fail(part, err)
 	}
 	total := int64(0)
-	for _, desc := range m.Layers {
+	for i, desc := range m.Layers {
+		if desc.Size < 0 || desc.Size > maxImageSize {
+			desc = o.unsized(desc)
+			m.Layers[i] = desc
+		}
 		size := o.size(desc)
 		switch {
 		case size < 0:
@@ -215,6 +219,19 @@ func (o *opener) size(desc ocispec.Descriptor) int64 {
 		return blob.Size()
 	}
 	return desc.Size
+}
+
+// unsized returns desc without its size, which nothing can have, if the source can
+// do without.
+func (o *opener) unsized(desc ocispec.Descriptor) ocispec.Descriptor {
+	bare := bare(desc)
+	bare.Size = 0
+	if blob, err := o.src.Blob(bare); err == nil {
+		if _, ok := blob.(SizedBlob); ok {
+			desc.Size = 0
+		}
+	}
+	return desc
 }
 
 // compare warns if what has the digest of desc has another size than desc states.

@@ -76,7 +76,7 @@ func TestHugeSizes(t *testing.T) {
 						args = append([]string{"--max-layer-size=" + limit}, args...)
 					}
 					r := s.run(args...)
-					fine := r.code == 0 && (name != "layers" || strings.Contains(strings.Join(args, " "), "inspect"))
+					fine := r.code == 0 // digests decide
 					if !fine && (r.code != cli.ExitFailure || !strings.HasPrefix(r.stderr, "imgfs: ")) || strings.Contains(r.stderr+r.stdout, "goroutine ") {
 						t.Errorf("%s of %s: imgfs %q: exit code %d\n%.400s", size, name, args, r.code, r.stderr)
 					}
