@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // packed is a tar of the files below dir, with prefix before their names there.
@@ -188,6 +189,26 @@ func TestWrongKindTag(t *testing.T) {
 	} {
 		checkRefusal(t, invoke(t, "ls", image), 1, nil, want)
 	}
+}
+
+// A file system that was exported has more members than any archive of an image.
+func TestWrongKindOfManyMembers(t *testing.T) {
+	testenv.Slow(t)
+	alone(t)
+	files := []string{"etc/passwd", ""}
+	for i := range 1 << 16 {
+		files = append(files, fmt.Sprint("usr/", i), "")
+	}
+	content := tarOfFiles(t, files...)
+	for name, content := range map[string]string{"root.tar": content, "root.tgz": string(gzipOf(t, []byte(content)))} {
+		file := writeFile(t, filepath.Join(t.TempDir(), name), content)
+		for _, transport := range []string{"oci:", "oci-archive:", "docker-archive:"} {
+			checkRefusal(t, invoke(t, "ls", transport+file), 1, []string{"a tar of a root file system"}, "skopeo copy tarball:"+file)
+		}
+	}
+	manifest := tarOfFiles(t, append([]string{"manifest.json", "[]"}, files...)...)
+	file := writeFile(t, filepath.Join(t.TempDir(), "many.tar"), manifest)
+	checkRefusal(t, invoke(t, "ls", "docker-archive:"+file), 1, []string{"more than 65536 members"}, "")
 }
 
 // What is wrong in a file is nothing to ask a registry about.

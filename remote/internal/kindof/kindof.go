@@ -122,17 +122,18 @@ func unpacker(format, path string) string {
 func members(loc remote.Location, names []string) *remote.KindError {
 	has := func(name string) bool { return slices.Contains(names, name) }
 	layout := has(ocispec.ImageIndexFile) || has(ocispec.ImageLayoutFile) || slices.ContainsFunc(names, isBlob)
+	manifest := has("manifest.json")
 	switch {
 	case loc.Transport != remote.TransportOCIArchive && layout:
 		return &remote.KindError{Found: "a tar of an OCI image layout", Instead: instead(loc, remote.TransportOCIArchive)}
-	case has("version") && has("manifest.json"):
+	case manifest && has("version"):
 		return &remote.KindError{Found: "a tar of a directory of skopeo's transport dir:"}
-	case loc.Transport != remote.TransportDockerArchive && (has("manifest.json") || slices.ContainsFunc(names, isDockerLayer)):
-		return &remote.KindError{Found: "an archive as docker save writes it", Instead: instead(loc, remote.TransportDockerArchive)}
-	case layout:
-		return nil // one of its files is missing
-	case has("repositories"):
+	case !layout && !manifest && has("repositories"):
 		return &remote.KindError{Found: "an archive of docker save before Docker 1.10, without a manifest.json", Command: "docker load -i " + printable.Word(loc.Path)}
+	case loc.Transport != remote.TransportDockerArchive && (manifest || slices.ContainsFunc(names, isDockerLayer)):
+		return &remote.KindError{Found: "an archive as docker save writes it", Instead: instead(loc, remote.TransportDockerArchive)}
+	case layout, manifest:
+		return nil // it is what it should be, and something else is wrong
 	case isRoot(names):
 		return &remote.KindError{Found: "a tar of a root file system, as docker export writes it, which is no image",
 			Command: "skopeo copy " + printable.Word("tarball:"+loc.Path) + " oci:image"}

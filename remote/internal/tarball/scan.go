@@ -20,15 +20,13 @@ const (
 	blockSize = 512
 )
 
-// ErrNotArchive: what is opened is no archive of an image: a directory, or a file that
-// does not begin like a tar or has more members than any image.
-var ErrNotArchive = errNotArchive
-
 var (
-	errNotArchive = errors.New("it is not a tar archive")
+	// ErrNotArchive: what is opened is no archive of an image: a directory, or a file
+	// that does not begin like a tar or has more members than any image.
+	ErrNotArchive = errors.New("it is not a tar archive")
 	// errEmpty: it begins with the end of one. A file may do so and is a tar
 	// without members, but there is no reason to unpack what does.
-	errEmpty = fmt.Errorf("%w: it begins with zeros, as the end of one does", errNotArchive)
+	errEmpty = fmt.Errorf("%w: it begins with zeros, as the end of one does", ErrNotArchive)
 )
 
 // errTooMany: a tar has more members than any archive of an image.
@@ -38,7 +36,7 @@ type tooMany struct{}
 
 func (tooMany) Error() string { return fmt.Sprintf("it has more than %d members", maxMembers) }
 
-func (tooMany) Is(target error) bool { return target == errNotArchive }
+func (tooMany) Is(target error) bool { return target == ErrNotArchive }
 
 // checkStart looks at the first block of what should be a tar.
 func checkStart(r io.Reader) error {
@@ -48,16 +46,16 @@ func checkStart(r io.Reader) error {
 	case err == io.EOF:
 		return errEmpty
 	case err == io.ErrUnexpectedEOF:
-		return fmt.Errorf("%w: it has %d bytes, less than a header", errNotArchive, n)
+		return fmt.Errorf("%w: it has %d bytes, less than a header", ErrNotArchive, n)
 	case err != nil:
 		return err
 	case block == [blockSize]byte{}:
 		return errEmpty
 	case !magic.IsTar(block[:]):
 		if format := magic.Of(block[:]); format != (magic.Format{}) {
-			return fmt.Errorf("%w: it begins like %s", errNotArchive, format)
+			return fmt.Errorf("%w: it begins like %s", ErrNotArchive, format)
 		}
-		return fmt.Errorf("%w: the checksum of its first header is wrong", errNotArchive)
+		return fmt.Errorf("%w: the checksum of its first header is wrong", ErrNotArchive)
 	}
 	return nil
 }
