@@ -2,10 +2,12 @@ package tarball
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 
 	"github.com/imgfs/imgfs/remote/magic"
@@ -96,13 +98,27 @@ func (s *scan) run(ctx context.Context, r io.Reader, position func() int64) erro
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("reading it as a tar: the member at byte %d: %w", s.next, err)
+			return fmt.Errorf("reading it as a tar: %s: %w", s.blamed(), err)
 		}
 		// tar.Reader reads no further than the header's last block.
 		if err := s.add(h, position()); err != nil {
 			return fmt.Errorf("reading it as a tar: %w", err)
 		}
 	}
+}
+
+// blamed names the member whose headers cannot be read, as far as it can be told.
+func (s *scan) blamed() string {
+	header, _, err := ownHeader(s.file, s.next, math.MaxInt64)
+	if err != nil || !magic.IsTar(header[:]) {
+		return fmt.Sprintf("the member at byte %d", s.next)
+	}
+	name, _, _ := bytes.Cut(header[:100], []byte{0})
+	kind := "member"
+	if header[156] == tar.TypeGNUSparse || bytes.Contains(name, []byte("GNUSparseFile.")) {
+		kind = "sparse file"
+	}
+	return fmt.Sprintf("the %s %.200q at byte %d", kind, name, s.next)
 }
 
 // add takes down a header whose content begins at off. A member that cannot be

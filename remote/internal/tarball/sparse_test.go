@@ -249,6 +249,15 @@ func TestSparseMemberClaims(t *testing.T) {
 	}
 }
 
+// starSparse is a sparse file as star wrote them before pax.
+func starSparse() []byte {
+	b := paxSparseMember("star", nil, "")[512:1024]
+	b[156] = 'S'
+	copy(b[508:], "tar\x00")
+	setChecksum(b)
+	return b
+}
+
 // A map that tells of more than there is, or is none, is refused, by name where
 // archive/tar takes it.
 func TestSparseMemberErrors(t *testing.T) {
@@ -261,10 +270,11 @@ func TestSparseMemberErrors(t *testing.T) {
 	}{
 		"less than it says": {paxSparseMember("short", records10("1000"), text10(1, 0, 500)+"data"), `sparse file "short"`},
 		"none of it":        {paxSparseMember("none", list("1", "0,500"), ""), `sparse file "none"`},
-		"over the end":      {paxSparseMember("over", records10("1000"), text10(1, 600, 500)+strings.Repeat("d", 500)), "member at byte 0"},
-		"below zero":        {paxSparseMember("below", records10("1000"), text10(1, -1, 4)+"data"), "member at byte 0"},
-		"backwards":         {paxSparseMember("back", list("2", "500,4,0,4"), "datadata"), "member at byte 0"},
-		"no map":            {paxSparseMember("nomap", records10("1000"), "data"), "member at byte 0"},
+		"over the end":      {paxSparseMember("over", records10("1000"), text10(1, 600, 500)+strings.Repeat("d", 500)), `member "over" at byte 0`},
+		"below zero":        {paxSparseMember("GNUSparseFile.1/below", records10("1000"), text10(1, -1, 4)+"data"), `sparse file "GNUSparseFile.1/below" at byte 0`},
+		"backwards":         {paxSparseMember("back", list("2", "500,4,0,4"), "datadata"), `member "back" at byte 0`},
+		"no map":            {paxSparseMember("nomap", records10("1000"), "data"), `member "nomap" at byte 0`},
+		"of star":           {starSparse(), `sparse file "star" at byte 0`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			archive := append(tt.member, make([]byte, 1024)...)
