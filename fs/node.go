@@ -156,8 +156,8 @@ func (n Node) Target() string {
 	return n.t.targets.at(in.off, in.size)
 }
 
-// Xattrs returns the extended attributes, sorted by name. The slice is the
-// caller's.
+// Xattrs returns the extended attributes, sorted by name: those of the image's that
+// Linux can have on an inode of this type. The slice is the caller's.
 func (n Node) Xattrs() []layerindex.Xattr {
 	return slices.Clone(n.t.xattrs[n.t.extras[n.inode().extra].xattrs])
 }
