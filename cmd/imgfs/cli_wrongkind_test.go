@@ -117,6 +117,7 @@ func TestWrongKind(t *testing.T) {
 		{[]string{oci, ociArchive}, "d.tar", "docker save", "write docker-archive:%s", docker},
 		{[]string{oci, ociArchive}, "d $x.tgz", "docker save", "write 'docker-archive:%s'", docker},
 		{[]string{ociArchive, docker}, "lay out", "a directory with an OCI image layout", "write 'oci:%s'", oci},
+		{all, "up/inside/index.json", "a file of an OCI image layout", "write oci:" + name("up/inside"), ""},
 		{all, "up", `OCI image layout in "inside"`, "write oci:%s/inside", ""},
 		{all, "skopeo", "skopeo's transport dir:", "skopeo copy dir:%s oci:image", ""},
 		{all, "skopeo.tar", "skopeo's transport dir:", "", ""},
@@ -156,7 +157,7 @@ func TestWrongKind(t *testing.T) {
 			t.Run(transport+tt.base, func(t *testing.T) {
 				hint := ""
 				if tt.hint != "" {
-					hint = fmt.Sprintf(tt.hint, name(tt.base))
+					hint = strings.Replace(tt.hint, "%s", name(tt.base), 1)
 				}
 				r := invoke(t, "ls", transport+name(tt.base))
 				checkRefusal(t, r, 1, []string{transport + name(tt.base), tt.says}, hint)

@@ -89,6 +89,13 @@ func file(ctx context.Context, loc remote.Location, size int64) *remote.KindErro
 	if size == 0 {
 		return &remote.KindError{Found: "an empty file"}
 	}
+	switch dir, base := filepath.Split(loc.Path); base {
+	case ocispec.ImageIndexFile, ocispec.ImageLayoutFile:
+		if _, err := os.Lstat(filepath.Join(dir, ocispec.ImageIndexFile)); err == nil {
+			loc.Path = filepath.Clean(dir)
+			return &remote.KindError{Found: "a file of an OCI image layout", Instead: instead(loc, remote.TransportOCI)}
+		}
+	}
 	names, format, err := tarball.Look(ctx, loc.Path)
 	switch {
 	case err != nil:
