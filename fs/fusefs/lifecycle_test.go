@@ -197,7 +197,7 @@ func TestMounts(t *testing.T) {
 	forEachMounter(t, func(t *testing.T, w who) {
 		for _, name := range names {
 			c, dir := serve(t, w, task{Tree: "plain", Name: name})
-			want := MountPoint{Dir: dir, Name: name, Owner: "root"}
+			want := MountPoint{Dir: dir, Name: name, Owner: "root", own: w.uid == os.Geteuid()}
 			if w.uid != 0 {
 				want.Owner = fmt.Sprintf("user %d", w.uid)
 			}
