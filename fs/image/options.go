@@ -34,7 +34,8 @@ type Options struct {
 	Platform string
 	// Offline asks no registry: what is not in the cache cannot be had.
 	Offline bool
-	// AuthFile is the only file with credentials for registries, and must exist.
+	// AuthFile is the only file with credentials for registries. It must exist, and
+	// be such a file.
 	// Registry.Credential goes before it. Default: where podman and docker look.
 	AuthFile string
 	// Registry is how registries are talked to. If Sites is nil, the files of

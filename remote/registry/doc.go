@@ -40,6 +40,10 @@
 //   - place: what a cooldown is for: a mirror, or one repository of it.
 //   - location: a URL that a request can be sent to, with what may be sent there
 //     and how long it is good: a redirect makes one of another.
+//   - visit: a request to an endpoint, which is sent again with what its server
+//     wants to be shown.
+//   - trouble: what is wrong with places that a credential may be in; they count
+//     as missing.
 //   - wire: how connections are made on behalf of a site: certificates, proxy,
 //     timeout.
 //
@@ -51,6 +55,8 @@
 //	blobCopy.finding → endpoint.probing
 //	blobCopy.finding → tokenCache.fetching → that of the files (Options.readFiles)
 //	Repository.endpoints → that of the files
+//
+// The holder of one of Client.offers, which a server is asked under, locks none.
 //
 // A slot is held until the body of an answer is closed; its holder waits for no
 // other slot. A sync.Mutex is held for moments, and nobody is asked under it:

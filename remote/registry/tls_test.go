@@ -84,6 +84,8 @@ func TestTLSWords(t *testing.T) {
 		edit   func(*x509.Certificate)
 		chain  []*issuer
 		config func(*tls.Config)
+		http2  bool
+		shown  bool // a client certificate
 		class  error
 		says   []string
 	}{
@@ -116,6 +118,11 @@ func TestTLSWords(t *testing.T) {
 		}, class: registry.ErrTLS, says: []string{"has nothing in common with TLS 1.2 and 1.3 here", "handshake failure"}},
 		{name: "client certificate", by: ca, edit: plain, config: func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, class: registry.ErrTLSClient,
 			says: []string{"wants a client certificate: certificate required"}},
+		{name: "client certificate in HTTP/2", by: ca, edit: plain, http2: true, config: func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert },
+			class: registry.ErrTLSClient, says: []string{"wants a client certificate: certificate required"}},
+		{name: "another client certificate", by: ca, edit: plain, shown: true, config: func(c *tls.Config) {
+			c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		}, class: registry.ErrTLSClient, says: []string{"refuses the client certificate: "}},
 		{name: "client certificate in TLS 1.2", by: ca, edit: plain, config: func(c *tls.Config) { c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12 },
 			class: registry.ErrTLS, says: []string{"or wants a client certificate: handshake failure"}},
 	} {
@@ -128,35 +135,52 @@ func TestTLSWords(t *testing.T) {
 			}
 			ts := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"tags":["x"]}`) }))
 			ts.Config.ErrorLog = log.New(io.Discard, "", 0)
-			ts.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+			ts.TLS, ts.EnableHTTP2 = &tls.Config{Certificates: []tls.Certificate{pair}}, tc.http2
 			if tc.config != nil {
 				tc.config(ts.TLS)
 			}
 			ts.StartTLS()
 			defer ts.Close()
-			checkTLS(t, ts.Listener.Addr().String(), ca, tc.class, tc.says)
+			var client *issuer
+			if tc.shown {
+				client = issue(t, stranger, plain)
+			}
+			checkTLS(t, ts.Listener.Addr().String(), ca, client, tc.class, tc.says)
 		})
 	}
 }
 
-// checkTLS asks a server by https that trusts ca, and compares what is wrong.
-func checkTLS(t *testing.T, host string, ca *issuer, class error, says []string) {
+// checkTLS asks a server by https, trusting ca and showing client unless that is
+// nil, and compares what is wrong.
+func checkTLS(t *testing.T, host string, ca, client *issuer, class error, says []string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), host)
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "ca.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o666); err != nil {
-		t.Fatal(err)
+	write := func(name, kind string, der []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("ca.crt", "CERTIFICATE", ca.cert.Raw)
+	if client != nil {
+		key, err := x509.MarshalPKCS8PrivateKey(client.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write("me.cert", "CERTIFICATE", client.cert.Raw)
+		write("me.key", "PRIVATE KEY", key)
 	}
 	opts, yes := fast(), true
 	opts.CertDirs, opts.TLSVerify = []string{filepath.Dir(dir)}, &yes
 	opts.MinBackoff, opts.MaxBackoff = time.Second, time.Second // it is not to be tried again
 	var log lines
 	opts.Logf = log.printf
-	client := registry.New(opts)
-	defer client.Close()
-	_, err := client.Repository(remote.Reference{Registry: host, Repository: "app", Tag: "latest"}).Tags(t.Context())
+	c := registry.New(opts)
+	defer c.Close()
+	_, err := c.Repository(remote.Reference{Registry: host, Repository: "app", Tag: "latest"}).Tags(t.Context())
 	if class == nil {
 		if err != nil {
 			t.Error(err)
@@ -185,7 +209,7 @@ func checkTLS(t *testing.T, host string, ca *issuer, class error, says []string)
 func TestNoTLS(t *testing.T) {
 	ca := issue(t, nil, authority("ca"))
 	t.Run("http", func(t *testing.T) {
-		checkTLS(t, registrytest.New(t, nil).Host(), ca, registry.ErrTLSPlain, []string{"answers in plain http, and not by https"})
+		checkTLS(t, registrytest.New(t, nil).Host(), ca, nil, registry.ErrTLSPlain, []string{"answers in plain http, and not by https"})
 	})
 	for name, banner := range map[string]string{"ssh": "SSH-2.0-OpenSSH_9.6\r\n", "http 0.9": "<!DOCTYPE HTML><html>bad request</html>"} {
 		t.Run(name, func(t *testing.T) {
@@ -205,7 +229,7 @@ func TestNoTLS(t *testing.T) {
 					conn.Close()
 				}
 			}()
-			checkTLS(t, l.Addr().String(), ca, registry.ErrTLSPlain, []string{"does not speak TLS"})
+			checkTLS(t, l.Addr().String(), ca, nil, registry.ErrTLSPlain, []string{"does not speak TLS"})
 		})
 	}
 }

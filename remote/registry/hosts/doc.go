@@ -16,5 +16,6 @@
 // but credential helpers.
 //
 // The errors about files are ErrConfiguration and ErrBlocked, wrapped; they
-// quote no credential.
+// quote no credential. What is wrong with credentials is a BrokenError, and no
+// reason not to ask: they count as missing.
 package hosts
