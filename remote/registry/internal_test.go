@@ -117,7 +117,7 @@ func TestRedirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp := &http.Response{Header: http.Header{"Location": {tc.location}, "Date": {now.Format(http.TimeFormat)}}}
-		next, err := (&location{url: u, home: true}).redirect(resp, address.Private, false, opts)
+		next, err := (&location{url: u, home: true}).redirect(resp, address.Private, func(*url.URL) bool { return false }, opts)
 		if tc.want == "=" {
 			tc.want = tc.location
 		}
@@ -166,7 +166,7 @@ func TestSecured(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, allowed := range []bool{false, true} {
-			got, err := secured(from, to, allowed)
+			got, err := secured(from, to, func(*url.URL) bool { return allowed })
 			want := tc.want
 			if want == "" && allowed {
 				want = tc.to

@@ -31,7 +31,7 @@ type location struct {
 // redirect returns where resp, an answer of l, sends us. The server that
 // answered leads no nearer than limit, and from https to http only if plain
 // allows it.
-func (l *location) redirect(resp *http.Response, limit address.Reach, plain bool, o *Options) (*location, error) {
+func (l *location) redirect(resp *http.Response, limit address.Reach, plain func(*url.URL) bool, o *Options) (*location, error) {
 	if n := len(resp.Header.Get("Location")); n > maxLocation {
 		return nil, oddf("%s answers with a redirect to a URL of %d bytes", l.url.Host, n)
 	}

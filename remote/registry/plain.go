@@ -1,12 +1,15 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/registry/hosts"
 	"github.com/imgfs/imgfs/remote/registry/internal/address"
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
@@ -25,16 +28,28 @@ func (e *endpoint) insecure() bool {
 	return e.Insecure || e.Wire.SkipVerify
 }
 
+// plain tells whether the endpoint may lead to a server by plain http: because the
+// user has said so of its registry, or of that server, as if it were a registry.
+func (e *endpoint) plain(ctx context.Context, u *url.URL) bool {
+	if e.client.opts.TLSVerify != nil || e.insecure() {
+		return e.insecure()
+	}
+	sites, err := e.client.opts.Sites(ctx, remote.Reference{Registry: u.Host, Repository: e.Ref.Repository, Tag: "latest"})
+	return err == nil && slices.ContainsFunc(sites, func(s *hosts.Site) bool {
+		return s != nil && s.Ref.Registry == u.Host && servedBy(u, s.Host) && (s.Insecure || s.Scheme == "http")
+	})
+}
+
 // mayTell tells whether a credential may be sent to a server that is no registry.
-func (e *endpoint) mayTell(u *url.URL) bool {
-	return u.Scheme == "https" || e.insecure() || e.Scheme == "http" || address.IsLoopback(u.Host)
+func (e *endpoint) mayTell(ctx context.Context, u *url.URL) bool {
+	return u.Scheme == "https" || e.Scheme == "http" || address.IsLoopback(u.Host) || e.plain(ctx, u)
 }
 
 // secured returns where from leads to: u, or the same by https if that is where from
 // is itself. A server behind one that ends TLS often does not know that it is
 // reached by https. Elsewhere plain http after https is refused, unless it is
 // allowed.
-func secured(from, u *url.URL, allowed bool) (*url.URL, error) {
+func secured(from, u *url.URL, allowed func(*url.URL) bool) (*url.URL, error) {
 	if from.Scheme != "https" || u.Scheme != "http" {
 		return u, nil
 	}
@@ -46,7 +61,7 @@ func secured(from, u *url.URL, allowed bool) (*url.URL, error) {
 		}
 		return &same, nil
 	}
-	if allowed {
+	if allowed(u) {
 		return u, nil
 	}
 	return nil, &fault{class: ErrPlainHTTP, text: bareURL(from) + " leads to " + bareURL(u)}

@@ -47,24 +47,36 @@ func TestHTTPSToHTTP(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name    string
-		conf    func(host string) hosts.SiteFunc
+		conf    func(host, plain string) hosts.SiteFunc
 		verify  *bool
 		allowed bool
 	}{
 		{name: "nothing"},
 		{name: "--tls-verify=true", verify: &yes},
 		{name: "--tls-verify=false", verify: &no, allowed: true},
-		{name: "insecure", allowed: true, conf: func(host string) hosts.SiteFunc {
+		{name: "insecure", allowed: true, conf: func(host, _ string) hosts.SiteFunc {
 			return registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true", host))
 		}},
-		{name: "insecure, --tls-verify=true", verify: &yes, conf: func(host string) hosts.SiteFunc {
+		{name: "insecure, --tls-verify=true", verify: &yes, conf: func(host, _ string) hosts.SiteFunc {
 			return registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true", host))
 		}},
-		{name: "insecure is another", conf: func(host string) hosts.SiteFunc {
+		{name: "the other is insecure", allowed: true, conf: func(_, plain string) hosts.SiteFunc {
+			return registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true", plain))
+		}},
+		{name: "the other is insecure, --tls-verify=true", verify: &yes, conf: func(_, plain string) hosts.SiteFunc {
+			return registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true", plain))
+		}},
+		{name: "the other is in insecure-registries", allowed: true, conf: func(_, plain string) hosts.SiteFunc {
+			return daemonJSON(t, fmt.Sprintf(`{"insecure-registries": [%q]}`, plain))
+		}},
+		{name: "the other is blocked", conf: func(_, plain string) hosts.SiteFunc {
+			return registriesConf(t, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\nblocked = true", plain))
+		}},
+		{name: "insecure is a third", conf: func(host, _ string) hosts.SiteFunc {
 			return registriesConf(t, "[[registry]]\nlocation = \"r.example\"\ninsecure = true")
 		}},
-		{name: "skip_verify", allowed: true, conf: func(host string) hosts.SiteFunc { return hostsToml(t, host, "skip_verify = true") }},
-		{name: "insecure-registries", allowed: true, conf: func(host string) hosts.SiteFunc {
+		{name: "skip_verify", allowed: true, conf: func(host, _ string) hosts.SiteFunc { return hostsToml(t, host, "skip_verify = true") }},
+		{name: "insecure-registries", allowed: true, conf: func(host, _ string) hosts.SiteFunc {
 			return daemonJSON(t, fmt.Sprintf(`{"insecure-registries": [%q]}`, host))
 		}},
 	} {
@@ -74,7 +86,7 @@ func TestHTTPSToHTTP(t *testing.T) {
 				opts := fast()
 				trust(t, s, opts)
 				if opts.TLSVerify = tc.verify; tc.conf != nil {
-					opts.Sites = tc.conf(s.Host())
+					opts.Sites = tc.conf(s.Host(), plain.Host())
 				}
 				opts.Credential = knows(hosts.Credential{User: "u", Password: "secret-p", Origin: "/f"}, nil)
 				var layer ocispec.Descriptor

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -163,7 +164,8 @@ func (e *endpoint) follow(ctx context.Context, req *request, at *location, s *se
 
 // next returns where an answer of at sends us; see location.redirect.
 func (e *endpoint) next(at *location, resp *http.Response, limit address.Reach) (*location, error) {
-	next, err := at.redirect(resp, limit, e.insecure(), e.client.opts)
+	plain := func(u *url.URL) bool { return e.plain(resp.Request.Context(), u) }
+	next, err := at.redirect(resp, limit, plain, e.client.opts)
 	if err != nil {
 		return nil, e.atFault(err)
 	}

@@ -136,7 +136,7 @@ func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, 
 	var realm *url.URL
 	if offer.scheme == schemeBearer {
 		var err error
-		if realm, err = e.realm(offer, from); err != nil {
+		if realm, err = e.realm(ctx, offer, from); err != nil {
 			return nil, err
 		}
 	}
@@ -184,7 +184,7 @@ func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, 
 }
 
 // realm returns where an offer of the server at from has its tokens.
-func (e *endpoint) realm(offer challenge, from *url.URL) (*url.URL, error) {
+func (e *endpoint) realm(ctx context.Context, offer challenge, from *url.URL) (*url.URL, error) {
 	text := offer.params["realm"]
 	if text == "" {
 		return nil, &fault{class: remote.ErrUnavailable, text: from.Host + " wants a token and does not say from where: there is no realm in its challenge"}
@@ -194,7 +194,7 @@ func (e *endpoint) realm(offer challenge, from *url.URL) (*url.URL, error) {
 		return nil, &fault{class: remote.ErrUnavailable, text: fmt.Sprintf("%s wants a token from %q, which is not the URL of a server", from.Host, scrub.Text(text))}
 	}
 	u.User, u.Fragment = nil, ""
-	u, err = secured(from, u, e.insecure())
+	u, err = secured(from, u, func(u *url.URL) bool { return e.plain(ctx, u) })
 	return u, e.atFault(err)
 }
 
@@ -215,7 +215,7 @@ type tokenRequestKey struct{}
 // run sends the request, and sets what it brings in a. The error is a *fault, or
 // says that ctx has ended.
 func (t *tokenRequest) run(ctx context.Context, a *authorization) error {
-	if !t.cred.Empty() && !t.e.mayTell(t.realm) {
+	if !t.cred.Empty() && !t.e.mayTell(ctx, t.realm) {
 		return &fault{class: ErrPlainHTTP, host: t.e.Ref.Registry, text: fmt.Sprintf("%s is not sent to %s", ofOrigin(t.cred.Origin), bareURL(t.realm))}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
