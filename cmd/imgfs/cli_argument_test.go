@@ -134,6 +134,8 @@ func TestFileArgumentsRefused(t *testing.T) {
 		{[]string{"cat", "-n", "a", "b"}, cli.ExitUsage, "'n'", "imgfs cat IMAGE PATH | cat -n"},
 		{[]string{"cat", "--show-all", "a", "b"}, cli.ExitUsage, "--show-all", "imgfs cat IMAGE PATH | cat -A"},
 		{[]string{"ls", "--colour", "a"}, cli.ExitUsage, "--colour", "--color"},
+		{[]string{"umount", "a:v1:/etc"}, cli.ExitFailure, "umount: a:v1:/etc: it takes a whole image", "imgfs umount a:v1\n"},
+		{[]string{"stats", "oci:layout:/etc"}, cli.ExitUsage, "stats: oci:layout:/etc: it takes a whole image", "imgfs stats oci:layout\n"},
 		{[]string{"mount", ".", "a:/etc"}, cli.ExitUsage, "mount: a:/etc: it takes a whole image", "imgfs mount a . && ls ./etc\n"},
 		{[]string{"mount", "a:/etc", "mnt/"}, cli.ExitUsage, "mount: a:/etc: it takes a whole image", "imgfs mount a mnt/ && ls mnt/etc\n"},
 		{[]string{"mount", "-f", "oci:a b:/etc", "mnt"}, cli.ExitUsage, "mount: oci:a b:/etc: it takes a whole image", "imgfs mount 'oci:a b' mnt && ls mnt/etc\n"},

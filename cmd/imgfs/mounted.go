@@ -38,6 +38,8 @@ func (e *env) onMount(ctx context.Context, op, arg string, do func(dir string) e
 		if op == "unmount" {
 			return cli.WithHint(err, "imgfs cache ls shows what is mounted where")
 		}
+	case errors.Is(err, fusefs.ErrNoDir) && wholeImage("", arg, "") != nil:
+		return wholeImage(strings.TrimPrefix(commandOf(op), "imgfs "), arg, "")
 	case errors.Is(err, fusefs.ErrNoDir) && namesImage(arg):
 		return cli.WithHint(fmt.Errorf("%w, and no image of that name is mounted", err), "imgfs cache ls shows what is mounted where")
 	}
