@@ -62,6 +62,7 @@ func testMain(m *testing.M) (code int) {
 		return 1
 	}
 	runDir = dir
+	time.Local = time.UTC // for the times that listings have
 	os.Setenv("TMPDIR", dir)
 	// Those that run at the same time wait for servers and timeouts.
 	flag.Parse()
