@@ -367,9 +367,11 @@ func TestManyFaults(t *testing.T) {
 		defer client.Close()
 		desc := s.PutBlob(ocispec.MediaTypeImageLayer, content)
 		b := blobOf(t, client.Repository(remote.Reference{Registry: s.Host(), Repository: "app", Digest: desc.Digest}), desc)
+		// Not Gzip: what an answer says of its encoding decides nothing here, and
+		// other bytes of the right length are for the reader's digests.
 		faults := []registrytest.Fault{
 			registrytest.Reset(-1), registrytest.Reset(1000), registrytest.Truncate(100), registrytest.Status(500),
-			registrytest.Status(403), registrytest.Status(404), registrytest.Page(), registrytest.Gzip(), registrytest.Multipart(nil),
+			registrytest.Status(403), registrytest.Status(404), registrytest.Page(), registrytest.Multipart(nil),
 			registrytest.IgnoreRange(), s.Stall(10), s.Stall(-1), whole(registrytest.Truncate(500_000)),
 		}
 		chance := func(int) registrytest.Fault {
