@@ -113,7 +113,7 @@ func imageHint(err *image.Error) string {
 	case image.HintTLSClient:
 		return "put the client certificate and its key into /etc/containers/certs.d/" + err.Host + "/ as NAME.cert and NAME.key"
 	case image.HintPlainHTTP:
-		return "if that needs no secure connections: --tls-verify=false, or insecure = true for " + err.Host + " in registries.conf"
+		return "if plain http will do: --tls-verify=false, or insecure = true for " + err.Host + " in registries.conf"
 	case image.HintMendCredential:
 		return "mend that, or have another file: --authfile FILE, or log in: podman login " + err.Host + " (or docker login)"
 	case image.HintLoginAgain:

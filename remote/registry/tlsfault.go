@@ -48,7 +48,7 @@ func tlsFault(host string, shown bool, err error) *fault {
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		f.class, f.text = ErrTLSPlain, host+" answers in plain http, and not by https"
 	case errors.As(err, &record):
-		f.class, f.text = ErrTLSPlain, host+" does not speak TLS: what it answers is something else"
+		f.class, f.text = ErrTLSPlain, host+" does not speak TLS, but perhaps plain http"
 	case errors.As(err, &alert) && alert.Op == "remote error":
 		return alertFault(f, alert.Err.Error(), shown)
 	case strings.Contains(err.Error(), "tls: server selected unsupported protocol version"):
