@@ -155,14 +155,27 @@ func (v *visit) offers(ctx context.Context, resp *http.Response, sent *authoriza
 	return v.e.asked(ctx), nil
 }
 
-// lookUp looks up the credential when nobody else gets a token.
+// lookUp looks up the credential when nobody else gets a token. That there is none
+// is believed for some seconds: a registry is asked several things about what it
+// does not have, and a helper can take its time.
 func (v *visit) lookUp(ctx context.Context) (login, error) {
-	if err := v.e.tokens.fetching.lock(ctx); err != nil {
+	t := v.e.tokens
+	if err := t.fetching.lock(ctx); err != nil {
 		return login{}, err
 	}
-	defer v.e.tokens.fetching.unlock()
-	return v.e.lookUp(ctx)
+	defer t.fetching.unlock()
+	if time.Since(t.noneAt) < noneLife {
+		return t.none, nil
+	}
+	l, err := v.e.lookUp(ctx)
+	if err == nil && l.cred.Empty() {
+		t.none, t.noneAt = l, time.Now()
+	}
+	return l, err
 }
+
+// noneLife is how long it is believed that there is no credential.
+const noneLife = 10 * time.Second
 
 // lacking returns the challenges of an answer that say that the token was for
 // other scopes than those needed. RFC 6750, 3.1.

@@ -202,6 +202,20 @@ func TestHiddenFromStrangers(t *testing.T) {
 			t.Errorf("%d: asked %d times for where the API begins, want %d", status, n, want)
 		}
 	}
+	// That there is no credential is found out once for all that is asked.
+	hiding := guarded(t, nil, nil, &doorkeeper{status: 404})
+	opts := fast()
+	var cred credSwitch
+	opts.Credential = cred.get
+	r := open(t, hiding, opts)
+	for range 3 {
+		if _, err := r.Resolve(t.Context()); !errors.Is(err, remote.ErrNotFound) {
+			t.Errorf("got error %v, want %v", err, remote.ErrNotFound)
+		}
+	}
+	if cred.asked != 1 {
+		t.Errorf("the credential was looked up %d times, want once", cred.asked)
+	}
 	// A stranger's token may be had there.
 	s := guarded(t, nil, &doorkeeper{challenges: []string{bearerHere}}, &doorkeeper{taken: []string{"Bearer T"}})
 	giveTokens(s, func(r *http.Request) (int, string) { return 200, `{"token":"T"}` })

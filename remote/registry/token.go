@@ -27,6 +27,11 @@ type tokenCache struct {
 	timeout  time.Duration // of a request for a token
 	fetching ctxMutex      // held while a token is got
 
+	// none is a look-up that found no credential, and noneAt when that was. They
+	// are under fetching.
+	none   login
+	noneAt time.Time
+
 	mu     sync.Mutex
 	tokens map[string]*authorization // by scopes
 	failed error                     // why getting a token failed last
