@@ -277,17 +277,9 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 	if err != nil && err != errWhole {
 		// Not drained: after a wrong answer the next goes by a new connection.
 		resp.Body.Close()
-		f := *classify(err).by(b.at.speaker(at))
+		f := *classify(err).by(b.at.speaker(at)).ofStorage(at)
 		f.refuser = at.url.Host
 		f.ranged = ranged && (f.ranged || refusesRange(f.status, at.home))
-		if !at.home && denied(f.status) {
-			// Storage knows only the signature; whether the reader may read
-			// is for the registry to say.
-			f.verdict = odd
-			if f.class == remote.ErrUnauthorized {
-				f.class = remote.ErrUnavailable
-			}
-		}
 		return answer{}, &f
 	}
 	if resp.StatusCode == http.StatusPartialContent {

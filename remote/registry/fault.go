@@ -131,7 +131,7 @@ func withoutURL(err error) error {
 // statusFault judges an answer by its status. said is what it says of itself.
 func statusFault(status int, said string) *fault {
 	f := &fault{class: remote.ErrUnavailable, status: status, text: strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))}
-	if said != "" && !strings.EqualFold(said, http.StatusText(status)) && !strings.EqualFold(said, f.text) {
+	if said = besides(said, f.text, http.StatusText(status)); said != "" {
 		f.text += ": " + said
 	}
 	switch {
@@ -148,6 +148,22 @@ func statusFault(status int, said string) *fault {
 		f.verdict = odd
 	}
 	return f
+}
+
+// besides returns of a text what stands there besides others, which it may begin
+// with, or be as the title of a web page.
+func besides(said string, others ...string) string {
+	for _, other := range others {
+		if n := len(other); n > 0 && len(said) >= n && strings.EqualFold(said[:n], other) {
+			if rest := strings.TrimLeft(said[n:], " -.:;,"); rest == "" || len(rest) < len(said)-n {
+				said = rest
+			}
+		}
+		if strings.EqualFold(said, `a web page, "`+other+`"`) {
+			said = ""
+		}
+	}
+	return said
 }
 
 // errorWords is what an answer says that oras-go has read.
@@ -167,6 +183,20 @@ func (e *endpoint) refusal(resp *http.Response, at *location) *fault {
 		return f.by("the proxy " + proxyName(r.proxy))
 	}
 	return f.by(e.speaker(at))
+}
+
+// ofStorage judges a refusal by storage. That knows only the signature of a URL, which
+// a fresh one may have right; whether the reader may read is for the registry to say.
+func (f *fault) ofStorage(at *location) *fault {
+	if at.home || !denied(f.status) {
+		return f
+	}
+	judged := *f
+	judged.verdict = odd
+	if judged.class == remote.ErrUnauthorized {
+		judged.class = remote.ErrUnavailable
+	}
+	return &judged
 }
 
 // speaker names the server at a location, which is the endpoint's own without

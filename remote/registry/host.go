@@ -109,6 +109,7 @@ type host struct {
 	mu         sync.Mutex
 	transports map[pool]*transport // mostly one
 	opens      time.Time           // no request is sent before
+	why        string              // what the answer was that said so
 }
 
 // transport returns the connection pool for a wire and a way. Connections that
@@ -166,7 +167,7 @@ func (h *host) send(req *http.Request, transport *transport, proxy *url.URL) (*h
 			said = hear(resp)
 			attemptOf(req.Context()).said = said
 		}
-		h.obey(resp)
+		h.obey(resp, said)
 		body = h.health.watch(resp, said, begun)
 	}
 	resp.Body = &slotBody{ReadCloser: body, leave: sync.OnceFunc(h.leave)}
@@ -196,7 +197,7 @@ func (h *host) enter(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		h.opts.active.Add(1)
-		if h.closedFor() <= 0 {
+		if wait, _ := h.closedFor(); wait <= 0 {
 			return nil
 		}
 		h.leave()
@@ -216,28 +217,31 @@ func (h *host) leave() {
 // waitOpen waits until the host wants requests again; not if the attempt
 // would be given up before that.
 func (h *host) waitOpen(ctx context.Context) error {
-	wait := h.closedFor()
+	wait, why := h.closedFor()
 	if wait <= 0 {
 		return nil
 	}
 	if deadline := attemptOf(ctx).deadline(); !deadline.IsZero() && time.Now().Add(wait).After(deadline) {
 		return &fault{class: remote.ErrUnavailable, held: true,
-			text: fmt.Sprintf("%s wants no requests for another %s", h.name, wait.Round(time.Second))}
+			text: fmt.Sprintf("%s wants no requests for another %s: it answers %s", h.name, wait.Round(time.Second), why)}
 	}
 	// Without chance all readers that wait would come back in the same instant.
 	return sleep(ctx, wait+rand.N(h.opts.MinBackoff))
 }
 
-func (h *host) closedFor() time.Duration {
+// closedFor returns how long no request is to be sent, and what the answer was that
+// said so.
+func (h *host) closedFor() (time.Duration, string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return time.Until(h.opens)
+	return time.Until(h.opens), h.why
 }
 
 // obey closes the host for as long as resp asks for. If a read does not wait so
 // long, obey closes it for half of the time that a read waits: a mistaken answer
-// must not lock a mount for days, and the next read must find out.
-func (h *host) obey(resp *http.Response) {
+// must not lock a mount for days, and the next read must find out. said is what the
+// server says of it.
+func (h *host) obey(resp *http.Response, said string) {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return
 	}
@@ -257,7 +261,7 @@ func (h *host) obey(resp *http.Response) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if until.After(h.opens) {
-		h.opens = until
+		h.opens, h.why = until, statusFault(resp.StatusCode, said).text
 	}
 }
 

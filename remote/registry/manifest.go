@@ -197,7 +197,7 @@ func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, h
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, e.refusal(resp, at)
+		return nil, nil, e.refusal(resp, at).ofStorage(at)
 	}
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err != nil {

@@ -89,3 +89,19 @@ func TestWordsHideWhatWasSent(t *testing.T) {
 		}
 	}
 }
+
+// What the status says is not said twice.
+func TestStatusAndWords(t *testing.T) {
+	for said, want := range map[string]string{
+		"": "404 Not Found", "Not Found": "404 Not Found", "404 not found": "404 Not Found", `a web page, "404 Not Found"`: "404 Not Found",
+		"404 Not Found - the project is archived": "404 Not Found: the project is archived", "Not Found: moved": "404 Not Found: moved",
+		"nothing": "404 Not Found: nothing", "Not Foundling": "404 Not Found: Not Foundling",
+	} {
+		if got := statusFault(404, said).text; got != want {
+			t.Errorf("%q: got %q, want %q", said, got, want)
+		}
+	}
+	if got := statusFault(599, "x").text; got != "599: x" {
+		t.Errorf("got %q", got)
+	}
+}

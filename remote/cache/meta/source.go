@@ -43,7 +43,7 @@ var _ remote.Source = (*source)(nil)
 // Fetch takes manifests, image indexes and configs from disk, checked against
 // their digest, and asks src for those that are not there. Resolve asks src,
 // and remembers the answer; if src is unavailable it returns what it remembers,
-// with a warning. Blob is that of src: see Cache.Blob. Offline, or for a pinned
+// with a warning, if that is on disk. Blob is that of src: see Cache.Blob. Offline, or for a pinned
 // reference that is known, src is not asked; what would need it is
 // remote.ErrUnavailable, wrapped. Blobs on a local disk are read offline too.
 func (c *Cache) Source(src remote.Source, opts *SourceOptions) remote.Source {
@@ -92,6 +92,9 @@ func (s *source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	}
 	if !known || ctx.Err() != nil || !errors.Is(err, remote.ErrUnavailable) {
 		return ocispec.Descriptor{}, err
+	}
+	if _, ok := s.c.KeptMeta(kept.Descriptor.Digest); !ok {
+		return ocispec.Descriptor{}, err // it was never got
 	}
 	s.opts.Warnf("the tag could not be checked, using the image as last seen on %s: %v", kept.Seen.Local().Format("2006-01-02 15:04"), err)
 	return kept.Descriptor, nil

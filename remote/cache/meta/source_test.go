@@ -122,6 +122,14 @@ func TestResolve(t *testing.T) {
 			if len(w.All) != 0 {
 				t.Errorf("warned of nothing: %q", w.All)
 			}
+			src.Err = tt.err
+			if _, err := s.Resolve(t.Context()); !errors.Is(err, tt.err) {
+				t.Errorf("Resolve() of what was never got = %v, want %v", err, tt.err)
+			}
+			src.Err = nil
+			if _, err := s.Fetch(t.Context(), src.Desc()); err != nil {
+				t.Fatal(err)
+			}
 
 			src.Err = tt.err
 			s = openCache(t, dir, nil).Source(src, &SourceOptions{Warnf: w.Warnf})
@@ -135,8 +143,8 @@ func TestResolve(t *testing.T) {
 				}
 				w.Check(t, "the tag could not be checked, using the image as last seen on "+time.Now().Format("2006-01-02"))
 			}
-			if src.Resolved != 3 {
-				t.Errorf("source asked %d times, want 3", src.Resolved)
+			if src.Resolved != 4 {
+				t.Errorf("source asked %d times, want 4", src.Resolved)
 			}
 		})
 	}
