@@ -195,8 +195,9 @@ func (o *opener) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	o.resolved = desc.Digest
 	content, err := o.fetch(ctx, "manifest", &desc, maxManifestSize)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDigest) {
+		// Or it may be there under the tag alone.
 		again, failed := o.src.Resolve(ctx)
-		if failed != nil || again.Digest == desc.Digest {
+		if failed != nil {
 			return desc, err
 		}
 		desc, o.resolved = again, again.Digest

@@ -189,6 +189,12 @@ func TestHeadAndGetRefused(t *testing.T) {
 	}
 }
 
+// portal answers as who wants to be paid for the network.
+func portal(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+	w.Header().Set("Content-Type", "text/html")
+	fmt.Fprint(w, "<!DOCTYPE html><html><head><title>Log in</title></head></html>")
+}
+
 // 30: what answers say of themselves is not believed against digests.
 func TestFault30Labels(t *testing.T) {
 	t.Parallel()
@@ -212,6 +218,16 @@ func TestFault30Labels(t *testing.T) {
 		{name: "HEAD has a larger length", manifest: headOnly(header("Content-Length", "100000"))},
 		{name: "HEAD has another digest", manifest: headOnly(header("Docker-Content-Digest", other))},
 		{name: "both have another digest", manifest: always(header("Docker-Content-Digest", other)), warns: "its digest is " + other},
+		{name: "digests of another algorithm", manifest: always(header("Docker-Content-Digest", digest.SHA512.FromString("other").String())), warns: "sha512:"},
+		{name: "manifest that is not served by its digest", manifest: always(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+			if strings.Contains(r.URL.Path, "sha256:") {
+				registrytest.Status(404)(w, r, serve)
+				return
+			}
+			serve(w, r)
+		})},
+		{name: "a web page for a manifest", manifest: always(portal), refused: `the answer is a web page, "Log in"`},
+		{name: "a web page for a config", blob: always(portal), refused: `it is a web page, "Log in"`},
 		{name: "manifest said to be encoded", manifest: always(header("Content-Encoding", "gzip"))},
 		{name: "config said to be encoded", blob: always(header("Content-Encoding", "gzip"))},
 		{name: "manifest encoded", manifest: always(registrytest.Gzip()), refused: "Content-Encoding: gzip"},

@@ -141,7 +141,9 @@ func (e *endpoint) resolveByGet(ctx context.Context, r *resolution) (ocispec.Des
 	wrong := checkContent(stated, content, header)
 	switch {
 	case wrong == nil:
-		desc.Digest = stated
+		if e.Ref.Digest != "" {
+			desc.Digest = stated // of its algorithm
+		}
 	case e.Ref.Digest != "" || desc.Digest != r.other:
 		// It may have been damaged on its way.
 		r.other = desc.Digest
@@ -166,7 +168,9 @@ func manifestType(header http.Header, content []byte) (string, error) {
 	switch err := json.Unmarshal(content, &m); {
 	case !json.Valid(content):
 		text := "the answer is not a manifest"
-		if stated != "" {
+		if isPage(content) {
+			text = "the answer is a web page" + quoteTitle(content)
+		} else if stated != "" {
 			text = "the answer, a " + scrub.Text(stated) + ", is not a manifest"
 		}
 		return "", oddf("%s%s", text, encoded(header))
@@ -212,9 +216,18 @@ func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, h
 // checkContent checks that what came with a header has a digest.
 func checkContent(d digest.Digest, content []byte, header http.Header) error {
 	if got := d.Algorithm().FromBytes(content); got != d {
-		return &fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("what comes has digest %s%s", got, encoded(header))}
+		return &fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("what comes has digest %s%s%s", got, page(content), encoded(header))}
 	}
 	return nil
+}
+
+// page says of bytes that are not what they should be that they are a web page, if
+// they are.
+func page(content []byte) string {
+	if isPage(content) {
+		return "; it is a web page" + quoteTitle(content)
+	}
+	return ""
 }
 
 // encoded says of bytes that are not what they should be that they are said to
