@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -235,23 +234,5 @@ func TestWordsOfProxy(t *testing.T) {
 				t.Errorf("got error %v, want one that says %q and %q", err, want, tc.want)
 			}
 		})
-	}
-}
-
-// A server that wants to be left alone for longer than anybody waits has said why.
-func TestWordsOfRetryAfter(t *testing.T) {
-	s := registrytest.New(t, nil)
-	s.Inject(registrytest.Manifest, registrytest.Always(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
-		w.Header().Set("Retry-After", "3600")
-		says(429, "log in to raise the limit")(w, r, serve)
-	}))
-	opts := fast()
-	opts.ReadTimeout = 200 * time.Millisecond
-	r := open(t, s, opts)
-	for range 2 {
-		_, err := r.Resolve(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "429 Too Many Requests: log in to raise the limit") {
-			t.Errorf("got error %v, want one with what the registry says", err)
-		}
 	}
 }

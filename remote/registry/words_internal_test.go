@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -103,5 +105,16 @@ func TestStatusAndWords(t *testing.T) {
 	}
 	if got := statusFault(599, "x").text; got != "599: x" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// A server that wants to be left alone for longer than anybody waits has said why.
+func TestWordsOfRetryAfter(t *testing.T) {
+	h := newHostPool((&Options{ReadTimeout: time.Hour}).withDefaults()).host("h.example")
+	h.obey(&http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7000"}}}, "log in to raise the limit")
+	ctx := context.WithValue(t.Context(), attemptKey{}, &attempt{budget: newRetryBudget((&Options{ReadTimeout: time.Minute}).withDefaults(), false)})
+	err := h.waitOpen(ctx)
+	if want := "h.example wants no requests for another 30m0s: it answers 429 Too Many Requests: log in to raise the limit"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got error %v, want %q", err, want)
 	}
 }
