@@ -231,6 +231,8 @@ func TestCacheDirectory(t *testing.T) {
 		{"environment before XDG", home + "/xdg", home + "/env", "", "env"},
 		{"flag before environment", home + "/xdg", home + "/env", "--cache-dir=" + home + "/flag", "flag"},
 		{"relative", "", "", "--cache-dir=relative/dir", "relative/dir"},
+		{"home in a flag", home + "/xdg", "", "--cache-dir=~/flag2", "flag2"},
+		{"home in the environment", "", "~/env2", "", "env2"},
 		{"empty is none", "", "", "--cache-dir=", ".cache/imgfs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

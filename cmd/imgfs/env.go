@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -107,13 +108,38 @@ func (p *platform) Set(s string) error {
 	return nil
 }
 
+// A pathFlag is the value of a flag that names a file or directory.
+type pathFlag string
+
+// String implements pflag.Value.
+func (p *pathFlag) String() string { return string(*p) }
+
+// Type implements pflag.Value.
+func (p *pathFlag) Type() string { return "string" }
+
+// Set implements pflag.Value.
+func (p *pathFlag) Set(s string) error {
+	*p = pathFlag(expandHome(s))
+	return nil
+}
+
+// expandHome replaces the ~/ that shells leave as it is behind a =.
+func expandHome(s string) string {
+	home, err := os.UserHomeDir()
+	if rest, ok := strings.CutPrefix(s, "~/"); ok && err == nil {
+		return filepath.Join(home, rest)
+	}
+	return s
+}
+
 // globalFlags are the flags that all commands take, in the order of the help.
 func (e *env) globalFlags() []func(*pflag.FlagSet) {
 	return []func(*pflag.FlagSet){e.cacheFlags, e.limits.flags, e.otherFlags}
 }
 
 func (e *env) cacheFlags(f *pflag.FlagSet) {
-	f.StringVar(&e.cacheDir, "cache-dir", os.Getenv("IMGFS_CACHE_DIR"), "`DIR` where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)")
+	e.cacheDir = expandHome(os.Getenv("IMGFS_CACHE_DIR"))
+	f.Var((*pathFlag)(&e.cacheDir), "cache-dir", "`DIR` where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)")
 	f.Var(&e.cacheSize, "cache-size", "`SIZE` how much to keep (IMGFS_CACHE_SIZE; default 10G or 1/10 of the free disk)")
 }
 
@@ -122,7 +148,7 @@ func (e *env) otherFlags(f *pflag.FlagSet) {
 	f.Var((*platform)(&e.platform), "platform", "`P` os[(version)]/arch[/variant] of the image (default: this machine's)")
 	f.Var(&e.tlsVerify, "tls-verify", "`BOOL` true: only https with a certificate to trust; false: any, and plain http")
 	f.Lookup("tls-verify").NoOptDefVal = "true"
-	f.StringVar(&e.authfile, "authfile", "", "`FILE` credentials (default: where podman and docker look)")
+	f.Var((*pathFlag)(&e.authfile), "authfile", "`FILE` credentials (default: where podman and docker look)")
 	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "let registries lead to addresses in private networks and on this machine")
 	f.BoolVarP(&e.Quiet, "quiet", "q", false, "say nothing but errors")
 	f.BoolVarP(&e.Verbose, "verbose", "v", false, "say what is asked of the registry")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -17,15 +18,50 @@ import (
 // located returns the name of an image with its transport. If it is a path to a layout
 // or an archive, it says what that was taken for; other names stay as they are.
 func (e *env) located(ctx context.Context, name string) (string, error) {
-	loc, ok, err := localname.Find(ctx, name)
+	loc, ok, err := find(ctx, name)
+	if errors.Is(err, fusefs.ErrNoAnswer) {
+		if !localname.IsPath(name) {
+			return name, nil // it is a reference first of all
+		}
+		return name, cli.WithHint(fmt.Errorf("%s: %w", name, err), fusefs.HintNoAnswer(name))
+	}
 	if m, barred := fusefs.BarredBy(name); barred && errors.Is(err, fs.ErrPermission) {
 		return name, cli.WithHint(err, "only "+m.Owner+" may look into the mount "+printable.Name(m.Dir)+"; "+fusefs.HintBarred)
 	}
-	if err != nil || !ok {
+	if err != nil {
+		if m, inside := fusefs.MountOf(ctx, name); inside == nil && m.Dir != "" {
+			err = cli.WithHint(err, printable.Name(m.Name)+" is mounted on "+printable.Word(m.Dir)+": any program can read it there")
+		}
 		return name, err
+	}
+	if !ok {
+		return name, nil
 	}
 	e.Warnf("reading %s", loc)
 	return loc.String(), nil
+}
+
+// find is localname.Find for a file system that may hang.
+func find(ctx context.Context, name string) (loc remote.Location, ok bool, err error) {
+	loc, err = patiently(ctx, func(ctx context.Context) (loc remote.Location, err error) {
+		loc, ok, err := localname.Find(ctx, name)
+		if err == nil && !ok {
+			err = errNoPath
+		}
+		return loc, err
+	})
+	if errors.Is(err, errNoPath) {
+		return loc, false, nil
+	}
+	return loc, err == nil, err
+}
+
+// errNoPath says that a name means no path.
+var errNoPath = errors.New("not a path")
+
+// imageAt is localname.At for a file system that may hang.
+func imageAt(ctx context.Context, name string) (remote.Location, error) {
+	return patiently(ctx, func(ctx context.Context) (remote.Location, error) { return localname.At(ctx, name) })
 }
 
 // advise adds a hint to an error of finding an image, if its name may have been meant
@@ -52,7 +88,7 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 		return err
 	}
 	if trimmed := strings.TrimSpace(name); trimmed != name {
-		if _, ok, _ := localname.Find(ctx, trimmed); ok {
+		if _, ok, _ := find(ctx, trimmed); ok {
 			return cli.WithHint(err, "without the space: "+printable.Word(trimmed))
 		}
 	}
@@ -62,7 +98,7 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 	if strings.HasPrefix(name, "docker://") || errors.Is(err, remote.ErrReference) {
 		return err
 	}
-	if here, none := localname.At(ctx, name); none == nil {
+	if here, none := imageAt(ctx, name); none == nil {
 		here.Path = nearPath(name, here.Path)
 		return cli.WithHint(err, "if what lies here is meant: "+printable.Word(here.String()))
 	}

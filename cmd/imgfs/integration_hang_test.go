@@ -135,6 +135,8 @@ func TestServerHangs(t *testing.T) {
 	}{
 		{[]string{"mount", image, dir}, "does not answer"},
 		{[]string{"mount", image, filepath.Join(dir, "etc")}, "does not answer"},
+		{[]string{"ls", filepath.Join(dir, "etc")}, "does not answer"},
+		{[]string{"mount", filepath.Join(dir, "etc"), s.dir}, "does not answer"},
 		{[]string{"stats", dir}, "does not answer"},
 		{[]string{"stats", filepath.Join(dir, "etc/os-release")}, "does not answer"},
 		{[]string{"umount", filepath.Join(dir, "etc")}, "does not answer"},

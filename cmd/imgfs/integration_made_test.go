@@ -205,11 +205,16 @@ func TestMadeNowhere(t *testing.T) {
 func TestMountsByName(t *testing.T) {
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
-	image, layout := publish(t, reg, small)
+	_, layout := publish(t, reg, small)
+	repo := "only" + strconv.Itoa(os.Getpid()) // as no other mount of the machine
+	if err := reg.PushLayout(layout, repo); err != nil {
+		t.Fatal(err)
+	}
+	image := reg.Host() + "/" + repo + ":latest"
 	s := newSandbox(t)
 	one := s.mount(image)
 	short := strings.TrimSuffix(image, ":latest")
-	for _, name := range []string{image, short, "docker://" + image, "app", "app:latest"} {
+	for _, name := range []string{image, short, "docker://" + image, repo, repo + ":latest"} {
 		if r := s.ok("stats", name); !strings.HasPrefix(r.stdout, image+" on "+one+"\n") || !strings.Contains(r.stderr, "is mounted on "+one) {
 			t.Errorf("imgfs stats %s: got %q and %q", name, r.stdout, r.stderr)
 		}
@@ -217,10 +222,13 @@ func TestMountsByName(t *testing.T) {
 	checkRefusal(t, s.run("umount", short+"x"), 1, []string{"mountpoint does not exist, and no image of that name is mounted"}, "imgfs cache ls")
 	checkRefusal(t, s.run("umount", one+"/etc"), 1, []string{"not an imgfs mount"}, "it is in a mount: imgfs umount "+one)
 	// A directory of the name goes first.
-	if err := os.Mkdir(filepath.Join(s.dir, "app"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(s.dir, repo), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	checkRefusal(t, s.run("umount", "app"), 1, []string{"not an imgfs mount"}, "imgfs umount "+one)
+	checkRefusal(t, s.run("umount", repo), 1, []string{"not an imgfs mount"}, "imgfs umount "+one)
+	for _, command := range []string{"ls", "inspect", "index", "mount"} {
+		checkRefusal(t, s.run(command, one), 1, []string{one + ": not an image: there is no index.json in it"}, image+" is mounted on "+one+": ")
+	}
 	two := s.mount(image)
 	for _, command := range []string{"umount", "stats"} {
 		checkRefusal(t, s.run(command, image), 1, []string{"it is mounted on " + one + ", " + two}, "imgfs "+command+" "+one)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -20,12 +21,11 @@ func mountArguments(ctx context.Context, args []string) (img, dir string, err er
 	case 1:
 		return args[0], "", nil
 	case 2:
-		if _, bad := os.Stat(args[1]); errors.Is(bad, os.ErrNotExist) && isPlainDir(ctx, args[0]) {
-			if err := wholeImage("mount", args[1], args[0]); err != nil {
-				return "", "", err
-			}
+		_, err := patiently(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, checkOrder(ctx, args[0], args[1]) })
+		if errors.Is(err, fusefs.ErrNoAnswer) {
+			err = nil // what hangs is for fusefs.Check to say
 		}
-		return args[0], args[1], checkOrder(ctx, args[0], args[1])
+		return args[0], args[1], err
 	}
 	return "", "", cli.Usagef("mount: an image is needed, and a directory unless imgfs is to make one")
 }
@@ -45,6 +45,8 @@ func checkOrder(ctx context.Context, img, dir string) error {
 		}
 	case localname.IsPath(dir) || !errors.Is(err, os.ErrNotExist):
 		return nil
+	case isPlainDir(ctx, img) && wholeImage("mount", dir, img) != nil:
+		return wholeImage("mount", dir, img)
 	case isPlainDir(ctx, img) || localname.IsPath(img) && !isImage(ctx, img):
 		if !namesImage(dir) {
 			return nil
@@ -66,15 +68,20 @@ func checkOrder(ctx context.Context, img, dir string) error {
 		"imgfs mount "+printable.Word(dir)+" "+printable.Word(img))
 }
 
-// isPlainDir reports whether a name is that of a directory that is no image.
+// isPlainDir reports whether a name is that of a directory that is no image. Of a file
+// system that hangs nothing is said.
 func isPlainDir(ctx context.Context, name string) bool {
-	info, err := os.Stat(name)
-	return err == nil && info.IsDir() && !isImage(ctx, name)
+	is, err := patiently(ctx, func(ctx context.Context) (bool, error) {
+		info, err := os.Stat(name)
+		return err == nil && info.IsDir(), err
+	})
+	return err == nil && is && !isImage(ctx, name)
 }
 
-// isImage reports whether an image lies at a path.
+// isImage reports whether an image lies at a path. Of a file system that hangs nothing is
+// said.
 func isImage(ctx context.Context, name string) bool {
-	_, err := localname.At(ctx, name)
+	_, err := imageAt(ctx, name)
 	return err == nil
 }
 
@@ -101,8 +108,7 @@ func looksLikeImage(word string) bool {
 // notMountable adds a hint to the error of what is no image, if it may have been meant as
 // the directory.
 func notMountable(err error, name string) error {
-	var failed *localname.Error
-	if info, bad := os.Stat(name); errors.As(err, &failed) && failed.Hint == "" && bad == nil && info.IsDir() {
+	if failed, ok := err.(*localname.Error); ok && failed.Hint == "" && failed.Dir {
 		return cli.WithHint(err, "imgfs mount IMAGE "+printable.Word(name))
 	}
 	return err

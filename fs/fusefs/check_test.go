@@ -40,7 +40,7 @@ func TestCheckDirectory(t *testing.T) {
 		hint string
 	}{
 		{filepath.Join(dir, "none"), ErrNoDir, "mkdir " + filepath.Join(dir, "none")},
-		{filepath.Join(dir, "none", "two"), ErrNoDir, "mkdir " + filepath.Join(dir, "none", "two")},
+		{filepath.Join(dir, "none", "two"), ErrNoDir, "mkdir -p " + filepath.Join(dir, "none", "two")},
 		{name, ErrNotDir, ""},
 		{filepath.Join(name, "x"), ErrNotDir, ""},
 		{"/proc", ErrMounted, "choose another directory"},

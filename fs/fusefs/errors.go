@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/imgfs/imgfs/remote/printable"
 )
@@ -85,6 +87,9 @@ const containerHint = "a container needs --cap-add SYS_ADMIN and --device /dev/f
 func hint(op, dir string, err error) string {
 	switch {
 	case errors.Is(err, ErrNoDir) && op == "mount":
+		if _, err := os.Stat(filepath.Dir(dir)); errors.Is(err, fs.ErrNotExist) {
+			return "mkdir -p " + printable.Word(dir)
+		}
 		return "mkdir " + printable.Word(dir)
 	case errors.Is(err, ErrPermission) && op == "mount":
 		return "choose a directory of your own"
@@ -119,7 +124,7 @@ func hint(op, dir string, err error) string {
 	case errors.Is(err, ErrNoAnswer):
 		return HintNoAnswer(dir)
 	case errors.Is(err, ErrBusy):
-		return "end what uses it, or unmount it lazily"
+		return "end what uses it, or unmount it lazily: imgfs umount -l " + printable.Word(dir)
 	}
 	return ""
 }

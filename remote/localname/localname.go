@@ -31,6 +31,8 @@ type Error struct {
 	Err  error
 	// Hint is what to type, or "".
 	Hint string
+	// Dir says that a directory is there.
+	Dir bool
 }
 
 // Error implements error.
@@ -154,7 +156,9 @@ func noImage(ctx context.Context, loc remote.Location) error {
 	if above := layoutAbove(loc.Path); above != "" {
 		return partOf(loc.Path, above)
 	}
+	failed := &Error{Path: loc.Path, Err: fmt.Errorf("%w: there is no index.json in it", errNoImage)}
 	if info, err := os.Stat(loc.Path); err == nil && info.IsDir() {
+		failed.Dir = true
 		d, err := os.Open(loc.Path)
 		if err != nil {
 			return reason(err)
@@ -165,7 +169,6 @@ func noImage(ctx context.Context, loc remote.Location) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	failed := &Error{Path: loc.Path, Err: fmt.Errorf("%w: there is no index.json in it", errNoImage)}
 	if kind := (*remote.KindError)(nil); errors.As(err, &kind) {
 		failed.Err, failed.Hint = says(kind.Found), kind.Command
 		if kind.Instead != nil {

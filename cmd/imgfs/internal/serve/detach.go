@@ -138,7 +138,13 @@ func (c *Child) awaitReady(ctx context.Context, child *exec.Cmd, from io.Reader)
 	if errors.As(err, &status) && status.ExitCode() > 0 {
 		return "", &cli.ExitError{Code: status.ExitCode()} // it has printed why
 	}
-	return "", fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
+	err = fmt.Errorf("the process in the background ended before the mount was ready: %w", err)
+	if status != nil {
+		if how, ok := status.Sys().(syscall.WaitStatus); ok && how.Signal() == syscall.SIGSYS {
+			return "", cli.WithHint(err, "a seccomp filter kills what mounts: a unit needs SystemCallFilter=@mount, a container --cap-add SYS_ADMIN")
+		}
+	}
+	return "", err
 }
 
 // listen takes the words of a child until one says that the mount is ready, and

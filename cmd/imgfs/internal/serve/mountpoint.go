@@ -38,7 +38,15 @@ func MakeMountpoint(ctx context.Context, name string, others bool) (*Mountpoint,
 	if err != nil {
 		return nil, cli.WithHint(fmt.Errorf("no place for a directory to mount on: %w", err), "name a directory of your own: imgfs mount IMAGE DIR")
 	}
-	sweep(ctx, base)
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		sweep(ctx, base)
+	}()
+	select {
+	case <-swept:
+	case <-time.After(sweepLimit): // something there hangs
+	}
 	for n := 1; n <= maxMade; n++ {
 		path := filepath.Join(base, name)
 		if n > 1 {
