@@ -18,6 +18,9 @@ const (
 	// compressed archive can hold any number of headers.
 	maxMembers = 1 << 16
 	maxName    = 4096
+	// maxOtherName bounds the names of members that are no files, which only
+	// messages need.
+	maxOtherName = 256
 
 	blockSize = 512
 )
@@ -65,8 +68,9 @@ func checkStart(r io.Reader) error {
 // A scan reads the headers of a tar.
 type scan struct {
 	members map[string]member
-	max     int64 // where every member must end
-	err     error // what it is if one does not
+	others  map[string]byte // the types of what is no file, by name
+	max     int64           // where every member must end
+	err     error           // what it is if one does not
 
 	// file has all bytes that were read, for the maps of sparse members.
 	file    io.ReaderAt
@@ -74,16 +78,21 @@ type scan struct {
 	extents int   // of all sparse members
 }
 
-// scanFile returns the members of a tar. It goes over what they contain without
-// reading it.
-func scanFile(ctx context.Context, file *io.SectionReader) (map[string]member, error) {
+// newScan returns a scan of the tar in file, whose members must end at most. The
+// error says what it is if one does not.
+func newScan(file io.ReaderAt, most int64, err error) *scan {
+	return &scan{members: map[string]member{}, others: map[string]byte{}, max: most, err: err, file: file}
+}
+
+// scanFile scans a tar. It goes over what its members contain without reading it.
+func scanFile(ctx context.Context, file *io.SectionReader) (*scan, error) {
 	end := fmt.Errorf("the archive ends at byte %d: %w", file.Size(), io.ErrUnexpectedEOF)
-	s := scan{members: map[string]member{}, max: file.Size(), err: end, file: file}
+	s := newScan(file, file.Size(), end)
 	err := s.run(ctx, file, func() int64 {
 		at, _ := file.Seek(0, io.SeekCurrent) // only places before the start are errors
 		return at
 	})
-	return s.members, err
+	return s, err
 }
 
 // run reads all headers from r; position tells how far r has been read.
@@ -132,7 +141,13 @@ func (s *scan) add(h *tar.Header, off int64) error {
 		return fmt.Errorf("%.200q, %d bytes from byte %d: %w", h.Name, stored, off, s.err)
 	}
 	s.next = padded(off + stored)
-	if m == (member{}) || len(h.Name) > maxName || len(h.Linkname) > maxName {
+	if len(h.Name) > maxName || len(h.Linkname) > maxName {
+		return nil
+	}
+	if m == (member{}) {
+		if len(s.others) < maxMembers && len(h.Name) <= maxOtherName {
+			s.others[clean(h.Name)] = h.Typeflag
+		}
 		return nil
 	}
 	if s.members[clean(h.Name)] = m; len(s.members) > maxMembers {
@@ -141,8 +156,22 @@ func (s *scan) add(h *tar.Header, off int64) error {
 	return nil
 }
 
+// otherTypes are the types of members that are no files, in words.
+var otherTypes = map[byte]string{
+	tar.TypeDir:   "a directory",
+	tar.TypeChar:  "a device",
+	tar.TypeBlock: "a device",
+	tar.TypeFifo:  "a named pipe",
+	'D':           "GNU tar's list of a directory",
+	'M':           "the rest of a file of another volume",
+	'N':           "GNU tar's list of old names",
+	'V':           "the name of a volume",
+	'X':           "an extended header of Solaris",
+}
+
 // member returns what to keep of a header whose content begins at off, nothing of
-// directories and the like, and how many bytes of content there are.
+// directories and the like, and how many bytes of content there are. Typeflags that
+// nobody defined are files, as POSIX and archive/tar have it.
 func (s *scan) member(h *tar.Header, off int64) (m member, stored int64, err error) {
 	switch h.Typeflag {
 	case tar.TypeLink:
@@ -157,7 +186,9 @@ func (s *scan) member(h *tar.Header, off int64) (m member, stored int64, err err
 			return member{link: clean(h.Linkname)}, 0, nil
 		}
 		return member{link: clean(path.Join(path.Dir(clean(h.Name)), h.Linkname))}, 0, nil
-	case tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeXGlobalHeader:
+	case tar.TypeXGlobalHeader:
+		return member{}, 0, nil
+	case tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		return member{}, 0, nil
 	}
 	m, stored = member{off: off, size: h.Size}, h.Size
@@ -169,9 +200,8 @@ func (s *scan) member(h *tar.Header, off int64) (m member, stored int64, err err
 			return member{}, 0, fmt.Errorf("with it, sparse files have more than %d extents", maxExtents)
 		}
 	}
-	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		return m, stored, nil
+	if _, ok := otherTypes[h.Typeflag]; ok {
+		return member{}, stored, nil // it has a body that is passed over
 	}
-	return member{}, stored, nil // what nobody defined has a body that is passed over
+	return m, stored, nil
 }

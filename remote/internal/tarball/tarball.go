@@ -41,17 +41,18 @@ const maxLinks = 16
 type Archive struct {
 	file    remote.TempFile
 	members map[string]member
-	max     int64 // bytes of a sparse member; 0: no bound
+	others  map[string]byte // the types of what is no file, by name
+	max     int64           // bytes of a sparse member; 0: no bound
 }
 
-// newArchive returns the archive whose members are in file.
-func newArchive(file remote.TempFile, members map[string]member, most int64) *Archive {
-	for _, m := range members {
+// newArchive returns the archive in file that was scanned.
+func newArchive(file remote.TempFile, s *scan, most int64) *Archive {
+	for _, m := range s.members {
 		if m.sparse != nil {
 			m.sparse.file = file // the scan may have had another view of it
 		}
 	}
-	return &Archive{file: file, members: members, max: most}
+	return &Archive{file: file, members: s.members, others: s.others, max: most}
 }
 
 // A member is what the scan keeps of one: where its content is in the file,
@@ -130,11 +131,11 @@ func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.Arc
 	if err := checkStart(io.NewSectionReader(file, 0, blockSize)); err != nil && !errors.Is(err, errEmpty) {
 		return nil, err
 	}
-	members, err := scanFile(ctx, io.NewSectionReader(file, 0, info.Size()))
+	s, err := scanFile(ctx, io.NewSectionReader(file, 0, info.Size()))
 	if err != nil {
 		return nil, err
 	}
-	return newArchive(file, members, opts.Limit()), nil
+	return newArchive(file, s, opts.Limit()), nil
 }
 
 // A watched reader tells how much was read of it by now.
@@ -161,15 +162,28 @@ func clean(name string) string {
 	return path.Clean("/" + name)[1:]
 }
 
+// A notFileError says that a member is there and has no content.
+type notFileError struct{ name, what string }
+
+func (e *notFileError) Error() string {
+	return fmt.Sprintf("%q is %s in the archive, not a file", e.name, e.what)
+}
+
+// Is makes it the fs.ErrNotExist of files.
+func (e *notFileError) Is(target error) bool { return target == fs.ErrNotExist }
+
 // Member returns the content of the member of that name, of a sparse one with its
-// holes, which read as zeros. The error is fs.ErrNotExist, wrapped, if there is
-// none, and remote.ErrTooBig if a sparse one says that it is bigger than an archive
-// may be when it is unpacked.
+// holes, which read as zeros. The error is fs.ErrNotExist if there is none, or none
+// that is a file, and remote.ErrTooBig if a sparse one says that it is bigger than
+// an archive may be when it is unpacked.
 func (a *Archive) Member(name string) (*io.SectionReader, error) {
 	at := clean(name)
 	for range maxLinks {
 		m, ok := a.members[at]
 		if !ok {
+			if what, ok := otherTypes[a.others[at]]; ok {
+				return nil, &notFileError{name, what}
+			}
 			return nil, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
 		}
 		if m.sparse != nil {

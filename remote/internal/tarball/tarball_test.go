@@ -175,6 +175,56 @@ func checkExample(t *testing.T, a *tarball.Archive) {
 	}
 }
 
+// TestMembersOfOtherTypes: what is in an archive and is no file is named as what it is.
+// A type that nobody defined is a file, as for archive/tar.
+func TestMembersOfOtherTypes(t *testing.T) {
+	t.Parallel()
+	type entry struct {
+		typeflag byte
+		content  string
+	}
+	entries := map[string]entry{
+		"directory": {typeflag: tar.TypeDir}, "char": {typeflag: tar.TypeChar}, "block": {typeflag: tar.TypeBlock}, "pipe": {typeflag: tar.TypeFifo},
+		"dump": {'D', "Yfile\x00\x00"}, "rest": {'M', "rest"}, "volume": {'V', ""}, "old": {'N', "old"},
+		"unknown": {'Z', "content"}, "contiguous": {tar.TypeCont, "content"},
+	}
+	content := tarOf(t, func(add func(tar.Header, string)) {
+		for name, e := range entries {
+			add(tar.Header{Typeflag: e.typeflag, Name: name, Mode: 0o644, Size: int64(len(e.content))}, e.content)
+		}
+		add(link(tar.TypeSymlink, "link", "pipe"))
+	})
+	says := map[string]string{
+		"directory": "is a directory", "char": "is a device", "block": "is a device", "pipe": "is a named pipe", "link": "is a named pipe",
+		"dump": "is GNU tar's list of a directory", "rest": "is the rest of a file of another volume", "volume": "is the name of a volume", "old": "is GNU tar's list of old names",
+	}
+	for kind, content := range map[string][]byte{"plain": content, "gzip": gzipped(t, content)} {
+		a, err := tarball.Open(t.Context(), write(t, content), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		for name, want := range says {
+			if _, err := a.Member(name); !errors.Is(err, fs.ErrNotExist) || err.Error() != fmt.Sprintf("%q %s in the archive, not a file", name, want) {
+				t.Errorf("%s, %s: %v", kind, name, err)
+			}
+		}
+		for _, name := range []string{"unknown", "contiguous"} {
+			r, err := a.Member(name)
+			if err != nil {
+				t.Errorf("%s, %s: %v", kind, name, err)
+				continue
+			}
+			if got, err := io.ReadAll(r); err != nil || string(got) != "content" {
+				t.Errorf("%s, %s: %q, %v", kind, name, got, err)
+			}
+		}
+		if _, err := a.Member("nothing"); err == nil || !strings.HasSuffix(err.Error(), fs.ErrNotExist.Error()) {
+			t.Errorf("%s, nothing: %v", kind, err)
+		}
+	}
+}
+
 func TestOpenPipe(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(name, 0o600); err != nil {

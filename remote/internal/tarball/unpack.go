@@ -65,7 +65,7 @@ func unpackTo(ctx context.Context, file remote.TempFile, in *bufio.Reader, most 
 	to := &offsetWriter{file: file, max: most}
 	buffered := bufio.NewWriterSize(to, unpackBuffer)
 	copied := &countingReader{r: io.TeeReader(in, buffered)}
-	s := scan{members: map[string]member{}, max: most, err: tooBig(most), file: flushing{buffered, file}}
+	s := newScan(flushing{buffered, file}, most, tooBig(most))
 	err := s.run(ctx, copied, func() int64 { return copied.n })
 	if err == nil {
 		err = buffered.Flush()
@@ -80,7 +80,7 @@ func unpackTo(ctx context.Context, file remote.TempFile, in *bufio.Reader, most 
 	if err != nil {
 		return nil, err
 	}
-	return newArchive(file, s.members, most), nil
+	return newArchive(file, s, most), nil
 }
 
 // A flushing reads what was written to a file through a buffer.
