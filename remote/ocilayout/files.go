@@ -183,10 +183,12 @@ func (a archive) explain(loc remote.Location, err error) error {
 
 func (a archive) open(name string) (localblob.Content, error) {
 	r, err := a.Member(name)
-	if errors.Is(err, remote.ErrTooBig) {
+	switch {
+	case errors.Is(err, remote.ErrTooBig):
 		return nil, err
-	}
-	if err != nil {
+	case errors.Is(err, tarball.ErrNotFile):
+		return nil, fmt.Errorf("%w: %w", remote.ErrNotFound, err)
+	case err != nil:
 		return nil, remote.ErrNotFound
 	}
 	return r, nil

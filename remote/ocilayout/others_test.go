@@ -3,9 +3,13 @@ package ocilayout_test
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
@@ -120,5 +124,30 @@ func TestCorpus(t *testing.T) {
 				t.Error("got no layers")
 			}
 		})
+	}
+}
+
+// TestArchiveOfOtherTypes: a blob that is in an archive, and is no file, is named as what
+// it is.
+func TestArchiveOfOtherTypes(t *testing.T) {
+	t.Parallel()
+	store := sourcetest.NewStore()
+	top := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: []byte("layer")}}})
+	dir := layoutOf(t, store, top)
+	layer := filepath.Join(dir, "blobs", "sha256", digest.FromString("layer").Encoded())
+	if err := errors.Join(os.Remove(layer), os.Mkdir(layer, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	src, err := ocilayout.OpenArchive(t.Context(), archiveOf(t, dir), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	img, err := remote.Open(t.Context(), src, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := img.Layers[0].ReadAt(t.Context(), make([]byte, 5), 0); !errors.Is(err, remote.ErrNotFound) || !strings.Contains(err.Error(), "is a directory in the archive, not a file") {
+		t.Errorf("got error %v", err)
 	}
 }

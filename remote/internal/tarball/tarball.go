@@ -162,20 +162,23 @@ func clean(name string) string {
 	return path.Clean("/" + name)[1:]
 }
 
-// A notFileError says that a member is there and has no content.
+// ErrNotFile: a member of that name is there, and is no file.
+var ErrNotFile = errors.New("not a file")
+
+// A notFileError says what is there instead of a file.
 type notFileError struct{ name, what string }
 
 func (e *notFileError) Error() string {
 	return fmt.Sprintf("%q is %s in the archive, not a file", e.name, e.what)
 }
 
-// Is makes it the fs.ErrNotExist of files.
-func (e *notFileError) Is(target error) bool { return target == fs.ErrNotExist }
+// Is makes it ErrNotFile, and the fs.ErrNotExist of files.
+func (e *notFileError) Is(target error) bool { return target == ErrNotFile || target == fs.ErrNotExist }
 
 // Member returns the content of the member of that name, of a sparse one with its
-// holes, which read as zeros. The error is fs.ErrNotExist if there is none, or none
-// that is a file, and remote.ErrTooBig if a sparse one says that it is bigger than
-// an archive may be when it is unpacked.
+// holes, which read as zeros. The error is fs.ErrNotExist if there is none, ErrNotFile
+// too if what is there is no file, and remote.ErrTooBig if a sparse one says that it
+// is bigger than an archive may be when it is unpacked.
 func (a *Archive) Member(name string) (*io.SectionReader, error) {
 	at := clean(name)
 	for range maxLinks {
