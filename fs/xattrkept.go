@@ -131,9 +131,10 @@ type aclMode int16
 // noACL leaves the mode as it is.
 const noACL aclMode = -1
 
-// modeOf returns what an attribute accessACL makes of the mode of an inode of a type.
+// modeOf returns what an attribute accessACL makes of the mode of an inode of a type:
+// nothing if Linux would refuse it there.
 func modeOf(acl string, format uint32) aclMode {
-	if format == syscall.S_IFLNK || !isACL(acl) {
+	if format == syscall.S_IFLNK || len(acl) > maxXattrValue || !isACL(acl) {
 		return noACL
 	}
 	mode := aclMode(0)

@@ -210,6 +210,8 @@ func TestACLIsMode(t *testing.T) {
 		"the later of two":    {file("x", "", mode(0o600), xattr(access, goodACL), xattr(access, acl(owner7, group5, others5))), 0o755},
 		"of a symlink":        {symlink("x", "t", xattr(access, acl(ace{1, 4, none}, ace{4, 1, none}, ace{32, 2, none}))), 0o777},
 		"malformed":           {file("x", "", mode(0o600), xattr(access, acl(owner7, group5))), 0o600},
+		"too big to be set":   {file("x", "", mode(0o600), xattr(access, acl(slices.Concat([]ace{owner7}, slices.Repeat([]ace{user5}, 8191), []ace{group5, {16, 5, none}, others5})...))), 0o600},
+		"as big as can be":    {file("x", "", mode(0o600), xattr(access, acl(slices.Concat([]ace{owner7}, slices.Repeat([]ace{user5}, 8000), []ace{group5, {16, 5, none}, others5})...))), 0o755},
 		"for what is made":    {dir("x/", mode(0o700), xattr(deflt, goodACL)), 0o700},
 		"long, for a symlink": {symlink("x", "t", xattr(access, goodACL), xattr("trusted.a", strings.Repeat("l", 1000))), 0o777},
 	} {
