@@ -328,7 +328,7 @@ func (b *blobCopy) accept(resp *http.Response, at *location, off, n int64, how r
 	if mediaType == "text/html" {
 		// Some servers call everything so.
 		if page := body.peek(); isPage(page) {
-			return answer{}, oddf("the answer is a web page%s", quoteTitle(page))
+			return answer{}, oddf("the answer is a web page%s", pageTitle(resp, page))
 		}
 	}
 	if resp.ContentLength >= 0 && resp.ContentLength != b.size {

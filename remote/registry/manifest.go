@@ -120,25 +120,25 @@ func (f *fault) ofHeadAlone() *fault {
 // registries do not serve HEAD, or without the headers it is asked for. What
 // comes counts, and not what is said of it.
 func (e *endpoint) resolveByGet(ctx context.Context, r *resolution) (ocispec.Descriptor, []byte, error) {
-	content, header, err := e.document(ctx, "manifests/"+e.reference(), strings.Join(manifestTypes(), ", "))
+	content, resp, err := e.document(ctx, "manifests/"+e.reference(), strings.Join(manifestTypes(), ", "))
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
-	mediaType, err := manifestType(header, content)
+	mediaType, err := manifestType(resp, content)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
 	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
 	stated := e.Ref.Digest
 	if stated == "" {
-		stated = digest.Digest(header.Get("Docker-Content-Digest"))
+		stated = digest.Digest(resp.Header.Get("Docker-Content-Digest"))
 	}
 	// The digest of a signed schema 1 manifest is that of a part of it.
-	signed := mediaType == dockerSignedSchema1 && (e.Ref.Digest == "" || checkContent(stated, signedPayload(content), header) == nil)
+	signed := mediaType == dockerSignedSchema1 && (e.Ref.Digest == "" || checkContent(stated, signedPayload(content), resp) == nil)
 	if stated.Validate() != nil || signed {
 		return desc, content, nil
 	}
-	wrong := checkContent(stated, content, header)
+	wrong := checkContent(stated, content, resp)
 	switch {
 	case wrong == nil:
 		if e.Ref.Digest != "" {
@@ -149,8 +149,8 @@ func (e *endpoint) resolveByGet(ctx context.Context, r *resolution) (ocispec.Des
 		r.other = desc.Digest
 		return ocispec.Descriptor{}, nil, wrong
 	default:
-		e.client.opts.Warnf("%s: the registry says of it that its digest is %s, but what comes, again and again, has %s; going by that",
-			e.original, stated, desc.Digest)
+		e.client.opts.Warnf("%s:%s: the registry says that its digest is %s, and what comes, again and again, has %s: going by that",
+			e.original, e.Ref.Tag, stated, desc.Digest)
 	}
 	return desc, content, nil
 }
@@ -158,8 +158,8 @@ func (e *endpoint) resolveByGet(ctx context.Context, r *resolution) (ocispec.Des
 // manifestType returns the media type of a manifest: the one that the registry
 // states, or, if that is none of a manifest, the one that the content shows. An
 // artifact of some other type keeps the type stated, for Open to refuse.
-func manifestType(header http.Header, content []byte) (string, error) {
-	stated, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+func manifestType(resp *http.Response, content []byte) (string, error) {
+	stated, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	var m struct {
 		MediaType string
 		Manifests []json.RawMessage
@@ -169,11 +169,11 @@ func manifestType(header http.Header, content []byte) (string, error) {
 	case !json.Valid(content):
 		text := "the answer is not a manifest"
 		if isPage(content) {
-			text = "the answer is a web page" + quoteTitle(content)
+			text = "the answer is a web page" + pageTitle(resp, content)
 		} else if stated != "" {
 			text = "the answer, a " + scrub.Text(stated) + ", is not a manifest"
 		}
-		return "", oddf("%s%s", text, encoded(header))
+		return "", oddf("%s%s", text, encoded(resp.Header))
 	case slices.Contains(manifestTypes(), stated):
 		return stated, nil
 	case err != nil:
@@ -189,8 +189,8 @@ func manifestType(header http.Header, content []byte) (string, error) {
 }
 
 // document gets one of the repository's documents, whatever its size is said to
-// be, as long as that can be true.
-func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, http.Header, error) {
+// be, as long as that can be true. The answer's body is closed.
+func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, *http.Response, error) {
 	at, err := e.location(ctx, path)
 	if err != nil {
 		return nil, nil, err
@@ -210,24 +210,19 @@ func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, h
 	if len(content) > maxDocument {
 		return nil, nil, (&fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("more than %d bytes come", maxDocument)}).by(e.speaker(at))
 	}
-	return content, resp.Header, nil
+	return content, resp, nil
 }
 
-// checkContent checks that what came with a header has a digest.
-func checkContent(d digest.Digest, content []byte, header http.Header) error {
+// checkContent checks that what came with an answer has a digest.
+func checkContent(d digest.Digest, content []byte, resp *http.Response) error {
 	if got := d.Algorithm().FromBytes(content); got != d {
-		return &fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("what comes has digest %s%s%s", got, page(content), encoded(header))}
+		text := fmt.Sprintf("what comes has digest %s", got)
+		if isPage(content) {
+			text += "; it is a web page" + pageTitle(resp, content)
+		}
+		return &fault{verdict: odd, class: remote.ErrDigest, text: text + encoded(resp.Header)}
 	}
 	return nil
-}
-
-// page says of bytes that are not what they should be that they are a web page, if
-// they are.
-func page(content []byte) string {
-	if isPage(content) {
-		return "; it is a web page" + quoteTitle(content)
-	}
-	return ""
 }
 
 // encoded says of bytes that are not what they should be that they are said to

@@ -99,9 +99,9 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte
 	}
 	var content []byte
 	err := r.retry(ctx, what, false, func(ctx context.Context, e *endpoint) error {
-		got, header, err := e.document(ctx, path+desc.Digest.String(), accept)
+		got, resp, err := e.document(ctx, path+desc.Digest.String(), accept)
 		if err == nil {
-			err = checkContent(desc.Digest, got, header)
+			err = checkContent(desc.Digest, got, resp)
 		}
 		content = got
 		return err

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
-	"fmt"
 	"html"
 	"io"
 	"mime"
@@ -83,7 +82,7 @@ func words(contentType string, body []byte, secrets []string) string {
 	case len(body) == 0:
 	case strings.HasSuffix(mediaType, "html") || isPage(body):
 		if said = title(body); said != "" {
-			said = "a web page" + quoteTitle(body)
+			said = `a web page, "` + said + `"`
 		}
 	case body[0] == '{' || body[0] == '[' || body[0] == '"':
 		var value any
@@ -216,10 +215,11 @@ func title(page []byte) string {
 	return strings.Join(strings.Fields(html.UnescapeString(string(m[1]))), " ")
 }
 
-// quoteTitle is what follows the words "a web page".
-func quoteTitle(page []byte) string {
+// pageTitle is what follows the words "a web page" where one came in place of
+// something else.
+func pageTitle(resp *http.Response, page []byte) string {
 	if t := title(page); t != "" {
-		return fmt.Sprintf(`, "%s"`, scrub.Text(t))
+		return `, "` + scrub.Text(hide(t, sentWith(resp.Request))) + `"`
 	}
 	return ""
 }
