@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -306,4 +307,36 @@ func mountName(t *testing.T, dir string) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(mountLine(t, dir), " - ")
 	return strings.Fields(rest)[1]
+}
+
+// TestMadeTogether mounts and unmounts side by side: no process takes away what another
+// has made, and nothing is left.
+func TestMadeTogether(t *testing.T) {
+	testenv.Slow(t)
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s := users(t)["this user"].in(t)
+	s.ok("index", image)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 4 {
+				r := s.run("mount", "-q", image)
+				dir := strings.TrimSuffix(r.stdout, "\n")
+				if r.code != 0 || !mounted(dir) {
+					t.Errorf("imgfs mount: exit code %d, %q, %s", r.code, r.stdout, r.stderr)
+					return
+				}
+				if r := s.run("umount", dir); r.code != 0 {
+					t.Error(r.stderr)
+				}
+			}
+		})
+	}
+	all.Wait()
+	s.waitGone(image)
+	if left, err := os.ReadDir(filepath.Join(s.dir, "xdg-run/imgfs")); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, error %v", left, err)
+	}
 }

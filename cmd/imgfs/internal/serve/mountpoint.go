@@ -112,7 +112,8 @@ func (m *Mountpoint) Remove() {
 }
 
 // RemoveMade removes a directory that nothing is mounted on any more, if
-// MakeMountpoint has made it.
+// MakeMountpoint has made it. While the process that made it lives, that removes it:
+// RemoveMade waits for a moment then, and leaves it to that process.
 func RemoveMade(dir string) {
 	path, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -123,8 +124,22 @@ func RemoveMade(dir string) {
 	}
 	for _, p := range places(false) {
 		if base, err := filepath.EvalSymlinks(p.dir); err == nil && base == filepath.Dir(path) && isMade(path) {
-			_ = unix.Rmdir(path) // what is not empty stays
+			awaitRemoved(path)
+			return
 		}
+	}
+}
+
+// awaitRemoved removes a directory when it is not locked, or waits until another process
+// has removed it, for as long as that takes when nobody uses its mount any more.
+func awaitRemoved(path string) {
+	dir, err := openMade(path)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	for end := time.Now().Add(endLimit / 2); isAt(dir, path) && time.Now().Before(end); time.Sleep(endLimit / 100) {
+		sweepOne(path)
 	}
 }
 
