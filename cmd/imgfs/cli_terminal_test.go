@@ -66,7 +66,7 @@ func slowly(reg *registrytest.Server, some int) {
 func drawsBars(t *testing.T) {
 	alone(t)
 	t.Setenv("TERM", "xterm")
-	t.Setenv("NO_COLOR", "")
+	t.Setenv("NO_COLOR", "1") // bars have no colour
 }
 
 var (
@@ -194,15 +194,14 @@ func TestBarsEnd(t *testing.T) {
 	}
 }
 
-// TestNoBars has terminals that know only lines of text, and users who want no more.
+// TestNoBars has terminals that know only lines of text.
 func TestNoBars(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
-	for _, c := range []struct{ term, noColor string }{{"dumb", ""}, {"", ""}, {"xterm", "1"}} {
-		t.Run(c.term+c.noColor, func(t *testing.T) {
+	for _, term := range []string{"dumb", ""} {
+		t.Run("TERM="+term, func(t *testing.T) {
 			alone(t)
-			t.Setenv("TERM", c.term)
-			t.Setenv("NO_COLOR", c.noColor)
+			t.Setenv("TERM", term)
 			screen := onTerminal(t, func(tty *os.File) int {
 				return run(t.Context(), []string{"index", "--cache-dir", t.TempDir(), image}, io.Discard, tty)
 			})

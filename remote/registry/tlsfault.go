@@ -44,7 +44,7 @@ func tlsFault(host string, shown bool, err error) *fault {
 	f := &fault{class: ErrTLS, host: host}
 	switch {
 	case errors.As(err, &cert):
-		f.class, f.text = certificateFault(host, cert, time.Now())
+		f.text, f.class = certificateFault(host, cert, time.Now())
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		f.class, f.text = ErrTLSPlain, host+" answers in plain http, and not by https"
 	case errors.As(err, &record):
@@ -86,7 +86,7 @@ func alertFault(f *fault, reason string, shown bool) *fault {
 // certificateFault says what is wrong with a server's certificate: its name, its
 // date or its authority. Only the first of these that crypto/x509 finds is in the
 // error; a name is looked at beside a wrong date.
-func certificateFault(host string, err *tls.CertificateVerificationError, now time.Time) (class error, text string) {
+func certificateFault(host string, err *tls.CertificateVerificationError, now time.Time) (text string, class error) {
 	var (
 		name      x509.HostnameError
 		invalid   x509.CertificateInvalidError
@@ -98,21 +98,21 @@ func certificateFault(host string, err *tls.CertificateVerificationError, now ti
 	}
 	switch {
 	case errors.As(err.Err, &name) && name.Certificate != nil:
-		return ErrTLSName, "the certificate of " + host + " is for " + namesOf(name.Certificate) + ", not for " + scrub.Text(name.Host)
+		return "the certificate of " + host + " is for " + namesOf(name.Certificate) + ", not for " + scrub.Text(name.Host), ErrTLSName
 	case errors.As(err.Err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		text = dateOf(host, invalid.Cert, leaf, now)
 		if leaf != nil && leaf.VerifyHostname(hostname(host)) != nil {
 			text += "; and it is for " + namesOf(leaf)
 		}
-		return ErrTLSDate, text
+		return text, ErrTLSDate
 	case errors.As(err.Err, &authority):
 		c := leaf
 		if authority.Cert != nil {
 			c = authority.Cert
 		}
-		return ErrTLSAuthority, authorityOf(host, c, len(err.UnverifiedCertificates), authority)
+		return authorityOf(host, c, len(err.UnverifiedCertificates), authority), ErrTLSAuthority
 	}
-	return errCertificate, "the certificate of " + host + " is not valid: " + scrub.Text(strings.TrimPrefix(err.Err.Error(), "x509: "))
+	return "the certificate of " + host + " is not valid: " + scrub.Text(strings.TrimPrefix(err.Err.Error(), "x509: ")), errCertificate
 }
 
 func hostname(host string) string {

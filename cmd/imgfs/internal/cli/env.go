@@ -99,9 +99,10 @@ func (e *Env) Each(args []string, do func(string) error) error {
 }
 
 // Terminal returns Stderr if that is a terminal that something may be drawn on: the
-// user wants that, and it knows more than lines of text.
+// user wants that, and it knows more than lines of text. Nothing is drawn in colour,
+// so NO_COLOR has no say.
 func (e *Env) Terminal() (*os.File, bool) {
-	if term := os.Getenv("TERM"); e.Quiet || term == "" || term == "dumb" || os.Getenv("NO_COLOR") != "" {
+	if term := os.Getenv("TERM"); e.Quiet || term == "" || term == "dumb" {
 		return nil, false
 	}
 	return Terminal(e.Stderr)

@@ -133,17 +133,18 @@ func (at place) unknownFlag(f *pflag.FlagSet, args []string, err *pflag.NotExist
 		}
 	})
 	typed := strings.ReplaceAll(strings.TrimPrefix(name, "no-"), "_", "-")
-	for _, near := range append(beginWith(typed, names), Nearest(typed, names)...) {
-		flag := f.Lookup(near)
-		switch {
-		case strings.HasPrefix(name, "no-") && flag.NoOptDefVal != "":
-			return "--" + near + "=false"
-		case flag.NoOptDefVal != "" && value != "" && slices.Contains(args, "--"+name+"="+value):
-			return "--" + near + "=" + printable.Word(value)
-		}
-		return "--" + near
+	like := append(beginWith(typed, names), Nearest(typed, names)...)
+	if len(like) == 0 {
+		return ""
 	}
-	return ""
+	near := "--" + like[0]
+	switch boolean := f.Lookup(like[0]).NoOptDefVal != ""; {
+	case boolean && strings.HasPrefix(name, "no-"):
+		near += "=false"
+	case boolean && value != "" && slices.Contains(args, "--"+name+"="+value):
+		near += "=" + printable.Word(value)
+	}
+	return near
 }
 
 // commandWith returns the first of the commands that can follow which has a flag, or "".
