@@ -39,6 +39,7 @@ func TestWhatWasMeant(t *testing.T) {
 		{[]string{"ls", "--cache-size", "10", "G", "x"}, "--cache-size 10 G: ", "--cache-size 10G"},
 		{[]string{"cache", "prune", "--to", "1", "GiB"}, "--to 1 GiB: ", "--to 1GiB"},
 		{[]string{"mount", "--grace", "30", "x", "y"}, `invalid argument "30" for "--grace"`, "--grace 30s; "},
+		{[]string{"cache", "prune", "--older-than", "30"}, `invalid argument "30"`, "--older-than 30d; "},
 		{[]string{"ls", "--platform=", "x"}, `invalid argument "" for "--platform" flag: it is empty`, "imgfs help ls"},
 		{[]string{"ls", "--platform", "", "x"}, `invalid argument "" for "--platform" flag: it is empty`, "imgfs help ls"},
 		{[]string{"ls", "--creds", "user:hush", "x"}, "unknown flag: --creds", "--authfile FILE; "},

@@ -71,6 +71,9 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 		return err
 	}
 	loc, bad := remote.ParseLocation(name)
+	if hint := otherTransport(name); bad != nil && hint != "" {
+		return cli.WithHint(err, hint)
+	}
 	if m, barred := fusefs.BarredBy(loc.Path); barred && errors.Is(err, fs.ErrPermission) && loc.Transport != remote.TransportDocker {
 		return cli.WithHint(err, "only "+m.Owner+" may look into the mount "+printable.Name(m.Dir)+"; "+fusefs.HintBarred)
 	}
@@ -86,6 +89,9 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 			return cli.WithHint(err, hint)
 		}
 		return err
+	}
+	if hint := otherTransport(name); hint != "" && (errors.Is(err, remote.ErrReference) || errors.Is(err, remote.ErrUnsupported)) {
+		return cli.WithHint(err, hint)
 	}
 	if trimmed := strings.TrimSpace(name); trimmed != name {
 		if _, ok, _ := find(ctx, trimmed); ok {
@@ -103,6 +109,30 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 		return cli.WithHint(err, "if what lies here is meant: "+printable.Word(here.String()))
 	}
 	return err
+}
+
+// otherTransport returns the hint for a transport that other programs have, or "".
+func otherTransport(name string) string {
+	transport, rest, _ := strings.Cut(name, ":")
+	path := printable.Word(strings.TrimPrefix(rest, "//"))
+	if rest == "" {
+		return ""
+	}
+	switch transport {
+	case "file":
+		return path
+	case "ocidir", "oci-dir", "oci-layout":
+		return "oci:" + path
+	case "docker-tar", "docker-save":
+		return "docker-archive:" + path
+	case "dir":
+		return "skopeo copy " + printable.Word(name) + " oci:DIR"
+	case "docker-daemon":
+		return "docker save -o image.tar " + path + " && imgfs ls image.tar"
+	case "containers-storage":
+		return "podman save -o image.tar " + path + " && imgfs ls image.tar"
+	}
+	return ""
 }
 
 // nearPath returns the shorter spelling of a path: as in the name, if it is that.

@@ -143,5 +143,6 @@ var mountHabits = map[string]string{
 	"-d": "leave it out: a process in the background serves the mount unless -f is given", "--daemon": "leave it out: a process in the background serves the mount unless -f is given",
 	"--detach": "leave it out: a process in the background serves the mount unless -f is given", "--background": "leave it out: a process in the background serves the mount unless -f is given",
 	"--volume": "imgfs mount IMAGE DIR", "--mount": "imgfs mount IMAGE DIR", "--name": "imgfs mount IMAGE DIR", "--help-all": "imgfs help mount; imgfs help",
+	"--readonly": "leave it out: a mount is read-only", "--ro": "leave it out: a mount is read-only", "--fg": "--foreground",
 	"--sync": "leave it out: a mount is read-only", "--fake": "there is none; imgfs index reads an image without mounting it",
 }

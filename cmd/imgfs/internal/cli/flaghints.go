@@ -97,9 +97,12 @@ func (at place) flagHint(f *pflag.FlagSet, args []string, err error) string {
 	case errors.As(err, &unknown):
 		return at.unknownFlag(f, args, unknown)
 	case errors.As(err, &invalid):
-		flag := invalid.GetFlag()
+		flag, unit := invalid.GetFlag(), "s"
+		if _, long := flag.Value.(*Age); long {
+			unit = "d"
+		}
 		if flag.Value.Type() == "duration" && isNumber(invalid.GetValue()) {
-			return "--" + flag.Name + " " + invalid.GetValue() + "s"
+			return "--" + flag.Name + " " + invalid.GetValue() + unit
 		}
 	}
 	return ""
