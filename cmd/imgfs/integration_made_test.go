@@ -129,6 +129,37 @@ func TestMadeMountpoint(t *testing.T) {
 	}
 }
 
+// TestMadeAtOnce mounts one image from several sides at once, and unmounts it: each has a
+// directory of its own, for as long as it is mounted.
+func TestMadeAtOnce(t *testing.T) {
+	testenv.Slow(t)
+	needFUSE(t)
+	need(t, "fusermount3")
+	s := users(t)["this user"]
+	image, _ := publish(t, registrytest.New(t, nil), small)
+	s.ok("index", "-q", image)
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			for range 8 {
+				r := s.run("mount", "-q", image)
+				dir := strings.TrimSuffix(r.stdout, "\n")
+				if r.code != 0 {
+					t.Errorf("imgfs mount: %s", r.stderr)
+					return
+				}
+				if _, err := os.ReadFile(filepath.Join(dir, "etc/os-release")); err != nil {
+					t.Error(err)
+				}
+				if r := s.run("umount", dir); r.code != 0 {
+					t.Errorf("imgfs umount: %s", r.stderr)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // TestMadeInForeground serves in the foreground, and ends by a signal.
 func TestMadeInForeground(t *testing.T) {
 	needFUSE(t)

@@ -69,19 +69,51 @@ const maxMade = 1000
 // makeLocked makes a directory and locks it. The error is EEXIST if there is one, and
 // ENOENT if it was swept away before it was locked.
 func makeLocked(path string) (*Mountpoint, error) {
+	defer lockBase(filepath.Dir(path))()
 	if err := unix.Mkdir(path, madeMode); err != nil {
 		return nil, err
 	}
+	return lockMade(path)
+}
+
+// lockMade locks a directory that was just made. The error is ENOENT if another process
+// has swept it away since; in its place may be that of a third one, and a mount on it.
+func lockMade(path string) (*Mountpoint, error) {
 	dir, err := openMade(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil || !isAt(dir, path) {
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil || !isAt(dir, path) || !isBeside(dir, filepath.Dir(path)) {
 		dir.Close()
 		return nil, unix.ENOENT
 	}
 	return &Mountpoint{Dir: path, lock: dir}, nil
 }
+
+// isBeside reports whether an open directory is in the same file system as another one:
+// what is mounted on it is not.
+func isBeside(dir *os.File, base string) bool {
+	var open, there unix.Stat_t
+	return unix.Fstat(int(dir.Fd()), &open) == nil && unix.Stat(base, &there) == nil && open.Dev == there.Dev
+}
+
+// lockBase locks the place of such directories: none is made or removed there until the
+// function that it returns is called, so that a path means the same directory until then.
+// It waits no longer than lockLimit for a process that hangs.
+func lockBase(base string) (unlock func()) {
+	dir, err := openMade(base)
+	if err != nil {
+		return func() {}
+	}
+	for end := time.Now().Add(lockLimit); time.Now().Before(end); time.Sleep(lockPause) {
+		if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return func() { dir.Close() }
+}
+
+const lockLimit, lockPause = time.Second, 2 * time.Millisecond
 
 // openMade opens a directory that was made.
 func openMade(path string) (*os.File, error) {
@@ -104,9 +136,11 @@ func (m *Mountpoint) Remove() {
 	if m == nil || m.lock == nil {
 		return
 	}
+	unlock := lockBase(filepath.Dir(m.Dir))
 	if isAt(m.lock, m.Dir) {
 		_ = unix.Rmdir(m.Dir) // what is not empty stays
 	}
+	unlock()
 	m.lock.Close()
 	m.lock = nil
 }
@@ -196,6 +230,7 @@ func sweepOne(path string) {
 		return
 	}
 	defer dir.Close()
+	defer lockBase(filepath.Dir(path))()
 	if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(dir, path) {
 		_ = unix.Rmdir(path) // what is not empty stays
 	}
