@@ -65,6 +65,9 @@ func TestMountNotPermitted(t *testing.T) {
 		openUp(t, dir)
 	}
 	checkRefusal(t, s.run("mount", "127.0.0.1:1/app", dir), cli.ExitFailure, []string{"mount " + dir + ": no permission"}, "choose a directory of your own")
+	for _, none := range []string{dir + "/none", dir + "/none/two"} { // nor can that be made
+		checkRefusal(t, s.run("mount", "127.0.0.1:1/app", none), cli.ExitFailure, []string{"mount " + none + ": mountpoint does not exist"}, "choose a directory of your own")
+	}
 	if mounted(dir) {
 		t.Errorf("%s is mounted", dir)
 	}

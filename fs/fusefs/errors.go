@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/imgfs/imgfs/remote/printable"
+	"golang.org/x/sys/unix"
 )
 
 // Reasons why a directory cannot be mounted on or unmounted. They are wrapped
@@ -84,15 +85,31 @@ func mountError(op, dir string, err error) error {
 // containerHint is what a container needs to mount.
 const containerHint = "a container needs --cap-add SYS_ADMIN and --device /dev/fuse: docker run --cap-add SYS_ADMIN --device /dev/fuse ..."
 
+// howToMake says how a directory that there is not comes to be: with a command if this
+// user can make it.
+func howToMake(dir string) string {
+	above, command := filepath.Dir(dir), "mkdir "
+	for above != filepath.Dir(above) {
+		if _, err := os.Stat(above); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		above, command = filepath.Dir(above), "mkdir -p "
+	}
+	if err := unix.Access(above, unix.W_OK|unix.X_OK); errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS) {
+		return hintOwnDir
+	}
+	return command + printable.Word(dir)
+}
+
+// hintOwnDir is for directories of somebody else.
+const hintOwnDir = "choose a directory of your own"
+
 func hint(op, dir string, err error) string {
 	switch {
 	case errors.Is(err, ErrNoDir) && op == "mount":
-		if _, err := os.Stat(filepath.Dir(dir)); errors.Is(err, fs.ErrNotExist) {
-			return "mkdir -p " + printable.Word(dir)
-		}
-		return "mkdir " + printable.Word(dir)
+		return howToMake(dir)
 	case errors.Is(err, ErrPermission) && op == "mount":
-		return "choose a directory of your own"
+		return hintOwnDir
 	case errors.Is(err, ErrCapability):
 		return containerHint
 	case errors.Is(err, ErrBounding):
