@@ -149,16 +149,15 @@ func examplesIn(t *testing.T, text string) []string {
 	return all
 }
 
-// TestHelpExamples runs the examples of the help texts, with an image and a
-// mountpoint that exist here.
+// TestHelpExamples runs the examples of the help texts, with an image that exists here.
 func TestHelpExamples(t *testing.T) {
 	testenv.Slow(t)
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)
 	s := newSandbox(t)
-	dir := s.mountpoint()
-	here := strings.NewReplacer("fedora:latest", image, "/mnt/fedora", dir)
+	dir := filepath.Join(s.dir, "fedora")
+	here := strings.NewReplacer("fedora:latest", image, "mount fedora ", "mount "+image+" ")
 	path := "PATH=" + filepath.Dir(imgfsBinary(t)) + ":" + os.Getenv("PATH")
 	all := allCommands()
 	order := []string{"", "version", "index", "inspect", "ls", "cat", "cache", "cache ls", "cache verify", "mount", "stats", "umount", "cache prune"}

@@ -43,7 +43,7 @@ func (e *env) program() *cli.Program {
 		Flags:     e.globalFlags(),
 		FlagsNote: "also --platform P, --cache-dir DIR and others that every command takes: imgfs help",
 		Version:   "version", Others: otherCommands, OtherFlags: otherFlags, Guess: guessCommand,
-		Example: "imgfs mount fedora:latest /mnt/fedora && ls /mnt/fedora && imgfs umount /mnt/fedora",
+		Example: "mkdir -p ~/fedora && imgfs mount fedora ~/fedora && ls ~/fedora && imgfs umount ~/fedora",
 	}
 }
 

@@ -67,7 +67,7 @@ func mountCommand(e *env) cli.Command {
 it is unmounted (imgfs umount, fusermount3 -u, umount) or gets a signal; see --grace for then. If
 no registry can be asked, and with --offline, the image is as it was last seen, if that is here.`,
 		Column:     25,
-		Example:    "imgfs mount fedora:latest /mnt/fedora",
+		Example:    "mkdir -p ~/fedora && imgfs mount fedora:latest ~/fedora",
 		OtherFlags: mountHabits,
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			m := mounter{}

@@ -35,7 +35,7 @@ Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 (each piece by an index made from the whole layer elsewhere) or "publisher only"
 (each piece by an index that only its publisher vouches for).`,
 		Notes:   "The object is also in the extended attribute user.imgfs.stats of the mountpoint.",
-		Example: "imgfs stats /mnt/fedora",
+		Example: "imgfs stats ~/fedora",
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			asJSON := f.Bool("json", false, "the same as an object; docs/json.md names its members")
 			return func(ctx context.Context, args []string) error {

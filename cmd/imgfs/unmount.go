@@ -16,7 +16,7 @@ func umountCommand(e *env) cli.Command {
 		Usage:   "[-l] DIR | IMAGE...",
 		Entry:   cli.Entry{Usage: "DIR...", Text: "unmount it again"},
 		About:   "Unmounts what imgfs mount has mounted: on a directory, or the image if that is mounted once.",
-		Example: "imgfs umount /mnt/fedora",
+		Example: "imgfs umount ~/fedora",
 		OtherFlags: map[string]string{
 			"-f": "-l, also if it is in use", "--force": "--lazy", "-z": "-l", "-u": "leave it out", "-a": "DIR...; imgfs cache ls lists them", "--all": "DIR...; imgfs cache ls lists them",
 			"-R": "leave it out", "--recursive": "leave it out",
