@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
+	"golang.org/x/sys/unix"
 )
 
 // A fileArgument is an argument that names a file in an image.
@@ -118,14 +120,18 @@ func (t *trees) each(ctx context.Context, args []fileArgument, do func(fileArgum
 			if img, err = t.tree(ctx, a); ctx.Err() != nil {
 				return ctx.Err()
 			} else if err != nil {
-				t.env.Error(err)
+				t.env.Error(swapped(t.command, args, err))
 			}
 		}
 		if img == nil {
 			failed = &cli.ExitError{Code: cli.ExitFailure}
 			continue
 		}
-		if err := do(a, img); err != nil {
+		err := error(unix.ENOENT) // as of any empty path
+		if a.path != "" {
+			err = do(a, img)
+		}
+		if err != nil {
 			t.env.Error(a.failed(img, err))
 			failed = &cli.ExitError{Code: cli.ExitFailure}
 		}
@@ -162,6 +168,21 @@ func (a fileArgument) unopened(ctx context.Context, command string, err error) e
 		return &imageError{err, meantFile(command, meant)}
 	}
 	return err
+}
+
+// swapped adds a hint to an error of opening the first of the images that arguments
+// name, if it is a path and an image follows it.
+func swapped(command string, args []fileArgument, err error) error {
+	first := args[0]
+	i := slices.IndexFunc(args, func(a fileArgument) bool { return looksLikeImage(a.typed) })
+	var path *localname.Error
+	if i < 0 && errors.As(err, &path) && path.Hint == "" && localname.IsPath(first.image) && len(args) == 1 && namesImage(first.typed) {
+		i = 0
+	}
+	if i < 0 || first.joined || looksLikeImage(first.image) {
+		return err
+	}
+	return cli.WithHint(err, fmt.Sprintf("the image comes first: imgfs %s %s %s", command, printable.Word(args[i].typed), printable.Word(first.image)))
 }
 
 // meantFile returns the hint to IMAGE:/PATH that may have been meant.
@@ -224,14 +245,18 @@ func (a fileArgument) failed(img *image.Image, err error) error {
 	if errors.As(err, &looked) {
 		err = looked.Err
 	}
-	failed := fmt.Errorf("%s: %w", a.typed, err)
+	failed := fmt.Errorf("%s: %w", cmp.Or(a.typed, `""`), err)
 	if !a.joined {
 		failed = fmt.Errorf("%s: %w", img.Name(), failed)
 	}
 	_, _, cut := remote.CutPath(a.typed)
 	switch missing := errors.Is(err, iofs.ErrNotExist); {
-	case missing && cut && !a.joined:
-		hint := fmt.Sprintf("files of several images are %s and %s", printable.Word(a.image+":/PATH"), printable.Word(a.typed))
+	case missing && !a.joined && (cut || looksLikeImage(a.typed)):
+		other := a.typed
+		if !cut {
+			other += ":/PATH"
+		}
+		hint := fmt.Sprintf("files of several images are %s and %s", printable.Word(a.image+":/PATH"), printable.Word(other))
 		return cli.WithHint(failed, hint)
 	case missing && strings.ContainsAny(a.path, "*?["):
 		list := "imgfs ls " + printable.Word(a.image) + " " + printable.Word(path.Dir("/"+a.path))

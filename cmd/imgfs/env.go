@@ -20,7 +20,7 @@ import (
 type env struct {
 	*cli.Env
 
-	cacheDir  string
+	cacheDir  dirFlag
 	cacheSize cli.Bound
 	limits    limits
 	offline   bool
@@ -123,6 +123,18 @@ func (p *pathFlag) Set(s string) error {
 	return nil
 }
 
+// A dirFlag is the value of a flag that names a directory. It is not empty, as that of a
+// script is whose variable is not set: the directory would be another one.
+type dirFlag struct{ pathFlag }
+
+// Set implements pflag.Value.
+func (d *dirFlag) Set(s string) error {
+	if s == "" {
+		return errors.New("it is empty; leave the flag out for the usual directory")
+	}
+	return d.pathFlag.Set(s)
+}
+
 // expandHome replaces the ~/ that shells leave as it is behind a =.
 func expandHome(s string) string {
 	home, err := os.UserHomeDir()
@@ -138,8 +150,8 @@ func (e *env) globalFlags() []func(*pflag.FlagSet) {
 }
 
 func (e *env) cacheFlags(f *pflag.FlagSet) {
-	e.cacheDir = expandHome(os.Getenv("IMGFS_CACHE_DIR"))
-	f.Var((*pathFlag)(&e.cacheDir), "cache-dir", "`DIR` where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)")
+	e.cacheDir = dirFlag{pathFlag(expandHome(os.Getenv("IMGFS_CACHE_DIR")))}
+	f.Var(&e.cacheDir, "cache-dir", "`DIR` where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)")
 	f.Var(&e.cacheSize, "cache-size", "`SIZE` how much to keep (IMGFS_CACHE_SIZE; default 10G or 1/10 of the free disk)")
 }
 

@@ -19,7 +19,7 @@ import (
 // the cache.
 func (e *env) imageOptions() *image.Options {
 	opts := &image.Options{
-		CacheDir: e.cacheDir, Platform: e.platform, Offline: e.offline, AuthFile: e.authfile,
+		CacheDir: e.cacheDir.String(), Platform: e.platform, Offline: e.offline, AuthFile: e.authfile,
 		Debugf: e.Debugf, Warnf: e.Warnf,
 	}
 	e.limits.configure(opts)

@@ -104,6 +104,9 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 	if strings.HasPrefix(name, "docker://") || errors.Is(err, remote.ErrReference) {
 		return err
 	}
+	if isRegistry(loc.Path) {
+		return cli.WithHint(err, "a registry alone is no image: "+printable.Word(loc.Path+"/NAME"))
+	}
 	if here, none := imageAt(ctx, name); none == nil {
 		here.Path = nearPath(name, here.Path)
 		return cli.WithHint(err, "if what lies here is meant: "+printable.Word(here.String()))

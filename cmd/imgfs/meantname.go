@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -36,6 +37,9 @@ func meantName(typed string) string {
 			}
 		}
 	}
+	if isRegistry(name) && name != typed {
+		return "a registry alone is no image: " + printable.Word(name+"/NAME")
+	}
 	for _, n := range []string{name, lowerPath(name), strings.ToLower(name)} {
 		if _, err := remote.ParseReference(n); err == nil && n != typed {
 			return printable.Word(n)
@@ -43,6 +47,22 @@ func meantName(typed string) string {
 	}
 	return ""
 }
+
+// isRegistry reports whether a name is rather that of a registry than of an image: a host
+// with a port, an address, or what ends as the names of hosts do.
+func isRegistry(name string) bool {
+	if strings.Contains(name, "/") {
+		return false
+	}
+	host, port, hasPort := strings.Cut(name, ":")
+	if hasPort && !isPort(port) {
+		return false
+	}
+	return host == "localhost" && hasPort || net.ParseIP(host) != nil || strings.Contains(host, ".") && (hasPort || slices.Contains(hostEnds, host[strings.LastIndexByte(host, '.')+1:]))
+}
+
+// hostEnds are how the names of registries end.
+var hostEnds = []string{"io", "com", "org", "net", "dev", "cloud", "gov", "edu", "eu", "de", "cn", "local", "internal", "lan", "localdomain"}
 
 // lowerPath puts a name in lower case, but what follows the last colon.
 func lowerPath(name string) string {

@@ -18,10 +18,23 @@ func TestMeantName(t *testing.T) {
 		"fedora@sha256:12": "a digest is whole, with 64 digits: imgfs inspect fedora prints it", "fedora@41": "fedora:41",
 		// Nothing is made of these.
 		"fedora": "", "quay.io/a/b:v1": "", "a b": "", "": "", " ": "", "fedora:-": "", "fedora:x:y": "", "https://": "", "fedora\x1b[2J": "", "://": "", "docker": "", "github.com/a/b": "",
-		"https://hub.docker.com/": "hub.docker.com", "https://hub.docker.com/r/": "hub.docker.com/r",
+		"https://hub.docker.com/": "a registry alone is no image: hub.docker.com/NAME", "quay.io/": "a registry alone is no image: quay.io/NAME",
+		"localhost:5000/": "a registry alone is no image: localhost:5000/NAME", "docker://10.0.0.1:5000/": "a registry alone is no image: 10.0.0.1:5000/NAME",
+		"https://hub.docker.com/r/": "hub.docker.com/r",
 	} {
 		if got := meantName(typed); got != want {
 			t.Errorf("%q: got %q, want %q", typed, got, want)
+		}
+	}
+}
+
+func TestIsRegistry(t *testing.T) {
+	for name, want := range map[string]bool{
+		"quay.io": true, "localhost:5000": true, "127.0.0.1:5000": true, "10.0.0.1": true, "registry.example.com:443": true, "registry.local:5000": true,
+		"fedora": false, "fedora:41": false, "localhost": false, "node:1443": false, "quay.io/a": false, "image.tar": false, "image.tar:v1": false, "a.b:v1": false, "": false, ".": false, ":": false, "python:3.12": false,
+	} {
+		if got := isRegistry(name); got != want {
+			t.Errorf("%q: got %v, want %v", name, got, want)
 		}
 	}
 }

@@ -21,6 +21,9 @@ func mountArguments(ctx context.Context, args []string) (img, dir string, err er
 	case 1:
 		return args[0], "", nil
 	case 2:
+		if args[1] == "" { // as of a script whose variable is not set
+			return "", "", cli.WithHint(cli.Usagef("mount: the name of the directory is empty"), "imgfs mount "+printable.Word(args[0])+" DIR, or without a word for DIR")
+		}
 		_, err := patiently(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, checkOrder(ctx, args[0], args[1]) })
 		if errors.Is(err, fusefs.ErrNoAnswer) {
 			err = nil // what hangs is for fusefs.Check to say

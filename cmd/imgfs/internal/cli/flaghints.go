@@ -13,6 +13,9 @@ import (
 // same: they are proposed for a misspelt one.
 const Known = "known"
 
+// Words is an annotation of flags whose value may be missing: the words that it can be.
+const Words = "words"
+
 // checkFlags finds mistakes in arguments that parse, but not as they are meant:
 //
 //	--offline false      the value of such a flag follows a =
@@ -42,7 +45,7 @@ func checkFlags(f *pflag.FlagSet, args []string, all bool) error {
 		case flag == nil: // pflag says so
 			return nil
 		case flag.NoOptDefVal != "":
-			if word := strings.ToLower(next); !has && strings.HasPrefix(arg, "--") && (word == "true" || word == "false") {
+			if word := valueMeant(flag, strings.ToLower(next)); word != "" && !has && strings.HasPrefix(arg, "--") {
 				return usageHint("--"+flag.Name+"="+word, "%s %s: the value of this flag follows a =", arg, next)
 			}
 			continue
@@ -55,6 +58,28 @@ func checkFlags(f *pflag.FlagSet, args []string, all bool) error {
 		}
 	}
 	return nil
+}
+
+// valueMeant returns the value of a flag whose value may be missing that the word behind
+// it means, or "".
+func valueMeant(flag *pflag.Flag, word string) string {
+	if slices.Contains(flag.Annotations[Words], word) {
+		return word
+	}
+	switch word {
+	case "true", "false":
+		return word
+	case "yes", "on":
+		word = "true"
+	case "no", "off":
+		word = "false"
+	default:
+		return ""
+	}
+	if flag.Value.Type() != "bool" {
+		return ""
+	}
+	return word
 }
 
 // dashes are what word processors make of hyphens.
@@ -131,7 +156,7 @@ func (at place) unknownFlag(f *pflag.FlagSet, args []string, err *pflag.NotExist
 	}
 	var names []string
 	f.VisitAll(func(flag *pflag.Flag) {
-		if _, known := flag.Annotations[Known]; known || !flag.Hidden {
+		if isKnown(flag) {
 			names = append(names, flag.Name)
 		}
 	})
@@ -148,6 +173,12 @@ func (at place) unknownFlag(f *pflag.FlagSet, args []string, err *pflag.NotExist
 		near += "=" + printable.Word(value)
 	}
 	return near
+}
+
+// isKnown reports whether a flag is proposed for a misspelt one.
+func isKnown(flag *pflag.Flag) bool {
+	_, known := flag.Annotations[Known]
+	return known || !flag.Hidden
 }
 
 // commandWith returns the first of the commands that can follow which has a flag, or "".

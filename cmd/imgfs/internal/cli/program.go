@@ -113,7 +113,7 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	global := p.flags()
 	global.SetInterspersed(false)
 	version := global.BoolP("version", "V", false, "")
-	global.Lookup("version").Hidden = true
+	global.Lookup("version").Hidden, global.Lookup("version").Annotations = true, map[string][]string{Known: nil}
 	at := place{Program: p}
 	for at.commands() != nil {
 		err := at.parse(global, args, false)
@@ -166,9 +166,17 @@ func (at place) parse(f *pflag.FlagSet, args []string, all bool) error {
 		return meant
 	}
 	if hint := at.flagHint(f, args, err); hint != "" {
-		return WithHint(err, hint+"; "+at.helpCommand())
+		return at.withHint(err, hint)
 	}
 	return at.withHelp(err)
+}
+
+// withHint adds a hint to an error, and where the help of this place is.
+func (at place) withHint(err error, hint string) error {
+	if help := at.helpCommand(); hint != help {
+		hint += "; " + help
+	}
+	return WithHint(err, hint)
 }
 
 // wordsBehindHelp returns the words that follow --help, up to the next flag.
@@ -215,7 +223,7 @@ func newFlagSet(name string) *pflag.FlagSet {
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.Usage = func() {}
 	help := f.VarPF(helpFlag{}, "help", "", "")
-	help.Hidden, help.NoOptDefVal = true, "true"
+	help.Hidden, help.NoOptDefVal, help.Annotations = true, "true", map[string][]string{Known: nil}
 	return f
 }
 
@@ -246,7 +254,7 @@ func (at place) find(words []string) (place, error) {
 	if i < 0 {
 		err := Usagef("unknown command %q", name)
 		if hint := at.guess(words); hint != "" {
-			return at, WithHint(err, hint+"; "+at.helpCommand())
+			return at, at.withHint(err, hint)
 		}
 		return at, at.withHelp(err)
 	}

@@ -197,13 +197,13 @@ func (o *Options) columns(d declarer) {
 
 // names declares the flags that say how a name is printed.
 func (o *Options) names(d declarer) {
-	d.optional("F", "classify", oneOf(whens, func(w when) { o.classify, o.indicators = w, classes }))
+	d.optional("F", "classify", slices.Sorted(maps.Keys(whens)), oneOf(whens, func(w when) { o.classify, o.indicators = w, classes }))
 	indicate := func(to indicators) { o.classify, o.indicators = always, to }
 	d.on("", "file-type", func() { indicate(fileTypes) })
 	d.on("p", "", func() { indicate(slashes) })
 	styles := map[string]indicators{"none": noIndicators, "slash": slashes, "file-type": fileTypes, "classify": classes}
 	d.word("", "indicator-style", oneOf(styles, indicate))
-	d.optional("", "color", oneOf(whens, func(w when) { o.color, o.colorGiven = w, true }))
+	d.optional("", "color", slices.Sorted(maps.Keys(whens)), oneOf(whens, func(w when) { o.color, o.colorGiven = w, true }))
 	quote := func(to quoting) { o.quoting, o.quotingSet = to, true }
 	d.on("N", "literal", func() { quote(literal) })
 	d.on("Q", "quote-name", func() { quote(cQuoted) })
@@ -233,16 +233,19 @@ func (d declarer) on(letter, name string, do func()) {
 	d.optionalValue(letter, name, value, "true")
 }
 
-// optional declares a flag whose value may be missing; then it is "always".
-func (d declarer) optional(letter, name string, set func(string) error) {
-	d.optionalValue(letter, name, set, "always")
+// optional declares a flag whose value, one of some words, may be missing; then it is
+// "always".
+func (d declarer) optional(letter, name string, words []string, set func(string) error) {
+	d.optionalValue(letter, name, set, "always").Annotations[cli.Words] = words
 }
 
-func (d declarer) optionalValue(letter, name string, set setter, value string) {
+func (d declarer) optionalValue(letter, name string, set setter, value string) *pflag.Flag {
 	if name == "" {
 		name = letter
 	}
-	d.hide(d.set.VarPF(set, name, letter, "")).NoOptDefVal = value
+	f := d.hide(d.set.VarPF(set, name, letter, ""))
+	f.NoOptDefVal = value
+	return f
 }
 
 // word declares a flag with a value.
