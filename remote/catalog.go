@@ -319,7 +319,9 @@ func (o *opener) chooseEntry(ctx context.Context, t *top, want wish) (ocispec.De
 		return ocispec.Descriptor{}, err
 	}
 	best, err := w.best()
-	if errors.As(err, new(*PlatformError)) && (w.untold || !want.asked && w.shared()) {
+	switch {
+	case errors.As(err, new(*PlatformError)) && (w.untold || !want.asked && w.shared()),
+		err == nil && best.Platform == nil && len(t.several) > 1:
 		return ocispec.Descriptor{}, t.ambiguous(nil)
 	}
 	if err != nil {
@@ -346,7 +348,7 @@ func (o *opener) alike(ctx context.Context, t *top) []int {
 			if p == nil {
 				// A config that cannot be read says nothing.
 				if content, _, _, err := o.document(ctx, &desc); err == nil {
-					p, _ = o.platformOf(ctx, content)
+					p, _, _ = o.platformOf(ctx, content)
 				}
 			}
 			name := ""

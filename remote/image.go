@@ -51,10 +51,11 @@ type Image struct {
 // An image index is searched as containerd does, so arm/v7 takes arm/v6 if there
 // is no better, and a *PlatformError names the platforms that there are. A version
 // of the system fits those that begin with its components; features must be stated,
-// and others must not be, except for win32k. A reference to a single manifest is
-// taken for what it is, as docker and containerd take it, except when its config
-// contradicts a platform that was asked for: that is ErrPlatform as well, where
-// containerd goes on.
+// and others must not be, except for win32k. What says nowhere what it is for is
+// taken last, and if a platform is given only where nothing else says so. A
+// reference to a single manifest is taken for what it is, as docker and containerd
+// take it, except when its config contradicts a platform that was asked for: that is
+// ErrPlatform as well, where containerd goes on.
 //
 // If src is a Catalog whose reference means several entries, those that are no
 // images are passed over. Platforms choose among the others as among the entries
@@ -255,22 +256,25 @@ func (o *opener) warned(parts ...digest.Digest) []string {
 }
 
 // platformOf returns what the config of a manifest says it is for, nil if it
-// is no image or does not say.
-func (o *opener) platformOf(ctx context.Context, manifest []byte) (*ocispec.Platform, error) {
+// is no image or does not say. silent is an image whose config says nothing of it.
+func (o *opener) platformOf(ctx context.Context, manifest []byte) (p *ocispec.Platform, silent bool, err error) {
 	m, err := readManifest(manifest)
 	if err != nil || isArtifact(m) {
-		return nil, nil
+		return nil, false, nil
 	}
 	content, err := o.fetch(ctx, "config", &m.Config, maxConfigSize)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	c, err := parseConfig(content)
-	if err != nil || !says(c.platform()) {
-		return nil, nil
+	if err != nil {
+		return nil, false, nil
 	}
-	p := c.platform()
-	return &p, nil
+	said := c.platform()
+	if !says(said) {
+		return nil, said.OS+said.Architecture == "", nil
+	}
+	return &said, false, nil
 }
 
 // document fetches a manifest or image index, and says which it is and its

@@ -33,8 +33,10 @@ type indexWalk struct {
 	// those that do not say enough to tell, and there all platforms stated.
 	fit, silent []found
 	there       []found
-	// untold says that nothing says the platform of one of a catalog's entries.
+	// untold says that nothing says the platform of one of a catalog's entries, and
+	// unsaid holds those of image indexes that are such.
 	untold bool
+	unsaid []found
 	// other says what an entry is that is no image, the first that is known.
 	other string
 	known bool
@@ -55,7 +57,9 @@ type found struct {
 // choose returns the manifest of index that is for the platform wanted. It
 // orders as containerd does: an exact match, then those that the platform
 // can also run, the index's own order deciding between equals; a manifest
-// whose platform only its config states comes last.
+// whose platform only its config states comes later, and one of which nothing says
+// anything last, as skopeo has it; if a platform was asked for, only where no other
+// says what it is for.
 func (o *opener) choose(ctx context.Context, index []byte, want wish) (ocispec.Descriptor, error) {
 	w := &indexWalk{opener: o, want: want}
 	if err := w.gather(ctx, index, 1); err != nil {
@@ -70,11 +74,14 @@ func (o *opener) choose(ctx context.Context, index []byte, want wish) (ocispec.D
 	return best.Descriptor, err
 }
 
-// best returns the first of the manifests that fit best.
+// best returns the first of the manifests that fit best. One without a platform is
+// not known to fit.
 func (w *indexWalk) best() (found, error) {
 	switch {
 	case len(w.fit) > 0:
 		return slices.MinFunc(w.fit, w.compare), nil
+	case len(w.unsaid) > 0 && (len(w.there) == 0 || !w.want.asked):
+		return w.unsaid[0], nil
 	case len(w.there) == 0 && w.absent != nil:
 		return found{}, w.absent
 	}
@@ -204,8 +211,9 @@ func (w *indexWalk) readSilent(ctx context.Context) error {
 			continue
 		}
 		var p *ocispec.Platform
+		var silent bool
 		if err == nil {
-			p, err = w.opener.platformOf(ctx, content)
+			p, silent, err = w.opener.platformOf(ctx, content)
 		}
 		if _, ok := w.opener.src.(Catalog); ok && errors.Is(err, ErrNotFound) {
 			w.absent = cmp.Or(w.absent, err)
@@ -216,6 +224,9 @@ func (w *indexWalk) readSilent(ctx context.Context) error {
 		}
 		if p == nil {
 			w.untold = w.untold || f.own
+			if silent && f.Platform == nil && !f.own {
+				w.unsaid = append(w.unsaid, f)
+			}
 			continue
 		}
 		if stated := f.Platform; stated != nil {

@@ -181,6 +181,59 @@ func TestOpenOddEntries(t *testing.T) {
 	}
 }
 
+// TestOpenUnsaid: of entries for which nothing states a platform the first is taken if
+// no other fits, as skopeo does, and if a platform is asked for if there is no other.
+func TestOpenUnsaid(t *testing.T) {
+	store := sourcetest.NewStore()
+	unsaid := func(content string, config map[string]any) ocispec.Descriptor {
+		return without(store.AddImage(sourcetest.Image{Config: config, Layers: []sourcetest.Layer{{Content: []byte(content)}}}))
+	}
+	nothing := map[string]any{"os": "", "architecture": ""}
+	one, two := unsaid("one", nothing), unsaid("two", nothing)
+	half, unknown := unsaid("half", map[string]any{"os": "linux", "architecture": ""}), unsaid("unknown", map[string]any{"os": "unknown", "architecture": "unknown"})
+	fits, other := store.AddImage(oneLayer("linux/amd64")), store.AddImage(oneLayer("linux/s390x"))
+	host, err := remote.Open(t.Context(), store.Source("test", store.AddIndex(fits, other)), "")
+	if err != nil {
+		t.Skip("this machine is for neither")
+	}
+	artifact := store.PutJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: store.Put("application/vnd.example+json", []byte("{}"))})
+	signature := without(store.PutJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Config: store.PutJSON(ocispec.MediaTypeImageConfig, nothing),
+		Layers: []ocispec.Descriptor{store.Put("application/vnd.dev.cosign.simplesigning.v1+json", []byte("{}"))},
+	}))
+	for _, c := range []struct {
+		name, ask string
+		top       ocispec.Descriptor
+		want      ocispec.Descriptor // none is ErrPlatform
+	}{
+		{"alone", "", store.AddIndex(one), one},
+		{"alone, asked", "linux/arm64", store.AddIndex(one), one},
+		{"the first", "", store.AddIndex(one, two), one},
+		{"the first, asked", "linux/arm64", store.AddIndex(two, one), two},
+		{"nested", "", store.AddIndex(store.AddIndex(one)), one},
+		{"beside what fits", "", store.AddIndex(one, fits, other), host.Descriptor},
+		{"beside what fits by its config", "", store.AddIndex(one, without(fits), without(other)), host.Descriptor},
+		{"beside what does not fit", "", store.AddIndex(store.AddImage(oneLayer("plan9/mips")), one), one},
+		{"beside what does not fit, asked", "linux/arm64", store.AddIndex(other, one), ocispec.Descriptor{}},
+		{"beside what does not fit by its config, asked", "linux/arm64", store.AddIndex(one, without(other)), ocispec.Descriptor{}},
+		{"a system alone", "linux/arm64", store.AddIndex(half), ocispec.Descriptor{}},
+		{"an unknown one", "", store.AddIndex(unknown), ocispec.Descriptor{}},
+		{"an artifact", "", store.AddIndex(without(artifact)), ocispec.Descriptor{}},
+		{"a signature", "", store.AddIndex(signature), ocispec.Descriptor{}},
+		{"behind a signature", "", store.AddIndex(signature, one), one},
+	} {
+		img, err := remote.Open(t.Context(), store.Source("test", c.top), c.ask)
+		switch {
+		case c.want.Digest == "" && !errors.Is(err, remote.ErrPlatform):
+			t.Errorf("%s: got error %v, want %v", c.name, err, remote.ErrPlatform)
+		case c.want.Digest != "" && err != nil:
+			t.Errorf("%s: %v", c.name, err)
+		case err == nil && img.Descriptor.Digest != c.want.Digest:
+			t.Errorf("%s: got manifest %s, want %s", c.name, img.Descriptor.Digest, c.want.Digest)
+		}
+	}
+}
+
 // TestPlatformErrorOfNothing says what there is in place of images.
 func TestPlatformErrorOfNothing(t *testing.T) {
 	store := sourcetest.NewStore()

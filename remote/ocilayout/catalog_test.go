@@ -187,6 +187,8 @@ func TestPlatforms(t *testing.T) {
 		{"two for another platform", []ocispec.Descriptor{tagged(silentARM, "v1"), tagged(silentARM2, "v2")}, "", "", "", remote.ErrReference, `"v1", "v2"`},
 		{"two for another platform than asked", []ocispec.Descriptor{tagged(silentARM, "v1"), tagged(silentARM2, "v2")}, "", "linux/s390x", "", remote.ErrPlatform, "there is linux/arm64"},
 		{"untold", []ocispec.Descriptor{untold}, "", "linux/amd64", "untold", nil, ""},
+		{"untold in an index", []ocispec.Descriptor{tagged(s.index("untold list", untold), "v1")}, "v1", "", "untold", nil, ""},
+		{"untold in one of two indexes", []ocispec.Descriptor{tagged(s.index("untold list", untold), "v1"), tagged(s.index("arm list", arm), "v2")}, "", "", "", remote.ErrReference, `"v1", "v2"`},
 		{"untold beside another", []ocispec.Descriptor{tagged(untold, "v1"), tagged(arm, "v2")}, "", "linux/amd64", "", remote.ErrReference, `"v1", "v2"`},
 		{"untold beside the right one", []ocispec.Descriptor{tagged(untold, "v1"), tagged(amd, "v2")}, "", "linux/amd64", "amd", nil, ""},
 		{"what an index lists", []ocispec.Descriptor{tagged(both, "v1"), silent(amd), silent(arm)}, "", "linux/arm64", "arm", nil, ""},
