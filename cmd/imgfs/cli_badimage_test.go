@@ -93,7 +93,7 @@ func badAnswers(t *testing.T) []badImage {
 		{name: "another platform than the only one", build: oneLayer(good, func(i *sourcetest.Image) { i.Platform = "linux/s390x" }),
 			args: []string{"--platform=linux/mips64le", "IMAGE"}, says: []string{"linux/mips64le", "there is linux/s390x"}, hint: "--platform"},
 		{name: "not a platform", build: plain, args: []string{"--platform=a/b/c/d", "IMAGE"}, says: []string{`"a/b/c/d"`, "such as linux/arm64"}},
-		{name: "manifest that is HTML", build: plain, kind: registrytest.Manifest, fault: registrytest.Page(), says: []string{"not a manifest"}},
+		{name: "manifest that is HTML", build: plain, kind: registrytest.Manifest, fault: registrytest.Page(), says: []string{"the answer is a web page"}},
 		{name: "config that is HTML", build: plain, kind: registrytest.Blob, fault: registrytest.Page(), says: []string{"sha256:"}},
 		{name: "registry out of order", build: plain, kind: registrytest.Manifest, fault: registrytest.Status(400), says: []string{"400 Bad Request"}},
 		{name: "forbidden", build: plain, kind: registrytest.Manifest, fault: registrytest.Status(403), says: []string{"403 Forbidden"}, hint: "login"},
@@ -123,8 +123,6 @@ func badLayers(t *testing.T) []badImage {
 			store.Replace(digest.FromBytes(good), bytes.ReplaceAll(good, []byte("ustar"), []byte("usTar")))
 			return desc
 		}, says: []string{layer, "not what the manifest says"}, hint: "nothing of it was kept"},
-		{name: "blob longer than its descriptor", build: edited(good, `("layers":.*"size":)\d+`, "${1}512"), says: []string{layer, "512"}},
-		{name: "blob shorter than its descriptor", build: edited(good, `("layers":.*"size":)\d+`, "${1}999999"), says: []string{layer, "999999"}},
 		{name: "blob missing", build: func(t *testing.T, store *sourcetest.Store) ocispec.Descriptor {
 			desc := plain(t, store)
 			store.Delete(digest.FromBytes(good))
