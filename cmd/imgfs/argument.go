@@ -142,30 +142,46 @@ func (t *trees) each(ctx context.Context, args []fileArgument, do func(fileArgum
 // tree opens the image of an argument.
 func (t *trees) tree(ctx context.Context, a fileArgument) (*image.Image, error) {
 	t.open[a.image] = nil
-	layers, err := t.env.layers(ctx, a.image, t.disk)
+	r, err := t.env.resolve(ctx, a.image, t.disk)
 	if err != nil {
 		return nil, a.unopened(ctx, t.command, err)
+	}
+	layers, err := t.env.openLayers(ctx, r)
+	if err != nil {
+		return nil, a.named(err)
 	}
 	used := t.env.mergeMemory(layers)
 	img, err := t.env.merge(ctx, layers)
 	if err != nil {
-		return nil, a.unopened(ctx, t.command, err)
+		return nil, a.named(err)
 	}
 	t.env.limits.held += used
 	t.open[a.image] = img
 	return img, nil
 }
 
-// unopened returns an error of opening the image that an argument names: with the
-// argument if that is more than the image, and with what may have been meant if the path
-// in the image follows its name without a colon.
+// unopened returns an error of finding the image that an argument names: as named does,
+// and with what may have been meant if the path in the image follows its name without a
+// colon. What cannot be read, or has another platform, was found.
 func (a fileArgument) unopened(ctx context.Context, command string, err error) error {
-	if a.joined {
-		hint := fmt.Sprintf("that was read as imgfs %s %s %s", command, printable.Word(a.image), printable.Word(a.path))
-		return &imageError{fmt.Errorf("%s: %w", a.typed, err), hint}
+	named := a.named(err)
+	switch {
+	case errors.Is(err, remote.ErrUnsupported), errors.Is(err, remote.ErrPlatform):
+		return named
+	case a.joined:
+		return &imageError{named, fmt.Sprintf("that was read as imgfs %s %s %s", command, printable.Word(a.image), printable.Word(a.path))}
 	}
 	if meant := missingColon(ctx, a.image); meant != "" {
-		return &imageError{err, meantFile(command, meant)}
+		return &imageError{named, meantFile(command, meant)}
+	}
+	return named
+}
+
+// named returns an error about the image of an argument, with the argument if that is
+// more than the image.
+func (a fileArgument) named(err error) error {
+	if a.joined {
+		return fmt.Errorf("%s: %w", a.typed, err)
 	}
 	return err
 }

@@ -11,7 +11,10 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TestFileArguments has the forms in which ls and cat take images and paths, with
@@ -167,4 +170,29 @@ func TestMissingColon(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", name, got, want)
 		}
 	}
+}
+
+// TestFoundImageIsNoPath: where the image is there, and cannot be read, nothing is said of
+// a path that its name may have been meant to have.
+func TestFoundImageIsNoPath(t *testing.T) {
+	t.Chdir(alone(t))
+	store := sourcetest.NewStore()
+	gone := []byte("gone")
+	chart := store.PutJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: store.Put("application/vnd.cncf.helm.config.v1+json", []byte("{}"))})
+	lost := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: gone}}})
+	bad := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: []byte(strings.Repeat("no tar\n", 200))}}})
+	store.Delete(digest.FromBytes(gone))
+	if err := store.WriteLayout("layout", sourcetest.Tagged(chart, "lib/chart:latest"), sourcetest.Tagged(lost, "lib/lost:latest"), sourcetest.Tagged(bad, "lib/bad:latest")); err != nil {
+		t.Fatal(err)
+	}
+	for name, says := range map[string]string{"lib/chart": "a Helm chart", "lib/lost": "not found", "lib/bad": "invalid tar"} {
+		for _, args := range [][]string{{"ls", "oci:layout:" + name}, {"cat", "oci:layout:" + name + ":/etc"}} {
+			r := invoke(t, args...)
+			checkRefusal(t, r, cli.ExitFailure, []string{args[1] + ": ", says}, "")
+			if strings.Contains(r.stderr, "hint") {
+				t.Errorf("%q: got a hint:\n%s", args, r.stderr)
+			}
+		}
+	}
+	checkRefusal(t, invoke(t, "ls", "oci:layout:lib/none"), cli.ExitFailure, []string{`no image "lib/none"`}, "imgfs ls oci:layout:/lib/none, if")
 }

@@ -93,6 +93,11 @@ func (e *env) layers(ctx context.Context, name string, disk *cache.Cache) (*imag
 	if err != nil {
 		return nil, err
 	}
+	return e.openLayers(ctx, r)
+}
+
+// openLayers opens all layers of an image, and shows the progress of that.
+func (e *env) openLayers(ctx context.Context, r *image.Resolved) (*image.Layers, error) {
 	all := make([]show.Layer, len(r.Layers))
 	for i, l := range r.Layers {
 		all[i] = show.Layer{Digest: l.Digest(), Size: l.Size()}
