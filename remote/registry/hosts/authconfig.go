@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,14 +22,15 @@ type authSource struct {
 	by      string // what names a file that must be there; "": it need not be
 	in      string // what names the directory that it may be in; "": it is a usual one
 	old     bool   // of the form of .dockercfg, which has nothing but auths
+	pipes   *pipes // that were read before; nil: none
 }
 
 func (a *AuthFiles) sources() []authSource {
 	if a.Path != "" {
-		return []authSource{{name: a.Path, by: "it was named"}}
+		return []authSource{{name: a.Path, by: "it was named", pipes: &a.pipes}}
 	}
 	if path := os.Getenv("REGISTRY_AUTH_FILE"); path != "" {
-		return []authSource{{name: path, by: "REGISTRY_AUTH_FILE names it"}}
+		return []authSource{{name: path, by: "REGISTRY_AUTH_FILE names it", pipes: &a.pipes}}
 	}
 	runtimeDir := os.Getenv("XDG_RUNTIME_DIR")
 	if runtimeDir == "" {
@@ -94,7 +94,7 @@ func (s authSource) bytes() ([]byte, error) {
 			return nil, fmt.Errorf("%s: it is no regular file", name)
 		}
 	}
-	data, err := readConfig(s.name)
+	data, err := s.pipes.read(s.name)
 	switch {
 	case s.in != "" && errors.Is(err, syscall.ENOTDIR) && isFile(filepath.Dir(s.name)): // and not /dev/null, for none
 		return nil, fmt.Errorf("%s: %w; %s", name, bare(err), s.in)
@@ -154,20 +154,6 @@ func place(data []byte, err error) string {
 	before := data[:syntax.Offset-1]
 	line := bytes.Count(before, []byte("\n")) + 1
 	return fmt.Sprintf(" (line %d, column %d)", line, len(before)-bytes.LastIndexByte(before, '\n'))
-}
-
-func readConfig(path string) ([]byte, error) {
-	const most = 16 << 20
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most))
-	if err == nil && len(data) == most {
-		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%d bytes or more", most)}
-	}
-	return data, err
 }
 
 // CheckAuthFile returns why a file of credentials that somebody named is of no use

@@ -41,7 +41,8 @@ type CredentialFunc func(ctx context.Context, registry, repository string) (Cred
 
 // AuthFiles looks up credentials where podman and docker keep them: in
 // auth.json and config.json files, and with the helper programs named there.
-// The files are read anew at each look-up. It is safe for concurrent use.
+// The files are read anew at each look-up, but for a pipe that was named, which
+// is read once. It is safe for concurrent use.
 type AuthFiles struct {
 	// Path is the only file to look in. Default: $REGISTRY_AUTH_FILE alone,
 	// and if that is not set, in this order: podman's
@@ -57,6 +58,8 @@ type AuthFiles struct {
 	Helpers []string
 	// HelperTimeout is how long a helper program may run. Default: 10 s.
 	HelperTimeout time.Duration
+
+	pipes pipes
 }
 
 // filesHelper stands for the files among AuthFiles.Helpers.

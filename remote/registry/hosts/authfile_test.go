@@ -249,6 +249,57 @@ func TestAuthNamedFiles(t *testing.T) {
 	}
 }
 
+// A pipe that was named is read once, and whoever never writes to it does not stop
+// everything.
+func TestAuthNamedPipes(t *testing.T) {
+	defer func(d time.Duration) { pipeTime = d }(pipeTime)
+	pipeTime = 300 * time.Millisecond
+	home := cleanEnv(t)
+	fifo := filepath.Join(home, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REGISTRY_AUTH_FILE", fifo)
+	held, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, silent := range []string{"somebody has it open", "nobody has"} {
+		for _, a := range []*AuthFiles{{}, {Path: fifo}} {
+			got, err := a.Credential(t.Context(), "quay.io", "a")
+			if want := fifo + ": it is a pipe, and nobody has written to it for 300ms"; !got.Empty() || err == nil || err.Error() != want {
+				t.Errorf("%s: got %v and error %v, want %s", silent, got, err, want)
+			}
+		}
+		held.Close()
+	}
+	if _, err := readOptional(fifo); err == nil || !strings.Contains(err.Error(), "it is a pipe") {
+		t.Errorf("configuration: got error %v", err)
+	}
+	pipeTime = time.Minute
+	a := &AuthFiles{}
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		w, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer w.Close()
+		for _, part := range []string{`{"auths": {"quay.io": `, `{"auth": "dTpw"}}}`} {
+			if _, err := w.WriteString(part); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	for range 2 {
+		if got, err := a.Credential(t.Context(), "quay.io", "a"); err != nil || got.User != "u" || got.Password != "p" {
+			t.Errorf("got %v and error %v, want what was written", got, err)
+		}
+	}
+}
+
 // 15: helpers that answer, that have nothing, are missing, fail, or hang.
 func TestHelpers(t *testing.T) {
 	home := cleanEnv(t)
@@ -319,7 +370,7 @@ func TestHelpers(t *testing.T) {
 			if tc.want.Empty() {
 				tc.want = Credential{User: "file", Password: "p", Origin: a.Path}
 			} else {
-				tc.want.Origin += ", which " + a.Path + " names"
+				tc.want.Origin += " (" + a.Path + " names it)"
 			}
 			start := time.Now()
 			got, err := a.Credential(t.Context(), "quay.io", "a")

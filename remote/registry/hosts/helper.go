@@ -34,7 +34,7 @@ func (l *lookUp) inHelper(ctx context.Context, name, file string) Credential {
 	what, origin := "credential helper "+printable.Line(program), printable.Line(program)
 	if file != "" {
 		what = printable.Text(file) + ": " + what
-		origin += ", which " + printable.Text(file) + " names"
+		origin += " (" + printable.Text(file) + " names it)"
 	}
 	if filepath.Base(program) != program {
 		l.failed[program] = true
