@@ -16,6 +16,9 @@ var (
 	// What stands in a header Authorization; and members of a query or form that
 	// stand alone.
 	bearerPattern = regexp.MustCompile(`(?i)\b(bearer|basic) [\w.~+/=-]{20,}`)
+	namedPattern  = regexp.MustCompile(`(?i)\b\w*(?:password|passwd|secret|token|apikey|api_key)["']?:\s*["']?[^\s"'&;,]{8,}`)
+	// What GitHub, GitLab, Docker, Slack, AWS and Google give out says so itself.
+	issuedPattern = regexp.MustCompile(`\b(gh[a-z]_|github_pat_|glpat-|dckr_[a-z]{3}_|xox[a-z]-|AKIA|ASIA|ya29\.)[\w-]{12,}`)
 	memberPattern = regexp.MustCompile(`(?i)\b(x-amz-[a-z-]+|x-goog-[a-z-]+|\w*(?:signature|password|passwd|secret|token|apikey|api_key)|sig|pwd)=[^\s"'&;,]+`)
 )
 
@@ -46,6 +49,17 @@ func Words(text string) string {
 	return printable.Text(printable.Cut(text, first)) + " … " + printable.Text(end)
 }
 
+// withoutNamed returns a name, a colon, and what stands behind it. That may be what
+// is wrong with it as well: a secret has a digit.
+func withoutNamed(text string) string {
+	i := strings.IndexByte(text, ':') + 1
+	value := strings.TrimLeft(text[i:], " \t\r\n\"'")
+	if !strings.ContainsAny(value, "0123456789") {
+		return text
+	}
+	return strings.TrimSuffix(text, value) + "…"
+}
+
 // clean returns a text on one line, without its secrets.
 func clean(text string) string {
 	text = addressPattern.ReplaceAllString(text, "$1$3")
@@ -53,5 +67,7 @@ func clean(text string) string {
 	text = tokenPattern.ReplaceAllString(text, "…")
 	text = bearerPattern.ReplaceAllString(text, "$1 …")
 	text = memberPattern.ReplaceAllString(text, "$1=…")
+	text = namedPattern.ReplaceAllStringFunc(text, withoutNamed)
+	text = issuedPattern.ReplaceAllString(text, "$1…")
 	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) }), " ")
 }

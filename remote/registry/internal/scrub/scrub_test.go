@@ -18,6 +18,9 @@ func TestScrub(t *testing.T) {
 		"Authorization: Bearer 0123456789abcdefghij sent":            "Authorization: Bearer … sent",
 		"basic authentication is wanted, the token expired":          "basic authentication is wanted, the token expired",
 		"for X-Amz-Signature=abc&user_token=def, and sig=g":          "for X-Amz-Signature=…&user_token=…, and sig=…",
+		"password: hunter2hunter2, Secret:\"abc-12345678\"":          "password: …, Secret:\"…\"",
+		"no token: 401, the token: unauthorized":                     "no token: 401, the token: unauthorized",
+		"with ghp_0123456789abcdefXYZ and glpat-abcdefghijkl-1":      "with ghp_… and glpat-…",
 		`https://a.example/?x=1 https://b.example/?y=2`:              `https://a.example/ https://b.example/`,
 	} {
 		if got := Text(text); got != want {
