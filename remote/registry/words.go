@@ -80,13 +80,13 @@ func words(contentType string, body []byte, secrets []string) string {
 	var said string
 	switch {
 	case len(body) == 0:
-	case strings.HasSuffix(mediaType, "html") || isPage(body):
+	case strings.HasSuffix(mediaType, "html") && body[0] == '<' || isPage(body):
 		if said = title(body); said != "" {
 			said = `a web page, "` + said + `"`
 		}
 	case body[0] == '{' || body[0] == '[' || body[0] == '"':
 		var value any
-		if json.Unmarshal(body, &value) == nil {
+		if json.Unmarshal(body, &value) == nil || json.Unmarshal(closed(body), &value) == nil {
 			said = sayings(value, 0)
 		}
 	case body[0] == '<':
@@ -101,6 +101,35 @@ func words(contentType string, body []byte, secrets []string) string {
 		said = said[:max(strings.LastIndexByte(said, ' '), 0)] + "…"
 	}
 	return said
+}
+
+// closed returns JSON that is cut off with an end: a long answer is not read to its
+// own. The last word may be part of a longer one, which nobody knows, and is left out.
+func closed(body []byte) []byte {
+	var ends []byte // of what is open
+	word := -1      // where a text's last word begins; -1: it is no text
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case word >= 0 && c == '\\':
+			i++
+		case word >= 0 && c == ' ':
+			word = i
+		case c == '"' && word >= 0:
+			word = -1
+		case c == '"':
+			word = i + 1
+		case word >= 0:
+		case c == '{' || c == '[':
+			ends = append(ends, c+2) // which is its counterpart in ASCII
+		case (c == '}' || c == ']') && len(ends) > 0:
+			ends = ends[:len(ends)-1]
+		}
+	}
+	slices.Reverse(ends)
+	if word >= 0 {
+		return slices.Concat(body[:word], []byte{'"'}, ends)
+	}
+	return slices.Concat(bytes.TrimRight(body, ", "), ends)
 }
 
 // maxSayings is how many errors of one answer are told.
@@ -158,7 +187,7 @@ func objectSays(members map[string]any, depth int) string {
 	}
 	said := text("message", "error_description", "error_message", "errormessage", "msg", "title")
 	if said == "" {
-		said = text("error", "reason", "code", "__type", "error_type")
+		said = text("error", "errors", "reason", "code", "__type", "error_type")
 	}
 	// Of details only what is written for people.
 	if detail := text("detail", "details"); !strings.Contains(said, detail) {
@@ -185,7 +214,7 @@ func xmlWords(body []byte) string {
 		Code    string `xml:"Code"`
 		Message string `xml:"Message"`
 	}
-	decoder := xml.NewDecoder(bytes.NewReader(body))
+	decoder := xml.NewDecoder(bytes.NewReader(bytes.ToValidUTF8(body, []byte("\ufffd"))))
 	// Declared encodings other than UTF-8 are those of ASCII text.
 	decoder.CharsetReader = func(_ string, r io.Reader) (io.Reader, error) { return r, nil }
 	if decoder.Decode(&e) != nil || !strings.EqualFold(e.XMLName.Local, "Error") {
@@ -199,6 +228,9 @@ func xmlWords(body []byte) string {
 var (
 	pagePattern  = regexp.MustCompile(`(?i)^(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|title|script|h1|center)\b`)
 	titlePattern = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title`)
+
+	headingPattern = regexp.MustCompile(`(?is)<h1[^>]*>(.*?)</h1`)
+	tagPattern     = regexp.MustCompile(`<[^>]*>`)
 )
 
 // isPage reports whether the beginning of a body is that of a web page.
@@ -206,13 +238,15 @@ func isPage(body []byte) bool {
 	return pagePattern.Match(bytes.TrimSpace(body[:min(len(body), 512)]))
 }
 
-// title returns the title of a web page.
+// title returns the title of a web page, or its heading if it has none.
 func title(page []byte) string {
 	m := titlePattern.FindSubmatch(page)
 	if m == nil {
-		return ""
+		if m = headingPattern.FindSubmatch(page); m == nil {
+			return ""
+		}
 	}
-	return strings.Join(strings.Fields(html.UnescapeString(string(m[1]))), " ")
+	return strings.Join(strings.Fields(html.UnescapeString(string(tagPattern.ReplaceAll(m[1], nil)))), " ")
 }
 
 // pageTitle is what follows the words "a web page" where one came in place of
