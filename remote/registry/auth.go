@@ -136,7 +136,7 @@ func (v *visit) offers(ctx context.Context, resp *http.Response, sent *authoriza
 	case denied:
 		offers = v.e.asked(ctx)
 		if len(offers) == 0 && len(named) > 0 {
-			return nil, &fault{class: ErrUnknownLogin, text: fmt.Sprintf("%s wants a login by %s, and imgfs has only Basic and Bearer",
+			return nil, &fault{class: ErrUnknownLogin, unmet: true, text: fmt.Sprintf("%s wants a login by %s, and imgfs has only Basic and Bearer",
 				v.e.Host, scrub.Text(strings.Join(schemes(named), ", ")))}
 		}
 		return offers, nil

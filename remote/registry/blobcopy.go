@@ -247,10 +247,10 @@ func refusesRange(status int, home bool) bool {
 		return !home
 	case http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return false
-	case http.StatusNotImplemented, http.StatusInternalServerError, http.StatusBadGateway:
-		return true
+	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return false
 	}
-	return status >= 400 && status < 500
+	return status >= 400
 }
 
 // ask sends one request for n bytes from off, or for all of the blob, to a

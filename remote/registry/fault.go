@@ -47,6 +47,7 @@ type fault struct {
 	head    bool   // the answer is one to HEAD, or may be to HEAD alone
 	led     bool   // the answer leads to where nothing is asked
 	ranged  bool   // the answer may be to a range alone
+	unmet   bool   // nothing was shown, as the server wants what there is not, or does not say what
 	refuser string // the server that refused the range
 	// who names the server whose fault it is, unless that is the registry that
 	// the user named, or the text names it.
@@ -218,7 +219,7 @@ func (e *endpoint) speaker(at *location) string {
 func (e *endpoint) blame(err error, at *location, said string) error {
 	var known *fault
 	if errors.As(err, &known) {
-		if said != "" && errors.Is(known, errNoLogin) {
+		if said != "" && known.unmet {
 			wants := *known
 			wants.text += ": " + said
 			return &wants

@@ -90,6 +90,10 @@ func TestFault28HeadRefused(t *testing.T) {
 		{name: "connection reset", fault: just(registrytest.Reset(-1)), more: 1}, // net/http asks again
 		{name: "connection closed", fault: just(abort), more: 1},
 		{name: "no answer", fault: func(s *registrytest.Server) registrytest.Fault { return s.Stall(-1) }},
+		{name: "401 of another kind", fault: just(registrytest.Status(401, "WWW-Authenticate", "Negotiate"))},
+		{name: "401 for nobody", fault: just(registrytest.Status(401, "WWW-Authenticate", `Basic realm="x"`))},
+		{name: "401 without a realm", fault: just(registrytest.Status(401, "WWW-Authenticate", "Bearer"))},
+		{name: "401 with half a realm", fault: just(registrytest.Status(401, "WWW-Authenticate", `Bearer realm="/token"`))},
 		{name: "no length", fault: header(func(h http.Header) { h.Del("Content-Length") })},
 		{name: "length 0", fault: header(func(h http.Header) { h.Set("Content-Length", "0") })},
 		{name: "absurd length", fault: header(func(h http.Header) { h.Set("Content-Length", "100000000000") })},

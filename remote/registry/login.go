@@ -87,6 +87,23 @@ func (e *endpoint) lookUp(ctx context.Context) (login, error) {
 	return l, nil
 }
 
+// lookUpOnce is lookUp that finds nothing once in an attempt: a server can offer
+// several ways to log in, and a helper that is of no use can take its time.
+func (e *endpoint) lookUpOnce(ctx context.Context) (login, error) {
+	a := attemptOf(ctx)
+	if l, ok := a.without[e]; ok {
+		return l, nil
+	}
+	l, err := e.lookUp(ctx)
+	if err == nil && l.cred.Empty() {
+		if a.without == nil {
+			a.without = make(map[*endpoint]login)
+		}
+		a.without[e] = l
+	}
+	return l, err
+}
+
 // troubleText returns the text of an error of hosts.CredentialFunc.
 func troubleText(err error) string {
 	var broken *hosts.BrokenError
@@ -151,7 +168,7 @@ func (a *attempt) explain(f *fault) *fault {
 
 // noLogin says that a server wants a login and there is no credential.
 func (l *login) noLogin(host string) *fault {
-	f := &fault{class: errNoLogin, text: fmt.Sprintf("%s wants a login, and there is no credential for it", host)}
+	f := &fault{class: errNoLogin, unmet: true, text: fmt.Sprintf("%s wants a login, and there is no credential for it", host)}
 	if l.trouble != "" {
 		f.class, f.text = ErrBrokenCredential, l.trouble+"; without it: "+f.text
 	}

@@ -300,10 +300,27 @@ func TestTokenForms(t *testing.T) {
 		`{"token":"T`:                 false,
 	} {
 		s := guarded(t, nil, nil, &doorkeeper{challenges: []string{bearerHere}, taken: []string{"Bearer T"}})
-		giveTokens(s, func(*http.Request) (int, string) { return 200, body })
+		giveTokens(s, func(*http.Request) (int, string) { return 200 + len(body)%4, body })
 		_, err := open(t, s, fast()).Resolve(t.Context())
 		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "the token server "+s.Host()+" answers without a token") {
 			t.Errorf("%s: got error %v, want success: %t", body, err, ok)
+		}
+	}
+}
+
+// A token server that answers without a token may say why. What may be a token
+// itself is not told.
+func TestTokenServerSaysWhy(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error":"invalid_scope","error_description":"no such project"}`: " answers without a token: no such project",
+		"<html><title>Log in</title></html>":                              ` answers without a token: a web page, "Log in"`,
+		`"secret"`:                                                        " answers without a token",
+		"secret":                                                          " answers without a token",
+	} {
+		s := guarded(t, nil, nil, &doorkeeper{challenges: []string{bearerHere}})
+		giveTokens(s, func(*http.Request) (int, string) { return 200, body })
+		if _, err := open(t, s, fast()).Resolve(t.Context()); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: got error %v, want %s", body, err, want)
 		}
 	}
 }

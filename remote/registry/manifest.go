@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -68,7 +67,7 @@ func (e *endpoint) resolve(ctx context.Context, r *resolution, doubt bool) (ocis
 
 // ofHead tells whether GET may get another answer than HEAD, of which this is
 // the fault: not if nobody was asked, and not if a credential was refused.
-func (f *fault) ofHead() bool { return f.head || f.broke || errors.Is(f, errNoLogin) }
+func (f *fault) ofHead() bool { return f.head || f.broke || f.unmet }
 
 // head resolves the reference without getting the manifest.
 func (e *endpoint) head(ctx context.Context) (ocispec.Descriptor, error) {

@@ -132,7 +132,7 @@ func TestRangeAnswersOfNoUse(t *testing.T) {
 func TestRangeBreaksServer(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]registrytest.Fault{
-		"500": registrytest.Status(500), "502": registrytest.Status(502), "closed": abort, "reset": registrytest.Reset(-1),
+		"500": registrytest.Status(500), "520": registrytest.Status(520), "502": registrytest.Status(502), "closed": abort, "reset": registrytest.Reset(-1),
 	} {
 		for _, server := range []registrytest.Options{{}, {CDN: true}} {
 			s := registrytest.New(t, &server)

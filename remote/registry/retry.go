@@ -128,13 +128,14 @@ func (p *retryBudget) retry(ctx context.Context, what string, f func(context.Con
 // passes. It travels in the context, because oras-go stands in between. All
 // but host belongs to one goroutine.
 type attempt struct {
-	budget *retryBudget         // nil: endless
-	sent   *authorization       // what it was last sent with; nil: nothing
-	fresh  bool                 // what is shown was got during this attempt
-	spent  bool                 // all that there is was shown, and refused to HEAD
-	said   string               // what the last answer said that was no success
-	probe  bool                 // a HEAD that is refused is followed by a GET, whose answer counts
-	host   atomic.Pointer[host] // that was asked last
+	budget  *retryBudget         // nil: endless
+	sent    *authorization       // what it was last sent with; nil: nothing
+	fresh   bool                 // what is shown was got during this attempt
+	spent   bool                 // all that there is was shown, and refused to HEAD
+	said    string               // what the last answer said that was no success
+	without map[*endpoint]login  // those that have no credential
+	probe   bool                 // a HEAD that is refused is followed by a GET, whose answer counts
+	host    atomic.Pointer[host] // that was asked last
 }
 
 type attemptKey struct{}

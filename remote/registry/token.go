@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -145,7 +146,7 @@ func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, 
 			return nil, err
 		}
 	}
-	l, err := e.lookUp(ctx)
+	l, err := e.lookUpOnce(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -192,11 +193,11 @@ func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, 
 func (e *endpoint) realm(ctx context.Context, offer challenge, from *url.URL) (*url.URL, error) {
 	text := offer.params["realm"]
 	if text == "" {
-		return nil, &fault{class: remote.ErrUnavailable, text: from.Host + " wants a token and does not say from where: there is no realm in its challenge"}
+		return nil, &fault{class: remote.ErrUnavailable, unmet: true, text: from.Host + " wants a token and does not say from where: there is no realm in its challenge"}
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
-		return nil, &fault{class: remote.ErrUnavailable, text: fmt.Sprintf("%s wants a token from %q, which is not the URL of a server", from.Host, scrub.Text(text))}
+		return nil, &fault{class: remote.ErrUnavailable, unmet: true, text: fmt.Sprintf("%s wants a token from %q, which is not the URL of a server", from.Host, scrub.Text(text))}
 	}
 	u.User, u.Fragment = nil, ""
 	u, err = secured(from, u, func(u *url.URL) bool { return e.plain(ctx, u) })
@@ -316,7 +317,7 @@ const maxToken = 128 << 10
 
 // read reads the answer.
 func (t *tokenRequest) read(resp *http.Response, a *authorization) error {
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode < 200 || resp.StatusCode > 299 { // docker takes all of these
 		return t.refusal(resp)
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxToken))
@@ -328,7 +329,10 @@ func (t *tokenRequest) read(resp *http.Response, a *authorization) error {
 		Token, Access_Token string
 		Expires_In          json.RawMessage // of any form
 	}
-	junk := &fault{verdict: busy, class: remote.ErrUnavailable, text: "the token server " + resp.Request.URL.Host + " answers without a token"}
+	junk := &fault{verdict: busy, class: remote.ErrUnavailable, text: "the token server " + resp.Request.URL.Host + " answers without a token" + encoded(resp.Header)}
+	if said := reasonOf(resp, data); said != "" {
+		junk.text += ": " + said
+	}
 	if json.Unmarshal(data, &answer) != nil {
 		return junk
 	}
@@ -345,6 +349,15 @@ func (t *tokenRequest) read(resp *http.Response, a *authorization) error {
 		a.ends = time.Now().Add(time.Duration(seconds * float64(time.Second)))
 	}
 	return nil
+}
+
+// reasonOf returns what an answer says that should have a token. Text alone may be
+// the token.
+func reasonOf(resp *http.Response, body []byte) string {
+	if !isPage(body) && !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+		return ""
+	}
+	return words(resp.Header.Get("Content-Type"), body, sentWith(resp.Request))
 }
 
 // refusal says what it means that the token server answers with a status. It

@@ -219,3 +219,42 @@ func TestCredentialComesBack(t *testing.T) {
 		}
 	}
 }
+
+// Where HEAD is answered by a demand to log in GET may be served, and if it is
+// refused as well the registry may say why. A helper of no use is asked once for both.
+func TestBrokenCredentialIsAskedForOnce(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		s := registrytest.New(t, nil)
+		want := putImage(s, nil)
+		s.Inject(registrytest.Manifest, registrytest.Always(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+			if open && r.Method == http.MethodGet {
+				serve(w, r)
+				return
+			}
+			w.Header().Add("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			if r.Method == http.MethodGet {
+				_, _ = w.Write([]byte(`{"errors":[{"message":"ask the help desk"}]}`))
+			}
+		}))
+		opts := fast()
+		cred := credSwitch{err: broken(true, "/f: helper h: cloud login")}
+		opts.Credential = cred.get
+		client := registry.New(opts)
+		desc, err := client.Repository(reference(s)).Resolve(t.Context())
+		client.Close()
+		if open && (err != nil || desc.Digest != want.Digest) {
+			t.Errorf("GET is served: got %v and error %v", desc, err)
+		}
+		if !open {
+			for _, text := range []string{"/f: helper h: cloud login; without it: ", "wants a login", "ask the help desk"} {
+				if err == nil || !strings.Contains(err.Error(), text) {
+					t.Errorf("got error %v, want it to say %q", err, text)
+				}
+			}
+		}
+		if cred.asked != 1 {
+			t.Errorf("the helper was asked %d times", cred.asked)
+		}
+	}
+}
