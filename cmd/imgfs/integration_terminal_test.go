@@ -101,6 +101,37 @@ func TestBarsStopped(t *testing.T) {
 	}
 }
 
+// TestBarsOfSeveral has a script run several commands at once on one terminal: one draws
+// at a time, the messages of all are there, and nothing else is left.
+func TestBarsOfSeveral(t *testing.T) {
+	testenv.Slow(t)
+	t.Parallel()
+	s := newSandbox(t)
+	_, image := slowImage(t, 3)
+	w := newTerminal(t, 80, 24)
+	w.shell(s)
+	w.typed(`sh -c 'for i in 1 2 3; do "$IMGFS" --cache-dir "$IMGFS_CACHE_DIR.$i" index ` + image + ` >/dev/null & done; wait; echo o""ver'` + "\r")
+	w.hasBars(true)
+	whole := regexp.MustCompile(`\d of \d+ layers`)
+	most := 0
+	if !eventually(30*time.Second, func() bool {
+		text := strings.Join(w.lines(), "\n")
+		most = max(most, len(whole.FindAllString(text, -1)))
+		return strings.Contains(text, "\nover\n")
+	}) {
+		t.Fatalf("it does not end:\n%s", strings.Join(w.lines(), "\n"))
+	}
+	if most != 1 {
+		t.Errorf("there were up to %d lines about all at once, want one", most)
+	}
+	if bars := w.bars(); len(bars) > 0 {
+		t.Errorf("there is left %q", bars)
+	}
+	if n := strings.Count(strings.Join(w.lines(), "\n"), "imgfs: indexed 3 layers"); n != 3 {
+		t.Errorf("%d of 3 last messages are there:\n%s", n, strings.Join(w.lines(), "\n"))
+	}
+}
+
 // TestBarsInBackground begins a command in the background, where it draws nothing, and
 // has it end there.
 func TestBarsInBackground(t *testing.T) {

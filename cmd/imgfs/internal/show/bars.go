@@ -21,10 +21,14 @@ import (
 // nothing any more once the terminal is gone. The cursor stays visible, and in
 // the first column of the last line.
 //
+// Of several processes that have one terminal in the foreground one draws, and stops for
+// a moment when another has a message.
+//
 // A process has at most one Board, for as long as it lives: Go cannot give Ctrl-Z
 // its default back.
 type Board struct {
 	tty       *os.File
+	claim     *claim
 	setOutput func(sink func(line string))
 
 	mu    sync.Mutex
@@ -43,7 +47,7 @@ var _ Display = (*Board)(nil)
 // NewBoard returns a board on a terminal. While it is open it takes the messages of
 // a command: setOutput sends them to a function, or elsewhere again if that is nil.
 func NewBoard(tty *os.File, setOutput func(sink func(line string))) *Board {
-	b := &Board{tty: tty, setOutput: setOutput}
+	b := &Board{tty: tty, claim: newClaim(tty), setOutput: setOutput}
 	stops, signals := make(chan os.Signal, 1), make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGCONT, unix.SIGWINCH)
 	if !signal.Ignored(unix.SIGTSTP) {
@@ -77,11 +81,27 @@ func (b *Board) Close() {
 	was := b.open
 	b.open, b.shown = false, nil
 	b.draw()
+	if _, _, ok := b.mine(); was && ok { // for what the command prints now
+		b.claim.ask()
+		time.AfterFunc(lastWords, b.dropUnused)
+	}
 	b.mu.Unlock()
 	if was { // not with mu held, which a message may wait for
 		b.setOutput(nil)
 	}
 }
+
+// dropUnused gives the terminal back if nothing is drawn.
+func (b *Board) dropUnused() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.drawn) == 0 {
+		b.claim.drop()
+	}
+}
+
+// lastWords is how long no other process draws after the end, unless this one ends.
+const lastWords = 200 * time.Millisecond
 
 // message prints a message above what is drawn.
 func (b *Board) message(line string) {
@@ -93,8 +113,12 @@ func (b *Board) message(line string) {
 		fmt.Fprint(b.tty, text) // if the terminal is gone there is nobody to tell
 		return
 	}
+	b.claim.ask()
 	b.write(b.erase(cols, rows) + text)
 	b.draw()
+	if len(b.drawn) == 0 {
+		b.claim.drop()
+	}
 }
 
 // draw has the terminal show what is to be shown. The caller holds mu.
@@ -104,7 +128,14 @@ func (b *Board) draw() {
 		return
 	}
 	var lines []string
-	if b.shown != nil {
+	if b.claim.wanted() {
+		if len(b.drawn) > 0 {
+			b.write(b.erase(cols, rows))
+		}
+		b.claim.drop()
+		return
+	}
+	if b.shown != nil && b.claim.take() {
 		lines = layOut(b.shown, cols-1, max(1, rows-2))
 	}
 	text := strings.Join(lines, "\x1b[K\n")
@@ -174,6 +205,7 @@ func (b *Board) mine() (cols, rows int, ok bool) {
 	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 	if err != nil && !errors.Is(err, unix.ENOTTY) || err == nil && group != unix.Getpgrp() {
 		b.forget()
+		b.claim.drop()
 		return 0, 0, false
 	}
 	cols, rows = terminalSize(fd)
@@ -222,6 +254,7 @@ func (b *Board) suspend() {
 	if cols, rows, ok := b.mine(); ok && len(b.drawn) > 0 {
 		b.write(b.erase(cols, rows))
 	}
+	b.claim.drop()
 	b.cleared = true
 	// Go does not give SIGTSTP back its default. That of SIGTTIN is the same: to
 	// stop, unless there is no shell that could have the process go on.
