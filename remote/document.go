@@ -53,7 +53,7 @@ func OpenConfig(ctx context.Context, src Source, platform string) (*Document, er
 		Config Described `json:"config"`
 	}
 	if err := json.Unmarshal(img.Manifest, &m); err != nil {
-		return nil, o.fail("manifest "+img.Descriptor.Digest.String(), fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err)))
+		return nil, o.fail("manifest "+img.Descriptor.Digest.String(), fmt.Errorf("%w: %w", ErrUnsupported, JSONError(err)))
 	}
 	desc := ocispec.Descriptor(m.Config)
 	content, err := o.fetch(ctx, "config", &desc, maxConfigSize)

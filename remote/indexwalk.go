@@ -128,7 +128,7 @@ func (w *indexWalk) gather(ctx context.Context, content []byte, depth int) error
 		Manifests json.RawMessage `json:"manifests"`
 	}
 	if err := json.Unmarshal(content, &index); err != nil {
-		return w.opener.fail("image index", fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err)))
+		return w.opener.fail("image index", fmt.Errorf("%w: %w", ErrUnsupported, JSONError(err)))
 	}
 	return eachDescriptor("manifests", index.Manifests, func(desc ocispec.Descriptor, err error) error {
 		if err != nil {

@@ -63,7 +63,7 @@ func (g *given) UnmarshalJSON(value []byte) error {
 func classify(stated string, content []byte) (kind, string, error) {
 	var doc document
 	if err := json.Unmarshal(content, &doc); err != nil {
-		return 0, "", fmt.Errorf("%w: it is not JSON of a manifest: %w", ErrUnsupported, jsonError(err))
+		return 0, "", fmt.Errorf("%w: it is not JSON of a manifest: %w", ErrUnsupported, JSONError(err))
 	}
 	stated = bareMediaType(stated)
 	k, mediaType := kindOf(doc.MediaType), doc.MediaType
@@ -99,9 +99,9 @@ func (d *document) guess() (kind, string) {
 	return kindUnknown, d.MediaType
 }
 
-// jsonError says of a member of the wrong kind which one it is, where
+// JSONError says of a member of the wrong kind which one it is, where
 // encoding/json speaks of Go's types.
-func jsonError(err error) error {
+func JSONError(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
 		return err
@@ -127,7 +127,7 @@ func eachDescriptor(member string, array json.RawMessage, f func(ocispec.Descrip
 		var desc Described
 		err := dec.Decode(&desc)
 		if err != nil {
-			err = fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
+			err = fmt.Errorf("%w: %w", ErrUnsupported, JSONError(err))
 		}
 		if err := cmp.Or(f(ocispec.Descriptor(desc), err), err); err != nil {
 			return err
@@ -202,7 +202,7 @@ func readManifest(content []byte) (*ocispec.Manifest, error) {
 		Layers       json.RawMessage `json:"layers"`
 	}
 	if err := json.Unmarshal(content, &doc); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, jsonError(err))
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, JSONError(err))
 	}
 	m := &ocispec.Manifest{ArtifactType: doc.ArtifactType, Config: ocispec.Descriptor(doc.Config)}
 	err := eachDescriptor("layers", doc.Layers, func(desc ocispec.Descriptor, err error) error {
@@ -252,7 +252,7 @@ type config struct {
 func parseConfig(content []byte) (*config, error) {
 	c := new(config)
 	if err := json.Unmarshal(content, c); err != nil {
-		return nil, fmt.Errorf("%w: it is not JSON of an image's config: %w", ErrUnsupported, jsonError(err))
+		return nil, fmt.Errorf("%w: it is not JSON of an image's config: %w", ErrUnsupported, JSONError(err))
 	}
 	return c, nil
 }

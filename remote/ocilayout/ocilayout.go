@@ -115,7 +115,7 @@ func (s *Source) check() error {
 	}
 	var layout ocispec.ImageLayout
 	if err := json.Unmarshal(content, &layout); err != nil {
-		return fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageLayoutFile, err)
+		return fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageLayoutFile, remote.JSONError(err))
 	}
 	if !strings.HasPrefix(layout.Version, "1.") {
 		return fmt.Errorf("%w: version %q of OCI image layouts", remote.ErrUnsupported, layout.Version)
@@ -172,7 +172,7 @@ func (s *Source) Candidates(ctx context.Context) (*remote.Candidates, error) {
 		Manifests entries `json:"manifests"`
 	}
 	if err := json.Unmarshal(content, &index); err != nil {
-		return nil, s.fail(fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageIndexFile, err))
+		return nil, s.fail(fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageIndexFile, remote.JSONError(err)))
 	}
 	chosen, full, err := choose(index.Manifests, s.location.Image)
 	if wanted, ok := strings.CutPrefix(s.location.Image, "@"); ok && errors.Is(err, remote.ErrNotFound) {
