@@ -180,8 +180,13 @@ func errorWords(errs errcode.Errors) string {
 // has what the server says of it.
 func (e *endpoint) refusal(resp *http.Response, at *location) *fault {
 	f := statusFault(resp.StatusCode, wordsOf(resp))
-	if r := routeOf(resp.Request.Context()); resp.StatusCode == http.StatusProxyAuthRequired && r.proxy != nil {
-		return f.by("the proxy " + proxyName(r.proxy))
+	switch proxy := routeOf(resp.Request.Context()).proxy; {
+	case proxy == nil:
+	case resp.StatusCode == http.StatusProxyAuthRequired:
+		return f.by("the proxy " + proxyName(proxy))
+	case resp.Request.URL.Scheme == "http" && proxy.Scheme != "socks5":
+		// Whose answer it is nobody can tell.
+		f.text += ", by way of the proxy " + proxyName(proxy)
 	}
 	return f.by(e.speaker(at))
 }

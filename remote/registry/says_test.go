@@ -191,8 +191,11 @@ func TestWordsOfProxy(t *testing.T) {
 			go func() {
 				defer conn.Close()
 				b := bufio.NewReader(conn)
-				if _, err := http.ReadRequest(b); err == nil {
-					fmt.Fprint(conn, "HTTP/1.1 403 No\r\nContent-Length: 10000\r\n\r\nno")
+				if req, err := http.ReadRequest(b); err == nil {
+					fmt.Fprint(conn, "HTTP/1.1 403 No\r\nContent-Length: 10000\r\n\r\n")
+					if req.Method != http.MethodHead {
+						fmt.Fprint(conn, "\x00no")
+					}
 					_, _ = b.ReadByte() // until the client goes away
 				}
 			}()
@@ -210,6 +213,7 @@ func TestWordsOfProxy(t *testing.T) {
 	}{
 		{name: "CONNECT refused", proxy: refusing.Listener.Addr().String(), want: "407 Proxy Authentication Required: who are you"},
 		{name: "request refused", proxy: refusing.Listener.Addr().String(), plain: true, want: "407 Proxy Authentication Required: who are you"},
+		{name: "request refused by whoever it is", proxy: endless.Addr().String(), plain: true, want: "403 Forbidden, by way of "},
 		{name: "CONNECT refused without an end", proxy: endless.Addr().String(), want: "403 Forbidden"},
 		{name: "away", proxy: away.Addr().String(), want: "connection refused"},
 		{name: "away, for plain http", proxy: away.Addr().String(), plain: true, want: "connection refused"},
