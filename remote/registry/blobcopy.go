@@ -265,7 +265,7 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 	}
 	resp, at, err := b.at.ask(ctx, get(header), from)
 	if err != nil {
-		if f := classify(err); f.broke && !whole && at != nil {
+		if f := classify(err); (f.broke || f.led && f.verdict == odd) && !whole && at != nil {
 			breaks := *f
 			breaks.ranged, breaks.refuser = true, at.url.Host
 			err = &breaks
@@ -279,7 +279,7 @@ func (b *blobCopy) ask(ctx context.Context, from *location, off, n int64, how re
 		resp.Body.Close()
 		f := *classify(err).by(b.at.speaker(at)).ofStorage(at)
 		f.refuser = at.url.Host
-		f.ranged = ranged && (f.ranged || refusesRange(f.status, at.home))
+		f.ranged = ranged && (f.ranged || f.verdict == odd && f.status < 400 || refusesRange(f.status, at.home))
 		return answer{}, &f
 	}
 	if resp.StatusCode == http.StatusPartialContent {

@@ -113,6 +113,14 @@ func TestRangeAnswersOfNoUse(t *testing.T) {
 		"always from the start": registrytest.OtherRange(func(first, last int64) (int64, int64) { return 0, last - first }),
 		"other total":           registrytest.Header(otherTotal),
 		"no answer in 206":      registrytest.Status(206),
+		"no answer in 200":      registrytest.Status(200),
+		"no answer in 204":      registrytest.Status(204),
+		"redirect to nowhere":   registrytest.Redirect(""),
+		"redirect elsewhere":    registrytest.Redirect("ftp://h.example/x"),
+		"web page": func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<html><title>Firewall</title>")
+		},
 	} {
 		s := registrytest.New(t, nil)
 		content := noise(1, blobSize)
