@@ -156,10 +156,12 @@ func TestWholeStoredLater(t *testing.T) {
 	})
 }
 
-// Readers go on while a blob comes and is stored.
+// Readers go on while a blob comes and is stored. The first one has found out that
+// it comes whole: those that ask before are sent it, too.
 func TestWholeReaders(t *testing.T) {
 	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
 		g := newWhole(t, s, opts, t.TempDir(), nil)
+		g.read(10, 10)
 		readers(t, 20, func(int) error {
 			for range 30 {
 				if err := check(t.Context(), g.blob, g.content, rand.IntN(len(g.content)-5000), 5000); err != nil {

@@ -119,10 +119,9 @@ func (s *blobState) request(ctx context.Context, file *blobFile, f *flight, firs
 	if elsewhere || !ok {
 		return l.bring(func(buf []byte) (int, error) { return l.read(ctx, buf, elsewhere) })
 	}
-	if s.streaming() {
-		if done, err := s.awaitStream(ctx, file, f, first, end, false); done {
-			return s.sourceError(err)
-		}
+	// A stream may also have ended since the flight looked at what is there.
+	if done, err := s.awaitStream(ctx, file, f, first, end, false); done {
+		return s.sourceError(err)
 	}
 	err := l.bring(func(buf []byte) (int, error) { return l.readRange(ctx, src, buf) })
 	if !errors.Is(err, remote.ErrWhole) {

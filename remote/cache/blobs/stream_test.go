@@ -405,3 +405,10 @@ func TestStreamClose(t *testing.T) {
 		t.Errorf("a read that waited: %v", err)
 	}
 }
+
+// streaming reports whether a stream brings the blob.
+func (s *blobState) streaming() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream != nil
+}

@@ -22,13 +22,6 @@ func (w *streamWaiter) lacks(k int64) bool {
 	return w.first <= k && k < w.end && w.f.got[k-w.f.first] == missing
 }
 
-// streaming reports whether a stream brings the blob.
-func (s *blobState) streaming() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stream != nil
-}
-
 // awaitStream waits until a stream has brought, or passed by, what the flight
 // lacks of the chunks from first to end. It begins a stream if there is none
 // and begin is set. It returns false if no stream brings the chunks.
