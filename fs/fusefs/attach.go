@@ -148,6 +148,9 @@ func (t *Target) attachHelper(ctx context.Context, helper string, opts *Options)
 	}
 	said, err := runHelper(ctx, helper, t.at, theirs, "-o", strings.Join(words, ","), "--", ".")
 	if err != nil {
+		if taken := t.at.same(ctx); errors.Is(taken, ErrMounted) && ctx.Err() == nil && !errors.Is(err, ErrNoAnswer) {
+			return -1, taken // which the helper does not say
+		}
 		return -1, err
 	}
 	if said != "" {

@@ -76,6 +76,34 @@ func TestCheckMounted(t *testing.T) {
 	}
 }
 
+// TestAttachTaken has somebody mount on a directory while fusermount3 is about to, which
+// then fails for another reason.
+func TestAttachTaken(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	helper := filepath.Join(t.TempDir(), "helper")
+	script := "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nmount -t tmpfs none '" + dir + "' && echo no permission >&2\nexit 1\n"
+	if err := os.WriteFile(helper, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	at, err := openPlace(t.Context(), dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := &Target{at: at, name: dir}
+	defer to.Close()
+	_, err = to.attachHelper(t.Context(), helper, &Options{})
+	if out, bad := exec.Command("umount", dir).CombinedOutput(); bad != nil {
+		t.Fatalf("nothing was mounted: %v: %s", bad, out)
+	}
+	if !errors.Is(err, ErrMounted) {
+		t.Errorf("got %v, want %v", err, ErrMounted)
+	}
+	if _, err := to.attachHelper(t.Context(), "/bin/false", &Options{}); err == nil || errors.Is(err, ErrMounted) {
+		t.Errorf("with nothing mounted: got %v", err)
+	}
+}
+
 func TestCheckHost(t *testing.T) {
 	dir := t.TempDir()
 	device := filepath.Join(dir, "fuse") // any file that can be opened
