@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,6 +128,26 @@ func TestMadeMountpoint(t *testing.T) {
 			s.finish(s.program("rmdir", own))
 		})
 	}
+}
+
+// TestMadeInUse unmounts what somebody uses: the server, which has the directory below the
+// mount open, is not among those.
+func TestMadeInUse(t *testing.T) {
+	needFUSE(t)
+	need(t, "fusermount3")
+	s := users(t)["this user"]
+	_, layout := publish(t, registrytest.New(t, nil), small)
+	dir := s.mountMade("oci:" + layout)
+	f, err := os.Open(filepath.Join(dir, "etc/os-release"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.fails(1, []string{"imgfs: unmount " + dir, fmt.Sprintf("(pid %d)", os.Getpid())}, "umount", dir)
+	if own := fmt.Sprintf("(pid %d)", processes("oci:" + layout)[0]); strings.Contains(r.stderr, own) {
+		t.Errorf("the server %s is said to use its mount: %s", own, r.stderr)
+	}
+	f.Close()
+	s.ok("umount", dir)
 }
 
 // TestMadeAtOnce mounts one image from several sides at once, and unmounts it: each has a

@@ -30,7 +30,7 @@ func (a attached) holders(ctx context.Context) []string {
 		below := isBelow(m.dir)
 		return append(mountsIn(m), usersWho(ctx, func(proc, link string) bool {
 			to, err := os.Readlink(filepath.Join(proc, link))
-			return err == nil && below(to)
+			return err == nil && below(to) && !(to == m.dir && isOpenedIn(m.parent, proc, link))
 		}, func(mapping string) bool { return below(mapping) })...), nil
 	})
 	if len(who) > maxHolders {
@@ -38,6 +38,17 @@ func (a attached) holders(ctx context.Context) []string {
 		who = append(who[:maxHolders], more)
 	}
 	return who
+}
+
+// isOpenedIn reports whether what a process has open was opened in a mount, by its id:
+// the path of a directory is that of what is mounted on it, too.
+func isOpenedIn(mount, proc, link string) bool {
+	fd, ok := strings.CutPrefix(link, "fd/")
+	if !ok {
+		return false
+	}
+	in, err := mountIDOf(proc, fd)
+	return err == nil && in == mount
 }
 
 // isBelow reports whether a path is that of a directory, or of something in it.

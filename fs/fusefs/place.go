@@ -99,8 +99,11 @@ func (p *place) same(ctx context.Context) error {
 
 // mountOfFD returns the id of the mount that an open file is in; see
 // proc_pid_fdinfo(5).
-func mountOfFD(fd int) (string, error) {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+func mountOfFD(fd int) (string, error) { return mountIDOf("/proc/self", strconv.Itoa(fd)) }
+
+// mountIDOf is that for another process, by its directory in /proc.
+func mountIDOf(proc, fd string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd))
 	if err != nil {
 		return "", err
 	}
@@ -109,7 +112,7 @@ func mountOfFD(fd int) (string, error) {
 			return string(bytes.TrimSpace(id)), nil
 		}
 	}
-	return "", fmt.Errorf("/proc/self/fdinfo/%d has no mnt_id", fd)
+	return "", fmt.Errorf("%s/fdinfo/%s has no mnt_id", proc, fd)
 }
 
 // statfs asks the file system of a path how it is. Its server must answer.
