@@ -27,8 +27,9 @@ func TestTablesFit(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	s.ok("index", image)
+	s.dropBlobs() // so that a file has waited for the network
 	s.ok("mount", image, dir)
-	s.dropBlobs()
 	if _, err := os.ReadFile(filepath.Join(dir, long)); err != nil {
 		t.Fatal(err)
 	}
