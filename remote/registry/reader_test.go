@@ -135,7 +135,8 @@ func TestOtherScope(t *testing.T) {
 }
 
 // A blob that is sent whole is fetched once for all readers of a cache, and each
-// waits only for its own part.
+// waits only for its own part. One that is about to ask when all has just come may be
+// sent it once more.
 func TestWhole(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(proto, func(t *testing.T) {
@@ -148,8 +149,8 @@ func TestWhole(t *testing.T) {
 			readers(t, 50, func(i int) error {
 				return check(t.Context(), b, content, rand.IntN(len(content)-5000), 5000)
 			})
-			if n := s.Count(registrytest.Blob); n != 1 {
-				t.Errorf("got %d requests, want 1", n)
+			if n := s.Count(registrytest.Blob); n > 2 {
+				t.Errorf("got %d requests, want 1, or hardly ever 2", n)
 			}
 		})
 	}

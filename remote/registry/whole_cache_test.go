@@ -156,12 +156,11 @@ func TestWholeStoredLater(t *testing.T) {
 	})
 }
 
-// Readers go on while a blob comes and is stored. The first one has found out that
-// it comes whole: those that ask before are sent it, too.
+// Readers go on while a blob comes and is stored. One that is about to ask when all has
+// just come may be sent it once more.
 func TestWholeReaders(t *testing.T) {
 	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
 		g := newWhole(t, s, opts, t.TempDir(), nil)
-		g.read(10, 10)
 		readers(t, 20, func(int) error {
 			for range 30 {
 				if err := check(t.Context(), g.blob, g.content, rand.IntN(len(g.content)-5000), 5000); err != nil {
@@ -171,8 +170,9 @@ func TestWholeReaders(t *testing.T) {
 			return nil
 		})
 		g.stored()
-		g.asked(1)
-		g.fetched(len(g.content))
+		if n := s.Count(registrytest.Blob); n > 2 {
+			t.Errorf("got %d requests, want 1, or hardly ever 2", n)
+		}
 	})
 }
 
