@@ -7,18 +7,16 @@ import (
 
 // manifestAttacks claim what is not so, or list what never ends.
 func manifestAttacks() []Attack {
-	refused := func(name, kind, why string, make func(m *Image, n int)) Attack {
-		return Attack{Name: name, Kind: kind, Make: make, Full: 1, Small: 1, Refused: why}
+	// The digest of what is there decides.
+	claimed := func(name, kind string, size int64) Attack {
+		return Attack{Name: name, Kind: kind, Full: 1, Small: 1, Names: one, Make: func(m *Image, _ int) {
+			m.Gzip(func(*Tar) {})
+			m.Manifest.Layers[0].Size = size
+		}}
 	}
 	return []Attack{
-		refused("layer size", "a layer of 2^63-1 bytes", "size", func(m *Image, _ int) {
-			m.Gzip(func(*Tar) {})
-			m.Manifest.Layers[0].Size = maxSize
-		}),
-		refused("negative size", "a layer of -1 bytes", "size", func(m *Image, _ int) {
-			m.Gzip(func(*Tar) {})
-			m.Manifest.Layers[0].Size = -1
-		}),
+		claimed("layer size", "a layer of 2^63-1 bytes", maxSize),
+		claimed("negative size", "a layer of -1 bytes", -1),
 		{Name: "image indexes", Kind: "image indexes of 8 MB in one", Make: indexes, Full: 60, Small: 6, Refused: "bytes, after"},
 	}
 }
