@@ -165,6 +165,9 @@ func (o *opener) openManifest(ctx context.Context, img *Image) error {
 	}
 	total := int64(0)
 	for i, desc := range m.Layers {
+		if desc.Size >= maxClaim {
+			return o.fail(part, fmt.Errorf("%w: layer %s has size %d; imgfs reads images of up to %d bytes", ErrUnsupported, desc.Digest, desc.Size, int64(maxImageSize)))
+		}
 		if desc.Size < 0 || desc.Size > maxImageSize {
 			desc = o.unsized(desc)
 			m.Layers[i] = desc

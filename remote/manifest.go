@@ -32,6 +32,10 @@ const maxLayers = 4096
 // sizes overflows, and none is inexact in JSON.
 const maxImageSize = 1 << 53
 
+// maxClaim bounds what a layer may be said to measure: beyond it is no size that was
+// written by mistake.
+const maxClaim = 1 << 60
+
 // A document holds what tells the kinds of manifest apart.
 type document struct {
 	SchemaVersion int    `json:"schemaVersion"`

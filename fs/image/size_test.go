@@ -79,7 +79,7 @@ func TestLayerOfAnotherSize(t *testing.T) {
 		serve(w, r)
 	}
 	for name, f := range map[string]registrytest.Fault{"ranges served": nil, "ranges ignored": registrytest.IgnoreRange(), "ranges refused": refused} {
-		for _, by := range []int64{-1, 1, -1000, 1 << 33, 1 << 60, -1 << 40, -int64(len(layer.Content))} {
+		for _, by := range []int64{-1, 1, -1000, 1 << 33, 1 << 55, -1 << 40, -int64(len(layer.Content))} {
 			t.Run(fmt.Sprintf("%s, by %d", name, by), func(t *testing.T) {
 				t.Parallel()
 				reg := registrytest.New(t, nil)

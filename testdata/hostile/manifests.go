@@ -7,17 +7,19 @@ import (
 
 // manifestAttacks claim what is not so, or list what never ends.
 func manifestAttacks() []Attack {
-	// The digest of what is there decides.
-	claimed := func(name, kind string, size int64) Attack {
-		return Attack{Name: name, Kind: kind, Full: 1, Small: 1, Names: one, Make: func(m *Image, _ int) {
-			m.Gzip(func(*Tar) {})
-			m.Manifest.Layers[0].Size = size
-		}}
-	}
 	return []Attack{
-		claimed("layer size", "a layer of 2^63-1 bytes", maxSize),
-		claimed("negative size", "a layer of -1 bytes", -1),
+		{Name: "layer size", Kind: "a layer of 2^63-1 bytes", Full: 1, Small: 1, Refused: "size", Make: sized(maxSize)},
+		{Name: "wrong size", Kind: "a layer of 2^50 bytes", Full: 1, Small: 1, Names: one, Make: sized(1 << 50)},
+		{Name: "negative size", Kind: "a layer of -1 bytes", Full: 1, Small: 1, Names: one, Make: sized(-1)},
 		{Name: "image indexes", Kind: "image indexes of 8 MB in one", Make: indexes, Full: 60, Small: 6, Refused: "bytes, after"},
+	}
+}
+
+// sized states a size of a layer that it does not have.
+func sized(size int64) func(m *Image, n int) {
+	return func(m *Image, _ int) {
+		m.Gzip(func(*Tar) {})
+		m.Manifest.Layers[0].Size = size
 	}
 }
 
