@@ -210,6 +210,9 @@ func TestProxySecrets(t *testing.T) {
 			if r.code != cli.ExitFailure || !strings.Contains(r.stderr, "registry.example/app") || r.took > 20*time.Second {
 				t.Errorf("%s: exit code %d after %s\n%s", proxy, r.code, r.took, r.stderr)
 			}
+			if bad := strings.Contains(proxy, "[::1") || strings.Contains(proxy, ":bad"); bad != strings.Contains(r.stderr, "is not the URL of a proxy") {
+				t.Errorf("%s: it is told wrongly what is wrong:\n%s", proxy, r.stderr)
+			}
 			if strings.Contains(r.stdout+r.stderr, password) {
 				t.Errorf("the proxy's password is told:\n%s", r.stderr)
 			}

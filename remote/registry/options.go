@@ -127,7 +127,7 @@ func (o *Options) withDefaults() *Options {
 		d.UserAgent = "imgfs"
 	}
 	if d.Proxy == nil {
-		d.Proxy = http.ProxyFromEnvironment
+		d.Proxy = environmentProxy
 	}
 	setDefault(&d.DialTimeout, 10*time.Second)
 	setDefault(&d.HeaderTimeout, 15*time.Second)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
@@ -21,6 +22,17 @@ func proxyName(u *url.URL) string { return scrub.Text(u.Scheme + "://" + u.Host)
 // errProxy: the environment names a proxy in a way that is not understood. What
 // is wrong is not quoted: there can be a password in it.
 var errProxy = &fault{class: hosts.ErrConfiguration, text: "HTTPS_PROXY or HTTP_PROXY of the environment is not the URL of a proxy"}
+
+// environmentProxy returns the proxy that the environment names for a request.
+// net/http puts http:// before what is no URL, also if that begins so already: then
+// it would look up a host named http.
+func environmentProxy(req *http.Request) (*url.URL, error) {
+	proxy, err := http.ProxyFromEnvironment(req)
+	if err == nil && proxy != nil && (proxy.Hostname() == "" || strings.HasPrefix(proxy.Path, "//")) {
+		return nil, errProxy
+	}
+	return proxy, err
+}
 
 // logProxy says once of each server by which proxy it is asked.
 func (s *hostPool) logProxy(host string, proxy *url.URL) {
