@@ -43,7 +43,7 @@ func (e *env) located(ctx context.Context, name string) (string, error) {
 
 // find is localname.Find for a file system that may hang.
 func find(ctx context.Context, name string) (loc remote.Location, ok bool, err error) {
-	loc, err = patiently(ctx, func(ctx context.Context) (loc remote.Location, err error) {
+	loc, err = fusefs.Ask(ctx, func(ctx context.Context) (loc remote.Location, err error) {
 		loc, ok, err := localname.Find(ctx, name)
 		if err == nil && !ok {
 			err = errNoPath
@@ -61,7 +61,7 @@ var errNoPath = errors.New("not a path")
 
 // imageAt is localname.At for a file system that may hang.
 func imageAt(ctx context.Context, name string) (remote.Location, error) {
-	return patiently(ctx, func(ctx context.Context) (remote.Location, error) { return localname.At(ctx, name) })
+	return fusefs.Ask(ctx, func(ctx context.Context) (remote.Location, error) { return localname.At(ctx, name) })
 }
 
 // advise adds a hint to an error of finding an image, if its name may have been meant

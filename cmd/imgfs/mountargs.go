@@ -24,7 +24,7 @@ func mountArguments(ctx context.Context, args []string) (img, dir string, err er
 		if args[1] == "" { // as of a script whose variable is not set
 			return "", "", cli.WithHint(cli.Usagef("mount: the name of the directory is empty"), "imgfs mount "+printable.Word(args[0])+" DIR, or without a word for DIR")
 		}
-		_, err := patiently(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, checkOrder(ctx, args[0], args[1]) })
+		_, err := fusefs.Ask(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, checkOrder(ctx, args[0], args[1]) })
 		if errors.Is(err, fusefs.ErrNoAnswer) {
 			err = nil // what hangs is for fusefs.Check to say
 		}
@@ -74,7 +74,7 @@ func checkOrder(ctx context.Context, img, dir string) error {
 // isPlainDir reports whether a name is that of a directory that is no image. Of a file
 // system that hangs nothing is said.
 func isPlainDir(ctx context.Context, name string) bool {
-	is, err := patiently(ctx, func(ctx context.Context) (bool, error) {
+	is, err := fusefs.Ask(ctx, func(ctx context.Context) (bool, error) {
 		info, err := os.Stat(name)
 		return err == nil && info.IsDir(), err
 	})

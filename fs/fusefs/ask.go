@@ -1,5 +1,3 @@
-//go:build linux
-
 package fusefs
 
 import (
@@ -7,15 +5,15 @@ import (
 	"time"
 )
 
-// patience is how long a system call on a mountpoint, or fusermount3, may take.
-// Behind a mountpoint can be a server that hangs.
+// patience is how long a system call on a mountpoint, or on any path that the user
+// names, or fusermount3, may take. Behind each can be a server that hangs.
 const patience = 2 * time.Second
 
-// ask returns what f returns, or ErrNoAnswer if that takes longer than patience,
-// or the cause of ctx's end. No signal ends a system call that waits for a server
-// that hangs, so f may be left behind: its context has ended by then, and it has
-// to give back what it got.
-func ask[T any](ctx context.Context, f func(ctx context.Context) (T, error)) (T, error) {
+// Ask returns what f returns, or ErrNoAnswer if that takes longer than 2 s, or the
+// cause of ctx's end. No signal ends a system call that waits for a server that
+// hangs, so f may be left behind: its context has ended by then, and it has to give
+// back what it got. f runs in a goroutine of its own.
+func Ask[T any](ctx context.Context, f func(ctx context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -36,8 +34,8 @@ func ask[T any](ctx context.Context, f func(ctx context.Context) (T, error)) (T,
 	}
 }
 
-// askErr is ask for what has no result.
+// askErr is Ask for what has no result.
 func askErr(ctx context.Context, f func() error) error {
-	_, err := ask(ctx, func(context.Context) (struct{}, error) { return struct{}{}, f() })
+	_, err := Ask(ctx, func(context.Context) (struct{}, error) { return struct{}{}, f() })
 	return err
 }

@@ -145,7 +145,7 @@ func checkDir(ctx context.Context, t *Target) (*unix.Stat_t, error) {
 	if m != nil {
 		return nil, mountedError(ctx, t.name, *m)
 	}
-	st, err := ask(ctx, func(context.Context) (*unix.Stat_t, error) {
+	st, err := Ask(ctx, func(context.Context) (*unix.Stat_t, error) {
 		st := &unix.Stat_t{}
 		return st, unix.Fstat(t.at.fd, st)
 	})

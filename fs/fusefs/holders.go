@@ -26,7 +26,7 @@ func (a attached) holders(ctx context.Context) []string {
 	}
 	// /proc does not show the maps of a process while it changes them, which it may
 	// do for as long as a server hangs.
-	who, _ := ask(ctx, func(ctx context.Context) ([]string, error) {
+	who, _ := Ask(ctx, func(ctx context.Context) ([]string, error) {
 		below := isBelow(m.dir)
 		return append(mountsIn(m), usersWho(ctx, func(proc, link string) bool {
 			to, err := os.Readlink(filepath.Join(proc, link))
@@ -78,7 +78,7 @@ func inUse(ctx context.Context, device string) (bool, error) {
 		return false, err
 	}
 	mapped := fmt.Sprintf("%02x:%02x", major, minor)
-	return ask(ctx, func(ctx context.Context) (bool, error) {
+	return Ask(ctx, func(ctx context.Context) (bool, error) {
 		who := usersWho(ctx, func(proc, link string) bool {
 			// With no attribute wanted nobody is asked for one.
 			var st unix.Statx_t

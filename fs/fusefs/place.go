@@ -26,7 +26,7 @@ type place struct {
 // openPlace opens what a path leads to: through symlinks, and onto what is
 // mounted there.
 func openPlace(ctx context.Context, path string, flags int) (*place, error) {
-	return ask(ctx, func(ctx context.Context) (*place, error) {
+	return Ask(ctx, func(ctx context.Context) (*place, error) {
 		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
 		if err != nil {
 			return nil, err
