@@ -263,9 +263,18 @@ func (s *Scanner) setType(h *tarHeader, kind sparseKind) error {
 
 // checkNames refuses what Linux can't hold.
 func (s *Scanner) checkNames() error {
-	name, target := s.entry.Name, s.entry.Linkname
-	if isLong(name) || (s.entry.Type == layerindex.TypeLink && isLong(target)) || (s.entry.Type != layerindex.TypeLink && len(target) > maxTarget) {
-		s.label = string(clip([]byte(name))) + "..."
+	e := &s.entry
+	if len(e.Name) > maxName || len(e.Linkname) > maxTarget {
+		s.label = string(clip([]byte(e.Name))) + "..."
+	}
+	return CheckNames(e.Type, e.Name, e.Linkname)
+}
+
+// CheckNames refuses the name and the link target of an entry that a Linux file system
+// cannot hold, whoever says that a layer has them: paths over 4,096 bytes or with a
+// part over 255, targets of symlinks over 4,095, and NUL.
+func CheckNames(t layerindex.Type, name, target string) error {
+	if isLong(name) || (t == layerindex.TypeLink && isLong(target)) || (t != layerindex.TypeLink && len(target) > maxTarget) {
 		return fmt.Errorf("name of %d bytes with a link target of %d", len(name), len(target))
 	}
 	if strings.IndexByte(name, 0) >= 0 {
