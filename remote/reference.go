@@ -38,6 +38,19 @@ func (r Reference) Name() string {
 	return r.Registry + "/" + r.Repository
 }
 
+// ParseRepository reads the name of a repository, which has neither tag nor digest, as
+// ParseReference reads it. The error is ErrReference, wrapped.
+func ParseRepository(s string) (Reference, error) {
+	ref, err := ParseReference(s)
+	if err != nil {
+		return Reference{}, err
+	}
+	if strings.ContainsAny(s[strings.LastIndex(s, "/")+1:], ":@") {
+		return Reference{}, fmt.Errorf("%w: %q names an image, and a repository has no tag and no digest", ErrReference, s)
+	}
+	return Reference{Registry: ref.Registry, Repository: ref.Repository}, nil
+}
+
 // ParseReference reads a reference as docker does: a name without a registry
 // is in docker.io, one without a namespace in docker.io's library, a name
 // with neither tag nor digest has the tag latest, and one with both loses

@@ -49,6 +49,25 @@ func TestParseReference(t *testing.T) {
 	}
 }
 
+func TestParseRepository(t *testing.T) {
+	for in, want := range map[string]string{
+		"indexes": "docker.io/library/indexes", "team/indexes": "docker.io/team/indexes", "localhost:5000/x": "localhost:5000/x",
+		"[::1]:5000/a/b": "[::1]:5000/a/b", "registry-1.docker.io/a/b": "docker.io/a/b",
+	} {
+		if got, err := remote.ParseRepository(in); err != nil || got.Name() != want || got.Tag != "" || got.Digest != "" {
+			t.Errorf("ParseRepository(%q): got %+v and error %v, want %s", in, got, err, want)
+		}
+	}
+	for in, says := range map[string]string{
+		"": "empty", "localhost:5000": "no tag", "localhost:5000/x:latest": "no tag", "x@" + sum: "no digest", "x:1@" + sum: "no digest",
+		"Team/x:1": "", "http://localhost/x": "leave out",
+	} {
+		if got, err := remote.ParseRepository(in); !errors.Is(err, remote.ErrReference) || !strings.Contains(err.Error(), says) {
+			t.Errorf("ParseRepository(%q): got %+v and error %v, want one that says %q", in, got, err, says)
+		}
+	}
+}
+
 func TestParseReferenceErrors(t *testing.T) {
 	for _, c := range []struct{ in, says string }{
 		{"", "empty"},
