@@ -182,18 +182,14 @@ func (v *verifier) indexes(ctx context.Context) error {
 			return err
 		}
 		v.report.Indexes++
-		x, err := v.store.Open(s.Digest)
-		if err == nil {
-			err = v.index(ctx, x)
-			x.Close()
-		}
+		err := v.indexFile(ctx, s)
 		if err == nil {
 			continue
 		}
 		if !isDamage(err) {
 			return err
 		}
-		if err := v.store.Remove(s.Digest); err != nil {
+		if err := v.removeIndex(s); err != nil {
 			return err
 		}
 		v.wrong(wrongThing{Kind: "index", Digest: s.Digest, Bytes: s.Size, Why: cli.Describe(err)})
@@ -201,7 +197,32 @@ func (v *verifier) indexes(ctx context.Context) error {
 	return nil
 }
 
-// index verifies an index file, also against the marks of earlier verification.
+// indexFile verifies one index file.
+func (v *verifier) indexFile(ctx context.Context, f indexes.File) error {
+	if f.Key != "" {
+		x, err := v.store.OpenKey(f.Digest, f.Key)
+		if err != nil {
+			return err
+		}
+		defer x.Close()
+		return x.Verify(ctx)
+	}
+	x, err := v.store.Open(f.Digest)
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	return v.index(ctx, x)
+}
+
+func (v *verifier) removeIndex(f indexes.File) error {
+	if f.Key != "" {
+		return v.store.RemoveKey(f.Digest, f.Key)
+	}
+	return v.store.Remove(f.Digest)
+}
+
+// index verifies the file of an index that was made by reading the layer, also against the marks of earlier verification.
 func (v *verifier) index(ctx context.Context, x *layerindex.Index) error {
 	if err := x.Verify(ctx); err != nil {
 		return err

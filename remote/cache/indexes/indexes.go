@@ -1,6 +1,8 @@
 // Package indexes keeps the index files of layers in a directory of the cache,
 // so that a layer is read whole only once. Package layerindex knows what is in
-// such a file, and this package where it lies: sha256/<digest of the blob>.
+// such a file, and this package where it lies: sha256/<digest of the blob>, or, of an
+// index that was made from what others wrote down about the layer, behind that - and a
+// key.
 //
 // Several processes may use the same directory at the same time: a file appears
 // whole or not at all. An index is believed because of where it lies, so the
@@ -16,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -42,8 +45,8 @@ func (e *SizeError) Error() string { return e.text }
 // Is makes the error ErrNone, and layerindex.ErrIndex.
 func (e *SizeError) Is(target error) bool { return target == ErrNone || target == layerindex.ErrIndex }
 
-// A Store is a directory of index files, at most one for each layer. It is safe
-// for concurrent use.
+// A Store is a directory of index files, at most one for each layer that was made by
+// reading all of it, and others by their keys. It is safe for concurrent use.
 type Store struct {
 	dir *beneath.Dir
 }
@@ -60,12 +63,28 @@ const (
 // is no longer used.
 func New(dir *beneath.Dir) *Store { return &Store{dir} }
 
-// name returns the name of a layer's index in the directory.
-func (s *Store) name(d digest.Digest) (string, error) {
+// keySize is how many hex digits a key has.
+const keySize = 16
+
+// Key returns the key of an index that was made from a document with that digest: its
+// first 16 hex digits. The digest must be valid.
+func Key(d digest.Digest) string { return d.Encoded()[:keySize] }
+
+// validKey reports whether a key is one that Key may return.
+func validKey(key string) bool {
+	return len(key) == keySize && strings.Trim(key, "0123456789abcdef") == ""
+}
+
+// name returns the name of a layer's index in the directory. What is behind the digest
+// is "" for the index that was made by reading all of the layer, and else - and a key.
+func name(d digest.Digest, behind string) (string, error) {
 	if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
 		return "", fmt.Errorf("digest %q is not a sha256 digest", d)
 	}
-	return path.Join(subdir, d.Encoded()), nil
+	if key, ok := strings.CutPrefix(behind, "-"); behind != "" && (!ok || !validKey(key)) {
+		return "", fmt.Errorf("key %q of an index is not %d hex digits", key, keySize)
+	}
+	return path.Join(subdir, d.Encoded()+behind), nil
 }
 
 // Load returns the index of a layer, which the caller closes. All its parts are
@@ -77,7 +96,16 @@ func (s *Store) name(d digest.Digest) (string, error) {
 //
 // The file's modification time tells, to within an hour, when it was last loaded.
 func (s *Store) Load(ctx context.Context, l layerindex.Layer) (*layerindex.Index, error) {
-	x, f, err := s.open(l.Digest)
+	return s.load(ctx, l, "")
+}
+
+// LoadKey is Load for the index that SaveKey has stored with that key.
+func (s *Store) LoadKey(ctx context.Context, l layerindex.Layer, key string) (*layerindex.Index, error) {
+	return s.load(ctx, l, "-"+key)
+}
+
+func (s *Store) load(ctx context.Context, l layerindex.Layer, behind string) (*layerindex.Index, error) {
+	x, f, err := s.open(l.Digest, behind)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +126,7 @@ func (s *Store) Load(ctx context.Context, l layerindex.Layer) (*layerindex.Index
 	}
 	if st, err := f.Stat(); err == nil && time.Since(st.ModTime()) > touchAfter {
 		// A directory that cannot be written can still be read.
-		_ = s.dir.Touch(path.Join(subdir, l.Digest.Encoded()), time.Now())
+		_ = s.dir.Touch(path.Join(subdir, path.Base(f.Name())), time.Now())
 	}
 	return x, nil
 }
@@ -107,13 +135,19 @@ func (s *Store) Load(ctx context.Context, l layerindex.Layer) (*layerindex.Index
 // caller closes it. Unlike Load it checks the header only, and does not count as
 // a use.
 func (s *Store) Open(d digest.Digest) (*layerindex.Index, error) {
-	x, _, err := s.open(d)
+	x, _, err := s.open(d, "")
+	return x, err
+}
+
+// OpenKey is Open for the index that SaveKey has stored with that key.
+func (s *Store) OpenKey(d digest.Digest, key string) (*layerindex.Index, error) {
+	x, _, err := s.open(d, "-"+key)
 	return x, err
 }
 
 // open opens the index file of a layer and compares it with the digest.
-func (s *Store) open(d digest.Digest) (*layerindex.Index, *os.File, error) {
-	name, err := s.name(d)
+func (s *Store) open(d digest.Digest, behind string) (*layerindex.Index, *os.File, error) {
+	name, err := name(d, behind)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,7 +175,17 @@ func (s *Store) open(d digest.Digest) (*layerindex.Index, *os.File, error) {
 // Save stores an index, in place of an older one of the same layer. If it fails,
 // or ctx ends first, the older one stays.
 func (s *Store) Save(ctx context.Context, x *layerindex.Index) error {
-	name, err := s.name(x.Digest())
+	return s.save(ctx, x, "")
+}
+
+// SaveKey is Save for an index that was made from what others wrote down about the
+// layer. It takes the place of none but the one of the same layer and key.
+func (s *Store) SaveKey(ctx context.Context, x *layerindex.Index, key string) error {
+	return s.save(ctx, x, "-"+key)
+}
+
+func (s *Store) save(ctx context.Context, x *layerindex.Index, behind string) error {
+	name, err := name(x.Digest(), behind)
 	if err != nil {
 		return err
 	}
@@ -203,24 +247,34 @@ func (s *Store) each(do func(name string, st *unix.Stat_t)) error {
 // A File describes an index file of a Store.
 type File struct {
 	Digest digest.Digest // of the layer's blob
+	Key    string        // "" for the index that was made by reading all of the layer
 	Size   int64         // of the file, in bytes
 }
 
-// List returns the index files of the store, ordered by digest. It opens none of
+// List returns the index files of the store, ordered by digest and key. It opens none of
 // them.
 func (s *Store) List() ([]File, error) {
 	var list []File
 	err := s.each(func(name string, st *unix.Stat_t) {
-		if d := digest.NewDigestFromEncoded(digest.SHA256, name); d.Validate() == nil {
-			list = append(list, File{Digest: d, Size: st.Size})
+		sum, key, keyed := strings.Cut(name, "-")
+		d := digest.NewDigestFromEncoded(digest.SHA256, sum)
+		if d.Validate() == nil && keyed == (key != "") && (!keyed || validKey(key)) {
+			list = append(list, File{Digest: d, Key: key, Size: st.Size})
 		}
 	})
 	return list, err
 }
 
 // Remove removes the index of a layer. It is no error if there is none.
-func (s *Store) Remove(d digest.Digest) error {
-	name, err := s.name(d)
+func (s *Store) Remove(d digest.Digest) error { return s.remove(d, "") }
+
+// RemoveKey is Remove for the index that SaveKey has stored with that key.
+func (s *Store) RemoveKey(d digest.Digest, key string) error {
+	return s.remove(d, "-"+key)
+}
+
+func (s *Store) remove(d digest.Digest, behind string) error {
+	name, err := name(d, behind)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -299,4 +300,61 @@ func TestStoreEnds(t *testing.T) {
 		t.Fatalf("after a Save that was ended: %v", err)
 	}
 	left.Close()
+}
+
+// TestStoreKeys keeps indexes of one layer by their keys, beside the one that was made
+// by reading it.
+func TestStoreKeys(t *testing.T) {
+	s, x, l, path := stored(t)
+	blob, _ := testLayer(t)
+	other, err := build.Index(t.Context(), l, bytes.NewReader(blob), &build.Options{ChunkSize: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := Key(digest.FromString("a TOC"))
+	if _, err := s.LoadKey(t.Context(), l, key); !errors.Is(err, ErrNone) {
+		t.Errorf("LoadKey before there is one: %v", err)
+	}
+	if err := s.SaveKey(t.Context(), other, key); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(path+"-"+key, old, old); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.LoadKey(t.Context(), l, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(path + "-" + key); err != nil || time.Since(st.ModTime()) > time.Minute {
+		t.Errorf("loading was not noted: %v, %v", st, err)
+	}
+	if !got.Equal(other) || got.Equal(x) {
+		t.Error("another index than the one that was saved")
+	}
+	got.Close()
+	list, err := s.List()
+	want := []File{{Digest: l.Digest, Size: x.EncodedSize()}, {Digest: l.Digest, Key: key, Size: other.EncodedSize()}}
+	if err != nil || !slices.Equal(list, want) {
+		t.Errorf("List = %+v, %v, want %+v", list, err, want)
+	}
+	for _, bad := range []string{"", "-", "0123456789abcde", "0123456789abcdefg", "0123456789ABCDEF", "../456789abcdef0"} {
+		_, loadErr := s.LoadKey(t.Context(), l, bad)
+		_, openErr := s.OpenKey(l.Digest, bad)
+		for _, err := range []error{loadErr, openErr, s.SaveKey(t.Context(), x, bad), s.RemoveKey(l.Digest, bad)} {
+			if err == nil || errors.Is(err, ErrNone) {
+				t.Errorf("key %q: %v", bad, err)
+			}
+		}
+	}
+	for range 2 {
+		if err := s.RemoveKey(l.Digest, key); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := s.Load(t.Context(), l); err != nil || !got.Equal(x) {
+		t.Errorf("the index that was made by reading: %v", err)
+	} else {
+		got.Close()
+	}
 }
