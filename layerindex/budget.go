@@ -18,6 +18,7 @@ const (
 	setCost    = 64 // a set of attributes
 	attrCost   = 32 // an attribute in a set, beside the bytes of name and value
 	pointCost  = 48 // a checkpoint, beside its window as it is stored
+	proofCost  = 48 // a proof
 	// grownStep is how far a Budget's use grows before it says so again.
 	grownStep = 16 << 20
 )

@@ -26,6 +26,11 @@ var (
 // comes wrapped. Building the index again is the remedy.
 var ErrIndex = indexfile.ErrInvalid
 
+// ErrLossy says that what others wrote down about a layer does not tell all that the
+// layer has: names that are no UTF-8, names that come twice, the map of a sparse file. It
+// comes wrapped. Reading the whole layer is the remedy.
+var ErrLossy = errors.New("index cannot hold what the layer has")
+
 // ErrMetadata says that the names, attributes and entries of an image take more memory
 // than is allowed. It comes wrapped, with the entry that was too much.
 var ErrMetadata = errors.New("too many names and attributes")

@@ -74,6 +74,7 @@ func fixSums(b []byte) {
 	if len(b) < indexfile.HeaderLen(n) {
 		return
 	}
+	fixPieces(b, n)
 	for i := range n {
 		row := b[indexfile.FixedLen+i*indexfile.RowLen:]
 		off, size := le.Uint64(row[8:]), le.Uint64(row[16:])
@@ -85,4 +86,24 @@ func fixSums(b []byte) {
 	body := b[:indexfile.HeaderLen(n)-sha256.Size]
 	sum := sha256.Sum256(body)
 	copy(b[len(body):], sum[:])
+}
+
+// fixPieces computes the sums of a file's pieces anew, if it begins with such.
+func fixPieces(b []byte, sections int) {
+	h := indexfile.Decode(b, sections)
+	if sections == 0 || h.Sections[0].Kind != indexfile.Pieces {
+		return
+	}
+	off := int64(indexfile.HeaderLen(sections))
+	end := off + h.Sections[0].Stored
+	if end < off || end > int64(len(b)) {
+		return
+	}
+	sums := b[off:end]
+	for rest := b[end:]; len(rest) > 0 && len(sums) >= sha256.Size; sums = sums[sha256.Size:] {
+		n := min(len(rest), indexfile.PieceSize)
+		sum := sha256.Sum256(rest[:n])
+		copy(sums, sum[:])
+		rest = rest[n:]
+	}
 }

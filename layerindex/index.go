@@ -57,9 +57,10 @@ type Index struct {
 	file   indexfile.File
 	closer io.Closer // of the file, nil unless the index is from OpenIndex
 
-	spanTable lazy[*Spans]
-	windowsOf lazy[[]byte]
-	unpacker  lazy[*zstd.Decoder]
+	spanTable  lazy[*Spans]
+	proofTable lazy[*Proofs]
+	windowsOf  lazy[[]byte]
+	unpacker   lazy[*zstd.Decoder]
 }
 
 // ReadIndex returns the index that is stored in the first size bytes of src,
@@ -78,17 +79,28 @@ func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
 
 // checkHeader checks what a header says of the layer.
 func checkHeader(h *indexfile.Header) error {
+	c, contents := Codec(h.Codec), Space(h.Space) == SpaceContents
 	switch {
-	case Codec(h.Codec) > Zstd:
+	case c > Zstd:
 		return fmt.Errorf("%w: unknown codec %d", ErrIndex, h.Codec)
-	case h.ChunkSize == 0 || h.ChunkSize%4096 != 0:
+	case Space(h.Space) > SpaceContents || ProofKind(h.ProofKind) > ProofOutput || Origin(h.Origin) > OriginSOCI || Loss(h.Losses)&^lossesKnown != 0:
+		return fmt.Errorf("%w: unknown %v, %v, %v or %v", ErrIndex, Space(h.Space), ProofKind(h.ProofKind), Origin(h.Origin), Loss(h.Losses))
+	case contents != (ProofKind(h.ProofKind) == ProofOutput) || contents && c == Plain:
+		return fmt.Errorf("%w: %v proofs of %v in the space of %v", ErrIndex, ProofKind(h.ProofKind), c, Space(h.Space))
+	case ProofKind(h.ProofKind) == ProofChunks && (h.ChunkSize == 0 || h.ChunkSize%4096 != 0 || h.Proofs != 0):
+		return fmt.Errorf("%w: chunk size %d, %d proofs", ErrIndex, h.ChunkSize, h.Proofs)
+	case ProofKind(h.ProofKind) != ProofChunks && h.ChunkSize != 0:
 		return fmt.Errorf("%w: chunk size %d", ErrIndex, h.ChunkSize)
 	case h.BlobSize < 0 || h.BlobSize > MaxSize || h.TarSize < 0 || h.TarSize > MaxSize || h.Entries < 0 || h.Checkpoints < 0:
 		return fmt.Errorf("%w: size out of range", ErrIndex)
-	case Codec(h.Codec) == Plain && h.TarSize != h.BlobSize:
+	case c == Plain && h.TarSize != h.BlobSize:
 		return fmt.Errorf("%w: plain tar of %d bytes in a blob of %d", ErrIndex, h.TarSize, h.BlobSize)
-	case (Codec(h.Codec) == Plain) != (h.Checkpoints == 0):
-		return fmt.Errorf("%w: %d checkpoints for %v", ErrIndex, h.Checkpoints, Codec(h.Codec))
+	case contents && h.TarSize%tarBlock != 0:
+		return fmt.Errorf("%w: contents end at %d", ErrIndex, h.TarSize)
+	case contents && h.TarSize == 0:
+		return nil // nothing to decode needs no checkpoint
+	case (c == Plain) != (h.Checkpoints == 0):
+		return fmt.Errorf("%w: %d checkpoints for %v", ErrIndex, h.Checkpoints, c)
 	}
 	return nil
 }
@@ -148,7 +160,8 @@ func (x *Index) DiffID() digest.Digest { return sha256Digest(x.file.DiffID[:]) }
 // BlobSize returns the size of the layer's blob in bytes.
 func (x *Index) BlobSize() int64 { return x.file.BlobSize }
 
-// Size returns the size of the uncompressed layer in bytes.
+// Size returns where the out space ends: in tar space the size of the uncompressed
+// layer in bytes.
 func (x *Index) Size() int64 { return x.file.TarSize }
 
 // Codec returns how the layer is compressed.
@@ -157,19 +170,22 @@ func (x *Index) Codec() Codec { return Codec(x.file.Codec) }
 // NumEntries returns the number of tar entries.
 func (x *Index) NumEntries() int { return int(x.file.Entries) }
 
-// NumSpans returns the number of spans; a plain tar has one.
+// NumSpans returns the number of spans, at least one; a plain tar has one.
 func (x *Index) NumSpans() int { return max(1, int(x.file.Checkpoints)) }
 
 // EncodedSize returns the size of the index file in bytes.
 func (x *Index) EncodedSize() int64 { return x.file.Size }
 
 // ChunkSize returns the size in bytes of the blob's chunks. The last one may be
-// shorter.
+// shorter. It is 0 if the index does not have ProofChunks.
 func (x *Index) ChunkSize() int64 { return int64(x.file.ChunkSize) }
 
 // ChunkSums returns the SHA-256 of every chunk of the blob, 32 bytes each in
-// order.
+// order. The error wraps ErrIndex, also if the index does not have ProofChunks.
 func (x *Index) ChunkSums() ([]byte, error) {
+	if x.ProofKind() != ProofChunks {
+		return nil, fmt.Errorf("%w: no chunk sums, but proofs of %v", ErrIndex, x.ProofKind())
+	}
 	s, _ := x.file.Find(indexfile.Chunks)
 	if want := chunkCount(x.file.BlobSize, x.ChunkSize()) * 32; s.Raw != want {
 		return nil, fmt.Errorf("%w: %d bytes of chunk sums, want %d", ErrIndex, s.Raw, want)
@@ -223,19 +239,21 @@ func (x *Index) ListDigests(ctx context.Context) (*Listing, error) {
 	return d, nil
 }
 
-// SameEntries reports whether another index of the same layer lists the same entries,
-// by the checksums in the headers. If so, places of files that were read from one
-// index hold for the other.
+// SameEntries reports whether another index of the same layer lists the same entries in
+// the same space, by the checksums in the headers. If so, places of files that were read
+// from one index hold for the other.
 func (x *Index) SameEntries(y *Index) bool {
 	a, _ := x.file.Find(indexfile.Entries)
 	b, _ := y.file.Find(indexfile.Entries)
 	return x.file.Blob == y.file.Blob && x.file.TarSize == y.file.TarSize && x.file.Entries == y.file.Entries &&
-		a.Sum == b.Sum && a.Encoding == b.Encoding && a.Raw == b.Raw
+		x.file.Space == y.file.Space && a.Sum == b.Sum && a.Encoding == b.Encoding && a.Raw == b.Raw
 }
 
-// Equal reports whether two indexes have the same parts, by their checksums.
+// Equal reports whether two indexes say the same, by the checksums of their parts. They
+// may be of different versions of the format.
 func (x *Index) Equal(y *Index) bool {
-	return bytes.Equal(x.file.Append(nil), y.file.Append(nil))
+	a, b := x.file.Plain(), y.file.Plain()
+	return bytes.Equal(a.Append(nil), b.Append(nil))
 }
 
 // Verify reads every part of the index, compares it with its checksum and decodes it.
@@ -252,11 +270,8 @@ func (x *Index) Verify(ctx context.Context) error {
 	if _, err := x.ListDigests(ctx); err != nil {
 		return err
 	}
-	if _, err := x.ChunkSums(); err != nil {
+	if err := x.verifyProofs(); err != nil || x.Codec() == Plain {
 		return err
-	}
-	if x.Codec() == Plain {
-		return nil
 	}
 	spans, err := x.Spans()
 	if err != nil {
@@ -272,6 +287,20 @@ func (x *Index) Verify(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// verifyProofs is Verify for what the layer's bytes are checked against, and for what
+// to fetch first.
+func (x *Index) verifyProofs() error {
+	if _, err := x.First(); err != nil {
+		return err
+	}
+	if x.ProofKind() == ProofChunks {
+		_, err := x.ChunkSums()
+		return err
+	}
+	_, err := x.Proofs()
+	return err
 }
 
 func sha256Digest(sum []byte) digest.Digest {

@@ -126,13 +126,16 @@ func readEverything(b []byte) error {
 	}
 	for range entries {
 	}
-	if _, err := x.ChunkSums(); err != nil {
+	if _, err := x.file.Section(indexfile.Pieces); x.file.Version == indexfile.Version && err != nil {
+		return err
+	}
+	if err := x.verifyProofs(); err != nil {
 		return err
 	}
 	if x.Codec() == Plain {
 		return nil
 	}
-	if _, err := x.windows(); err != nil {
+	if _, err := x.windows(); x.Space() == SpaceTar && err != nil {
 		return err
 	}
 	spans, err := x.Spans()

@@ -40,11 +40,11 @@ type Listing struct {
 // budget. If an entry has no room there, the error wraps ErrMetadata and names the
 // entry. Entries with equal sets of attributes share one.
 func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
-	least, windows := x.leastMetadata()
-	if err := budget.fits(x.file.Entries, least+windows); err != nil {
+	least, others := x.leastMetadata()
+	if err := budget.fits(x.file.Entries, least+others); err != nil {
 		return nil, fmt.Errorf("its index: %w", err)
 	}
-	if err := budget.Take(windows); err != nil {
+	if err := budget.Take(others); err != nil {
 		return nil, err
 	}
 	r, err := x.file.OpenSection(ctx, indexfile.Entries)
@@ -61,10 +61,10 @@ func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
 // TakeMetadata counts in budget the least that the entries of the index can take. Their
 // names have to be read before more is known.
 func (x *Index) TakeMetadata(budget *Budget) error {
-	least, windows := x.leastMetadata()
-	err := budget.fits(x.file.Entries, least+windows)
+	least, others := x.leastMetadata()
+	err := budget.fits(x.file.Entries, least+others)
 	if err == nil {
-		err = budget.takeEntries(x.file.Entries, least+windows-x.file.Entries*(entryCost+nameCost))
+		err = budget.takeEntries(x.file.Entries, least+others-x.file.Entries*(entryCost+nameCost))
 	}
 	if err != nil {
 		return fmt.Errorf("its index: %w", err)
@@ -80,10 +80,11 @@ func (x *Index) ListedSize() int64 {
 
 // leastMetadata is the least that the index can count: no column of the entries
 // takes more bytes in the file than the budget counts for it.
-func (x *Index) leastMetadata() (entries, windows int64) {
+func (x *Index) leastMetadata() (entries, others int64) {
 	e, _ := x.file.Find(indexfile.Entries)
 	w, _ := x.file.Find(indexfile.Windows)
-	return max(e.Raw, x.file.Entries*(entryCost+nameCost)), w.Stored + pointCost*min(x.file.Checkpoints, indexfile.MaxSection)
+	others = w.Stored + pointCost*min(x.file.Checkpoints, indexfile.MaxSection) + proofCost*int64(x.file.Proofs)
+	return max(e.Raw, x.file.Entries*(entryCost+nameCost)), others
 }
 
 // read splits the decoded section of entries into its columns.

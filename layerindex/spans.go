@@ -18,11 +18,20 @@ const (
 	windowSize = 32 << 10
 )
 
+// A Checkpoint is a place in a compressed blob where decoding can start.
+type Checkpoint = codec.Checkpoint
+
+// A Window holds those bytes before a Checkpoint that decoding from it needs.
+type Window = codec.Window
+
+// A Run is a run of bytes in a Window.
+type Run = codec.Run
+
 // Spans are the pieces that a compressed layer can be decoded in on their own: each
 // begins at a checkpoint. They are immutable and safe for concurrent use.
 type Spans struct {
 	x       *Index
-	points  []codec.Checkpoint // without windows
+	points  []Checkpoint // without windows
 	batches []batch
 }
 
@@ -47,7 +56,7 @@ func (x *Index) Spans() (*Spans, error) {
 	return x.spanTable.get(x.readSpans)
 }
 
-// Len returns how many spans there are, at least one.
+// Len returns how many spans there are: at least one, unless the out space has no bytes.
 func (s *Spans) Len() int { return len(s.points) }
 
 // Find returns the number of the span that holds byte out of the tar.
@@ -74,7 +83,7 @@ func (s *Spans) End(i int) (out, in int64) {
 
 // Checkpoint returns the checkpoint at which span i begins, with its window. The error
 // wraps ErrIndex.
-func (s *Spans) Checkpoint(i int) (codec.Checkpoint, error) {
+func (s *Spans) Checkpoint(i int) (Checkpoint, error) {
 	p := s.points[i]
 	if p.Start {
 		return p, nil
@@ -84,6 +93,9 @@ func (s *Spans) Checkpoint(i int) (codec.Checkpoint, error) {
 			continue
 		}
 		w, err := s.x.window(b, i-b.first)
+		if err == nil && i == 0 && len(w.Runs) > 0 {
+			err = errors.New("bytes before the first")
+		}
 		if err != nil {
 			return p, fmt.Errorf("%w: window %d: %w", ErrIndex, i, err)
 		}
@@ -110,7 +122,7 @@ func (x *Index) readSpans() (*Spans, error) {
 	if cols[2].Rest() != x.file.Checkpoints {
 		return nil, fmt.Errorf("%w: %d checkpoints of %d", ErrIndex, cols[2].Rest(), x.file.Checkpoints)
 	}
-	t := &Spans{x: x, points: make([]codec.Checkpoint, x.file.Checkpoints)}
+	t := &Spans{x: x, points: make([]Checkpoint, x.file.Checkpoints)}
 	if err := x.readPoints(t.points, &cols); err != nil {
 		return nil, err
 	}
@@ -123,7 +135,7 @@ func (x *Index) readSpans() (*Spans, error) {
 
 // readPoints reads the checkpoints from their columns, of which nothing may be
 // left.
-func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]column.Cursor) error {
+func (x *Index) readPoints(points []Checkpoint, cols *[4]column.Cursor) error {
 	var in, out int64
 	for i := range points {
 		p := &points[i]
@@ -137,12 +149,14 @@ func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]column.Cursor) er
 		p.In, p.Out, p.Bit, p.Start = in, out, flags[0]&spanBits, flags[0]&spanStart != 0
 		ok := i > 0 && out > points[i-1].Out
 		if i == 0 {
-			ok = in == 0 && out == 0 && p.Start
+			ok = x.mayBeFirst(p)
+		} else if x.Space() == SpaceContents {
+			ok = ok && in > points[i-1].In
 		}
 		if p.Start {
 			ok = ok && p.Bit == 0 && p.Symbol == 0
 		} else {
-			ok = ok && x.Codec() == Gzip
+			ok = ok && x.Codec() == Gzip && x.Space() == SpaceTar
 		}
 		if !ok {
 			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
@@ -154,6 +168,21 @@ func (x *Index) readPoints(points []codec.Checkpoint, cols *[4]column.Cursor) er
 		}
 	}
 	return nil
+}
+
+// mayBeFirst reports whether a checkpoint is where the first one may be. In tar space
+// decoding goes on from there to the end, so it is the start of the first member, or
+// in that, behind its header.
+func (x *Index) mayBeFirst(p *Checkpoint) bool {
+	switch {
+	case p.Out != 0:
+		return false
+	case x.Space() == SpaceContents:
+		return p.Start
+	case x.file.Version == indexfile.Version && !p.Start:
+		return p.In > 0
+	}
+	return p.Start && p.In == 0
 }
 
 // readBatches reads the batch table, of windows that take size bytes.
@@ -170,15 +199,19 @@ func (s *Spans) readBatches(c *column.Cursor, size int64) error {
 		off += b.size
 		s.batches = append(s.batches, b)
 	}
-	if c.Err != nil || first != len(s.points) || off != size || c.Rest() != 0 {
+	want := len(s.points)
+	if s.x.Space() == SpaceContents {
+		want = 0 // nothing has a window
+	}
+	if c.Err != nil || first != want || off != size || c.Rest() != 0 {
 		return fmt.Errorf("%w: batch table", ErrIndex)
 	}
 	return nil
 }
 
 // window decodes window number i of a batch.
-func (x *Index) window(b batch, i int) (codec.Window, error) {
-	var w codec.Window
+func (x *Index) window(b batch, i int) (Window, error) {
+	var w Window
 	all, err := x.windows()
 	if err != nil {
 		return w, err
@@ -198,8 +231,8 @@ func (x *Index) window(b batch, i int) (codec.Window, error) {
 }
 
 // readWindow takes window number i of n out of a decoded batch.
-func readWindow(raw []byte, n, i int) (codec.Window, error) {
-	var w codec.Window
+func readWindow(raw []byte, n, i int) (Window, error) {
+	var w Window
 	c := column.Over(raw)
 	var skip, size, rest int // bytes of the windows before, of this one, and after
 	for k := range n {
@@ -218,7 +251,7 @@ func readWindow(raw []byte, n, i int) (codec.Window, error) {
 			case k < i:
 				skip += length
 			case k == i:
-				w.Runs = append(w.Runs, codec.Run{Off: uint16(at), Len: uint16(length)})
+				w.Runs = append(w.Runs, Run{Off: uint16(at), Len: uint16(length)})
 				size += length
 			default:
 				rest += length

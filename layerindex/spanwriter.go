@@ -1,7 +1,9 @@
 package layerindex
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
@@ -24,11 +26,16 @@ type spanWriter struct {
 	batches column.Column
 	nBatch  uint64
 	windows column.Column
+	// noWindows is a whole batch of checkpoints without windows, compressed.
+	noWindows []byte
 }
 
 // add adds checkpoints (docs/index-format.md, kinds 3 and 4).
 func (s *spanWriter) add(points []codec.Checkpoint) error {
 	for _, p := range points {
+		if p.In < s.in || p.Out < s.out || p.Out > MaxSize || p.In > MaxSize || p.Symbol < 0 {
+			return fmt.Errorf("%w: checkpoint at %d of the blob and %d of the layer, behind one at %d and %d", ErrIndex, p.In, p.Out, s.in, s.out)
+		}
 		s.cols[0].Uvarint(uint64(p.In - s.in))
 		s.cols[1].Uvarint(uint64(p.Out - s.out))
 		flags := p.Bit & spanBits
@@ -50,23 +57,38 @@ func (s *spanWriter) add(points []codec.Checkpoint) error {
 
 // pack compresses the windows of the batch in hand.
 func (s *spanWriter) pack() error {
-	if s.packer == nil {
-		var err error
-		if s.packer, err = indexfile.NewPacker(); err != nil {
-			return err
-		}
-	}
 	raw := encodeWindows(s.batch)
-	stored := s.packer.Pack(raw)
+	stored, err := s.compress(raw)
+	if err != nil {
+		return err
+	}
 	for _, v := range []int{len(s.batch), len(stored), len(raw)} {
 		s.batches.Uvarint(uint64(v))
 	}
 	s.nBatch++
 	s.windows.Write(stored)
-	err := s.budget.Take(int64(len(stored)) + pointCost*int64(len(s.batch)))
+	n := len(s.batch)
 	clear(s.batch)
 	s.batch = s.batch[:0]
-	return err
+	return s.budget.Take(int64(len(stored)) + pointCost*int64(n))
+}
+
+// compress compresses a batch. Batches that have no windows are many, and alike.
+func (s *spanWriter) compress(raw []byte) (stored []byte, err error) {
+	none := len(raw) == windowBatch && bytes.Count(raw, []byte{0}) == windowBatch
+	if none && s.noWindows != nil {
+		return s.noWindows, nil
+	}
+	if s.packer == nil {
+		if s.packer, err = indexfile.NewPacker(); err != nil {
+			return nil, err
+		}
+	}
+	stored = s.packer.Pack(raw)
+	if none {
+		s.noWindows = stored
+	}
+	return stored, nil
 }
 
 // finish packs what is left.
@@ -87,8 +109,13 @@ func (s *spanWriter) close() {
 	}
 }
 
-// section returns the section of checkpoints, decoded.
-func (s *spanWriter) section() []byte {
+// section returns the section of checkpoints, decoded. In contents space nothing has a
+// window.
+func (s *spanWriter) section(space Space) []byte {
+	if space == SpaceContents {
+		s.budget.Release(s.windows.Size)
+		s.nBatch, s.batches, s.windows = 0, column.Column{}, column.Column{}
+	}
 	var all column.Column
 	for i := range s.cols {
 		all.Uvarint(uint64(s.cols[i].Size))

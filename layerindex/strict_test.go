@@ -2,6 +2,7 @@ package layerindex
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -32,8 +33,11 @@ func TestIndexContradicts(t *testing.T) {
 		name   string
 		change func(f *indexFile)
 	}{
-		{"header byte that is to be zero", func(f *indexFile) { f.head[18] = 1 }},
-		{"header word that is to be zero", func(f *indexFile) { f.head[127] = 1 }},
+		{"origin that nobody knows", func(f *indexFile) { f.head[18] = 99 }},
+		{"loss that nobody knows", func(f *indexFile) { f.head[19] = 0x80 }},
+		{"proofs beside chunks", func(f *indexFile) { f.head[127] = 1 }},
+		{"old version, header byte that is to be zero", func(f *indexFile) { f.head[8], f.head[18] = 1, 1 }},
+		{"old version, header word that is to be zero", func(f *indexFile) { f.head[8], f.head[127] = 1, 1 }},
 		{"flag that nobody knows", func(f *indexFile) { *f.flags(0) |= 0x80 }},
 		{"sparse directory", func(f *indexFile) { *f.flags(0) = flagSparse | 5 }},
 		{"digest of a directory", func(f *indexFile) { *f.flags(0) = flagDigest | 5 }},
@@ -119,26 +123,33 @@ func takeApart(t *testing.T, x *Index) *indexFile {
 // bytes puts the file together, with nothing compressed and all sums right.
 func (f *indexFile) bytes() []byte {
 	h := indexfile.Decode(f.head, 0)
-	n := len(f.bodies)
-	if f.unknown != nil {
-		n++
-	}
-	off := int64(indexfile.HeaderLen(n))
 	var rest []byte
-	for kind := indexfile.Entries; kind <= indexfile.Digests; kind++ {
+	add := func(s indexfile.Section, b []byte) {
+		h.Sections = append(h.Sections, s)
+		rest = append(rest, b...)
+	}
+	if h.Version == indexfile.Version {
+		add(rawSection(indexfile.Pieces, nil), nil)
+	}
+	for kind := indexfile.Entries; kind < indexfile.Pieces; kind++ {
 		if b, ok := f.bodies[kind]; ok {
-			s := rawSection(kind, b)
-			s.Off = off
-			off += s.Stored
-			h.Sections = append(h.Sections, s)
-			rest = append(rest, b...)
+			add(rawSection(kind, b), b)
 		}
 	}
 	if f.unknown != nil {
 		s := rawSection(77, f.unknown)
-		s.Off, s.Encoding, s.Raw = off, 9, 1<<40
-		h.Sections = append(h.Sections, s)
-		rest = append(rest, f.unknown...)
+		s.Encoding, s.Raw = 9, 1<<40
+		add(s, f.unknown)
+	}
+	if h.Version == indexfile.Version {
+		pieces := make([]byte, (len(rest)+indexfile.PieceSize-1)/indexfile.PieceSize*sha256.Size)
+		h.Sections[0] = rawSection(indexfile.Pieces, pieces)
+		rest = append(pieces, rest...)
+	}
+	off := int64(indexfile.HeaderLen(len(h.Sections)))
+	for i := range h.Sections {
+		h.Sections[i].Off = off
+		off += h.Sections[i].Stored
 	}
 	file := h.Append(nil)
 	copy(file[16:20], f.head[16:20])

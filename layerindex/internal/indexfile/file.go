@@ -26,6 +26,12 @@ func Open(src io.ReaderAt, size int64) (File, error) {
 	return File{*h, src, size}, nil
 }
 
+// HeaderSum returns the checksum that the header ends with. It pins the file.
+func (f *File) HeaderSum() [sha256.Size]byte {
+	head := f.Append(nil)
+	return [sha256.Size]byte(head[len(head)-sha256.Size:])
+}
+
 // WriteTo writes the file to w.
 func (f *File) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, io.NewSectionReader(f.Src, 0, f.Size))
@@ -39,11 +45,20 @@ type Part struct {
 	Stored   column.Column
 }
 
-// Assemble makes a file in memory of its parts. The header has no sections yet.
+// Assemble makes a file in memory of its parts, with their pieces before them. The
+// header has no sections yet.
 func Assemble(h Header, parts []Part) (File, error) {
-	off := int64(HeaderLen(len(parts)))
-	var file pieces
+	h.Version = Version
+	var sums pieceSums
 	for _, p := range parts {
+		for _, b := range p.Stored.Pieces {
+			sums.Write(b)
+		}
+	}
+	all := append([]Part{rawPart(Pieces, sums.finish())}, parts...)
+	off := int64(HeaderLen(len(all)))
+	var file pieces
+	for _, p := range all {
 		sum := sha256.New()
 		for _, b := range p.Stored.Pieces {
 			sum.Write(b)
@@ -58,6 +73,11 @@ func Assemble(h Header, parts []Part) (File, error) {
 	file.list = slices.Insert(file.list, 0, h.Append(nil))
 	file.index()
 	return Open(&file, off)
+}
+
+// rawPart is a part that is stored as it is.
+func rawPart(kind Kind, b []byte) Part {
+	return Part{Kind: kind, Encoding: Raw, Raw: int64(len(b)), Stored: column.Of(b)}
 }
 
 // pieces are a file in memory that is not in one piece.

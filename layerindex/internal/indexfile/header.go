@@ -17,12 +17,17 @@ import (
 var ErrInvalid = errors.New("invalid layer index")
 
 const (
-	magic         = "imgfsidx"
-	formatVersion = 1
+	magic = "imgfsidx"
+	// Version is the version of the format that is written, oldVersion another that
+	// is read.
+	Version    = 2
+	oldVersion = 1
 	// FixedLen is the length of the part of the header before the section table,
 	// RowLen that of a row of the table, both in bytes.
 	FixedLen = 128
 	RowLen   = 64
+	// PieceSize is how many bytes of the file each sum of a section of pieces is of.
+	PieceSize = 64 << 10
 	// MaxSections is how many sections a file may have.
 	MaxSections = 64
 	// MaxSection caps what one section may decode to: an index of some 30
@@ -43,6 +48,10 @@ const (
 	Spans
 	Windows
 	Digests
+	Proofs
+	First
+	Pieces
+	DigestPieces
 )
 
 // The encodings of sections.
@@ -61,8 +70,14 @@ type Section struct {
 	Sum      [32]byte // SHA-256 of what is stored
 }
 
-// known reports whether this program knows what is in the section.
-func (s *Section) known() bool { return s.Kind >= Entries && s.Kind <= Digests }
+// knows reports whether this program knows what is in the sections of a kind.
+func (h *Header) knows(k Kind) bool {
+	last := DigestPieces
+	if h.Version == oldVersion {
+		last = Digests
+	}
+	return k >= Entries && k <= last
+}
 
 // decodes reports whether a section is encoded as this program can decode.
 func (s *Section) decodes() bool {
@@ -72,7 +87,13 @@ func (s *Section) decodes() bool {
 // A Header is the decoded header of an index file. What it says of the layer is not
 // checked here, but that the sections are where it says.
 type Header struct {
+	Version      uint32
 	Codec        byte // by its number, 0 for a plain tar
+	Space        byte // 0 of an old version, as the following
+	ProofKind    byte
+	Origin       byte
+	Losses       byte
+	Proofs       uint32 // how many
 	ChunkSize    uint32
 	Blob, DiffID [32]byte
 	BlobSize     int64
@@ -98,14 +119,28 @@ func (h *Header) Has(kind Kind) bool {
 	return ok
 }
 
+// Plain returns what the header says of the layer and the parts of its index, and
+// nothing of the file.
+func (h *Header) Plain() *Header {
+	plain := *h
+	plain.Version, plain.Sections = Version, nil
+	for _, k := range [...]Kind{Entries, Chunks, Spans, Windows, Digests, Proofs, First} {
+		if s, ok := h.Find(k); ok {
+			s.Off = 0
+			plain.Sections = append(plain.Sections, s)
+		}
+	}
+	return &plain
+}
+
 // Append appends the encoded header to b.
 func (h *Header) Append(b []byte) []byte {
 	start := len(b)
 	le := binary.LittleEndian
 	b = append(b, magic...)
-	b = le.AppendUint32(b, formatVersion)
+	b = le.AppendUint32(b, h.Version)
 	b = le.AppendUint32(b, uint32(HeaderLen(len(h.Sections))))
-	b = append(b, h.Codec, 0, 0, 0)
+	b = append(b, h.Codec, h.Space|h.ProofKind<<4, h.Origin, h.Losses)
 	b = le.AppendUint32(b, h.ChunkSize)
 	b = append(b, h.Blob[:]...)
 	b = append(b, h.DiffID[:]...)
@@ -113,7 +148,7 @@ func (h *Header) Append(b []byte) []byte {
 		b = le.AppendUint64(b, uint64(v))
 	}
 	b = le.AppendUint32(b, uint32(len(h.Sections)))
-	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, h.Proofs)
 	for _, s := range h.Sections {
 		b = le.AppendUint32(b, uint32(s.Kind))
 		b = le.AppendUint32(b, s.Encoding)
@@ -139,8 +174,9 @@ func readHeader(src io.ReaderAt, size int64) (*Header, error) {
 	if string(fixed[:8]) != magic {
 		return nil, fmt.Errorf("%w: not an index file", ErrInvalid)
 	}
-	if v := le.Uint32(fixed[8:]); v != formatVersion {
-		return nil, fmt.Errorf("%w: version %d, this program reads version %d", ErrInvalid, v, formatVersion)
+	version := le.Uint32(fixed[8:])
+	if version != Version && version != oldVersion {
+		return nil, fmt.Errorf("%w: version %d, this program reads versions %d and %d", ErrInvalid, version, oldVersion, Version)
 	}
 	n := int(le.Uint32(fixed[120:]))
 	if n > MaxSections || int(le.Uint32(fixed[12:])) != HeaderLen(n) {
@@ -154,7 +190,7 @@ func readHeader(src io.ReaderAt, size int64) (*Header, error) {
 	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
 		return nil, fmt.Errorf("%w: header checksum", ErrInvalid)
 	}
-	if [3]byte(body[17:20]) != [3]byte{} || le.Uint32(body[124:]) != 0 {
+	if version == oldVersion && ([3]byte(body[17:20]) != [3]byte{} || le.Uint32(body[124:]) != 0) {
 		return nil, fmt.Errorf("%w: header: not zero", ErrInvalid)
 	}
 	h := Decode(body, n)
@@ -165,7 +201,13 @@ func readHeader(src io.ReaderAt, size int64) (*Header, error) {
 func Decode(b []byte, sections int) *Header {
 	le := binary.LittleEndian
 	h := &Header{
+		Version:     le.Uint32(b[8:]),
 		Codec:       b[16],
+		Space:       b[17] & 0x0f,
+		ProofKind:   b[17] >> 4,
+		Origin:      b[18],
+		Losses:      b[19],
+		Proofs:      le.Uint32(b[124:]),
 		ChunkSize:   le.Uint32(b[20:]),
 		Blob:        [32]byte(b[24:]),
 		DiffID:      [32]byte(b[56:]),
@@ -193,7 +235,7 @@ func (h *Header) check(size int64) error {
 	end := int64(HeaderLen(len(h.Sections)))
 	seen := map[Kind]bool{}
 	for _, s := range h.Sections {
-		if seen[s.Kind] || s.Off != end || s.Stored < 0 || s.Stored > size-end || s.known() && !s.decodes() {
+		if seen[s.Kind] || s.Off != end || s.Stored < 0 || s.Stored > size-end || h.knows(s.Kind) && !s.decodes() {
 			return fmt.Errorf("%w: section %d", ErrInvalid, s.Kind)
 		}
 		seen[s.Kind] = true
@@ -202,15 +244,35 @@ func (h *Header) check(size int64) error {
 	if end != size {
 		return fmt.Errorf("%w: file of %d bytes, its sections end at %d", ErrInvalid, size, end)
 	}
-	for _, k := range []Kind{Entries, Chunks, Spans} {
+	for _, k := range h.needed() {
 		if !seen[k] {
 			return fmt.Errorf("%w: section %d is missing", ErrInvalid, k)
 		}
 	}
-	if h.Checkpoints > 0 && !seen[Windows] {
-		return fmt.Errorf("%w: section %d is missing", ErrInvalid, Windows)
+	if h.Version == oldVersion {
+		return nil
+	}
+	if p := h.Sections[0]; p.Kind != Pieces || p.Encoding != Raw || p.Stored != piecesLen(size-p.Off-p.Stored) {
+		return fmt.Errorf("%w: section %d", ErrInvalid, Pieces)
 	}
 	return nil
+}
+
+// needed lists the sections that must be there.
+func (h *Header) needed() []Kind {
+	kinds := []Kind{Entries, Spans}
+	if h.ProofKind == 0 {
+		kinds = append(kinds, Chunks)
+	} else {
+		kinds = append(kinds, Proofs)
+	}
+	if h.Version != oldVersion {
+		kinds = append(kinds, Pieces)
+	}
+	if h.Checkpoints > 0 && h.Space == 0 {
+		kinds = append(kinds, Windows)
+	}
+	return kinds
 }
 
 // readFull fills b. An io.ReaderAt may say io.EOF with the last byte, or for
