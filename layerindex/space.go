@@ -63,8 +63,10 @@ type Loss uint8
 const (
 	// LossSubSecond says that times are in whole seconds.
 	LossSubSecond Loss = 1 << iota
+	// LossEmptyXattrs says that attributes without a value are left out.
+	LossEmptyXattrs
 
-	lossesKnown = LossSubSecond
+	lossesKnown = LossSubSecond | LossEmptyXattrs
 )
 
 // String returns the losses, joined with commas, "" if there is none.
@@ -72,6 +74,9 @@ func (l Loss) String() string {
 	var names []string
 	if l&LossSubSecond != 0 {
 		names = append(names, "sub-second times")
+	}
+	if l&LossEmptyXattrs != 0 {
+		names = append(names, "attributes without a value")
 	}
 	if rest := l &^ lossesKnown; rest != 0 {
 		names = append(names, fmt.Sprintf("losses(%#x)", uint8(rest)))
