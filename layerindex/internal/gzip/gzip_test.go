@@ -108,6 +108,12 @@ func checkCheckpoints(t *testing.T, d *Decoder, file, want []byte, cps []codec.C
 	if len(cps) == 0 || cps[0].In != 0 || cps[0].Bit != 0 || cps[0].Out != 0 || !cps[0].Start {
 		t.Fatalf("got first checkpoint %+v, want the start", cps[:min(1, len(cps))])
 	}
+	checkResume(t, d, file, want, cps)
+}
+
+// checkResume is checkCheckpoints for a list that need not begin with the start.
+func checkResume(t *testing.T, d *Decoder, file, want []byte, cps []codec.Checkpoint) {
+	t.Helper()
 	for i, cp := range cps {
 		if i > 0 && cp.Out <= cps[i-1].Out || cp.Out >= int64(len(want)) && cp.Out > 0 {
 			t.Fatalf("checkpoint %d is at %d of %d, after %d", i, cp.Out, len(want), cps[max(i, 1)-1].Out)

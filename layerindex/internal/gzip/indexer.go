@@ -21,6 +21,12 @@ type Options struct {
 	// beginning of a block, and in the midst of a block that has more than
 	// twice SpanMax bytes of input or output.
 	SpanOut, SpanIn, SpanMax int64
+	// Blocks, if not nil, has checkpoints lie where SOCI's lie: at the first block of
+	// the file, and at each block that more than SpanOut bytes of output are before
+	// since the last checkpoint, also if it is the first of a member or has nothing
+	// behind it. None is a Start. Next calls Blocks with each place as soon as it
+	// is chosen, before its window is known.
+	Blocks func(codec.Checkpoint)
 }
 
 // An Indexer decodes a gzip file from its start and takes down checkpoints.
@@ -57,6 +63,10 @@ func NewIndexer(src io.Reader, opts *Options) *Indexer {
 	setDefault(&x.opts.SpanOut, 1<<20)
 	setDefault(&x.opts.SpanIn, 128<<10)
 	setDefault(&x.opts.SpanMax, 4<<20)
+	if x.opts.Blocks != nil {
+		x.lastOut = -1 // of none
+		return x
+	}
 	x.done = []codec.Checkpoint{{Start: true}}
 	return x
 }
@@ -66,6 +76,10 @@ func setDefault(p *int64, n int64) {
 		*p = n
 	}
 }
+
+// In returns the offset in the file of the next byte to be decoded. What is chosen for
+// a checkpoint from now on is at this byte or behind it.
+func (x *Indexer) In() int64 { return x.s.inf.In() }
 
 // Checkpoints implements codec.Indexer.
 func (x *Indexer) Checkpoints() []codec.Checkpoint {
@@ -111,19 +125,25 @@ func (x *Indexer) note(e event) {
 	}
 	switch e {
 	case member:
+		if x.opts.Blocks != nil {
+			break
+		}
 		x.begun = x.s.start
 		x.isBegun = x.begun.Out-x.lastOut >= memberSpan
 	case block, output:
 		if cp, ok := inf.Place(); ok && x.due(e, inf) {
 			x.open, x.openIn, x.tracking = cp, inf.In(), true
 			inf.Track()
+			if x.opts.Blocks != nil {
+				x.opts.Blocks(cp)
+			}
 		}
 	}
 }
 
 // add takes down a checkpoint that is at byte in, unless nothing came behind it.
 func (x *Indexer) add(cp codec.Checkpoint, in int64) {
-	if x.s.inf.Out() > cp.Out {
+	if x.s.inf.Out() > cp.Out || x.opts.Blocks != nil {
 		x.done = append(x.done, cp)
 		x.lastIn, x.lastOut = in, cp.Out
 	}
@@ -132,6 +152,9 @@ func (x *Indexer) add(cp codec.Checkpoint, in int64) {
 // due tells whether there should be a checkpoint here.
 func (x *Indexer) due(e event, inf *inflate.Decoder) bool {
 	in, out := inf.In(), inf.Out()
+	if x.opts.Blocks != nil {
+		return e == block && !x.tracking && (x.lastOut < 0 || out-x.lastOut > x.opts.SpanOut)
+	}
 	if x.tracking || out == x.s.start.Out {
 		return false
 	}
