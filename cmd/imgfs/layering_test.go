@@ -50,6 +50,7 @@ layerindex/internal/spool: remote/seal
 layerindex/internal/stringpool:
 layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool remote/magic
 layerindex/internal/zstd: layerindex/internal/codec compress
+layerindex/soci: layerindex layerindex/internal/tarscan go-digest image-spec
 layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/spool
 
 layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/indexfile layerindex/internal/stringpool go-digest compress
@@ -110,6 +111,7 @@ var strangers = map[string][]string{
 	"fs/image/internal/keptfile": {"net/http", "net", "os"},
 	"layerindex":                 {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
 	"layerindex/build":           {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
+	"layerindex/soci":            {"net/http", "net", "compress/gzip", "compress/flate", "os"},
 	"layerindex/reader":          {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
 	"remote":                     {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"remote/cache":               {"net/http", "net", "archive/tar", "compress/gzip"},

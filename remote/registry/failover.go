@@ -3,8 +3,6 @@ package registry
 import (
 	"context"
 	"time"
-
-	"github.com/imgfs/imgfs/remote"
 )
 
 // mirrorTries is how often in a row a mirror may fail to answer while there is
@@ -18,7 +16,6 @@ type failover struct {
 	what    string // names the request in the log
 	budget  *retryBudget
 	resolve bool      // a tag is resolved, no content is read
-	extra   bool      // what is wanted belongs to no image, and a mirror need not have it
 	avoid   *endpoint // not asked while there is another
 	rounds  int
 }
@@ -50,9 +47,7 @@ func (w *failover) run(ctx context.Context, f func(context.Context, *endpoint) e
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if flt := classify(err); !w.extra || flt.class != remote.ErrNotFound && flt.class != remote.ErrUnauthorized {
-				cooldowns.begin(e, flt)
-			}
+			cooldowns.begin(e, classify(err))
 		}
 		err := f(ctx, endpoints[last])
 		if err != nil && ctx.Err() == nil && last > 0 {
