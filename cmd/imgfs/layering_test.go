@@ -50,8 +50,8 @@ layerindex/internal/spool: remote/seal
 layerindex/internal/stringpool:
 layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool remote/magic
 layerindex/internal/zstd: layerindex/internal/codec compress
-layerindex/soci: layerindex layerindex/internal/tarscan go-digest image-spec
 layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/spool
+layerindex/soci: layerindex layerindex/internal/gzip layerindex/internal/tarscan remote/magic flatbuffers go-digest image-spec
 
 layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/indexfile layerindex/internal/stringpool go-digest compress
 
@@ -125,19 +125,20 @@ var strangers = map[string][]string{
 
 // modules are the short names of the modules that we depend on.
 var modules = map[string]string{
-	"go-fuse":    "github.com/hanwen/go-fuse/v2",
-	"go-digest":  "github.com/opencontainers/go-digest",
-	"image-spec": "github.com/opencontainers/image-spec",
-	"reference":  "github.com/distribution/reference",
-	"platforms":  "github.com/containerd/platforms",
-	"oras-go":    "oras.land/oras-go/v2",
-	"compress":   "github.com/klauspost/compress",
-	"pflag":      "github.com/spf13/pflag",
-	"toml":       "github.com/BurntSushi/toml",
-	"runewidth":  "github.com/mattn/go-runewidth",
-	"x/sync":     "golang.org/x/sync",
-	"x/sys":      "golang.org/x/sys",
-	"x/term":     "golang.org/x/term",
+	"go-fuse":     "github.com/hanwen/go-fuse/v2",
+	"go-digest":   "github.com/opencontainers/go-digest",
+	"image-spec":  "github.com/opencontainers/image-spec",
+	"reference":   "github.com/distribution/reference",
+	"platforms":   "github.com/containerd/platforms",
+	"oras-go":     "oras.land/oras-go/v2",
+	"compress":    "github.com/klauspost/compress",
+	"flatbuffers": "github.com/google/flatbuffers",
+	"pflag":       "github.com/spf13/pflag",
+	"toml":        "github.com/BurntSushi/toml",
+	"runewidth":   "github.com/mattn/go-runewidth",
+	"x/sync":      "golang.org/x/sync",
+	"x/sys":       "golang.org/x/sys",
+	"x/term":      "golang.org/x/term",
 }
 
 // A listed package is what go list says of one.
