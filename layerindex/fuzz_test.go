@@ -91,7 +91,7 @@ func fixSums(b []byte) {
 // fixPieces computes the sums of a file's pieces anew, if it begins with such.
 func fixPieces(b []byte, sections int) {
 	h := indexfile.Decode(b, sections)
-	if sections == 0 || h.Sections[0].Kind != indexfile.Pieces {
+	if sections == 0 || h.Sections[0].Kind != indexfile.PieceSums {
 		return
 	}
 	off := int64(indexfile.HeaderLen(sections))

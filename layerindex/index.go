@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/imgfs/imgfs/layerindex/internal/column"
 	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -55,12 +56,18 @@ type Layer struct {
 // next call reads the part again.
 type Index struct {
 	file   indexfile.File
-	closer io.Closer // of the file, nil unless the index is from OpenIndex
+	closer io.Closer // of the file, nil unless the index is from OpenIndex or OpenPublished
 
-	spanTable  lazy[*Spans]
-	proofTable lazy[*Proofs]
-	windowsOf  lazy[[]byte]
-	unpacker   lazy[*zstd.Decoder]
+	// digests are the digests of content of an index that was published, if they can
+	// be had.
+	digests io.ReaderAt
+
+	spanTable    lazy[*Spans]
+	proofTable   lazy[*Proofs]
+	pieces       lazy[*Pieces]
+	digestPieces lazy[*Pieces]
+	windowsOf    lazy[[]byte]
+	unpacker     lazy[*zstd.Decoder]
 }
 
 // ReadIndex returns the index that is stored in the first size bytes of src,
@@ -97,10 +104,25 @@ func checkHeader(h *indexfile.Header) error {
 		return fmt.Errorf("%w: plain tar of %d bytes in a blob of %d", ErrIndex, h.TarSize, h.BlobSize)
 	case contents && h.TarSize%tarBlock != 0:
 		return fmt.Errorf("%w: contents end at %d", ErrIndex, h.TarSize)
-	case contents && h.TarSize == 0:
-		return nil // nothing to decode needs no checkpoint
-	case (c == Plain) != (h.Checkpoints == 0):
+	// In contents space nothing to decode needs no checkpoint.
+	case (c == Plain) != (h.Checkpoints == 0) && !(contents && h.TarSize == 0):
 		return fmt.Errorf("%w: %d checkpoints for %v", ErrIndex, h.Checkpoints, c)
+	}
+	return checkLengths(h)
+}
+
+// checkLengths checks how long parts are that are read whole, so that nobody needs more
+// memory for one than a Budget counts.
+func checkLengths(h *indexfile.Header) error {
+	const number = 10 // the most bytes that a number takes
+	for kind, most := range map[indexfile.Kind]int64{
+		indexfile.Spans:  5*number + min(h.Checkpoints, indexfile.MaxSection)*(6*number+1),
+		indexfile.Proofs: 2*number + int64(h.Proofs)*(2*number+sha256.Size),
+		indexfile.First:  number + maxFirst*2*number,
+	} {
+		if s, ok := h.Find(kind); ok && s.Raw > most {
+			return fmt.Errorf("%w: section %d of %d bytes", ErrIndex, kind, s.Raw)
+		}
 	}
 	return nil
 }
@@ -121,9 +143,24 @@ func OpenIndex(f *os.File) (*Index, error) {
 	return x, nil
 }
 
-// windows returns the section of windows, which stays in memory as it is stored.
-func (x *Index) windows() ([]byte, error) {
-	return x.windowsOf.get(func() ([]byte, error) { return x.file.Section(indexfile.Windows) })
+// windows returns a part of the section of windows: size bytes at off. In an old version
+// of the format a part cannot be checked by itself, so the section stays in memory.
+func (x *Index) windows(off, size int64) ([]byte, error) {
+	if x.file.Version == indexfile.Version {
+		p, err := x.Pieces()
+		if err != nil {
+			return nil, err
+		}
+		return x.file.Range(p, indexfile.Windows, off, off+size)
+	}
+	all, err := x.windowsOf.get(func() ([]byte, error) { return x.file.Section(indexfile.Windows) })
+	if err != nil {
+		return nil, err
+	}
+	if off > int64(len(all)) || size > int64(len(all))-off {
+		return nil, column.ErrShort
+	}
+	return all[off : off+size], nil
 }
 
 func (x *Index) zstd() (*zstd.Decoder, error) { return x.unpacker.get(indexfile.NewUnpacker) }
@@ -135,8 +172,8 @@ func (x *Index) WriteTo(w io.Writer) (int64, error) { return x.file.WriteTo(w) }
 // The error wraps ErrIndex, or is ctx.Err().
 func (x *Index) CheckSums(ctx context.Context) error { return x.file.CheckSums(ctx) }
 
-// Close closes the file of an index that OpenIndex returned. For any other index it
-// does nothing. The index must not be used any more.
+// Close closes the file of an index that OpenIndex or OpenPublished returned. For any
+// other index it does nothing. The index must not be used any more.
 func (x *Index) Close() error {
 	if x.closer == nil {
 		return nil
@@ -144,11 +181,8 @@ func (x *Index) Close() error {
 	return x.closer.Close()
 }
 
-// HasDigests reports whether the index has the digests of content.
-func (x *Index) HasDigests() bool { return x.file.Has(indexfile.Digests) }
-
-// OnDisk reports whether the index is in a file, from OpenIndex. Any other is in
-// memory.
+// OnDisk reports whether the index is from OpenIndex or OpenPublished. Any other is in
+// memory, or where its caller has it.
 func (x *Index) OnDisk() bool { return x.closer != nil }
 
 // Digest returns the digest of the layer's blob.
@@ -220,22 +254,13 @@ func (x *Index) EntriesWithDigests() (Entries, error) {
 // entry its Err says whether they were right.
 func (x *Index) ListDigests(ctx context.Context) (*Listing, error) {
 	d, err := x.List(ctx, nil)
-	if err != nil || !x.file.Has(indexfile.Digests) {
+	if err != nil || !x.HasDigests() {
 		return d, err
 	}
-	s, _ := x.file.Find(indexfile.Digests)
-	if s.Raw != d.flagged*sha256.Size {
-		return nil, fmt.Errorf("%w: %d bytes of content digests for %d files", ErrIndex, s.Raw, d.flagged)
-	}
-	r, err := x.file.OpenSection(ctx, indexfile.Digests)
-	if err == nil {
-		_, err = io.Copy(io.Discard, r)
-		err = r.Close(err)
-	}
-	if err != nil {
+	if err := x.checkDigests(ctx, d.flagged); err != nil {
 		return nil, err
 	}
-	d.digests = func() (*indexfile.SectionReader, error) { return x.file.OpenSection(ctx, indexfile.Digests) }
+	d.digests = func() (*indexfile.SectionReader, error) { return x.openDigests(ctx, d.flagged) }
 	return d, nil
 }
 
@@ -260,10 +285,12 @@ func (x *Index) Equal(y *Index) bool {
 // The error wraps ErrIndex, or is ctx.Err().
 func (x *Index) Verify(ctx context.Context) error {
 	// Parts that were read before are read again: they may be wrong by now.
+	digests := x.digests
 	x, err := ReadIndex(x.file.Src, x.file.Size)
 	if err != nil {
 		return err
 	}
+	x.digests = digests
 	if err := x.CheckSums(ctx); err != nil {
 		return err
 	}
@@ -289,9 +316,14 @@ func (x *Index) Verify(ctx context.Context) error {
 	return nil
 }
 
-// verifyProofs is Verify for what the layer's bytes are checked against, and for what
-// to fetch first.
+// verifyProofs is Verify for what the layer's bytes are checked against, for what to
+// fetch first, and for the pieces.
 func (x *Index) verifyProofs() error {
+	if x.file.Version == indexfile.Version {
+		if err := x.verifyPieces(); err != nil {
+			return err
+		}
+	}
 	if _, err := x.First(); err != nil {
 		return err
 	}
@@ -300,6 +332,23 @@ func (x *Index) verifyProofs() error {
 		return err
 	}
 	_, err := x.Proofs()
+	return err
+}
+
+// verifyPieces compares the file with the sums of its pieces.
+func (x *Index) verifyPieces() error {
+	p, err := x.Pieces()
+	if err != nil {
+		return err
+	}
+	for k := range p.Len() {
+		if _, err := p.ReadPiece(x.file.Src, k); err != nil {
+			return err
+		}
+	}
+	if x.file.Has(indexfile.DigestPieces) {
+		_, err = x.DigestPieces()
+	}
 	return err
 }
 

@@ -126,7 +126,7 @@ func readEverything(b []byte) error {
 	}
 	for range entries {
 	}
-	if _, err := x.file.Section(indexfile.Pieces); x.file.Version == indexfile.Version && err != nil {
+	if _, err := x.file.Section(indexfile.PieceSums); x.file.Version == indexfile.Version && err != nil {
 		return err
 	}
 	if err := x.verifyProofs(); err != nil {
@@ -134,9 +134,6 @@ func readEverything(b []byte) error {
 	}
 	if x.Codec() == Plain {
 		return nil
-	}
-	if _, err := x.windows(); x.Space() == SpaceTar && err != nil {
-		return err
 	}
 	spans, err := x.Spans()
 	if err != nil {

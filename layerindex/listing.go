@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	"github.com/imgfs/imgfs/layerindex/internal/column"
 	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
@@ -55,7 +56,13 @@ func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
 	if err := r.Close(d.read(r, budget)); err != nil {
 		return nil, err
 	}
-	return d, d.check(ctx, budget)
+	cover := &coverage{}
+	if x.ProofKind() == ProofOutput {
+		if cover.proofs, err = x.Proofs(); err != nil {
+			return nil, err
+		}
+	}
+	return d, d.check(ctx, budget, cover)
 }
 
 // TakeMetadata counts in budget the least that the entries of the index can take. Their
@@ -166,7 +173,7 @@ func readSet(t *column.Cursor) []Xattr {
 }
 
 // check decodes all entries once and counts them.
-func (d *Listing) check(ctx context.Context, budget *Budget) error {
+func (d *Listing) check(ctx context.Context, budget *Budget, cover *coverage) error {
 	w := d.decoder(false)
 	var e Entry
 	for i := range d.n {
@@ -175,6 +182,9 @@ func (d *Listing) check(ctx context.Context, budget *Budget) error {
 		}
 		if err := w.next(d, &e); err != nil {
 			return fmt.Errorf("%w: entry %d: %w", ErrIndex, i, err)
+		}
+		if cover.proofs != nil && e.Type == TypeReg && !cover.has(e.Off, w.end) {
+			return fmt.Errorf("%w: entry %d: content without proof", ErrIndex, i)
 		}
 		names := int64(len(w.name)) + int64(len(w.link))
 		if err := budget.takeEntries(1, names+ExtentCost*int64(len(e.Sparse))); err != nil {
@@ -199,42 +209,57 @@ func (d *Listing) Containing(word string) Entries { return d.entries([]byte(word
 // Listing must not be used any more.
 func (d *Listing) Drain() Entries { return d.entries(nil, true) }
 
+// Numbered is All with the number by which Index.ContentDigest knows the digest of an
+// entry's content, -1 of an entry that has none there.
+func (d *Listing) Numbered() iter.Seq2[int, *Entry] {
+	return func(yield func(int, *Entry) bool) { d.each(nil, false, yield) }
+}
+
 // Err returns the error of reading the digests of content from the file, after a range
 // over the entries.
 func (d *Listing) Err() error { return d.err }
 
 func (d *Listing) entries(word []byte, drain bool) Entries {
 	return func(yield func(*Entry) bool) {
-		w := d.decoder(drain)
-		if d.digests != nil {
-			r, err := d.digests()
-			if err != nil {
-				d.err = err
-				return
-			}
-			defer r.Release()
-			w.digests = bufio.NewReaderSize(r, 64<<10)
-			defer func() {
-				if w.seen == d.n {
-					d.err = r.Close(d.err)
-				}
-			}()
+		d.each(word, drain, func(_ int, e *Entry) bool { return yield(e) })
+	}
+}
+
+func (d *Listing) each(word []byte, drain bool, yield func(digest int, e *Entry) bool) {
+	w := d.decoder(drain)
+	if d.digests != nil {
+		r, err := d.digests()
+		if err != nil {
+			d.err = err
+			return
 		}
-		var e Entry
-		var pool stringpool.Pool
-		for range d.n {
-			// It was checked before.
-			if err := w.next(d, &e); err != nil {
-				d.err = err
-				return
+		defer r.Release()
+		w.digests = bufio.NewReaderSize(r, 64<<10)
+		defer func() {
+			if w.seen == d.n {
+				d.err = r.Close(d.err)
 			}
-			if len(word) > 0 && !bytes.Contains(w.name, word) {
-				continue
-			}
-			e.Name, e.Linkname = pool.Own(w.name), pool.Own(w.link)
-			if !yield(&e) {
-				return
-			}
+		}()
+	}
+	var e Entry
+	var pool stringpool.Pool
+	for range d.n {
+		before := w.flagged
+		// It was checked before.
+		if err := w.next(d, &e); err != nil {
+			d.err = err
+			return
+		}
+		if len(word) > 0 && !bytes.Contains(w.name, word) {
+			continue
+		}
+		number := -1
+		if w.flagged > before {
+			number = int(before)
+		}
+		e.Name, e.Linkname = pool.Own(w.name), pool.Own(w.link)
+		if !yield(number, &e) {
+			return
 		}
 	}
 }

@@ -121,6 +121,27 @@ func (o *proofOrder) next(off, size int64) error {
 	return nil
 }
 
+// A coverage goes through proofs of the output beside the contents that they are of.
+type coverage struct {
+	proofs *Proofs
+	i      int // the first proof that may be of the next content
+}
+
+// has reports whether all bytes from off to end are in proofs. Off must not decrease.
+func (c *coverage) has(off, end int64) bool {
+	p := c.proofs
+	for off < end {
+		for c.i < p.Len() && p.end(c.i) <= off {
+			c.i++
+		}
+		if c.i == p.Len() || p.offs[c.i] > off {
+			return false
+		}
+		off = p.end(c.i)
+	}
+	return true
+}
+
 // First returns the ranges of the blob that are worth fetching before anything is
 // read, in the order of their use, none if nobody said. They may overlap. The error
 // wraps ErrIndex.

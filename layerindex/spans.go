@@ -30,10 +30,26 @@ type Run = codec.Run
 // Spans are the pieces that a compressed layer can be decoded in on their own: each
 // begins at a checkpoint. They are immutable and safe for concurrent use.
 type Spans struct {
-	x       *Index
-	points  []Checkpoint // without windows
+	x      *Index
+	places []place
+	inner  []inner // of every place; nil if all are starts
+	// batches have the windows of all places in order, or of none.
 	batches []batch
 }
+
+// A place is where a span begins.
+type place struct{ in, out int64 }
+
+// An inner says where in its byte and in its block a place is that is no start.
+type inner struct {
+	symbol int64
+	bit    uint8
+	start  bool // it is one
+}
+
+// maxBatch is how many checkpoints may be in a batch, since the version of the format
+// in which one is read without the others.
+const maxBatch = 64
 
 // A batch is a run of checkpoints whose windows are compressed together.
 type batch struct {
@@ -57,23 +73,24 @@ func (x *Index) Spans() (*Spans, error) {
 }
 
 // Len returns how many spans there are: at least one, unless the out space has no bytes.
-func (s *Spans) Len() int { return len(s.points) }
+func (s *Spans) Len() int { return len(s.places) }
 
-// Find returns the number of the span that holds byte out of the tar.
+// Find returns the number of the span that holds byte out of the out space.
 func (s *Spans) Find(out int64) int {
-	return sort.Search(len(s.points), func(i int) bool { return s.points[i].Out > out }) - 1
+	return sort.Search(len(s.places), func(i int) bool { return s.places[i].out > out }) - 1
 }
 
-// Start returns the offsets in the tar and in the blob at which span i begins.
-func (s *Spans) Start(i int) (out, in int64) { return s.points[i].Out, s.points[i].In }
+// Start returns the offsets in the out space and in the blob at which span i begins.
+func (s *Spans) Start(i int) (out, in int64) { return s.places[i].out, s.places[i].in }
 
-// End returns the offsets in the tar and in the blob at which span i ends. In the
-// blob it may end behind the place where the next one begins.
+// End returns the offsets in the out space and in the blob at which span i ends. In the
+// blob it may end behind the place where the next one begins. In contents space what it
+// decodes to ends before, with the last proof in it.
 func (s *Spans) End(i int) (out, in int64) {
-	if i+1 == len(s.points) {
+	if i+1 == len(s.places) {
 		return s.x.file.TarSize, s.x.file.BlobSize
 	}
-	next := &s.points[i+1]
+	next := s.point(i + 1)
 	in = next.In
 	if next.Bit != 0 || next.Symbol != 0 {
 		in += (int64(next.Bit) + next.Symbol + 7) / 8
@@ -81,28 +98,35 @@ func (s *Spans) End(i int) (out, in int64) {
 	return next.Out, min(in, s.x.file.BlobSize)
 }
 
+// point returns checkpoint i without its window.
+func (s *Spans) point(i int) Checkpoint {
+	p := Checkpoint{In: s.places[i].in, Out: s.places[i].out, Start: true}
+	if s.inner != nil {
+		p.Symbol, p.Bit, p.Start = s.inner[i].symbol, s.inner[i].bit, s.inner[i].start
+	}
+	return p
+}
+
 // Checkpoint returns the checkpoint at which span i begins, with its window. The error
 // wraps ErrIndex.
 func (s *Spans) Checkpoint(i int) (Checkpoint, error) {
-	p := s.points[i]
+	p := s.point(i)
 	if p.Start {
 		return p, nil
 	}
-	for _, b := range s.batches {
-		if i >= b.first+b.n {
-			continue
-		}
-		w, err := s.x.window(b, i-b.first)
-		if err == nil && i == 0 && len(w.Runs) > 0 {
-			err = errors.New("bytes before the first")
-		}
-		if err != nil {
-			return p, fmt.Errorf("%w: window %d: %w", ErrIndex, i, err)
-		}
-		p.Window = w
-		return p, nil
+	k := sort.Search(len(s.batches), func(k int) bool { return s.batches[k].first > i }) - 1
+	if k < 0 {
+		return p, fmt.Errorf("%w: window %d", ErrIndex, i)
 	}
-	return p, fmt.Errorf("%w: window %d", ErrIndex, i)
+	w, err := s.x.window(s.batches[k], i-s.batches[k].first)
+	if err == nil && i == 0 && len(w.Runs) > 0 {
+		err = errors.New("bytes before the first")
+	}
+	if err != nil {
+		return p, fmt.Errorf("%w: window %d: %w", ErrIndex, i, err)
+	}
+	p.Window = w
+	return p, nil
 }
 
 // readSpans reads the section of checkpoints and checks it.
@@ -122,45 +146,44 @@ func (x *Index) readSpans() (*Spans, error) {
 	if cols[2].Rest() != x.file.Checkpoints {
 		return nil, fmt.Errorf("%w: %d checkpoints of %d", ErrIndex, cols[2].Rest(), x.file.Checkpoints)
 	}
-	t := &Spans{x: x, points: make([]Checkpoint, x.file.Checkpoints)}
-	if err := x.readPoints(t.points, &cols); err != nil {
+	s := &Spans{x: x, places: make([]place, x.file.Checkpoints)}
+	if err := s.readPoints(&cols); err != nil {
 		return nil, err
 	}
 	windows, _ := x.file.Find(indexfile.Windows)
-	if err := t.readBatches(&c, windows.Stored); err != nil {
+	if err := s.readBatches(&c, windows.Stored); err != nil {
 		return nil, err
 	}
-	return t, nil
+	return s, s.compareProofs()
 }
 
 // readPoints reads the checkpoints from their columns, of which nothing may be
 // left.
-func (x *Index) readPoints(points []Checkpoint, cols *[4]column.Cursor) error {
-	var in, out int64
-	for i := range points {
-		p := &points[i]
-		in += int64(cols[0].Small(uint64(x.file.BlobSize - in)))
-		out += int64(cols[1].Small(uint64(x.file.TarSize - out)))
-		flags := cols[2].Bytes(1)
-		p.Symbol = int64(cols[3].Small(uint64(x.file.BlobSize-in) * 8))
-		if cols[0].Err != nil || cols[1].Err != nil || cols[2].Err != nil || cols[3].Err != nil || flags[0]&^(spanBits|spanStart) != 0 {
+func (s *Spans) readPoints(cols *[4]column.Cursor) error {
+	file := &s.x.file
+	var last Checkpoint
+	for i := range s.places {
+		p := Checkpoint{In: last.In, Out: last.Out}
+		p.In += int64(cols[0].Small(uint64(file.BlobSize - p.In)))
+		p.Out += int64(cols[1].Small(uint64(file.TarSize - p.Out)))
+		flags := cols[2].Byte()
+		p.Symbol = int64(cols[3].Small(uint64(file.BlobSize-p.In) * 8))
+		p.Bit, p.Start = flags&spanBits, flags&spanStart != 0
+		if cols[0].Err != nil || cols[1].Err != nil || cols[2].Err != nil || cols[3].Err != nil ||
+			flags&^(spanBits|spanStart) != 0 || !s.x.mayFollow(&p, &last, i == 0) {
 			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
 		}
-		p.In, p.Out, p.Bit, p.Start = in, out, flags[0]&spanBits, flags[0]&spanStart != 0
-		ok := i > 0 && out > points[i-1].Out
-		if i == 0 {
-			ok = x.mayBeFirst(p)
-		} else if x.Space() == SpaceContents {
-			ok = ok && in > points[i-1].In
+		s.places[i] = place{p.In, p.Out}
+		if !p.Start && s.inner == nil {
+			s.inner = make([]inner, len(s.places))
+			for k := range i {
+				s.inner[k].start = true
+			}
 		}
-		if p.Start {
-			ok = ok && p.Bit == 0 && p.Symbol == 0
-		} else {
-			ok = ok && x.Codec() == Gzip && x.Space() == SpaceTar
+		if s.inner != nil {
+			s.inner[i] = inner{p.Symbol, p.Bit, p.Start}
 		}
-		if !ok {
-			return fmt.Errorf("%w: checkpoint %d", ErrIndex, i)
-		}
+		last = p
 	}
 	for i := range cols {
 		if n := cols[i].Rest(); n != 0 {
@@ -170,38 +193,72 @@ func (x *Index) readPoints(points []Checkpoint, cols *[4]column.Cursor) error {
 	return nil
 }
 
-// mayBeFirst reports whether a checkpoint is where the first one may be. In tar space
-// decoding goes on from there to the end, so it is the start of the first member, or
-// in that, behind its header.
-func (x *Index) mayBeFirst(p *Checkpoint) bool {
+// mayFollow reports whether a checkpoint may come behind the last one, or be the first.
+func (x *Index) mayFollow(p, last *Checkpoint, first bool) bool {
+	contents := x.Space() == SpaceContents
 	switch {
+	case p.Start && (p.Bit != 0 || p.Symbol != 0):
+		return false
+	case !p.Start && (contents || x.Codec() != Gzip):
+		return false
+	case !first:
+		return p.Out > last.Out && (!contents || p.In > last.In)
 	case p.Out != 0:
 		return false
-	case x.Space() == SpaceContents:
-		return p.Start
-	case x.file.Version == indexfile.Version && !p.Start:
-		return p.In > 0
+	case p.Start:
+		return contents || p.In == 0
 	}
-	return p.Start && p.In == 0
+	// Behind the header of the first member.
+	return x.file.Version == indexfile.Version && p.In > 0
+}
+
+// compareProofs compares the places with proofs of the output: none is inside one, so a
+// span is checked by what is decoded from its checkpoint alone.
+func (s *Spans) compareProofs() error {
+	if s.x.ProofKind() != ProofOutput {
+		return nil
+	}
+	proofs, err := s.x.Proofs()
+	if err != nil {
+		return err
+	}
+	k := 0
+	for i := range s.places {
+		out := s.places[i].out
+		for k < proofs.Len() && proofs.end(k) <= out {
+			k++
+		}
+		if k < proofs.Len() && proofs.offs[k] < out {
+			return fmt.Errorf("%w: checkpoint %d is inside a proof", ErrIndex, i)
+		}
+	}
+	return nil
 }
 
 // readBatches reads the batch table, of windows that take size bytes.
 func (s *Spans) readBatches(c *column.Cursor, size int64) error {
+	want := len(s.places)
+	if s.x.Space() == SpaceContents {
+		want = 0 // nothing has a window
+	}
+	most := want
+	if s.x.file.Version == indexfile.Version {
+		most = maxBatch
+	}
 	var first int
 	var off int64
 	for range c.Length() {
 		b := batch{first: first, off: off}
-		b.n = int(c.Small(uint64(len(s.points) - first)))
+		b.n = int(c.Small(uint64(min(most, want-first))))
 		b.size = int64(c.Small(math.MaxInt32))
 		// A run map takes at most four bytes for every two of the window.
 		b.raw = int64(c.Small(uint64(b.n) * 4 * windowSize))
+		if c.Err != nil || b.n == 0 || b.size > indexfile.Longest(b.raw) {
+			return fmt.Errorf("%w: batch table", ErrIndex)
+		}
 		first += b.n
 		off += b.size
 		s.batches = append(s.batches, b)
-	}
-	want := len(s.points)
-	if s.x.Space() == SpaceContents {
-		want = 0 // nothing has a window
 	}
 	if c.Err != nil || first != want || off != size || c.Rest() != 0 {
 		return fmt.Errorf("%w: batch table", ErrIndex)
@@ -211,21 +268,17 @@ func (s *Spans) readBatches(c *column.Cursor, size int64) error {
 
 // window decodes window number i of a batch.
 func (x *Index) window(b batch, i int) (Window, error) {
-	var w Window
-	all, err := x.windows()
+	stored, err := x.windows(b.off, b.size)
 	if err != nil {
-		return w, err
-	}
-	if b.off > int64(len(all)) || b.size > int64(len(all))-b.off {
-		return w, column.ErrShort
+		return Window{}, err
 	}
 	dec, err := x.zstd()
 	if err != nil {
-		return w, err
+		return Window{}, err
 	}
-	raw, err := indexfile.Unpack(dec, all[b.off:b.off+b.size], b.raw)
+	raw, err := indexfile.Unpack(dec, stored, b.raw)
 	if err != nil {
-		return w, err
+		return Window{}, err
 	}
 	return readWindow(raw, b.n, i)
 }

@@ -129,9 +129,9 @@ func (f *indexFile) bytes() []byte {
 		rest = append(rest, b...)
 	}
 	if h.Version == indexfile.Version {
-		add(rawSection(indexfile.Pieces, nil), nil)
+		add(rawSection(indexfile.PieceSums, nil), nil)
 	}
-	for kind := indexfile.Entries; kind < indexfile.Pieces; kind++ {
+	for kind := indexfile.Entries; kind < indexfile.PieceSums; kind++ {
 		if b, ok := f.bodies[kind]; ok {
 			add(rawSection(kind, b), b)
 		}
@@ -143,7 +143,7 @@ func (f *indexFile) bytes() []byte {
 	}
 	if h.Version == indexfile.Version {
 		pieces := make([]byte, (len(rest)+indexfile.PieceSize-1)/indexfile.PieceSize*sha256.Size)
-		h.Sections[0] = rawSection(indexfile.Pieces, pieces)
+		h.Sections[0] = rawSection(indexfile.PieceSums, pieces)
 		rest = append(pieces, rest...)
 	}
 	off := int64(indexfile.HeaderLen(len(h.Sections)))

@@ -11,12 +11,13 @@ func TestFileInPieces(t *testing.T) {
 	for i := range file {
 		file[i] = byte(i * i)
 	}
-	var p pieces
+	var p joined
 	for rest := file; len(rest) > 0; {
 		n := min(len(rest), 7)
-		p.list, rest = append(p.list, rest[:n]), rest[n:]
+		p.add(bytes.NewReader(rest[:n]), int64(n))
+		p.add(bytes.NewReader(nil), 0)
+		rest = rest[n:]
 	}
-	p.index()
 	for off := range len(file) + 1 {
 		for _, n := range []int{0, 1, 6, 7, 8, 100, len(file)} {
 			b := make([]byte, n)

@@ -26,8 +26,6 @@ const (
 	// RowLen that of a row of the table, both in bytes.
 	FixedLen = 128
 	RowLen   = 64
-	// PieceSize is how many bytes of the file each sum of a section of pieces is of.
-	PieceSize = 64 << 10
 	// MaxSections is how many sections a file may have.
 	MaxSections = 64
 	// MaxSection caps what one section may decode to: an index of some 30
@@ -50,7 +48,7 @@ const (
 	Digests
 	Proofs
 	First
-	Pieces
+	PieceSums
 	DigestPieces
 )
 
@@ -79,10 +77,21 @@ func (h *Header) knows(k Kind) bool {
 	return k >= Entries && k <= last
 }
 
-// decodes reports whether a section is encoded as this program can decode.
+// decodes reports whether a section is encoded as this program can decode. What is
+// compressed is not much longer for it, so that whoever knows how long a section may be
+// can read it.
 func (s *Section) decodes() bool {
-	return s.Raw >= 0 && s.Raw <= MaxSection && (s.Encoding == Zstd || s.Encoding == Raw && s.Raw == s.Stored)
+	switch {
+	case s.Raw < 0 || s.Raw > MaxSection:
+		return false
+	case s.Encoding == Zstd:
+		return s.Stored <= Longest(s.Raw)
+	}
+	return s.Encoding == Raw && s.Raw == s.Stored
 }
+
+// Longest returns how long a zstd frame may be that decodes to so many bytes.
+func Longest(raw int64) int64 { return raw + raw/64 + 1024 }
 
 // A Header is the decoded header of an index file. What it says of the layer is not
 // checked here, but that the sections are where it says.
@@ -124,7 +133,7 @@ func (h *Header) Has(kind Kind) bool {
 func (h *Header) Plain() *Header {
 	plain := *h
 	plain.Version, plain.Sections = Version, nil
-	for _, k := range [...]Kind{Entries, Chunks, Spans, Windows, Digests, Proofs, First} {
+	for _, k := range [...]Kind{Entries, Chunks, Spans, Windows, Digests, Proofs, First, DigestPieces} {
 		if s, ok := h.Find(k); ok {
 			s.Off = 0
 			plain.Sections = append(plain.Sections, s)
@@ -252,8 +261,8 @@ func (h *Header) check(size int64) error {
 	if h.Version == oldVersion {
 		return nil
 	}
-	if p := h.Sections[0]; p.Kind != Pieces || p.Encoding != Raw || p.Stored != piecesLen(size-p.Off-p.Stored) {
-		return fmt.Errorf("%w: section %d", ErrInvalid, Pieces)
+	if p := h.Sections[0]; p.Kind != PieceSums || p.Encoding != Raw || p.Stored != piecesLen(size-p.Off-p.Stored) {
+		return fmt.Errorf("%w: section %d", ErrInvalid, PieceSums)
 	}
 	return nil
 }
@@ -267,7 +276,7 @@ func (h *Header) needed() []Kind {
 		kinds = append(kinds, Proofs)
 	}
 	if h.Version != oldVersion {
-		kinds = append(kinds, Pieces)
+		kinds = append(kinds, PieceSums)
 	}
 	if h.Checkpoints > 0 && h.Space == 0 {
 		kinds = append(kinds, Windows)

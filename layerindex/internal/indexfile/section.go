@@ -157,19 +157,42 @@ func (c ctxReader) Read(p []byte) (int, error) {
 // CheckSums reads all sections and compares them with their checksums. The error
 // wraps ErrInvalid, or is ctx.Err().
 func (f *File) CheckSums(ctx context.Context) error {
-	sum := sha256.New()
-	for _, s := range f.Sections {
-		sum.Reset()
-		_, err := io.Copy(sum, ctxReader{ctx, io.NewSectionReader(f.Src, s.Off, s.Stored)})
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return fmt.Errorf("%w: section %d: %w", ErrInvalid, s.Kind, err)
-		}
-		if [32]byte(sum.Sum(nil)) != s.Sum {
-			return fmt.Errorf("%w: section %d: checksum", ErrInvalid, s.Kind)
+	for i := range f.Sections {
+		if err := f.checkSum(ctx, &f.Sections[i]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// checkSum is CheckSums for one section.
+func (f *File) checkSum(ctx context.Context, s *Section) error {
+	return f.copySection(ctx, io.Discard, s)
+}
+
+// copySection writes a section, as it is stored, to w and compares it with its checksum.
+func (f *File) copySection(ctx context.Context, w io.Writer, s *Section) error {
+	sum := sha256.New()
+	src := &sectionSource{ctxReader{ctx, io.NewSectionReader(f.Src, s.Off, s.Stored)}, s.Kind}
+	if _, err := io.Copy(io.MultiWriter(sum, w), src); err != nil {
+		return err
+	}
+	if [sha256.Size]byte(sum.Sum(nil)) != s.Sum {
+		return fmt.Errorf("%w: section %d: checksum", ErrInvalid, s.Kind)
+	}
+	return nil
+}
+
+// A sectionSource says of errors whose they are.
+type sectionSource struct {
+	ctxReader
+	kind Kind
+}
+
+func (s *sectionSource) Read(p []byte) (int, error) {
+	n, err := s.ctxReader.Read(p)
+	if err != nil && err != io.EOF && s.ctx.Err() == nil {
+		err = fmt.Errorf("%w: section %d: %w", ErrInvalid, s.kind, err)
+	}
+	return n, err
 }
