@@ -318,7 +318,7 @@ func (o *opener) chooseEntry(ctx context.Context, t *top, want wish) (ocispec.De
 	if err := w.readSilent(ctx); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	best, err := w.best()
+	best, err := w.best(ctx)
 	switch {
 	case errors.As(err, new(*PlatformError)) && (w.untold || !want.asked && w.shared()),
 		err == nil && best.Platform == nil && len(t.several) > 1:

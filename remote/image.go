@@ -29,6 +29,8 @@ type Image struct {
 	// Descriptor describes the platform's manifest; Manifest is its content.
 	Descriptor ocispec.Descriptor
 	Manifest   []byte
+	// Annotations are those of the platform's manifest; there may be none.
+	Annotations map[string]string
 	// ConfigDescriptor describes the config; Config is its content.
 	ConfigDescriptor ocispec.Descriptor
 	Config           []byte
@@ -163,6 +165,7 @@ func (o *opener) openManifest(ctx context.Context, img *Image) error {
 	if err != nil {
 		return o.fail(part, err)
 	}
+	img.Annotations = m.Annotations
 	total := int64(0)
 	for i, desc := range m.Layers {
 		if desc.Size >= maxClaim {

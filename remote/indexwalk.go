@@ -70,16 +70,16 @@ func (o *opener) choose(ctx context.Context, index []byte, want wish) (ocispec.D
 			return ocispec.Descriptor{}, err
 		}
 	}
-	best, err := w.best()
+	best, err := w.best(ctx)
 	return best.Descriptor, err
 }
 
 // best returns the first of the manifests that fit best. One without a platform is
 // not known to fit.
-func (w *indexWalk) best() (found, error) {
+func (w *indexWalk) best(ctx context.Context) (found, error) {
 	switch {
 	case len(w.fit) > 0:
-		return slices.MinFunc(w.fit, w.compare), nil
+		return w.bestImage(ctx)
 	case len(w.unsaid) > 0 && (len(w.there) == 0 || !w.want.asked):
 		return w.unsaid[0], nil
 	case len(w.there) == 0 && w.absent != nil:
@@ -97,6 +97,32 @@ func (w *indexWalk) best() (found, error) {
 		refused.Instead = ": the image index lists " + w.other
 	}
 	return found{}, w.opener.fail("", refused)
+}
+
+// bestImage returns the first of the manifests that fit best, without those that turn
+// out to be no images, if there are others. The index manifest of SOCI states the
+// platform of its image, and skopeo 1.9 loses the artifactType that tells them apart.
+func (w *indexWalk) bestImage(ctx context.Context) (found, error) {
+	fit := slices.Clone(w.fit)
+	slices.SortStableFunc(fit, w.compare)
+	if !slices.ContainsFunc(fit, func(f found) bool { return f.Digest != fit[0].Digest }) {
+		return fit[0], nil
+	}
+	for _, f := range fit {
+		if err := w.spend(); err != nil {
+			return found{}, err
+		}
+		content, k, _, err := w.opener.document(ctx, &f.Descriptor)
+		if err != nil {
+			return found{}, err
+		}
+		w.opener.kept[f.Digest] = content
+		m, err := readManifest(content)
+		if k != kindManifest || err != nil || !isArtifact(m) {
+			return f, nil
+		}
+	}
+	return fit[0], nil
 }
 
 // shared tells whether two entries of a catalog lead to images for one platform.

@@ -148,12 +148,13 @@ type Described ocispec.Descriptor
 func (d *Described) UnmarshalJSON(text []byte) error {
 	var desc struct {
 		ocispec.Descriptor
-		Size claim `json:"size"`
+		Size        claim       `json:"size"`
+		Annotations annotations `json:"annotations"`
 	}
 	if err := json.Unmarshal(text, &desc); err != nil {
 		return err
 	}
-	desc.Descriptor.Size = int64(desc.Size)
+	desc.Descriptor.Size, desc.Descriptor.Annotations = int64(desc.Size), desc.Annotations
 	*d = Described(desc.Descriptor)
 	return nil
 }
@@ -200,21 +201,37 @@ func parseManifest(content []byte) (*ocispec.Manifest, error) {
 // readManifest reads what imgfs needs of an image manifest. It refuses one that
 // lists more layers than any image has, before all of them are in memory.
 func readManifest(content []byte) (*ocispec.Manifest, error) {
+	return readLayers(content, maxLayers)
+}
+
+// readLayers is readManifest for a manifest of up to most layers. What a subject is
+// no descriptor of is none.
+func readLayers(content []byte, most int) (*ocispec.Manifest, error) {
 	var doc struct {
 		ArtifactType string          `json:"artifactType"`
 		Config       Described       `json:"config"`
 		Layers       json.RawMessage `json:"layers"`
+		Subject      json.RawMessage `json:"subject"`
+		Annotations  annotations     `json:"annotations"`
 	}
 	if err := json.Unmarshal(content, &doc); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, JSONError(err))
 	}
-	m := &ocispec.Manifest{ArtifactType: doc.ArtifactType, Config: ocispec.Descriptor(doc.Config)}
+	m := &ocispec.Manifest{ArtifactType: doc.ArtifactType, Config: ocispec.Descriptor(doc.Config), Annotations: doc.Annotations}
+	var subject Described
+	if json.Unmarshal(doc.Subject, &subject) == nil && subject.Digest != "" {
+		m.Subject = (*ocispec.Descriptor)(&subject)
+	}
+	said := len(m.Annotations)
 	err := eachDescriptor("layers", doc.Layers, func(desc ocispec.Descriptor, err error) error {
+		said += len(desc.Annotations)
 		switch {
 		case err != nil:
 			return err
-		case len(m.Layers) == maxLayers:
-			return fmt.Errorf("%w: more than %d layers", ErrUnsupported, maxLayers)
+		case len(m.Layers) == most:
+			return fmt.Errorf("%w: more than %d layers", ErrUnsupported, most)
+		case said > maxAllAnnotations:
+			return fmt.Errorf("%w: more than %d annotations", ErrUnsupported, maxAllAnnotations)
 		}
 		m.Layers = append(m.Layers, desc)
 		return nil

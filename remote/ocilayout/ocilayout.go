@@ -40,7 +40,10 @@ type Source struct {
 	index atomic.Pointer[remote.Candidates]
 }
 
-var _ remote.Catalog = (*Source)(nil)
+var (
+	_ remote.Catalog        = (*Source)(nil)
+	_ remote.ArtifactSource = (*Source)(nil)
+)
 
 // files is where the layout's files are. The errors are remote.ErrNotFound
 // and remote.ErrUnavailable, wrapped.
@@ -164,17 +167,11 @@ func (s *Source) Candidates(ctx context.Context) (*remote.Candidates, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	content, err := s.read(ocispec.ImageIndexFile)
+	content, all, err := s.readIndex()
 	if err != nil {
 		return nil, s.fail(err)
 	}
-	var index struct {
-		Manifests entries `json:"manifests"`
-	}
-	if err := json.Unmarshal(content, &index); err != nil {
-		return nil, s.fail(fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageIndexFile, remote.JSONError(err)))
-	}
-	chosen, full, err := choose(index.Manifests, s.location.Image)
+	chosen, full, err := choose(all, s.location.Image)
 	if wanted, ok := strings.CutPrefix(s.location.Image, "@"); ok && errors.Is(err, remote.ErrNotFound) {
 		// An image within an image index has no entry of its own.
 		if size, e := s.size(digest.Digest(wanted)); e == nil {
@@ -198,6 +195,21 @@ func (s *Source) Candidates(ctx context.Context) (*remote.Candidates, error) {
 	}
 	s.index.Store(c)
 	return c, nil
+}
+
+// readIndex returns index.json and its entries.
+func (s *Source) readIndex() ([]byte, entries, error) {
+	content, err := s.read(ocispec.ImageIndexFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	var index struct {
+		Manifests entries `json:"manifests"`
+	}
+	if err := json.Unmarshal(content, &index); err != nil {
+		return nil, nil, fmt.Errorf("%w: %s: %w", remote.ErrUnsupported, ocispec.ImageIndexFile, remote.JSONError(err))
+	}
+	return content, index.Manifests, nil
 }
 
 // maxEntries is how many entries index.json may have. In memory each takes up to

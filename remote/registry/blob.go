@@ -133,7 +133,7 @@ func (b *blob) readFull(ctx context.Context, p []byte, off int64, w *failover, h
 // failover completes one that reads the blob.
 func (b *blob) failover(w *failover) *failover {
 	w.repo, w.what, w.budget = b.repo, b.name(), newRetryBudget(b.repo.client.opts, true)
-	w.budget.received = &b.received
+	w.budget.received, w.extra = &b.received, b.repo.isExtra(b.digest)
 	return w
 }
 

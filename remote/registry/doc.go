@@ -1,6 +1,5 @@
-// Package registry speaks the OCI distribution API: it reads images, and its
-// Repository is a remote.Source. Its requests can write, too, but nothing that
-// is exported does so yet.
+// Package registry speaks the OCI distribution API: it reads images and artifacts,
+// and puts blobs and manifests. Its Repository is a remote.ArtifactSource.
 //
 // Tags and the resolving of references are oras-go's; the rest is written for
 // reading an image little by little over hours: whoever has to log in is asked
@@ -14,6 +13,9 @@
 //	ref, err := remote.ParseReference("quay.io/fedora/fedora:latest")
 //	...
 //	image, err := remote.Open(ctx, client.Repository(ref), "")
+//
+// What lies beside an image (other tags, referrers) is asked for at the same places,
+// but with less patience, and without a mirror being left alone that does not have it.
 //
 // Package hosts says whom to ask, by what containerd, podman and docker have
 // configured; Options can hand in other functions for it. Mirrors are asked in
@@ -54,7 +56,7 @@
 //
 //	blobCopy.finding → endpoint.probing
 //	blobCopy.finding → tokenCache.fetching → that of the files (Options.readFiles)
-//	Repository.endpoints → that of the files
+//	Repository.endpoints of another tag → Repository.endpoints → that of the files
 //
 // The holder of one of Client.offers, which a server is asked under, locks none.
 //

@@ -6,18 +6,7 @@ import (
 	"net/http"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// PutBlob is putBlob.
-func (r *Repository) PutBlob(ctx context.Context, desc ocispec.Descriptor, content io.ReaderAt, chunk int64) error {
-	return r.putBlob(ctx, desc, content, chunk)
-}
-
-// PutManifest is putManifest.
-func (r *Repository) PutManifest(ctx context.Context, mediaType string, content []byte, tag string) (ocispec.Descriptor, error) {
-	return r.putManifest(ctx, mediaType, content, tag)
-}
 
 // DeleteManifest is deleteManifest.
 func (r *Repository) DeleteManifest(ctx context.Context, d digest.Digest) error {
@@ -33,7 +22,7 @@ func (r *Repository) PutStream(ctx context.Context, mediaType string, d digest.D
 		if err != nil {
 			return err
 		}
-		resp, _, err := e.change(ctx, &request{method: http.MethodPut, actions: pushing, idempotent: true, payload: p}, at, http.StatusCreated)
+		resp, _, err := e.change(ctx, &request{method: http.MethodPut, actions: pushing, payload: p}, at, http.StatusCreated)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"time"
+
+	"github.com/imgfs/imgfs/remote"
 )
 
 // mirrorTries is how often in a row a mirror may fail to answer while there is
@@ -16,6 +18,7 @@ type failover struct {
 	what    string // names the request in the log
 	budget  *retryBudget
 	resolve bool      // a tag is resolved, no content is read
+	extra   bool      // what is wanted belongs to no image, and a mirror need not have it
 	avoid   *endpoint // not asked while there is another
 	rounds  int
 }
@@ -47,7 +50,9 @@ func (w *failover) run(ctx context.Context, f func(context.Context, *endpoint) e
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			cooldowns.begin(e, classify(err))
+			if flt := classify(err); !w.extra || flt.class != remote.ErrNotFound && flt.class != remote.ErrUnauthorized {
+				cooldowns.begin(e, flt)
+			}
 		}
 		err := f(ctx, endpoints[last])
 		if err != nil && ctx.Err() == nil && last > 0 {

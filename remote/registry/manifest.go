@@ -194,6 +194,11 @@ func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, *
 	if err != nil {
 		return nil, nil, err
 	}
+	return e.documentOf(ctx, at, accept, maxDocument)
+}
+
+// documentOf is document for a location, and up to most bytes.
+func (e *endpoint) documentOf(ctx context.Context, at *location, accept string, most int64) ([]byte, *http.Response, error) {
 	resp, at, err := e.ask(ctx, get(http.Header{"Accept": {accept}, "Accept-Encoding": {"identity"}}), at)
 	if err != nil {
 		return nil, nil, err
@@ -202,12 +207,12 @@ func (e *endpoint) document(ctx context.Context, path, accept string) ([]byte, *
 	if resp.StatusCode != http.StatusOK {
 		return nil, nil, e.refusal(resp, at).ofStorage(at)
 	}
-	content, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	content, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return nil, nil, e.blame(err, at, "")
 	}
-	if len(content) > maxDocument {
-		return nil, nil, (&fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("more than %d bytes come", maxDocument)}).by(e.speaker(at))
+	if int64(len(content)) > most {
+		return nil, nil, (&fault{verdict: odd, class: remote.ErrDigest, text: fmt.Sprintf("more than %d bytes come", most)}).by(e.speaker(at))
 	}
 	return content, resp, nil
 }

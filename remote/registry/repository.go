@@ -31,11 +31,12 @@ type Repository struct {
 	// something else in its place.
 	said    digest.Digest
 	doubted bool
+	extras  extras
 }
 
 var (
-	_ remote.Source  = (*Repository)(nil)
-	_ remote.Counted = (*Repository)(nil)
+	_ remote.ArtifactSource = (*Repository)(nil)
+	_ remote.Counted        = (*Repository)(nil)
 )
 
 // Name returns the reference in its canonical form.
@@ -85,6 +86,9 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte
 	if desc.Size > maxDocument {
 		return nil, fmt.Errorf("%s: %w: %d bytes, and %d are the most for a document", what, remote.ErrUnsupported, desc.Size, maxDocument)
 	}
+	if found := r.takeFound(desc.Digest); found != nil {
+		return found, nil
+	}
 	r.mu.Lock()
 	kept, said := r.kept, r.said == desc.Digest
 	r.mu.Unlock()
@@ -98,14 +102,22 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte
 		path, accept = "manifests/", strings.Join(manifestTypes(), ", ")
 	}
 	var content []byte
-	err := r.retry(ctx, what, false, func(ctx context.Context, e *endpoint) error {
+	get := func(ctx context.Context, e *endpoint) error {
 		got, resp, err := e.document(ctx, path+desc.Digest.String(), accept)
 		if err == nil {
 			err = checkContent(desc.Digest, got, resp)
 		}
 		content = got
 		return err
-	})
+	}
+	var err error
+	if r.isExtra(desc.Digest) {
+		if err = r.seek(ctx, r, what, false, get); err == nil {
+			r.noteExtras(blobsOf(content)...)
+		}
+	} else {
+		err = r.retry(ctx, what, false, get)
+	}
 	if err != nil {
 		if said && (errors.Is(err, remote.ErrNotFound) || errors.Is(err, remote.ErrDigest)) {
 			r.doubt()

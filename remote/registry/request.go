@@ -33,11 +33,9 @@ type request struct {
 	actions []string // on the repository, which a token must allow
 	payload *payload // nil: none
 
-	// idempotent says of a PUT or POST that doing it twice does what doing it
-	// once does: content is put by its digest, or an upload is begun. resumes
-	// says of a PATCH that the server is asked how far it got before the next
-	// is sent.
-	idempotent, resumes bool
+	// resumes says of a PATCH that the server is asked how far it got before the
+	// next is sent.
+	resumes bool
 }
 
 // get is the request for something that is only read.
@@ -49,13 +47,15 @@ func get(header http.Header) *request {
 func (r *request) reads() bool { return r.method == http.MethodGet || r.method == http.MethodHead }
 
 // repeatable tells whether the request may be sent again when nobody knows
-// whether it was done.
+// whether it was done. Of what is sent here a PUT puts content, under its digest or
+// a tag that is meant to name it, and a POST begins an upload: to do it twice does
+// what doing it once does.
 func (r *request) repeatable() bool {
 	switch r.method {
 	case http.MethodGet, http.MethodHead, http.MethodDelete:
 		return true
 	case http.MethodPut, http.MethodPost:
-		return r.idempotent && r.payload.replays()
+		return r.payload.replays()
 	case http.MethodPatch:
 		return r.resumes && r.payload.replays()
 	}

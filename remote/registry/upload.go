@@ -27,29 +27,23 @@ type upload struct {
 	off     int64     // the registry has so many bytes
 	best    int64     // and had so many at most
 	unsure  bool      // off has to be asked for
-	closing bool      // the registry may have the blob
-}
-
-// putBlob uploads a blob, in requests of chunk bytes, or in one if chunk is 0.
-func (r *Repository) putBlob(ctx context.Context, desc ocispec.Descriptor, content io.ReaderAt, chunk int64) error {
-	what := fmt.Sprintf("upload of blob %s to %s", desc.Digest, r.Repository())
-	if err := checkDescriptor(desc); err != nil {
-		return wrap(what, err)
-	}
-	u := &upload{desc: desc, content: content, chunk: chunk}
-	return r.write(ctx, what, u.run)
+	unasked bool      // nobody has asked yet whether the registry has the blob
+	closing bool      // the registry may have the blob, as it was sent
+	sent    reporter
 }
 
 // run does the upload, or goes on where an earlier run stopped.
 func (u *upload) run(ctx context.Context, e *endpoint) error {
-	if u.closing {
+	if u.unasked || u.closing {
 		switch has, err := u.arrived(ctx, e); {
-		case err != nil:
-			return err
 		case has:
 			return nil
+		case err == nil, u.unasked && classify(err).verdict == odd && classify(err).status != 0:
+			// To ask so may be what it does not allow.
+		default:
+			return err
 		}
-		u.closing = false
+		u.unasked, u.closing = false, false
 	}
 	if err := u.open(ctx, e); err != nil {
 		return err
@@ -100,7 +94,7 @@ func (u *upload) open(ctx context.Context, e *endpoint) error {
 		return err
 	}
 	// A session that is begun twice is only forgotten once.
-	resp, at, err := e.change(ctx, &request{method: http.MethodPost, actions: pushing, idempotent: true}, at, http.StatusAccepted)
+	resp, at, err := e.change(ctx, &request{method: http.MethodPost, actions: pushing}, at, http.StatusAccepted)
 	if err != nil {
 		return err
 	}
@@ -202,7 +196,7 @@ func (u *upload) close(ctx context.Context, e *endpoint) error {
 	last := *at.url
 	last.RawQuery = query.Encode()
 	at.url = &last
-	req := &request{method: http.MethodPut, actions: pushing, idempotent: true, payload: u.section(u.off, u.desc.Size-u.off)}
+	req := &request{method: http.MethodPut, actions: pushing, payload: u.section(u.off, u.desc.Size-u.off)}
 	u.session, u.closing = nil, true
 	resp, _, err := e.change(ctx, req, &at, http.StatusCreated, http.StatusNoContent)
 	if err != nil {
@@ -215,36 +209,8 @@ func (u *upload) close(ctx context.Context, e *endpoint) error {
 // section is n bytes of the blob from off.
 func (u *upload) section(off, n int64) *payload {
 	return &payload{mediaType: "application/octet-stream", size: n, open: func() (io.ReadCloser, error) {
-		return io.NopCloser(io.NewSectionReader(u.content, off, n)), nil
+		return io.NopCloser(&toldReader{io.NewSectionReader(u.content, off, n), off, &u.sent}), nil
 	}}
-}
-
-// putManifest puts a manifest under its digest, or, if tag is not "", under a
-// tag. That is not tried again when nobody knows whether it was done:
-// somebody else may have moved the tag since.
-func (r *Repository) putManifest(ctx context.Context, mediaType string, content []byte, tag string) (ocispec.Descriptor, error) {
-	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
-	name := tag
-	if tag == "" {
-		name = desc.Digest.String()
-	}
-	what := fmt.Sprintf("upload of manifest %s to %s", name, r.Repository())
-	return desc, r.write(ctx, what, func(ctx context.Context, e *endpoint) error {
-		at, err := e.location(ctx, "manifests/"+name)
-		if err != nil {
-			return err
-		}
-		req := &request{method: http.MethodPut, actions: pushing, idempotent: tag == "", payload: bytesPayload(mediaType, content)}
-		resp, _, err := e.change(ctx, req, at, http.StatusCreated)
-		if err != nil {
-			return err
-		}
-		drain(resp.Body)
-		if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != desc.Digest.String() {
-			return &fault{class: remote.ErrDigest, text: fmt.Sprintf("the registry calls %s %q", desc.Digest, got)}
-		}
-		return nil
-	})
 }
 
 // deleteManifest removes a manifest, and all tags of it.

@@ -112,7 +112,7 @@ func TestUpload(t *testing.T) {
 							s.Inject(registrytest.Upload, nth(n, f))
 						}
 						begun := time.Now()
-						if err := r.PutBlob(t.Context(), desc, bytes.NewReader(content), chunk); err != nil {
+						if err := r.PutBlob(t.Context(), desc, bytes.NewReader(content), &registry.PutOptions{Chunk: chunk}); err != nil {
 							t.Fatal(err)
 						}
 						if took := time.Since(begun); (name == "429" || name == "503") && took < 900*time.Millisecond {
@@ -143,7 +143,7 @@ func TestUpload(t *testing.T) {
 func loggedIn(t *testing.T, s *registrytest.Server, opts *registry.Options) *registry.Repository {
 	t.Helper()
 	r := open(t, s, opts)
-	if err := r.PutBlob(t.Context(), descriptorOf([]byte("x")), strings.NewReader("x"), 0); err != nil {
+	if err := r.PutBlob(t.Context(), descriptorOf([]byte("x")), strings.NewReader("x"), nil); err != nil {
 		t.Fatal(err)
 	}
 	s.Forget()
@@ -158,7 +158,7 @@ func TestUploadWrong(t *testing.T) {
 		r := loggedIn(t, s, opts)
 		s.Inject(registrytest.Upload, nth(2, registrytest.FlipBodyBit()))
 		desc := descriptorOf(content)
-		err := r.PutBlob(t.Context(), desc, bytes.NewReader(content), chunk)
+		err := r.PutBlob(t.Context(), desc, bytes.NewReader(content), &registry.PutOptions{Chunk: chunk})
 		if err == nil || !strings.Contains(err.Error(), "digest did not match") {
 			t.Errorf("chunk %d: got error %v", chunk, err)
 		}
@@ -183,7 +183,7 @@ func TestUploadSlowly(t *testing.T) {
 	content := noise(9, 1<<20)
 	r := open(t, s, opts)
 	begun := time.Now()
-	if err := r.PutBlob(t.Context(), descriptorOf(content), slowReader{bytes.NewReader(content)}, 0); err != nil {
+	if err := r.PutBlob(t.Context(), descriptorOf(content), slowReader{bytes.NewReader(content)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(begun); took < 2*opts.ReadTimeout {
@@ -206,7 +206,7 @@ func TestScopes(t *testing.T) {
 	r := open(t, s, opts)
 	for i := range 3 {
 		content := noise(byte(i), 1000)
-		if err := r.PutBlob(t.Context(), descriptorOf(content), bytes.NewReader(content), 0); err != nil {
+		if err := r.PutBlob(t.Context(), descriptorOf(content), bytes.NewReader(content), nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.Resolve(t.Context()); err != nil {

@@ -16,7 +16,7 @@ func (r *Repository) write(ctx context.Context, what string, f func(context.Cont
 		err = newRetryBudget(r.client.opts, false).retry(ctx, what, func(ctx context.Context) error { return f(ctx, e) })
 	}
 	if err != nil {
-		return wrap(what, err)
+		return wrap(what, r.pushFault(err))
 	}
 	return nil
 }

@@ -28,6 +28,18 @@ func Image(t testing.TB, name string) string {
 	return filepath.Join(images, filepath.FromSlash(name))
 }
 
+// Foreign returns the path of an OCI layout in corpora/foreign of the shared folder:
+// an image with indexes as other programs write them. The test is skipped if there
+// is no such folder.
+func Foreign(t testing.TB, name string) string {
+	t.Helper()
+	foreign := Shared("corpora", "foreign")
+	if _, err := os.Stat(foreign); err != nil {
+		t.Skipf("IMGFS_SHARED names no folder of images with indexes of others: %v", err)
+	}
+	return filepath.Join(foreign, filepath.FromSlash(name))
+}
+
 // moduleRoot returns the directory of go.mod above the test's, "" for none.
 func moduleRoot() string {
 	dir, err := os.Getwd()

@@ -36,14 +36,15 @@ type source struct {
 	opts SourceOptions
 }
 
-var _ remote.Source = (*source)(nil)
+var _ remote.ArtifactSource = (*source)(nil)
 
 // Source returns src as seen through the cache.
 //
 // Fetch takes manifests, image indexes and configs from disk, checked against
 // their digest, and asks src for those that are not there. Resolve asks src,
 // and remembers the answer; if src is unavailable it returns what it remembers,
-// with a warning, if that is on disk. Blob is that of src: see Cache.Blob. Offline, or for a pinned
+// with a warning, if that is on disk. It is a remote.ArtifactSource that knows of as
+// much as src. Blob is that of src: see Cache.Blob. Offline, or for a pinned
 // reference that is known, src is not asked; what would need it is
 // remote.ErrUnavailable, wrapped. Blobs on a local disk are read offline too.
 func (c *Cache) Source(src remote.Source, opts *SourceOptions) remote.Source {
@@ -81,7 +82,7 @@ func (s *source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		return kept.Descriptor, nil
 	}
 	if s.opts.Offline {
-		return ocispec.Descriptor{}, fmt.Errorf("%s: not in the cache, and the network is not to be used: %w", name, remote.ErrUnavailable)
+		return ocispec.Descriptor{}, offline(name)
 	}
 	s.c.count.requests.Add(1)
 	desc, err := s.Source.Resolve(ctx)
@@ -100,6 +101,55 @@ func (s *source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return kept.Descriptor, nil
 }
 
+// ResolveTag implements remote.ArtifactSource. What a tag named last is remembered as
+// it is for Resolve, and used offline alone: nobody needs what is beside an image.
+func (s *source) ResolveTag(ctx context.Context, tag string) (ocispec.Descriptor, error) {
+	name := s.Repository() + ":" + tag
+	if s.opts.Offline {
+		if kept, ok := s.c.keptRef(name); ok && s.Repository() != "" {
+			return kept.Descriptor, nil
+		}
+		if !s.local() {
+			return ocispec.Descriptor{}, offline(name)
+		}
+	}
+	src, ok := s.Source.(remote.ArtifactSource)
+	if !ok {
+		return ocispec.Descriptor{}, fmt.Errorf("%s: tag %.200q: %w", s.Name(), tag, remote.ErrNotFound)
+	}
+	s.c.count.requests.Add(1)
+	desc, err := src.ResolveTag(ctx, tag)
+	s.c.count.fetched.Add(remote.Received(s.Source, 0))
+	if err == nil && s.Repository() != "" {
+		s.c.keepRef(name, desc)
+	}
+	return desc, err
+}
+
+// Referrers implements remote.ArtifactSource. Lists are not remembered.
+func (s *source) Referrers(ctx context.Context, subject digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
+	if s.opts.Offline && !s.local() {
+		return nil, offline(fmt.Sprintf("referrers of %s in %s", subject, s.Repository()))
+	}
+	src, ok := s.Source.(remote.ArtifactSource)
+	if !ok {
+		return nil, nil
+	}
+	s.c.count.requests.Add(1)
+	list, err := src.Referrers(ctx, subject, artifactType)
+	s.c.count.fetched.Add(remote.Received(s.Source, 0))
+	return list, err
+}
+
+// local tells whether the source lies on this machine, as what is in no repository
+// does.
+func (s *source) local() bool { return s.Repository() == "" }
+
+// offline is the error for what would have to be asked for.
+func offline(what string) error {
+	return fmt.Errorf("%s: not in the cache, and the network is not to be used: %w", what, remote.ErrUnavailable)
+}
+
 func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: digest %q: %w", s.Name(), desc.Digest, err)
@@ -108,7 +158,7 @@ func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 		return data, nil
 	}
 	if s.opts.Offline {
-		return nil, fmt.Errorf("%s: %s: not in the cache, and the network is not to be used: %w", s.Name(), desc.Digest, remote.ErrUnavailable)
+		return nil, offline(fmt.Sprintf("%s: %s", s.Name(), desc.Digest))
 	}
 	s.c.count.requests.Add(1)
 	data, err := s.Source.Fetch(ctx, desc)
