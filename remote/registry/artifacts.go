@@ -36,7 +36,7 @@ func (r *Repository) seek(ctx context.Context, places *Repository, what string, 
 	w := &failover{repo: places, what: what, budget: newRetryBudget(r.client.opts, false), resolve: resolve, extra: true}
 	w.budget.received = &r.received
 	w.budget.tries = min(seekTries, w.budget.tries)
-	w.budget.time = r.client.opts.MirrorTimeout
+	w.budget.time, w.budget.hasty = r.client.opts.MirrorTimeout, true
 	return w.run(ctx, f)
 }
 
@@ -143,13 +143,14 @@ func (e *endpoint) referrers(ctx context.Context, list *remote.ReferrerList) err
 	}
 	// Without the API there may be a tag.
 	content, _, err := e.document(ctx, "manifests/"+remote.FallbackTag(list.Subject), ocispec.MediaTypeImageIndex)
-	if err == nil && list.AddIndex(content) == nil && len(list.Found()) > 0 {
+	if err != nil {
+		if f := classify(err); f.verdict != odd && f.class != remote.ErrNotFound {
+			return err
+		}
+	} else if list.AddIndex(content) == nil && len(list.Found()) > 0 {
 		return nil
 	}
-	switch f := classify(err); {
-	case err != nil && f.verdict != odd && f.class != remote.ErrNotFound:
-		return err
-	case refused.verdict == busy:
+	if refused.verdict == busy {
 		return refused
 	}
 	return nil // what is there instead of a list says nothing of referrers

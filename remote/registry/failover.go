@@ -68,7 +68,7 @@ func (w *failover) run(ctx context.Context, f func(context.Context, *endpoint) e
 func (w *failover) mirrorBudget(left int) *retryBudget {
 	o := w.repo.client.opts
 	p := newRetryBudget(o, false)
-	p.parent, p.tries, p.received = w.budget, min(mirrorTries, o.Tries), w.budget.received
+	p.parent, p.tries, p.received, p.hasty = w.budget, min(mirrorTries, o.Tries), w.budget.received, w.budget.hasty
 	if end := w.budget.deadline(); !end.IsZero() {
 		p.time = max(time.Until(end), 0) / time.Duration(left)
 	}

@@ -97,7 +97,7 @@ func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http
 	}
 	o := e.client.opts
 	s := &sending{stall: o.StallTimeout, wait: o.ReadTimeout, late: func() { cancel(errUntaken) }}
-	body := &liveBody{stall: o.StallTimeout, most: attempt.bodyTime(o), pace: pace{active: o.active},
+	body := &liveBody{stall: attempt.stallTime(o), most: attempt.bodyTime(o), pace: pace{active: o.active},
 		cancel: cancel, unlink: unlink, cause: func() error { return context.Cause(live) }}
 	if attempt.budget != nil {
 		body.received = attempt.budget.received

@@ -12,6 +12,7 @@ import (
 type retryBudget struct {
 	opts               *Options
 	long               bool          // outlast outages
+	hasty              bool          // an answer that comes to a halt has no more time than one that does not come
 	time               time.Duration // without progress; negative: any
 	tries              int           // of each kind
 	parent             *retryBudget  // of the reader, if this is that with a mirror
@@ -147,10 +148,21 @@ func attemptOf(ctx context.Context) *attempt {
 	return new(attempt)
 }
 
+// stallTime is how long the body of an answer may bring nothing.
+func (a *attempt) stallTime(o *Options) time.Duration {
+	if a.budget != nil && a.budget.hasty {
+		return min(o.StallTimeout, a.budget.time)
+	}
+	return o.StallTimeout
+}
+
 // bodyTime is how long the body of an answer may go without progress; negative
 // is for ever. A mirror has a share of the reader's time, but may be silent as
 // long as any server.
 func (a *attempt) bodyTime(o *Options) time.Duration {
+	if a.budget != nil && a.budget.hasty {
+		return a.budget.time
+	}
 	if a.budget == nil || o.ReadTimeout < 0 {
 		return o.ReadTimeout
 	}

@@ -14,13 +14,14 @@ type Kind string
 // The kinds of requests. Blob is a request for a blob at the registry, CDN
 // one at the second server, and Upload one that has to do with an upload.
 const (
-	Ping     Kind = "ping"
-	Manifest Kind = "manifest"
-	Blob     Kind = "blob"
-	Tags     Kind = "tags"
-	Token    Kind = "token"
-	CDN      Kind = "cdn"
-	Upload   Kind = "upload"
+	Ping      Kind = "ping"
+	Manifest  Kind = "manifest"
+	Blob      Kind = "blob"
+	Tags      Kind = "tags"
+	Referrers Kind = "referrers"
+	Token     Kind = "token"
+	CDN       Kind = "cdn"
+	Upload    Kind = "upload"
 )
 
 // A Record is a request and the head of its answer.

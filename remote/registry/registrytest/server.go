@@ -10,7 +10,8 @@
 //	// ... use the image s.Host() + "/library/app:latest"
 //	if n := s.Count(registrytest.Blob); n > 2 { ... }
 //
-// With Writable clients can push to it, too.
+// With Writable clients can push to it, too. Artifacts are manifests (PutArtifact),
+// and are found by the API for referrers, or, as by default, by the fallback tag alone.
 package registrytest
 
 import (
@@ -82,6 +83,13 @@ type Options struct {
 	Writable bool
 	// TagPage is how many tags are listed at a time. Default: all.
 	TagPage int
+	// Referrers has the API for referrers, over the manifests of all repositories.
+	// Default: it answers 404, as a server that does not know it.
+	Referrers bool
+	// Unfiltered has that API answer with all types whatever is asked for.
+	Unfiltered bool
+	// ReferrersPage is how many referrers are listed at a time. Default: all.
+	ReferrersPage int
 }
 
 // A Server is a registry. It is safe for concurrent use.
@@ -295,7 +303,7 @@ func (s *Server) Tag(repository, tag string, d digest.Digest) {
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v2/")
 	repository, name, kind := path, "", Ping
-	for part, k := range map[string]Kind{"/manifests/": Manifest, "/blobs/": Blob, "/tags/": Tags} {
+	for part, k := range map[string]Kind{"/manifests/": Manifest, "/blobs/": Blob, "/tags/": Tags, "/referrers/": Referrers} {
 		if before, after, ok := strings.Cut(path, part); ok {
 			repository, name, kind = before, after, k
 		}
@@ -322,6 +330,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 			s.serveManifest(w, r, repository, name)
 		case kind == Blob:
 			s.serveBlob(w, r, name)
+		case kind == Referrers:
+			s.serveReferrers(w, r, repository, name)
 		case kind == Tags:
 			s.serveTags(w, r, repository)
 		case path == "":

@@ -146,6 +146,9 @@ func (s *Server) takeManifest(w http.ResponseWriter, r *http.Request, repository
 	if !strings.Contains(reference, ":") {
 		s.Tag(repository, reference, desc.Digest)
 	}
+	if subject := subjectOf(data); s.opts.Referrers && subject != "" {
+		w.Header().Set("OCI-Subject", subject.String())
+	}
 	w.Header().Set("Location", fmt.Sprintf("/v2/%s/manifests/%s", repository, desc.Digest))
 	w.Header().Set("Docker-Content-Digest", desc.Digest.String())
 	w.WriteHeader(http.StatusCreated)
