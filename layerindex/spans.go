@@ -154,7 +154,7 @@ func (x *Index) readSpans() (*Spans, error) {
 	if err := s.readBatches(&c, windows.Stored); err != nil {
 		return nil, err
 	}
-	return s, s.compareProofs()
+	return s, nil
 }
 
 // readPoints reads the checkpoints from their columns, of which nothing may be
@@ -210,29 +210,6 @@ func (x *Index) mayFollow(p, last *Checkpoint, first bool) bool {
 	}
 	// Behind the header of the first member.
 	return x.file.Version == indexfile.Version && p.In > 0
-}
-
-// compareProofs compares the places with proofs of the output: none is inside one, so a
-// span is checked by what is decoded from its checkpoint alone.
-func (s *Spans) compareProofs() error {
-	if s.x.ProofKind() != ProofOutput {
-		return nil
-	}
-	proofs, err := s.x.Proofs()
-	if err != nil {
-		return err
-	}
-	k := 0
-	for i := range s.places {
-		out := s.places[i].out
-		for k < proofs.Len() && proofs.end(k) <= out {
-			k++
-		}
-		if k < proofs.Len() && proofs.offs[k] < out {
-			return fmt.Errorf("%w: checkpoint %d is inside a proof", ErrIndex, i)
-		}
-	}
-	return nil
 }
 
 // readBatches reads the batch table, of windows that take size bytes.
