@@ -126,6 +126,32 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	return n, s.err
 }
 
+// Content returns how many bytes of a file's content are to be written next, 0 if
+// something else comes next.
+func (s *Scanner) Content() int64 {
+	if s.state != inContent || s.err != nil {
+		return 0
+	}
+	return s.left
+}
+
+// Skip stands for a Write of the next n bytes of a file's content, at most Content,
+// which are not at hand. It is for a Scanner with NoDigests whose Sums nobody wants.
+// The error is as that of Write.
+func (s *Scanner) Skip(n int64) error {
+	switch {
+	case s.err != nil || n == 0:
+		return s.err
+	case n < 0 || n > s.Content():
+		return s.refuse(fmt.Errorf("%d bytes of a file's content where %d come", n, s.Content()))
+	}
+	s.off += n
+	if s.left -= n; s.left == 0 {
+		s.err = s.bodyDone()
+	}
+	return s.err
+}
+
 // Close tells the Scanner that the tar has ended. It fails if Write has failed, or if
 // the last entry is not whole. The blocks of zeros at the end and the padding of the
 // last content may be missing, as for archive/tar.
