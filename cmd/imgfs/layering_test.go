@@ -37,6 +37,7 @@ fs/internal/layertest: layerindex
 fs: layerindex go-digest
 
 layerindex/build: layerindex layerindex/internal/decoders layerindex/internal/nestedsum layerindex/internal/tarscan go-digest
+layerindex/estargz: layerindex layerindex/internal/tarscan layerindex/internal/toc go-digest
 layerindex/internal/codec:
 layerindex/internal/column:
 layerindex/internal/decoders: layerindex layerindex/internal/codec layerindex/internal/gzip layerindex/internal/zstd remote/magic
@@ -49,9 +50,12 @@ layerindex/internal/samples: go-digest compress
 layerindex/internal/spool: remote/seal
 layerindex/internal/stringpool:
 layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool remote/magic
+layerindex/internal/toc: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/stringpool layerindex/internal/tarscan go-digest
+layerindex/internal/toctest: layerindex layerindex/build layerindex/internal/codec layerindex/internal/decoders testdata/testenv go-digest
 layerindex/internal/zstd: layerindex/internal/codec compress
 layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/spool
 layerindex/soci: layerindex layerindex/internal/gzip layerindex/internal/tarscan remote/magic flatbuffers go-digest image-spec
+layerindex/zstdchunked: layerindex layerindex/internal/toc go-digest
 
 layerindex: layerindex/internal/codec layerindex/internal/column layerindex/internal/indexfile layerindex/internal/stringpool go-digest compress
 
@@ -112,6 +116,9 @@ var strangers = map[string][]string{
 	"layerindex":                 {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
 	"layerindex/build":           {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
 	"layerindex/soci":            {"net/http", "net", "compress/gzip", "compress/flate", "os"},
+	"layerindex/estargz":         {"net/http", "net", "archive/tar", "compress/gzip", "encoding/json", "os"},
+	"layerindex/internal/toc":    {"net/http", "net", "archive/tar", "compress/gzip", "encoding/json", "os"},
+	"layerindex/zstdchunked":     {"net/http", "net", "archive/tar", "compress/gzip", "encoding/json", "os"},
 	"layerindex/reader":          {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
 	"remote":                     {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"remote/cache":               {"net/http", "net", "archive/tar", "compress/gzip"},

@@ -1,0 +1,73 @@
+package zstdchunked_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/internal/toctest"
+	"github.com/imgfs/imgfs/layerindex/zstdchunked"
+	"github.com/opencontainers/go-digest"
+)
+
+// TestForeign compares the index of each layer with what the ordinary pass finds in it,
+// and each proof with what the frames decode to.
+func TestForeign(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"sink-zstdchunked-g1", "sink-zstdchunked-g3", "sink-zstdchunked-stargz", "latin1-zstdchunked-g3", "dot-zstdchunked",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, l := range toctest.Layers(t, toctest.Foreign(t, name), "latest") {
+				checkLayer(t, name, l)
+			}
+		})
+	}
+}
+
+func checkLayer(t *testing.T, name string, l toctest.Layer) {
+	t.Helper()
+	blob := l.Read(t)
+	a, err := zstdchunked.Annotated(l.Annotations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := &zstdchunked.Options{Annotations: a, TOCDigest: digest.Digest(l.Annotations["containerd.io/snapshot/stargz/toc.digest"])}
+	x, err := zstdchunked.Index(context.Background(), l.Layer, blob, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(blob.Requests) != 1 {
+		t.Errorf("requests: %v", blob.Requests)
+	}
+	pass := toctest.Pass(t, l.Layer, blob)
+	contents := toctest.Contents(t, x, blob.B)
+	mend := func(e *layerindex.Entry) bool {
+		if x.Losses()&layerindex.LossSubSecond != 0 {
+			toctest.Whole(e)
+		}
+		if x.Losses()&layerindex.LossEmptyXattrs != 0 {
+			toctest.DropEmpty(e)
+		}
+		return !toctest.IsTOC(e)
+	}
+	toctest.Same(t, x, pass, contents, mend)
+	// The same without the tar-split.
+	if a.TarSplitPosition == "" {
+		return
+	}
+	opts.Annotations.TarSplitPosition = ""
+	y, err := zstdchunked.Index(context.Background(), l.Layer, blob, opts)
+	if name == "latin1-zstdchunked-g3" {
+		if !errors.Is(err, layerindex.ErrLossy) {
+			t.Errorf("without the tar-split: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	toctest.Same(t, y, pass, toctest.Contents(t, y, blob.B), mend)
+}
