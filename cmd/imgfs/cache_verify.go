@@ -229,7 +229,7 @@ func (v *verifier) index(ctx context.Context, x *layerindex.Index) error {
 	}
 	chunks, err := chunksOf(x)
 	if err == nil {
-		err = v.cache.Blobs.CheckChunks(x.Digest(), x.BlobSize(), chunks)
+		err = v.cache.Blobs.CheckCuts(x.Digest(), x.BlobSize(), chunks)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", layerindex.ErrIndex, err)

@@ -138,7 +138,7 @@ func (o *opener) load(ctx context.Context, claim layerindex.Layer, doubted *laye
 	}
 	chunks, err := chunksOf(x)
 	if err == nil {
-		err = o.cache.Blobs.CheckChunks(claim.Digest, claim.Size, chunks)
+		err = o.cache.Blobs.CheckCuts(claim.Digest, claim.Size, chunks)
 	}
 	switch {
 	case err != nil:

@@ -138,7 +138,7 @@ func BenchmarkStore(b *testing.B) {
 			dir := b.TempDir()
 			c := openCache(b, dir, &testOptions{Budget: bb.budget, Warnf: b.Errorf})
 			for i := range 300 {
-				f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, digest.FromString(strconv.Itoa(i))), l, blobMake)
+				f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, digest.FromString(strconv.Itoa(i))), l, nil, blobMake)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -155,7 +155,7 @@ func BenchmarkStore(b *testing.B) {
 						f.f.Close()
 					}
 					var err error
-					if f, err = openBlobFile(c.Files(), c.Name(directory.Blobs, blob), l, blobMake); err != nil {
+					if f, err = openBlobFile(c.Files(), c.Name(directory.Blobs, blob), l, nil, blobMake); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -179,7 +179,7 @@ func BenchmarkWalk(b *testing.B) {
 	for i := range 1000 {
 		d := digest.FromString(strconv.Itoa(i))
 		c.KeepMeta(d, []byte("{}"))
-		f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, d), blobfile.Layout{Size: 10 << 20, Chunk: usualChunk}, blobMake)
+		f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, d), blobfile.Layout{Size: 10 << 20, Chunk: usualChunk}, nil, blobMake)
 		if err != nil {
 			b.Fatal(err)
 		}

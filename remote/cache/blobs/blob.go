@@ -1,9 +1,7 @@
 package blobs
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -12,43 +10,14 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/remote"
-	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 )
 
 // maxParts is how many requests of one read are under way at a time. It
 // bounds the memory that a read takes, too.
 const maxParts = 4
 
-// Chunks says how a blob is cut into chunks and what each must be.
-type Chunks struct {
-	// Size is the length of each chunk but the last, which may be shorter:
-	// a multiple of 4096, at most 16 MiB.
-	Size int64
-	// Sums holds the SHA-256 of each chunk, 32 bytes a chunk.
-	Sums []byte
-}
-
-// layout checks the chunks against the blob that they should cut.
-func (c Chunks) layout(d digest.Digest, size int64) (blobfile.Layout, error) {
-	l := blobfile.Layout{Size: size, Chunk: c.Size}
-	if !l.Valid() {
-		return l, fmt.Errorf("blob %s: %d bytes in chunks of %d cannot be cached", d, size, c.Size)
-	}
-	if l.Chunks() != int64(len(c.Sums)/sha256.Size) || len(c.Sums)%sha256.Size != 0 {
-		return l, fmt.Errorf("blob %s: %d bytes in chunks of %d need %d sums of 32 bytes; there are %d bytes of them",
-			d, size, c.Size, l.Chunks(), len(c.Sums))
-	}
-	return l, nil
-}
-
-// match reports whether data is chunk k.
-func (c Chunks) match(k int64, data []byte) bool {
-	sum := sha256.Sum256(data)
-	return bytes.Equal(sum[:], c.Sums[k*sha256.Size:(k+1)*sha256.Size])
-}
-
 // A Blob is a remote.Blob whose bytes come from disk, or from the source by
-// way of the disk; none is handed on that does not have its chunk's SHA-256.
+// way of the disk; none is handed on that is not of a chunk which matches.
 // It belongs to its Cache and needs no closing.
 type Blob struct {
 	src remote.Blob
@@ -57,30 +26,28 @@ type Blob struct {
 
 var _ remote.Blob = (*Blob)(nil)
 
-// Blob returns b as seen through the cache. The chunks must come from a
-// trustworthy source: what has their sums is taken for the blob's content,
-// until all of it is there and has another digest. Blobs of the same digest
-// and chunks share what they fetch. Sums must not be changed afterwards.
+// Blob returns b as seen through the cache. The cuts must come from a
+// trustworthy source: what matches them is taken for the blob's content,
+// until all of it is there and has another digest. Package blobs finds that out by
+// itself of Chunks alone: see Patched and Condemn. Blobs of the same digest
+// and cuts share what they fetch.
 //
 // A blob that is local (remote.IsLocal) is read and checked each time, and
 // not stored. A remote.WholeBlob that is sent whole is stored whole, if there is
 // room for it.
-func (c *Cache) Blob(b remote.Blob, chunks Chunks) (*Blob, error) {
+func (c *Cache) Blob(b remote.Blob, cuts Cuts) (*Blob, error) {
 	d := b.Digest()
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", d, err)
 	}
-	l, err := chunks.layout(d, b.Size())
+	s, err := c.state(d, b.Size(), cuts, remote.IsLocal(b))
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.state(d, l, chunks, remote.IsLocal(b))
-	if err != nil {
-		return nil, err
-	}
-	if s.whole.indexWrong.Load() {
+	if s.refuted() != nil {
 		s.recall() // it may have been checked since
 	}
+	s.noFile.Store(false)
 	return &Blob{src: b, s: s}, nil
 }
 
@@ -97,7 +64,8 @@ func (b *Blob) Size() int64 { return b.s.Size }
 // readers, and goes on while there is one.
 //
 // The error wraps remote.ErrDigest if a chunk that the source gave was wrong
-// twice, or if the whole blob turned out not to have its digest; else it is
+// twice, or if the whole blob turned out not to have its digest; and ErrUnproved, too,
+// if the bytes from the n-th on are in no chunk. Else it is what Condemn was given,
 // ctx.Err() or the source's.
 func (b *Blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
@@ -112,6 +80,9 @@ func (b *Blob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	var atEnd error
 	if rest := b.s.Size - off; int64(len(p)) > rest {
 		p, atEnd = p[:rest], io.EOF
+	}
+	if n := b.s.covered(off, int64(len(p))); n < int64(len(p)) {
+		p, atEnd = p[:n], b.s.unproved(off+n)
 	}
 	b.s.count.asked.Add(int64(len(p)))
 	n, err := b.read(ctx, p, off)
@@ -129,16 +100,20 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if err := b.s.indexError(); err != nil {
+	if err := b.s.refuted(); err != nil {
 		return 0, err
 	}
 	whole := part{p: p, off: off}
-	if b.s.have(ctx, whole) {
+	if len(p) == 0 || b.have(ctx, whole) {
 		return len(p), nil
 	}
 	b.s.c.sched.enter()
 	defer b.s.c.sched.leave()
-	return b.readParts(ctx, whole)
+	n, err := b.readParts(ctx, whole)
+	if wrong := b.s.refuted(); wrong != nil {
+		return 0, wrong // it turned out meanwhile
+	}
+	return n, err
 }
 
 // readParts reads all, of which something may have to be fetched.
@@ -153,7 +128,7 @@ func (b *Blob) readParts(ctx context.Context, all part) (int, error) {
 	for rest := all; n < len(all.p); {
 		for len(rest.p) > 0 && len(parts) < maxParts {
 			var p part
-			if p, rest = b.s.split(rest); !b.s.have(ctx, p) {
+			if p, rest = b.s.split(rest); !b.have(ctx, p) {
 				if err := p.board(ctx, b); err != nil {
 					return n, err
 				}
@@ -180,27 +155,45 @@ type part struct {
 
 // span returns the chunks that a part lies in.
 func (s *blobState) span(p part) (first, end int64) {
-	return p.off / s.Chunk, (p.off+int64(len(p.p))-1)/s.Chunk + 1
+	return s.Span(p.off, p.off+int64(len(p.p)))
 }
 
 // split cuts a part off the beginning of p.
 func (s *blobState) split(p part) (first, rest part) {
 	// A request begins and ends with a chunk.
-	n := min(int64(len(p.p)), (p.off/s.Chunk+s.perRequest())*s.Chunk-p.off)
+	k, end := s.span(p)
+	_, stop := s.Bounds(s.run(k, end, s.perRequest()) - 1)
+	n := min(int64(len(p.p)), stop-p.off)
 	return part{p: p.p[:n], off: p.off}, part{p: p.p[n:], off: p.off + n}
 }
 
 // have fills p if that takes no waiting.
-func (s *blobState) have(ctx context.Context, p part) bool {
+func (b *Blob) have(ctx context.Context, p part) bool {
+	s := b.s
 	first, end := s.span(p)
 	f := s.file.Load()
-	if !(f != nil && f.readSound(p.p, p.off, first, end)) && !s.c.sched.recent.read(s, p, first, end) {
+	if !(f != nil && f.readSound(p.p, p.off, first, end)) && !b.readLocal(ctx, p, first, end) && !s.c.sched.recent.read(s, p, first, end) {
 		return false
 	}
 	s.used(ctx, first, end)
 	s.hit(int64(len(p.p)))
 	return true
 }
+
+// readLocal fills p from a local source, if all its chunks, those from first to end,
+// have matched before and what is read of them is the same.
+func (b *Blob) readLocal(ctx context.Context, p part, first, end int64) bool {
+	s := b.s
+	return s.local && s.seals != nil && s.seals.read(s.Layout, contextReader{ctx, b.src}, p.p, p.off, first, end) < 0
+}
+
+// A contextReader is a blob as an io.ReaderAt.
+type contextReader struct {
+	ctx context.Context
+	remote.Blob
+}
+
+func (r contextReader) ReadAt(p []byte, off int64) (int, error) { return r.Blob.ReadAt(r.ctx, p, off) }
 
 // board gets the flights that bring the part.
 func (p *part) board(ctx context.Context, b *Blob) (err error) {
@@ -241,6 +234,23 @@ func (p *part) gather(ctx context.Context, b *Blob) (again bool, err error) {
 		f.copyTo(ctx, p.p, p.off)
 	}
 	return false, nil
+}
+
+// ErrUnproved: bytes of a blob are in no chunk, or in one that nothing can match. It comes
+// wrapped, and is remote.ErrDigest, too.
+var ErrUnproved = errors.New("nothing says what these bytes must be")
+
+type unprovedError struct{ text string }
+
+func (e *unprovedError) Error() string { return e.text }
+
+func (e *unprovedError) Is(target error) bool {
+	return target == ErrUnproved || target == remote.ErrDigest
+}
+
+// unproved is the error of a read of byte off.
+func (s *blobState) unproved(off int64) error {
+	return &unprovedError{fmt.Sprintf("blob %s: byte %d: %v", s.digest, off, ErrUnproved)}
 }
 
 // isEnd reports whether err says that the content ends, and not a connection.

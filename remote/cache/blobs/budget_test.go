@@ -254,7 +254,7 @@ func TestOpenBlobNeedsRoom(t *testing.T) {
 	}{{0, true, errNoFile}, {1 << 20, false, errNoFile}, {1 << 20, true, nil}, {0, false, nil}} {
 		c.SetBudget(cachetest.Usage(t, c) + tt.room)
 		c.NoRoom.Forget()
-		f, err := c.openBlob(src.Digest(), l, tt.create)
+		f, err := c.openBlob(c.Name(directory.Blobs, src.Digest()), l, nil, tt.create)
 		if err != tt.want {
 			t.Errorf("%+v: error %v", tt, err)
 		}

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/remote/cache/meta"
@@ -83,22 +81,22 @@ func (c *Cache) Counts() Counts {
 	return Counts{n.requests.Load(), n.fetched.Load(), n.recorded.Load(), n.hitBytes.Load(), n.badFetched.Load()}
 }
 
-// openBlob is openBlobFile for the blob d; a file is made only if budget and
-// disk take it.
-func (c *Cache) openBlob(d digest.Digest, l blobfile.Layout, create bool) (*blobFile, error) {
-	name, how := c.dir.Name(directory.Blobs, d), blobUse
+// openBlob is openBlobFile for a blob file; it is made only if budget and disk take
+// it.
+func (c *Cache) openBlob(name string, l blobfile.Layout, known *seals, create bool) (*blobFile, error) {
+	how := blobUse
 	if c.dir.ReadOnly() != nil {
 		how = blobRead
 	}
-	f, err := openBlobFile(c.dir.Files(), name, l, how)
+	f, err := openBlobFile(c.dir.Files(), name, l, known, how)
 	if err == nil && f.unsure && how != blobRead {
 		c.dir.WarnLocks()
 	}
 	if !create || !errors.Is(err, errNoFile) {
 		return f, err
 	}
-	made, err := c.dir.Within(directory.FileRoom(blobfile.FooterSize), directory.Rule{Often: true}, func() (err error) {
-		f, err = openBlobFile(c.dir.Files(), name, l, blobMake)
+	made, err := c.dir.Within(directory.FileRoom(l.FileSize()-l.Word(l.Chunks())), directory.Rule{Often: true}, func() (err error) {
+		f, err = openBlobFile(c.dir.Files(), name, l, known, blobMake)
 		return err
 	})
 	if !made && err == nil {

@@ -23,23 +23,24 @@ type Check struct {
 }
 
 // Verify reads every chunk of a blob that is on disk and checks it; chunks
-// that are wrong are removed. If all are there and right it checks the digest
-// of the whole too: if that is wrong the index lied, all of them count as bad,
-// and the blob is removed. A file that is no blob file, or that of another blob,
+// that are wrong are removed. If they are of one size, and all are there and right, it
+// checks the digest of the whole too: if that is wrong the index lied, all of them count
+// as bad, and the blob is removed. A file that is no blob file, or that of another blob,
 // counts as one bad chunk. progress, if not nil, is called with how many bytes of
 // chunks it has looked at, or is about to.
 //
 // Others may use the directory meanwhile; what they remove is not counted. The
-// error is ctx.Err(), that the chunks do not fit the blob, or that the disk fails.
-func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, chunks Chunks, progress func(done int64)) (check Check, err error) {
+// error is ctx.Err(), that the cuts do not fit the blob, or that the disk fails.
+func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, cuts Cuts, progress func(done int64)) (check Check, err error) {
 	if err := d.Validate(); err != nil {
 		return check, fmt.Errorf("blob %q: %w", d, err)
 	}
-	l, err := chunks.layout(d, size)
+	x, err := cut(d, size, cuts)
 	if err != nil {
 		return check, err
 	}
-	f, err := c.dir.Files().OpenFile(c.dir.Name(directory.Blobs, d), os.O_RDWR)
+	l, name := x.Layout, c.dir.KeyName(directory.Blobs, d, keyOf(cuts))
+	f, err := c.dir.Files().OpenFile(name, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return check, nil
 	}
@@ -51,23 +52,23 @@ func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, chunks 
 	switch {
 	case err != nil:
 		return check, err
-	case !ok, epoch != 0 && have != l:
+	case !ok, epoch != 0 && !have.Equal(l):
 		// Nobody reads it: who opens it for reading makes another.
 		c.dir.CountBad()
-		c.Remove(d)
+		c.removeFile(name)
 		return Check{Bad: 1}, nil
 	case epoch == 0:
 		return check, nil
 	}
 	b := &blobFile{Layout: l, f: f, epoch: epoch}
-	if check, err = c.verifyChunks(ctx, b, chunks, progress); err != nil || check.Bad > 0 || check.Checked < l.Chunks() {
+	if check, err = c.verifyChunks(ctx, b, &x, progress); err != nil || l.Table != nil || check.Bad > 0 || check.Checked < l.Chunks() {
 		return check, err
 	}
-	s, err := c.state(d, l, chunks, false)
+	s, err := c.state(d, size, cuts, false)
 	if err != nil {
 		return check, err
 	}
-	if s.checkWhole(ctx, b); s.whole.indexWrong.Load() {
+	if s.checkWhole(ctx, b); s.refuted() != nil {
 		check.Bad, check.BadBytes, check.Refuted = check.Checked, size, true
 	}
 	return check, ctx.Err()
@@ -89,16 +90,16 @@ func lookAt(f *os.File) (l blobfile.Layout, epoch uint64, ok bool, err error) {
 }
 
 // verifyChunks checks each chunk of a blob file.
-func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, chunks Chunks, progress func(done int64)) (check Check, err error) {
+func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, x *cutting, progress func(done int64)) (check Check, err error) {
 	done := int64(0)
-	buf := make([]byte, min(b.Chunk, b.Size))
+	buf := make([]byte, b.Longest())
 	right := func(k int64) (bool, error) {
 		at, stop := b.Bounds(k)
 		data := buf[:stop-at]
 		if _, err := b.f.ReadAt(data, at); err != nil {
 			return false, err
 		}
-		return chunks.match(k, data), nil
+		return x.match(k, data), nil
 	}
 	for k := range b.Layout.Chunks() {
 		if err := ctx.Err(); err != nil {
@@ -158,8 +159,8 @@ func (b *blobFile) removeUnless(k int64, right func(k int64) (bool, error)) (rem
 	if err := b.setWord(k, 0); err != nil {
 		return false, err
 	}
-	at, stop := b.Bounds(k)
+	words := b.present(0, b.Layout.Chunks())
 	// Where there are no holes the bytes stay, and nobody believes them.
-	_ = blobfile.Punch(b.f, at, directory.Blocks(stop-at))
+	_ = b.PunchAbsent(b.f, k, func(k int64) bool { return words[k] != 0 })
 	return !hollow, nil
 }

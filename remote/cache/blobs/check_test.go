@@ -139,12 +139,12 @@ func TestVerifyOtherChunks(t *testing.T) {
 	checkRead(t, cached(t, c, src), src, 0, src.Size())
 }
 
-func TestCheckChunks(t *testing.T) {
+func TestCheckCuts(t *testing.T) {
 	c := openCache(t, t.TempDir(), nil)
 	data := cachetest.RandomBytes(2*cachetest.TestChunk, 275)
 	d, size := digest.FromBytes(data), int64(len(data))
 	right, other := chunksOf(data, cachetest.TestChunk), chunksOf(cachetest.RandomBytes(len(data), 276), cachetest.TestChunk)
-	c.SetMark(d, meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: hex.EncodeToString(sha256Of(other.Sums))}, func(meta.Mark) bool { return true })
+	c.SetMark(d, "", meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: hex.EncodeToString(sha256Of(other.Sums))}, func(meta.Mark) bool { return true })
 	for _, tt := range []struct {
 		name   string
 		chunks Chunks
@@ -156,12 +156,12 @@ func TestCheckChunks(t *testing.T) {
 		{"too big", Chunks{Size: blobfile.MaxChunk * 2, Sums: right.Sums[:32]}, false},
 		{"no size", Chunks{Sums: right.Sums}, false},
 	} {
-		if err := c.CheckChunks(d, size, tt.chunks); (err == nil) != tt.ok {
-			t.Errorf("%s: CheckChunks() = %v", tt.name, err)
+		if err := c.CheckCuts(d, size, tt.chunks); (err == nil) != tt.ok {
+			t.Errorf("%s: CheckCuts() = %v", tt.name, err)
 		}
 	}
 	c.SetVerification(d, meta.VerifiedWhole)
-	if err := c.CheckChunks(d, size, other); err != nil {
+	if err := c.CheckCuts(d, size, other); err != nil {
 		t.Errorf("after the whole was checked: %v", err)
 	}
 }

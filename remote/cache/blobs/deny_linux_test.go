@@ -110,7 +110,7 @@ func TestPruneWithoutLocks(t *testing.T) {
 		c := openCache(t, dir, nil)
 		src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(64*cachetest.TestChunk, 910)}
 		cachetest.Fill(t, c.at("."), src, 0, 64, 1000)
-		b, err := openBlobFile(c.Files(), c.Name(directory.Blobs, src.Digest()), blobfile.Layout{Size: src.Size(), Chunk: cachetest.TestChunk}, blobUse)
+		b, err := openBlobFile(c.Files(), c.Name(directory.Blobs, src.Digest()), blobfile.Layout{Size: src.Size(), Chunk: cachetest.TestChunk}, nil, blobUse)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestPruneWithoutLocks(t *testing.T) {
 		whole := true
 		for k := range int64(64) {
 			p := make([]byte, cachetest.TestChunk)
-			if _, err := b.f.ReadAt(p, k*cachetest.TestChunk); err != nil || !chunksOf(src.Data, cachetest.TestChunk).match(k, p) {
+			if _, err := b.f.ReadAt(p, k*cachetest.TestChunk); err != nil || !chunksOf(src.Data, cachetest.TestChunk).Match(k, p) {
 				whole = false
 			}
 		}

@@ -43,15 +43,29 @@ func (s *blobState) load(file *blobFile, f *flight) {
 		}
 		k := f.first + int64(i)
 		data := f.run(k, k+1)
-		if _, err := file.f.ReadAt(data, k*s.Chunk); err != nil || !s.chunks.match(k, data) {
+		if !s.loadChunk(file, k, data) {
 			if file.current() {
 				s.dropWrong(file, k)
 			}
 			continue
 		}
-		file.setSound(k, data)
 		f.land(k, k+1, fromDisk)
 	}
+}
+
+// loadChunk fills data with chunk k of the file, and reports whether it is right. What
+// has matched once need not match again.
+func (s *blobState) loadChunk(file *blobFile, k int64, data []byte) bool {
+	if s.seals.readAll(s.Layout, file.f, k, data) {
+		file.noteSound(k)
+		return true
+	}
+	at, _ := s.Bounds(k)
+	if _, err := file.f.ReadAt(data, at); err != nil || !s.match(k, data) {
+		return false
+	}
+	file.setSound(k, data)
+	return true
 }
 
 // dropWrong notes that chunk k is not there: what is on disk is not it.
@@ -236,21 +250,25 @@ func (l *landing) follow(buf []byte, read func(arrived func(n int)) (int, error)
 // upTo looks at the chunks that are whole when n bytes of the request have
 // come: the right ones land.
 func (l *landing) upTo(n int64) {
-	run := l.next // of right chunks, up to l.next
+	run := l.next // of right chunks without gaps, up to l.next
 	most := l.s.c.writeSize()
 	for ; l.next < l.end; l.next++ {
 		off, stop := l.s.Bounds(l.next)
 		if stop-l.at > n {
 			break
 		}
-		if !l.s.chunks.match(l.next, l.f.data[off-l.f.off:stop-l.f.off]) {
+		if l.s.Gap(l.next) > 0 {
+			l.take(run, l.next)
+			run = l.next
+		}
+		if !l.s.match(l.next, l.f.data[off-l.f.off:stop-l.f.off]) {
 			l.s.count.bad.Add(1)
 			l.s.c.count.badFetched.Add(1)
 			l.take(run, l.next)
 			run = l.next + 1
 			continue
 		}
-		if stop-run*l.s.Chunk >= most {
+		if stop-l.s.Begin(run) >= most {
 			l.take(run, l.next+1)
 			run = l.next + 1
 		}
@@ -269,9 +287,14 @@ func (l *landing) take(first, end int64) {
 	at, _ := l.s.Bounds(first)
 	_, stop := l.s.Bounds(end - 1)
 	l.right += stop - at
-	if !l.s.keep(l.file, first, end, l.f.run(first, end)) {
+	switch {
+	case l.s.local && l.s.seals != nil:
+		for k := first; k < end; k++ {
+			l.s.seals.put(k, l.f.run(k, k+1))
+		}
+	case !l.s.keep(l.file, first, end, l.f.run(first, end)):
 		k := first
-		if l.s.local && (end-first)*l.s.Chunk >= maxWrite {
+		if l.s.local && stop-at >= maxWrite {
 			k = end - 1 // of a long run the next one may want the last chunk
 		}
 		for ; k < end; k++ {
@@ -292,12 +315,14 @@ func (s *blobState) keepBy(r directory.Rule, file *blobFile, first, end int64, d
 	return file != nil && s.c.dir.Put(int64(len(data)), r, func() error { return file.writeRun(first, end, data) })
 }
 
-// writeRun stores the chunks from first to end, which must have been checked.
+// writeRun stores the chunks from first to end, which must have been checked, and have no
+// gaps between them.
 // The data goes first: who is killed in between leaves chunks that are not
 // there.
 func (b *blobFile) writeRun(first, end int64, data []byte) error {
 	now := blobfile.Stamp()
-	_, err := b.f.WriteAt(data, first*b.Chunk)
+	at, _ := b.Bounds(first)
+	_, err := b.f.WriteAt(data, at)
 	if err == nil {
 		words := binary.LittleEndian.AppendUint32(nil, now)
 		_, err = b.f.WriteAt(bytes.Repeat(words, int(end-first)), b.Word(first))
@@ -306,10 +331,11 @@ func (b *blobFile) writeRun(first, end int64, data []byte) error {
 		b.forget(first, end)
 		return err
 	}
-	if !b.unsure {
-		b.sealed.Seal(first*b.Chunk, data)
+	if b.unsure && b.seals == nil {
+		return nil
 	}
-	for k := first; k < end && !b.unsure; k++ {
+	b.seal(first, end, data)
+	for k := first; k < end; k++ {
 		b.sound[k].Store(now)
 	}
 	return nil
@@ -319,8 +345,8 @@ func (b *blobFile) writeRun(first, end int64, data []byte) error {
 // there: data without a word would take room that nobody finds.
 func (b *blobFile) forget(first, end int64) {
 	for i, word := range b.present(first, end) {
-		if at, stop := b.Bounds(first + int64(i)); word == 0 {
-			_ = blobfile.Punch(b.f, at, directory.Blocks(stop-at))
+		if word == 0 {
+			_ = b.PunchOwn(b.f, first+int64(i))
 		}
 	}
 }

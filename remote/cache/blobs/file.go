@@ -42,17 +42,23 @@ type blobFile struct {
 	// sound is not 0 for each chunk whose bytes this process has checked, or
 	// written, in this epoch: it is the state word that it knows. What is read
 	// of it must still be the bytes that are sealed.
-	sound  []atomic.Uint32
+	sound []atomic.Uint32
+	// sealed is what is sealed of chunks of one size; others have seals of the blob.
 	sealed *seal.Table
+	seals  *seals
 }
 
 // track makes room for what becomes known of the chunks.
-func (b *blobFile) track() {
+func (b *blobFile) track(known *seals) {
+	b.sound = make([]atomic.Uint32, b.Chunks())
+	if b.seals = known; known != nil {
+		return
+	}
 	block := int64(sealBlock)
 	if b.Chunk%block != 0 {
 		block = blobfile.BlockSize
 	}
-	b.sound, b.sealed = make([]atomic.Uint32, b.Chunks()), seal.NewTable(seal.NewKey(), b.Size, block)
+	b.sealed = seal.NewTable(seal.NewKey(), b.Size, block)
 }
 
 // errNoFile: there is no blob file, and none is to be made.
@@ -73,7 +79,8 @@ func (m blobMode) flags() int {
 
 // openBlobFile opens the file of a blob. If there is none, or one that does
 // not fit, it makes an empty one, or returns errNoFile if it is not to.
-func openBlobFile(d *beneath.Dir, name string, l blobfile.Layout, how blobMode) (*blobFile, error) {
+// known is what is known of its chunks, nil if they are of one size.
+func openBlobFile(d *beneath.Dir, name string, l blobfile.Layout, known *seals, how blobMode) (*blobFile, error) {
 	// Each turn but the last means that another process replaced the file
 	// at that moment, or that one that did not fit was removed.
 	for range 100 {
@@ -89,7 +96,7 @@ func openBlobFile(d *beneath.Dir, name string, l blobfile.Layout, how blobMode) 
 		}
 		b := &blobFile{Layout: l, f: f}
 		if b.epoch, err = b.prepare(d, name, how); b.epoch != 0 {
-			b.track()
+			b.track(known)
 			return b, nil
 		}
 		f.Close()
@@ -113,7 +120,7 @@ func (b *blobFile) prepare(d *beneath.Dir, name string, how blobMode) (uint64, e
 	}
 	have, epoch, ok := blobfile.ReadFooter(b.f)
 	switch {
-	case ok && have == b.Layout && epoch != 0:
+	case ok && have.Equal(b.Layout) && epoch != 0:
 		return epoch, nil
 	case how == blobRead:
 		return 0, errNoFile
@@ -146,7 +153,7 @@ func (b *blobFile) lock(how blobMode) error {
 // initFile makes an empty file a blob file without chunks.
 func initFile(f *os.File, l blobfile.Layout) (uint64, error) {
 	epoch := blobfile.NewEpoch()
-	if _, err := f.WriteAt(l.EncodeFooter(epoch), l.Footer()); err != nil {
+	if err := l.Write(f, epoch); err != nil {
 		// An empty file is what the next one to open it can deal with.
 		f.Truncate(0)
 		return 0, err
@@ -170,15 +177,33 @@ func (b *blobFile) current() bool {
 
 // setSound says that chunk k is data, which has been checked and is being used.
 func (b *blobFile) setSound(k int64, data []byte) {
-	if b.unsure {
+	if b.unsure && b.seals == nil {
 		if w, now := b.present(k, k+1)[0], blobfile.Stamp(); w != 0 && now-w >= noteAfter {
 			_ = b.setWord(k, now)
 		}
 		return
 	}
-	b.sealed.Seal(k*b.Chunk, data)
+	b.seal(k, k+1, data)
+	b.noteSound(k)
+}
+
+// noteSound says that chunk k is what has its seal, and is being used.
+func (b *blobFile) noteSound(k int64) {
 	if b.sound[k].CompareAndSwap(0, b.present(k, k+1)[0]) {
 		b.touch(k, k+1)
+	}
+}
+
+// seal seals the chunks from first to end, which are data.
+func (b *blobFile) seal(first, end int64, data []byte) {
+	base, _ := b.Bounds(first)
+	if b.seals == nil {
+		b.sealed.Seal(base, data)
+		return
+	}
+	for k := first; k < end; k++ {
+		at, stop := b.Bounds(k)
+		b.seals.put(k, data[at-base:stop-base])
 	}
 }
 
@@ -198,10 +223,15 @@ func (b *blobFile) touch(first, end int64) {
 	}
 }
 
-// hollow reports whether there is nothing at all where chunk k should be: its
-// state word was written while the chunk was removed, which is no damage.
+// hollow reports whether chunk k was removed while its state word was written, which is
+// no damage: there is nothing at all where it should be. One that does not begin
+// and end with blocks may have lost only some.
 func (b *blobFile) hollow(k int64) bool {
 	off, end := b.Bounds(k)
+	if b.Table != nil {
+		at, err := unix.Seek(int(b.f.Fd()), off, unix.SEEK_HOLE)
+		return err == nil && at < end
+	}
 	at, err := unix.Seek(int(b.f.Fd()), off, unix.SEEK_DATA)
 	return errors.Is(err, unix.ENXIO) || err == nil && at >= directory.Blocks(end)
 }
@@ -214,8 +244,14 @@ func (b *blobFile) readSound(p []byte, off, first, end int64) bool {
 			return false
 		}
 	}
-	if !b.sealed.Read(b.f, p, off) {
-		// They may be right all the same: who wants them checks them whole.
+	// What is not as it was sealed may be right all the same: who wants it checks it
+	// whole.
+	if b.seals != nil {
+		if wrong := b.seals.read(b.Layout, b.f, p, off, first, end); wrong >= 0 {
+			b.clearSound(wrong)
+			return false
+		}
+	} else if !b.sealed.Read(b.f, p, off) {
 		for k := first; k < end; k++ {
 			b.clearSound(k)
 		}

@@ -194,7 +194,7 @@ func TestOpenReplaced(t *testing.T) {
 	dir := t.TempDir()
 	d, path := cachetest.FilesAt(t, dir), dir+"/blob"
 	l := blobfile.Layout{Size: 10, Chunk: cachetest.TestChunk}
-	old, err := openBlobFile(d, "blob", l, blobMake)
+	old, err := openBlobFile(d, "blob", l, nil, blobMake)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestOpenReplaced(t *testing.T) {
 	}
 	opened := make(chan *blobFile, 1)
 	go func() {
-		b, err := openBlobFile(d, "blob", l, blobMake)
+		b, err := openBlobFile(d, "blob", l, nil, blobMake)
 		if err != nil {
 			t.Error(err)
 		}

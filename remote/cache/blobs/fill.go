@@ -49,7 +49,7 @@ func (c *Cache) Fill(ctx context.Context, blobs []*Blob, progress func(have, all
 		if !b.s.local && !seen[b.s] {
 			seen[b.s] = true
 			f.blobs = append(f.blobs, &filled{Blob: b})
-			f.all += b.s.Size
+			f.all += b.s.total()
 		}
 	}
 	return f.run(ctx)
@@ -149,7 +149,7 @@ func (f *filler) tell() {
 func (f *filler) have() int64 {
 	n := int64(0)
 	for _, b := range f.blobs {
-		n += min(b.have, b.s.Size)
+		n += b.have
 	}
 	return n
 }
@@ -196,16 +196,18 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 // lacking returns the first run of chunks from next on that are not on disk,
 // of at most n bytes; one chunk is always allowed.
 func (s *blobState) lacking(next, n int64) (first, end int64) {
-	most := max(1, min(n/s.Chunk, s.perRequest()))
+	n = min(n, s.perRequest())
 	file := s.openFileTo(false)
 	if file == nil {
-		return next, min(next+most, s.Layout.Chunks())
+		return next, s.run(min(next, s.Layout.Chunks()), s.Layout.Chunks(), n)
 	}
+	most := int64(0) // the end of what one request may bring
 	for k := range s.absent(file, next, true) {
 		switch {
 		case first == end:
 			first, end = k, k+1
-		case k > end || k == first+most:
+			most = s.run(k, s.Layout.Chunks(), n)
+		case k > end || k == most:
 			return first, end
 		default:
 			end++
@@ -264,6 +266,6 @@ func (f *filler) take(r fillResult) {
 		f.last, f.failed = r.err, true
 		f.passing = f.passing || !permanent(r.err)
 		// One wrong chunk says nothing of the others.
-		r.blob.refused = !errors.Is(r.err, remote.ErrDigest) || r.blob.s.whole.indexWrong.Load()
+		r.blob.refused = !errors.Is(r.err, remote.ErrDigest) || r.blob.s.refuted() != nil
 	}
 }

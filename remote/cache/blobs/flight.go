@@ -11,13 +11,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
 type blobKey struct {
 	digest digest.Digest
-	layout blobfile.Layout
-	sums   [sha256.Size]byte // of Chunks.Sums
+	size   int64
+	chunk  int64             // 0 unless the chunks are of one size
+	sum    [sha256.Size]byte // of the cuts
 	local  bool
 }
 
@@ -25,13 +26,15 @@ type blobKey struct {
 // chunks.
 type blobState struct {
 	blobKey
-	blobfile.Layout
-	c      *Cache
-	chunks Chunks
-	count  blobCounters
-	whole  wholeCheck
+	cutting
+	c     *Cache
+	key   string // of its files: see keyOf
+	seals *seals // nil if the chunks are of one size
+	count blobCounters
+	whole wholeCheck
 
-	file atomic.Pointer[blobFile] // nil before it is needed, where the disk fails, and of a local blob
+	file   atomic.Pointer[blobFile] // nil before it is needed, where the disk fails, and of a local blob
+	noFile atomic.Bool              // RemoveCuts has removed it
 
 	ctx context.Context // of what goes on without a caller
 	end context.CancelFunc
@@ -43,31 +46,59 @@ type blobState struct {
 	closed  bool
 }
 
-// state returns the one blobState of a blob.
-func (c *Cache) state(d digest.Digest, l blobfile.Layout, chunks Chunks, local bool) (*blobState, error) {
-	key := blobKey{d, l, sha256.Sum256(chunks.Sums), local}
+// state returns the one blobState of a blob by some cuts.
+func (c *Cache) state(d digest.Digest, size int64, cuts Cuts, local bool) (*blobState, error) {
+	key := blobKey{digest: d, size: size, sum: cuts.Sum(), local: local}
+	if chunks, ok := cuts.(Chunks); ok {
+		key.chunk = chunks.Size
+	}
+	if s, err := c.stateOf(key, nil); s != nil || err != nil {
+		return s, err
+	}
+	x, err := cut(d, size, cuts) // with no lock held: there may be many
+	if err != nil {
+		return nil, err
+	}
+	s := &blobState{blobKey: key, cutting: x, c: c, key: keyOf(cuts)}
+	if x.Table != nil {
+		s.seals = newSeals(x.Layout.Chunks())
+	}
+	s.count.unread = make([]atomic.Uint32, (x.Layout.Chunks()+31)/32)
+	s.flights = map[int64]*flight{}
+	return c.stateOf(key, s)
+}
+
+// stateOf returns the blobState of a key. If there is none it is made, unless made is
+// nil.
+func (c *Cache) stateOf(key blobKey, made *blobState) (*blobState, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, fmt.Errorf("cache directory %s: %w", c.dir.Path(), fs.ErrClosed)
 	}
-	s := c.states[key]
-	if s == nil {
-		s = &blobState{blobKey: key, Layout: l, c: c, chunks: chunks}
-		s.count.unread = make([]atomic.Uint32, (l.Chunks()+31)/32)
-		s.flights = map[int64]*flight{}
-		// It ends with the Cache, and with no caller.
-		s.ctx, s.end = context.WithCancel(context.Background())
-		s.recall()
-		c.states[key] = s
+	if s := c.states[key]; s != nil || made == nil {
+		return s, nil
 	}
-	return s, nil
+	// It ends with the Cache, and with no caller.
+	made.ctx, made.end = context.WithCancel(context.Background())
+	made.recall()
+	for _, s := range c.states {
+		if s.digest == key.digest && s.sum == key.sum && s.refuted() != nil {
+			made.whole.wrong.Store(s.whole.wrong.Load())
+		}
+	}
+	c.states[key] = made
+	return made, nil
 }
 
-// perRequest returns how many chunks one request may ask for.
+// perRequest returns how many bytes one request may ask for; one chunk is always
+// allowed.
 func (s *blobState) perRequest() int64 {
-	return max(1, s.c.sched.line.stats().request(s.c.maxRequest)/s.Chunk)
+	return s.c.sched.line.stats().request(s.c.maxRequest)
 }
+
+// fileName returns the name of the blob's file in the directory.
+func (s *blobState) fileName() string { return s.c.dir.KeyName(directory.Blobs, s.digest, s.key) }
 
 // shut ends all flights and lets no new one begin.
 func (s *blobState) shut() {
@@ -96,14 +127,14 @@ func (s *blobState) openFile() *blobFile { return s.openFileTo(s.c.dir.MayWrite(
 
 // openFileTo is openFile; create says whether to make one if there is none.
 func (s *blobState) openFileTo(create bool) *blobFile {
-	if s.local || s.whole.indexWrong.Load() {
+	if s.local || s.refuted() != nil || s.noFile.Load() {
 		return nil
 	}
 	old := s.file.Load()
 	if old != nil && old.current() {
 		return old
 	}
-	f, err := s.c.openBlob(s.digest, s.Layout, create)
+	f, err := s.c.openBlob(s.fileName(), s.Layout, s.seals, create)
 	if err != nil {
 		if !errors.Is(err, errNoFile) {
 			s.c.dir.DiskFailed(err)
@@ -219,12 +250,10 @@ func (f *flight) tell() {
 // it must have landed.
 func (f *flight) copyTo(ctx context.Context, p []byte, off int64) {
 	s := f.owner.s
-	for k := f.first; k < f.end; k++ {
+	first, end := s.Span(off, off+int64(len(p)))
+	for k := max(first, f.first); k < min(end, f.end); k++ {
 		at, stop := s.Bounds(k)
 		from, to := max(at, off), min(stop, off+int64(len(p)))
-		if from >= to {
-			continue
-		}
 		copy(p[from-off:to-off], f.data[from-f.off:])
 		if f.got[k-f.first] != fromSource {
 			s.hit(to - from)
@@ -244,7 +273,7 @@ func (f *flight) run(first, end int64) []byte {
 // those that are not under way, for the reason given. The caller must leave
 // them.
 func (s *blobState) board(ctx context.Context, b *Blob, first, end int64, why reason) ([]*flight, error) {
-	if err := s.indexError(); err != nil {
+	if err := s.refuted(); err != nil {
 		return nil, err
 	}
 	words := s.words(first, end)
@@ -259,7 +288,7 @@ func (s *blobState) board(ctx context.Context, b *Blob, first, end int64, why re
 		if f == nil {
 			// What is on disk does not wait for the source.
 			stop := k + 1
-			for stop < end && s.flights[stop] == nil && (words[stop-first] == 0) == (words[k-first] == 0) {
+			for stop < end && s.flights[stop] == nil && (words[stop-first] == 0) == (words[k-first] == 0) && s.Gap(stop) <= maxGap {
 				stop++
 			}
 			f = s.start(ctx, b, k, stop, why)
@@ -284,7 +313,7 @@ func (s *blobState) words(first, end int64) []uint32 {
 // it. The caller holds s.mu.
 func (s *blobState) start(ctx context.Context, b *Blob, first, end int64, why reason) *flight {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f := &flight{owner: b, why: why, first: first, end: end, off: first * s.Chunk, cancel: cancel}
+	f := &flight{owner: b, why: why, first: first, end: end, off: s.Begin(first), cancel: cancel}
 	f.got = make([]origin, end-first)
 	for k := first; k < end; k++ {
 		s.flights[k] = f

@@ -6,17 +6,17 @@ import "context"
 // lie in, for a reader that will come: it then waits for what is under way
 // already. Prefetch returns at once. What does not fit into the memory that is
 // set aside for this, 16 MiB for the whole Cache, is left out, and so is what
-// the line would need more than a few seconds for. If it fails, nobody is told:
-// the reader tries again.
+// the line would need more than a few seconds for; one chunk is always allowed. If it
+// fails, nobody is told: the reader tries again.
 //
 // Where the disk takes nothing a little is kept in memory. Of a blob that is
 // local nothing is brought.
 func (b *Blob) Prefetch(off, n int64) {
 	s := b.s
-	if off < 0 || n <= 0 || off >= s.Size || s.local || s.whole.indexWrong.Load() {
+	if off < 0 || n <= 0 || off >= s.Size || s.local || s.refuted() != nil {
 		return
 	}
-	first, end := off/s.Chunk, (off+min(n, s.Size-off)-1)/s.Chunk+1
+	first, end := s.Span(off, off+min(n, s.Size-off))
 	line := s.c.sched.line.stats()
 	most, perRequest := line.ahead(maxAhead), s.perRequest()
 	if !s.c.takes() {
@@ -29,21 +29,18 @@ func (b *Blob) Prefetch(off, n int64) {
 		return s.flights[k] == nil && words[k-first] == 0 && !s.c.sched.recent.has(s, k)
 	}
 	for k := first; k < end && !s.closed; {
-		stop := k
-		for stop < end && stop-k < perRequest && lacks(stop) {
-			stop++
-		}
-		if stop == k {
+		if !lacks(k) {
 			k++
 			continue
 		}
-		at, _ := s.Bounds(k)
-		_, to := s.Bounds(stop - 1)
-		granted := s.c.sched.reserve(to-at, s.Chunk, most, line.aheadRequests())
-		if granted == 0 {
+		stop, bound := k+1, s.run(k, end, perRequest)
+		for stop < bound && lacks(stop) {
+			stop++
+		}
+		stop = s.c.sched.reserve(&s.cutting, k, stop, most, line.aheadRequests())
+		if stop == k {
 			return
 		}
-		stop = k + (granted+s.Chunk-1)/s.Chunk
 		// No reader has come yet: nobody's context decides how long this goes on.
 		f := s.start(context.Background(), b, k, stop, forLater)
 		f.waiters++ // so that it does not end with a reader that leaves

@@ -12,8 +12,8 @@ import (
 var ErrAbsent = errors.New("not in the cache")
 
 // Present reports whether the chunks that n bytes from off lie in seem to be on
-// disk. It is a hint, for a read of 4 bytes a chunk. A blob that is local is
-// there.
+// disk, and there are some. It is a hint, for a read of 4 bytes a chunk. A blob that is
+// local is there.
 func (b *Blob) Present(off, n int64) bool {
 	s := b.s
 	if off < 0 || n <= 0 || off >= s.Size || s.local {
@@ -23,7 +23,10 @@ func (b *Blob) Present(off, n int64) bool {
 	if f == nil {
 		return false
 	}
-	first, end := off/s.Chunk, (off+min(n, s.Size-off)-1)/s.Chunk+1
+	first, end := s.Span(off, off+min(n, s.Size-off))
+	if first == end {
+		return false
+	}
 	const batch = 4096
 	for ; first < end; first += batch {
 		for _, w := range f.present(first, min(first+batch, end)) {
@@ -57,7 +60,7 @@ func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error
 		}
 		return n, err
 	}
-	if err := s.indexError(); err != nil {
+	if err := s.refuted(); err != nil {
 		return 0, err
 	}
 	f := s.openFileTo(false)
@@ -70,7 +73,10 @@ func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error
 			return n, err
 		}
 		at := off + int64(n)
-		k := at / s.Chunk
+		k, end := s.Span(at, off+int64(len(p)))
+		if k == end || s.Begin(k) > at {
+			return n, s.absentError()
+		}
 		begin, stop := s.Bounds(k)
 		part := p[n:min(int64(len(p)), stop-off)]
 		if !f.readSound(part, at, k, k+1) {
@@ -91,15 +97,14 @@ func (s *blobState) absentError() error { return fmt.Errorf("blob %s: %w", s.dig
 func (s *blobState) loadPresent(f *blobFile, k int64, buf []byte) []byte {
 	begin, stop := s.Bounds(k)
 	if int64(cap(buf)) < stop-begin {
-		buf = make([]byte, s.Chunk)
+		buf = make([]byte, stop-begin)
 	}
 	buf = buf[:stop-begin]
 	if f.present(k, k+1)[0] == 0 {
 		return nil
 	}
-	if _, err := f.f.ReadAt(buf, begin); err != nil || !s.chunks.match(k, buf) {
+	if !s.loadChunk(f, k, buf) {
 		return nil
 	}
-	f.setSound(k, buf)
 	return buf
 }

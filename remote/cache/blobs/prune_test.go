@@ -3,6 +3,7 @@ package blobs
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -168,7 +169,7 @@ func TestHoldings(t *testing.T) {
 			t.Errorf("%s was used %v ago, want %v", h.Digest, time.Since(h.Used), ago)
 		}
 		h.Used = time.Time{}
-		if h != want[i] {
+		if !reflect.DeepEqual(h, want[i]) {
 			t.Errorf("got %+v, want %+v", h, want[i])
 		}
 	}

@@ -201,7 +201,7 @@ func (c *Cache) Stored(d digest.Digest, size int64) (*StoredBlob, bool) {
 		return nil, false
 	}
 	l, epoch, ok := blobfile.ReadFooter(f)
-	if ok && l.Size == size && epoch != 0 {
+	if ok && l.Table == nil && l.Size == size && epoch != 0 {
 		b := &blobFile{Layout: l, f: f, epoch: epoch}
 		if b.complete() {
 			return &StoredBlob{digest: d, file: b}, true

@@ -174,7 +174,7 @@ func TestHollow(t *testing.T) {
 	c := openCache(t, t.TempDir(), nil)
 	cachetest.Fill(t, c.at("."), src, 1, 1, 0)
 	cachetest.Fill(t, c.at("."), src, 3, 1, 0)
-	f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, src.Digest()), blobfile.Layout{Size: src.Size(), Chunk: cachetest.TestChunk}, blobUse)
+	f, err := openBlobFile(c.Files(), c.Name(directory.Blobs, src.Digest()), blobfile.Layout{Size: src.Size(), Chunk: cachetest.TestChunk}, nil, blobUse)
 	if err != nil {
 		t.Fatal(err)
 	}

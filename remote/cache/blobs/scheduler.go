@@ -21,7 +21,7 @@ const (
 	// grace is how long after a reader Fill leaves the source alone: readers
 	// seldom come alone.
 	grace = 50 * time.Millisecond
-	// maxRecent bounds the bytes of chunks that are kept in memory.
+	// maxRecent bounds the bytes of chunks that are kept in memory, but for one chunk.
 	maxRecent = 8 << 20
 )
 
@@ -102,24 +102,29 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// reserve asks for a prefetch of up to n bytes, and returns how many it may
-// have; most and requests are the bounds on all of them. Each one that is not 0
-// must be released.
-func (t *scheduler) reserve(n, chunk, most int64, requests int) int64 {
+// reserve asks for a prefetch of the chunks from first to end, and returns where it
+// must end; most and requests are the bounds on all of them, in bytes and in number.
+// Each one that is not empty must be released.
+func (t *scheduler) reserve(x *cutting, first, end, most int64, requests int) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.runs >= requests {
-		return 0
+		return first
 	}
-	if room := most - t.ahead; n > room {
-		if n = room / chunk * chunk; n <= 0 {
-			return 0
+	at, _ := x.Bounds(first)
+	bytes := func() int64 {
+		_, stop := x.Bounds(end - 1)
+		return stop - at
+	}
+	if room := most - t.ahead; bytes() > room {
+		if end = x.run(first, end, room); bytes() > room && t.ahead > 0 {
+			return first
 		}
 	}
-	t.ahead += n
+	t.ahead += bytes()
 	t.runs++
 	t.busy++
-	return n
+	return end
 }
 
 // release says that a prefetch of n bytes is over.
@@ -159,8 +164,8 @@ type recentChunk struct {
 
 // put adds a copy of a chunk, which must have been checked.
 func (r *recentChunks) put(s *blobState, k int64, data []byte) {
-	if len(data) > maxRecent/4 {
-		return
+	if s.Table == nil && len(data) > maxRecent/4 {
+		return // else it is kept alone, as each small read would bring all of it again
 	}
 	data = append([]byte(nil), data...)
 	key := chunkKey{s, k}
@@ -175,7 +180,7 @@ func (r *recentChunks) put(s *blobState, k int64, data []byte) {
 	}
 	r.chunks[key] = r.order.PushFront(recentChunk{key, data})
 	size := r.size.Add(int64(len(data)))
-	for size > maxRecent {
+	for size > maxRecent && r.order.Len() > 1 {
 		old := r.order.Remove(r.order.Back()).(recentChunk)
 		delete(r.chunks, old.chunkKey)
 		size = r.size.Add(-int64(len(old.data)))
@@ -214,7 +219,7 @@ func (r *recentChunks) read(s *blobState, p part, first, end int64) bool {
 		if data == nil {
 			return false
 		}
-		off := k * s.Chunk
+		off, _ := s.Bounds(k)
 		from, to := max(off, p.off), min(off+int64(len(data)), p.off+int64(len(p.p)))
 		copy(p.p[from-p.off:to-p.off], data[from-off:])
 	}

@@ -46,7 +46,8 @@ type stream struct {
 	ctx   context.Context
 	idle  *time.Timer // ends it when nothing comes
 	last  int64       // the last chunk that was not on disk
-	buf   []byte      // what has come of the blob behind the chunks before next
+	at    int64       // where buf begins in the blob
+	buf   []byte      // what has come from chunk next on
 
 	// Guarded by blobState.mu:
 
@@ -117,7 +118,8 @@ func (t *stream) run() error {
 			s.c.dir.EndRecording("")
 		}()
 	}
-	err := t.owner.src.(remote.WholeBlob).ReadWhole(t.ctx, t, next*s.Chunk)
+	t.at = s.Begin(next)
+	err := t.owner.src.(remote.WholeBlob).ReadWhole(t.ctx, t, t.at)
 	t.count(0)
 	return err
 }
@@ -173,17 +175,24 @@ func (t *stream) Write(p []byte) (int, error) {
 	t.count(int64(len(p)))
 	t.buf = append(t.buf, p...)
 	for {
+		t.drop()
 		end := t.complete()
 		if end == t.next {
 			return len(p), nil
 		}
-		base, _ := t.s.Bounds(t.next)
 		_, stop := t.s.Bounds(end - 1)
-		t.takeAll(end, t.buf[:stop-base])
-		t.buf = append(t.buf[:0], t.buf[stop-base:]...)
+		t.takeAll(end, t.buf[:stop-t.at])
 		if err := t.goOn(); err != nil {
 			return len(p), err
 		}
+	}
+}
+
+// drop drops what has come before chunk next.
+func (t *stream) drop() {
+	if n := min(t.s.Begin(t.next)-t.at, int64(len(t.buf))); n > 0 {
+		t.buf = append(t.buf[:0], t.buf[n:]...)
+		t.at += n
 	}
 }
 
@@ -199,10 +208,9 @@ func (t *stream) count(n int64) {
 // be looked at together. Chunks that are not stored are looked at one by one,
 // since each may have to wait for a read.
 func (t *stream) complete() int64 {
-	base, _ := t.s.Bounds(t.next)
 	end := t.next
 	for end < t.s.Layout.Chunks() && (t.room || end == t.next) {
-		if _, stop := t.s.Bounds(end); stop-base > int64(len(t.buf)) {
+		if _, stop := t.s.Bounds(end); stop-t.at > int64(len(t.buf)) {
 			break
 		}
 		end++
@@ -226,6 +234,9 @@ func (t *stream) takeAll(end int64, data []byte) {
 	}
 	most := s.c.writeSize()
 	for k := first; k < end; k++ {
+		if s.Gap(k) > 0 {
+			take(k)
+		}
 		if !t.room || words[k-first] != 0 {
 			take(k)
 			if t.skip(k) {
@@ -234,7 +245,7 @@ func (t *stream) takeAll(end int64, data []byte) {
 			}
 		}
 		at, stop := s.Bounds(k)
-		if !s.chunks.match(k, data[at-base:stop-base]) {
+		if !s.match(k, data[at-base:stop-base]) {
 			s.count.bad.Add(1)
 			s.c.count.badFetched.Add(1)
 			s.count.wasted.Add(stop - at)
@@ -243,7 +254,7 @@ func (t *stream) takeAll(end int64, data []byte) {
 			run = k + 1
 			continue
 		}
-		if (k+1-run)*s.Chunk >= most {
+		if stop-s.Begin(run) >= most {
 			take(k + 1)
 		}
 	}
@@ -260,7 +271,7 @@ func (t *stream) skip(k int64) bool {
 	}
 	if !t.room {
 		for _, w := range s.waiting {
-			if !w.behind && k < w.first && (w.first-k)*s.Chunk <= streamNear {
+			if !w.behind && k < w.first && s.Begin(w.first)-s.Begin(k) <= streamNear {
 				return false
 			}
 		}

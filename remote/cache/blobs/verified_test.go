@@ -45,7 +45,7 @@ func TestSetVerification(t *testing.T) {
 
 	// Somebody else makes a mark between a look and the lock.
 	d = digest.FromString("c")
-	c.SetMark(d, meta.Mark{Verification: meta.VerifiedByChunk}, func(old meta.Mark) bool {
+	c.SetMark(d, "", meta.Mark{Verification: meta.VerifiedByChunk}, func(old meta.Mark) bool {
 		if old.Verification == meta.VerifiedNot {
 			other.SetVerification(d, meta.VerifiedWhole)
 		}

@@ -2,6 +2,7 @@ package blobs
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,14 +23,16 @@ import (
 
 // Chunks are checked against an index, and the index may lie. So the digest of
 // the whole blob is checked as soon as all of it is on disk, whoever brought
-// it and in whatever order.
+// it and in whatever order. Of a blob that is not cut into chunks of one size there are
+// bytes that never are: whoever has the index sees to it, by Complete, Patched and
+// Condemn.
 
 // A wholeCheck is what is known of a blob as a whole.
 type wholeCheck struct {
 	// settled: nothing is left to do, or somebody is at it.
 	settled atomic.Bool
-	// indexWrong: the chunks are not the blob.
-	indexWrong atomic.Bool
+	// wrong, if not nil, is why nothing is read: the chunks are not the blob.
+	wrong atomic.Pointer[error]
 
 	mu sync.Mutex
 	// Of file, all chunks before next were there.
@@ -39,34 +42,56 @@ type wholeCheck struct {
 
 // recall takes over what the mark says of these chunks.
 func (s *blobState) recall() {
-	m := s.c.meta.Mark(s.digest)
+	m := s.c.meta.Mark(s.digest, s.key)
 	if m.Table != s.table() {
 		return // they may not be the blob's all the same
 	}
 	s.whole.settled.Store(m.Verification == meta.VerifiedWhole || m.Verification == meta.VerifiedWrong)
-	s.whole.indexWrong.Store(m.Verification == meta.VerifiedWrong)
+	switch {
+	case m.Verification != meta.VerifiedWrong:
+		s.whole.wrong.Store(nil)
+	case s.refuted() == nil:
+		err := s.indexError()
+		s.whole.wrong.Store(&err)
+	}
 }
 
-// table returns what marks call the chunks.
-func (s *blobState) table() string { return hex.EncodeToString(s.sums[:]) }
+// table returns what marks call the cuts.
+func (s *blobState) table() string { return hex.EncodeToString(s.sum[:]) }
 
-// indexError returns an error if the chunks are known not to be the blob.
-func (s *blobState) indexError() error {
-	if !s.whole.indexWrong.Load() {
-		return nil
+// refuted returns an error if the chunks are known not to be the blob.
+func (s *blobState) refuted() error {
+	if err := s.whole.wrong.Load(); err != nil {
+		return *err
 	}
+	return nil
+}
+
+// indexError is the error of a blob of which the chunks are right, and the whole is not.
+func (s *blobState) indexError() error {
 	return fmt.Errorf("blob %s: its chunks are as the index says, but the whole is not: the index is wrong: %w", s.digest, remote.ErrDigest)
 }
 
-// Refuted returns an error, which wraps remote.ErrDigest, if all of the blob has been
-// there by now, each chunk as it should be, and was not the blob: then what was
-// read of it before is not its content either.
-func (b *Blob) Refuted() error { return b.s.indexError() }
+// Refuted returns an error if all of the blob has been there by now, each chunk as it
+// should be, and was not the blob, or Condemn has said so: then what was read of it
+// before is not its content either. It wraps remote.ErrDigest, or is the one that Condemn
+// was given.
+func (b *Blob) Refuted() error { return b.s.refuted() }
+
+// Complete reports whether all chunks of the blob seem to be on disk: it is a hint, and
+// costs a small read of the disk. A blob that is local is there.
+func (b *Blob) Complete() bool {
+	if b.s.local {
+		return true
+	}
+	file := b.s.openFileTo(false)
+	return file != nil && b.s.reachedEnd(file)
+}
 
 // noteComplete begins to check the whole blob if all of it is there and that
 // was not done before. It is called after anything was read or stored.
 func (s *blobState) noteComplete(file *blobFile) {
-	if s.whole.settled.Load() || !s.reachedEnd(file) || s.whole.settled.Swap(true) {
+	if s.Table != nil || s.whole.settled.Load() || !s.reachedEnd(file) || s.whole.settled.Swap(true) {
 		return
 	}
 	s.mu.Lock()
@@ -115,14 +140,14 @@ func (s *blobState) checkWhole(ctx context.Context, file *blobFile) bool {
 	}
 	if s.digestIs(h) {
 		m := meta.Mark{Verification: meta.VerifiedWhole, When: time.Now(), Table: s.table()}
-		s.c.meta.SetMark(s.digest, m, m.BetterThan)
+		s.c.meta.SetMark(s.digest, s.key, m, m.BetterThan)
 		return true
 	}
 	// Either the index lied, or chunks have changed or gone on disk: these
 	// very bytes must be right by the one and wrong by the other.
 	h = s.digest.Algorithm().Hash()
 	err := s.readChunks(ctx, file, h, func(k int64, data []byte) error {
-		if !s.chunks.match(k, data) {
+		if !s.match(k, data) {
 			if file.current() {
 				s.dropWrong(file, k)
 			}
@@ -133,7 +158,8 @@ func (s *blobState) checkWhole(ctx context.Context, file *blobFile) bool {
 	if err != nil || s.digestIs(h) {
 		return false
 	}
-	s.c.condemnIndex(s)
+	s.condemn(s.indexError())
+	s.c.dir.Warnf("blob %s: every chunk of it is as its index says, but the whole is not: the index is wrong, and what was read of the blob cannot be trusted", s.digest)
 	return true
 }
 
@@ -146,7 +172,7 @@ var errChanged = errors.New("the blob file has changed")
 
 // readChunks reads all chunks of the file into h and one by one to check.
 func (s *blobState) readChunks(ctx context.Context, file *blobFile, h hash.Hash, check func(k int64, data []byte) error) error {
-	buf := make([]byte, min(s.Chunk, s.Size))
+	buf := make([]byte, s.Longest())
 	for k := range s.Layout.Chunks() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -166,24 +192,46 @@ func (s *blobState) readChunks(ctx context.Context, file *blobFile, h hash.Hash,
 	return nil
 }
 
-// condemnIndex makes sure that nobody gets anything of a blob again by the chunks
-// of s: each was right, and all of them together were not the blob.
-func (c *Cache) condemnIndex(s *blobState) {
+// Condemn makes sure that nobody gets anything of the blob again by these cuts, as they
+// are not its own: each read of a Blob of this Cache that has them fails with err, which
+// should wrap remote.ErrDigest; a mark tells other processes that begin to read it later,
+// and what is on disk is removed. It is forgotten if SetVerifiedWhole says otherwise.
+func (b *Blob) Condemn(err error) { b.s.condemn(err) }
+
+// condemn is Condemn. Each chunk was right, and all of them together were not the blob.
+func (s *blobState) condemn(err error) {
+	c := s.c
 	for _, other := range c.statesOf(s.digest) {
-		if other.sums == s.sums {
-			other.whole.indexWrong.Store(true)
+		if other.sum == s.sum {
+			other.whole.wrong.Store(&err)
 			other.whole.settled.Store(true)
 		}
 	}
-	c.meta.SetMark(s.digest, meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: s.table()}, func(meta.Mark) bool { return true })
-	c.Remove(s.digest)
-	c.dir.Warnf("blob %s: every chunk of it is as its index says, but the whole is not: the index is wrong, and what was read of the blob cannot be trusted", s.digest)
+	c.meta.SetMark(s.digest, s.key, meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: s.table()}, func(meta.Mark) bool { return true })
+	c.removeFile(s.fileName())
 }
 
-// Remove removes what the directory has of a blob, whose digest must be
-// valid. Who reads it goes on, and fetches it again.
-func (c *Cache) Remove(d digest.Digest) {
-	name := c.dir.Name(directory.Blobs, d)
+// Remove removes what the directory has of a blob in chunks of one size, whose digest
+// must be valid. Who reads it goes on, and fetches it again.
+func (c *Cache) Remove(d digest.Digest) { c.removeFile(c.dir.Name(directory.Blobs, d)) }
+
+// RemoveCuts removes what the directory has of a blob by cuts of another kind, whose sum
+// is sum, because it is of no more use: this Cache stores nothing more of it, unless a new
+// Blob is made. Other processes that read it fetch it again.
+func (c *Cache) RemoveCuts(d digest.Digest, sum [sha256.Size]byte) {
+	if d.Validate() != nil {
+		return
+	}
+	for _, s := range c.statesOf(d) {
+		if s.sum == sum && s.Table != nil {
+			s.noFile.Store(true)
+		}
+	}
+	c.removeFile(c.dir.KeyName(directory.Blobs, d, directory.Key(sum)))
+}
+
+// removeFile removes a blob file.
+func (c *Cache) removeFile(name string) {
 	f, err := c.dir.Files().OpenFile(name, os.O_RDWR)
 	if err != nil || c.dir.ReadOnly() != nil {
 		return

@@ -35,7 +35,7 @@ func BenchmarkOpen(b *testing.B) {
 	})
 	b.Run("nothing", func(b *testing.B) {
 		for b.Loop() {
-			if c.Mark(d).Verification != VerifiedNot {
+			if c.Mark(d, "").Verification != VerifiedNot {
 				b.Fatal("it has a mark")
 			}
 		}

@@ -44,7 +44,7 @@ func TestVerify(t *testing.T) {
 		data := fmt.Sprintf("document %d", i)
 		d := digest.FromString(data)
 		c.KeepMeta(d, []byte(data))
-		c.SetMark(d, Mark{Verification: VerifiedByChunk, When: time.Now()}, func(Mark) bool { return true })
+		c.SetMark(d, "", Mark{Verification: VerifiedByChunk, When: time.Now()}, func(Mark) bool { return true })
 		name := fmt.Sprintf("example.com/a:%d", i)
 		c.keepRef(name, ocispec.Descriptor{Digest: d, Size: 5})
 		img := Image{Name: name, Manifest: d, Platform: "linux/amd64"}

@@ -49,8 +49,8 @@ func (v Verification) MarshalText() ([]byte, error) { return []byte(v.String()),
 type Mark struct {
 	Verification
 	When time.Time
-	// table is the SHA-256 of the chunk sums that the check was about, in
-	// hex; "" if it was about whatever index there is.
+	// Table is the SHA-256 of the chunk sums, or the sum of the cuts, that the check
+	// was about, in hex; "" if it was about whatever index there is.
 	Table string
 }
 
@@ -87,12 +87,13 @@ func parseMark(data []byte) (m Mark, ok bool) {
 	return m, true
 }
 
-// Mark returns what is known of a blob; VerifiedNot if there is no mark.
-func (c *Cache) Mark(d digest.Digest) Mark {
+// Mark returns what is known of a blob; VerifiedNot if there is no mark. key is "", or
+// that of the cuts which the blob is read by, which have a mark of their own.
+func (c *Cache) Mark(d digest.Digest, key string) Mark {
 	if d.Validate() != nil {
 		return Mark{}
 	}
-	data, _, err := c.dir.Files().ReadFile(c.dir.Name(directory.Verified, d), maxMark)
+	data, _, err := c.dir.Files().ReadFile(c.dir.KeyName(directory.Verified, d, key), maxMark)
 	if err != nil {
 		return Mark{}
 	}
@@ -106,12 +107,12 @@ func (m Mark) BetterThan(old Mark) bool {
 }
 
 // SetMark writes a mark in place of an old one that may be replaced. Nobody
-// else does so meanwhile.
-func (c *Cache) SetMark(d digest.Digest, m Mark, mayReplace func(old Mark) bool) {
-	if !mayReplace(c.Mark(d)) || !c.dir.MayWrite() {
+// else does so meanwhile. key is as for Mark.
+func (c *Cache) SetMark(d digest.Digest, key string, m Mark, mayReplace func(old Mark) bool) {
+	if !mayReplace(c.Mark(d, key)) || !c.dir.MayWrite() {
 		return
 	}
-	name := c.dir.Name(directory.Verified, d)
+	name := c.dir.KeyName(directory.Verified, d, key)
 	// The first mark makes two directories.
 	_, err := c.dir.Within(directory.FileRoom(maxMark)+2*blobfile.BlockSize, directory.Rule{}, func() error {
 		unlock, err := lockDir(c.dir.Files(), path.Dir(name))
@@ -119,7 +120,7 @@ func (c *Cache) SetMark(d digest.Digest, m Mark, mayReplace func(old Mark) bool)
 			return err
 		}
 		defer unlock()
-		if !mayReplace(c.Mark(d)) {
+		if !mayReplace(c.Mark(d, key)) {
 			return nil
 		}
 		return directory.WriteFile(c.dir.Files(), name, m.encode())

@@ -131,6 +131,14 @@ func (c *Dir) Name(dir string, d digest.Digest) string {
 	return path.Join(dir, d.Algorithm().String(), d.Encoded())
 }
 
+// KeyName is Name for what belongs to a key besides; "" is none.
+func (c *Dir) KeyName(dir string, d digest.Digest, key string) string {
+	if key == "" {
+		return c.Name(dir, d)
+	}
+	return c.Name(dir, d) + "-" + key
+}
+
 // Begin counts something that goes on in the directory until End, and
 // reports whether it may: the directory is not closed.
 func (c *Dir) Begin() bool {

@@ -65,6 +65,7 @@ type Eviction struct {
 	Blobs, indexes, Contents int                       // files that went
 	layouts                  map[int32]blobfile.Layout // of blob files, by their number in inv
 	empty                    []found                   // blob files without chunks
+	keyed                    map[digest.Digest][]string
 }
 
 // Run returns how many bytes of the inventory are gone.
@@ -173,7 +174,7 @@ func (e *Eviction) choose(uses []use) int {
 			need -= file.Bytes
 		} else {
 			off, end := e.layouts[u.file].Bounds(int64(u.chunk))
-			need -= Blocks(end - off)
+			need -= Blocks(end - off) // give or take what lies in a block with others
 		}
 		if need <= 0 {
 			return n + 1
@@ -201,21 +202,20 @@ func (e *Eviction) look(uses []use, i int32) []use {
 		return uses
 	}
 	e.layouts[i] = l
-	there := int64(0)
+	var there blobfile.Disk
 	for k, w := range l.Words(f, 0, l.Chunks()) {
 		if w == 0 {
 			continue
 		}
-		off, end := l.Bounds(int64(k))
-		there += Blocks(end - off)
+		there.Add(l, int64(k))
 		if e.mayGo(w) {
 			uses = append(uses, use{w, i, int32(k)})
 		}
 	}
-	if there == 0 {
+	if there.Bytes == 0 {
 		e.empty = append(e.empty, file)
 	}
-	if extra := file.Bytes - there - blobfile.WordSize*l.Chunks(); extra > l.Chunk+1<<16 && e.now.Sub(file.Mtime) > writeTime {
+	if extra := file.Bytes - there.Bytes - (l.FileSize() - l.Word(0)); extra > l.Longest()+1<<16 && e.now.Sub(file.Mtime) > writeTime {
 		e.clean(file)
 	}
 	return uses
@@ -270,17 +270,17 @@ func (e *Eviction) take(file found, uses []use) {
 		return
 	}
 	words := l.Words(f, 0, l.Chunks())
+	present := func(k int64) bool { return words[k] != 0 }
 	for _, u := range uses {
 		k := int64(u.chunk)
 		if k >= l.Chunks() || words[k] != u.word {
 			continue
 		}
-		off, end := l.Bounds(k)
 		if l.SetWord(f, k, 0) != nil {
 			break
 		}
 		words[k] = 0
-		if blobfile.Punch(f, off, Blocks(end-off)) != nil {
+		if l.PunchAbsent(f, k, present) != nil {
 			// Without holes there is only all or nothing.
 			clear(words)
 			break
@@ -326,8 +326,10 @@ func (e *Eviction) clean(file found) {
 	if blobfile.WriteEpoch(f, l, epoch+1) != nil {
 		return
 	}
-	for k, w := range l.Words(f, 0, l.Chunks()) {
-		if off, end := l.Bounds(int64(k)); w == 0 && blobfile.Punch(f, off, Blocks(end-off)) != nil {
+	words := l.Words(f, 0, l.Chunks())
+	present := func(k int64) bool { return words[k] != 0 }
+	for k, w := range words {
+		if w == 0 && l.PunchAbsent(f, int64(k), present) != nil {
 			break
 		}
 	}
@@ -384,8 +386,23 @@ func (e *Eviction) anyLeft(record string) bool {
 	data, _, err := e.Inv.dir.ReadFile(record, MaxRecord)
 	return err == nil && slices.ContainsFunc(e.BlobsOf(data), func(d digest.Digest) bool {
 		alg, hex := d.Algorithm().String(), d.Encoded()
-		return e.Inv.dir.Exists(path.Join(Blobs, alg, hex)) || e.Inv.dir.Exists(path.Join(Indexes, alg, hex))
+		return e.Inv.dir.Exists(path.Join(Blobs, alg, hex)) || e.Inv.dir.Exists(path.Join(Indexes, alg, hex)) ||
+			slices.ContainsFunc(e.keyedOf(d), e.Inv.dir.Exists)
 	})
+}
+
+// keyedOf returns the blob files and layer indexes with a key that a blob had when
+// the inventory was made.
+func (e *Eviction) keyedOf(d digest.Digest) []string {
+	if e.keyed == nil {
+		e.keyed = map[digest.Digest][]string{}
+		for _, f := range e.Inv.Files {
+			if of, ok := DigestOf(f.Name); ok && KeyOf(f.Name) != "" && (f.Kind == KindBlob || f.Kind == KindIndex) {
+				e.keyed[of] = append(e.keyed[of], f.Name)
+			}
+		}
+	}
+	return e.keyed[d]
 }
 
 // removeContent removes a kept file that nobody has open.

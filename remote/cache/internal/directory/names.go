@@ -1,6 +1,8 @@
 package directory
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"path"
 	"strings"
 	"time"
@@ -91,8 +93,28 @@ func KindOf(name string) kind {
 		return kindUnborn
 	case deep && isHex(base, sumSize(alg)):
 		return byDigest(top)
+	case deep && keyed(top):
+		if hex, _, ok := cutKey(base); ok && isHex(hex, sumSize(alg)) {
+			return byDigest(top)
+		}
 	}
 	return kindOther
+}
+
+// keyBytes is how many bytes of a sum are a key.
+const keyBytes = 8
+
+// Key returns the key that names the files which belong to a sum, beside those that
+// the digest of their blob names alone.
+func Key(sum [sha256.Size]byte) string { return hex.EncodeToString(sum[:keyBytes]) }
+
+// keyed reports whether files in a directory by digest may have a key.
+func keyed(dir string) bool { return dir == Blobs || dir == Indexes || dir == Verified }
+
+// cutKey cuts the name of a file into that of its blob, and a key.
+func cutKey(base string) (hex, key string, ok bool) {
+	hex, key, ok = strings.Cut(base, "-")
+	return hex, key, ok && isHex(key, keyBytes)
 }
 
 // sumSize returns how many bytes a digest by an algorithm has, 0 for one that
@@ -140,8 +162,21 @@ func isRecord(name string) bool {
 	return ok && isHex(sum, 32)
 }
 
-// DigestOf returns the digest that a path of the form …/ALG/HEX stands for.
+// DigestOf returns the digest that a path of the form …/ALG/HEX or …/ALG/HEX-KEY stands
+// for.
 func DigestOf(name string) (digest.Digest, bool) {
-	d := digest.NewDigestFromEncoded(digest.Algorithm(path.Base(path.Dir(name))), path.Base(name))
+	hex := path.Base(name)
+	if blob, _, ok := cutKey(hex); ok {
+		hex = blob
+	}
+	d := digest.NewDigestFromEncoded(digest.Algorithm(path.Base(path.Dir(name))), hex)
 	return d, d.Validate() == nil
+}
+
+// KeyOf returns the key in a path of the form …/ALG/HEX-KEY; "" if it has none.
+func KeyOf(name string) string {
+	if _, key, ok := cutKey(path.Base(name)); ok {
+		return key
+	}
+	return ""
 }

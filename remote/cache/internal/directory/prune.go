@@ -85,7 +85,7 @@ func (e *Eviction) prune(opts PruneOptions) {
 		if err != nil {
 			return
 		}
-		e.Inv, e.Rule.before, e.empty = again, 0, nil
+		e.Inv, e.Rule.before, e.empty, e.keyed = again, 0, nil, nil
 		e.freed, e.Want = 0, again.Total-opts.To
 		e.Run()
 	}
