@@ -131,7 +131,7 @@ func blobUnknown(err error) error {
 		return err
 	}
 	again := *f
-	again.verdict, again.class = busy, remote.ErrNotFound
+	again.verdict, again.class = odd, remote.ErrNotFound
 	return &again
 }
 

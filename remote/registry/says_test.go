@@ -81,7 +81,7 @@ func TestFault31Words(t *testing.T) {
 		{name: "token", server: registrytest.Options{Login: registrytest.Bearer}, kind: registrytest.Token, do: resolve,
 			who: func(s *registrytest.Server) string { return "the token server " + s.Host() + " " }},
 		{name: "upload", server: registrytest.Options{Writable: true}, kind: registrytest.Upload, do: func(ctx context.Context, r *registry.Repository) error {
-			return r.PutBlob(ctx, absent, strings.NewReader("absent"), nil)
+			return r.PutBlob(ctx, descriptorOf([]byte("new")), strings.NewReader("new"), nil)
 		}},
 		{name: "manifest put", server: registrytest.Options{Writable: true}, kind: registrytest.Manifest, do: func(ctx context.Context, r *registry.Repository) error {
 			_, err := r.PutManifest(ctx, ocispec.MediaTypeImageManifest, []byte("{}"), "x")

@@ -30,6 +30,7 @@ type hostTable struct {
 	OverridePath bool           `toml:"override_path"`
 	DialTimeout  string         `toml:"dial_timeout"`
 	Proxy        proxyURL       `toml:"proxy"`
+	Own          ownTable       `toml:"imgfs"` // only outside of the tables
 }
 
 // A hostsFile is a hosts.toml. Settings outside of the tables are the server's.
@@ -37,6 +38,8 @@ type hostsFile struct {
 	hostTable
 	Server string               `toml:"server"`
 	Hosts  map[string]hostTable `toml:"host"`
+
+	indexRepos []string
 }
 
 // hostDirNames returns the names that a registry's directory may have in
@@ -57,9 +60,25 @@ func cutPort(host string) (name, port string, ok bool) {
 }
 
 // hostSites returns the sites of the hosts.toml in the first directory of these
-// names, nil if there is none: the directory may hold certificates only. One
-// that only a daemon may read is not there for the user.
+// names, nil if there is none.
 func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*Site, error) {
+	dir, data, err := c.findHosts(names)
+	if data == nil {
+		return nil, err
+	}
+	sites, err := c.parseHosts(dir, data, ref)
+	if err != nil {
+		return nil, configFault(hostsPath(dir), err)
+	}
+	return sites, nil
+}
+
+func hostsPath(dir string) string { return filepath.Join(dir, "hosts.toml") }
+
+// findHosts returns the content of the hosts.toml in the first directory of these
+// names, nil if there is none: the directory may hold certificates only. One that only
+// a daemon may read is not there for the user.
+func (c *Configuration) findHosts(names []string) (dir string, data []byte, err error) {
 	for _, root := range c.hostDirs {
 		for _, name := range names {
 			if !filepath.IsLocal(name) || name == "." {
@@ -69,32 +88,37 @@ func (c *Configuration) hostSites(ref remote.Reference, names []string) ([]*Site
 			if _, err := os.Stat(dir); isAbsent(err) {
 				continue
 			}
-			file := filepath.Join(dir, "hosts.toml")
+			file := hostsPath(dir)
 			data, err := readConfig(file)
 			switch {
 			case errors.Is(err, fs.ErrPermission):
 				c.logf("%s is passed over: it may not be read", file)
-				return nil, nil
+				return "", nil, nil
 			case isAbsent(err), err == nil && len(data) == 0:
-				return nil, nil
+				return "", nil, nil
 			case err != nil:
-				return nil, configFault(file, err)
+				return "", nil, configFault(file, err)
 			}
-			sites, err := c.parseHosts(dir, data, ref)
-			if err != nil {
-				return nil, configFault(file, err)
-			}
-			return sites, nil
+			return dir, data, nil
 		}
 	}
-	return nil, nil
+	return "", nil, nil
+}
+
+// decodeHosts reads a hosts.toml.
+func decodeHosts(data []byte) (*hostsFile, toml.MetaData, error) {
+	file := new(hostsFile)
+	known, err := toml.Decode(string(data), file)
+	if err == nil {
+		err = file.checkOwn()
+	}
+	return file, known, err
 }
 
 // parseHosts reads a hosts.toml that lies in dir: the hosts in the order they
 // stand there, and the server after them.
 func (c *Configuration) parseHosts(dir string, data []byte, ref remote.Reference) ([]*Site, error) {
-	var file hostsFile
-	known, err := toml.Decode(string(data), &file)
+	file, known, err := decodeHosts(data)
 	if err != nil {
 		return nil, err
 	}

@@ -79,6 +79,9 @@ func (g *confMaker) table() string {
 	if byDigest {
 		b.WriteString("mirror-by-digest-only = true\n")
 	}
+	if g.IntN(6) == 0 {
+		b.WriteString(g.pick("imgfs.index-repo = \"r.example/indexes\"\n", "imgfs.index-repo = [\"r.example/a\", \"r.example/b\"]\n"))
+	}
 	if g.IntN(60) == 0 {
 		b.WriteString(g.pick("pull-from-mirror = \"all\"\n", "Blocked = true\n", "BLOCKED = true\n", "blocked = \"true\"\n", "unknown = 1\n"))
 	}

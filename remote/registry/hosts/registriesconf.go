@@ -42,6 +42,7 @@ type registryTable struct {
 	ByDigestOnly bool          `toml:"mirror-by-digest-only"`
 	Pull         string        `toml:"pull-from-mirror"` // refused: it is for mirrors
 	Mirrors      []mirrorTable `toml:"mirror"`
+	Own          ownTable      `toml:"imgfs"`
 }
 
 type mirrorTable struct {
@@ -49,6 +50,7 @@ type mirrorTable struct {
 	Insecure bool     `toml:"insecure"`
 	Proxy    proxyURL `toml:"proxy"`
 	Pull     string   `toml:"pull-from-mirror"`
+	Own      ownTable `toml:"imgfs"` // refused: it is for registries
 }
 
 // The values of pull-from-mirror besides "", which is all.
@@ -61,8 +63,9 @@ const (
 // A registryEntry is a [[registry]].
 type registryEntry struct {
 	registryTable
-	prefix string
-	file   string
+	prefix     string
+	file       string
+	indexRepos []string
 }
 
 // addRegistriesConf adds a file, which overrides those before it.
@@ -242,6 +245,10 @@ func (e *registryEntry) check() error {
 			return err
 		}
 	}
+	var err error
+	if e.indexRepos, err = e.Own.indexRepos(); err != nil {
+		return fmt.Errorf("the [[registry]] of %s: %w", e.prefix, err)
+	}
 	return nil
 }
 
@@ -251,6 +258,9 @@ func (e *registryEntry) checkMirror(m *mirrorTable) error {
 	}
 	if err := checkLocation(m.Location); err != nil {
 		return err
+	}
+	if m.Own.IndexRepo != nil {
+		return fmt.Errorf("%s: %w", m.Location, errMirrorOwn)
 	}
 	switch m.Pull {
 	case "":
