@@ -88,14 +88,21 @@ func (d *Decoder) look() (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
-	if h.dict != 0 {
-		return frame{}, fmt.Errorf("%w: frame needs dictionary %d", codec.ErrFormat, h.dict)
-	}
-	if h.window > d.window {
-		return frame{}, fmt.Errorf("%w: frame needs a window of %d bytes, more than %d",
-			codec.ErrFormat, h.window, d.window)
+	if err := h.check(d.window); err != nil {
+		return frame{}, err
 	}
 	return d.in.measure(h), nil
+}
+
+// check refuses a frame that needs a dictionary, or a window of more than most bytes.
+func (h header) check(most uint64) error {
+	if h.dict != 0 {
+		return fmt.Errorf("%w: frame needs dictionary %d", codec.ErrFormat, h.dict)
+	}
+	if h.window > most {
+		return fmt.Errorf("%w: frame needs a window of %d bytes, more than %d", codec.ErrFormat, h.window, most)
+	}
+	return nil
 }
 
 // measure walks the blocks of the frame that begins here as far as the buffer
