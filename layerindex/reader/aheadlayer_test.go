@@ -126,7 +126,7 @@ func makeAheadLayer(t *testing.T, name string) *aheadTest {
 	a.x = mustBuild(t, a.blob.Blob, a.tar, &build.Options{SpanSize: 256 << 10})
 	a.m = blobMap{}
 	if a.x.Codec() != layerindex.Plain {
-		if a.m.t, err = a.x.Spans(); err != nil {
+		if a.m.l, err = newLayout(a.x); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -154,12 +154,12 @@ func (a *aheadTest) readFile(t *testing.T, off, end, fileEnd int64) (int64, erro
 
 // decoded reports whether n bytes from off of the tar are in memory.
 func (a *aheadTest) decoded(off, n int64) bool {
-	for i := a.m.t.Find(off); i < a.m.t.Len() && startOut(a.m.t, i) < off+n; i++ {
-		s := a.r.opts.Cache.get(spanKey{a.r, i}, func() *span { return a.r.newSpan(a.m.t, i) })
+	for i := a.m.l.Find(off); i < a.m.l.Len() && startOut(a.m.l, i) < off+n; i++ {
+		s := a.r.opts.Cache.get(spanKey{a.r, i}, func() *span { return a.r.newSpan(a.m.l, i) })
 		s.mu.Lock()
 		have := s.out()
 		s.mu.Unlock()
-		if end, _ := a.m.t.End(i); have < min(end, off+n) {
+		if end, _ := a.m.l.End(i); have < min(end, off+n) {
 			return false
 		}
 	}

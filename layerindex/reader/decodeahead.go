@@ -30,7 +30,7 @@ type aheadSlot struct {
 func (r *Reader) decodeAhead(ctx func() context.Context, s *stream, m blobMap) {
 	c := r.opts.Cache
 	window := s.window()
-	if m.t == nil || window == 0 {
+	if m.l == nil || window == 0 {
 		return
 	}
 	s.decoded = max(s.decoded, s.next)
@@ -60,9 +60,9 @@ func (r *Reader) nextAhead(s *stream, m blobMap) (i int, need int64, ok bool) {
 	to := min(limit, s.next+r.opts.Cache.limit/(2*maxAhead), m.out(m.in(s.next)+s.window()))
 	for s.decoded = max(s.decoded, s.next); s.decoded < to; {
 		from := s.decoded
-		i := m.t.Find(from)
-		start, _ := m.t.Start(i)
-		end, _ := m.t.End(i)
+		i := m.l.Find(from)
+		start, _ := m.l.Start(i)
+		end, _ := m.l.End(i)
 		stop := min(end, to)
 		size := end - start
 		switch {
@@ -89,7 +89,7 @@ func (r *Reader) runAhead(ctx context.Context, slot *aheadSlot, m blobMap, i int
 	defer cancel()
 	defer context.AfterFunc(slot.ctx, cancel)()
 	for ok := true; ok; {
-		s := c.get(spanKey{r, i}, func() *span { return r.newSpan(m.t, i) })
+		s := c.get(spanKey{r, i}, func() *span { return r.newSpan(m.l, i) })
 		if s.decodeAhead(ctx, need) != nil {
 			break // a reader that comes here tries itself, and tells
 		}

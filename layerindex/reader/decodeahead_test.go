@@ -31,8 +31,8 @@ func TestReaderPrefetches(t *testing.T) {
 			}
 			a.r.Close()
 			first := a.m.in(begin)
-			if a.m.t != nil {
-				first = startIn(a.m.t, a.m.t.Find(begin))
+			if a.m.l != nil {
+				first = startIn(a.m.l, a.m.l.Find(begin))
 			}
 			from, to, asked := a.blob.touched()
 			// The end is an estimate, and a decoder reads whole pieces.
@@ -84,9 +84,9 @@ func TestReaderSmallReads(t *testing.T) {
 		if _, err := r.ReadFileAt(context.Background(), make([]byte, 1000), off, off+1000); err != nil {
 			t.Fatal(err)
 		}
-		i := a.m.t.Find(off)
-		need, reads := a.m.in(off+1000)-startIn(a.m.t, i)+streamPiece, 1
-		if end, _ := a.m.t.End(i); end-off < 100_000 {
+		i := a.m.l.Find(off)
+		need, reads := a.m.in(off+1000)-startIn(a.m.l, i)+streamPiece, 1
+		if end, _ := a.m.l.End(i); end-off < 100_000 {
 			// A decoder hands on nothing before it has a fair amount, and
 			// some of that is in the next span.
 			need, reads = need+streamPiece, 2
@@ -113,11 +113,11 @@ func TestDecodeAhead(t *testing.T) {
 		a.r.ahead.jobs.Wait()
 		// The rest of the span, and the next one; but not of one that would
 		// fill most of the cache.
-		stop, _ := a.m.t.End(min(a.m.t.Find(at)+1, a.m.t.Len()-1))
-		if got := a.decoded(at, stop-at); got != (a.m.t.Len() > 4) {
+		stop, _ := a.m.l.End(min(a.m.l.Find(at)+1, a.m.l.Len()-1))
+		if got := a.decoded(at, stop-at); got != (a.m.l.Len() > 4) {
 			t.Errorf("%s: bytes %d to %d are decoded: %v", c, at, stop, got)
 		}
-		if i := a.m.t.Find(end) + 1; i < a.m.t.Len() && a.decoded(startOut(a.m.t, i), 1) {
+		if i := a.m.l.Find(end) + 1; i < a.m.l.Len() && a.decoded(startOut(a.m.l, i), 1) {
 			t.Errorf("%s: a span behind the end of the file was decoded", c)
 		}
 	}
@@ -131,7 +131,7 @@ func TestDecodeAheadOneProcessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.r.ahead.jobs.Wait()
-	if i := a.m.t.Find(at) + 1; a.decoded(startOut(a.m.t, i), 1) {
+	if i := a.m.l.Find(at) + 1; a.decoded(startOut(a.m.l, i), 1) {
 		t.Error("the next span is decoded")
 	}
 }
@@ -184,7 +184,7 @@ func TestDecodeAheadStops(t *testing.T) {
 
 // waitFor waits until n readers and jobs wait for span i.
 func (a *aheadTest) waitFor(i, n int) {
-	s := a.r.opts.Cache.get(spanKey{a.r, i}, func() *span { return a.r.newSpan(a.m.t, i) })
+	s := a.r.opts.Cache.get(spanKey{a.r, i}, func() *span { return a.r.newSpan(a.m.l, i) })
 	for waiting := 0; waiting < n; runtime.Gosched() {
 		s.mu.Lock()
 		waiting = s.waiting
@@ -197,11 +197,11 @@ func (a *aheadTest) waitFor(i, n int) {
 func TestDecodeAheadFailsAlone(t *testing.T) {
 	setProcs(t, 2)
 	a := newAheadTest(t, "gzip")
-	i := a.m.t.Find(1_000_000)
-	end, _ := a.m.t.End(i)
-	a.blob.edge, a.blob.release, a.blob.broken = a.m.in(startOut(a.m.t, i)), make(chan struct{}), errors.New("line cut")
+	i := a.m.l.Find(1_000_000)
+	end, _ := a.m.l.End(i)
+	a.blob.edge, a.blob.release, a.blob.broken = a.m.in(startOut(a.m.l, i)), make(chan struct{}), errors.New("line cut")
 	// The span before is read as far as that does not take this one.
-	if at, err := a.readFile(t, 0, startOut(a.m.t, i)-200_000, end); err != nil {
+	if at, err := a.readFile(t, 0, startOut(a.m.l, i)-200_000, end); err != nil {
 		t.Fatalf("read up to %d: %v", at, err)
 	}
 	<-a.blob.held
@@ -230,7 +230,7 @@ func TestSpanLeavesWhileRead(t *testing.T) {
 	setProcs(t, 1)
 	a := newAheadTest(t, "gzip")
 	a.r.opts.Cache = NewSpanCache(1)
-	end, in := a.m.t.End(0)
+	end, in := a.m.l.End(0)
 	checkRead(t, a.r, a.tar, 0, 1000)
 	a.blob.edge, a.blob.release = in*3/4, make(chan struct{})
 	done := make(chan []byte)

@@ -104,11 +104,11 @@ func flushed(t testing.TB, b []byte, full bool) []byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return member(buf.Bytes(), b)
+	return gzipMember(buf.Bytes(), b)
 }
 
-// member makes a gzip member of a DEFLATE stream.
-func member(stream, want []byte) []byte {
+// gzipMember makes a gzip member of a DEFLATE stream.
+func gzipMember(stream, want []byte) []byte {
 	file := append([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}, stream...)
 	file = binary.LittleEndian.AppendUint32(file, crc32.ChecksumIEEE(want))
 	return binary.LittleEndian.AppendUint32(file, uint32(len(want)))

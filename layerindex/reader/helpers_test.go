@@ -28,14 +28,19 @@ func mustBuild(t testing.TB, blob, tar []byte, opts *build.Options) *layerindex.
 	return x
 }
 
+// A starter is Spans or a layout.
+type starter interface {
+	Start(i int) (out, in int64)
+}
+
 // startOut returns where in the tar span i begins.
-func startOut(s *layerindex.Spans, i int) int64 {
+func startOut(s starter, i int) int64 {
 	out, _ := s.Start(i)
 	return out
 }
 
 // startIn returns where in the blob span i begins.
-func startIn(s *layerindex.Spans, i int) int64 {
+func startIn(s starter, i int) int64 {
 	_, in := s.Start(i)
 	return in
 }

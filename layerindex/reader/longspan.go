@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/spool"
 )
 
@@ -34,8 +33,8 @@ type longSpan struct {
 }
 
 // readLong reads from byte at of span i, which is too long for memory.
-func (r *Reader) readLong(ctx context.Context, t *layerindex.Spans, i int, p []byte, at int64) error {
-	long, rests := r.long(t, i)
+func (r *Reader) readLong(ctx context.Context, l *layout, i int, p []byte, at int64) error {
+	long, rests := r.long(l, i)
 	if !rests {
 		_, err := long.ReadAt(ctx, p, at)
 		if err == io.EOF {
@@ -48,7 +47,7 @@ func (r *Reader) readLong(ctx context.Context, t *layerindex.Spans, i int, p []b
 	}
 	for len(p) > 0 {
 		from := at / partSize * partSize
-		data, err := r.part(ctx, t, i, from)
+		data, err := r.part(ctx, l, i, from)
 		if err != nil {
 			return err
 		}
@@ -60,19 +59,19 @@ func (r *Reader) readLong(ctx context.Context, t *layerindex.Spans, i int, p []b
 
 // long returns the file that span i is decoded into, and whether the file must not
 // be tried now.
-func (r *Reader) long(t *layerindex.Spans, i int) (l *longSpan, rests bool) {
+func (r *Reader) long(l *layout, i int) (s *longSpan, rests bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l = r.longs[i]
-	if l == nil {
-		sp := r.newSpan(t, i)
-		l = &longSpan{Spool: spool.New(r.newTemp(sp.size), sp.size, r.produce(sp))}
+	s = r.longs[i]
+	if s == nil {
+		sp := r.newSpan(l, i)
+		s = &longSpan{Spool: spool.New(r.newTemp(sp.size), sp.size, r.produce(sp))}
 		if r.longs == nil {
 			r.longs = map[int]*longSpan{}
 		}
-		r.longs[i] = l
+		r.longs[i] = s
 	}
-	return l, r.opts.NewTemp == nil || time.Now().Before(l.rest)
+	return s, r.opts.NewTemp == nil || time.Now().Before(s.rest)
 }
 
 // newTemp returns a function that makes a file for a span of size bytes.
@@ -102,7 +101,7 @@ func (r *Reader) fileFailed(l *longSpan, err error) {
 }
 
 // part returns the part of span i that begins with its byte from.
-func (r *Reader) part(ctx context.Context, t *layerindex.Spans, i int, from int64) ([]byte, error) {
+func (r *Reader) part(ctx context.Context, l *layout, i int, from int64) ([]byte, error) {
 	ps, key := &r.opts.Cache.parts, partKey{r, i, from}
 	if data := ps.get(key); data != nil {
 		return data, nil
@@ -116,7 +115,7 @@ func (r *Reader) part(ctx context.Context, t *layerindex.Spans, i int, from int6
 	if data := ps.get(key); data != nil {
 		return data, nil
 	}
-	data, err := r.decodePart(ctx, r.newSpan(t, i), from)
+	data, err := r.decodePart(ctx, r.newSpan(l, i), from)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func TestMeter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		last, _ := a.m.t.End(a.m.t.Find(end - 1))
+		last, _ := a.m.l.End(a.m.l.Find(end - 1))
 		// A job may decode to the end of the file what a reader decodes too.
 		if n := m.n.Load(); n < end-out || n > last-out {
 			t.Errorf("%d processors: %d bytes decoded for %d", procs, n, end-out)

@@ -5,8 +5,6 @@ import (
 	"math"
 	"sort"
 	"sync"
-
-	"github.com/imgfs/imgfs/layerindex"
 )
 
 // A Prefetcher is a Blob that can bring bytes before they are read. A Reader
@@ -184,16 +182,16 @@ func (s *stream) ask(m blobMap, size int64) (from, to int64) {
 
 // A blobMap tells where in the blob the bytes of the tar are.
 type blobMap struct {
-	t *layerindex.Spans // nil of a plain tar
+	l *layout // nil of a plain tar
 }
 
 // in returns about how much of the blob a decoder has read when it has decoded the
 // tar up to out. A larger out never gives a smaller result.
 func (m blobMap) in(out int64) int64 {
-	if m.t == nil {
+	if m.l == nil {
 		return out
 	}
-	b := m.span(m.t.Find(out))
+	b := m.span(m.l.Find(out))
 	share := float64(out-b.out) / float64(max(1, b.outEnd-b.out))
 	return b.in + int64(math.Ceil(share*float64(b.inEnd-b.in)))
 }
@@ -201,10 +199,10 @@ func (m blobMap) in(out int64) int64 {
 // out returns about how much of the tar a decoder has decoded when it has read the
 // blob up to in.
 func (m blobMap) out(in int64) int64 {
-	if m.t == nil {
+	if m.l == nil {
 		return in
 	}
-	i := sort.Search(m.t.Len(), func(i int) bool { return m.span(i).in > in }) - 1
+	i := sort.Search(m.l.Len(), func(i int) bool { return m.span(i).in > in }) - 1
 	if i < 0 {
 		return 0
 	}
@@ -219,11 +217,11 @@ type bounds struct{ in, inEnd, out, outEnd int64 }
 // checkpoint in the midst of a block needs the header of that block too.
 func (m blobMap) span(i int) bounds {
 	var b bounds
-	b.out, b.in = m.t.Start(i)
+	b.out, b.in = m.l.Start(i)
 	if i > 0 {
-		_, b.in = m.t.End(i - 1)
+		_, b.in = m.l.End(i - 1)
 	}
-	b.outEnd, b.inEnd = m.t.End(i)
+	b.outEnd, b.inEnd = m.l.End(i)
 	b.inEnd = max(b.in, b.inEnd)
 	return b
 }

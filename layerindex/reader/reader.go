@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/imgfs/imgfs/layerindex"
 )
@@ -47,6 +48,7 @@ type Reader struct {
 	x     *layerindex.Index
 	blob  Blob
 	opts  Options
+	table atomic.Pointer[layout] // nil until it is needed
 	ahead readahead
 	// closing ends with Close, and with no caller.
 	closing context.Context
@@ -65,6 +67,10 @@ type Options struct {
 	// for memory. If it is nil or fails, such a span is decoded from its
 	// beginning for each part that is read. Default: nil.
 	NewTemp func(size int64) (TempFile, error)
+	// Prover, if not nil, checks the blob for its cache, and is that of the index.
+	// This reader gets what Match decodes, so that nothing is decoded twice. Of
+	// several readers the one that was made last gets it. Default: nil.
+	Prover *Prover
 	// SpoolFailed, if not nil, is called when a file could not be made or
 	// written, by any goroutine. Default: nil.
 	SpoolFailed func(err error)
@@ -88,6 +94,12 @@ func New(x *layerindex.Index, blob Blob, opts *Options) *Reader {
 	}
 	if r.opts.Cache == nil {
 		r.opts.Cache = NewSpanCache(16 << 20)
+	}
+	if p := r.opts.Prover; p != nil {
+		p.reader.Store(r)
+		if c, ok := p.cuts.(*runCuts); ok {
+			r.table.Store(c.l)
+		}
 	}
 	return r
 }
@@ -128,25 +140,28 @@ func (r *Reader) read(ctx context.Context, p []byte, off, fileEnd int64) (int, e
 		r.readAhead(func() context.Context { return ctx }, blobMap{}, now)
 		return r.blob.ReadAt(ctx, p, off)
 	}
-	t, err := r.x.Spans()
+	l, err := r.layout()
+	if err == nil {
+		err = l.covered(off, now.end)
+	}
 	if err != nil {
 		return 0, err
 	}
 	if len(p) > 0 {
-		r.readAhead(func() context.Context { return ctx }, blobMap{t}, now)
+		r.readAhead(func() context.Context { return ctx }, blobMap{l}, now)
 	}
 	n := 0
-	for i := t.Find(off); n < len(p); i++ {
-		start, _ := t.Start(i)
-		end, _ := t.End(i)
+	for i := l.Find(off); n < len(p); i++ {
+		start, _ := l.Start(i)
+		end, _ := l.End(i)
 		at := off + int64(n) - start
 		part := p[n:min(int64(len(p)), end-off)]
 		if end-start > maxSpanMemory {
-			if err := r.readLong(ctx, t, i, part, at); err != nil {
+			if err := r.readLong(ctx, l, i, part, at); err != nil {
 				return n, err
 			}
 		} else {
-			s := r.opts.Cache.get(spanKey{r, i}, func() *span { return r.newSpan(t, i) })
+			s := r.opts.Cache.get(spanKey{r, i}, func() *span { return r.newSpan(l, i) })
 			if err := s.read(ctx, part, at); err != nil {
 				return n, err
 			}
@@ -165,14 +180,14 @@ func (r *Reader) ReadHeld(p []byte, off, end int64, ctx func() context.Context) 
 	if off < 0 || len(p) == 0 || off > r.x.Size()-int64(len(p)) || r.x.Codec() == layerindex.Plain {
 		return false
 	}
-	t, err := r.x.Spans()
-	if err != nil {
+	l, err := r.layout()
+	if err != nil || l.covered(off, off+int64(len(p))) != nil {
 		return false // ReadFileAt tells
 	}
 	n := 0
-	for i := t.Find(off); n < len(p); i++ {
-		spanStart, _ := t.Start(i)
-		spanEnd, _ := t.End(i)
+	for i := l.Find(off); n < len(p); i++ {
+		spanStart, _ := l.Start(i)
+		spanEnd, _ := l.End(i)
 		at := off + int64(n)
 		part := p[n:min(int64(len(p)), spanEnd-off)]
 		s := r.opts.Cache.held(spanKey{r, i})
@@ -181,7 +196,7 @@ func (r *Reader) ReadHeld(p []byte, off, end int64, ctx func() context.Context) 
 		}
 		n += len(part)
 	}
-	r.readAhead(ctx, blobMap{t}, fileRead{off, off + int64(len(p)), end})
+	r.readAhead(ctx, blobMap{l}, fileRead{off, off + int64(len(p)), end})
 	return true
 }
 
@@ -194,18 +209,21 @@ func (r *Reader) Source(off, end int64) (out, in, inEnd int64, err error) {
 	if r.x.Codec() == layerindex.Plain {
 		return off, off, end, nil
 	}
-	t, err := r.x.Spans()
+	l, err := r.layout()
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	out, in = t.Start(t.Find(off))
-	return out, in, max(in, blobMap{t}.in(end)), nil
+	out, in = l.Start(l.Find(off))
+	return out, in, max(in, blobMap{l}.in(end)), nil
 }
 
 // Close stops decoding ahead and the decoding of spans that are too long for memory,
 // and frees their temporary files. Reads that wait for such spans fail.
 func (r *Reader) Close() error {
 	r.close()
+	if p := r.opts.Prover; p != nil {
+		p.reader.CompareAndSwap(r, nil)
+	}
 	r.stopAhead()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -217,12 +235,30 @@ func (r *Reader) Close() error {
 	return err
 }
 
+// layout returns the pieces that the layer is decoded in. When they are in memory that
+// allocates nothing.
+func (r *Reader) layout() (*layout, error) {
+	if l := r.table.Load(); l != nil {
+		return l, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.table.Load(); l != nil {
+		return l, nil
+	}
+	l, err := newLayout(r.x)
+	if err == nil {
+		r.table.Store(l)
+	}
+	return l, err
+}
+
 // newSpan returns span i, nothing of it decoded.
-func (r *Reader) newSpan(t *layerindex.Spans, i int) *span {
-	start, startIn := t.Start(i)
-	out, in := t.End(i)
+func (r *Reader) newSpan(l *layout, i int) *span {
+	start, startIn := l.Start(i)
+	out, in := l.End(i)
 	return &span{
-		r: r, t: t, i: i, in: in,
+		r: r, l: l, i: i, in: in,
 		size:  out - start,
 		ratio: float64(in-startIn) / float64(out-start),
 	}

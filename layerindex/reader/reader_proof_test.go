@@ -42,7 +42,7 @@ func TestReaderGiantBlock(t *testing.T) {
 		at += n
 	}
 	w.End()
-	blob := member(w.Bytes(), tarBytes)
+	blob := gzipMember(w.Bytes(), tarBytes)
 	x := mustBuild(t, blob, tarBytes, &build.Options{SpanSize: int64(unit / 16)})
 	spans, err := x.Spans()
 	if err != nil {
@@ -122,7 +122,7 @@ func TestReaderBitOffsets(t *testing.T) {
 	w.Fixed(true)
 	w.Literals(tarBytes[at:]...)
 	w.End()
-	blob := member(w.Bytes(), tarBytes)
+	blob := gzipMember(w.Bytes(), tarBytes)
 	x := mustBuild(t, blob, tarBytes, &build.Options{SpanSize: 8})
 	spans, err := x.Spans()
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 
 // A span is a piece of the tar that is decoded from one checkpoint, as far as
 // readers wanted it. One goroutine at a time decodes. All readers wait until it has
-// got as far as they need.
+// got as far as they need. In contents space it is a run, which is decoded whole.
 type span struct {
 	r     *Reader
-	t     *layerindex.Spans
+	l     *layout
 	i     int
 	in    int64   // where its input ends
 	size  int64   // of the whole span, in bytes of output
@@ -217,13 +217,16 @@ func (s *span) followed() *spanKey {
 
 // out is where in the tar the next byte goes that is decoded.
 func (s *span) out() int64 {
-	start, _ := s.t.Start(s.i)
+	start, _ := s.l.Start(s.i)
 	return start + int64(len(s.buf))
 }
 
 // decodeToGoal decodes as far as readers want it. They may come to want more
 // meanwhile.
 func (s *span) decodeToGoal(ctx context.Context) error {
+	if s.l.spans == nil {
+		return s.decodeRun(ctx)
+	}
 	if err := s.ensureDecoder(ctx); err != nil {
 		return err
 	}
@@ -294,7 +297,7 @@ func (s *span) ensureDecoder(ctx context.Context) (err error) {
 // open starts a decoder at the span's checkpoint, when about need bytes of input
 // are expected to be of use.
 func (s *span) open(ctx context.Context, need int64) (*decoding, error) {
-	p, err := s.t.Checkpoint(s.i)
+	p, err := s.l.spans.Checkpoint(s.i)
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +305,7 @@ func (s *span) open(ctx context.Context, need int64) (*decoding, error) {
 	if p.Symbol > 0 {
 		src.hint = 0 // only the header of the block, and then from another place
 	}
-	dec, err := decoders.Resume(s.r.x.Codec(), src, p, s.r.opts.Cache.spare())
+	dec, err := decoders.Resume(s.l.codec, src, p, s.r.opts.Cache.spare())
 	if err != nil {
 		return nil, err
 	}
@@ -358,7 +361,10 @@ func (s *span) retire() []byte {
 // writeTo decodes the whole span into w. It keeps nothing of it. When ctx ends
 // it returns ctx.Err(), soon.
 func (s *span) writeTo(ctx context.Context, w io.Writer) error {
-	_, asked := s.t.Start(s.i)
+	if s.l.spans == nil {
+		return s.writeRun(ctx, w)
+	}
+	_, asked := s.l.spans.Start(s.i)
 	dec, err := s.open(ctx, maxAsk)
 	if err != nil {
 		return err

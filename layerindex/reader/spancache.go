@@ -21,6 +21,9 @@ const (
 	// maxFree how many buffers.
 	maxIdle = 4
 	maxFree = 2
+	// offerShare is which part of the cache offers may fill: 1 of so many. What is
+	// fetched ahead of a reader fits.
+	offerShare = 2
 	// bufferUnit is what the sizes of buffers are a multiple of, so that one
 	// fits another span. Smaller ones are not kept.
 	bufferUnit = 64 << 10
@@ -35,6 +38,10 @@ type SpanCache struct {
 	used  int64 // bytes that the spans may come to take
 	lru   *list.List
 	spans map[spanKey]*list.Element
+	// offers are spans that were decoded to check the blob and that nobody has
+	// asked for yet, the newest first. What checks a whole blob evicts nothing else.
+	offers    *list.List
+	offerUsed int64 // of used
 	// suspended are decoders in the middle of a layer, the newest last.
 	suspended []suspended
 	idle      []codec.Decoder
@@ -60,14 +67,15 @@ type spanKey struct {
 }
 
 type spanItem struct {
-	key  spanKey
-	span *span
+	key   spanKey
+	span  *span
+	offer bool // it is in offers, not in lru
 }
 
 // NewSpanCache returns a cache that holds at most limit bytes. The span that was used
 // last stays even if it is longer.
 func NewSpanCache(limit int64) *SpanCache {
-	return &SpanCache{limit: limit, lru: list.New(), spans: map[spanKey]*list.Element{}, parts: spanParts{turn: make(chan struct{}, 1)}}
+	return &SpanCache{limit: limit, lru: list.New(), offers: list.New(), spans: map[spanKey]*list.Element{}, parts: spanParts{turn: make(chan struct{}, 1)}}
 }
 
 // get returns the span at key, made by newSpan if it is not there.
@@ -87,8 +95,62 @@ func (c *SpanCache) held(key spanKey) *span {
 	if !ok {
 		return nil
 	}
-	c.lru.MoveToFront(e)
-	return e.Value.(*spanItem).span
+	return c.use(e)
+}
+
+// use returns the span of e, which somebody asks for. The caller holds mu.
+func (c *SpanCache) use(e *list.Element) *span {
+	item := e.Value.(*spanItem)
+	if !item.offer {
+		c.lru.MoveToFront(e)
+		return item.span
+	}
+	c.offers.Remove(e)
+	c.offerUsed -= item.span.size
+	item.offer = false
+	c.spans[item.key] = c.lru.PushFront(item)
+	return item.span
+}
+
+// offered returns the span at key, made by newSpan if it is not there. Nobody asks
+// for it yet.
+func (c *SpanCache) offered(key spanKey, newSpan func() *span) *span {
+	s, left := c.findOffered(key, newSpan)
+	for _, l := range left {
+		c.reuse(l.retire())
+	}
+	return s
+}
+
+// findOffered is offered, and returns the spans that have left for it.
+func (c *SpanCache) findOffered(key spanKey, newSpan func() *span) (s *span, left []*span) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.spans[key]; ok {
+		return e.Value.(*spanItem).span, nil
+	}
+	s = newSpan()
+	c.spans[key] = c.offers.PushFront(&spanItem{key, s, true})
+	c.used += s.size
+	c.offerUsed += s.size
+	for c.offerUsed > c.limit/offerShare && c.offers.Len() > 1 {
+		left = append(left, c.evict(c.offers))
+	}
+	for c.used > c.limit && c.lru.Len() > 0 {
+		left = append(left, c.evict(c.lru))
+	}
+	return s, left
+}
+
+// evict takes the last span of a list out of the cache. The caller holds mu.
+func (c *SpanCache) evict(from *list.List) *span {
+	item := from.Remove(from.Back()).(*spanItem)
+	delete(c.spans, item.key)
+	c.used -= item.span.size
+	if item.offer {
+		c.offerUsed -= item.span.size
+	}
+	return item.span
 }
 
 // find is get, and returns the spans that have left for it.
@@ -96,18 +158,13 @@ func (c *SpanCache) find(key spanKey, newSpan func() *span) (s *span, left []*sp
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.spans[key]; ok {
-		c.lru.MoveToFront(e)
-		return e.Value.(*spanItem).span, nil
+		return c.use(e), nil
 	}
 	s = newSpan()
-	c.spans[key] = c.lru.PushFront(&spanItem{key, s})
+	c.spans[key] = c.lru.PushFront(&spanItem{key: key, span: s})
 	c.used += s.size
 	for c.used > c.limit && c.lru.Len() > 1 {
-		last := c.lru.Back()
-		item := c.lru.Remove(last).(*spanItem)
-		delete(c.spans, item.key)
-		c.used -= item.span.size
-		left = append(left, item.span)
+		left = append(left, c.evict(c.lru))
 	}
 	return s, left
 }
