@@ -85,14 +85,11 @@ func randomCuts(r *rand.Rand, data []byte) *testCuts {
 		if at >= size {
 			break
 		}
-		n := 1 + r.Int64N([]int64{10, 4096, 20_000, 150_000}[r.IntN(4)])
+		n := 2 + r.Int64N([]int64{10, 4096, 20_000, 150_000}[r.IntN(4)])
 		end := min(at+n, size)
 		bounds = append(bounds, [2]int64{at, end})
-		if at = end; r.IntN(3) == 0 && n > 1 {
+		if at = end; r.IntN(3) == 0 && end < size {
 			at-- // a byte that both have
-		}
-		if len(bounds) > 1 && at == size-1 && end == size {
-			break
 		}
 	}
 	return cutsOf(data, bounds...)

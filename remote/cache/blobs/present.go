@@ -67,27 +67,39 @@ func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error
 	if f == nil {
 		return 0, s.absentError()
 	}
+	n, err := s.readHeld(ctx, f, p, off)
+	switch {
+	case err != nil:
+		return n, err
+	case n < len(p):
+		return n, s.absentError()
+	}
+	return n, atEnd
+}
+
+// readHeld fills p from off as far as the bytes are in the file and right.
+func (s *blobState) readHeld(ctx context.Context, f *blobFile, p []byte, off int64) (n int, err error) {
 	var chunk []byte
-	for n := 0; n < len(p); {
+	for n < len(p) {
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
 		at := off + int64(n)
 		k, end := s.Span(at, off+int64(len(p)))
 		if k == end || s.Begin(k) > at {
-			return n, s.absentError()
+			return n, nil
 		}
 		begin, stop := s.Bounds(k)
 		part := p[n:min(int64(len(p)), stop-off)]
 		if !f.readSound(part, at, k, k+1) {
 			if chunk = s.loadPresent(f, k, chunk); chunk == nil {
-				return n, s.absentError()
+				return n, nil
 			}
 			copy(part, chunk[at-begin:])
 		}
 		n += len(part)
 	}
-	return len(p), atEnd
+	return n, nil
 }
 
 func (s *blobState) absentError() error { return fmt.Errorf("blob %s: %w", s.digest, ErrAbsent) }
