@@ -75,6 +75,13 @@ func fixSums(b []byte) {
 		return
 	}
 	fixPieces(b, n)
+	fixTable(b)
+}
+
+// fixTable computes the checksums of sections and of the header anew.
+func fixTable(b []byte) {
+	le := binary.LittleEndian
+	n := min(int(le.Uint32(b[120:])), indexfile.MaxSections)
 	for i := range n {
 		row := b[indexfile.FixedLen+i*indexfile.RowLen:]
 		off, size := le.Uint64(row[8:]), le.Uint64(row[16:])

@@ -58,6 +58,7 @@ type Index struct {
 	file   indexfile.File
 	closer io.Closer // of the file, nil unless the index is from OpenIndex or OpenPublished
 
+	far bool // from OpenPublished
 	// digests are the digests of content of an index that was published, if they can
 	// be had.
 	digests io.ReaderAt
@@ -143,10 +144,11 @@ func OpenIndex(f *os.File) (*Index, error) {
 	return x, nil
 }
 
-// windows returns a part of the section of windows: size bytes at off. In an old version
-// of the format a part cannot be checked by itself, so the section stays in memory.
+// windows returns a part of the section of windows: size bytes at off. Of an index far
+// away it reads that part. Of any other the section stays in memory, because to check the
+// pieces that hold a part makes a random read slower by a twentieth.
 func (x *Index) windows(off, size int64) ([]byte, error) {
-	if x.file.Version == indexfile.Version {
+	if x.far {
 		p, err := x.Pieces()
 		if err != nil {
 			return nil, err
@@ -285,12 +287,12 @@ func (x *Index) Equal(y *Index) bool {
 // The error wraps ErrIndex, or is ctx.Err().
 func (x *Index) Verify(ctx context.Context) error {
 	// Parts that were read before are read again: they may be wrong by now.
-	digests := x.digests
-	x, err := ReadIndex(x.file.Src, x.file.Size)
+	was := x
+	x, err := ReadIndex(was.file.Src, was.file.Size)
 	if err != nil {
 		return err
 	}
-	x.digests = digests
+	x.far, x.digests = was.far, was.digests
 	if err := x.CheckSums(ctx); err != nil {
 		return err
 	}

@@ -199,67 +199,73 @@ func (d *Listing) check(ctx context.Context, budget *Budget, cover *coverage) er
 func (d *Listing) Len() int { return d.n }
 
 // All returns the entries in the order of the tar.
-func (d *Listing) All() Entries { return d.entries(nil, false) }
+func (d *Listing) All() Entries { return d.entries(nil, false, nil) }
 
 // Containing returns the entries whose names contain a word. It takes a fraction of the
 // time of All.
-func (d *Listing) Containing(word string) Entries { return d.entries([]byte(word), false) }
+func (d *Listing) Containing(word string) Entries { return d.entries([]byte(word), false, nil) }
 
 // Drain is All for the last time: it frees the memory of the Listing as it goes. The
 // Listing must not be used any more.
-func (d *Listing) Drain() Entries { return d.entries(nil, true) }
+func (d *Listing) Drain() Entries { return d.entries(nil, true, nil) }
 
 // Numbered is All with the number by which Index.ContentDigest knows the digest of an
 // entry's content, -1 of an entry that has none there.
 func (d *Listing) Numbered() iter.Seq2[int, *Entry] {
-	return func(yield func(int, *Entry) bool) { d.each(nil, false, yield) }
+	return func(yield func(int, *Entry) bool) {
+		var digest int
+		for e := range d.entries(nil, false, &digest) {
+			if !yield(digest, e) {
+				return
+			}
+		}
+	}
 }
 
 // Err returns the error of reading the digests of content from the file, after a range
 // over the entries.
 func (d *Listing) Err() error { return d.err }
 
-func (d *Listing) entries(word []byte, drain bool) Entries {
+// entries returns the entries whose names contain a word. Before each it sets the number
+// of its digest, if that is wanted.
+func (d *Listing) entries(word []byte, drain bool, digest *int) Entries {
 	return func(yield func(*Entry) bool) {
-		d.each(word, drain, func(_ int, e *Entry) bool { return yield(e) })
-	}
-}
-
-func (d *Listing) each(word []byte, drain bool, yield func(digest int, e *Entry) bool) {
-	w := d.decoder(drain)
-	if d.digests != nil {
-		r, err := d.digests()
-		if err != nil {
-			d.err = err
-			return
-		}
-		defer r.Release()
-		w.digests = bufio.NewReaderSize(r, 64<<10)
-		defer func() {
-			if w.seen == d.n {
-				d.err = r.Close(d.err)
+		w := d.decoder(drain)
+		if d.digests != nil {
+			r, err := d.digests()
+			if err != nil {
+				d.err = err
+				return
 			}
-		}()
-	}
-	var e Entry
-	var pool stringpool.Pool
-	for range d.n {
-		before := w.flagged
-		// It was checked before.
-		if err := w.next(d, &e); err != nil {
-			d.err = err
-			return
+			defer r.Release()
+			w.digests = bufio.NewReaderSize(r, 64<<10)
+			defer func() {
+				if w.seen == d.n {
+					d.err = r.Close(d.err)
+				}
+			}()
 		}
-		if len(word) > 0 && !bytes.Contains(w.name, word) {
-			continue
-		}
-		number := -1
-		if w.flagged > before {
-			number = int(before)
-		}
-		e.Name, e.Linkname = pool.Own(w.name), pool.Own(w.link)
-		if !yield(number, &e) {
-			return
+		var e Entry
+		var pool stringpool.Pool
+		for range d.n {
+			before := w.flagged
+			// It was checked before.
+			if err := w.next(d, &e); err != nil {
+				d.err = err
+				return
+			}
+			if len(word) > 0 && !bytes.Contains(w.name, word) {
+				continue
+			}
+			if digest != nil {
+				if *digest = -1; w.flagged > before {
+					*digest = int(before)
+				}
+			}
+			e.Name, e.Linkname = pool.Own(w.name), pool.Own(w.link)
+			if !yield(&e) {
+				return
+			}
 		}
 	}
 }

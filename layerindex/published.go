@@ -47,7 +47,7 @@ func OpenPublished(src io.ReaderAt, size int64, digests io.ReaderAt, closer io.C
 	if x.file.Version != indexfile.Version {
 		return nil, fmt.Errorf("%w: version %d has no pieces", ErrIndex, x.file.Version)
 	}
-	x.closer = closer
+	x.far, x.closer = true, closer
 	if x.file.Has(indexfile.DigestPieces) {
 		x.digests = digests
 	}

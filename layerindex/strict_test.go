@@ -131,7 +131,10 @@ func (f *indexFile) bytes() []byte {
 	if h.Version == indexfile.Version {
 		add(rawSection(indexfile.PieceSums, nil), nil)
 	}
-	for kind := indexfile.Entries; kind < indexfile.PieceSums; kind++ {
+	for kind := indexfile.Entries; kind <= indexfile.DigestPieces; kind++ {
+		if kind == indexfile.PieceSums {
+			continue
+		}
 		if b, ok := f.bodies[kind]; ok {
 			add(rawSection(kind, b), b)
 		}

@@ -261,6 +261,9 @@ func (h *Header) check(size int64) error {
 	if h.Version == oldVersion {
 		return nil
 	}
+	if seen[Chunks] && seen[Proofs] || h.Space != 0 && seen[Windows] || seen[Digests] && seen[DigestPieces] {
+		return fmt.Errorf("%w: sections that do not go together", ErrInvalid)
+	}
 	if p := h.Sections[0]; p.Kind != PieceSums || p.Encoding != Raw || p.Stored != piecesLen(size-p.Off-p.Stored) {
 		return fmt.Errorf("%w: section %d", ErrInvalid, PieceSums)
 	}
