@@ -185,10 +185,10 @@ func isKnown(flag *pflag.Flag) bool {
 func (at place) commandWith(flag string) string {
 	for _, c := range at.commands() {
 		below := place{at.Program, strings.TrimSpace(at.name + " " + c.Name), &c}
+		if found := below.commandWith(flag); found != "" {
+			return found
+		}
 		if c.Setup == nil {
-			if found := below.commandWith(flag); found != "" {
-				return found
-			}
 			continue
 		}
 		f := newFlagSet("")

@@ -66,8 +66,9 @@ type Command struct {
 	// Others and OtherFlags are what this command, or its commands, have elsewhere; see
 	// Program.
 	Others, OtherFlags map[string]string
-	// Commands make it a group: one of their names must follow. A group has no
-	// Setup.
+	// Commands make it a group: one of their names must follow, unless it has a Setup
+	// too. Then it is run when the first word behind it is none of their names, or
+	// stands behind --.
 	Commands []Command
 }
 
@@ -116,6 +117,9 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	global.Lookup("version").Hidden, global.Lookup("version").Annotations = true, map[string][]string{Known: nil}
 	at := place{Program: p}
 	for at.commands() != nil {
+		if at.cmd != nil && at.cmd.Setup != nil && !at.leadsOn(global, args) {
+			break
+		}
 		err := at.parse(global, args, false)
 		switch {
 		case errors.Is(err, pflag.ErrHelp):
@@ -152,6 +156,18 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	}
 	return at.withHelp(err)
 }
+
+// leadsOn reports whether arguments go on with the name of one of a command's own
+// commands, behind flags that all commands take.
+func (at place) leadsOn(global *pflag.FlagSet, args []string) bool {
+	if global.Parse(args) != nil || global.ArgsLenAtDash() >= 0 {
+		return false
+	}
+	return slices.ContainsFunc(at.commands(), func(c Command) bool { return c.is(global.Arg(0)) })
+}
+
+// is reports whether a word is a name of the command.
+func (c *Command) is(word string) bool { return c.Name == word || slices.Contains(c.Aliases, word) }
 
 // parse parses flags. An error has a hint to what was meant, and to the help.
 func (at place) parse(f *pflag.FlagSet, args []string, all bool) error {
@@ -250,7 +266,7 @@ func (at place) commands() []Command {
 // find returns the command that the first of some words means here.
 func (at place) find(words []string) (place, error) {
 	name, all := strings.TrimSpace(at.name+" "+words[0]), at.commands()
-	i := slices.IndexFunc(all, func(c Command) bool { return c.Name == words[0] || slices.Contains(c.Aliases, words[0]) })
+	i := slices.IndexFunc(all, func(c Command) bool { return c.is(words[0]) })
 	if i < 0 {
 		err := Usagef("unknown command %q", name)
 		if hint := at.guess(words); hint != "" {

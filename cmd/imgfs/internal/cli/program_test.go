@@ -148,3 +148,42 @@ func TestRun(t *testing.T) {
 		}
 	}
 }
+
+// TestCommandWithCommands: a command may have an action and commands of its own.
+func TestCommandWithCommands(t *testing.T) {
+	for args, want := range map[string]string{
+		"list":             "list[]",
+		"list x":           "list[x]",
+		"list x new":       "list[x new]",
+		"list -- new":      "list[new]",
+		"list new new":     "list new[new]",
+		"list -l new x":    "list new[x]",
+		"-l list new -- x": "list new[x]",
+		"list --all new":   "list[new]",
+		"list --all":       "list[]",
+		"list nwe":         "list[nwe]",
+	} {
+		var stdout, stderr bytes.Buffer
+		var did []string
+		p := testProgram(&did)
+		p.Commands[1].Setup = func(f *pflag.FlagSet) Action {
+			f.Bool("all", false, "all of them")
+			return func(_ context.Context, args []string) error {
+				did = append(did, fmt.Sprintf("list%q", args))
+				return nil
+			}
+		}
+		code := p.Run(t.Context(), NewEnv(&stdout, &stderr), strings.Fields(args))
+		got := strings.ReplaceAll(strings.Join(did, " "), `"`, "")
+		if got, _, _ = strings.Cut(got, " 0 "); code != ExitOK || strings.TrimSpace(strings.TrimSuffix(got, " 0")) != want {
+			t.Errorf("prog %s: got exit code %d, did %q and said %q, want %q", args, code, got, stderr.String(), want)
+		}
+		if help := p.help(); !strings.Contains(help, "prog do") {
+			t.Errorf("help of the program:\n%s", help)
+		}
+		help := place{Program: p, name: "list", cmd: &p.Commands[1]}.help()
+		if !strings.Contains(help, "--all") || !strings.Contains(help, "prog list old  the old ones") {
+			t.Errorf("help of the command:\n%s", help)
+		}
+	}
+}
