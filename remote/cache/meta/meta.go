@@ -59,6 +59,23 @@ func (c *Cache) keepRef(name string, desc ocispec.Descriptor) {
 	}
 }
 
+// Reference returns what a name led to when KeepReference was called last. A name is
+// that of an image, or of something else that lies in a registry under a tag.
+func (c *Cache) Reference(name string) (ocispec.Descriptor, bool) {
+	r, ok := c.keptRef(name)
+	return r.Descriptor, ok
+}
+
+// KeepReference remembers what a name leads to.
+func (c *Cache) KeepReference(name string, desc ocispec.Descriptor) { c.keepRef(name, desc) }
+
+// ForgetReference forgets what a name led to.
+func (c *Cache) ForgetReference(name string) {
+	if c.dir.ReadOnly() == nil {
+		_ = c.dir.Files().Remove(refPath(name)) // else it is asked for again all the same
+	}
+}
+
 // describe makes the descriptor of a manifest or image index on disk.
 func (c *Cache) describe(d digest.Digest) (ocispec.Descriptor, bool) {
 	data, ok := c.KeptMeta(d)
