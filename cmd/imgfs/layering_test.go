@@ -69,6 +69,7 @@ remote/cache/internal/directory: remote remote/beneath remote/cache/internal/blo
 remote/cache/meta: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory go-digest image-spec x/sys
 remote/cache: remote/beneath remote/cache/blobs remote/cache/files remote/cache/internal/directory remote/cache/meta go-digest
 remote/dockerarchive: remote remote/internal/kindof remote/internal/localblob remote/internal/tarball go-digest image-spec x/sync
+remote/indexrepo: remote remote/cache/meta remote/registry go-digest image-spec x/sync
 remote/internal/kindof: remote remote/internal/tarball remote/magic remote/printable image-spec
 remote/internal/localblob: remote go-digest image-spec
 remote/internal/nameless: remote/beneath x/sys
@@ -126,6 +127,7 @@ var strangers = map[string][]string{
 	"remote/cache/blobs":         {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/cache/files":         {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/cache/meta":          {"net/http", "net", "archive/tar", "compress/gzip"},
+	"remote/indexrepo":           {"net/http", "net", "archive/tar", "compress/gzip"},
 	"remote/registry":            {"archive/tar", "compress/gzip"},
 	"remote/registry/hosts":      {"archive/tar", "compress/gzip", "net"},
 }

@@ -1,0 +1,146 @@
+package indexrepo
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache/meta"
+)
+
+const (
+	// Patience is how long a place may say nothing before it is given up.
+	Patience = 3 * time.Second
+	// restTime is how long a place is not asked again that was given up, and a tag
+	// that was not there.
+	restTime = 5 * time.Minute
+	// maxAsked is how many requests a Find has under way.
+	maxAsked = 8
+	// maxAbsent bounds the tags that a Finder remembers not to be there.
+	maxAbsent = 1 << 14
+)
+
+// A Place is where indexes may be published.
+type Place struct {
+	// Source is the index repository; beside an image, the image's.
+	Source remote.ArtifactSource
+	// Beside says that Source is the image's own repository: it has indexes of
+	// whole images only, and those have the image as their subject.
+	Beside bool
+}
+
+// A Published is the index of a layer that a place has. Nothing of it has been
+// read yet but the manifest.
+type Published struct {
+	Description
+	// Repository is the place's, for messages.
+	Repository string
+	// IndexBlob and DigestsBlob are the contents; DigestsBlob is nil if the index
+	// has no content digests.
+	IndexBlob, DigestsBlob remote.Blob
+
+	name string // of the tag, as it is remembered
+}
+
+// A Finder finds published indexes, and remembers for some minutes what is not
+// there. The zero value is ready, and remembers nothing beyond the process. It
+// is safe for concurrent use.
+type Finder struct {
+	// Meta, if not nil, is where manifests that were found are kept: what is known
+	// from there is not asked for again, also by later processes. It is all that is
+	// asked if Offline is set.
+	Meta    *meta.Cache
+	Offline bool
+	// Debugf, if not nil, gets a line for each place or tag that is of no use.
+	Debugf func(format string, args ...any)
+
+	mu     sync.Mutex
+	rests  map[string]time.Time // repository: not asked until
+	absent map[string]time.Time // repository and tag: not there until
+}
+
+// Find returns the indexes that a place has of the layers with these digests. It
+// asks for those of the image first, whose manifest for one platform is manifest
+// ("" if there is none), and then, in an index repository, for single layers.
+//
+// There is no error: a place that has nothing, refuses, or sends what cannot be
+// understood has none, and Debugf is told why. One that says nothing for Patience
+// is given up, and counts as having none for some minutes; so does one that refuses
+// or fails. Find returns as soon as ctx ends.
+func (f *Finder) Find(ctx context.Context, at Place, manifest digest.Digest, layers []digest.Digest) map[digest.Digest]*Published {
+	s := &search{finder: f, place: at, repository: at.Source.Repository(), found: make(map[digest.Digest]*Published)}
+	s.missing = make(map[digest.Digest]bool, len(layers))
+	for _, d := range layers {
+		s.missing[d] = true
+	}
+	if len(s.missing) == 0 {
+		return s.found
+	}
+	if !f.Offline && f.resting(s.repository) {
+		return s.found
+	}
+	ctx, stop := s.patience(ctx)
+	defer stop()
+	err := s.all(ctx, manifest)
+	if context.Cause(ctx) == errSilent {
+		err = errSilent
+	} else if ctx.Err() != nil {
+		err = nil // nobody wants to know any more
+	}
+	if err != nil && !f.Offline {
+		f.rest(s.repository, err)
+	}
+	return s.found
+}
+
+// Forget has what was found asked for again the next time: the blobs are gone, or
+// are not what the manifest says.
+func (f *Finder) Forget(p *Published) {
+	if f.Meta != nil && !f.Offline {
+		f.Meta.ForgetReference(p.name)
+	}
+}
+
+// resting reports whether a repository is not to be asked yet.
+func (f *Finder) resting(repository string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.rests[repository])
+}
+
+// rest leaves a repository alone for a while, which is told why.
+func (f *Finder) rest(repository string, why error) {
+	f.debugf("indexes in %s: %v; it is not asked again for %v", repository, why, restTime)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.rests == nil {
+		f.rests = make(map[string]time.Time)
+	}
+	f.rests[repository] = time.Now().Add(restTime)
+}
+
+// isAbsent reports whether a tag was not there a short while ago.
+func (f *Finder) isAbsent(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.absent[name])
+}
+
+// noteAbsent remembers that a tag is not there, or of no use.
+func (f *Finder) noteAbsent(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.absent == nil || len(f.absent) >= maxAbsent {
+		f.absent = make(map[string]time.Time)
+	}
+	f.absent[name] = time.Now().Add(restTime)
+}
+
+func (f *Finder) debugf(format string, args ...any) {
+	if f.Debugf != nil {
+		f.Debugf(format, args...)
+	}
+}
