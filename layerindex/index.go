@@ -75,7 +75,7 @@ type Index struct {
 // which must stay readable as long as the index is used. It reads and checks
 // the header only.
 func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
-	f, err := indexfile.Open(src, size)
+	f, err := indexfile.Open(src, size) // of the size that the header says, for ReadPart
 	if err == nil {
 		err = checkHeader(&f.Header)
 	}

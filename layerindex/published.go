@@ -54,6 +54,11 @@ func OpenPublished(src io.ReaderAt, size int64, digests io.ReaderAt, closer io.C
 	return x, nil
 }
 
+// ReadPart returns the index of which src has the header, and whatever else: parts may be
+// missing, and other bytes may follow. EncodedSize says where the index ends. It reads and
+// checks the header only.
+func ReadPart(src io.ReaderAt) (*Index, error) { return ReadIndex(src, -1) }
+
 // Pieces returns the pieces of the index file: all that is behind this section of it,
 // which is the first one. They stay in memory. The error wraps ErrIndex; an index of an
 // old version has none.
@@ -141,4 +146,26 @@ func (x *Index) WritePublished(index, digests io.Writer) error {
 	}
 	_, err = p.WriteTo(index)
 	return errors.Join(err, x.WriteDigests(context.Background(), digests))
+}
+
+// ListingEnd returns how many bytes of the index file, from its beginning, hold what is
+// needed to list the layer: the header, the pieces and the entries.
+func (x *Index) ListingEnd() int64 { return x.end(indexfile.Entries) }
+
+// ReadingEnd returns how many bytes of the index file, from its beginning, hold besides
+// that what each read of the layer needs: the checkpoints, the proofs, and what to fetch
+// first. Behind that are windows and digests, of which a read needs few.
+func (x *Index) ReadingEnd() int64 {
+	return x.end(indexfile.Entries, indexfile.Spans, indexfile.Chunks, indexfile.Proofs, indexfile.First)
+}
+
+// end returns where the last of some sections ends.
+func (x *Index) end(kinds ...indexfile.Kind) int64 {
+	end := int64(0)
+	for _, k := range kinds {
+		if s, ok := x.file.Find(k); ok {
+			end = max(end, s.Off+s.Stored)
+		}
+	}
+	return end
 }

@@ -200,12 +200,7 @@ func (v *verifier) indexes(ctx context.Context) error {
 // indexFile verifies one index file.
 func (v *verifier) indexFile(ctx context.Context, f indexes.File) error {
 	if f.Key != "" {
-		x, err := v.store.OpenKey(f.Digest, f.Key)
-		if err != nil {
-			return err
-		}
-		defer x.Close()
-		return x.Verify(ctx)
+		return v.store.VerifyKey(ctx, f.Digest, f.Key)
 	}
 	x, err := v.store.Open(f.Digest)
 	if err != nil {

@@ -62,7 +62,7 @@ layerindex: layerindex/internal/codec layerindex/internal/column layerindex/inte
 remote/beneath: x/sys
 remote/cache/blobs: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory remote/cache/meta remote/seal go-digest x/sys
 remote/cache/files: remote remote/cache/internal/blobfile remote/cache/internal/directory remote/seal go-digest x/sys
-remote/cache/indexes: layerindex remote/beneath remote/cache/internal/directory go-digest x/sys
+remote/cache/indexes: layerindex remote remote/beneath remote/cache/internal/directory go-digest x/sys
 remote/cache/internal/blobfile: x/sys
 remote/cache/internal/cachetest: remote remote/beneath remote/cache/internal/blobfile remote/cache/internal/directory testdata/testenv go-digest image-spec x/sys
 remote/cache/internal/directory: remote remote/beneath remote/cache/internal/blobfile remote/internal/nameless go-digest x/sys

@@ -19,12 +19,15 @@ type File struct {
 	Size int64 // in bytes
 }
 
-// Open returns the file in the first size bytes of src. It reads and checks the
-// header only. The error wraps ErrInvalid.
+// Open returns the file in the first size bytes of src, or in as many as the header says
+// if size is negative. It reads and checks the header only. The error wraps ErrInvalid.
 func Open(src io.ReaderAt, size int64) (File, error) {
 	h, err := readHeader(src, size)
 	if err != nil {
 		return File{}, err
+	}
+	if size < 0 {
+		size = h.end()
 	}
 	return File{*h, src, size}, nil
 }

@@ -173,7 +173,8 @@ func (h *Header) Append(b []byte) []byte {
 // HeaderLen returns the length in bytes of a header with so many sections.
 func HeaderLen(sections int) int { return FixedLen + sections*RowLen + sha256.Size }
 
-// readHeader reads and checks the header of an index file of a given size.
+// readHeader reads and checks the header of an index file of a given size, or of the one
+// that the header says it has if size is negative.
 func readHeader(src io.ReaderAt, size int64) (*Header, error) {
 	var fixed [FixedLen]byte
 	if err := readFull(src, fixed[:], 0); err != nil {
@@ -203,6 +204,9 @@ func readHeader(src io.ReaderAt, size int64) (*Header, error) {
 		return nil, fmt.Errorf("%w: header: not zero", ErrInvalid)
 	}
 	h := Decode(body, n)
+	if size < 0 {
+		size = h.end()
+	}
 	return h, h.check(size)
 }
 
@@ -237,6 +241,15 @@ func Decode(b []byte, sections int) *Header {
 		})
 	}
 	return h
+}
+
+// end returns where the last section ends.
+func (h *Header) end() int64 {
+	if len(h.Sections) == 0 {
+		return int64(HeaderLen(0))
+	}
+	last := h.Sections[len(h.Sections)-1]
+	return last.Off + last.Stored
 }
 
 // check compares the section table with the size of the file.
