@@ -14,7 +14,7 @@ import (
 const maxCut = 16 << 20
 
 // A Prover says how the blob of a layer is cut, and whether bytes are those of a cut.
-// It implements Cuts of package remote/cache/blobs. It is in memory and needs nothing
+// It implements PartlyProved of package remote/cache/blobs. It is in memory and needs nothing
 // of the index that it was made from. It is safe for concurrent use.
 //
 // How a blob is cut goes by the proofs of its index:
@@ -39,6 +39,8 @@ type Prover struct {
 type cuts interface {
 	count() int64
 	bounds(k int64) (off, end int64)
+	// proved is Proved.
+	proved(k int64) bool
 	// match is Match for data of the right length. p is whose cuts they are.
 	match(p *Prover, k int64, data []byte) bool
 	// proofs calls yield with all that bounds and match go by.
@@ -90,6 +92,9 @@ func (p *Prover) Find(off int64) int64 {
 		return end > off
 	}))
 }
+
+// Proved reports whether any data matches cut k: not that of what no proof covers.
+func (p *Prover) Proved(k int64) bool { return p.proved(k) }
 
 // Match reports whether data is cut k. Any data will do: what it decodes to is bounded
 // by what the cut should. A Reader that has the Prover gets what was decoded.
@@ -143,6 +148,8 @@ func (c *chunkCuts) count() int64 { return int64(len(c.sums) / sha256.Size) }
 func (c *chunkCuts) bounds(k int64) (off, end int64) {
 	return k * c.chunk, min((k+1)*c.chunk, c.size)
 }
+
+func (c *chunkCuts) proved(int64) bool { return true }
 
 func (c *chunkCuts) match(_ *Prover, k int64, data []byte) bool {
 	return sha256.Sum256(data) == [sha256.Size]byte(c.sums[k*sha256.Size:])
@@ -198,9 +205,10 @@ func (c *rangeCuts) count() int64 { return int64(len(c.list)) }
 
 func (c *rangeCuts) bounds(k int64) (off, end int64) { return c.list[k].off, c.list[k].end }
 
+func (c *rangeCuts) proved(k int64) bool { return c.list[k].proof >= 0 }
+
 func (c *rangeCuts) match(_ *Prover, k int64, data []byte) bool {
-	i := c.list[k].proof
-	return i >= 0 && c.ranges.At(i).Sum == sha256.Sum256(data)
+	return c.proved(k) && c.ranges.At(c.list[k].proof).Sum == sha256.Sum256(data)
 }
 
 func (c *rangeCuts) proofs(yield func([]byte)) {

@@ -68,7 +68,7 @@ func TestProverRuns(t *testing.T) {
 		}
 		for k := range p.Len() {
 			off, end := p.Bounds(k)
-			if i := k - p.cuts.(*runCuts).head; p.Match(k, l.blob[off:end]) != (i >= 0 && i < int64(layout.Len())) {
+			if i := k - p.cuts.(*runCuts).head; p.Match(k, l.blob[off:end]) != (i >= 0 && i < int64(layout.Len())) || p.Match(k, l.blob[off:end]) != p.Proved(k) {
 				t.Errorf("%s: Match(%d) = %v of %d, %d runs", style.name, k, i < 0, p.Len(), layout.Len())
 			}
 		}

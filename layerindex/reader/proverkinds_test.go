@@ -78,7 +78,7 @@ func TestProverBlob(t *testing.T) {
 		off, end := p.Bounds(k)
 		data := bytes.Clone(blob[off:end])
 		proven := end > 10 && (end <= hole[0]+1 || off >= hole[1]-1)
-		if p.Match(k, data) != proven {
+		if p.Match(k, data) != proven || p.Proved(k) != proven {
 			t.Errorf("Match of %d to %d is %v", off, end, !proven)
 		}
 		data[len(data)/2] ^= 4
@@ -115,7 +115,7 @@ func TestProverChunks(t *testing.T) {
 		for k := range p.Len() {
 			off, end := p.Bounds(k)
 			data := bytes.Clone(blob[off:end])
-			if !p.Match(k, data) {
+			if !p.Match(k, data) || !p.Proved(k) {
 				t.Errorf("%s: chunk %d does not match", c.Name, k)
 			}
 			data[len(data)-1]++

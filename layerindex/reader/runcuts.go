@@ -61,13 +61,18 @@ func (c *runCuts) proofs(yield func([]byte)) {
 	}
 }
 
-// match decodes a run and compares all proofs in it. A run without a proof is as good as
-// none.
-func (c *runCuts) match(p *Prover, k int64, data []byte) bool {
+// proved reports whether cut k is a run with a proof: one without is as good as none.
+func (c *runCuts) proved(k int64) bool {
 	i := int(k - c.head)
-	if i < 0 || i >= c.l.Len() || c.l.runs[i].proof == c.l.runs[i+1].proof {
+	return i >= 0 && i < c.l.Len() && c.l.runs[i].proof != c.l.runs[i+1].proof
+}
+
+// match decodes a run and compares all proofs in it.
+func (c *runCuts) match(p *Prover, k int64, data []byte) bool {
+	if !c.proved(k) {
 		return false
 	}
+	i := int(k - c.head)
 	r := p.reader.Load()
 	d := runDecoders.Get().(*runDecoder)
 	defer d.release()

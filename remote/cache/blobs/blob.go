@@ -20,8 +20,9 @@ const maxParts = 4
 // way of the disk; none is handed on that is not of a chunk which matches.
 // It belongs to its Cache and needs no closing.
 type Blob struct {
-	src remote.Blob
-	s   *blobState
+	src  remote.Blob
+	cuts Cuts
+	s    *blobState
 }
 
 var _ remote.Blob = (*Blob)(nil)
@@ -30,7 +31,8 @@ var _ remote.Blob = (*Blob)(nil)
 // trustworthy source: what matches them is taken for the blob's content,
 // until all of it is there and has another digest. Package blobs finds that out by
 // itself of Chunks alone: see Patched and Condemn. Blobs of the same digest
-// and cuts share what they fetch.
+// and cuts share what they fetch; each matches what it fetches by the Cuts that it was
+// given.
 //
 // A blob that is local (remote.IsLocal) is read and checked each time, and
 // not stored. A remote.WholeBlob that is sent whole is stored whole, if there is
@@ -48,7 +50,7 @@ func (c *Cache) Blob(b remote.Blob, cuts Cuts) (*Blob, error) {
 		s.recall() // it may have been checked since
 	}
 	s.noFile.Store(false)
-	return &Blob{src: b, s: s}, nil
+	return &Blob{src: b, cuts: cuts, s: s}, nil
 }
 
 // Digest returns the digest of the whole blob.

@@ -61,14 +61,14 @@ func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, cuts Cu
 		return check, nil
 	}
 	b := &blobFile{Layout: l, f: f, epoch: epoch}
-	if check, err = c.verifyChunks(ctx, b, &x, progress); err != nil || l.Table != nil || check.Bad > 0 || check.Checked < l.Chunks() {
+	if check, err = c.verifyChunks(ctx, b, &x, cuts, progress); err != nil || l.Table != nil || check.Bad > 0 || check.Checked < l.Chunks() {
 		return check, err
 	}
 	s, err := c.state(d, size, cuts, false)
 	if err != nil {
 		return check, err
 	}
-	if s.checkWhole(ctx, b); s.refuted() != nil {
+	if s.checkWhole(ctx, b, cuts); s.refuted() != nil {
 		check.Bad, check.BadBytes, check.Refuted = check.Checked, size, true
 	}
 	return check, ctx.Err()
@@ -90,7 +90,7 @@ func lookAt(f *os.File) (l blobfile.Layout, epoch uint64, ok bool, err error) {
 }
 
 // verifyChunks checks each chunk of a blob file.
-func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, x *cutting, progress func(done int64)) (check Check, err error) {
+func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, x *cutting, cuts Cuts, progress func(done int64)) (check Check, err error) {
 	done := int64(0)
 	buf := make([]byte, b.Longest())
 	right := func(k int64) (bool, error) {
@@ -99,7 +99,7 @@ func (c *Cache) verifyChunks(ctx context.Context, b *blobFile, x *cutting, progr
 		if _, err := b.f.ReadAt(data, at); err != nil {
 			return false, err
 		}
-		return x.match(k, data), nil
+		return x.match(cuts, k, data), nil
 	}
 	for k := range b.Layout.Chunks() {
 		if err := ctx.Err(); err != nil {

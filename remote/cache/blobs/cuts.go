@@ -90,17 +90,16 @@ func keyOf(cuts Cuts) string {
 	return directory.Key(cuts.Sum())
 }
 
-// A cutting is a blob of some size and its cuts, numbered without those that match
-// nothing.
+// A cutting is how a blob of some size is cut. Chunks that match nothing have no number in
+// it.
 type cutting struct {
 	blobfile.Layout
-	cuts    Cuts
-	numbers []int32 // in cuts, by chunk; nil if they are the same
+	numbers []int32 // in the Cuts, by chunk; nil if they are the same
 }
 
 // cut checks the cuts against the blob that they should cut.
 func cut(d digest.Digest, size int64, cuts Cuts) (cutting, error) {
-	x := cutting{cuts: cuts}
+	var x cutting
 	var err error
 	if chunks, ok := cuts.(Chunks); ok {
 		x.Layout, err = chunks.layout(d, size)
@@ -127,12 +126,12 @@ func cut(d digest.Digest, size int64, cuts Cuts) (cutting, error) {
 	return x, nil
 }
 
-// match reports whether data is chunk k.
-func (x *cutting) match(k int64, data []byte) bool {
+// match reports whether data is chunk k by cuts, which are cut like this.
+func (x *cutting) match(cuts Cuts, k int64, data []byte) bool {
 	if x.numbers != nil {
 		k = int64(x.numbers[k])
 	}
-	return x.cuts.Match(k, data)
+	return cuts.Match(k, data)
 }
 
 // total returns how many bytes there are to have.

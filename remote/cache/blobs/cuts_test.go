@@ -291,3 +291,22 @@ func TestCutsFiles(t *testing.T) {
 		t.Errorf("Holding() = %+v after RemoveCuts", h)
 	}
 }
+
+// Each Blob is matched by the Cuts that it was given, also where others have the same
+// sum: they may hand on what they decode.
+func TestCutsOwn(t *testing.T) {
+	t.Parallel()
+	src := plainBlob{&cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(100_000, 540)}}
+	c := openCache(t, t.TempDir(), nil)
+	for i := range int64(3) {
+		cuts := evenCuts(src.Data, 0, 10_000)
+		b, err := c.Blob(src, cuts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkRead(t, b, src.FakeBlob, 0, 10_000*i+1)
+		if m := cuts.matches(); len(m) != 1 || m[i] != 1 {
+			t.Errorf("the Cuts of Blob %d matched %v", i, m)
+		}
+	}
+}

@@ -43,7 +43,7 @@ func (s *blobState) load(file *blobFile, f *flight) {
 		}
 		k := f.first + int64(i)
 		data := f.run(k, k+1)
-		if !s.loadChunk(file, k, data) {
+		if !s.loadChunk(f.owner.cuts, file, k, data) {
 			if file.current() {
 				s.dropWrong(file, k)
 			}
@@ -55,13 +55,13 @@ func (s *blobState) load(file *blobFile, f *flight) {
 
 // loadChunk fills data with chunk k of the file, and reports whether it is right. What
 // has matched once need not match again.
-func (s *blobState) loadChunk(file *blobFile, k int64, data []byte) bool {
+func (s *blobState) loadChunk(cuts Cuts, file *blobFile, k int64, data []byte) bool {
 	if s.seals.readAll(s.Layout, file.f, k, data) {
 		file.noteSound(k)
 		return true
 	}
 	at, _ := s.Bounds(k)
-	if _, err := file.f.ReadAt(data, at); err != nil || !s.match(k, data) {
+	if _, err := file.f.ReadAt(data, at); err != nil || !s.match(cuts, k, data) {
 		return false
 	}
 	file.setSound(k, data)
@@ -261,7 +261,7 @@ func (l *landing) upTo(n int64) {
 			l.take(run, l.next)
 			run = l.next
 		}
-		if !l.s.match(l.next, l.f.data[off-l.f.off:stop-l.f.off]) {
+		if !l.s.match(l.f.owner.cuts, l.next, l.f.data[off-l.f.off:stop-l.f.off]) {
 			l.s.count.bad.Add(1)
 			l.s.c.count.badFetched.Add(1)
 			l.take(run, l.next)

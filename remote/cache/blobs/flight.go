@@ -366,6 +366,6 @@ func (s *blobState) fly(ctx context.Context, f *flight) {
 		s.leave([]*flight{f})
 	}
 	if file != nil {
-		s.noteComplete(file)
+		s.noteComplete(file, f.owner.cuts)
 	}
 }

@@ -136,7 +136,7 @@ func (x *patched) readHeld(ctx context.Context, p []byte, off int64) (int, error
 	if file == nil {
 		return 0, ctx.Err()
 	}
-	return s.readHeld(ctx, file, p, off)
+	return x.b.readHeld(ctx, file, p, off)
 }
 
 // find returns the answer that has, or will have, the byte at off; nil if there is none.

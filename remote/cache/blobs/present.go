@@ -67,7 +67,7 @@ func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error
 	if f == nil {
 		return 0, s.absentError()
 	}
-	n, err := s.readHeld(ctx, f, p, off)
+	n, err := b.readHeld(ctx, f, p, off)
 	switch {
 	case err != nil:
 		return n, err
@@ -78,7 +78,8 @@ func (b *Blob) ReadPresent(ctx context.Context, p []byte, off int64) (int, error
 }
 
 // readHeld fills p from off as far as the bytes are in the file and right.
-func (s *blobState) readHeld(ctx context.Context, f *blobFile, p []byte, off int64) (n int, err error) {
+func (b *Blob) readHeld(ctx context.Context, f *blobFile, p []byte, off int64) (n int, err error) {
+	s := b.s
 	var chunk []byte
 	for n < len(p) {
 		if err := ctx.Err(); err != nil {
@@ -92,7 +93,7 @@ func (s *blobState) readHeld(ctx context.Context, f *blobFile, p []byte, off int
 		begin, stop := s.Bounds(k)
 		part := p[n:min(int64(len(p)), stop-off)]
 		if !f.readSound(part, at, k, k+1) {
-			if chunk = s.loadPresent(f, k, chunk); chunk == nil {
+			if chunk = b.loadPresent(f, k, chunk); chunk == nil {
 				return n, nil
 			}
 			copy(part, chunk[at-begin:])
@@ -106,7 +107,8 @@ func (s *blobState) absentError() error { return fmt.Errorf("blob %s: %w", s.dig
 
 // loadPresent returns chunk k if it is in the file and right, else nil. It uses
 // the memory of buf. A chunk that is wrong stays for the next reader to remove.
-func (s *blobState) loadPresent(f *blobFile, k int64, buf []byte) []byte {
+func (b *Blob) loadPresent(f *blobFile, k int64, buf []byte) []byte {
+	s := b.s
 	begin, stop := s.Bounds(k)
 	if int64(cap(buf)) < stop-begin {
 		buf = make([]byte, stop-begin)
@@ -115,7 +117,7 @@ func (s *blobState) loadPresent(f *blobFile, k int64, buf []byte) []byte {
 	if f.present(k, k+1)[0] == 0 {
 		return nil
 	}
-	if !s.loadChunk(f, k, buf) {
+	if !s.loadChunk(b.cuts, f, k, buf) {
 		return nil
 	}
 	return buf

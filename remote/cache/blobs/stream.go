@@ -129,7 +129,7 @@ func (t *stream) run() error {
 func (t *stream) finish(err error) {
 	s := t.s
 	if file := s.file.Load(); file != nil {
-		s.noteComplete(file)
+		s.noteComplete(file, t.owner.cuts)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +245,7 @@ func (t *stream) takeAll(end int64, data []byte) {
 			}
 		}
 		at, stop := s.Bounds(k)
-		if !s.match(k, data[at-base:stop-base]) {
+		if !s.match(t.owner.cuts, k, data[at-base:stop-base]) {
 			s.count.bad.Add(1)
 			s.c.count.badFetched.Add(1)
 			s.count.wasted.Add(stop - at)

@@ -90,7 +90,7 @@ func (b *Blob) Complete() bool {
 
 // noteComplete begins to check the whole blob if all of it is there and that
 // was not done before. It is called after anything was read or stored.
-func (s *blobState) noteComplete(file *blobFile) {
+func (s *blobState) noteComplete(file *blobFile, cuts Cuts) {
 	if s.Table != nil || s.whole.settled.Load() || !s.reachedEnd(file) || s.whole.settled.Swap(true) {
 		return
 	}
@@ -100,7 +100,7 @@ func (s *blobState) noteComplete(file *blobFile) {
 		return
 	}
 	s.c.dir.Go(func() {
-		if !s.checkWhole(s.ctx, file) {
+		if !s.checkWhole(s.ctx, file, cuts) {
 			// Something was missing or wrong after all: when it has come.
 			s.whole.settled.Store(false)
 		}
@@ -130,7 +130,7 @@ func (s *blobState) reachedEnd(file *blobFile) bool {
 
 // checkWhole checks the digest of the blob as it lies on disk. It returns
 // false if that cannot be said.
-func (s *blobState) checkWhole(ctx context.Context, file *blobFile) bool {
+func (s *blobState) checkWhole(ctx context.Context, file *blobFile, cuts Cuts) bool {
 	if !file.complete() {
 		return false
 	}
@@ -147,7 +147,7 @@ func (s *blobState) checkWhole(ctx context.Context, file *blobFile) bool {
 	// very bytes must be right by the one and wrong by the other.
 	h = s.digest.Algorithm().Hash()
 	err := s.readChunks(ctx, file, h, func(k int64, data []byte) error {
-		if !s.match(k, data) {
+		if !s.match(cuts, k, data) {
 			if file.current() {
 				s.dropWrong(file, k)
 			}
