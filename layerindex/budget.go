@@ -39,7 +39,8 @@ func NewBudget(limit int64, grown func(used int64)) *Budget {
 	return &Budget{limit: limit, grown: grown}
 }
 
-// Part returns a budget for one layer. Its use counts in b too, and Undo takes it back.
+// Part returns a budget for one layer, or for a part of that. Its use counts in b too,
+// and Undo takes it back.
 func (b *Budget) Part() *Budget {
 	if b == nil {
 		return nil
@@ -50,9 +51,19 @@ func (b *Budget) Part() *Budget {
 // Undo gives everything back that a Part has counted.
 func (b *Budget) Undo() {
 	if b != nil {
-		b.whole.used.Add(-b.used.Swap(0))
-		b.whole.entries.Add(-b.entries.Swap(0))
+		b.whole.Release(b.used.Swap(0))
+		b.whole.addEntries(-b.entries.Swap(0))
 	}
+}
+
+// addEntries counts n entries, also in what b is a part of, and returns how many the
+// whole image has.
+func (b *Budget) addEntries(n int64) int64 {
+	all := b.entries.Add(n)
+	if b.whole != nil {
+		return b.whole.addEntries(n)
+	}
+	return all
 }
 
 // Take counts n bytes more. The error wraps ErrMetadata.
@@ -109,11 +120,7 @@ func (b *Budget) takeEntries(n, names int64) error {
 	if b == nil {
 		return nil
 	}
-	all := b.entries.Add(n)
-	if b.whole != nil {
-		all = b.whole.entries.Add(n)
-	}
-	if all > MaxEntries || all < n {
+	if all := b.addEntries(n); all > MaxEntries || all < n {
 		return fmt.Errorf("%w: more than %d", ErrEntries, MaxEntries)
 	}
 	return b.Take(n*(entryCost+nameCost) + names)

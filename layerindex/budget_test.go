@@ -350,3 +350,28 @@ func TestListingEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestBudgetPartOfPart counts in a part of a part, and takes both back.
+func TestBudgetPartOfPart(t *testing.T) {
+	whole := NewBudget(1<<20, nil)
+	part := whole.Part()
+	inner := part.Part()
+	e := &Entry{Name: "a", Type: TypeDir}
+	for _, b := range []*Budget{whole, part, inner} {
+		if err := b.takeEntry(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	each := whole.Used() / 3
+	if each == 0 || part.Used() != 2*each || inner.Used() != each || whole.entries.Load() != 3 {
+		t.Fatalf("three entries, one in each: the whole has %d bytes and %d entries, the part %d, its part %d", whole.Used(), whole.entries.Load(), part.Used(), inner.Used())
+	}
+	inner.Undo()
+	if whole.Used() != 2*each || part.Used() != each || whole.entries.Load() != 2 || part.entries.Load() != 1 {
+		t.Errorf("after the inner part is undone: the whole has %d bytes and %d entries, the part %d and %d", whole.Used(), whole.entries.Load(), part.Used(), part.entries.Load())
+	}
+	part.Undo()
+	if whole.Used() != each || whole.entries.Load() != 1 {
+		t.Errorf("after both are undone the whole has %d bytes and %d entries, want %d and 1", whole.Used(), whole.entries.Load(), each)
+	}
+}
