@@ -275,7 +275,7 @@ func TestPiecesContradict(t *testing.T) {
 // has a proof of every byte of every content.
 func TestAnyContents(t *testing.T) {
 	read := 0
-	for seed := range uint64(3000) {
+	for seed := range uint64(800) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		l := randomContents(rng, 6)
 		if len(l.points) == 0 {
@@ -309,7 +309,7 @@ func TestAnyContents(t *testing.T) {
 			}
 		}
 	}
-	if read < 500 {
+	if read < 200 {
 		t.Errorf("%d indexes could be read", read)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -166,49 +167,53 @@ func TestIndexDamage(t *testing.T) {
 	}
 }
 
-// FuzzReadIndex reads any bytes as an index whose checksums hold: it ends, and
-// never with anything but an index or ErrIndex.
+// FuzzReadIndex reads index files of each kind of which a section and the counts in the
+// header are anything, with checksums that hold: it ends, and never with anything but an
+// index, or an error about it.
 func FuzzReadIndex(f *testing.F) {
 	tarBytes := samples.Tar(f, 3000)
-	x := mustBuild(f, samples.Gzip(f, tarBytes), tarBytes, &buildOptions{SpanSize: 1000})
-	for _, kind := range []indexfile.Kind{indexfile.Entries, indexfile.Spans} {
-		b, err := x.file.Section(kind)
-		if err != nil {
-			f.Fatal(err)
+	forms := []*Index{mustBuild(f, samples.Gzip(f, tarBytes), tarBytes, &buildOptions{SpanSize: 1000}), draftOf(f, oddEntries, true)}
+	kinds := kindsOfIndexes(f)
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		forms = append(forms, kinds[name])
+	}
+	for i, x := range forms {
+		for kind, b := range takeApart(f, x).bodies {
+			f.Add(uint8(i), uint8(kind), b, int64(x.NumEntries()), x.file.Checkpoints, x.file.Proofs)
+			f.Add(uint8(i), uint8(kind), b[:len(b)/2], int64(x.NumEntries()), x.file.Checkpoints, x.file.Proofs)
 		}
-		f.Add(uint8(kind), b, int64(x.NumEntries()), int64(x.NumSpans()))
 	}
-	odd, err := draftOf(f, oddEntries, true).file.Section(indexfile.Entries)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(uint8(indexfile.Entries), odd, int64(len(oddEntries)), int64(1))
 	for _, n := range []int64{math.MaxInt64, math.MaxInt64 - 511, 1 << 62, -1, math.MinInt64} {
-		f.Add(uint8(indexfile.Entries), odd, n, int64(1))
-		f.Add(uint8(indexfile.Spans), odd, int64(1), n)
-		f.Add(uint8(indexfile.Spans), binary.AppendUvarint([]byte{10, 10, 1}, uint64(n)), int64(1), n)
+		for i := range forms {
+			odd := binary.AppendUvarint([]byte{10, 10, 1}, uint64(n))
+			f.Add(uint8(i), uint8(indexfile.Entries), odd, n, int64(1), uint32(n))
+			f.Add(uint8(i), uint8(indexfile.Spans), odd, int64(1), n, uint32(n))
+			f.Add(uint8(i), uint8(indexfile.Proofs), odd, int64(1), int64(1), uint32(n))
+		}
 	}
-	f.Fuzz(func(t *testing.T, kind uint8, section []byte, entries, points int64) {
-		if kind == uint8(indexfile.Entries) {
-			y := &Index{file: indexfile.File{Header: x.file.Header, Src: bytes.NewReader(section), Size: int64(len(section))}}
-			y.file.Entries = entries
-			y.file.Sections = []indexfile.Section{rawSection(indexfile.Entries, section)}
-			d, err := y.List(t.Context(), NewBudget(1<<20, nil))
-			if err == nil {
+	f.Fuzz(func(t *testing.T, form, kind uint8, section []byte, entries, points int64, proofs uint32) {
+		file := takeApart(t, forms[int(form)%len(forms)])
+		if kind != uint8(indexfile.PieceSums) {
+			file.bodies[indexfile.Kind(kind)] = section
+		}
+		binary.LittleEndian.PutUint64(file.head[104:], uint64(entries))
+		binary.LittleEndian.PutUint64(file.head[112:], uint64(points))
+		binary.LittleEndian.PutUint32(file.head[124:], proofs)
+		b := file.bytes()
+		x, err := ReadIndex(bytes.NewReader(b), int64(len(b)))
+		if err == nil {
+			var d *Listing
+			if d, err = x.List(t.Context(), NewBudget(1<<20, nil)); err == nil {
 				for range d.Drain() {
 				}
 				err = d.Err()
 			}
-			if err != nil && !errors.Is(err, ErrIndex) && !errors.Is(err, ErrMetadata) && !errors.Is(err, ErrEntries) {
-				t.Errorf("entries: %v", err)
-			}
-			return
 		}
-		y := &Index{file: indexfile.File{Header: x.file.Header, Src: bytes.NewReader(section), Size: int64(len(section))}}
-		y.file.Checkpoints = points
-		y.file.Sections = []indexfile.Section{rawSection(indexfile.Spans, section)}
-		if _, err := y.readSpans(); err != nil && !errors.Is(err, ErrIndex) {
-			t.Errorf("checkpoints: %v", err)
+		if err == nil {
+			err = readEverything(b)
+		}
+		if err != nil && !errors.Is(err, ErrIndex) && !errors.Is(err, ErrMetadata) && !errors.Is(err, ErrEntries) {
+			t.Error(err)
 		}
 	})
 }

@@ -107,7 +107,7 @@ type indexFile struct {
 	unknown []byte
 }
 
-func takeApart(t *testing.T, x *Index) *indexFile {
+func takeApart(t testing.TB, x *Index) *indexFile {
 	t.Helper()
 	f := &indexFile{head: encoded(t, x)[:indexfile.FixedLen], bodies: map[indexfile.Kind][]byte{}}
 	for _, s := range x.file.Sections {
