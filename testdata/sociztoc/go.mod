@@ -2,7 +2,10 @@ module github.com/imgfs/imgfs/testdata/sociztoc
 
 go 1.26.0
 
-require github.com/awslabs/soci-snapshotter v0.16.1
+require (
+	github.com/awslabs/soci-snapshotter v0.16.1
+	github.com/opencontainers/go-digest v1.0.0
+)
 
 require (
 	cyphar.com/go-pathrs v0.2.1 // indirect
@@ -39,7 +42,6 @@ require (
 	github.com/moby/sys/signal v0.7.1 // indirect
 	github.com/moby/sys/user v0.4.0 // indirect
 	github.com/moby/sys/userns v0.1.0 // indirect
-	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
 	github.com/opencontainers/runtime-spec v1.3.0 // indirect
 	github.com/opencontainers/selinux v1.13.1 // indirect
@@ -47,6 +49,7 @@ require (
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/rs/xid v1.6.0 // indirect
 	github.com/sirupsen/logrus v1.10.2 // indirect
+	go.etcd.io/bbolt v1.5.0 // indirect
 	go.opencensus.io v0.24.0 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.69.0 // indirect
