@@ -41,9 +41,10 @@ const (
 // Build makes the ztoc of a layer while it reads the blob from src once, and checks the
 // blob's size and digest. It is for one goroutine, and starts none.
 //
-// Errors wrap ErrUnsupported, or ErrDigest, ErrCompressed or ErrTar of package
-// layerindex; or are the error of src or ctx.Err(). If the blob is not the one that the
-// manifest names, the error is ErrDigest, whatever else is wrong with it.
+// Errors wrap ErrUnsupported, for which the blob is read no further; or ErrDigest,
+// ErrCompressed or ErrTar of package layerindex; or are the error of src or ctx.Err(). If
+// the blob is not the one that the manifest names, the error is ErrDigest, whatever is
+// wrong with the stream or the tar.
 func Build(ctx context.Context, l layerindex.Layer, src io.Reader, opts *BuildOptions) ([]byte, error) {
 	if opts == nil {
 		opts = &BuildOptions{}
@@ -64,6 +65,9 @@ func Build(ctx context.Context, l layerindex.Layer, src io.Reader, opts *BuildOp
 	}
 	blob := &blobReader{ctx: ctx, src: io.LimitReader(src, l.Size+1), hash: sha256.New(), progress: o.Progress}
 	z, err := readLayer(ctx, blob, l.Size, &o)
+	if errors.Is(err, ErrUnsupported) {
+		return nil, err
+	}
 	if _, drained := io.Copy(io.Discard, blob); drained != nil {
 		return nil, drained
 	}
@@ -121,11 +125,13 @@ func addEntries(w *writer, from layer) (int64, error) {
 		if err == io.EOF {
 			break
 		}
-		if failed := from.failed(); failed != nil {
-			return 0, failed
-		}
 		if err != nil {
-			return 0, fmt.Errorf("%w: at offset %d: %w", layerindex.ErrTar, counted.n, err)
+			end := counted.n
+			_, _ = io.Copy(io.Discard, from) // a damaged stream may seem to be a damaged tar
+			if failed := from.failed(); failed != nil {
+				return 0, failed
+			}
+			return 0, fmt.Errorf("%w: at offset %d: %w", layerindex.ErrTar, end, err)
 		}
 		if err := w.addEntry(h, counted.n); err != nil {
 			return 0, err

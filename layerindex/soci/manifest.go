@@ -108,7 +108,7 @@ func (m *Manifest) add(d ocispec.Descriptor) error {
 		return nil // of a later version
 	}
 	layer := digest.Digest(d.Annotations[annotationLayer])
-	if layer.Validate() != nil || d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256 || d.Size < 0 || d.Size > limit {
+	if layer == "" || d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256 || d.Size < 0 || d.Size > limit {
 		return fmt.Errorf("%w: file %.100q of %d bytes for layer %.100q", ErrManifest, d.Digest, d.Size, layer)
 	}
 	f := m.Layers[layer]
