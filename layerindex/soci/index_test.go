@@ -1,12 +1,14 @@
 package soci
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
 	"testing"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/reader"
 )
 
 // TestForeign: the index from each ztoc that SOCI made of the images in the shared
@@ -77,5 +79,50 @@ func TestForeignFirst(t *testing.T) {
 		if want := []layerindex.Extent{{Off: 10, Size: end - 10}}; !slices.Equal(first, want) {
 			t.Errorf("ranges %v, want %v", first, want)
 		}
+	}
+}
+
+// TestSpansProve: each span of the blob is what the ztoc says, and none with a bit
+// flipped, not even in the byte that it shares with its neighbour.
+func TestSpansProve(t *testing.T) {
+	t.Parallel()
+	shared := 0
+	for _, s := range fixtures(t) {
+		p, err := reader.NewProver(s.index(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		spans, before := mustOpen(t, s.ztoc).spans, int64(0)
+		for k := range p.Len() {
+			off, end := p.Bounds(k)
+			if len(spans) > 0 && end <= spans[0].off {
+				if p.Match(k, s.blob[off:end]) {
+					t.Errorf("%s: the header, which is in no span, matches", s.name)
+				}
+				continue
+			}
+			if len(spans) == 0 || spans[0].off != off || spans[0].end != end {
+				t.Fatalf("%s: cut %d is from %d to %d", s.name, k, off, end)
+			}
+			spans = spans[1:]
+			if off < before {
+				shared++
+			}
+			before = end
+			data := bytes.Clone(s.blob[off:end])
+			if !p.Match(k, data) || p.Match(k, data[1:]) || p.Match(k, data[:len(data)-1]) {
+				t.Errorf("%s: cut %d does not match, or a part of it does", s.name, k)
+			}
+			for _, i := range []int{0, len(data) / 2, len(data) - 1} {
+				data[i] ^= 0x80
+				if p.Match(k, data) {
+					t.Errorf("%s: cut %d matches with byte %d changed", s.name, k, i)
+				}
+				data[i] ^= 0x80
+			}
+		}
+	}
+	if shared == 0 {
+		t.Error("no spans share a byte")
 	}
 }
