@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/reader"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -308,6 +309,7 @@ func TestIndexSharedParts(t *testing.T) {
 // of SOCI's. A panic is none of the outcomes.
 func TestFlips(t *testing.T) {
 	t.Parallel()
+	testenv.Slow(t)
 	for _, s := range fixtures(t) {
 		step := 1 + len(s.ztoc)/150
 		for i := 0; i < len(s.ztoc); i += step {
