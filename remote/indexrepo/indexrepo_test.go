@@ -178,7 +178,6 @@ func TestGarbage(t *testing.T) {
 		"no layer's digest":  artifact(t, annotate("io.github.imgfs.layer", "sha256:1"), 1),
 		"a huge index":       artifact(t, func(m *ocispec.Manifest) { m.Layers[0].Size = 1 << 50 }, 1),
 		"an index of a kind": artifact(t, func(m *ocispec.Manifest) { m.Layers[0].MediaType = "text/plain" }, 1),
-		"too large":          artifact(t, func(m *ocispec.Manifest) { m.Annotations["x"] = strings.Repeat("y", 5<<20) }, 1),
 	} {
 		s := newServer(t)
 		repo := repository(t, s.Host(), "team/indexes")
@@ -203,10 +202,17 @@ func TestGarbage(t *testing.T) {
 			t.Errorf("%s: it is asked for again", what)
 		}
 	}
-	// Digests alone may be missing, or of no use.
+	// One that is too large is not even read.
 	s := newServer(t)
-	putArtifact(t, s, layerDigest(1), artifact(t, func(m *ocispec.Manifest) { m.Layers[1].Annotations = nil }, 1))
+	putArtifact(t, s, layerDigest(1), artifact(t, func(m *ocispec.Manifest) { m.Annotations["x"] = strings.Repeat("y", 5<<20) }, 1))
 	var f indexrepo.Finder
+	if found := f.Find(t.Context(), indexrepo.Place{Source: repository(t, s.Host(), "team/indexes")}, "", []digest.Digest{layerDigest(1)}); len(found) > 0 {
+		t.Error("a manifest of more than 5 MiB is read")
+	}
+	// Digests alone may be missing, or of no use.
+	s = newServer(t)
+	putArtifact(t, s, layerDigest(1), artifact(t, func(m *ocispec.Manifest) { m.Layers[1].Annotations = nil }, 1))
+	f = indexrepo.Finder{}
 	found := f.Find(t.Context(), indexrepo.Place{Source: repository(t, s.Host(), "team/indexes")}, "", []digest.Digest{layerDigest(1)})
 	if p := found[layerDigest(1)]; p == nil || p.DigestsBlob != nil || p.IndexBlob == nil {
 		t.Errorf("without digests: got %+v", p)

@@ -52,7 +52,7 @@ type Image struct {
 
 // A Result is what happened to the index of a layer.
 type Result struct {
-	Layer digest.Digest
+	Description
 	// Bytes is the size of the index and its content digests.
 	Bytes int64
 	// Pushed says that something was sent of it: a blob, or a manifest that has it.
@@ -74,7 +74,7 @@ func Publish(ctx context.Context, to *registry.Repository, img *Image) ([]Result
 	for i := range img.Layers {
 		x := &img.Layers[i]
 		all[i] = x
-		results[i] = Result{Layer: x.Layer, Bytes: x.Index.Size + x.Digests.Size}
+		results[i] = Result{Description: x.Description, Bytes: x.Index.Size + x.Digests.Size}
 		p.total += results[i].Bytes
 	}
 	if !img.Beside {
