@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -26,6 +27,9 @@ type Resolved struct {
 	found   remote.Source    // as it is without the cache
 	client  *registry.Client // nil if no registry has the image
 	closing []io.Closer      // what Close closes, the last one first
+
+	mu     sync.Mutex       // held while talker is made
+	talker *registry.Client // client, or that of index repositories; nil before it is needed
 }
 
 // OpenCache opens the cache directory that opts say, for what needs it besides an
@@ -263,6 +267,22 @@ func (r *Resolved) tempFile() (remote.TempFile, error) {
 
 // repository returns an image in a registry.
 func (r *Resolved) repository(ref remote.Reference) (remote.Source, error) {
+	client, err := r.registry()
+	if err != nil {
+		return nil, err
+	}
+	r.client = client
+	return client.Repository(ref), nil
+}
+
+// registry returns the client that registries are talked to with. It is safe for
+// concurrent use.
+func (r *Resolved) registry() (*registry.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.talker != nil {
+		return r.talker, nil
+	}
 	opts := r.opts.Registry
 	if opts.Warnf == nil {
 		opts.Warnf = r.opts.Warnf
@@ -280,9 +300,9 @@ func (r *Resolved) repository(ref remote.Reference) (remote.Source, error) {
 			return nil, &Error{Err: err, Hint: HintAuthFile}
 		}
 	}
-	r.client = registry.New(&opts)
+	r.talker = registry.New(&opts)
 	// The cache, if it is the image's own, ends its fetches before the connections
 	// are closed that they use.
-	r.closing = slices.Insert(r.closing, 0, io.Closer(r.client))
-	return r.client.Repository(ref), nil
+	r.closing = slices.Insert(r.closing, 0, io.Closer(r.talker))
+	return r.talker, nil
 }
