@@ -30,7 +30,7 @@ func TestJSONDoc(t *testing.T) {
 		parts[title] = text
 	}
 	for command, v := range map[string]any{
-		"index": indexRow{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "stats": serve.Stats{},
+		"index": indexRow{}, "index push": pushRow{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "stats": serve.Stats{},
 	} {
 		text := parts["`imgfs "+command+" --json`"]
 		names := membersOf(reflect.TypeOf(v))

@@ -17,10 +17,11 @@ func indexCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "index",
 		Usage: "[--fetch] [--json] IMAGE",
-		Entry: cli.Entry{Usage: "IMAGE", Text: "read and index the image's layers ahead of time"},
+		Entry: cli.Entry{Usage: "IMAGE", Text: "read and index the image's layers ahead of time; also: index push"},
 		About: `Reads the image's layers once, as far as that has not been done, and keeps what
 mounting needs. Prints a row for each layer, the base first.`,
-		Example: "imgfs index fedora:latest",
+		Example:  "imgfs index fedora:latest",
+		Commands: []cli.Command{indexPushCommand(e)},
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			fetch := f.Bool("fetch", false, "bring all of the image into the cache, as far as it is not there, for\n"+
 				"use with --offline; it can be interrupted and goes on the next time")

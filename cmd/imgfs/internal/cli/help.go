@@ -44,14 +44,19 @@ func (c *Command) help(name, first, flagsNote string) string {
 			c.Setup(f)
 		}
 	}, c.Column)
+	commands := &listing{}
 	for _, sub := range c.Commands {
-		list.addEntry(name+" "+sub.Name, sub.Entry)
+		commands.addEntry(name+" "+sub.Name, sub.Entry)
 	}
 	var b strings.Builder
 	list.print(&b)
 	if c.Setup != nil && flagsNote != "" {
 		fmt.Fprintf(&b, "  %s\n", flagsNote)
 	}
+	if c.Setup != nil && len(c.Commands) > 0 {
+		b.WriteString("\n")
+	}
+	commands.print(&b)
 	parts := []string{first, c.About, strings.TrimSuffix(b.String(), "\n"), c.Notes, "example:\n  " + c.Example}
 	text := ""
 	for _, part := range parts {

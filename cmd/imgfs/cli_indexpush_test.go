@@ -1,0 +1,104 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+)
+
+// TestIndexPush publishes the indexes of an image beside it and in an index repository,
+// which takes nothing the second time.
+func TestIndexPush(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, &registrytest.Options{Writable: true})
+	image, layout := publish(t, reg, small, small)
+	to := registrytest.New(t, &registrytest.Options{Writable: true})
+	cache := t.TempDir()
+	for _, where := range []struct {
+		flags  []string
+		server *registrytest.Server
+		image  string
+	}{
+		{nil, reg, image},
+		{[]string{"--to", to.Host() + "/team/indexes"}, to, image},
+		{[]string{"--to", to.Host() + "/team/others"}, to, layout},
+	} {
+		for _, pushed := range []bool{true, false} {
+			where.server.Forget()
+			var rows []pushRow
+			args := slices.Concat([]string{"index", "push", "--json", "--cache-dir", cache}, where.flags, []string{where.image})
+			if err := json.Unmarshal([]byte(succeed(t, args...)), &rows); err != nil {
+				t.Fatal(err)
+			}
+			if len(rows) == 0 {
+				t.Fatal("no rows")
+			}
+			for _, r := range rows {
+				if r.Digest.Validate() != nil || r.Bytes < 500 || r.Pushed != pushed || len(r.Header) != 64 || r.Codec == "" {
+					t.Errorf("%q: got %+v, want pushed %t", args, r, pushed)
+				}
+			}
+			for _, r := range where.server.Requests() {
+				if !pushed && r.Method != http.MethodGet && r.Method != http.MethodHead {
+					t.Errorf("%q: %s %s", args, r.Method, r.Path)
+				}
+			}
+		}
+	}
+	table := succeed(t, "index", "push", "--cache-dir", cache, image)
+	if lines := strings.Split(table, "\n"); !slices.Equal(strings.Fields(lines[0]), []string{"LAYER", "INDEX", "PUSHED"}) || !strings.HasSuffix(lines[1], "there") {
+		t.Errorf("got\n%s", table)
+	}
+}
+
+// TestIndexPushName: an image that is called push can be indexed.
+func TestIndexPushName(t *testing.T) {
+	alone(t)
+	checkRefusal(t, invoke(t, "index", "push"), cli.ExitUsage, []string{"index push: one image is needed"}, "imgfs index push:latest indexes an image that is called push")
+	for _, args := range [][]string{{"index", "--", "push"}, {"index", "push:latest"}, {"index", "--json", "push"}} {
+		r := invoke(t, append([]string{"--offline", "--cache-dir", t.TempDir()}, args...)...)
+		if r.code != cli.ExitFailure || !strings.Contains(r.stderr, "docker.io/library/push:latest") {
+			t.Errorf("imgfs %q: got exit code %d and stderr %q", args, r.code, r.stderr)
+		}
+	}
+}
+
+// TestIndexPushRefused: what cannot be published says why.
+func TestIndexPushRefused(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	image, layout := publish(t, reg, small)
+	private := registrytest.New(t, &registrytest.Options{Writable: true, Login: registrytest.Basic, User: "u", Password: "p"})
+	cache := t.TempDir()
+	for _, c := range []struct {
+		args []string
+		code int
+		says []string
+		hint string
+	}{
+		{[]string{layout}, cli.ExitFailure, []string{"in no registry"}, "--to REPO"},
+		{[]string{"--to", private.Host() + "/x", image}, cli.ExitFailure, []string{"wants a login"}, "podman login " + private.Host()},
+		{[]string{"--to", "a/b:tag", image}, cli.ExitUsage, []string{"--to", "tag"}, ""},
+		{[]string{"--to", "", image}, cli.ExitUsage, []string{"--to"}, ""},
+		{[]string{"--offline", image}, cli.ExitUsage, []string{"--offline"}, ""},
+		{[]string{image, image}, cli.ExitUsage, []string{"one image"}, ""},
+		{[]string{image + ":/etc"}, cli.ExitUsage, []string{"index push"}, ""},
+	} {
+		r := invoke(t, append([]string{"--cache-dir", cache, "index", "push"}, c.args...)...)
+		if r.code != c.code || r.stdout != "" {
+			t.Errorf("%q: got exit code %d, stdout %q and stderr %q", c.args, r.code, r.stdout, r.stderr)
+		}
+		for _, word := range append(c.says, c.hint) {
+			if !strings.Contains(r.stderr, word) {
+				t.Errorf("%q: stderr %q has no %q", c.args, r.stderr, word)
+			}
+		}
+	}
+}

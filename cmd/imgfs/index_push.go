@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/printable"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/pflag"
+)
+
+func indexPushCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "push",
+		Usage: "[--to REPO] [--json] IMAGE",
+		Entry: cli.Entry{Usage: "IMAGE", Text: "publish the indexes, so that nobody else has to read the layers"},
+		About: `Publishes the indexes of the image's layers: in the index repository REPO, which
+may be in any registry, or beside the image. Layers that have not been read here
+are read first. Whoever mounts an image with these layers and --index-repo REPO
+then reads no layer whole. What is there already is not sent again. Prints a row
+for each layer, the base first.`,
+		Notes:   `An image that is called push is indexed with imgfs index push:latest.`,
+		Example: "imgfs index push --to registry.example.com/imgfs/indexes fedora:latest",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			to := f.String("to", "", "`REPO` an index repository, as HOST/PATH (default: the image's own repository)")
+			asJSON := f.Bool("json", false, "an array of objects instead of a table; docs/json.md names their members")
+			return func(ctx context.Context, args []string) error {
+				switch {
+				case len(args) == 0:
+					return cli.WithHint(cli.Usagef("index push: one image is needed"), "imgfs index push:latest indexes an image that is called push; imgfs help index push")
+				case len(args) != 1:
+					return cli.Usagef("index push: one image is needed")
+				case e.offline:
+					return cli.Usagef("index push: --offline leaves no registry to push to")
+				case f.Changed("to"):
+					if _, err := remote.ParseRepository(*to); err != nil {
+						return cli.Usagef("index push: --to: %v", err)
+					}
+				}
+				if err := wholeImage("index push", args[0], ""); err != nil {
+					return err
+				}
+				return indexPush(ctx, e, args[0], *to, *asJSON)
+			}
+		},
+	}
+}
+
+// A pushRow is a layer in the output of imgfs index push.
+type pushRow struct {
+	Digest digest.Digest `json:"digest"`
+	Codec  string        `json:"codec"`
+	// Header is the checksum of the published index's header, in hex: it names the index.
+	Header string `json:"header"`
+	// Bytes is the size of the index with the content digests.
+	Bytes int64 `json:"bytes"`
+	// Pushed says that something was sent. Else all was there.
+	Pushed bool `json:"pushed"`
+}
+
+func indexPush(ctx context.Context, e *env, name, to string, asJSON bool) error {
+	cache, err := e.openCache()
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	r, err := e.resolve(ctx, name, cache)
+	if err != nil {
+		return err
+	}
+	if err := r.CheckPublish(to); err != nil {
+		r.Close()
+		return cli.WithHint(err, "--to REPO puts them into an index repository")
+	}
+	layers, err := e.openLayers(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer layers.Close()
+	bar := show.NewBar(e, "pushing")
+	results, err := layers.Publish(ctx, &image.PublishOptions{Repository: to, Version: "imgfs " + version(), Progress: bar.Update})
+	bar.Finish()
+	if err != nil {
+		return err
+	}
+	rows := make([]pushRow, len(results))
+	for i, r := range results {
+		rows[i] = pushRow{Digest: r.Layer, Codec: r.Codec, Header: hex.EncodeToString(r.Header[:]), Bytes: r.Bytes, Pushed: r.Pushed}
+	}
+	if asJSON {
+		return show.JSON(e.Stdout, rows)
+	}
+	return e.printPush(rows)
+}
+
+// printPush prints rows for people.
+func (e *env) printPush(rows []pushRow) error {
+	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "INDEX"}, show.Column{Title: "PUSHED", Drop: 1})
+	for _, r := range rows {
+		state := "there"
+		if r.Pushed {
+			state = "pushed"
+		}
+		t.Row(printable.Cell(r.Digest.String()), fmt.Sprint(r.Bytes), printable.Cell(state))
+	}
+	return t.Print(e.Stdout)
+}
