@@ -101,6 +101,7 @@ func (r *Repository) PutManifest(ctx context.Context, mediaType string, content 
 		return desc, wrap(r.Repository(), err)
 	}
 	what := fmt.Sprintf("upload of manifest %s to %s", name, r.Repository())
+	unknown := 0 // how often the registry said that it does not know a blob
 	return desc, r.write(ctx, what, func(ctx context.Context, e *endpoint) error {
 		at, err := e.location(ctx, "manifests/"+name)
 		if err != nil {
@@ -108,8 +109,14 @@ func (r *Repository) PutManifest(ctx context.Context, mediaType string, content 
 		}
 		req := &request{method: http.MethodPut, actions: pushing, payload: bytesPayload(mediaType, content)}
 		resp, _, err := e.change(ctx, req, at, http.StatusCreated)
+		if f := blobUnknown(err); f != nil {
+			if unknown++; unknown < unknownTries {
+				f.verdict = busy
+			}
+			return f
+		}
 		if err != nil {
-			return blobUnknown(err)
+			return err
 		}
 		drain(resp.Body)
 		if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != desc.Digest.String() {
@@ -119,20 +126,25 @@ func (r *Repository) PutManifest(ctx context.Context, mediaType string, content 
 	})
 }
 
-// blobUnknown marks the fault of a manifest whose blobs a registry says it does not
-// have. docker-registry 2.8 says so for a moment while somebody else puts one of them.
-func blobUnknown(err error) error {
+// unknownTries is how often a manifest is put, with longer and longer waits, while the
+// registry says that it does not know one of its blobs. docker-registry 2.8 writes anew
+// where a repository has a blob whenever somebody puts it, and does not find it
+// meanwhile: of 24 who put an artifact with the empty config at once, some are told so.
+const unknownTries = 6
+
+// blobUnknown returns the fault of a manifest with a blob that the registry says it
+// does not know, nil if err is another one.
+func blobUnknown(err error) *fault {
 	var f *fault
 	if !errors.As(err, &f) || f.status != http.StatusBadRequest && f.status != http.StatusNotFound {
-		return err
+		return nil
 	}
-	said := strings.ToLower(strings.ReplaceAll(f.text, "_", " "))
-	if !strings.Contains(said, "blob unknown") {
-		return err
+	if said := strings.ToLower(strings.ReplaceAll(f.text, "_", " ")); !strings.Contains(said, "blob unknown") {
+		return nil
 	}
-	again := *f
-	again.verdict, again.class = odd, remote.ErrNotFound
-	return &again
+	unknown := *f
+	unknown.verdict, unknown.class = final, remote.ErrNotFound
+	return &unknown
 }
 
 // pushFault adds to an error of writing what may mend it.

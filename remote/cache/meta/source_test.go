@@ -281,3 +281,81 @@ func TestOffline(t *testing.T) {
 		t.Errorf("source asked %d times", src.Resolved+src.Fetched)
 	}
 }
+
+// An artifactSource is a fake source with things beside its image.
+type artifactSource struct {
+	remote.Source
+	tags  map[string]ocispec.Descriptor
+	list  []ocispec.Descriptor
+	err   error
+	asked int
+}
+
+func (s *artifactSource) ResolveTag(_ context.Context, tag string) (ocispec.Descriptor, error) {
+	s.asked++
+	desc, ok := s.tags[tag]
+	if s.err == nil && !ok {
+		return desc, remote.ErrNotFound
+	}
+	return desc, s.err
+}
+
+func (s *artifactSource) Referrers(context.Context, digest.Digest, string) ([]ocispec.Descriptor, error) {
+	s.asked++
+	return s.list, s.err
+}
+
+// What lies beside an image is asked for each time, and offline only what a tag named
+// is known.
+func TestArtifacts(t *testing.T) {
+	dir := t.TempDir()
+	fake := cachetest.NewFakeSource(t, "example.com/a:1", testManifest)
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("artifact"), Size: 8}
+	src := &artifactSource{Source: fake, tags: map[string]ocispec.Descriptor{"imgfs1.x": desc}, list: []ocispec.Descriptor{desc}}
+	open := func(src remote.Source, offline bool) remote.ArtifactSource {
+		return openCache(t, dir, nil).Source(src, &SourceOptions{Offline: offline}).(remote.ArtifactSource)
+	}
+	if _, err := open(src, true).ResolveTag(t.Context(), "imgfs1.x"); !errors.Is(err, remote.ErrUnavailable) {
+		t.Errorf("offline, unknown: got error %v, want %v", err, remote.ErrUnavailable)
+	}
+	for n := 1; n <= 2; n++ {
+		if got, err := open(src, false).ResolveTag(t.Context(), "imgfs1.x"); err != nil || got.Digest != desc.Digest || src.asked != n {
+			t.Errorf("got %+v and error %v, asked %d times, want %d", got, err, src.asked, n)
+		}
+	}
+	if _, err := open(src, false).ResolveTag(t.Context(), "absent"); !errors.Is(err, remote.ErrNotFound) {
+		t.Errorf("absent: got error %v, want %v", err, remote.ErrNotFound)
+	}
+	if list, err := open(src, false).Referrers(t.Context(), desc.Digest, ""); err != nil || len(list) != 1 {
+		t.Errorf("got %v and error %v", list, err)
+	}
+	src.asked, src.err = 0, remote.ErrUnauthorized
+	if _, err := open(src, false).ResolveTag(t.Context(), "imgfs1.x"); !errors.Is(err, remote.ErrUnauthorized) {
+		t.Errorf("refused: got error %v, want %v", err, remote.ErrUnauthorized)
+	}
+	if _, err := open(src, false).Referrers(t.Context(), desc.Digest, ""); !errors.Is(err, remote.ErrUnauthorized) {
+		t.Errorf("refused: got error %v, want %v", err, remote.ErrUnauthorized)
+	}
+	src.asked = 0
+	if got, err := open(src, true).ResolveTag(t.Context(), "imgfs1.x"); err != nil || got.Digest != desc.Digest {
+		t.Errorf("offline: got %+v and error %v", got, err)
+	}
+	for _, name := range []string{"absent", ""} {
+		if _, err := open(src, true).ResolveTag(t.Context(), name); !errors.Is(err, remote.ErrUnavailable) {
+			t.Errorf("offline, %q: got error %v, want %v", name, err, remote.ErrUnavailable)
+		}
+	}
+	if _, err := open(src, true).Referrers(t.Context(), desc.Digest, ""); !errors.Is(err, remote.ErrUnavailable) {
+		t.Errorf("offline: got error %v, want %v", err, remote.ErrUnavailable)
+	}
+	if src.asked != 0 {
+		t.Errorf("offline: asked %d times", src.asked)
+	}
+	// A source that knows of nothing else has nothing.
+	if _, err := open(fake, false).ResolveTag(t.Context(), "imgfs1.x"); !errors.Is(err, remote.ErrNotFound) {
+		t.Errorf("without artifacts: got error %v, want %v", err, remote.ErrNotFound)
+	}
+	if list, err := open(fake, false).Referrers(t.Context(), desc.Digest, ""); err != nil || list != nil {
+		t.Errorf("without artifacts: got %v and error %v", list, err)
+	}
+}
