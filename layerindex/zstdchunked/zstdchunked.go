@@ -143,8 +143,8 @@ func (r *indexer) positions() error {
 	if a.TarSplitPosition == "" {
 		return nil
 	}
-	if r.split, err = parsePosition(a.TarSplitPosition, r.layer.Size); err == nil && r.split.off < r.toc.end() {
-		err = fmt.Errorf("%w: the tar-split at %d is before the end of the TOC", layerindex.ErrIndex, r.split.off)
+	if r.split, err = parsePosition(a.TarSplitPosition, r.layer.Size); err == nil && r.split.off < r.toc.end() && r.toc.off < r.split.end() {
+		err = fmt.Errorf("%w: the tar-split at %d overlaps the TOC at %d", layerindex.ErrIndex, r.split.off, r.toc.off)
 	}
 	return err
 }
@@ -152,7 +152,7 @@ func (r *indexer) positions() error {
 // readStored reads the TOC, and the tar-split if it is short and not far from it.
 func (r *indexer) readStored() error {
 	end := r.toc.end()
-	along := r.split.stored > 0 && r.split.end()-end <= smallSplit
+	along := r.split.off >= end && r.split.end()-end <= smallSplit
 	if along {
 		end = r.split.end()
 	}
@@ -175,7 +175,11 @@ func (r *indexer) build(add func(*toc.Builder) (layerindex.Loss, error)) (*layer
 	budget := r.opts.Budget.Part()
 	w := layerindex.NewWriter(&layerindex.WriterOptions{Budget: budget})
 	defer w.Close()
-	b := toc.NewBuilder(w, r.toc.off, r.opts.MaxSize)
+	limit := r.toc.off
+	if r.split.stored > 0 {
+		limit = min(limit, r.split.off)
+	}
+	b := toc.NewBuilder(w, limit, r.opts.MaxSize)
 	losses, err := add(b)
 	var x *layerindex.Index
 	if err == nil {

@@ -271,6 +271,7 @@ func (r *Reader) readXattrs() error {
 	if err := r.lex.take('{'); err != nil {
 		return err
 	}
+	size := 0
 	for first := true; ; first = false {
 		more, err := r.lex.another(first, '}')
 		if err != nil {
@@ -279,11 +280,12 @@ func (r *Reader) readXattrs() error {
 		if !more {
 			break
 		}
-		if len(e.Xattrs) == maxXattrs {
-			return r.lex.refuse(fmt.Sprintf("more than %d attributes", maxXattrs))
-		}
 		if err := r.readXattr(); err != nil {
 			return err
+		}
+		x := e.Xattrs[len(e.Xattrs)-1]
+		if size += len("19 SCHILY.xattr.=\n") + len(x.Name) + len(x.Value); size > maxXattrs {
+			return r.lex.refuse(fmt.Sprintf("attributes of more than %d bytes", maxXattrs))
 		}
 	}
 	slices.SortFunc(e.Xattrs, func(a, b layerindex.Xattr) int { return strings.Compare(a.Name, b.Name) })

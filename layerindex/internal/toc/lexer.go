@@ -1,6 +1,7 @@
 package toc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -262,23 +263,59 @@ func (l *lexer) skipAll(bracket byte, depth int) error {
 	}
 }
 
-// skipNumber goes past a number of any kind, whose form nothing depends on.
+// skipNumber goes past a number of any kind.
 func (l *lexer) skipNumber(c byte) error {
 	if c != '-' && (c < '0' || c > '9') {
 		return l.refuse("no value")
 	}
+	start := l.pos
 	for {
 		for ; l.pos < len(l.buf); l.pos++ {
 			switch c := l.buf[l.pos]; {
 			case c >= '0' && c <= '9', c == '-', c == '+', c == '.', c == 'e', c == 'E':
-			default:
-				return nil
+				continue
 			}
+			if !isNumber(l.buf[start:l.pos]) {
+				return l.refuse("malformed number")
+			}
+			return nil
 		}
-		if err := l.more(l.pos); err != nil {
+		if err := l.more(start); err != nil {
 			return unexpected(err)
 		}
+		start = 0
 	}
+}
+
+// isNumber reports whether b is a number: RFC 8259, 6.
+func isNumber(b []byte) bool {
+	digits := func() bool {
+		n := 0
+		for n < len(b) && b[n] >= '0' && b[n] <= '9' {
+			n++
+		}
+		b = b[n:]
+		return n > 0
+	}
+	b = bytes.TrimPrefix(b, []byte("-"))
+	zero := len(b) > 1 && b[0] == '0' && b[1] >= '0' && b[1] <= '9'
+	if zero || !digits() {
+		return false
+	}
+	if len(b) > 0 && b[0] == '.' {
+		if b = b[1:]; !digits() {
+			return false
+		}
+	}
+	if len(b) > 0 && (b[0] == 'e' || b[0] == 'E') {
+		if b = b[1:]; len(b) > 0 && (b[0] == '+' || b[0] == '-') {
+			b = b[1:]
+		}
+		if !digits() {
+			return false
+		}
+	}
+	return len(b) == 0
 }
 
 // end makes sure that nothing but white space is left.

@@ -15,8 +15,8 @@ const (
 	// maxString bounds a string of a TOC: an xattr, in base64, of as many bytes as an
 	// extended header of a tar may have.
 	maxString = 2 << 20
-	// maxXattrs bounds how many attributes an entry has.
-	maxXattrs = 1 << 16
+	// maxXattrs bounds the attributes of an entry, by what they take in a tar.
+	maxXattrs = 1 << 20
 	version   = 1
 )
 

@@ -97,6 +97,20 @@ func load(t testing.TB, file string, to any) {
 	}
 }
 
+// Fixture returns a layer of the folder testdata, which layers.json describes.
+func Fixture(t testing.TB, name string) Layer {
+	t.Helper()
+	var all map[string]struct {
+		Annotations map[string]string
+		DiffID      digest.Digest `json:"diff_id"`
+	}
+	load(t, filepath.Join("testdata", "layers.json"), &all)
+	l := Layer{Annotations: all[name].Annotations, Path: filepath.Join("testdata", name+".layer")}
+	l.Layer = Of(l.Read(t).B)
+	l.DiffID = all[name].DiffID
+	return l
+}
+
 // Read returns the layer's blob.
 func (l Layer) Read(t testing.TB) *Blob {
 	t.Helper()
@@ -150,24 +164,10 @@ func Contents(t testing.TB, x *layerindex.Index, blob []byte) []byte {
 	if err := x.Verify(context.Background()); err != nil {
 		t.Fatalf("Verify: %v", err)
 	}
-	out := make([]byte, x.Size())
-	spans, err := x.Spans()
+	Covered(t, x)
+	out, err := decode(x, blob)
 	if err != nil {
 		t.Fatal(err)
-	}
-	for i := range spans.Len() {
-		at, in := spans.Start(i)
-		end, inEnd := spans.End(i)
-		decode(t, x.Codec(), blob[in:inEnd], out[at:end])
-	}
-	proofs, err := x.Proofs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range proofs.Len() {
-		if p := proofs.At(i); sha256.Sum256(out[p.Off:p.Off+p.Size]) != p.Sum {
-			t.Errorf("proof %d, of %d bytes at %d, does not hold", i, p.Size, p.Off)
-		}
 	}
 	entries, err := x.EntriesWithDigests()
 	if err != nil {
@@ -177,6 +177,29 @@ func Contents(t testing.TB, x *layerindex.Index, blob []byte) []byte {
 		if e.HasDigest && sha256.Sum256(out[e.Off:e.Off+e.Size]) != e.Digest {
 			t.Errorf("%q: content is not what its digest says", e.Name)
 		}
+	}
+	return out
+}
+
+// Proven reports whether all members of a layer decode to what the proofs of its index
+// are of.
+func Proven(x *layerindex.Index, blob []byte) bool {
+	_, err := decode(x, blob)
+	return err == nil
+}
+
+// Covered checks that each byte of each content is in a proof.
+func Covered(t testing.TB, x *layerindex.Index) {
+	t.Helper()
+	entries, err := x.EntriesWithDigests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proofs, err := x.Proofs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e := range entries {
 		for at := e.Off; at < e.Off+e.Size; {
 			k := proofs.Find(at)
 			if k == proofs.Len() || proofs.At(k).Off > at {
@@ -186,18 +209,42 @@ func Contents(t testing.TB, x *layerindex.Index, blob []byte) []byte {
 			at = proofs.At(k).Off + proofs.At(k).Size
 		}
 	}
-	return out
 }
 
-// decode decodes one member or frame to as much of out as there is.
-func decode(t testing.TB, c layerindex.Codec, in, out []byte) {
-	t.Helper()
+// decode returns the out space of a layer, and an error if a proof does not hold.
+func decode(x *layerindex.Index, blob []byte) ([]byte, error) {
+	out := make([]byte, x.Size())
+	spans, err := x.Spans()
+	if err != nil {
+		return nil, err
+	}
+	for i := range spans.Len() {
+		at, in := spans.Start(i)
+		end, inEnd := spans.End(i)
+		if err := decodeSpan(x.Codec(), blob[in:inEnd], out[at:end]); err != nil {
+			return nil, err
+		}
+	}
+	proofs, err := x.Proofs()
+	if err != nil {
+		return nil, err
+	}
+	for i := range proofs.Len() {
+		if p := proofs.At(i); sha256.Sum256(out[p.Off:p.Off+p.Size]) != p.Sum {
+			return nil, fmt.Errorf("proof %d, of %d bytes at %d, does not hold", i, p.Size, p.Off)
+		}
+	}
+	return out, nil
+}
+
+// decodeSpan decodes one member or frame to as much of out as there is.
+func decodeSpan(c layerindex.Codec, in, out []byte) error {
 	if len(out) == 0 {
-		return
+		return nil
 	}
 	dec, err := decoders.Resume(c, bytes.NewReader(in), codec.Checkpoint{Start: true}, nil)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	if c, ok := dec.(io.Closer); ok {
 		defer c.Close()
@@ -206,12 +253,13 @@ func decode(t testing.TB, c layerindex.Codec, in, out []byte) {
 		p, err := dec.Next()
 		out = out[copy(out, p):]
 		if err == io.EOF {
-			return
+			return nil
 		}
 		if err != nil && len(out) > 0 {
-			t.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }
 
 // Same compares the entries of an index by a TOC with those of the ordinary pass. It
