@@ -125,7 +125,7 @@ func (w *entryDecoder) digest(flags byte, e *Entry) error {
 	case has:
 		e.HasDigest = true
 		if _, err := io.ReadFull(w.digests, e.Digest[:]); err != nil {
-			return column.ErrShort
+			return err
 		}
 	case e.Size == 0 && e.Sparse == nil:
 		e.Digest, e.HasDigest = emptyDigest, true

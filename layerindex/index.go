@@ -122,7 +122,7 @@ func checkLengths(h *indexfile.Header) error {
 		indexfile.First:  number + maxFirst*2*number,
 	} {
 		if s, ok := h.Find(kind); ok && s.Raw > most {
-			return fmt.Errorf("%w: section %d of %d bytes", ErrIndex, kind, s.Raw)
+			return fmt.Errorf("%w: %v of %d bytes", ErrIndex, kind, s.Raw)
 		}
 	}
 	return nil
@@ -312,7 +312,7 @@ func (x *Index) Verify(ctx context.Context) error {
 		}
 		// The last window of a batch cannot be read without the others.
 		if _, err := x.window(b, b.n-1); err != nil {
-			return fmt.Errorf("%w: window %d: %w", ErrIndex, b.first+b.n-1, err)
+			return indexfile.Invalid(fmt.Sprintf("window %d", b.first+b.n-1), err)
 		}
 	}
 	return nil

@@ -101,8 +101,11 @@ func (d *Listing) read(r *indexfile.SectionReader, budget *Budget) error {
 	all := int64(0)
 	for i := range lens {
 		n, used, err := readUvarint(br)
-		if err != nil || n > uint64(d.size) {
-			return fmt.Errorf("%w: entries: columns", ErrIndex)
+		if err == nil && n > uint64(d.size) {
+			err = column.ErrShort
+		}
+		if err != nil {
+			return indexfile.Invalid("entries: columns", err)
 		}
 		lens[i] = int64(n)
 		all += int64(n) + used
@@ -112,7 +115,7 @@ func (d *Listing) read(r *indexfile.SectionReader, budget *Budget) error {
 	}
 	for i, n := range lens {
 		if err := d.cols[i].ReadN(br, n); err != nil {
-			return fmt.Errorf("%w: entries: column %d: %w", ErrIndex, i, err)
+			return indexfile.Invalid(fmt.Sprintf("entries: column %d", i), err)
 		}
 	}
 	return d.readSets(budget)
@@ -251,7 +254,7 @@ func (d *Listing) entries(word []byte, drain bool, digest *int) Entries {
 			before := w.flagged
 			// It was checked before.
 			if err := w.next(d, &e); err != nil {
-				d.err = err
+				d.err = indexfile.Invalid("digests of contents", err)
 				return
 			}
 			if len(word) > 0 && !bytes.Contains(w.name, word) {

@@ -37,10 +37,11 @@ func (x *Index) WriteDigests(ctx context.Context, w io.Writer) error {
 // had. It reads and checks the header only. Both are read by range when something is
 // needed, and what is read is checked; which bytes of src the index asks for does not
 // depend on what else was read before. Reads are at the same time, and must be possible
-// as long as the index is used. Closing the index closes closer, which is the caller's
-// if there is an error.
+// as long as the index is used. What they fail with is no ErrIndex, unless they say so, and
+// comes wrapped. Closing the index closes closer, which is the caller's if there is an
+// error.
 func OpenPublished(src io.ReaderAt, size int64, digests io.ReaderAt, closer io.Closer) (*Index, error) {
-	x, err := ReadIndex(src, size)
+	x, err := ReadIndex(farSource{src}, size)
 	if err != nil {
 		return nil, err
 	}
@@ -48,10 +49,22 @@ func OpenPublished(src io.ReaderAt, size int64, digests io.ReaderAt, closer io.C
 		return nil, fmt.Errorf("%w: version %d has no pieces", ErrIndex, x.file.Version)
 	}
 	x.far, x.closer = true, closer
-	if x.file.Has(indexfile.DigestPieces) {
-		x.digests = digests
+	if digests != nil && x.file.Has(indexfile.DigestPieces) {
+		x.digests = farSource{digests}
 	}
 	return x, nil
+}
+
+// A farSource tells errors of reading from errors in what is read: nothing is wrong with
+// an index because the network fails.
+type farSource struct{ src io.ReaderAt }
+
+func (f farSource) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.src.ReadAt(p, off)
+	if err != nil && err != io.EOF && !errors.Is(err, ErrIndex) {
+		err = &indexfile.SourceError{Err: err}
+	}
+	return n, err
 }
 
 // ReadPart returns the index of which src has the header, and whatever else: parts may be

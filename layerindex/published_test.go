@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"testing"
@@ -242,5 +243,92 @@ func TestPublishedRanges(t *testing.T) {
 	}
 	if src.n == 0 || src.n > 2*indexfile.PieceSize {
 		t.Errorf("%d bytes read for a window, there are %d bytes of them", src.n, windows.Stored)
+	}
+}
+
+// failingReaderAt fails after some reads, as long as it is to.
+type failingReaderAt struct {
+	io.ReaderAt
+	left int
+	err  error
+}
+
+func (f *failingReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	if f.left--; f.left < 0 {
+		return 0, f.err
+	}
+	return f.ReaderAt.ReadAt(p, off)
+}
+
+// TestPublishedUnreachable: that an index far away cannot be read does not mean that it is
+// wrong, whatever is read of it and however far that got. What ends too early is wrong.
+func TestPublishedUnreachable(t *testing.T) {
+	l := tarLayer()
+	l.summary.ChunkSize = 64 << 10
+	var entries []Entry
+	for i := range 30_000 { // more than is read in one piece
+		sum := sha256.Sum256(fmt.Append(nil, i))
+		entries = append(entries, Entry{Name: fmt.Sprintf("%x%x", sum, sum), Type: TypeReg, Size: 1, Off: int64(i) * 512, HasDigest: true, Digest: sum})
+	}
+	l.entries, l.summary.TarSize = entries, 30_000*512
+	var file, digests bytes.Buffer
+	if err := l.index(t, nil).WritePublished(&file, &digests); err != nil {
+		t.Fatal(err)
+	}
+	uses := map[string]func(x *Index) error{
+		"List":        func(x *Index) error { _, err := x.List(t.Context(), nil); return err },
+		"ListDigests": func(x *Index) error { _, err := x.ListDigests(t.Context()); return err },
+		"digests while listing": func(x *Index) error {
+			d, err := x.List(t.Context(), nil)
+			if err != nil {
+				return err
+			}
+			d.digests = func() (*indexfile.SectionReader, error) { return x.openDigests(t.Context(), d.flagged) }
+			for range d.All() {
+			}
+			return d.Err()
+		},
+		"ChunkSums":     func(x *Index) error { _, err := x.ChunkSums(); return err },
+		"ContentDigest": func(x *Index) error { _, err := x.ContentDigest(29_999); return err },
+		"Verify":        func(x *Index) error { return x.Verify(t.Context()) },
+		"CheckSums":     func(x *Index) error { return x.CheckSums(t.Context()) },
+		"Checkpoint": func(x *Index) error {
+			s, err := x.Spans()
+			if err == nil {
+				_, err = s.Checkpoint(4)
+			}
+			return err
+		},
+	}
+	unreachable := errors.New("no route to host")
+	for name, use := range uses {
+		for _, cause := range []error{unreachable, io.EOF} {
+			failed := 0
+			for reads := 0; ; reads += 1 + reads {
+				index := &failingReaderAt{bytes.NewReader(file.Bytes()), 1 << 30, cause}
+				far := &failingReaderAt{bytes.NewReader(digests.Bytes()), reads, cause}
+				x, err := OpenPublished(index, int64(file.Len()), far, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				index.left = reads
+				err = use(x)
+				if err == nil {
+					break
+				}
+				failed++
+				if wrong := cause == io.EOF; errors.Is(err, ErrIndex) != wrong || !wrong && !errors.Is(err, unreachable) {
+					t.Errorf("%s, %v after %d reads: %v", name, cause, reads, err)
+				}
+			}
+			if failed == 0 {
+				t.Errorf("%s: never failed", name)
+			}
+		}
+	}
+	for left := range 2 {
+		if _, err := OpenPublished(&failingReaderAt{bytes.NewReader(file.Bytes()), left, unreachable}, int64(file.Len()), nil, nil); errors.Is(err, ErrIndex) || !errors.Is(err, unreachable) {
+			t.Errorf("OpenPublished after %d reads: %v", left, err)
+		}
 	}
 }

@@ -123,7 +123,7 @@ func (s *Spans) Checkpoint(i int) (Checkpoint, error) {
 		err = errors.New("bytes before the first")
 	}
 	if err != nil {
-		return p, fmt.Errorf("%w: window %d: %w", ErrIndex, i, err)
+		return p, indexfile.Invalid(fmt.Sprintf("window %d", i), err)
 	}
 	p.Window = w
 	return p, nil

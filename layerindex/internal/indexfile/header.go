@@ -16,6 +16,25 @@ import (
 // known. It comes wrapped.
 var ErrInvalid = errors.New("invalid layer index")
 
+// A SourceError says that an index could not be read, whatever it holds. It is not
+// ErrInvalid.
+type SourceError struct{ Err error }
+
+// Error tells the cause.
+func (e *SourceError) Error() string { return "layer index cannot be read: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SourceError) Unwrap() error { return e.Err }
+
+// Invalid says of a part of an index that it is wrong: what was read of it, or that it
+// ends too early. It is ErrInvalid unless it is a SourceError.
+func Invalid(part string, err error) error {
+	if src := (*SourceError)(nil); errors.As(err, &src) {
+		return fmt.Errorf("%s: %w", part, src)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrInvalid, part, err)
+}
+
 const (
 	magic = "imgfsidx"
 	// Version is the version of the format that is written, oldVersion another that
@@ -51,6 +70,9 @@ const (
 	PieceSums
 	DigestPieces
 )
+
+// String returns "section" and the number.
+func (k Kind) String() string { return fmt.Sprintf("section %d", uint32(k)) }
 
 // The encodings of sections.
 const (
@@ -178,7 +200,7 @@ func HeaderLen(sections int) int { return FixedLen + sections*RowLen + sha256.Si
 func readHeader(src io.ReaderAt, size int64) (*Header, error) {
 	var fixed [FixedLen]byte
 	if err := readFull(src, fixed[:], 0); err != nil {
-		return nil, fmt.Errorf("%w: header: %w", ErrInvalid, err)
+		return nil, Invalid("header", err)
 	}
 	le := binary.LittleEndian
 	if string(fixed[:8]) != magic {
@@ -194,7 +216,7 @@ func readHeader(src io.ReaderAt, size int64) (*Header, error) {
 	}
 	all := make([]byte, HeaderLen(n))
 	if err := readFull(src, all, 0); err != nil {
-		return nil, fmt.Errorf("%w: header: %w", ErrInvalid, err)
+		return nil, Invalid("header", err)
 	}
 	body, sum := all[:len(all)-sha256.Size], all[len(all)-sha256.Size:]
 	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
@@ -258,7 +280,7 @@ func (h *Header) check(size int64) error {
 	seen := map[Kind]bool{}
 	for _, s := range h.Sections {
 		if seen[s.Kind] || s.Off != end || s.Stored < 0 || s.Stored > size-end || h.knows(s.Kind) && !s.decodes() {
-			return fmt.Errorf("%w: section %d", ErrInvalid, s.Kind)
+			return fmt.Errorf("%w: %v", ErrInvalid, s.Kind)
 		}
 		seen[s.Kind] = true
 		end += s.Stored
@@ -268,7 +290,7 @@ func (h *Header) check(size int64) error {
 	}
 	for _, k := range h.needed() {
 		if !seen[k] {
-			return fmt.Errorf("%w: section %d is missing", ErrInvalid, k)
+			return fmt.Errorf("%w: %v is missing", ErrInvalid, k)
 		}
 	}
 	if h.Version == oldVersion {
@@ -278,7 +300,7 @@ func (h *Header) check(size int64) error {
 		return fmt.Errorf("%w: sections that do not go together", ErrInvalid)
 	}
 	if p := h.Sections[0]; p.Kind != PieceSums || p.Encoding != Raw || p.Stored != piecesLen(size-p.Off-p.Stored) {
-		return fmt.Errorf("%w: section %d", ErrInvalid, PieceSums)
+		return fmt.Errorf("%w: %v", ErrInvalid, PieceSums)
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (p *Pieces) ReadRange(src io.ReaderAt, off, end int64) ([]byte, error) {
 	_, last := p.Bounds(to - 1)
 	all := make([]byte, last-begin)
 	if err := readFull(src, all, begin); err != nil {
-		return nil, fmt.Errorf("%w: bytes %d to %d: %w", ErrInvalid, begin, last, err)
+		return nil, Invalid(fmt.Sprintf("bytes %d to %d", begin, last), err)
 	}
 	for rest := all; k < to; k++ {
 		n := min(len(rest), PieceSize)
@@ -127,11 +127,11 @@ func (f *File) DigestPieces() (*Pieces, error) {
 		return nil, err
 	}
 	if len(b) < 8 {
-		return nil, fmt.Errorf("%w: section %d", ErrInvalid, DigestPieces)
+		return nil, fmt.Errorf("%w: %v", ErrInvalid, DigestPieces)
 	}
 	size := binary.LittleEndian.Uint64(b)
 	if size > MaxSection || int64(len(b))-8 != piecesLen(int64(size)) {
-		return nil, fmt.Errorf("%w: section %d: %d bytes of digests", ErrInvalid, DigestPieces, size)
+		return nil, fmt.Errorf("%w: %v: %d bytes of digests", ErrInvalid, DigestPieces, size)
 	}
 	return &Pieces{end: int64(size), sums: b[8:]}, nil
 }
@@ -141,7 +141,7 @@ func (f *File) DigestPieces() (*Pieces, error) {
 func (f *File) Range(p *Pieces, kind Kind, off, end int64) ([]byte, error) {
 	s, ok := f.Find(kind)
 	if !ok || s.Encoding != Raw || off < 0 || off > end || end > s.Stored {
-		return nil, fmt.Errorf("%w: section %d: no bytes %d to %d", ErrInvalid, kind, off, end)
+		return nil, fmt.Errorf("%w: %v: no bytes %d to %d", ErrInvalid, kind, off, end)
 	}
 	return p.ReadRange(f.Src, s.Off+off, s.Off+end)
 }

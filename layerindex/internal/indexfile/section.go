@@ -17,21 +17,21 @@ import (
 func (f *File) Section(kind Kind) ([]byte, error) {
 	s, ok := f.Find(kind)
 	if !ok {
-		return nil, fmt.Errorf("%w: section %d is missing", ErrInvalid, kind)
+		return nil, fmt.Errorf("%w: %v is missing", ErrInvalid, kind)
 	}
 	stored := make([]byte, s.Stored) // bounded by the size of the file
 	if err := readFull(f.Src, stored, s.Off); err != nil {
-		return nil, fmt.Errorf("%w: section %d: %w", ErrInvalid, kind, err)
+		return nil, Invalid(kind.String(), err)
 	}
 	if sha256.Sum256(stored) != s.Sum {
-		return nil, fmt.Errorf("%w: section %d: checksum", ErrInvalid, kind)
+		return nil, fmt.Errorf("%w: %v: checksum", ErrInvalid, kind)
 	}
 	if s.Encoding == Raw {
 		return stored, nil
 	}
 	raw, err := unpackOnce(stored, s.Raw)
 	if err != nil {
-		return nil, fmt.Errorf("%w: section %d: %w", ErrInvalid, kind, err)
+		return nil, Invalid(kind.String(), err)
 	}
 	return raw, nil
 }
@@ -40,7 +40,7 @@ func (f *File) Section(kind Kind) ([]byte, error) {
 func (f *File) OpenSection(ctx context.Context, kind Kind) (*SectionReader, error) {
 	s, ok := f.Find(kind)
 	if !ok {
-		return nil, fmt.Errorf("%w: section %d is missing", ErrInvalid, kind)
+		return nil, fmt.Errorf("%w: %v is missing", ErrInvalid, kind)
 	}
 	if s.Raw <= smallSection && s.Stored <= smallSection {
 		b, err := f.Section(kind)
@@ -75,7 +75,7 @@ type SectionReader struct {
 }
 
 func (r *SectionReader) wrap(err error) error {
-	return fmt.Errorf("%w: section %d: %w", ErrInvalid, r.info.Kind, err)
+	return Invalid(r.info.Kind.String(), err)
 }
 
 // Len returns how many decoded bytes are left.
@@ -178,7 +178,7 @@ func (f *File) copySection(ctx context.Context, w io.Writer, s *Section) error {
 		return err
 	}
 	if [sha256.Size]byte(sum.Sum(nil)) != s.Sum {
-		return fmt.Errorf("%w: section %d: checksum", ErrInvalid, s.Kind)
+		return fmt.Errorf("%w: %v: checksum", ErrInvalid, s.Kind)
 	}
 	return nil
 }
@@ -192,7 +192,7 @@ type sectionSource struct {
 func (s *sectionSource) Read(p []byte) (int, error) {
 	n, err := s.ctxReader.Read(p)
 	if err != nil && err != io.EOF && s.ctx.Err() == nil {
-		err = fmt.Errorf("%w: section %d: %w", ErrInvalid, s.kind, err)
+		err = Invalid(s.kind.String(), err)
 	}
 	return n, err
 }
