@@ -2,7 +2,6 @@ package indexrepo
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,8 +18,6 @@ const (
 	restTime = 5 * time.Minute
 	// maxAsked is how many requests a Find has under way.
 	maxAsked = 8
-	// maxAbsent bounds the tags that a Finder remembers not to be there.
-	maxAbsent = 1 << 14
 )
 
 // A Place is where indexes may be published.
@@ -45,21 +42,16 @@ type Published struct {
 	name string // of the tag, as it is remembered
 }
 
-// A Finder finds published indexes, and remembers for some minutes what is not
-// there. The zero value is ready, and remembers nothing beyond the process. It
-// is safe for concurrent use.
+// A Finder finds published indexes. It is safe for concurrent use.
 type Finder struct {
-	// Meta, if not nil, is where manifests that were found are kept: what is known
-	// from there is not asked for again, also by later processes. It is all that is
-	// asked if Offline is set.
-	Meta    *meta.Cache
+	// Meta is where manifests that were found are kept: what is known from there is not
+	// asked for again, also by later processes. It remembers for some minutes, too, what
+	// is not there.
+	Meta *meta.Cache
+	// Offline says that nothing is asked for but Meta.
 	Offline bool
 	// Debugf, if not nil, gets a line for each place or tag that is of no use.
 	Debugf func(format string, args ...any)
-
-	mu     sync.Mutex
-	rests  map[string]time.Time // repository: not asked until
-	absent map[string]time.Time // repository and tag: not there until
 }
 
 // Find returns the indexes that a place has of the layers with these digests. It
@@ -79,7 +71,7 @@ func (f *Finder) Find(ctx context.Context, at Place, manifest digest.Digest, lay
 	if len(s.missing) == 0 {
 		return s.found
 	}
-	if !f.Offline && f.resting(s.repository) {
+	if !f.Offline && f.Meta.IsMissing(s.repository) {
 		return s.found
 	}
 	ctx, stop := s.patience(ctx)
@@ -99,44 +91,15 @@ func (f *Finder) Find(ctx context.Context, at Place, manifest digest.Digest, lay
 // Forget has what was found asked for again the next time: the blobs are gone, or
 // are not what the manifest says.
 func (f *Finder) Forget(p *Published) {
-	if f.Meta != nil && !f.Offline {
+	if !f.Offline {
 		f.Meta.ForgetReference(p.name)
 	}
 }
 
-// resting reports whether a repository is not to be asked yet.
-func (f *Finder) resting(repository string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return time.Now().Before(f.rests[repository])
-}
-
-// rest leaves a repository alone for a while, which is told why.
+// rest leaves a repository alone for a while, and tells why.
 func (f *Finder) rest(repository string, why error) {
 	f.debugf("indexes in %s: %v; it is not asked again for %v", repository, why, restTime)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.rests == nil {
-		f.rests = make(map[string]time.Time)
-	}
-	f.rests[repository] = time.Now().Add(restTime)
-}
-
-// isAbsent reports whether a tag was not there a short while ago.
-func (f *Finder) isAbsent(name string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return time.Now().Before(f.absent[name])
-}
-
-// noteAbsent remembers that a tag is not there, or of no use.
-func (f *Finder) noteAbsent(name string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.absent == nil || len(f.absent) >= maxAbsent {
-		f.absent = make(map[string]time.Time)
-	}
-	f.absent[name] = time.Now().Add(restTime)
+	f.Meta.KeepMissing(repository, restTime)
 }
 
 func (f *Finder) debugf(format string, args ...any) {

@@ -123,3 +123,9 @@ func openCache(t *testing.T, dir string) *cache.Cache {
 	t.Cleanup(func() { c.Close() })
 	return c
 }
+
+// newFinder returns a finder that knows of nothing.
+func newFinder(t *testing.T) *indexrepo.Finder {
+	t.Helper()
+	return &indexrepo.Finder{Meta: openCache(t, t.TempDir()).Meta}
+}

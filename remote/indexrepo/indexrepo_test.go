@@ -50,7 +50,7 @@ func TestPublish(t *testing.T) {
 		}
 
 		s.Forget()
-		var f indexrepo.Finder
+		f := newFinder(t)
 		at := indexrepo.Place{Source: repository(t, s.Host(), "team/indexes"), Beside: beside}
 		found := f.Find(t.Context(), at, img.Manifest.Digest, layers)
 		if got := s.Requests(registrytest.Manifest); len(got) != 1 || got[0].Method != http.MethodGet {
@@ -188,7 +188,8 @@ func TestGarbage(t *testing.T) {
 		putArtifact(t, s, layerDigest(1), content)
 		putArtifact(t, s, img.Manifest.Digest, content)
 		told := 0
-		f := indexrepo.Finder{Debugf: func(string, ...any) { told++ }}
+		f := newFinder(t)
+		f.Debugf = func(string, ...any) { told++ }
 		wanted := []digest.Digest{layerDigest(1), layerDigest(2)}
 		found := f.Find(t.Context(), indexrepo.Place{Source: repo}, img.Manifest.Digest, wanted)
 		if checkFound(t, found, 2); t.Failed() {
@@ -205,14 +206,14 @@ func TestGarbage(t *testing.T) {
 	// One that is too large is not even read.
 	s := newServer(t)
 	putArtifact(t, s, layerDigest(1), artifact(t, func(m *ocispec.Manifest) { m.Annotations["x"] = strings.Repeat("y", 5<<20) }, 1))
-	var f indexrepo.Finder
+	f := newFinder(t)
 	if found := f.Find(t.Context(), indexrepo.Place{Source: repository(t, s.Host(), "team/indexes")}, "", []digest.Digest{layerDigest(1)}); len(found) > 0 {
 		t.Error("a manifest of more than 5 MiB is read")
 	}
 	// Digests alone may be missing, or of no use.
 	s = newServer(t)
 	putArtifact(t, s, layerDigest(1), artifact(t, func(m *ocispec.Manifest) { m.Layers[1].Annotations = nil }, 1))
-	f = indexrepo.Finder{}
+	f = newFinder(t)
 	found := f.Find(t.Context(), indexrepo.Place{Source: repository(t, s.Host(), "team/indexes")}, "", []digest.Digest{layerDigest(1)})
 	if p := found[layerDigest(1)]; p == nil || p.DigestsBlob != nil || p.IndexBlob == nil {
 		t.Errorf("without digests: got %+v", p)
@@ -246,7 +247,7 @@ func TestBadRepository(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Inject(registrytest.Manifest, registrytest.Always(fault(s)))
-			var f indexrepo.Finder
+			f := newFinder(t)
 			at := indexrepo.Place{Source: repository(t, s.Host(), "team/indexes")}
 			began := time.Now()
 			if found := f.Find(t.Context(), at, img.Manifest.Digest, layers); len(found) > 0 {
@@ -267,7 +268,7 @@ func TestBadRepository(t *testing.T) {
 		s := newServer(t)
 		host := s.Host()
 		s.Close()
-		var f indexrepo.Finder
+		f := newFinder(t)
 		began := time.Now()
 		if found := f.Find(t.Context(), indexrepo.Place{Source: repository(t, host, "x")}, layerDigest(1), []digest.Digest{layerDigest(1)}); len(found) > 0 {
 			t.Errorf("found %v", found)
@@ -282,7 +283,7 @@ func TestBadRepository(t *testing.T) {
 		s.Inject(registrytest.Manifest, registrytest.Always(s.Stall(-1)))
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		var f indexrepo.Finder
+		f := newFinder(t)
 		at := indexrepo.Place{Source: repository(t, s.Host(), "x")}
 		began := time.Now()
 		f.Find(ctx, at, layerDigest(1), []digest.Digest{layerDigest(1)})
@@ -356,7 +357,7 @@ func TestReplaced(t *testing.T) {
 		if err != nil || !results[0].Pushed {
 			t.Errorf("%s: got %+v and error %v", what, results, err)
 		}
-		var f indexrepo.Finder
+		f := newFinder(t)
 		checkFound(t, f.Find(t.Context(), indexrepo.Place{Source: repo}, "", layers), 1)
 	}
 }
@@ -376,7 +377,7 @@ func TestPublishKnown(t *testing.T) {
 	if err != nil || results[0].Pushed || !results[1].Pushed {
 		t.Fatalf("got %+v and error %v", results, err)
 	}
-	var f indexrepo.Finder
+	f := newFinder(t)
 	s.Forget()
 	checkFound(t, f.Find(t.Context(), indexrepo.Place{Source: repo}, img.Manifest.Digest, layers), 1, 2)
 	if n := s.Count(registrytest.Manifest); n != 1 {
@@ -436,7 +437,7 @@ func findAll(t *testing.T, host string) {
 	t.Helper()
 	for i := range manyPublishers {
 		img, layers := testImage(false, 1000, i%5, 100+i)
-		var f indexrepo.Finder
+		f := newFinder(t)
 		at := indexrepo.Place{Source: repository(t, host, "team/indexes")}
 		checkFound(t, f.Find(t.Context(), at, img.Manifest.Digest, layers), 1000, i%5, 100+i)
 		checkFound(t, f.Find(t.Context(), at, "", layers), 1000, i%5, 100+i)

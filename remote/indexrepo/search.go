@@ -52,10 +52,7 @@ func (s *search) patience(ctx context.Context) (silent context.Context, stop fun
 
 // all asks for the indexes of the image, and then of each layer.
 func (s *search) all(ctx context.Context, manifest digest.Digest) error {
-	s.documents = s.place.Source
-	if m := s.finder.Meta; m != nil {
-		s.documents = m.Source(s.place.Source, &meta.SourceOptions{Offline: s.finder.Offline})
-	}
+	s.documents = s.finder.Meta.Source(s.place.Source, &meta.SourceOptions{Offline: s.finder.Offline})
 	if tag, ok := Tag(manifest); ok {
 		if err := s.ask(ctx, tag, manifest); err != nil {
 			return err
@@ -89,13 +86,13 @@ func (s *search) left() []digest.Digest {
 // single layer if that is "". The error is why the place is of no use at all.
 func (s *search) ask(ctx context.Context, tag string, subject digest.Digest) error {
 	f, name := s.finder, s.repository+":"+tag
-	if desc, ok := s.remembered(name); ok {
+	if desc, ok := f.Meta.Reference(name); ok {
 		if err := s.take(ctx, name, desc); err == nil {
 			return nil
 		}
 		f.Forget(&Published{name: name})
 	}
-	if f.Offline || f.isAbsent(name) {
+	if f.Offline || f.Meta.IsMissing(name) {
 		return nil
 	}
 	desc, err := s.place.Source.ResolveTag(ctx, tag)
@@ -109,7 +106,7 @@ func (s *search) ask(ctx context.Context, tag string, subject digest.Digest) err
 	if isNone(err) {
 		s.answered()
 		f.debugf("indexes in %s: %v", s.repository, err)
-		f.noteAbsent(name)
+		f.Meta.KeepMissing(name, restTime)
 		return nil
 	}
 	return err
@@ -119,14 +116,6 @@ func (s *search) ask(ctx context.Context, tag string, subject digest.Digest) err
 // while the place as such may have other things.
 func isNone(err error) bool {
 	return errors.Is(err, remote.ErrNotFound) || errors.Is(err, remote.ErrUnsupported) || errors.Is(err, remote.ErrDigest) || errors.Is(err, errFormat)
-}
-
-// remembered returns what a tag led to when it was of use last.
-func (s *search) remembered(name string) (ocispec.Descriptor, bool) {
-	if s.finder.Meta == nil {
-		return ocispec.Descriptor{}, false
-	}
-	return s.finder.Meta.Reference(name)
 }
 
 // referrers takes the first of an image's referrers that has indexes of its layers.
@@ -168,11 +157,11 @@ func (s *search) take(ctx context.Context, name string, desc ocispec.Descriptor)
 		}
 		any = s.note(p) || any
 	}
-	switch m := s.finder.Meta; {
+	switch {
 	case !any:
 		s.finder.debugf("indexes in %s: %s has none of a layer that is wanted", s.repository, desc.Digest)
-	case m != nil && !s.finder.Offline:
-		m.KeepReference(name, desc)
+	case !s.finder.Offline:
+		s.finder.Meta.KeepReference(name, desc)
 	}
 	return nil
 }

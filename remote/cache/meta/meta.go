@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"path"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 type Cache struct {
 	dir   *directory.Dir
 	count struct{ requests, fetched atomic.Int64 }
+
+	mu      sync.Mutex
+	missing map[string]time.Time // see KeepMissing
 }
 
 // New returns the metadata of a directory.
@@ -74,6 +78,27 @@ func (c *Cache) ForgetReference(name string) {
 	if c.dir.ReadOnly() == nil {
 		_ = c.dir.Files().Remove(refPath(name)) // else it is asked for again all the same
 	}
+}
+
+// maxMissing is how many names are remembered not to be there.
+const maxMissing = 1 << 14
+
+// KeepMissing remembers for a while that there is nothing under a name. Only this Cache
+// knows that: what is missing here may be there for another process.
+func (c *Cache) KeepMissing(name string, d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.missing == nil || len(c.missing) >= maxMissing {
+		c.missing = make(map[string]time.Time)
+	}
+	c.missing[name] = time.Now().Add(d)
+}
+
+// IsMissing reports whether KeepMissing says that there is nothing under a name.
+func (c *Cache) IsMissing(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.missing[name])
 }
 
 // describe makes the descriptor of a manifest or image index on disk.

@@ -359,3 +359,27 @@ func TestArtifacts(t *testing.T) {
 		t.Errorf("without artifacts: got %v and error %v", list, err)
 	}
 }
+
+func TestReferences(t *testing.T) {
+	dir := t.TempDir()
+	c := openCache(t, dir, nil)
+	src := cachetest.NewFakeSource(t, "example.com/a:1", testManifest)
+	const name = "example.com/indexes:imgfs1.sha256-12"
+	if _, ok := c.Reference(name); ok {
+		t.Error("known before it is kept")
+	}
+	c.KeepReference(name, src.Desc())
+	if got, ok := openCache(t, dir, nil).Reference(name); !ok || got.Digest != src.Desc().Digest {
+		t.Errorf("got %+v, %t", got, ok)
+	}
+	c.ForgetReference(name)
+	c.ForgetReference(name)
+	if _, ok := openCache(t, dir, nil).Reference(name); ok {
+		t.Error("known though forgotten")
+	}
+	c.KeepMissing(name, time.Hour)
+	c.KeepMissing("past", -time.Second)
+	if !c.IsMissing(name) || c.IsMissing("past") || c.IsMissing("other") || openCache(t, dir, nil).IsMissing(name) {
+		t.Error("another is missing than was said")
+	}
+}
