@@ -1,0 +1,75 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/imgfs/imgfs/remote/indexrepo"
+)
+
+// A publication is what one place has published of the indexes of an image's layers. The
+// place is asked when somebody first wants to know, for all layers at once. It is safe for
+// concurrent use.
+type publication struct {
+	finder indexrepo.Finder
+	// open returns the place. Nothing is asked of it yet.
+	open     func() (remote.ArtifactSource, error)
+	beside   bool            // the place is the image's own repository
+	manifest digest.Digest   // of the image, for one platform
+	layers   []digest.Digest // those to ask for
+
+	once  sync.Once
+	found map[digest.Digest]*indexrepo.Published
+}
+
+// newPublication returns the publication of an index repository, or of the image's own
+// repository for "".
+func (r *Resolved) newPublication(repository string, layers []digest.Digest) *publication {
+	p := &publication{
+		finder: indexrepo.Finder{Meta: r.disk.Meta, Offline: r.opts.Offline, Debugf: r.opts.Debugf},
+		beside: repository == "", manifest: r.Descriptor.Digest, layers: layers,
+	}
+	p.open = func() (remote.ArtifactSource, error) {
+		if !p.beside {
+			return r.indexRepository(repository)
+		}
+		if src, ok := r.found.(remote.ArtifactSource); ok {
+			return src, nil
+		}
+		return nil, remote.ErrUnsupported
+	}
+	return p
+}
+
+// of returns what is published of a layer, nil if nothing is. Waiting for a place that
+// says nothing ends after indexrepo.Patience.
+func (p *publication) of(ctx context.Context, layer digest.Digest) *indexrepo.Published {
+	p.once.Do(func() {
+		src, err := p.open()
+		if err == nil {
+			p.found = p.finder.Find(ctx, indexrepo.Place{Source: src, Beside: p.beside}, p.manifest, p.layers)
+		} else if p.finder.Debugf != nil {
+			p.finder.Debugf("no published indexes: %v", err)
+		}
+	})
+	return p.found[layer]
+}
+
+// far returns a published index of a layer, which stays where it is but for what is needed
+// of it. One that is gone, or not what was announced, is looked for anew the next time.
+func (o *opener) far(ctx context.Context, l remote.Layer, p *publication, x *indexrepo.Published) (*layerindex.Index, error) {
+	open, err := o.store.Far(ctx, claimOf(l), &indexes.FarOptions{
+		Header: x.Header, Listing: x.Listing, Index: x.IndexBlob, Digests: x.DigestsBlob,
+		MakeRoom: o.cache.MakeRoom, DiskFailed: o.cache.WarnDisk,
+	})
+	if errors.Is(err, layerindex.ErrIndex) || errors.Is(err, remote.ErrNotFound) {
+		p.finder.Forget(x)
+	}
+	return open, err
+}
