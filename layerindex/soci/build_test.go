@@ -51,6 +51,9 @@ func spanSizeOf(z *ztoc) int64 {
 func mustOpen(t testing.TB, b []byte) *ztoc {
 	t.Helper()
 	z, err := open(b)
+	if err == nil {
+		err = z.readSpans()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,6 +59,14 @@ func Index(ctx context.Context, l layerindex.Layer, b []byte, opts *Options) (*l
 	if opts.MaxSize > 0 && z.tarSize > opts.MaxSize {
 		return nil, fmt.Errorf("%w: unpacked it has %d bytes, more than %d", layerindex.ErrTooBig, z.tarSize, opts.MaxSize)
 	}
+	held := int64(z.sums.n) * spanCost
+	defer opts.Budget.Release(held)
+	if err := opts.Budget.Take(held); err != nil {
+		return nil, fmt.Errorf("ztoc of %d spans: %w", z.sums.n, err)
+	}
+	if err := z.readSpans(); err != nil {
+		return nil, fmt.Errorf("%w: ztoc: %w", layerindex.ErrIndex, err)
+	}
 	if sum.TarSize = z.tarSize; z.plain {
 		sum.Codec = layerindex.Plain
 	}

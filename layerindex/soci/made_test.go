@@ -51,7 +51,7 @@ func writeTar(t testing.TB, sizes ...int) []byte {
 	add(tar.Header{Name: "d/sym", Linkname: "nowhere\xff", Typeflag: tar.TypeSymlink, Mode: 0o777, ModTime: at, Format: tar.FormatGNU}, nil)
 	add(tar.Header{Name: "d/.wh.gone", Linkname: "d/0", Typeflag: tar.TypeReg, ModTime: at}, nil)
 	add(tar.Header{Name: "d/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3, ModTime: at}, nil)
-	add(tar.Header{Name: "d/disk", Typeflag: tar.TypeBlock, Mode: 0o600, Devmajor: 259, Devminor: 70000, Uid: 4294967294, ModTime: at}, nil)
+	add(tar.Header{Name: "d/disk", Typeflag: tar.TypeBlock, Mode: 0o600, Devmajor: 259, Devminor: 70000, Uid: 2097157, ModTime: at}, nil)
 	add(tar.Header{Name: "d/pipe", Typeflag: tar.TypeFifo, ModTime: time.Unix(13569465600, 0)}, nil)
 	add(tar.Header{Name: "d/empty", Typeflag: tar.TypeReg, ModTime: at}, nil)
 	if err := w.Close(); err != nil {

@@ -57,6 +57,7 @@ func TestIndexRefuses(t *testing.T) {
 		{"a span too few", false, func(d *doc) { d.sums, d.maxSpan = d.sums[1:], d.maxSpan-1 }, "checkpoints in"},
 		{"a span too many", true, func(d *doc) { d.sums, d.maxSpan = append(d.sums, d.sums[0]), d.maxSpan+1 }, "plain tar"},
 		{"max span of 2^31-1", false, func(d *doc) { d.maxSpan = math.MaxInt32 }, "span digests"},
+		{"digests that are one", false, func(d *doc) { d.sums, d.maxSpan = make([]string, 1<<20), 1<<20-1 }, "span digests"},
 		{"max span below zero", false, func(d *doc) { d.maxSpan = -2 }, "span digests"},
 		{"sha512", false, func(d *doc) { d.sums[0] = "sha512:" + strings.Repeat("0", 128) }, "of span 0"},
 		{"a digest of another length", false, func(d *doc) { d.sums[1] = d.sums[1][:70] }, "of span 1"},
@@ -171,8 +172,21 @@ func TestIndexBounds(t *testing.T) {
 	if err := index(context.Background(), s.ztoc, &Options{MaxSize: 10000}); !errors.Is(err, layerindex.ErrTooBig) {
 		t.Errorf("%v, want ErrTooBig", err)
 	}
-	if err := index(context.Background(), s.ztoc, &Options{Budget: layerindex.NewBudget(1000, nil)}); !errors.Is(err, layerindex.ErrMetadata) {
-		t.Errorf("%v, want ErrMetadata", err)
+	for _, limit := range []int64{100, 1000} { // less than spans take, and than entries do
+		b := layerindex.NewBudget(limit, nil)
+		if err := index(context.Background(), s.ztoc, &Options{Budget: b.Part()}); !errors.Is(err, layerindex.ErrMetadata) {
+			t.Errorf("%v, want ErrMetadata", err)
+		}
+	}
+	counted := func(z []byte) int64 {
+		b := layerindex.NewBudget(0, nil)
+		if err := index(context.Background(), z, &Options{Budget: b}); err != nil {
+			t.Error(err)
+		}
+		return b.Used()
+	}
+	if n := counted(s.ztoc); n < 16*80 || n > 100_000 {
+		t.Errorf("it counts %d bytes", n)
 	}
 	if err := index(context.Background(), make([]byte, MaxZtoc+1), nil); !errors.Is(err, layerindex.ErrIndex) {
 		t.Errorf("%v, want ErrIndex", err)

@@ -2,7 +2,6 @@ package soci
 
 import (
 	"archive/tar"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -97,7 +96,7 @@ func (w *writer) addRecords(records map[string]string) flatbuffers.UOffsetT {
 func (w *writer) finish(of layer, s summary) ([]byte, error) {
 	b := w.b
 	algorithm, points, sums := of.spans()
-	if w.size()+len(points)+len(sums)*(len("sha256:")+3*sha256.Size) > MaxZtoc {
+	if w.size()+len(points)+len(sums)*(digestSize+8) > MaxZtoc {
 		return nil, errTooBig
 	}
 	tool := b.CreateString(s.tool)
@@ -109,7 +108,7 @@ func (w *writer) finish(of layer, s summary) ([]byte, error) {
 
 	list := make([]flatbuffers.UOffsetT, len(sums))
 	for i, sum := range sums {
-		list[i] = b.CreateString(fmt.Sprintf("sha256:%x", sum))
+		list[i] = b.CreateString(fmt.Sprintf("%s%x", digestPrefix, sum))
 	}
 	digests := b.CreateVectorOfTables(list)
 	checkpoints := b.CreateByteVector(points)

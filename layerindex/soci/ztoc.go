@@ -49,6 +49,10 @@ const (
 	algorithmGzip  = 1
 	algorithmPlain = 2
 
+	digestPrefix = "sha256:"
+	// digestSize is how many bytes of a ztoc a digest of a span takes, at least.
+	digestSize = 4 + len(digestPrefix) + 2*sha256.Size
+
 	windowSize = 32 << 10
 	// Checkpoints of gzip begin with their number and the span size, and are a place
 	// in the blob and in the tar, a number of bits, and a window each.
@@ -69,6 +73,8 @@ type ztoc struct {
 	blobSize, tarSize int64
 	entries           vector
 	plain             bool
+	points            []byte // checkpoints, or what stands for them
+	sums              vector // digests of the spans
 	spans             []span
 }
 
@@ -80,7 +86,10 @@ type span struct {
 	sum      [sha256.Size]byte
 }
 
-// open reads a ztoc but for its entries. It does not compare it with a layer.
+// spanCost is about the memory of a span.
+const spanCost = 160
+
+// open reads a ztoc but for its spans and entries. It does not compare it with a layer.
 func open(b []byte) (*ztoc, error) {
 	f := newBuffer(b)
 	root := f.root()
@@ -89,48 +98,50 @@ func open(b []byte) (*ztoc, error) {
 	z.entries = root.table(ztocTOC).vector(tocEntries)
 	info := root.table(ztocInfo)
 	algorithm := info.byte(infoAlgorithm, algorithmGzip)
-	points := info.bytes(infoCheckpoints)
+	if z.plain = algorithm == algorithmPlain; z.plain {
+		z.tarSize = z.blobSize // SOCI's is where its reader of tars stopped
+	}
+	z.points, z.sums = info.bytes(infoCheckpoints), info.vector(infoDigests)
 	last := int64(int32(info.uint32(infoMaxSpan)))
-	sums := info.vector(infoDigests)
 	switch {
 	case f.err != nil:
 		return nil, f.err
 	case string(got) != version:
 		return nil, fmt.Errorf("version %.20q, want %q", got, version)
+	case algorithm != algorithmGzip && algorithm != algorithmPlain:
+		return nil, fmt.Errorf("unknown compression algorithm %d", algorithm)
 	case z.blobSize < 0 || z.blobSize > layerindex.MaxSize || z.tarSize < 0 || z.tarSize > layerindex.MaxSize:
 		return nil, fmt.Errorf("sizes %d and %d are out of range", z.blobSize, z.tarSize)
-	case int64(sums.n) != last+1:
-		return nil, fmt.Errorf("%d span digests, and the last span is number %d", sums.n, last)
+	case int64(z.sums.n) != last+1 || z.sums.n > len(b)/digestSize:
+		return nil, fmt.Errorf("%d span digests, and the last span is number %d", z.sums.n, last)
 	}
-	z.spans = make([]span, sums.n)
-	var err error
-	switch algorithm {
-	case algorithmGzip:
-		err = z.readPoints(points)
-	case algorithmPlain:
-		z.plain = true
-		err = z.cutPlain(points)
-	default:
-		err = fmt.Errorf("unknown compression algorithm %d", algorithm)
+	return z, nil
+}
+
+// readSpans reads the spans. They take spanCost bytes of memory for each digest.
+func (z *ztoc) readSpans() error {
+	z.spans = make([]span, z.sums.n)
+	read := z.readPoints
+	if z.plain {
+		read = z.cutPlain
 	}
-	if err != nil {
-		return nil, err
+	if err := read(z.points); err != nil {
+		return err
 	}
-	return z, z.readSums(sums)
+	return z.readSums(z.sums)
 }
 
 // readSums reads the digests of the spans.
 func (z *ztoc) readSums(sums vector) error {
-	const prefix = "sha256:"
 	for i := range z.spans {
 		s := sums.bytes(i)
 		if z.f.err != nil {
 			return z.f.err
 		}
-		if len(s) != len(prefix)+2*sha256.Size || string(s[:len(prefix)]) != prefix {
+		if len(s) != len(digestPrefix)+2*sha256.Size || string(s[:len(digestPrefix)]) != digestPrefix {
 			return fmt.Errorf("digest %.80q of span %d", s, i)
 		}
-		if _, err := hex.Decode(z.spans[i].sum[:], s[len(prefix):]); err != nil {
+		if _, err := hex.Decode(z.spans[i].sum[:], s[len(digestPrefix):]); err != nil {
 			return fmt.Errorf("digest %.80q of span %d", s, i)
 		}
 	}
@@ -219,6 +230,5 @@ func (z *ztoc) cutPlain(b []byte) error {
 		z.spans[i].off = int64(i) * step
 		z.spans[i].end = min(size, z.spans[i].off+step)
 	}
-	z.tarSize = size
 	return nil
 }
