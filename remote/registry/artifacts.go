@@ -142,7 +142,11 @@ func (e *endpoint) referrers(ctx context.Context, list *remote.ReferrerList) err
 		return err // nobody was asked, or there was no answer
 	}
 	// Without the API there may be a tag.
-	content, _, err := e.document(ctx, "manifests/"+remote.FallbackTag(list.Subject), ocispec.MediaTypeImageIndex)
+	at, err := e.location(ctx, "manifests/"+remote.FallbackTag(list.Subject))
+	if err != nil {
+		return err
+	}
+	content, _, err := e.documentOf(ctx, at, ocispec.MediaTypeImageIndex, maxReferrersPage)
 	if err != nil {
 		if f := classify(err); f.verdict != odd && f.class != remote.ErrNotFound {
 			return err

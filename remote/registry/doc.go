@@ -46,6 +46,7 @@
 //     wants to be shown.
 //   - trouble: what is wrong with places that a credential may be in; they count
 //     as missing.
+//   - extra: what lies beside an image, and belongs to an artifact.
 //   - wire: how connections are made on behalf of a site: certificates, proxy,
 //     timeout.
 //
