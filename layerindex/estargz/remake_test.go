@@ -112,9 +112,12 @@ func (p parts) named(t testing.TB, name string, footer []byte) *toctest.Blob {
 func tarOf(t testing.TB, name string, content []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := tar.NewWriter(z)
-	err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(content))})
+	err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(content))})
 	if err == nil {
 		_, err = w.Write(content)
 	}

@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/toctest"
 	"github.com/imgfs/imgfs/layerindex/zstdchunked"
+	"github.com/klauspost/compress/zstd"
 )
 
 const other = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -227,6 +230,26 @@ func TestBombs(t *testing.T) {
 	m.TarSplitPosition = position(at, n, raw/2)
 	if _, err := m.index(); !errors.Is(err, layerindex.ErrIndex) {
 		t.Errorf("a tar-split of 89 MiB, said to have half: %v", err)
+	}
+}
+
+// TestLargeWindows: TOC and tar-split are read side by side though both are frames with
+// windows for which there is one decoder. A larger one of the tar-split is refused.
+func TestLargeWindows(t *testing.T) {
+	t.Parallel()
+	spaces := bytes.Repeat([]byte(" "), 20<<20)
+	for window, want := range map[int]error{16 << 20: nil, 32 << 20: nil, 64 << 20: layerindex.ErrIndex} {
+		p := apart(t, "latin1")
+		p.opts = []zstd.EOption{zstd.WithWindowSize(window), zstd.WithEncoderLevel(zstd.SpeedFastest)}
+		p = p.changed(t, nil, func(b []byte) []byte { return slices.Concat(spaces, b, spaces) })
+		p.json = slices.Concat(spaces, p.json, spaces)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		m := p.make(t)
+		_, err := zstdchunked.Index(ctx, toctest.Of(m.B), m, &zstdchunked.Options{Annotations: m.Annotations})
+		if !errors.Is(err, want) {
+			t.Errorf("windows of %d: %v", window, err)
+		}
 	}
 }
 

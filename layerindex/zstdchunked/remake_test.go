@@ -22,6 +22,8 @@ type parts struct {
 	json     []byte
 	split    []byte // the tar-split, nil for none
 	first    bool   // annotations with the prefix of the first programs
+	// how TOC and tar-split are compressed
+	opts []zstd.EOption
 }
 
 // apart takes a fixture apart.
@@ -68,14 +70,20 @@ func decode(t testing.TB, b []byte) []byte {
 	return out
 }
 
-func encode(t testing.TB, b []byte) []byte {
+func encode(t testing.TB, b []byte, opts ...zstd.EOption) []byte {
 	t.Helper()
-	w, err := zstd.NewWriter(nil)
+	var out bytes.Buffer
+	w, err := zstd.NewWriter(&out, opts...)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err == nil {
+		err = w.Close()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
-	return w.EncodeAll(b, nil)
+	return out.Bytes()
 }
 
 // skippable returns a skippable frame.
@@ -93,7 +101,7 @@ type made struct {
 // make puts a layer together. The digest of the tar-split is in the TOC as that has it.
 func (p parts) make(t testing.TB) made {
 	t.Helper()
-	stored := encode(t, p.json)
+	stored := encode(t, p.json, p.opts...)
 	blob := append(bytes.Clone(p.contents), skippable(stored)...)
 	m := made{Annotations: zstdchunked.Annotations{
 		ManifestChecksum: digest.FromBytes(stored).String(),
@@ -101,7 +109,7 @@ func (p parts) make(t testing.TB) made {
 		First:            p.first,
 	}}
 	if p.split != nil {
-		split := encode(t, p.split)
+		split := encode(t, p.split, p.opts...)
 		m.TarSplitPosition = fmt.Sprintf("%d:%d:%d", len(blob)+8, len(split), len(p.split))
 		blob = append(blob, skippable(split)...)
 	}
@@ -150,7 +158,7 @@ func (p parts) changed(t testing.TB, change func(*toc), split func([]byte) []byt
 		p.split = split(p.split)
 	}
 	if p.split != nil {
-		x.TarSplitDigest = digest.FromBytes(encode(t, p.split)).String()
+		x.TarSplitDigest = digest.FromBytes(encode(t, p.split, p.opts...)).String()
 	} else {
 		x.TarSplitDigest = ""
 	}

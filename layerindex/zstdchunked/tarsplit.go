@@ -39,7 +39,7 @@ func (r *indexer) addSplit(b *toc.Builder) (layerindex.Loss, error) {
 
 // join reads TOC and tar-split side by side.
 func (r *indexer) join(b *toc.Builder, tr *toc.Reader) error {
-	text, err := toc.NewText(r.ctx, layerindex.Zstd, r.storedTS, r.split.raw)
+	text, err := toc.NewSideText(r.ctx, r.storedTS, r.split.raw)
 	if err != nil {
 		return asIndexError(err)
 	}

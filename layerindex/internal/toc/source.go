@@ -9,6 +9,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/decoders"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -74,13 +75,55 @@ type Text struct {
 }
 
 // NewText returns a Text of gzip members or zstd frames. It fails at the byte behind
-// the first most.
+// the first most. Of those of zstd frames with a large window one at a time can be read
+// in a process: who reads one must not wait for another.
 func NewText(ctx context.Context, c layerindex.Codec, stored []byte, most int64) (*Text, error) {
-	dec, err := decoders.Resume(c, bytes.NewReader(stored), codec.Checkpoint{Start: true}, nil)
+	src := &source{ctx: ctx}
+	src.Reset(stored)
+	dec, err := decoders.Resume(c, src, codec.Checkpoint{Start: true}, nil)
 	if err != nil {
 		return nil, err
 	}
 	return &Text{ctx: ctx, dec: dec, most: most}, nil
+}
+
+// A source ends a wait for the memory of a decoder, which looks for Done.
+type source struct {
+	bytes.Reader
+	ctx context.Context
+}
+
+func (s *source) Done() <-chan struct{} { return s.ctx.Done() }
+
+// sideWindow is the largest window of a frame that a side Text decodes: what
+// klauspost/compress writes at its best level.
+const sideWindow = 32 << 20
+
+// NewSideText returns a Text of zstd frames that can be read while another one is. It
+// fails at a frame with a window of more than 32 MiB.
+func NewSideText(ctx context.Context, stored []byte, most int64) (*Text, error) {
+	r, err := zstd.NewReader(bytes.NewReader(stored), zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(sideWindow))
+	if err != nil {
+		return nil, err
+	}
+	return &Text{ctx: ctx, dec: &side{r: r, buf: make([]byte, 64<<10)}, most: most}, nil
+}
+
+// side is the decoder of a side Text.
+type side struct {
+	r   *zstd.Decoder
+	buf []byte
+}
+
+func (s *side) Next() ([]byte, error) {
+	n, err := s.r.Read(s.buf)
+	return s.buf[:n], err
+}
+
+func (s *side) Close() error {
+	s.r.Close()
+	return nil
 }
 
 // Read implements io.Reader. Errors wrap layerindex.ErrIndex or are that of the context.
@@ -93,7 +136,11 @@ func (t *Text) Read(p []byte) (int, error) {
 			return 0, t.err
 		}
 		t.piece, t.err = t.dec.Next()
-		if t.err != nil && t.err != io.EOF {
+		switch {
+		case t.err == nil || t.err == io.EOF:
+		case t.ctx.Err() != nil:
+			t.err = t.ctx.Err() // it waited for memory
+		default:
 			t.err = fmt.Errorf("%w: %w", layerindex.ErrIndex, t.err)
 		}
 		if t.n += int64(len(t.piece)); t.n > t.most {
