@@ -61,6 +61,8 @@ hostile: setup
 	IMGFS_TARS=300000 $(GO) test -count=1 -timeout 30m -run '^TestScannerAgrees$$' ./layerindex/internal/tarscan
 	IMGFS_STREAMS=5000 $(GO) test -count=1 -timeout 30m -run '^TestAgreesWithProgram$$' ./layerindex/internal/gzip ./layerindex/internal/zstd
 	IMGFS_PODMAN=1m $(GO) test -count=1 -run '^TestAgreesWithPodman$$' ./remote/registry/hosts
+	@.ci/setup gcc zlib1g-dev
+	IMGFS_SOCI=build $(GO) test -count=1 -run '^TestReal' ./layerindex/soci
 	IMGFS_DISTRIBUTION3=build $(GO) test -count=1 -timeout 30m -run '^TestPublishersAndGC$$' ./remote/registry
 
 # Every fuzz target of every package, one after the other.
