@@ -5,10 +5,12 @@
 // A layer is a tar, mostly compressed by gzip or zstd: one stream that can only be
 // decoded from its start. Its Index says
 //
-//   - what entries the tar has, and where in the tar their content lies (Entry);
+//   - what entries the tar has, and where their content lies (Entry): in the tar, or,
+//     if nobody has read that, in the contents of all files one behind the other (Space);
 //   - where in the compressed stream decoding can start, and what it needs for that
 //     of the bytes before (Spans);
-//   - what each piece of the blob, and the content of each file, must hash to.
+//   - what each piece of the blob, or of what it decodes to, must hash to (Index.ChunkSums,
+//     Proofs), and the content of each file.
 //
 // An index belongs to the digest of a blob, whatever image the blob is part of. Its
 // file is specified in docs/index-format.md; ReadIndex and Index.WriteTo read and
@@ -33,9 +35,15 @@
 //
 // The packages below internal each know one thing: tarscan what a tar means,
 // gzip, zstd and inflate how a stream is decoded from the middle, decoders which of
-// them decodes what, spool how a long span is kept in a file. A package that makes
-// indexes of what others wrote down about a layer belongs beside build: it calls a
-// Writer with what it knows.
+// them decodes what, spool how a long span is kept in a file. Packages that make indexes
+// of what others wrote down about a layer (estargz, zstdchunked, soci) lie beside build:
+// they call a Writer with what they know.
+//
+// # Far away
+//
+// An index can be published (Index.WritePublished) and be read from where it is
+// (OpenPublished): its header, which somebody has to vouch for, pins a checksum of each
+// piece of the file, so any part can be fetched and checked by itself.
 //
 // # Limits
 //
