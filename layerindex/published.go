@@ -84,6 +84,10 @@ func (x *Index) DigestPieces() (*Pieces, error) { return x.digestPieces.get(x.fi
 // HasDigestPieces reports whether the index was published with digests of contents.
 func (x *Index) HasDigestPieces() bool { return x.file.Has(indexfile.DigestPieces) }
 
+// Far reports whether the index is from OpenPublished: reading a part of it may take the
+// network, so what is needed of a part is better read by range.
+func (x *Index) Far() bool { return x.far }
+
 // HasDigests reports whether the index has the digests of content.
 func (x *Index) HasDigests() bool { return x.digests != nil || x.file.Has(indexfile.Digests) }
 

@@ -75,7 +75,13 @@ func (c *layerContent) digest(n fs.Node, tableOf func(*layerState) (*digestTable
 		return "", false, layerError(c.layer.Digest(), err)
 	}
 	off, end := n.Extent()
-	sum, ok := table.find(off, end-off)
+	sum, ok, err := table.find(off, end-off)
+	if err != nil && s.doubtful(err) {
+		c.layer.beginMend(s, err)
+	}
+	if err != nil {
+		return "", false, layerError(c.layer.Digest(), err)
+	}
 	if !ok {
 		return "", false, nil
 	}

@@ -18,15 +18,21 @@ func asDigest(sum []byte) digest.Digest {
 }
 
 // A digestTable has the digests of a layer's files, by the offset of their content.
-// Where several entries begin at one offset, all but the last are empty.
+// Where several entries begin at one offset, all but the last are empty. The digests of
+// an index far away stay there, and each is read when it is asked for.
 type digestTable struct {
-	offs []int64 // in the tar, rising
-	sums []byte  // 32 bytes for each
-	any  bool    // whether the index has digests at all
+	offs []int64           // in the tar, rising
+	sums []byte            // 32 bytes for each; nil if they are far away
+	nums []int32           // by which the index knows the digest of each
+	far  *layerindex.Index // nil if they are not far away
+	any  bool              // whether the index has digests at all
 }
 
 // newDigestTable returns the table of the files of at least min bytes.
 func newDigestTable(ctx context.Context, x *layerindex.Index, min int64) (*digestTable, error) {
+	if x.Far() {
+		return newFarTable(ctx, x, min)
+	}
 	list, err := x.ListDigests(ctx)
 	if err != nil {
 		return nil, err
@@ -51,20 +57,50 @@ func newDigestTable(ctx context.Context, x *layerindex.Index, min int64) (*diges
 	return t, list.Err()
 }
 
-// find returns the digest of the content of some size at an offset.
-func (t *digestTable) find(off, size int64) ([]byte, bool) {
-	if size == 0 {
-		sum := sha256.Sum256(nil)
-		return sum[:], t.any
+// newFarTable is newDigestTable for an index far away.
+func newFarTable(ctx context.Context, x *layerindex.Index, min int64) (*digestTable, error) {
+	t := &digestTable{far: x, any: x.HasDigests()}
+	if !t.any {
+		return t, nil
 	}
-	i, ok := slices.BinarySearch(t.offs, off)
-	if !ok {
-		return nil, false
+	list, err := x.List(ctx, nil)
+	if err != nil {
+		return nil, err
 	}
-	return t.sums[i*sha256.Size : (i+1)*sha256.Size], true
+	n := 0
+	for num, e := range list.Numbered() {
+		if n++; n%(1<<8) == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if num >= 0 && e.Size >= min {
+			t.offs = append(t.offs, e.Off)
+			t.nums = append(t.nums, int32(num)) // of MaxEntries at most
+		}
+	}
+	return t, list.Err()
 }
 
-func (t *digestTable) memory() int64 { return int64(cap(t.offs))*8 + int64(cap(t.sums)) }
+// find returns the digest of the content of some size at an offset. The error is that of
+// reading an index far away.
+func (t *digestTable) find(off, size int64) (sum []byte, ok bool, err error) {
+	if size == 0 {
+		sum := sha256.Sum256(nil)
+		return sum[:], t.any, nil
+	}
+	i, ok := slices.BinarySearch(t.offs, off)
+	switch {
+	case !ok:
+		return nil, false, nil
+	case t.far != nil:
+		sum, err := t.far.ContentDigest(int(t.nums[i]))
+		return sum[:], err == nil, err
+	}
+	return t.sums[i*sha256.Size : (i+1)*sha256.Size], true, nil
+}
+
+func (t *digestTable) memory() int64 {
+	return int64(cap(t.offs))*8 + int64(cap(t.sums)) + int64(cap(t.nums))*4
+}
 
 // maxDigestMemory is how many bytes the tables of digests may take, 40 for a
 // file.
