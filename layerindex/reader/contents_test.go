@@ -164,7 +164,7 @@ func TestContentsFill(t *testing.T) {
 // TestContentsParallel: readers that read, leave and close while cuts are matched.
 func TestContentsParallel(t *testing.T) {
 	t.Parallel()
-	l := makeContents(t, contentsStyles[5], smallFiles(500, 1<<20))
+	l := makeContents(t, contentsStyles[6], smallFiles(500, 1<<20))
 	p := mustProver(t, l.x)
 	cache := NewSpanCache(3 << 20)
 	var all sync.WaitGroup
@@ -211,7 +211,9 @@ func TestContentsLong(t *testing.T) {
 	long := bytes.Repeat(bytes.Join(files, nil), 300)[:maxSpanMemory+3<<20+77]
 	files[20] = long
 	for _, style := range contentsStyles {
-		style.chunk = 0
+		if style.chunk = 0; style.whole {
+			style.chunk = 1 << 20 // several members under one proof
+		}
 		t.Run(style.name, func(t *testing.T) {
 			t.Parallel()
 			l := makeContents(t, style, files)

@@ -43,6 +43,8 @@ type contentsStyle struct {
 	// apart says that headers and padding have members of their own, as in
 	// zstd:chunked. Otherwise they end the member of the content before.
 	apart bool
+	// whole says that a file has one proof, whatever its chunks are.
+	whole bool
 	// mark adds a checkpoint behind the last content, for what has none.
 	mark bool
 }
@@ -53,6 +55,7 @@ var contentsStyles = []contentsStyle{
 	{name: "estargz with several files a member", codec: layerindex.Gzip, chunk: 300_001, least: 50_000},
 	{name: "estargz of zstd", codec: layerindex.Zstd, chunk: 1 << 20},
 	{name: "estargz of zstd with several files a member", codec: layerindex.Zstd, chunk: 70_001, least: 20_000, mark: true},
+	{name: "stargz without chunk digests", codec: layerindex.Gzip, chunk: 50_000, whole: true},
 	{name: "zstd:chunked", codec: layerindex.Zstd, chunk: 65_537, apart: true, mark: true},
 	{name: "zstd:chunked of long chunks", codec: layerindex.Zstd, apart: true},
 }
@@ -161,8 +164,13 @@ func (m *memberMaker) addFile(t testing.TB, name string, b []byte) {
 			m.begin(t, off+int64(at))
 		}
 		m.l.tar = append(m.l.tar, b[at:at+n]...)
-		m.l.proofs = append(m.l.proofs, layerindex.Proof{Off: off + int64(at), Size: int64(n), Sum: sha256.Sum256(b[at : at+n])})
+		if !m.style.whole {
+			m.l.proofs = append(m.l.proofs, layerindex.Proof{Off: off + int64(at), Size: int64(n), Sum: sha256.Sum256(b[at : at+n])})
+		}
 		at += n
+	}
+	if m.style.whole && len(b) > 0 {
+		m.l.proofs = append(m.l.proofs, layerindex.Proof{Off: off, Size: int64(len(b)), Sum: sha256.Sum256(b)})
 	}
 	if len(b) > 0 {
 		m.size = off + int64(len(b))

@@ -2,6 +2,7 @@ package reader
 
 import (
 	"fmt"
+	"math"
 	"sort"
 
 	"github.com/imgfs/imgfs/layerindex"
@@ -30,13 +31,12 @@ type run struct {
 	proof   uint32 // the first one in it, or behind
 }
 
-// A member is where a member begins, less where its run does: little, as only small ones
-// have others before them.
+// A member is where a member begins, less where its run does.
 type member struct{ out, in uint32 }
 
 // Small members are grouped until they have runIn bytes of the blob or runOut bytes of
 // output. A member that has as much is a run of its own. Blob files are named for what
-// this makes of an index: docs/cache-format.md.
+// this makes of an index: docs/index-format.md, "Runs".
 const (
 	runIn  = 64 << 10
 	runOut = 1 << 20
@@ -56,38 +56,45 @@ func newLayout(x *layerindex.Index) (*layout, error) {
 	if l.proofs, err = x.Proofs(); err != nil {
 		return nil, err
 	}
-	l.group(t, x.BlobSize())
+	if err := l.group(t, x.BlobSize()); err != nil {
+		return nil, err
+	}
 	return l, nil
 }
 
-// group makes runs of the spans of contents space, each of which is a member. No proof
-// reaches from one into the next.
-func (l *layout) group(t *layerindex.Spans, blobSize int64) {
+// group makes runs of the spans of contents space, each of which is a member. Members that
+// a proof reaches over are in one run, whatever they have.
+func (l *layout) group(t *layerindex.Spans, blobSize int64) error {
 	n := t.Len()
-	// Behind the last content there may be a checkpoint of what has none.
+	// The last checkpoint may be where the contents end in the blob.
 	if n > 1 {
 		if out, in := t.Start(n - 1); out == l.size {
 			n, blobSize = n-1, in
 		}
 	}
 	l.members = make([]member, 0, n)
-	proof := 0
+	proof := 0 // the first that ends behind the member in hand begins
 	for i := range n {
 		out, in := t.Start(i)
 		outEnd, inEnd := l.size, blobSize
 		if i+1 < n {
 			outEnd, inEnd = t.Start(i + 1)
 		}
-		if i == 0 || l.full(out, in, outEnd-out, inEnd-in) {
-			for proof < l.proofs.Len() && l.proofs.At(proof).Off < out {
-				proof++
-			}
+		for proof < l.proofs.Len() && proofEnd(l.proofs.At(proof)) <= out {
+			proof++
+		}
+		joined := proof < l.proofs.Len() && l.proofs.At(proof).Off < out
+		if i == 0 || !joined && l.full(out, in, outEnd-out, inEnd-in) {
 			l.runs = append(l.runs, run{out: out, in: in, member: uint32(i), proof: uint32(proof)})
 		}
 		r := l.runs[len(l.runs)-1]
+		if out-r.out > math.MaxUint32 || in-r.in > math.MaxUint32 {
+			return fmt.Errorf("%w: a proof reaches from the member at byte %d of the blob to the one at %d", layerindex.ErrIndex, r.in, in)
+		}
 		l.members = append(l.members, member{uint32(out - r.out), uint32(in - r.in)})
 	}
 	l.runs = append(l.runs, run{out: l.size, in: blobSize, member: uint32(n), proof: uint32(l.proofs.Len())})
+	return nil
 }
 
 // full reports whether the run in hand, which ends at out and in, is not to be

@@ -72,7 +72,7 @@ func NewProver(x *layerindex.Index) (*Prover, error) {
 				layerindex.ErrIndex, off, end, maxCut)
 		}
 	}
-	p.sum = p.name()
+	p.sum = p.name(x.ProofKind())
 	return p, nil
 }
 
@@ -107,10 +107,10 @@ func (p *Prover) Match(k int64, data []byte) bool {
 // the same cuts.
 func (p *Prover) Sum() [sha256.Size]byte { return p.sum }
 
-// name computes the sum.
-func (p *Prover) name() (sum [sha256.Size]byte) {
+// name computes the sum: docs/index-format.md, "Runs".
+func (p *Prover) name(kind layerindex.ProofKind) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	fmt.Fprintf(h, "imgfs cuts 1 %T %d\n", p.cuts, p.size)
+	h.Write(appendInts([]byte("imgfscut"), int64(kind), p.size))
 	p.proofs(func(p []byte) { h.Write(p) })
 	h.Sum(sum[:0])
 	return sum

@@ -75,13 +75,24 @@ func (d *runDecoder) decode(l *layout, i int, data, out []byte, have func(n int)
 	return nil
 }
 
-// stream decodes run i of l, which is one member, into w: data are its bytes in the blob.
-// It keeps nothing of it. When ctx ends it returns ctx.Err(), soon.
+// stream decodes run i of l, whose bytes in the blob are data, into w. It keeps nothing
+// of it. When ctx ends it returns ctx.Err(), soon.
 func (d *runDecoder) stream(ctx context.Context, l *layout, i int, data []byte, w io.Writer) error {
-	m := l.member(i, int(l.runs[i].member))
+	r := &l.runs[i]
+	for k := int(r.member); k < int(l.runs[i+1].member); k++ {
+		m := l.member(i, k)
+		if err := d.streamMember(ctx, l.codec, m, data[m.in-r.in:m.inEnd-r.in], w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// streamMember is stream for one member.
+func (d *runDecoder) streamMember(ctx context.Context, c layerindex.Codec, m memberRange, data []byte, w io.Writer) error {
 	src := &memorySource{done: ctx.Done()}
 	src.Reset(data)
-	dec, err := d.members.Resume(l.codec, src, codec.Checkpoint{In: m.in, Out: m.out, Start: true})
+	dec, err := d.members.Resume(c, src, codec.Checkpoint{In: m.in, Out: m.out, Start: true})
 	if err != nil {
 		return err
 	}
