@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
@@ -129,6 +131,56 @@ func TestContentsDecodesOnce(t *testing.T) {
 			t.Errorf("closed %v: %d spans in memory", close, got)
 		}
 		r.Close()
+	}
+}
+
+// TestContentsAllocations: a read of what is held allocates nothing.
+func TestContentsAllocations(t *testing.T) {
+	l := makeContents(t, contentsStyles[0], smallFiles(200, 100_000))
+	r, _ := l.open(t, Options{})
+	f := l.files[len(l.files)-1]
+	for i := len(l.files) - 1; f.Size == 0; i-- {
+		f = l.files[i]
+	}
+	checkContents(t, r, l, f.Off, f.Size)
+	p := make([]byte, f.Size)
+	n := testing.AllocsPerRun(100, func() {
+		if !r.ReadHeld(p, f.Off, f.Off+f.Size, context.Background) {
+			t.Fatal("it is not held")
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestContentsAhead: runs are fetched and decoded ahead of a reader that goes from file
+// to file, and end with the layer.
+func TestContentsAhead(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))))
+	l := makeContents(t, contentsStyles[0], smallFiles(1500, 20_000))
+	r, blob := l.open(t, Options{Cache: NewSpanCache(64 << 20)})
+	half := len(l.files) / 2
+	for _, f := range l.files[:half] {
+		checkContents(t, r, l, f.Off, f.Size)
+		p := make([]byte, f.Size)
+		if n, err := r.ReadFileAt(t.Context(), p, f.Off, f.Off+f.Size); n != len(p) || err != nil {
+			t.Fatalf("ReadFileAt = %d, %v", n, err)
+		}
+	}
+	// Jobs go on by themselves.
+	layout := r.table.Load()
+	need := layout.Find(l.files[half].Off) + 2
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		blob.mu.Lock()
+		have := len(blob.sound)
+		blob.mu.Unlock()
+		if have >= min(need, layout.Len()) {
+			break
+		}
+		if time.Since(begun) > 20*time.Second {
+			t.Fatalf("%d runs of %d are there", have, need)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // checkCuts: cuts cover the blob in order, sharing at most a byte, and Find finds them.
@@ -38,9 +39,10 @@ func checkCuts(t *testing.T, p *Prover, size int64) {
 
 // TestProverRuns: cuts are runs, small members are grouped, and large ones alone.
 func TestProverRuns(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
-	files := smallFiles(600, 300_000)
-	files[300] = bytes.Repeat(bytes.Join(files[:200], nil), 6)
+	files := smallFiles(400, 100_000)
+	files[300] = bytes.Repeat(bytes.Join(files[:200], nil), 3)
 	for _, style := range contentsStyles {
 		l := makeContents(t, style, files)
 		p := mustProver(t, l.x)
@@ -78,12 +80,15 @@ func TestProverRuns(t *testing.T) {
 // flipLayers are small layers of two runs or so, whose every byte can be tried.
 func flipLayers(t testing.TB) (list []*contentsLayer) {
 	files := smallFiles(7, 2000)
+	for i := range files {
+		files[i] = files[i][:min(len(files[i]), 300+100*i)]
+	}
 	files = append(files, []byte("last"))
 	for _, style := range contentsStyles {
 		if style.chunk > 0 {
-			style.chunk = 2001
+			style.chunk = 401
 		}
-		style.least = min(style.least, 4000)
+		style.least = min(style.least, 2000)
 		list = append(list, makeContents(t, style, files))
 	}
 	return list
@@ -92,6 +97,7 @@ func flipLayers(t testing.TB) (list []*contentsLayer) {
 // TestProverFlips: with any bit of a cut wrong, either it does not match, or what is
 // read is right all the same.
 func TestProverFlips(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	for n, l := range flipLayers(t) {
 		t.Run(contentsStyles[n].name, func(t *testing.T) {
@@ -153,6 +159,7 @@ func TestProverRefuses(t *testing.T) {
 // TestProverBomb: data that decode to very much take no more time or memory than a run
 // should.
 func TestProverBomb(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	noise := make([]byte, 200_000) // a run has as many bytes of the blob
 	rand.NewChaCha8([32]byte{1}).Read(noise)

@@ -24,7 +24,8 @@ func DecodeFrame(dst, src []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !h.sized || h.content <= uint64(cap(dst)) {
+	fits := h.sized && h.content <= uint64(cap(dst))
+	if !h.sized || fits {
 		dec, _ := spare.Get().(*zstd.Decoder)
 		if dec == nil {
 			if dec, err = newDecoder(); err != nil {
@@ -33,16 +34,19 @@ func DecodeFrame(dst, src []byte) (int, error) {
 		}
 		p, err := dec.DecodeAll(frame, dst[:0])
 		spare.Put(dec)
-		if err == nil {
+		switch {
+		case err == nil:
 			// p is dst itself, unless the decoder had to move it.
 			return copy(dst, p), nil
+		case fits:
+			return 0, fmt.Errorf("%w: %v", codec.ErrFormat, err)
 		}
 	}
 	return decodeStart(dst, frame)
 }
 
-// decodeStart decodes the first len(dst) bytes of a frame that has more than dst has
-// capacity for, or is wrong.
+// decodeStart decodes the first len(dst) bytes of a frame that may have more than dst has
+// capacity for.
 func decodeStart(dst, frame []byte) (n int, err error) {
 	d, err := Resume(bytes.NewReader(frame), codec.Checkpoint{Start: true})
 	if err != nil {

@@ -40,8 +40,7 @@ func TestDecodeFrame(t *testing.T) {
 	}
 }
 
-// TestDecodeFrameRefuses: what is wrong or not all there is an error, unless as much as is
-// wanted comes before it.
+// TestDecodeFrameRefuses: what is wrong or not all there is an error.
 func TestDecodeFrameRefuses(t *testing.T) {
 	t.Parallel()
 	data := text(400_000)
