@@ -198,8 +198,11 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 func (s *blobState) lacking(next, n int64) (first, end int64) {
 	n = min(n, s.perRequest())
 	file := s.openFileTo(false)
-	if file == nil {
-		return next, s.run(min(next, s.Layout.Chunks()), s.Layout.Chunks(), n)
+	switch {
+	case next >= s.Layout.Chunks():
+		return next, next
+	case file == nil:
+		return next, s.run(next, s.Layout.Chunks(), n)
 	}
 	most := int64(0) // the end of what one request may bring
 	for k := range s.absent(file, next, true) {
