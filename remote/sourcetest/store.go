@@ -97,6 +97,8 @@ type Layer struct {
 	// DiffID defaults to the digest of Content, which is right only for an
 	// uncompressed tar.
 	DiffID digest.Digest
+	// Annotations are those of its descriptor in the manifest.
+	Annotations map[string]string
 }
 
 // An Image is what AddImage builds.
@@ -138,6 +140,7 @@ func (s *Store) AddImage(img Image) ocispec.Descriptor {
 			l.MediaType = layerType
 		}
 		desc := s.Put(l.MediaType, l.Content)
+		desc.Annotations = l.Annotations
 		if l.DiffID == "" {
 			l.DiffID = desc.Digest
 		}
