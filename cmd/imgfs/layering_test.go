@@ -31,7 +31,7 @@ fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
 fs/image/internal/counters: fs fs/image/internal/filetable
 fs/image/internal/filetable: fs
 fs/image/internal/keptfile: fs fs/image/internal/filetable go-digest
-fs/image: fs fs/image/internal/counters fs/image/internal/keptfile layerindex layerindex/build layerindex/reader remote remote/cache remote/cache/blobs remote/cache/files remote/cache/indexes remote/cache/meta remote/dockerarchive remote/indexrepo remote/ocilayout remote/registry remote/registry/hosts go-digest image-spec x/sync
+fs/image: fs fs/image/internal/counters fs/image/internal/keptfile layerindex layerindex/build layerindex/estargz layerindex/reader layerindex/soci layerindex/zstdchunked remote remote/cache remote/cache/blobs remote/cache/files remote/cache/indexes remote/cache/meta remote/dockerarchive remote/indexrepo remote/ocilayout remote/registry remote/registry/hosts go-digest image-spec x/sync
 fs/internal/layertest: layerindex
 
 fs: layerindex go-digest

@@ -45,7 +45,7 @@ func (c *layerContent) ReadHeldAt(n fs.Node, p []byte, off int64) bool {
 	if n.IsSparse() || s.refuted() != nil {
 		return false
 	}
-	begin, end := n.Extent()
+	begin, end := s.extent(n)
 	return s.reader.ReadHeld(p, begin+off, end, func() context.Context {
 		// No reader waits for what is done ahead.
 		return &meteredContext{context.Background(), c.img, n}
@@ -74,7 +74,7 @@ func (c *layerContent) digest(n fs.Node, tableOf func(*layerState) (*digestTable
 		c.layer.beginMend(s, err)
 		return "", false, layerError(c.layer.Digest(), err)
 	}
-	off, end := n.Extent()
+	off, end := s.extent(n)
 	sum, ok, err := table.find(off, end-off)
 	if err != nil && s.doubtful(err) {
 		c.layer.beginMend(s, err)
@@ -93,14 +93,17 @@ func (c *layerContent) Refuted() error { return c.layer.state.Load().refuted() }
 
 // DecodedFrom implements keptfile.Layer.
 func (c *layerContent) DecodedFrom(off, end int64) (int64, error) {
-	from, _, _, err := c.layer.state.Load().reader.Source(off, end)
-	return from, err
+	s := c.layer.state.Load()
+	at := s.places.find(off)
+	from, _, _, err := s.reader.Source(at, at+end-off)
+	return off - (at - from), err
 }
 
 // Present implements keptfile.Layer.
 func (c *layerContent) Present(off, end, slack int64) (bool, error) {
 	s := c.layer.state.Load()
-	_, from, to, err := s.reader.Source(off, end)
+	at := s.places.find(off)
+	_, from, to, err := s.reader.Source(at, at+end-off)
 	if err != nil {
 		return false, err
 	}
@@ -114,11 +117,30 @@ func (c *layerContent) Present(off, end, slack int64) (bool, error) {
 // NewReader implements keptfile.Layer.
 func (c *layerContent) NewReader(noRoom func()) keptfile.StreamCloser {
 	s := c.layer.state.Load()
-	return reader.New(s.index, presentBlob{s.blob}, &reader.Options{
+	return placedReader{reader.New(s.index, presentBlob{s.blob}, &reader.Options{
 		Cache:       reader.NewSpanCache(keptMemory),
 		NewTemp:     newTemp(c.layer.cache, true),
 		SpoolFailed: func(error) { noRoom() },
-	})
+	}), s.places}
+}
+
+// A placedReader reads a layer by another index than the tree was made of.
+type placedReader struct {
+	*reader.Reader
+	places placesTable
+}
+
+// ReadFileAt implements fs.Stream.
+func (r placedReader) ReadFileAt(ctx context.Context, p []byte, off, end int64) (int, error) {
+	at := r.places.find(off)
+	return r.Reader.ReadFileAt(ctx, p, at, at+end-off)
+}
+
+// extent is n.Extent in the stream that the state reads.
+func (s *layerState) extent(n fs.Node) (off, end int64) {
+	off, end = n.Extent()
+	at := s.places.find(off)
+	return at, at + end - off
 }
 
 // A presentBlob is what is on disk of a blob.

@@ -90,6 +90,9 @@ type Layer struct {
 // bytes were.
 func (l *Layer) Indexed() int64 { return l.opener.received(l.Digest()).Load() }
 
+// Use returns which index the layer is read by now.
+func (l *Layer) Use() IndexUse { return l.state.Load().use }
+
 // verified says how the layer's bytes are checked.
 func (l *Layer) verified() meta.Verification {
 	s := l.state.Load()
@@ -97,8 +100,11 @@ func (l *Layer) verified() meta.Verification {
 	if err := s.refuted(); v == meta.VerifiedWrong || err != nil && !errors.Is(err, iofs.ErrClosed) {
 		return meta.VerifiedWrong
 	}
-	// An index of our own format was made from the whole blob, wherever that
-	// was: all that is read is checked against it.
+	if s.use.Vouched == VouchedByRegistry {
+		return meta.VerifiedByPublisher
+	}
+	// All that is read is checked against an index that the manifest binds, or that
+	// was made of the whole blob.
 	return max(v, meta.VerifiedByChunk)
 }
 
@@ -140,6 +146,7 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 		store:  indexes.New(r.disk.Indexes()),
 		spans:  reader.NewSpanCache(r.opts.SpanMemory),
 	}
+	o.others = &others{opener: o, img: r}
 	layers, err := o.all(ctx, r.Layers)
 	if err != nil {
 		return nil, err
@@ -186,6 +193,8 @@ type opener struct {
 	budget *layerindex.Budget
 	// came counts for each layer the bytes that were fetched to index it.
 	came sync.Map // digest → *atomic.Int64
+	// others finds the indexes that somebody else made.
+	others *others
 	// full limits the warnings of indexes that cannot be kept to one.
 	full sync.Once
 	// opened is set when all layers are open: then no more progress is
@@ -200,12 +209,14 @@ func (o *opener) all(ctx context.Context, layers []remote.Layer) ([]*Layer, erro
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(layers[b].Size(), layers[a].Size()) })
-	var once sync.Map // digest and diff_id → func() (*Layer, error)
+	var once sync.Map // digest, diff_id and what is hidden → func() (*Layer, error)
 	opened := make([]*Layer, len(layers))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, i := range order {
 		l := layers[i]
-		open, _ := once.LoadOrStore([2]digest.Digest{l.Digest(), l.DiffID}, sync.OnceValues(func() (*Layer, error) {
+		// What a manifest says of a layer twice need not be the same.
+		key := [3]string{l.Digest().String(), l.DiffID.String(), fmt.Sprint(hidesTOC(l))}
+		open, _ := once.LoadOrStore(key, sync.OnceValues(func() (*Layer, error) {
 			return o.open(ctx, i, l)
 		}))
 		group.Go(func() error {

@@ -42,44 +42,69 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*Layer, error
 	if err := o.checkBlob(l.Size()); err != nil {
 		return nil, err
 	}
-	x, built, l, err := o.obtain(ctx, i, l)
+	open := &Layer{Layer: l, cache: o.cache, opener: o, number: i}
+	s, err := o.openState(ctx, open)
 	if err != nil {
 		return nil, err
 	}
-	open := &Layer{Layer: l, Built: built, cache: o.cache, opener: o, number: i}
-	s, err := o.connect(l, x)
-	if err != nil {
-		x.Close()
-		return nil, err
-	}
-	s.proven = open.Built
-	open.Index = x
+	open.Index = s.index
 	open.start(s)
 	return open, nil
 }
 
-// obtain loads the index of a layer, or makes it. The manifest's word for the size of
-// the blob gives way to what has the digest: to a stored index, which was made of
-// that, and to what the server says and the digest confirms. The layer returned has
+// openState returns what a layer is first read by: an index that is here, one that
+// somebody else made, or one that is made now.
+func (o *opener) openState(ctx context.Context, open *Layer) (*layerState, error) {
+	x, l, err := o.stored(ctx, open.Layer)
+	built := false
+	if errors.Is(err, indexes.ErrNone) {
+		if s := o.foreign(ctx, l); s != nil {
+			open.Layer = l
+			return s, nil
+		}
+		x, built, l, err = o.obtain(ctx, open.number, l)
+	}
+	if err != nil {
+		return nil, err
+	}
+	open.Layer, open.Built = l, built
+	s, err := o.connect(l, x, useHere())
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	s.proven = built
+	return s, nil
+}
+
+// stored loads the index of a layer. The manifest's word for the size of the blob gives
+// way to that of an index, which was made of what has the digest. The layer returned has
 // the right size.
-func (o *opener) obtain(ctx context.Context, i int, l remote.Layer) (*layerindex.Index, bool, remote.Layer, error) {
+func (o *opener) stored(ctx context.Context, l remote.Layer) (*layerindex.Index, remote.Layer, error) {
 	x, err := o.load(ctx, claimOf(l), nil)
 	blob, _ := l.Blob.(remote.SizedBlob)
-	if other := (*indexes.SizeError)(nil); blob != nil && errors.As(err, &other) {
-		if err := o.checkBlob(other.Size); err != nil {
-			return nil, false, l, err
-		}
-		real := l
-		real.Blob = blob.WithSize(other.Size)
-		if x, again := o.load(ctx, claimOf(real), nil); again == nil {
-			o.warnSize(l, other.Size)
-			return x, false, real, nil
-		}
-		l.Blob = blob.WithSize(l.Size())
+	other := (*indexes.SizeError)(nil)
+	if blob == nil || !errors.As(err, &other) {
+		return x, l, err
 	}
-	if !errors.Is(err, indexes.ErrNone) {
-		return x, false, l, err
+	if err := o.checkBlob(other.Size); err != nil {
+		return nil, l, err
 	}
+	real := l
+	real.Blob = blob.WithSize(other.Size)
+	if x, again := o.load(ctx, claimOf(real), nil); again == nil {
+		o.warnSize(l, other.Size)
+		return x, real, nil
+	}
+	l.Blob = blob.WithSize(l.Size())
+	return nil, l, err
+}
+
+// obtain makes the index of a layer. The manifest's word for the size of the blob gives
+// way to what the server says and the digest confirms. The layer returned has the right
+// size.
+func (o *opener) obtain(ctx context.Context, i int, l remote.Layer) (*layerindex.Index, bool, remote.Layer, error) {
+	blob, _ := l.Blob.(remote.SizedBlob)
 	x, built, err := o.make(ctx, i, l, claimOf(l), nil)
 	if err == nil || blob == nil || ctx.Err() != nil || !isSizeError(err) {
 		return x, built, l, err
@@ -373,16 +398,22 @@ func chunksOf(x *layerindex.Index) (blobs.Chunks, error) {
 	return blobs.Chunks{Size: x.ChunkSize(), Sums: sums}, err
 }
 
-// connect puts the cache between a layer and its source. x is the layer's index.
-func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, error) {
+// connect puts the cache between a layer and its source. x is an index of the layer.
+func (o *opener) connect(l remote.Layer, x *layerindex.Index, use IndexUse) (*layerState, error) {
 	if err := o.checkTar(x.Size()); err != nil {
 		return nil, err
 	}
-	chunks, err := chunksOf(x)
+	prover, err := reader.NewProver(x)
 	if err != nil {
 		return nil, err
 	}
-	blob, err := o.cache.Blobs.Blob(l.Blob, chunks)
+	var cuts blobs.Cuts = prover
+	if x.ProofKind() == layerindex.ProofChunks {
+		if cuts, err = chunksOf(x); err != nil {
+			return nil, err
+		}
+	}
+	blob, err := o.cache.Blobs.Blob(l.Blob, cuts)
 	if err != nil {
 		return nil, err
 	}
@@ -390,8 +421,9 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index) (*layerState, erro
 		Cache:       o.spans,
 		NewTemp:     newTemp(o.cache, false),
 		SpoolFailed: o.cache.WarnDisk,
+		Prover:      prover,
 	})
-	return &layerState{index: x, blob: blob, reader: r}, nil
+	return &layerState{index: x, blob: blob, prover: prover, reader: r, use: use}, nil
 }
 
 // newTemp returns a function that makes temporary files within a cache's budget.

@@ -35,8 +35,15 @@ const (
 type layerState struct {
 	index  *layerindex.Index
 	blob   *blobs.Blob
+	prover *reader.Prover
 	reader *reader.Reader
 	large  largeDigests
+	use    IndexUse
+	// key is what the store calls the index, "" if it was made here.
+	key string
+	// places says where contents are that the tree has elsewhere, as it was made of
+	// another index.
+	places placesTable
 	// proven says that this process made the index, of bytes with the layer's
 	// digest.
 	proven bool
@@ -66,6 +73,18 @@ type mender struct {
 	pause time.Duration
 	doubt time.Time     // until then nothing is tried for a mere doubt
 	old   []*layerState // replaced: reads of them may still be under way
+
+	proving chan struct{} // has an element while somebody checks the layer
+}
+
+// replace puts a state in the place of another, unless that has happened.
+func (m *mender) replace(l *Layer, was, s *layerState) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !l.state.CompareAndSwap(was, s) {
+		was = s
+	}
+	m.old = append(m.old, was)
 }
 
 type mendTry struct {
@@ -78,6 +97,7 @@ func (l *Layer) start(s *layerState) {
 	// It ends with the layer, and with no caller.
 	l.mend.ctx, l.mend.cancel = context.WithCancel(context.Background())
 	l.mend.pause = minMendPause
+	l.mend.proving = make(chan struct{}, 1)
 	l.state.Store(s)
 }
 
@@ -92,7 +112,7 @@ func (l *Layer) close() {
 	m.work.Wait()
 	last := l.state.Load()
 	l.state.Store(&layerState{
-		index: last.index, blob: last.blob, reader: last.reader,
+		index: last.index, blob: last.blob, reader: last.reader, use: last.use,
 		wrong: iofs.ErrClosed,
 	})
 	for _, s := range append(m.old, last) {
@@ -106,7 +126,8 @@ func (s *layerState) read(ctx context.Context, p []byte, off, end int64) (int, e
 	if err := s.refuted(); err != nil {
 		return 0, err
 	}
-	return s.reader.ReadFileAt(ctx, p, off, end)
+	at := s.places.find(off)
+	return s.reader.ReadFileAt(ctx, p, at, at+end-off)
 }
 
 // doubtful reports whether an error of a read may be the index's fault.
@@ -172,9 +193,10 @@ func (l *Layer) runMend(try *mendTry, was *layerState, cause error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s != nil {
+	if s != nil && !l.state.CompareAndSwap(was, s) {
+		m.old = append(m.old, s)
+	} else if s != nil {
 		m.old = append(m.old, was)
-		l.state.Store(s)
 	}
 	try.ok = s != nil
 	if time.Since(m.next) > maxMendPause {
@@ -193,6 +215,13 @@ func (l *Layer) runMend(try *mendTry, was *layerState, cause error) {
 
 // other returns a state to read the layer by in place of one that failed.
 func (l *Layer) other(ctx context.Context, was *layerState, cause error) (*layerState, error) {
+	if was.use.Vouched != VouchedHere {
+		s, err := l.prove(ctx, was)
+		if err == nil && s.wrong == nil {
+			l.opener.warnf("layer %s: its index, of %s, was wrong (%v); it is read by one that was made here", l.Digest(), was.use, cause)
+		}
+		return s, err
+	}
 	// If the index file was damaged, any undamaged one will do. If what it says
 	// is in doubt, another that says the same is no better.
 	doubted := was.index
@@ -208,12 +237,12 @@ func (l *Layer) other(ctx context.Context, was *layerState, cause error) (*layer
 	if err != nil {
 		return nil, err
 	}
-	s, err := o.connect(l.Layer, x)
+	s, err := o.connect(l.Layer, x, useHere())
 	if err != nil {
 		x.Close()
 		return nil, err
 	}
-	s.mended, s.proven = true, built
+	s.mended, s.proven, s.places = true, built, was.places
 	switch {
 	case !x.SameEntries(was.index):
 		s.wrong = fmt.Errorf("layer %s: its index was wrong, and with it the names in this tree; it has been made again: %w", l.Digest(), ErrReopen)

@@ -76,8 +76,12 @@ func (i *Image) merge(ctx context.Context) (*fs.Tree, error) {
 		if err != nil {
 			return nil, layerError(l.Digest(), err)
 		}
+		entries := list.Drain()
+		if hidesTOC(l.Layer) {
+			entries = withoutTOC(entries)
+		}
 		err = b.Apply(fs.Layer{
-			Name: l.Digest().String(), Entries: list.Drain(), Marked: list.Containing(fs.WhiteoutPrefix),
+			Name: l.Digest().String(), Entries: entries, Marked: list.Containing(fs.WhiteoutPrefix),
 			Content: content, Stable: true,
 		})
 		lists.release(at)

@@ -12,6 +12,21 @@ const (
 	DefaultMaxBlob     = 16 << 30
 )
 
+// An IndexTrust says which indexes that others made a layer may be read by.
+type IndexTrust int
+
+const (
+	// TrustNamed: those that the image's manifest binds by their digests, and those of
+	// the repositories in Options.IndexRepos.
+	TrustNamed IndexTrust = iota
+	// TrustLocal: none. Each layer is read once by this user.
+	TrustLocal
+	// TrustBound: those that the image's manifest binds.
+	TrustBound
+	// TrustPublished: also those that lie beside the image, and that nothing binds.
+	TrustPublished
+)
+
 // Options are the choices of Resolve, Open and the steps between. nil and the
 // zero value do what imgfs ls does without flags: fields that are zero mean
 // their defaults.
@@ -41,6 +56,14 @@ type Options struct {
 	// Registry is how registries are talked to. If Sites is nil, the files of
 	// podman, docker and containerd say what short names mean as well.
 	Registry registry.Options
+
+	// IndexTrust says which indexes of others may be used. What an index that nothing
+	// binds says is shown before all of it can be proven: see docs/security.md.
+	IndexTrust IndexTrust
+	// IndexRepos are repositories that have indexes for the layers of any image, as
+	// HOST/PATH, the first one asked first. Those that registries.conf and hosts.toml
+	// name for the image's registry are asked behind them.
+	IndexRepos []string
 
 	// SpanMemory bounds the memory in bytes that decoded pieces of layers
 	// take. Default: 32 MiB.

@@ -43,6 +43,7 @@ type LayerStats struct {
 	WaitP50  time.Duration     `json:"waitP50"`
 	WaitP99  time.Duration     `json:"waitP99"`
 	Verified meta.Verification `json:"verified"`
+	Index    IndexUse          `json:"index"`
 	Indexed  int64             `json:"indexed"` // see Layer.Indexed
 	Blob     blobs.Stats       `json:"blob"`
 }
@@ -78,7 +79,7 @@ func (i *Image) Stats() Stats {
 			k = len(s.Layers)
 			rows[l] = k
 			waits = append(waits, counters.Waits{})
-			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Indexed: l.Indexed(), Blob: l.state.Load().blob.Stats()})
+			s.Layers = append(s.Layers, LayerStats{Digest: l.Digest(), Size: l.Size(), Verified: l.verified(), Index: l.Use(), Indexed: l.Indexed(), Blob: l.state.Load().blob.Stats()})
 		}
 		reads, asked := i.counts.Layer(at, &waits[k], &all)
 		s.Reads += reads

@@ -1,0 +1,303 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/estargz"
+	"github.com/imgfs/imgfs/layerindex/soci"
+	"github.com/imgfs/imgfs/layerindex/zstdchunked"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache/indexes"
+)
+
+// others finds the indexes that somebody else made of the layers of an image. It is
+// safe for concurrent use.
+type others struct {
+	*opener
+	img *Resolved
+
+	bound   once[*soci.Manifest] // the SOCI index that the image's manifest names
+	unbound once[unboundSOCI]    // one that only says that it is of this image
+}
+
+// An unboundSOCI is a SOCI index that says of which image it is.
+type unboundSOCI struct {
+	*soci.Manifest
+	digest digest.Digest
+}
+
+// A once is a value that the first one to ask finds, for all.
+type once[T any] struct {
+	do  sync.Once
+	val T
+	err error
+}
+
+func (o *once[T]) get(find func() (T, error)) (T, error) {
+	o.do.Do(func() { o.val, o.err = find() })
+	return o.val, o.err
+}
+
+// of yields the candidates for a layer, those first that are to be preferred. To know
+// them may take requests; nothing of a layer is read.
+func (o *others) of(ctx context.Context, l remote.Layer) iter.Seq[*candidate] {
+	toc := func() *candidate { return o.boundTOC(l) }
+	ztoc := func() *candidate { return o.boundSOCI(ctx, l) }
+	referring := func() *candidate { return o.referringSOCI(ctx, l) }
+	atEnd := func() *candidate { return o.unboundTOC(l) }
+	var find []func() *candidate
+	switch o.opts.IndexTrust {
+	case TrustLocal:
+	case TrustBound, TrustNamed:
+		find = append(find, toc, ztoc)
+	case TrustPublished:
+		find = append(find, toc, ztoc, referring, atEnd)
+	}
+	return func(yield func(*candidate) bool) {
+		for _, f := range find {
+			if c := f(); c != nil && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// boundTOC returns the table of contents that the manifest has the digest of. If it has
+// two there is none: nobody could say which of them is right.
+func (o *others) boundTOC(l remote.Layer) *candidate {
+	c := &candidate{by: VouchedByManifest}
+	toc := digest.Digest(l.Annotations[estargz.TOCDigestAnnotation])
+	chunked, err := zstdchunked.Annotated(l.Annotations)
+	switch {
+	case err == nil:
+		c.what, c.key = "its zstd:chunked table of contents", keyOf(chunked.ManifestChecksum)
+		c.make = func(ctx context.Context) (*layerindex.Index, error) {
+			return o.direct(l, func(blob layerBlob, b *layerindex.Budget) (*layerindex.Index, error) {
+				return zstdchunked.Index(ctx, claimOf(l), blob, &zstdchunked.Options{
+					Annotations: chunked, TOCDigest: toc, Budget: b, MaxSize: o.opts.MaxLayer,
+				})
+			})
+		}
+	case !errors.Is(err, zstdchunked.ErrNone):
+		c.what = "its zstd:chunked table of contents"
+		c.make = func(context.Context) (*layerindex.Index, error) { return nil, err }
+	case toc != "":
+		c.what, c.key = "its eStargz table of contents", keyOf(toc.String())
+		c.make = func(ctx context.Context) (*layerindex.Index, error) { return o.estargz(ctx, l, toc) }
+	default:
+		return nil
+	}
+	return c
+}
+
+// unboundTOC returns the table of contents that the end of the blob may have.
+func (o *others) unboundTOC(l remote.Layer) *candidate {
+	if _, bound := l.Annotations[estargz.TOCDigestAnnotation]; bound {
+		return nil // it is known by now that it is of no use
+	}
+	return &candidate{
+		by: VouchedByRegistry, what: "a table of contents in the layer", key: keyOf("stargz " + l.Digest().String()),
+		make: func(ctx context.Context) (*layerindex.Index, error) { return o.estargz(ctx, l, "") },
+	}
+}
+
+func (o *others) estargz(ctx context.Context, l remote.Layer, toc digest.Digest) (*layerindex.Index, error) {
+	return o.direct(l, func(blob layerBlob, b *layerindex.Budget) (*layerindex.Index, error) {
+		return estargz.Index(ctx, claimOf(l), blob, &estargz.Options{
+			TOCDigest: toc, Budget: b, MaxSize: o.opts.MaxLayer,
+			External: func(ctx context.Context) ([]byte, error) { return o.externalTOC(ctx, l) },
+		})
+	})
+}
+
+// A layerBlob is what the formats of others are read from.
+type layerBlob interface {
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	Size() int64
+}
+
+// direct makes an index of what it reads of a layer past the cache. What names and
+// attributes take is counted when the index is admitted.
+func (o *others) direct(l remote.Layer, read func(blob layerBlob, b *layerindex.Budget) (*layerindex.Index, error)) (*layerindex.Index, error) {
+	blob := o.cache.Blobs.Direct(l.Blob)
+	budget := o.metadata().Part()
+	defer func() {
+		budget.Undo()
+		o.received(l.Digest()).Add(blob.Came())
+	}()
+	return read(blob, budget)
+}
+
+// keyOf returns the key under which the store keeps the index that id names.
+func keyOf(id string) string {
+	d := digest.Digest(id)
+	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+		d = digest.FromString(id)
+	}
+	return indexes.Key(d)
+}
+
+// artifacts returns the image's source, if that knows what lies beside the image.
+func (o *others) artifacts() (remote.ArtifactSource, bool) {
+	src, ok := o.img.Source.(remote.ArtifactSource)
+	return src, ok
+}
+
+// externalTOC returns the blob of a table of contents that is in an image beside this
+// one (stargz-snapshotter, docs/estargz.md, "External TOC").
+func (o *others) externalTOC(ctx context.Context, l remote.Layer) ([]byte, error) {
+	src, ok := o.artifacts()
+	if !ok {
+		return nil, fmt.Errorf("%w: nothing beside the image can be asked for", estargz.ErrNone)
+	}
+	ref, err := remote.ParseReference(src.Name())
+	tag := ref.Tag
+	if err != nil || tag == "" {
+		tag = "latest" // as the one tool has it that makes them
+	}
+	desc, err := src.ResolveTag(ctx, tag+"-esgztoc")
+	if err != nil {
+		return nil, err
+	}
+	a, err := remote.OpenArtifact(ctx, src, desc)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range a.Layers {
+		if d.Annotations["containerd.io/snapshot/stargz/layer.digest"] == l.Digest().String() {
+			return o.file(ctx, src, d, l)
+		}
+	}
+	return nil, fmt.Errorf("%w: %s is of other layers", estargz.ErrNone, desc.Digest)
+}
+
+// maxFile is how many bytes a file of an index of others may have.
+const maxFile = soci.MaxZtoc
+
+// file reads a blob that is not a layer whole, and compares its digest. What comes is
+// counted for a layer.
+func (o *others) file(ctx context.Context, src remote.Source, desc ocispec.Descriptor, l remote.Layer) ([]byte, error) {
+	if desc.Size > maxFile {
+		return nil, fmt.Errorf("%w: %s has %d bytes, more than %d", layerindex.ErrIndex, desc.Digest, desc.Size, maxFile)
+	}
+	held := o.metadata().Part()
+	defer held.Undo()
+	if err := held.Take(desc.Size); err != nil {
+		return nil, err
+	}
+	b, err := src.Blob(desc)
+	if err != nil {
+		return nil, err
+	}
+	blob := o.cache.Blobs.Direct(b)
+	defer func() { o.received(l.Digest()).Add(blob.Came()) }()
+	s := remote.NewStream(ctx, blob, nil)
+	defer s.Close()
+	data, err := io.ReadAll(io.LimitReader(s, desc.Size))
+	if err != nil {
+		return nil, err
+	}
+	if desc.Digest.Algorithm().FromBytes(data) != desc.Digest {
+		return nil, fmt.Errorf("%s: %w", desc.Digest, remote.ErrDigest)
+	}
+	return data, nil
+}
+
+// boundSOCI returns the ztoc of a layer in the SOCI index that the image's manifest
+// names.
+func (o *others) boundSOCI(ctx context.Context, l remote.Layer) *candidate {
+	d := digest.Digest(o.img.Annotations[soci.AnnotationIndex])
+	src := o.img.Source
+	if d == "" || src == nil {
+		return nil
+	}
+	m, err := o.bound.get(func() (*soci.Manifest, error) {
+		a, err := remote.OpenArtifact(ctx, src, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d})
+		if err != nil {
+			return nil, err
+		}
+		m, err := soci.ParseIndex(a.Manifest)
+		if err == nil && m.Version != 2 {
+			err = fmt.Errorf("%w: it is of version %d", soci.ErrManifest, m.Version)
+		}
+		return m, err
+	})
+	c := &candidate{by: VouchedByManifest, what: "the SOCI index " + d.String(), from: src.Repository() + "@" + d.String()}
+	if err != nil {
+		c.make = func(context.Context) (*layerindex.Index, error) { return nil, err }
+		return c
+	}
+	return o.ztoc(c, src, m, l)
+}
+
+// referringSOCI returns the ztoc of a layer in a SOCI index that refers to the image's
+// manifest.
+func (o *others) referringSOCI(ctx context.Context, l remote.Layer) *candidate {
+	src, ok := o.artifacts()
+	if !ok {
+		return nil
+	}
+	found, err := o.unbound.get(func() (none unboundSOCI, err error) {
+		list, err := src.Referrers(ctx, o.img.Descriptor.Digest, soci.ArtifactTypeV1)
+		if err != nil {
+			return none, err
+		}
+		for _, desc := range list {
+			a, err := remote.OpenArtifact(ctx, src, desc)
+			if err != nil {
+				o.debugf("SOCI index %s: %v", desc.Digest, err)
+				continue
+			}
+			m, err := soci.ParseIndex(a.Manifest)
+			if err == nil && m.Version == 1 && m.Subject != nil && m.Subject.Digest == o.img.Descriptor.Digest {
+				return unboundSOCI{m, desc.Digest}, nil
+			}
+		}
+		return none, indexes.ErrNone
+	})
+	if err != nil {
+		if !errors.Is(err, indexes.ErrNone) {
+			o.debugf("SOCI indexes of %s: %v", o.img.Name(), err)
+		}
+		return nil
+	}
+	return o.ztoc(&candidate{by: VouchedByRegistry, what: "a SOCI index", from: src.Repository() + "@" + found.digest.String()}, src, found.Manifest, l)
+}
+
+// ztoc makes c the candidate of a layer's ztoc; nil if there is none.
+func (o *others) ztoc(c *candidate, src remote.Source, m *soci.Manifest, l remote.Layer) *candidate {
+	files, ok := m.Layers[l.Digest()]
+	if !ok {
+		return nil
+	}
+	c.key = keyOf(files.Ztoc.Digest.String())
+	c.make = func(ctx context.Context) (*layerindex.Index, error) {
+		var first []soci.SpanRange
+		if files.Prefetch != nil {
+			doc, err := o.file(ctx, src, *files.Prefetch, l)
+			if err == nil {
+				first, err = soci.ParsePrefetch(doc)
+			}
+			if err != nil {
+				o.debugf("layer %s: what to fetch first, %s: %v", l.Digest(), files.Prefetch.Digest, err)
+			}
+		}
+		ztoc, err := o.file(ctx, src, files.Ztoc, l)
+		if err != nil {
+			return nil, err
+		}
+		budget := o.metadata().Part()
+		defer budget.Undo()
+		return soci.Index(ctx, claimOf(l), ztoc, &soci.Options{Budget: budget, MaxSize: o.opts.MaxLayer, First: first})
+	}
+	return c
+}
