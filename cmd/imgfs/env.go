@@ -28,6 +28,7 @@ type env struct {
 	tlsVerify cli.Bool
 	authfile  string
 	network   network
+	indexes   indexSource
 	life      *serve.Lifetime
 	shown     shown
 }
@@ -160,6 +161,7 @@ func (e *env) otherFlags(f *pflag.FlagSet) {
 	f.Var((*platform)(&e.platform), "platform", "`P` os[(version)]/arch[/variant] of the image (default: this machine's)")
 	f.Var(&e.tlsVerify, "tls-verify", "`BOOL` true: only https with a certificate to trust; false: any, and plain http")
 	f.Lookup("tls-verify").NoOptDefVal = "true"
+	e.indexes.flags(f)
 	f.Var((*pathFlag)(&e.authfile), "authfile", "`FILE` credentials (default: where podman and docker look)")
 	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "let registries lead to addresses in private networks and on this machine")
 	f.BoolVarP(&e.Quiet, "quiet", "q", false, "say nothing but errors")

@@ -52,6 +52,9 @@ func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*ima
 	}
 	opts := e.imageOptions()
 	opts.Cache = disk
+	if err := e.indexes.configure(opts); err != nil {
+		return nil, err
+	}
 	unpacked := e.showUnpacking(opts)
 	r, err := image.Resolve(ctx, name, opts)
 	unpacked()

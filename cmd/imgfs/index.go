@@ -18,8 +18,12 @@ func indexCommand(e *env) cli.Command {
 		Name:  "index",
 		Usage: "[--fetch] [--json] IMAGE",
 		Entry: cli.Entry{Usage: "IMAGE", Text: "read and index the image's layers ahead of time; also: index push"},
-		About: `Reads the image's layers once, as far as that has not been done, and keeps what
-mounting needs. Prints a row for each layer, the base first.`,
+		About: `Gets ready what mounting needs: reads the image's layers once, as far as that has not been done
+and nobody has published an index of them. Prints a row for each layer, the base first.
+
+Every command takes --index-repo REPO (repeatable; IMGFS_INDEX_REPO), where indexes are published,
+and --index-trust=local, bound or published: no indexes that others made, those that the image's
+manifest has the digests of, or all of them. Without it: bound, and those of --index-repo.`,
 		Example:  "imgfs index fedora:latest",
 		Commands: []cli.Command{indexPushCommand(e)},
 		Setup: func(f *pflag.FlagSet) cli.Action {
@@ -54,12 +58,14 @@ type indexRow struct {
 	IndexBytes int64         `json:"indexBytes"` // of the index file
 	Obtained   string        `json:"obtained"`   // "built" or "loaded"
 	Fetched    int64         `json:"fetched"`    // bytes that came for that now
+	// Index says which index it is, and what vouches for it.
+	Index image.IndexUse `json:"index"`
 }
 
 func newIndexRow(l *image.Layer) indexRow {
 	row := indexRow{
 		Digest: l.Digest(), DiffID: l.DiffID, Codec: l.Index.Codec().String(), Size: l.Size(), TarSize: l.Index.Size(),
-		Entries: l.Index.NumEntries(), Spans: l.Index.NumSpans(), IndexBytes: l.Index.EncodedSize(), Obtained: "loaded", Fetched: l.Indexed(),
+		Entries: l.Index.NumEntries(), Spans: l.Index.NumSpans(), IndexBytes: l.Index.EncodedSize(), Obtained: "loaded", Fetched: l.Indexed(), Index: l.Use(),
 	}
 	if l.Built {
 		row.Obtained = "built"
@@ -98,10 +104,10 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 // printIndex prints rows for people.
 func (e *env) printIndex(rows []indexRow) error {
 	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "SIZE"}, show.Column{Title: "TAR", Drop: 4},
-		show.Column{Title: "ENTRIES", Drop: 3}, show.Column{Title: "SPANS", Drop: 1}, show.Column{Title: "INDEX", Drop: 2}, show.Column{Title: "OBTAINED", Drop: 5})
+		show.Column{Title: "ENTRIES", Drop: 3}, show.Column{Title: "SPANS", Drop: 1}, show.Column{Title: "INDEX", Drop: 2}, show.Column{Title: "OBTAINED", Drop: 5}, show.Column{Title: "BY", Drop: 6})
 	for _, r := range rows {
 		t.Row(printable.Cell(r.Digest.String()), fmt.Sprint(r.Size), fmt.Sprint(r.TarSize), fmt.Sprint(r.Entries), fmt.Sprint(r.Spans),
-			fmt.Sprint(r.IndexBytes), printable.Cell(r.Obtained))
+			fmt.Sprint(r.IndexBytes), printable.Cell(r.Obtained), indexText(r.Index))
 	}
 	return t.Print(e.Stdout)
 }

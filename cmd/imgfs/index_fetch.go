@@ -47,6 +47,10 @@ func (e *env) fetch(ctx context.Context, layers *image.Layers, begun time.Time) 
 	case err != nil:
 		return fmt.Errorf("%s: only %v are in the cache: %w", name, &f, endless(err))
 	}
+	// What others say of the layers is proven now, or not.
+	if err := layers.Check(ctx); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	n := disk.Stats()
 	e.Warnf("%s: all %s are in the cache; %s were fetched now, in %.1f s", name, show.Bytes(f.all),
 		show.Bytes(n.Fetched+n.Recorded), time.Since(begun).Seconds())

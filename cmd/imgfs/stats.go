@@ -10,6 +10,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote/cache/meta"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
@@ -129,10 +130,10 @@ func (e *env) layerTable(s *serve.Stats) *show.Table {
 	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 12}, show.Column{Title: "SIZE", Drop: 11}, show.Column{Title: "CACHED", Drop: 10}, show.Column{Title: "ASKED", Drop: 5},
 		show.Column{Title: "FETCHED", Drop: 12}, show.Column{Title: "WASTED", Drop: 3}, show.Column{Title: "REQUESTS", Drop: 4}, show.Column{Title: "HITS", Drop: 8},
 		show.Column{Title: "ERRORS", Drop: 9}, show.Column{Title: "WAITS", Drop: 2}, show.Column{Title: "P50", Drop: 1}, show.Column{Title: "P99", Drop: 6},
-		show.Column{Title: "VERIFIED", Least: 8, Drop: 7})
+		show.Column{Title: "VERIFIED", Least: 8, Drop: 7}, show.Column{Title: "INDEX", Least: 8, Drop: 13})
 	for _, l := range s.Layers {
 		t.Row(show.ShortDigest(l.Digest), show.Bytes(l.Size), show.Bytes(l.Cached), show.Bytes(l.Asked), show.Bytes(l.Fetched), show.Bytes(l.Wasted),
-			fmt.Sprint(l.Requests), show.Bytes(l.Hits), fmt.Sprint(l.Errors), fmt.Sprint(l.Waits), show.Seconds(l.WaitP50), show.Seconds(l.WaitP99), verifiedText(l.Verified))
+			fmt.Sprint(l.Requests), show.Bytes(l.Hits), fmt.Sprint(l.Errors), fmt.Sprint(l.Waits), show.Seconds(l.WaitP50), show.Seconds(l.WaitP99), verifiedText(l.Verified), indexText(l.Index))
 	}
 	return t
 }
@@ -167,6 +168,14 @@ func usedText(p fusefs.FastPath) string {
 		return "yes"
 	}
 	return "no: " + printable.Line(p.Why)
+}
+
+// indexText writes for people which index a layer is read by, and what vouches for it.
+func indexText(u image.IndexUse) string {
+	if u.Vouched == image.VouchedHere {
+		return printable.Cell(u.Origin)
+	}
+	return printable.Cell(u.Origin + ", by " + string(u.Vouched))
 }
 
 // verifiedText writes for people how a layer was checked.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -73,10 +74,27 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 	if m.Prefetch {
 		defer stats.beginPrefetch(ctx, m.Env)()
 	}
+	defer m.beginChecks(ctx)()
 	err = end.untilUnmounted(ctx)
 	m.Made.Remove()
 	ended()
 	return err
+}
+
+// checkAfter is how long nothing must be read and fetched before imgfs reads layers
+// whole whose index nothing binds.
+const checkAfter = 30 * time.Second
+
+// beginChecks begins to check the indexes that others made. stop ends that and waits
+// for it.
+func (m *Mount) beginChecks(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { m.Image.CheckIdle(ctx, checkAfter) })
+	return func() {
+		cancel()
+		done.Wait()
+	}
 }
 
 // ready reports that the tree is mounted. kept is why the process still has

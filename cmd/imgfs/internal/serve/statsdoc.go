@@ -91,6 +91,8 @@ type LayerStats struct {
 	Size     int64         `json:"size"`     // compressed
 	Cached   int64         `json:"cached"`   // bytes of it on disk, as far as this mount knows
 	Verified string        `json:"verified"` // as cache.Verification has it
+	// Index says which index the layer is read by, and what vouches for it.
+	Index image.IndexUse `json:"index"`
 	traffic
 	reads
 }
@@ -135,7 +137,7 @@ func (s *Stats) count(n image.Stats) {
 	for i, l := range n.Layers {
 		b := l.Blob
 		row := traffic{Asked: l.Asked, Indexed: l.Indexed, Fetched: b.Fetched, Wasted: b.Wasted, Requests: b.Requests, Hits: b.Hits, Bad: b.Bad, Errors: b.Errors}
-		s.Layers[i] = LayerStats{l.Digest, l.Size, b.Present, l.Verified.String(), row,
+		s.Layers[i] = LayerStats{l.Digest, l.Size, b.Present, l.Verified.String(), l.Index, row,
 			reads{l.Reads, l.Waits, l.WaitP50.Seconds(), l.WaitP99.Seconds()}}
 		if !seen[l.Digest] {
 			seen[l.Digest] = true
