@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -214,5 +215,32 @@ func TestForeignReferrers(t *testing.T) {
 	}
 	if a, err := remote.OpenArtifact(t.Context(), external, toc); err != nil || len(a.Layers) != 1 || a.Layers[0].Annotations["containerd.io/snapshot/stargz/layer.digest"] == "" {
 		t.Errorf("got %+v and error %v", a, err)
+	}
+}
+
+// TestSkopeoArtifact: skopeo 1.9 copies an image with SOCI's index and leaves out what
+// says that the index is none.
+func TestSkopeoArtifact(t *testing.T) {
+	testenv.Slow(t)
+	from := testenv.Foreign(t, "sink-soci-v2")
+	if _, err := exec.LookPath("skopeo"); err != nil {
+		t.Skip("skopeo is not installed")
+	}
+	dir := filepath.Join(t.TempDir(), "layout")
+	if out, err := exec.Command("skopeo", "copy", "--quiet", "--all", "oci:"+from, "oci:"+dir+":latest").CombinedOutput(); err != nil {
+		t.Fatalf("skopeo: %v\n%s", err, out)
+	}
+	src, err := ocilayout.Open(dir, "latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	img, err := remote.Open(t.Context(), src, "linux/amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := remote.OpenArtifact(t.Context(), src, ocispec.Descriptor{Digest: digest.Digest(img.Annotations["com.amazon.soci.index-digest"])})
+	if err != nil || a.Type != "application/vnd.amazon.soci.index.v2+json" || len(img.Layers) != 2 {
+		t.Errorf("got an image of %d layers, %+v and error %v", len(img.Layers), a, err)
 	}
 }

@@ -179,8 +179,8 @@ func TestUploadSlowly(t *testing.T) {
 		t.Skip("slow by its nature")
 	}
 	s, opts := writable(t, nil)
-	opts.StallTimeout, opts.ReadTimeout, opts.Tries = 400*time.Millisecond, 500*time.Millisecond, 1
-	content := noise(9, 1<<20)
+	opts.StallTimeout, opts.ReadTimeout, opts.Tries = 1200*time.Millisecond, 1500*time.Millisecond, 1
+	content := noise(9, 3<<20)
 	r := open(t, s, opts)
 	begun := time.Now()
 	if err := r.PutBlob(t.Context(), descriptorOf(content), slowReader{bytes.NewReader(content)}, nil); err != nil {
