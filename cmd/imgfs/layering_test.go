@@ -51,7 +51,7 @@ layerindex/internal/spool: remote/seal
 layerindex/internal/stringpool:
 layerindex/internal/tarscan: layerindex layerindex/internal/nestedsum layerindex/internal/stringpool remote/magic
 layerindex/internal/toc: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/stringpool layerindex/internal/tarscan go-digest compress
-layerindex/internal/toctest: layerindex layerindex/build layerindex/internal/codec layerindex/internal/decoders testdata/testenv go-digest
+layerindex/internal/toctest: layerindex layerindex/build layerindex/internal/codec layerindex/internal/decoders layerindex/reader testdata/testenv go-digest
 layerindex/internal/zstd: layerindex/internal/codec compress
 layerindex/reader: layerindex layerindex/internal/codec layerindex/internal/decoders layerindex/internal/spool
 layerindex/soci: layerindex layerindex/internal/gzip layerindex/internal/tarscan remote/magic flatbuffers go-digest image-spec

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/estargz"
 	"github.com/imgfs/imgfs/layerindex/internal/toctest"
 	"github.com/opencontainers/go-digest"
@@ -56,7 +57,9 @@ func checkLayer(t *testing.T, l toctest.Layer, external func() ([]byte, error)) 
 		if len(blob.Requests) != 1 {
 			t.Errorf("requests: %v", blob.Requests)
 		}
-		toctest.Same(t, x, pass, toctest.Contents(t, x, blob.B), func(e *layerindex.Entry) bool {
+		contents := toctest.Contents(t, x, blob.B)
+		toctest.ReadBack(t, x, blob, contents)
+		toctest.Same(t, x, pass, contents, func(e *layerindex.Entry) bool {
 			toctest.Whole(e)
 			if x.Losses()&layerindex.LossEmptyXattrs != 0 {
 				toctest.DropEmpty(e)
@@ -81,4 +84,31 @@ func unchecked(t *testing.T, blob *toctest.Blob) layerindex.Layer {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// TestForeignLossy: what JSON cannot say is left to the ordinary pass.
+func TestForeignLossy(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"latin1-estargz", "latin1-stargz"} {
+		l := toctest.Layers(t, toctest.Foreign(t, name), "latest")[0]
+		if _, err := estargz.Index(t.Context(), l.Layer, l.Read(t), &estargz.Options{TOCDigest: tocDigest(l)}); !errors.Is(err, layerindex.ErrLossy) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestForeignSparse: that a file is sparse in the tar, which is not valid then, cannot be
+// seen in a TOC. The contents are what it says.
+func TestForeignSparse(t *testing.T) {
+	t.Parallel()
+	l := toctest.Layers(t, toctest.Foreign(t, "sparse-estargz-lossless"), "latest")[0]
+	blob := l.Read(t)
+	x, err := estargz.Index(t.Context(), l.Layer, blob, &estargz.Options{TOCDigest: tocDigest(l)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	toctest.Contents(t, x, blob.B)
+	if _, err := build.Index(t.Context(), l.Layer, bytes.NewReader(blob.B), nil); !errors.Is(err, layerindex.ErrTar) {
+		t.Errorf("the ordinary pass: %v", err)
+	}
 }

@@ -46,6 +46,7 @@ func checkLayer(t *testing.T, l toctest.Layer) {
 	}
 	pass := toctest.Pass(t, l.Layer, blob)
 	contents := toctest.Contents(t, x, blob.B)
+	toctest.ReadBack(t, x, blob, contents)
 	mend := func(e *layerindex.Entry) bool {
 		if x.Losses()&layerindex.LossSubSecond != 0 {
 			toctest.Whole(e)
@@ -72,4 +73,18 @@ func checkLayer(t *testing.T, l toctest.Layer) {
 		t.Fatal(err)
 	}
 	toctest.Same(t, y, pass, toctest.Contents(t, y, blob.B), mend)
+}
+
+// TestForeignRefused: names of which bytes are lost, and sparse files, which the tar-split
+// shows, are left to the ordinary pass.
+func TestForeignRefused(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]error{"latin1-zstdchunked-g1": layerindex.ErrLossy, "sparse-zstdchunked": layerindex.ErrIndex} {
+		l := toctest.Layers(t, toctest.Foreign(t, name), "latest")[0]
+		if _, err := zstdchunked.Index(t.Context(), l.Layer, l.Read(t), &zstdchunked.Options{Annotations: annotated(t, l)}); !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		} else {
+			t.Log(err)
+		}
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/decoders"
+	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
@@ -179,6 +180,33 @@ func Contents(t testing.TB, x *layerindex.Index, blob []byte) []byte {
 		}
 	}
 	return out
+}
+
+// ReadBack reads a layer by its index with a reader.Reader whose Prover checks the blob,
+// and compares all files with the out space.
+func ReadBack(t testing.TB, x *layerindex.Index, blob *Blob, contents []byte) {
+	t.Helper()
+	p, err := reader.NewProver(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := reader.New(x, blob, &reader.Options{Prover: p})
+	defer r.Close()
+	for k := range p.Len() {
+		if off, end := p.Bounds(k); p.Proved(k) && !p.Match(k, blob.B[off:end]) {
+			t.Errorf("cut %d, from %d to %d, does not match", k, off, end)
+		}
+	}
+	entries, err := x.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e := range entries {
+		buf := make([]byte, e.Size)
+		if n, err := r.ReadAt(context.Background(), buf, e.Off); int64(n) < e.Size || !bytes.Equal(buf, contents[e.Off:e.Off+e.Size]) {
+			t.Errorf("%q: %d of %d bytes, %v", e.Name, n, e.Size, err)
+		}
+	}
 }
 
 // Proven reports whether all members of a layer decode to what the proofs of its index
