@@ -56,13 +56,14 @@ func (x *Index) List(ctx context.Context, budget *Budget) (*Listing, error) {
 	if err := r.Close(d.read(r, budget)); err != nil {
 		return nil, err
 	}
-	cover := &coverage{}
-	if x.ProofKind() == ProofOutput {
-		if cover.proofs, err = x.Proofs(); err != nil {
-			return nil, err
-		}
+	if err := d.check(ctx, budget); err != nil || x.ProofKind() != ProofOutput {
+		return d, err
 	}
-	return d, d.check(ctx, budget, cover)
+	proofs, err := x.Proofs()
+	if err != nil {
+		return nil, err
+	}
+	return d, d.checkProofs(ctx, proofs)
 }
 
 // TakeMetadata counts in budget the least that the entries of the index can take. Their
@@ -176,7 +177,7 @@ func readSet(t *column.Cursor) []Xattr {
 }
 
 // check decodes all entries once and counts them.
-func (d *Listing) check(ctx context.Context, budget *Budget, cover *coverage) error {
+func (d *Listing) check(ctx context.Context, budget *Budget) error {
 	w := d.decoder(false)
 	var e Entry
 	for i := range d.n {
@@ -185,9 +186,6 @@ func (d *Listing) check(ctx context.Context, budget *Budget, cover *coverage) er
 		}
 		if err := w.next(d, &e); err != nil {
 			return fmt.Errorf("%w: entry %d: %w", ErrIndex, i, err)
-		}
-		if cover.proofs != nil && e.Type == TypeReg && !cover.has(e.Off, w.end) {
-			return fmt.Errorf("%w: entry %d: content without proof", ErrIndex, i)
 		}
 		names := int64(len(w.name)) + int64(len(w.link))
 		if err := budget.takeEntries(1, names+ExtentCost*int64(len(e.Sparse))); err != nil {
@@ -198,27 +196,56 @@ func (d *Listing) check(ctx context.Context, budget *Budget, cover *coverage) er
 	return w.done()
 }
 
+// checkProofs compares all entries, which have been checked, with proofs of the output:
+// every byte of their contents must be in one.
+func (d *Listing) checkProofs(ctx context.Context, proofs *Proofs) error {
+	w, cover := d.decoder(false), &coverage{proofs: proofs}
+	var e Entry
+	for i := range d.n {
+		if i%ctxSteps == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := w.next(d, &e); err != nil {
+			return fmt.Errorf("%w: entry %d: %w", ErrIndex, i, err)
+		}
+		if e.Type == TypeReg && !cover.has(e.Off, w.end) {
+			return fmt.Errorf("%w: entry %d: content without proof", ErrIndex, i)
+		}
+	}
+	return nil
+}
+
 // Len returns the number of entries.
 func (d *Listing) Len() int { return d.n }
 
 // All returns the entries in the order of the tar.
-func (d *Listing) All() Entries { return d.entries(nil, false, nil) }
+func (d *Listing) All() Entries { return d.entries(nil, false) }
 
 // Containing returns the entries whose names contain a word. It takes a fraction of the
 // time of All.
-func (d *Listing) Containing(word string) Entries { return d.entries([]byte(word), false, nil) }
+func (d *Listing) Containing(word string) Entries { return d.entries([]byte(word), false) }
 
 // Drain is All for the last time: it frees the memory of the Listing as it goes. The
 // Listing must not be used any more.
-func (d *Listing) Drain() Entries { return d.entries(nil, true, nil) }
+func (d *Listing) Drain() Entries { return d.entries(nil, true) }
 
-// Numbered is All with the number by which Index.ContentDigest knows the digest of an
-// entry's content, -1 of an entry that has none there.
+// Numbered returns all entries, without the digests of their content, each with the number
+// by which Index.ContentDigest knows that; -1 if the index does not have it.
 func (d *Listing) Numbered() iter.Seq2[int, *Entry] {
 	return func(yield func(int, *Entry) bool) {
-		var digest int
-		for e := range d.entries(nil, false, &digest) {
-			if !yield(digest, e) {
+		w := d.decoder(false)
+		var e Entry
+		var pool stringpool.Pool
+		for range d.n {
+			number := int(w.flagged)
+			if err := w.next(d, &e); err != nil {
+				return // never: it was checked before
+			}
+			if int(w.flagged) == number {
+				number = -1
+			}
+			e.Name, e.Linkname = pool.Own(w.name), pool.Own(w.link)
+			if !yield(number, &e) {
 				return
 			}
 		}
@@ -229,9 +256,7 @@ func (d *Listing) Numbered() iter.Seq2[int, *Entry] {
 // over the entries.
 func (d *Listing) Err() error { return d.err }
 
-// entries returns the entries whose names contain a word. Before each it sets the number
-// of its digest, if that is wanted.
-func (d *Listing) entries(word []byte, drain bool, digest *int) Entries {
+func (d *Listing) entries(word []byte, drain bool) Entries {
 	return func(yield func(*Entry) bool) {
 		w := d.decoder(drain)
 		if d.digests != nil {
@@ -251,19 +276,13 @@ func (d *Listing) entries(word []byte, drain bool, digest *int) Entries {
 		var e Entry
 		var pool stringpool.Pool
 		for range d.n {
-			before := w.flagged
-			// It was checked before.
+			// All but the digests was checked before.
 			if err := w.next(d, &e); err != nil {
 				d.err = indexfile.Invalid("digests of contents", err)
 				return
 			}
 			if len(word) > 0 && !bytes.Contains(w.name, word) {
 				continue
-			}
-			if digest != nil {
-				if *digest = -1; w.flagged > before {
-					*digest = int(before)
-				}
 			}
 			e.Name, e.Linkname = pool.Own(w.name), pool.Own(w.link)
 			if !yield(&e) {
