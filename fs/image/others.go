@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -27,6 +28,10 @@ type others struct {
 
 	bound   once[*soci.Manifest] // the SOCI index that the image's manifest names
 	unbound once[unboundSOCI]    // one that only says that it is of this image
+	// published has what is published in the index repositories, and beside what is
+	// published in the image's own.
+	published once[[]*publication]
+	beside    once[*publication]
 }
 
 // An unboundSOCI is a SOCI index that says of which image it is.
@@ -54,20 +59,70 @@ func (o *others) of(ctx context.Context, l remote.Layer) iter.Seq[*candidate] {
 	ztoc := func() *candidate { return o.boundSOCI(ctx, l) }
 	referring := func() *candidate { return o.referringSOCI(ctx, l) }
 	atEnd := func() *candidate { return o.unboundTOC(l) }
-	var find []func() *candidate
-	switch o.opts.IndexTrust {
-	case TrustLocal:
-	case TrustBound, TrustNamed:
-		find = append(find, toc, ztoc)
-	case TrustPublished:
-		find = append(find, toc, ztoc, referring, atEnd)
-	}
+	trust := o.opts.IndexTrust
 	return func(yield func(*candidate) bool) {
-		for _, f := range find {
-			if c := f(); c != nil && !yield(c) {
+		each := func(find ...func() *candidate) bool {
+			for _, f := range find {
+				if c := f(); c != nil && !yield(c) {
+					return false
+				}
+			}
+			return true
+		}
+		if trust == TrustLocal || !each(toc, ztoc) || trust == TrustBound {
+			return
+		}
+		for _, p := range o.repositories() {
+			if !each(func() *candidate { return o.publishedIndex(ctx, p, l) }) {
 				return
 			}
 		}
+		if trust == TrustPublished {
+			each(func() *candidate { return o.publishedIndex(ctx, o.own(), l) }, referring, atEnd)
+		}
+	}
+}
+
+// repositories returns what the index repositories have.
+func (o *others) repositories() []*publication {
+	list, _ := o.published.get(func() (list []*publication, _ error) {
+		for _, name := range o.img.indexRepos {
+			list = append(list, o.img.newPublication(name, o.unread()))
+		}
+		return list, nil
+	})
+	return list
+}
+
+// own returns what is published beside the image.
+func (o *others) own() *publication {
+	p, _ := o.beside.get(func() (*publication, error) { return o.img.newPublication("", o.unread()), nil })
+	return p
+}
+
+// unread returns the layers of which there is no index that was made here.
+func (o *others) unread() []digest.Digest {
+	var list []digest.Digest
+	for _, l := range o.img.Layers {
+		x, err := o.store.Open(l.Digest())
+		if err == nil {
+			x.Close()
+		} else if !slices.Contains(list, l.Digest()) {
+			list = append(list, l.Digest())
+		}
+	}
+	return list
+}
+
+// publishedIndex returns the index of a layer that was published, nil if there is none.
+func (o *others) publishedIndex(ctx context.Context, p *publication, l remote.Layer) *candidate {
+	x := p.of(ctx, l.Digest())
+	if x == nil {
+		return nil
+	}
+	return &candidate{
+		by: VouchedByRegistry, what: "the index in " + x.Repository, from: x.Repository + "@" + x.IndexBlob.Digest().String(), key: indexes.FarKey(x.Header),
+		far: func(ctx context.Context) (*layerindex.Index, error) { return o.far(ctx, l, p, x) },
 	}
 }
 
@@ -128,13 +183,9 @@ type layerBlob interface {
 // direct makes an index of what it reads of a layer past the cache. What names and
 // attributes take is counted when the index is admitted.
 func (o *others) direct(l remote.Layer, read func(blob layerBlob, b *layerindex.Budget) (*layerindex.Index, error)) (*layerindex.Index, error) {
-	blob := o.cache.Blobs.Direct(l.Blob)
 	budget := o.metadata().Part()
-	defer func() {
-		budget.Undo()
-		o.received(l.Digest()).Add(blob.Came())
-	}()
-	return read(blob, budget)
+	defer budget.Undo()
+	return read(o.cache.Blobs.Direct(l.Blob, o.received(l.Digest())), budget)
 }
 
 // keyOf returns the key under which the store keeps the index that id names.
@@ -198,9 +249,7 @@ func (o *others) file(ctx context.Context, src remote.Source, desc ocispec.Descr
 	if err != nil {
 		return nil, err
 	}
-	blob := o.cache.Blobs.Direct(b)
-	defer func() { o.received(l.Digest()).Add(blob.Came()) }()
-	s := remote.NewStream(ctx, blob, nil)
+	s := remote.NewStream(ctx, o.cache.Blobs.Direct(b, o.received(l.Digest())), nil)
 	defer s.Close()
 	data, err := io.ReadAll(io.LimitReader(s, desc.Size))
 	if err != nil {

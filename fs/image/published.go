@@ -64,8 +64,13 @@ func (p *publication) of(ctx context.Context, layer digest.Digest) *indexrepo.Pu
 // far returns a published index of a layer, which stays where it is but for what is needed
 // of it. One that is gone, or not what was announced, is looked for anew the next time.
 func (o *opener) far(ctx context.Context, l remote.Layer, p *publication, x *indexrepo.Published) (*layerindex.Index, error) {
+	came := o.received(l.Digest())
+	digests := x.DigestsBlob
+	if digests != nil {
+		digests = o.cache.Blobs.Direct(digests, came)
+	}
 	open, err := o.store.Far(ctx, claimOf(l), &indexes.FarOptions{
-		Header: x.Header, Listing: x.Listing, Index: x.IndexBlob, Digests: x.DigestsBlob,
+		Header: x.Header, Listing: x.Listing, Index: o.cache.Blobs.Direct(x.IndexBlob, came), Digests: digests,
 		MakeRoom: o.cache.MakeRoom, DiskFailed: o.cache.WarnDisk,
 	})
 	if errors.Is(err, layerindex.ErrIndex) || errors.Is(err, remote.ErrNotFound) {

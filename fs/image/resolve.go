@@ -24,9 +24,12 @@ type Resolved struct {
 
 	opts    Options // with defaults
 	disk    *cache.Cache
-	found   remote.Source    // as it is without the cache
-	client  *registry.Client // nil if no registry has the image
-	closing []io.Closer      // what Close closes, the last one first
+	found   remote.Source        // as it is without the cache
+	client  *registry.Client     // nil if no registry has the image
+	closing []io.Closer          // what Close closes, the last one first
+	conf    *hosts.Configuration // the files of podman, docker and containerd, if they were read
+	// indexRepos are the repositories that are asked for indexes.
+	indexRepos []string
 
 	mu     sync.Mutex       // held while talker is made
 	talker *registry.Client // client, or that of index repositories; nil before it is needed
@@ -81,6 +84,7 @@ func Resolve(ctx context.Context, name string, opts *Options) (*Resolved, error)
 // newResolved returns one whose cache is open, and that is nothing yet.
 func newResolved(opts *Options) (*Resolved, error) {
 	r := &Resolved{opts: opts.withDefaults()}
+	r.indexRepos = slices.Clone(r.opts.IndexRepos)
 	if r.disk = r.opts.Cache; r.disk == nil {
 		var err error
 		if r.disk, err = OpenCache(opts); err != nil {
@@ -208,6 +212,13 @@ func (r *Resolved) find(ctx context.Context, name string) (remote.Source, error)
 	if err != nil {
 		return nil, err
 	}
+	if r.conf != nil {
+		repos, err := r.conf.IndexRepos(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		r.indexRepos = append(r.indexRepos, repos...)
+	}
 	return r.repository(ref)
 }
 
@@ -218,7 +229,7 @@ func (r *Resolved) configure(name, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r.opts.Registry.Sites = conf.Sites
+	r.conf, r.opts.Registry.Sites = conf, conf.Sites
 	if r.opts.Registry.Credential == nil {
 		r.opts.Registry.Credential = conf.Credentials(r.opts.AuthFile)
 	}

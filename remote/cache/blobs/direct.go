@@ -7,27 +7,41 @@ import (
 	"github.com/imgfs/imgfs/remote"
 )
 
-// A Direct is a blob that is read past the cache: for what is read once, and checked by
-// who reads it. What comes counts as recorded. It is safe for concurrent use.
-type Direct struct {
+// direct is a blob that is read past the cache.
+type direct struct {
 	remote.Blob
 	c    *Cache
-	came atomic.Int64
+	came *atomic.Int64
 }
 
-// Direct returns b as it is read past the cache.
-func (c *Cache) Direct(b remote.Blob) *Direct { return &Direct{Blob: b, c: c} }
+// Direct returns b as it is read past the cache: for what is read once, and checked by
+// who reads it. What the source sends counts as recorded, and is added to came.
+func (c *Cache) Direct(b remote.Blob, came *atomic.Int64) remote.ElsewhereBlob {
+	return direct{b, c, came}
+}
 
-// ReadAt implements remote.Blob. Nothing that it returns has been checked.
-func (d *Direct) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+// ReadAt implements remote.Blob.
+func (d direct) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	n, err := d.Blob.ReadAt(ctx, p, off)
+	d.count(n)
+	return n, err
+}
+
+// ReadElsewhere implements remote.ElsewhereBlob.
+func (d direct) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, error) {
+	e, ok := d.Blob.(remote.ElsewhereBlob)
+	if !ok {
+		return d.ReadAt(ctx, p, off)
+	}
+	n, err := e.ReadElsewhere(ctx, p, off)
+	d.count(n)
+	return n, err
+}
+
+func (d direct) count(n int) {
 	if !remote.IsLocal(d.Blob) {
 		came := remote.Received(d.Blob, int64(n))
 		d.came.Add(came)
 		d.c.count.recorded.Add(came)
 	}
-	return n, err
 }
-
-// Came returns how many bytes the source has sent for reads.
-func (d *Direct) Came() int64 { return d.came.Load() }
