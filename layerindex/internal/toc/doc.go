@@ -2,9 +2,10 @@
 // have: a JSON text with an entry for each file and for each further chunk of a file's
 // content. Both formats have the same one, each with members of its own.
 //
-// A Reader reads the entries one after the other and keeps one in memory. A Builder
-// makes a layer index of them, whose out space are the contents
-// (layerindex.SpaceContents). Layer reads the blob's parts that both need.
+// A Text decodes the JSON from what a layer has of it. A Reader reads the entries one
+// after the other and keeps one in memory. A Builder makes a layer index of them, whose
+// out space are the contents (layerindex.SpaceContents). ReadTarSplit reads what
+// zstd:chunked has besides, a tar without its contents, with the same JSON reader.
 //
 // What a TOC says is a claim. A Reader is strict about what other readers might take
 // differently, so that all see the same tree: a member that comes twice, or that is one
