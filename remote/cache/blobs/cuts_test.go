@@ -141,7 +141,8 @@ func TestCuts(t *testing.T) {
 				}
 			}
 			for k, n := range cuts.matches() {
-				if proved := (provedCuts{cuts}).Proved(k); n > 1 && proved || !proved && seed%2 == 0 {
+				// Where a read fails others may be under way that nobody waits for.
+				if proved := (provedCuts{cuts}).Proved(k); seed%2 == 0 && (n > 1 || !proved) {
 					t.Errorf("seed %d: cut %d was matched %d times", seed, k, n)
 				}
 			}
