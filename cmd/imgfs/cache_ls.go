@@ -182,7 +182,7 @@ func newCachedImage(img meta.Image, held map[digest.Digest]blobs.Holding) cached
 		if !seen[l.Digest] {
 			seen[l.Digest] = true
 			row.Size += h.Size
-			row.Cached += h.Cached
+			row.Cached += min(h.Cached, h.Size) // several files may have the same
 			row.Index += h.Index
 		}
 	}

@@ -39,7 +39,7 @@ func (c *Cache) Verify(ctx context.Context, d digest.Digest, size int64, cuts Cu
 	if err != nil {
 		return check, err
 	}
-	l, name := x.Layout, c.dir.KeyName(directory.Blobs, d, keyOf(cuts))
+	l, name := x.Layout, c.dir.KeyName(directory.Blobs, d, Key(cuts))
 	f, err := c.dir.Files().OpenFile(name, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return check, nil

@@ -82,8 +82,9 @@ func (c Chunks) layout(d digest.Digest, size int64) (blobfile.Layout, error) {
 	return l, nil
 }
 
-// keyOf returns what the names of files by these cuts have besides the digest.
-func keyOf(cuts Cuts) string {
+// Key returns what the names of files by these cuts have besides the digest: "" for
+// Chunks, and else the first 16 hex digits of the sum.
+func Key(cuts Cuts) string {
 	if _, ok := cuts.(Chunks); ok {
 		return ""
 	}

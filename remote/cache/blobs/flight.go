@@ -28,7 +28,7 @@ type blobState struct {
 	blobKey
 	cutting
 	c     *Cache
-	key   string // of its files: see keyOf
+	key   string // of its files: see Key
 	seals *seals // nil if the chunks are of one size
 	count blobCounters
 	whole wholeCheck
@@ -59,7 +59,7 @@ func (c *Cache) state(d digest.Digest, size int64, cuts Cuts, local bool) (*blob
 	if err != nil {
 		return nil, err
 	}
-	s := &blobState{blobKey: key, cutting: x, c: c, key: keyOf(cuts)}
+	s := &blobState{blobKey: key, cutting: x, c: c, key: Key(cuts)}
 	if x.Table != nil {
 		s.seals = newSeals(x.Layout.Chunks())
 	}

@@ -25,7 +25,7 @@ func (c *Cache) CheckCuts(d digest.Digest, size int64, cuts Cuts) error {
 	if _, err := cut(d, size, cuts); err != nil {
 		return err
 	}
-	if m := c.meta.Mark(d, keyOf(cuts)); m.Verification == meta.VerifiedWrong && m.Table == tableOf(cuts) {
+	if m := c.meta.Mark(d, Key(cuts)); m.Verification == meta.VerifiedWrong && m.Table == tableOf(cuts) {
 		return fmt.Errorf("blob %s: all chunks were as they should be once, and the whole was not the blob", d)
 	}
 	return nil
@@ -82,7 +82,7 @@ func (c *Cache) SetVerifiedWhole(d digest.Digest, cuts Cuts) {
 	}
 	sum := cuts.Sum()
 	m := meta.Mark{Verification: meta.VerifiedWhole, When: time.Now(), Table: tableOf(cuts)}
-	c.meta.SetMark(d, keyOf(cuts), m, m.BetterThan)
+	c.meta.SetMark(d, Key(cuts), m, m.BetterThan)
 	for _, s := range c.statesOf(d) {
 		if s.sum == sum {
 			s.whole.settled.Store(true)
