@@ -85,7 +85,7 @@ func limited(t testing.TB, dir string, room int64) *testCache {
 
 func cached(t testing.TB, c *testCache, src *cachetest.FakeBlob) *Blob {
 	t.Helper()
-	b, err := c.Blob(src, chunksOf(src.Data, cachetest.TestChunk))
+	b, err := c.Blob(src, cutsOfSize(src.Data, cachetest.TestChunk))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,4 +114,24 @@ func chunksOf(data []byte, size int64) Chunks {
 		data = data[n:]
 	}
 	return c
+}
+
+// cutsOfSize are the chunks of data, as cuts if the tests are to use these.
+func cutsOfSize(data []byte, size int64) Cuts {
+	c := chunksOf(data, size)
+	if cachetest.AsCuts {
+		return cutChunks{c, int64(len(data))}
+	}
+	return c
+}
+
+// cutChunks are chunks of one size that look like any cuts.
+type cutChunks struct {
+	Chunks
+	size int64
+}
+
+func (c cutChunks) Bounds(k int64) (off, end int64) {
+	off, end = c.Chunks.Bounds(k)
+	return off, min(end, c.size)
 }

@@ -14,7 +14,7 @@ import (
 func BenchmarkHit(b *testing.B) {
 	src := hammerBlob(0)
 	src.Data = cachetest.RandomBytes(16<<20, 60)
-	blob, err := openCache(b, b.TempDir(), nil).Blob(src, chunksOf(src.Data, usualChunk))
+	blob, err := openCache(b, b.TempDir(), nil).Blob(src, cutsOfSize(src.Data, usualChunk))
 	if err != nil {
 		b.Fatal(err)
 	}

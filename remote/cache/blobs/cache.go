@@ -89,12 +89,17 @@ func (c *Cache) openBlob(name string, l blobfile.Layout, known *seals, create bo
 		how = blobRead
 	}
 	f, err := openBlobFile(c.dir.Files(), name, l, known, how)
+	if create && errors.Is(err, errNoFile) {
+		f, err = c.makeBlob(name, l, known)
+	}
 	if err == nil && f.unsure && how != blobRead {
 		c.dir.WarnLocks()
 	}
-	if !create || !errors.Is(err, errNoFile) {
-		return f, err
-	}
+	return f, err
+}
+
+// makeBlob makes a blob file if budget and disk take it.
+func (c *Cache) makeBlob(name string, l blobfile.Layout, known *seals) (f *blobFile, err error) {
 	made, err := c.dir.Within(directory.FileRoom(l.FileSize()-l.Word(l.Chunks())), directory.Rule{Often: true}, func() (err error) {
 		f, err = openBlobFile(c.dir.Files(), name, l, known, blobMake)
 		return err

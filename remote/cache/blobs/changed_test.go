@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -108,7 +109,7 @@ func TestChunksChangeUnderReaders(t *testing.T) {
 	src := hammerBlob(14)
 	src.Data = cachetest.RandomBytes(8*usualChunk, 14) // of which one has several pieces
 	dir := t.TempDir()
-	b, err := openCache(t, dir, nil).Blob(src, chunksOf(src.Data, usualChunk))
+	b, err := openCache(t, dir, nil).Blob(src, cutsOfSize(src.Data, usualChunk))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func TestChunksChangeUnderReaders(t *testing.T) {
 			}
 		})
 	}
-	f, err := os.OpenFile(cachetest.BlobPath(dir, src.FakeBlob), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(dir, b.s.fileName()), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

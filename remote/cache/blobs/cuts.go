@@ -158,7 +158,7 @@ func (x *cutting) run(k, end, n int64) int64 {
 	if x.Table == nil {
 		return min(end, k+max(1, n/x.Chunk))
 	}
-	off, _ := x.Bounds(k)
+	off := x.Begin(k)
 	for stop := k + 1; stop < end; stop++ {
 		if _, to := x.Bounds(stop); x.Gap(stop) > maxGap || to-off > n {
 			return stop

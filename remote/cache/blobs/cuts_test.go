@@ -71,24 +71,28 @@ func cutsOf(data []byte, bounds ...[2]int64) *testCuts {
 	return c
 }
 
-// randomCuts cuts data anywhere: tiny and huge cuts, with shared bytes and gaps.
-func randomCuts(r *rand.Rand, data []byte) *testCuts {
+// randomCuts cuts data anywhere: tiny and huge cuts, of which some share a byte, with
+// gaps between them or without.
+func randomCuts(r *rand.Rand, data []byte, gaps bool) *testCuts {
 	var bounds [][2]int64
-	size := int64(len(data))
+	size, shared := int64(len(data)), false
 	for at := int64(0); at < size; {
-		switch r.IntN(8) {
-		case 0:
+		switch n := r.IntN(8); {
+		case gaps && !shared && n == 0:
 			at += 1 + r.Int64N(20)
-		case 1:
+		case gaps && !shared && n == 1:
 			at += 1 + r.Int64N(40_000)
 		}
 		if at >= size {
 			break
 		}
-		n := 2 + r.Int64N([]int64{10, 4096, 20_000, 150_000}[r.IntN(4)])
+		n := 1 + r.Int64N([]int64{1, 10, 4096, 20_000, 150_000}[r.IntN(5)])
+		if shared {
+			n++
+		}
 		end := min(at+n, size)
 		bounds = append(bounds, [2]int64{at, end})
-		if at = end; r.IntN(3) == 0 && end < size {
+		if at, shared = end, r.IntN(3) == 0 && n > 1 && end < size; shared {
 			at-- // a byte that both have
 		}
 	}
@@ -112,7 +116,7 @@ func TestCuts(t *testing.T) {
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		src := plainBlob{&cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(300_000, 500+seed)}}
-		cuts := randomCuts(r, src.Data)
+		cuts := randomCuts(r, src.Data, true)
 		for range r.IntN(3) {
 			cuts.cuts[r.IntN(len(cuts.cuts))].sum = [sha256.Size]byte{}
 		}

@@ -55,7 +55,7 @@ func BenchmarkLocal(b *testing.B) {
 	src.Data = cachetest.RandomBytes(32<<20, 301)
 	c := openCache(b, b.TempDir(), nil)
 	for _, chunk := range []int64{64 << 10, 256 << 10} {
-		blob, err := c.Blob(localFake{src}, chunksOf(src.Data, chunk))
+		blob, err := c.Blob(localFake{src}, cutsOfSize(src.Data, chunk))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func TestOddProgress(t *testing.T) {
 					return tt.answer(arrived, p)
 				}
 				c := openCache(t, t.TempDir(), nil)
-				b, err := c.Blob(progressBlob{src}, chunksOf(src.Data, cachetest.TestChunk))
+				b, err := c.Blob(progressBlob{src}, cutsOfSize(src.Data, cachetest.TestChunk))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -156,7 +156,7 @@ func TestElsewhere(t *testing.T) {
 		return len(p), nil
 	}
 	cache := openCache(t, t.TempDir(), nil)
-	b, err := cache.Blob(src, chunksOf(src.Data, c))
+	b, err := cache.Blob(src, cutsOfSize(src.Data, c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestFetchProperty(t *testing.T) {
 		data := cachetest.RandomBytes(200*cachetest.TestChunk+77, seed)
 		src := faultyBlob{plainBlob{&cachetest.FakeBlob{Data: data}}, &line{rtt: time.Millisecond, rate: 50e6}, dice}
 		c := openCache(t, t.TempDir(), &testOptions{MaxRequest: 7 * cachetest.TestChunk})
-		b, err := c.Blob(src, chunksOf(src.Data, cachetest.TestChunk))
+		b, err := c.Blob(src, cutsOfSize(src.Data, cachetest.TestChunk))
 		if err != nil {
 			t.Fatal(err)
 		}

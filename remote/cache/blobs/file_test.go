@@ -230,7 +230,7 @@ func TestFileIsSparse(t *testing.T) {
 	const c = 256 << 10
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(8*c, 14)}
 	dir := t.TempDir()
-	b, err := openCache(t, dir, nil).Blob(src, chunksOf(src.Data, c))
+	b, err := openCache(t, dir, nil).Blob(src, cutsOfSize(src.Data, c))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -144,7 +144,7 @@ func TestAbandonedFlight(t *testing.T) {
 			}
 			return copy(p, src.Data[off:]), nil
 		}
-		b, err := openCache(t, t.TempDir(), nil).Blob(src, chunksOf(src.Data, cachetest.TestChunk))
+		b, err := openCache(t, t.TempDir(), nil).Blob(src, cutsOfSize(src.Data, cachetest.TestChunk))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -215,7 +215,7 @@ func TestClose(t *testing.T) {
 		if _, err := b.ReadAt(t.Context(), make([]byte, 1), 0); !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("read after Close: %v, want fs.ErrClosed", err)
 		}
-		if _, err := c.Blob(src, chunksOf(src.Data, cachetest.TestChunk)); !errors.Is(err, fs.ErrClosed) {
+		if _, err := c.Blob(src, cutsOfSize(src.Data, cachetest.TestChunk)); !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("Blob after Close: %v, want fs.ErrClosed", err)
 		}
 	})

@@ -41,6 +41,13 @@ func hammerBlob(i int) plainBlob {
 	return plainBlob{&cachetest.FakeBlob{Data: cachetest.RandomBytes(hammerSize, uint64(30+i))}}
 }
 
+// hammerCuts are three ways to cut a blob of the hammer, the same in each process.
+func hammerCuts(i int) []Cuts {
+	data := hammerBlob(i).Data
+	r := rand.New(rand.NewPCG(uint64(i), 3))
+	return []Cuts{chunksOf(data, cachetest.TestChunk), randomCuts(r, data, false), evenCuts(data, 0, 5000)}
+}
+
 // hammer does everything that a process does in a cache directory, over and
 // over, until it is killed. It says so when it begins, and what went wrong.
 func hammer(dir string) {
@@ -57,12 +64,12 @@ func hammer(dir string) {
 	for i := 0; ; i++ {
 		c.Idle = 0 // so that contents come and go
 		src := hammerBlob(i % hammerBlobs)
-		chunks := chunksOf(src.Data, cachetest.TestChunk)
+		chunks, cuts := chunksOf(src.Data, cachetest.TestChunk), hammerCuts(i % hammerBlobs)[rand.IntN(3)]
 		var from remote.Blob = src
 		if rand.IntN(2) == 0 {
 			from = &wholeSource{data: src.Data}
 		}
-		b, err := c.Blob(from, chunks)
+		b, err := c.Blob(from, cuts)
 		if err != nil {
 			fail("%v", err)
 		}
@@ -76,9 +83,9 @@ func hammer(dir string) {
 			r.Write(src.Data[hammerSize/2:])
 			r.Commit(chunks)
 		case 1:
-			cachetest.Evict(c.at(c.Name(directory.Blobs, src.Digest())), []int64{rand.Int64N(25), rand.Int64N(25)}, nil)
+			cachetest.Evict(c.at(c.KeyName(directory.Blobs, src.Digest(), Key(cuts))), []int64{rand.Int64N(25), rand.Int64N(25)}, nil)
 		case 2:
-			os.Remove(c.at(c.Name(directory.Blobs, src.Digest())))
+			os.Remove(c.at(c.KeyName(directory.Blobs, src.Digest(), Key(cuts))))
 		case 3:
 			c.KeepMeta(src.Digest(), src.Data)
 			if data, ok := c.KeptMeta(src.Digest()); ok && !bytes.Equal(data, src.Data) {
@@ -148,9 +155,9 @@ func TestKill(t *testing.T) {
 	c := openCache(t, dir, &testOptions{Warnf: t.Errorf, Budget: hammerBudget})
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	for i := range hammerBlobs {
-		src := hammerBlob(i)
-		b, err := c.Blob(src, chunksOf(src.Data, cachetest.TestChunk))
+	for i := range hammerBlobs * 3 {
+		src := hammerBlob(i / 3)
+		b, err := c.Blob(src, hammerCuts(i / 3)[i%3])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +166,7 @@ func TestKill(t *testing.T) {
 				select {
 				case <-done:
 					return
-				case <-time.After(time.Millisecond):
+				case <-time.After(3 * time.Millisecond):
 				}
 				if err := randomRead(b, src); err != nil {
 					t.Error(err)
@@ -221,12 +228,14 @@ func checkAfterKill(t *testing.T, dir string) {
 	cachetest.CheckTmp(t, dir)
 	for i := range hammerBlobs {
 		src := hammerBlob(i)
-		b, err := c.Blob(src, chunksOf(src.Data, cachetest.TestChunk))
-		if err != nil {
-			t.Fatal(err)
+		for _, cuts := range hammerCuts(i) {
+			b, err := c.Blob(src, cuts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkRead(t, b, src.FakeBlob, 0, hammerSize)
+			checkRead(t, b, src.FakeBlob, 0, hammerSize)
 		}
-		checkRead(t, b, src.FakeBlob, 0, hammerSize)
-		checkRead(t, b, src.FakeBlob, 0, hammerSize)
 	}
 	contents, err := c.List()
 	if err != nil {

@@ -87,7 +87,7 @@ const bigChunk = 64 << 10
 // cachedBig is cached with chunks of bigChunk.
 func cachedBig(t testing.TB, c *testCache, b remote.Blob, data []byte) *Blob {
 	t.Helper()
-	blob, err := c.Blob(b, chunksOf(data, bigChunk))
+	blob, err := c.Blob(b, cutsOfSize(data, bigChunk))
 	if err != nil {
 		t.Fatal(err)
 	}

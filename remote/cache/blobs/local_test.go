@@ -27,7 +27,7 @@ func (localFake) Local() bool { return true }
 
 func localBlob(t testing.TB, c *testCache, data []byte) *Blob {
 	t.Helper()
-	b, err := c.Blob(localFake{plainBlob{&cachetest.FakeBlob{Data: data}}}, chunksOf(data, cachetest.TestChunk))
+	b, err := c.Blob(localFake{plainBlob{&cachetest.FakeBlob{Data: data}}}, cutsOfSize(data, cachetest.TestChunk))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestLocalChanges(t *testing.T) {
 	right := cachetest.RandomBytes(4*maxRecent, 281) // more than stays in memory
 	var flip atomic.Bool
 	src := localFake{plainBlob{&cachetest.FakeBlob{Data: right}}}
-	b, err := c.Blob(flippingBlob{src, &flip}, chunksOf(right, bigChunk))
+	b, err := c.Blob(flippingBlob{src, &flip}, cutsOfSize(right, bigChunk))
 	if err != nil {
 		t.Fatal(err)
 	}

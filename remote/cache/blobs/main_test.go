@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
@@ -16,7 +17,11 @@ import (
 // naming what it is to do and the cache directory as its argument.
 const childEnv = "BLOBCACHE_TEST_CHILD"
 
+// asCutsEnv, if it is set, is for cachetest.AsCuts.
+const asCutsEnv = "BLOBCACHE_TEST_CUTS"
+
 func TestMain(m *testing.M) {
+	cachetest.AsCuts = os.Getenv(asCutsEnv) != ""
 	switch os.Getenv(childEnv) {
 	case "":
 		os.Exit(m.Run())
@@ -80,5 +85,24 @@ func pruneTo(dir, size string) {
 	}
 	if err != nil {
 		fmt.Println("failed:", err)
+	}
+}
+
+// What is true of chunks of one size is true of cuts that happen to be: the other tests run
+// once more with them, but for those of recordings, of the check of the whole blob, and of
+// names and files as chunks have them.
+func TestAsCuts(t *testing.T) {
+	t.Parallel()
+	if cachetest.AsCuts {
+		t.Skip("this is it")
+	}
+	if testing.Short() {
+		t.Skip("takes as long as all others")
+	}
+	const skip = "Cuts|Patched|Condemn|Kill$|Crowd|OtherChunks|Without|Damaged|Sparse|Fill$|DiskFullOfCache|Local$|Prune$|Holdings|Record|NeedsAll|Hollow|StreamOnce|StreamKilled|Whole|LyingIndex"
+	cmd := exec.Command(os.Args[0], "-test.skip="+skip)
+	cmd.Env = append(os.Environ(), asCutsEnv+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -22,7 +22,7 @@ func TestOfflineBlob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := c.Blob(blob, chunksOf(data.Data, cachetest.TestChunk))
+	b, err := c.Blob(blob, cutsOfSize(data.Data, cachetest.TestChunk))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func useOnce(c *testCache) error {
 	}
 	release()
 	for _, src := range []memBlob{first, second} {
-		b, err := c.Blob(src, chunksOf(src, cachetest.TestChunk))
+		b, err := c.Blob(src, cutsOfSize(src, cachetest.TestChunk))
 		if err != nil {
 			return err
 		}

@@ -117,7 +117,7 @@ func (b *wholeSource) sent() int64 {
 
 func (b *wholeSource) cached(c *testCache) *Blob {
 	b.t.Helper()
-	cached, err := c.Blob(b, chunksOf(b.data, cachetest.TestChunk))
+	cached, err := c.Blob(b, cutsOfSize(b.data, cachetest.TestChunk))
 	if err != nil {
 		b.t.Fatal(err)
 	}

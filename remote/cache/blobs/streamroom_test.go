@@ -95,7 +95,7 @@ func streamHalf(dir string) {
 		}
 		return nil
 	}
-	b, err := c.Blob(src, chunksOf(src.data, cachetest.TestChunk))
+	b, err := c.Blob(src, cutsOfSize(src.data, cachetest.TestChunk))
 	if err == nil {
 		err = src.read(context.Background(), b, streamSize-10, 10)
 	}

@@ -140,7 +140,7 @@ func TestLyingIndex(t *testing.T) {
 		liar := &cachetest.ClaimedBlob{FakeBlob: cachetest.FakeBlob{T: t, Data: made}, Sum: honest.Digest(), Length: honest.Size()}
 		var w cachetest.Warnings
 		cache := openCache(t, dir, &testOptions{Warnf: w.Warnf})
-		b, err := cache.Blob(liar, chunksOf(made, c))
+		b, err := cache.Blob(liar, cutsOfSize(made, c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestLyingIndex(t *testing.T) {
 		// So it is for the next process, and a weaker check changes nothing.
 		cache.SetVerification(honest.Digest(), meta.VerifiedByChunk)
 		next := openCache(t, dir, nil)
-		b, err = next.Blob(liar, chunksOf(made, c))
+		b, err = next.Blob(liar, cutsOfSize(made, c))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ package cachetest
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -113,8 +114,39 @@ func CheckTmp(t testing.TB, dir string) {
 	}
 }
 
+// AsCuts has blobs read by cuts that happen to be of one size, TestChunk, where they would be
+// read by chunks of one size.
+var AsCuts bool
+
+// BlobPath returns where src lies in a cache directory.
 func BlobPath(dir string, src *FakeBlob) string {
-	return filepath.Join(dir, directory.Blobs, "sha256", src.Digest().Encoded())
+	path := filepath.Join(dir, directory.Blobs, "sha256", src.Digest().Encoded())
+	if AsCuts {
+		path += "-" + directory.Key(sha256.Sum256(sumsOf(src.Data)))
+	}
+	return path
+}
+
+// layoutOf returns how the file of src is laid out.
+func layoutOf(src *FakeBlob) blobfile.Layout {
+	l := blobfile.Layout{Size: src.Size(), Chunk: TestChunk}
+	if !AsCuts {
+		return l
+	}
+	t, err := blobfile.NewTable(l.Size, sha256.Sum256(sumsOf(src.Data)), l.Chunks(), l.Bounds)
+	if err != nil {
+		panic(err) // no such chunks are made
+	}
+	return blobfile.Layout{Size: l.Size, Table: t}
+}
+
+// sumsOf returns the sums of the chunks of data.
+func sumsOf(data []byte) (sums []byte) {
+	for c := range slices.Chunk(data, TestChunk) {
+		sum := sha256.Sum256(c)
+		sums = append(sums, sum[:]...)
+	}
+	return sums
 }
 
 // Evict removes chunks from a blob file as another program would, by what
@@ -132,6 +164,7 @@ func Evict(path string, chunks []int64, stop func(step int) bool) error {
 	if !ok || epoch == 0 || !IsAt(f, path) {
 		return nil
 	}
+	chunks = slices.DeleteFunc(slices.Clone(chunks), func(k int64) bool { return k >= l.Chunks() })
 	step := 0
 	do := func(err error) bool { step++; return err != nil || stop != nil && stop(step) }
 	if do(blobfile.WriteEpoch(f, l, epoch+1)) {
@@ -143,7 +176,8 @@ func Evict(path string, chunks []int64, stop func(step int) bool) error {
 		}
 	}
 	for _, k := range chunks {
-		if err := blobfile.Punch(f, k*l.Chunk, min(l.Chunk, l.Word(0)-k*l.Chunk)); do(err) {
+		words := l.Words(f, 0, l.Chunks())
+		if err := l.PunchAbsent(f, k, func(k int64) bool { return words[k] != 0 }); do(err) {
 			return err
 		}
 	}
@@ -382,14 +416,14 @@ func Usage(t testing.TB, c interface{ Usage() (int64, error) }) int64 {
 // begin with first.
 func Fill(t testing.TB, dir string, src *FakeBlob, first, n int64, age int) {
 	t.Helper()
-	l, path := blobfile.Layout{Size: src.Size(), Chunk: TestChunk}, BlobPath(dir, src)
+	l, path := layoutOf(src), BlobPath(dir, src)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	if _, _, ok := blobfile.ReadFooter(f); !ok {
-		if _, err := f.WriteAt(l.EncodeFooter(blobfile.NewEpoch()), l.Footer()); err != nil {
+		if err := l.Write(f, blobfile.NewEpoch()); err != nil {
 			t.Fatal(err)
 		}
 	}
