@@ -140,12 +140,11 @@ func (x *cutting) total() int64 {
 	if x.Table == nil {
 		return x.Size
 	}
-	n := int64(0)
+	var n blobfile.Count
 	for k := range x.Layout.Chunks() {
-		off, end := x.Bounds(k)
-		n += end - off
+		n.Add(x.Layout, k)
 	}
-	return n
+	return n.Bytes
 }
 
 // maxGap is how many bytes that nobody wants a request may bring between two chunks,

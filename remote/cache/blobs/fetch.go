@@ -320,6 +320,9 @@ func (s *blobState) keepBy(r directory.Rule, file *blobFile, first, end int64, d
 // The data goes first: who is killed in between leaves chunks that are not
 // there.
 func (b *blobFile) writeRun(first, end int64, data []byte) error {
+	if b.seals != nil {
+		b.seal(first, end, data) // whoever sees the word need not match it again
+	}
 	now := blobfile.Stamp()
 	at, _ := b.Bounds(first)
 	_, err := b.f.WriteAt(data, at)
@@ -331,10 +334,12 @@ func (b *blobFile) writeRun(first, end int64, data []byte) error {
 		b.forget(first, end)
 		return err
 	}
-	if b.unsure && b.seals == nil {
-		return nil
+	if b.seals == nil {
+		if b.unsure {
+			return nil
+		}
+		b.seal(first, end, data)
 	}
-	b.seal(first, end, data)
 	for k := first; k < end; k++ {
 		b.sound[k].Store(now)
 	}

@@ -91,7 +91,7 @@ func (h *Holding) use(at time.Time) {
 }
 
 // held returns how many bytes are in a blob file, and notes its size and its last use.
-func (c *Cache) held(name string, h *Holding) (bytes int64) {
+func (c *Cache) held(name string, h *Holding) int64 {
 	f, err := c.dir.Files().Open(name)
 	if err != nil {
 		return 0
@@ -105,14 +105,14 @@ func (c *Cache) held(name string, h *Holding) (bytes int64) {
 	if l.Chunks() > directory.MaxWords {
 		return 0
 	}
+	var n blobfile.Count
 	var last uint32
 	future := time.Now().Add(directory.FutureTime).Unix()
 	for k, w := range l.Words(f, 0, l.Chunks()) {
 		if w == 0 {
 			continue
 		}
-		off, end := l.Bounds(int64(k))
-		bytes += end - off
+		n.Add(l, int64(k))
 		if int64(w) <= future {
 			last = max(last, w)
 		}
@@ -120,7 +120,7 @@ func (c *Cache) held(name string, h *Holding) (bytes int64) {
 	if last > 0 {
 		h.use(time.Unix(int64(last), 0))
 	}
-	return bytes
+	return n.Bytes
 }
 
 // Holdings returns what the directory has of every blob, in the order of their

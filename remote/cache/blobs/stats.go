@@ -3,6 +3,8 @@ package blobs
 import (
 	"context"
 	"sync/atomic"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 )
 
 // Stats are the counters of one Blob's content since the Cache was opened.
@@ -76,12 +78,11 @@ func (s *blobState) presentBytes() int64 {
 	if f == nil {
 		return 0
 	}
-	n := int64(0)
+	var n blobfile.Count
 	for k := range s.absent(f, 0, false) {
-		at, stop := s.Bounds(k)
-		n += stop - at
+		n.Add(s.Layout, k)
 	}
-	return n
+	return n.Bytes
 }
 
 // absent returns a sequence of the chunks from first on that are not in the

@@ -61,3 +61,16 @@ func (d *Disk) Add(l Layout, k int64) {
 		d.end = end
 	}
 }
+
+// A Count adds up what chunks have, one after the other, each byte once.
+type Count struct {
+	Bytes int64
+	end   int64 // of what was added up
+}
+
+// Add adds chunk k, which lies behind those that were added before.
+func (c *Count) Add(l Layout, k int64) {
+	off, end := l.Bounds(k)
+	c.Bytes += end - max(off, c.end)
+	c.end = end
+}
