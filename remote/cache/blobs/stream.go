@@ -125,7 +125,8 @@ func (t *stream) run() error {
 }
 
 // finish ends the stream. If it failed, the flights that waited for most of the
-// time in which nothing came fail as well. For the others another one begins.
+// time in which nothing came fail as well. For the others, which came too late for what
+// had gone by, another one begins.
 func (t *stream) finish(err error) {
 	s := t.s
 	if file := s.file.Load(); file != nil {
@@ -137,7 +138,7 @@ func (t *stream) finish(err error) {
 	if err == nil && t.next < s.Layout.Chunks() {
 		err = io.ErrUnexpectedEOF
 	}
-	over, late := errors.Is(err, errStreamOver), t.since.Add(time.Since(t.since)/2)
+	over, late := err == nil || errors.Is(err, errStreamOver), t.since.Add(time.Since(t.since)/2)
 	if s.closed {
 		err = s.closedError()
 	}
