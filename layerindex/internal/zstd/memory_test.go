@@ -84,7 +84,7 @@ func TestDecodeFrameAllocations(t *testing.T) {
 			}
 		}
 	})
-	if got := n.AllocedBytesPerOp(); got > 20_000 {
+	if got := n.AllocedBytesPerOp(); got > 1<<20 {
 		t.Errorf("%d bytes allocated for a frame of %d", got, len(data))
 	}
 }
