@@ -184,6 +184,48 @@ func TestContentsAhead(t *testing.T) {
 	}
 }
 
+// A prefetchingBlob brings cuts ahead at once.
+type prefetchingBlob struct {
+	*cutBlob
+	brought int64 // the most cuts of one call
+	again   int64 // reads of what was there already
+}
+
+func (b *prefetchingBlob) Prefetch(off, n int64) {
+	brought := b.matched.Load()
+	b.cutBlob.ReadAt(context.Background(), make([]byte, n), off)
+	b.brought = max(b.brought, b.matched.Load()-brought)
+}
+
+func (b *prefetchingBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	before := b.matched.Load()
+	n, err := b.cutBlob.ReadAt(ctx, p, off)
+	if b.matched.Load() == before {
+		b.again++
+	}
+	return n, err
+}
+
+// TestContentsPrefetch: no more is fetched ahead than has room in memory once it is
+// decoded, so it is still there when a reader comes to it.
+func TestContentsPrefetch(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // nothing else is decoded ahead
+	l := makeContents(t, contentsStyles[0], smallFiles(6000, 20_000))
+	p := mustProver(t, l.x)
+	blob := &prefetchingBlob{cutBlob: &cutBlob{Blob: l.blob, p: p}}
+	r := New(l.x, blob, &Options{Cache: NewSpanCache(4 << 20), Prover: p})
+	defer r.Close()
+	for _, f := range l.files {
+		b := make([]byte, f.Size)
+		if n, err := r.ReadFileAt(t.Context(), b, f.Off, f.Off+f.Size); n != len(b) || err != nil && f.Off < r.Size() {
+			t.Fatalf("ReadFileAt = %d, %v", n, err)
+		}
+	}
+	if blob.brought < 2 || blob.again > 0 {
+		t.Errorf("%d cuts were brought at a time, and %d of %d runs decoded again", blob.brought, blob.again, p.Len())
+	}
+}
+
 // TestContentsFill: a cache that checks the whole blob leaves the spans in use alone.
 func TestContentsFill(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,8 @@ import (
 	"math"
 	"sort"
 	"sync"
+
+	"github.com/imgfs/imgfs/layerindex"
 )
 
 // A Prefetcher is a Blob that can bring bytes before they are read. A Reader
@@ -165,11 +167,15 @@ func (s *stream) limit(size int64) int64 {
 }
 
 // ask returns the range of the blob that should be brought now, if there is
-// one that is worth asking for, and counts it as asked for.
-func (s *stream) ask(m blobMap, size int64) (from, to int64) {
+// one that is worth asking for, and counts it as asked for. It has at most room bytes
+// of output.
+func (s *stream) ask(m blobMap, size, room int64) (from, to int64) {
 	window := s.window()
 	if window == 0 {
 		return 0, 0
+	}
+	if s.next+room < size {
+		window = min(window, m.in(s.next+room)-m.in(s.next))
 	}
 	at, last := m.in(s.next), m.in(s.limit(size))
 	from, to = max(s.ahead, at), min(at+window, last)
@@ -240,9 +246,18 @@ func (r *Reader) readAhead(ctx func() context.Context, m blobMap, read fileRead)
 	if dropped {
 		r.opts.Cache.forget(s)
 	}
-	from, to := s.ask(m, r.Size())
+	from, to := s.ask(m, r.Size(), r.offerRoom())
 	r.prefetch(from, to)
 	r.decodeAhead(ctx, s, m)
+}
+
+// offerRoom returns how many bytes of output may be fetched ahead of a stream: what is
+// decoded to check the blob should stay in memory until it is read.
+func (r *Reader) offerRoom() int64 {
+	if r.opts.Prover == nil || r.x.Space() != layerindex.SpaceContents {
+		return layerindex.MaxSize
+	}
+	return r.opts.Cache.limit / offerShare * 3 / 4
 }
 
 // prefetch has bytes of the blob fetched, if the blob can do that.

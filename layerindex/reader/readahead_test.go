@@ -20,7 +20,7 @@ func (f *fakeReader) do(off, n, fileEnd int64) {
 	r := fileRead{off, off + n, fileEnd}
 	s, _ := f.ra.advance(blobMap{}, r)
 	f.read += n
-	if from, to := s.ask(blobMap{}, f.size); from < to {
+	if from, to := s.ask(blobMap{}, f.size, f.size); from < to {
 		f.asked = append(f.asked, fileRead{off: from, end: to})
 		f.most = max(f.most, to-r.end)
 	}
