@@ -47,8 +47,8 @@ type cuts interface {
 	proofs(yield func(p []byte))
 }
 
-// NewProver returns the Prover of a layer. It takes 32 bytes for each proof, and up to
-// 24 more. The error wraps layerindex.ErrIndex if the proofs do not fit the blob,
+// NewProver returns the Prover of a layer. It takes some 55 bytes for each proof of the
+// output or member. The error wraps layerindex.ErrIndex if the proofs do not fit the blob,
 // or if a cut would be longer than 16 MiB.
 func NewProver(x *layerindex.Index) (*Prover, error) {
 	p := &Prover{size: x.BlobSize()}

@@ -1,18 +1,21 @@
-// Package reader reads any part of a layer's uncompressed tar by the layer's index.
+// Package reader reads any part of a layer's uncompressed tar, or of its contents, by the
+// layer's index.
 //
 //	r := reader.New(x, blob, nil)
 //	defer r.Close()
 //	n, err := r.ReadAt(ctx, buf, entry.Off)
 //
-// A compressed layer is decoded in spans, each from its checkpoint. A Reader keeps
-// decoded spans in a SpanCache, recognizes readers that go on in order and has
-// bytes fetched and spans decoded ahead of them, and decodes a span that is too long
-// for memory into a temporary file.
+// A compressed layer is decoded in spans, each from its checkpoint. In contents space,
+// where a gzip member or zstd frame may hold one small file, a span is a run of them
+// (docs/index-format.md, "Runs"). A Reader keeps decoded spans in a SpanCache, recognizes
+// readers that go on in order and has bytes fetched and spans decoded ahead of them, and
+// decodes a span that is too long for memory into a temporary file.
 //
 // # Limits
 //
-// A Reader believes the index and the blob: it compares neither with a digest. A
-// plain tar is read as it is.
+// A Reader believes the index and the blob: it compares neither with a digest. The
+// blob's cache does that, and a Prover tells it what is right. A plain tar is read as it
+// is.
 package reader
 
 import (
@@ -36,7 +39,8 @@ type Blob interface {
 	Size() int64
 }
 
-// A Reader reads any part of a layer's uncompressed tar. It decodes only the
+// A Reader reads any part of the out space of a layer: of its uncompressed tar, or of
+// its contents. What is said of the tar here holds for both. It decodes only the
 // spans that it needs, each once for all readers that wait for it. It is safe
 // for concurrent use.
 //
@@ -109,7 +113,9 @@ func (r *Reader) Size() int64 { return r.x.Size() }
 
 // ReadAt reads len(p) bytes from byte off of the uncompressed tar, like
 // io.ReaderAt. If ctx ends first it returns ctx.Err(). Decoding that it began goes
-// on if other readers wait for the same span, and is stopped otherwise.
+// on if other readers wait for the same span, and is stopped otherwise. In contents
+// space a read of bytes that no proof covers, like the padding between two files, gives
+// an error that wraps layerindex.ErrIndex.
 func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return r.ReadFileAt(ctx, p, off, r.x.Size())
 }
