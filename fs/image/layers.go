@@ -48,8 +48,8 @@ func (l *Layers) Close() error {
 	return l.from.Close()
 }
 
-// Fill fetches what the cache lacks of the layers, each once and the base first,
-// while there are no reads. It is Cache.Fill, which says how it ends. What is
+// Fill fetches what the cache lacks of the layers, each once and the base first, but
+// before that what FetchFirst does, while there are no reads. It is Cache.Fill, which says how it ends. What is
 // there already is not fetched again, so Fill can be ended at any time and begun
 // anew. Layers that are on this machine are not cached, and left out.
 //
@@ -62,7 +62,10 @@ func (l *Layers) Fill(ctx context.Context, progress func(have, all int64)) error
 	for i, layer := range l.all {
 		blobs[i] = layer.state.Load().blob
 	}
-	err := l.from.disk.Blobs.Fill(ctx, blobs, progress)
+	err := l.FetchFirst(ctx)
+	if err == nil {
+		err = l.from.disk.Blobs.Fill(ctx, blobs, progress)
+	}
 	if err != nil && l.from.Source != nil {
 		err = l.from.advise(l.from.Source, err)
 	}

@@ -98,6 +98,10 @@ func (i *Image) Fill(ctx context.Context, progress func(have, all int64)) error 
 	return i.layers.Fill(ctx, progress)
 }
 
+// FetchFirst fetches what is worth fetching before anything is read: see
+// Layers.FetchFirst.
+func (i *Image) FetchFirst(ctx context.Context) error { return i.layers.FetchFirst(ctx) }
+
 // NoteUsed notes in the cache that the image was used until now, if the cache
 // knows of it still. Opening has noted that its use began.
 func (i *Image) NoteUsed() {

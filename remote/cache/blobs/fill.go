@@ -48,9 +48,30 @@ func (c *Cache) Fill(ctx context.Context, blobs []*Blob, progress func(have, all
 	for _, b := range blobs {
 		if !b.s.local && !seen[b.s] {
 			seen[b.s] = true
-			f.blobs = append(f.blobs, &filled{Blob: b})
+			f.blobs = append(f.blobs, &filled{Blob: b, end: b.s.Layout.Chunks()})
 			f.all += b.s.total()
 		}
+	}
+	return f.run(ctx)
+}
+
+// A Range is the bytes from Off to End of a blob.
+type Range struct {
+	Blob     *Blob
+	Off, End int64
+}
+
+// FillRanges is Fill for parts of blobs: it brings the chunks that they lie in.
+func (c *Cache) FillRanges(ctx context.Context, ranges []Range) error {
+	f := filler{c: c, width: minFills, results: make(chan fillResult)}
+	for _, r := range ranges {
+		s := r.Blob.s
+		off, end := max(r.Off, 0), min(r.End, s.Size)
+		if s.local || off >= end {
+			continue
+		}
+		first, stop := s.Span(off, end)
+		f.blobs = append(f.blobs, &filled{Blob: r.Blob, first: first, end: stop})
 	}
 	return f.run(ctx)
 }
@@ -74,8 +95,9 @@ type filler struct {
 // filled is a blob that Fill brings.
 type filled struct {
 	*Blob
-	have    int64 // bytes on disk
-	refused bool  // in this round: the source cannot be asked
+	first, end int64 // the chunks to bring
+	have       int64 // bytes on disk
+	refused    bool  // in this round: the source cannot be asked
 }
 
 type fillResult struct {
@@ -148,8 +170,10 @@ func (f *filler) tell() {
 // have returns how much is there.
 func (f *filler) have() int64 {
 	n := int64(0)
-	for _, b := range f.blobs {
-		n += b.have
+	for i, b := range f.blobs {
+		if i == 0 || f.blobs[i-1].s != b.s { // else another part of the same
+			n += b.have
+		}
 	}
 	return n
 }
@@ -164,7 +188,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 	}()
 	for _, b := range f.blobs {
 		b.refused = false
-		for next := int64(0); ; {
+		for next := b.first; ; {
 			// Requests that begin together end together, and then the line
 			// would be idle for a round trip: the first is a short one.
 			size := f.c.sched.line.stats().fill(b.s.Chunk)
@@ -172,7 +196,7 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 			if f.running == 0 {
 				most /= 2
 			}
-			first, end := b.s.lacking(next, most)
+			first, end := b.s.lacking(next, b.end, most)
 			if first == end || b.refused {
 				break
 			}
@@ -193,23 +217,25 @@ func (f *filler) round(ctx context.Context) (tried bool, err error) {
 	return tried, nil
 }
 
-// lacking returns the first run of chunks from next on that are not on disk,
+// lacking returns the first run of chunks from next to limit that are not on disk,
 // of at most n bytes; one chunk is always allowed.
-func (s *blobState) lacking(next, n int64) (first, end int64) {
+func (s *blobState) lacking(next, limit, n int64) (first, end int64) {
 	n = min(n, s.perRequest())
 	file := s.openFileTo(false)
 	switch {
-	case next >= s.Layout.Chunks():
+	case next >= limit:
 		return next, next
 	case file == nil:
-		return next, s.run(next, s.Layout.Chunks(), n)
+		return next, s.run(next, limit, n)
 	}
 	most := int64(0) // the end of what one request may bring
 	for k := range s.absent(file, next, true) {
 		switch {
+		case k >= limit:
+			return first, end
 		case first == end:
 			first, end = k, k+1
-			most = s.run(k, s.Layout.Chunks(), n)
+			most = s.run(k, limit, n)
 		case k > end || k == most:
 			return first, end
 		default:

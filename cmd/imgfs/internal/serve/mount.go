@@ -85,12 +85,19 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 // whole whose index nothing binds.
 const checkAfter = 30 * time.Second
 
-// beginChecks begins to check the indexes that others made. stop ends that and waits
-// for it.
+// beginChecks begins what indexes that others made give occasion to: it fetches what
+// they say is read first, and checks them. stop ends that and waits for it.
 func (m *Mount) beginChecks(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
-	done.Go(func() { m.Image.CheckIdle(ctx, checkAfter) })
+	done.Go(func() {
+		if !m.Offline {
+			if err := m.Image.FetchFirst(ctx); err != nil && ctx.Err() == nil {
+				m.Env.Debugf("what is read first could not be fetched: %s", cli.Describe(err))
+			}
+		}
+		m.Image.CheckIdle(ctx, checkAfter)
+	})
 	return func() {
 		cancel()
 		done.Wait()
