@@ -27,6 +27,20 @@ func (d direct) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// ReadAtProgress implements remote.ProgressBlob. It tells as much as the blob does.
+func (d direct) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error) {
+	b, ok := d.Blob.(remote.ProgressBlob)
+	if !ok {
+		return d.ReadAt(ctx, p, off)
+	}
+	n, err := b.ReadAtProgress(ctx, p, off, arrived)
+	d.count(n)
+	return n, err
+}
+
+// Local implements remote.LocalBlob.
+func (d direct) Local() bool { return remote.IsLocal(d.Blob) }
+
 // ReadElsewhere implements remote.ElsewhereBlob.
 func (d direct) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, error) {
 	e, ok := d.Blob.(remote.ElsewhereBlob)
