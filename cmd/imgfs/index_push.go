@@ -64,6 +64,8 @@ type pushRow struct {
 }
 
 func indexPush(ctx context.Context, e *env, name, to string, asJSON bool) error {
+	// Only what was made here is published.
+	e.indexes.trust = trust(image.TrustLocal)
 	cache, err := e.openCache()
 	if err != nil {
 		return err

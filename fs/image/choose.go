@@ -9,6 +9,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/imgfs/imgfs/remote/indexrepo"
 )
 
 // A layer that nobody here has read may have an index that somebody else made. Those
@@ -29,6 +30,8 @@ type candidate struct {
 	// far is not nil for an index that stays where it is, but for what was needed of
 	// it, in place of make.
 	far func(ctx context.Context) (*layerindex.Index, error)
+	// published is where that index is.
+	published *indexrepo.Published
 }
 
 // foreign returns what a layer is read by, with an index that somebody else made; nil if
@@ -69,7 +72,7 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 		x.Close()
 		return nil, err
 	}
-	s.key = c.key
+	s.key, s.published = c.key, c.published
 	return s, nil
 }
 

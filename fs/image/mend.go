@@ -13,6 +13,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/imgfs/imgfs/remote/indexrepo"
 )
 
 // An index may be found to be wrong while its layer is mounted: its file has
@@ -41,6 +42,8 @@ type layerState struct {
 	use    IndexUse
 	// key is what the store calls the index, "" if it was made here.
 	key string
+	// published is where the index is, if that is a place for published ones.
+	published *indexrepo.Published
 	// places says where contents are that the tree has elsewhere, as it was made of
 	// another index.
 	places placesTable

@@ -122,7 +122,8 @@ func (o *others) publishedIndex(ctx context.Context, p *publication, l remote.La
 	}
 	return &candidate{
 		by: VouchedByRegistry, what: "the index in " + x.Repository, from: x.Repository + "@" + x.IndexBlob.Digest().String(), key: indexes.FarKey(x.Header),
-		far: func(ctx context.Context) (*layerindex.Index, error) { return o.far(ctx, l, p, x) },
+		published: x,
+		far:       func(ctx context.Context) (*layerindex.Index, error) { return o.far(ctx, l, p, x) },
 	}
 }
 

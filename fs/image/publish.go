@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,8 +27,7 @@ type PublishOptions struct {
 	// Repository is an index repository, as HOST/PATH. Default: the indexes go beside
 	// the image, into its own repository.
 	Repository string
-	// Built publishes only what opening the layers had to make. Default: the indexes
-	// of all layers.
+	// Built publishes nothing if all indexes were there when the layers were opened.
 	Built bool
 	// Version is what the published manifests say of the program.
 	Version string
@@ -39,7 +39,8 @@ type PublishOptions struct {
 // Publish puts the layers' indexes into a registry, unless they are there, and returns
 // what happened to each, the base first. Only indexes that were made here of all of
 // a layer are published: others have no more to vouch for them than where they came
-// from. The layers must not be closed meanwhile.
+// from. Those that came from the same repository stay there, and are named with the others
+// as indexes of the image. The layers must not be closed meanwhile.
 //
 // The errors are ErrNotPublished, and those of the registry, which wrap an *Error if
 // somebody can do something about them; what was put before stays.
@@ -55,6 +56,16 @@ func (r *Resolved) CheckPublish(repository string) error {
 	return err
 }
 
+// IndexRepositories returns the index repositories that are asked for indexes of the
+// image's layers, in that order: those of Options.IndexRepos and those that configuration
+// files name.
+func (r *Resolved) IndexRepositories() []string { return slices.Clone(r.indexRepos) }
+
+// Publish is Layers.Publish. The image must not be closed meanwhile.
+func (i *Image) Publish(ctx context.Context, opts *PublishOptions) ([]indexrepo.Result, error) {
+	return i.layers.Publish(ctx, opts)
+}
+
 func (r *Resolved) publish(ctx context.Context, layers []*Layer, opts *PublishOptions) ([]indexrepo.Result, error) {
 	if opts == nil {
 		opts = &PublishOptions{}
@@ -63,6 +74,9 @@ func (r *Resolved) publish(ctx context.Context, layers []*Layer, opts *PublishOp
 	if err != nil {
 		return nil, err
 	}
+	if opts.Built && !slices.ContainsFunc(layers, func(l *Layer) bool { return l.Built }) {
+		return nil, nil
+	}
 	img := &indexrepo.Image{Manifest: r.Descriptor, Beside: opts.Repository == "", Version: opts.Version, Progress: opts.Progress}
 	var temps []io.Closer
 	defer func() {
@@ -70,20 +84,30 @@ func (r *Resolved) publish(ctx context.Context, layers []*Layer, opts *PublishOp
 			t.Close()
 		}
 	}()
+	made := false
 	seen := map[digest.Digest]bool{}
 	for _, layer := range layers {
-		if seen[layer.Digest()] || opts.Built && !layer.Built {
+		if seen[layer.Digest()] {
 			continue
 		}
 		seen[layer.Digest()] = true
-		x, files, err := r.published(ctx, layer)
+		s := layer.state.Load()
+		if x := s.published; x != nil && x.Repository == to.Repository() {
+			img.Layers = append(img.Layers, indexrepo.Index{Description: x.Description})
+			continue
+		}
+		if s.use.Vouched != VouchedHere || s.refuted() != nil {
+			continue
+		}
+		x, files, err := r.published(ctx, layer.Digest(), s.index)
 		temps = append(temps, files...)
 		if err != nil {
 			return nil, layerError(layer.Digest(), err)
 		}
 		img.Layers = append(img.Layers, *x)
+		made = true
 	}
-	if len(img.Layers) == 0 {
+	if !made {
 		return nil, fmt.Errorf("%s: %w: none of its layers was read here", r.Name(), ErrNotPublished)
 	}
 	results, err := indexrepo.Publish(ctx, to, img)
@@ -141,8 +165,7 @@ func (r *Resolved) configureFor(name string) error {
 
 // published returns the index of a layer as it is published, and the files to close when
 // it has been.
-func (r *Resolved) published(ctx context.Context, l *Layer) (*indexrepo.Index, []io.Closer, error) {
-	x := l.state.Load().index
+func (r *Resolved) published(ctx context.Context, layer digest.Digest, x *layerindex.Index) (*indexrepo.Index, []io.Closer, error) {
 	index, err := r.newSummedFile()
 	if err != nil {
 		return nil, nil, err
@@ -168,7 +191,7 @@ func (r *Resolved) published(ctx context.Context, l *Layer) (*indexrepo.Index, [
 		return nil, files, err
 	}
 	published := &indexrepo.Index{IndexContent: index.file, Description: indexrepo.Description{
-		Layer: l.Digest(), Codec: x.Codec().String(), Header: p.HeaderSum(), Listing: listing, Index: index.descriptor(),
+		Layer: layer, Codec: x.Codec().String(), Header: p.HeaderSum(), Listing: listing, Index: index.descriptor(),
 	}}
 	if digests.size > 0 {
 		published.Digests, published.DigestsContent = digests.descriptor(), digests.file

@@ -73,8 +73,25 @@ func (o *opener) far(ctx context.Context, l remote.Layer, p *publication, x *ind
 		Header: x.Header, Listing: x.Listing, Index: o.cache.Blobs.Direct(x.IndexBlob, came), Digests: digests,
 		MakeRoom: o.cache.MakeRoom, DiskFailed: o.cache.WarnDisk,
 	})
+	if err == nil {
+		if err = o.listable(ctx, open); err != nil {
+			open.Close()
+		}
+	}
 	if errors.Is(err, layerindex.ErrIndex) || errors.Is(err, remote.ErrNotFound) {
 		p.finder.Forget(x)
 	}
-	return open, err
+	if err != nil {
+		return nil, err
+	}
+	return open, nil
+}
+
+// listable checks that the entries of an index are well formed. A tree is made of them
+// later, when it is too late for another index.
+func (o *opener) listable(ctx context.Context, x *layerindex.Index) error {
+	budget := o.metadata().Part()
+	defer budget.Undo()
+	_, err := x.List(ctx, budget)
+	return err
 }

@@ -1,0 +1,144 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/labimage"
+)
+
+// textFiles is a layer of 2,500 files of text, which an index can lead into.
+func textFiles(a *labimage.Archive) error {
+	rng := rand.New(rand.NewPCG(7, 8))
+	content := make([]byte, 4000)
+	for i := range 2500 {
+		for j := range content {
+			content[j] = "etaoin shrdlu\n"[rng.IntN(14)]
+		}
+		if err := a.File(fmt.Sprintf("%x-%d", rng.Uint64(), i), string(content)); err != nil {
+			return err
+		}
+	}
+	return a.File("last", "the last one\n")
+}
+
+// TestSecondMachine: with an index repository a machine that has nothing lists an image
+// without a byte of its layers, and reads a file with three requests.
+func TestSecondMachine(t *testing.T) {
+	alone(t)
+	reg, repo := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{Writable: true})
+	image, _ := publish(t, reg, small, textFiles)
+	name := repo.Host() + "/team/indexes"
+	first := t.TempDir()
+	want := succeed(t, "ls", "-lR", "--cache-dir", first, image)
+	succeed(t, "index", "push", "--to", name, "--cache-dir", first, image)
+
+	second := t.TempDir()
+	repo.Forget()
+	reg.Forget()
+	if got := succeed(t, "ls", "-lR", "--cache-dir", second, "--index-repo", name, image); got != want {
+		t.Error("the second machine lists something else")
+	}
+	for _, r := range reg.Requests(registrytest.Blob) {
+		if r.Bytes > 4000 {
+			t.Errorf("the image's registry was asked for %s %s: %d bytes", r.Path, r.Range, r.Bytes)
+		}
+	}
+	if m, b := repo.Count(registrytest.Manifest), repo.Count(registrytest.Blob); m != 1 || b > 4 {
+		t.Errorf("the index repository was asked for %d manifests and %d times for blobs: %+v", m, b, repo.Requests())
+	}
+
+	repo.Forget()
+	reg.Forget()
+	if got := succeed(t, "cat", "--cache-dir", second, "--index-repo", name, image, "last"); got != "the last one\n" {
+		t.Errorf("got %q", got)
+	}
+	if n := repo.Count() + reg.Count(registrytest.Blob); n > 3 {
+		t.Errorf("%d requests for a file: %+v %+v", n, repo.Requests(), reg.Requests(registrytest.Blob))
+	}
+	if n := repo.Bytes() + reg.Bytes(registrytest.Blob); n > 400_000 {
+		t.Errorf("%d bytes for a file", n)
+	}
+	// The indexes are here now, and what is not read again needs nobody.
+	repo.Close()
+	if got := succeed(t, "ls", "-lR", "--cache-dir", second, "--index-repo", name, image); got != want {
+		t.Error("without the index repository the listing is another one")
+	}
+	if got := succeed(t, "ls", "-lR", "--cache-dir", second, "--index-repo", name, "--offline", image); got != want {
+		t.Error("offline the listing is another one")
+	}
+	// Without the repository the indexes that came from it are not believed.
+	reg.Forget()
+	if got := succeed(t, "ls", "-lR", "--cache-dir", second, "--index-trust", "local", "--index-repo", name, image); got != want || reg.Bytes(registrytest.Blob) < 1_000_000 {
+		t.Errorf("trusting nobody: the same %t, %d bytes of layers were read", got == want, reg.Bytes(registrytest.Blob))
+	}
+	succeed(t, "cache", "verify", "--cache-dir", second)
+}
+
+// TestBesideImage: an index beside the image is used if all that is published is trusted,
+// and else not.
+func TestBesideImage(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, &registrytest.Options{Writable: true})
+	image, _ := publish(t, reg, small, textFiles)
+	first := t.TempDir()
+	want := succeed(t, "ls", "-lR", "--cache-dir", first, image)
+	succeed(t, "index", "push", "--cache-dir", first, image)
+	for trust, passes := range map[string]bool{"": true, "bound": true, "local": true, "published": false} {
+		args := []string{"ls", "-lR", "--cache-dir", t.TempDir(), image}
+		if trust != "" {
+			args = slices.Insert(args, 1, "--index-trust", trust)
+		}
+		reg.Forget()
+		if got := succeed(t, args...); got != want {
+			t.Errorf("%q: another listing", trust)
+		}
+		if n := reg.Bytes(registrytest.Blob); (n > 1_000_000) != passes {
+			t.Errorf("%q: %d bytes of blobs came", trust, n)
+		}
+	}
+}
+
+// TestBadIndexRepository: whatever an index repository does, the image is listed and read,
+// and waits for it no longer than three seconds.
+func TestBadIndexRepository(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	want := succeed(t, "ls", "-lR", "--cache-dir", t.TempDir(), image)
+	for what, kinds := range map[string][]registrytest.Kind{"manifests": {registrytest.Manifest}, "blobs": {registrytest.Blob}} {
+		for name, fault := range map[string]func(s *registrytest.Server) registrytest.Fault{
+			"401": func(*registrytest.Server) registrytest.Fault { return registrytest.Status(http.StatusUnauthorized) },
+			"404": func(*registrytest.Server) registrytest.Fault { return registrytest.Status(http.StatusNotFound) },
+			"500": func(*registrytest.Server) registrytest.Fault {
+				return registrytest.Status(http.StatusInternalServerError)
+			},
+			"page":    func(*registrytest.Server) registrytest.Fault { return registrytest.Page() },
+			"flipped": func(*registrytest.Server) registrytest.Fault { return registrytest.FlipBit() },
+			"hang":    func(s *registrytest.Server) registrytest.Fault { return s.Stall(-1) },
+		} {
+			repo := registrytest.New(t, &registrytest.Options{Writable: true})
+			succeed(t, "index", "push", "--to", repo.Host()+"/x", "--cache-dir", t.TempDir(), image)
+			for _, k := range kinds {
+				repo.Inject(k, registrytest.Always(fault(repo)))
+			}
+			began := time.Now()
+			r := invoke(t, "ls", "-lR", "--cache-dir", t.TempDir(), "--index-repo", repo.Host()+"/x", image)
+			if r.code != 0 || r.stdout != want || strings.Contains(r.stderr, "hint") {
+				t.Errorf("%s %s: exit code %d, the same %t, stderr %q", what, name, r.code, r.stdout == want, r.stderr)
+			}
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("%s %s: it took %v", what, name, took)
+			}
+			repo.Close()
+		}
+	}
+}
