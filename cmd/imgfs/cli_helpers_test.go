@@ -57,7 +57,7 @@ func alone(t *testing.T) (home string) {
 	t.Helper()
 	home = t.TempDir()
 	t.Setenv("HOME", home)
-	for _, name := range []string{"IMGFS_CACHE_DIR", "IMGFS_CACHE_SIZE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "REGISTRY_AUTH_FILE",
+	for _, name := range []string{"IMGFS_CACHE_DIR", "IMGFS_CACHE_SIZE", "IMGFS_INDEX_REPO", "IMGFS_INDEX_PUBLISH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "REGISTRY_AUTH_FILE",
 		"DOCKER_AUTH_CONFIG", "DOCKER_CONFIG", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		t.Setenv(name, "")
 	}

@@ -19,6 +19,9 @@ import (
 // detachedFlag tells the child that it is the process in the background.
 const detachedFlag = "detached"
 
+// publishFlag has indexes that had to be made be published.
+const publishFlag = "index-publish"
+
 // noExecFlag is what -o noexec sets.
 const noExecFlag = "noexec"
 
@@ -29,6 +32,7 @@ type mounter struct {
 	prefetch   bool
 	provenance bool
 	noExec     bool
+	publish    bool // the indexes that had to be made
 	detached   bool // this is the process in the background
 	grace      time.Duration
 
@@ -75,9 +79,9 @@ no registry can be asked, and with --offline, the image is as it was last seen, 
 			f.DurationVar(&m.grace, "grace", serve.DefaultGrace, "`T` how long those who use the tree are served on after a signal (default 30s)")
 			f.BoolVar(&m.allowOther, "allow-other", false, "let other users in (needs root, or user_allow_other in /etc/fuse.conf)")
 			f.BoolVar(&m.prefetch, "prefetch", false, "bring all of the image into the cache, while nobody reads")
+			f.BoolVar(&m.publish, publishFlag, false, "publish what it indexes in the first --index-repo (IMGFS_INDEX_PUBLISH)")
 			set := networkFlags(f)
-			f.BoolVar(&m.provenance, "provenance", false, "list the attributes user.imgfs.layer, .digest and .offset, which say where\n"+
-				"a file comes from; without it they are there for who asks by name")
+			f.BoolVar(&m.provenance, "provenance", false, "list the attributes user.imgfs.layer, .digest and .offset with the others")
 			f.Var(&m.passthrough, "passthrough", "`W` \"on\": the kernel reads cached files by itself; \"off\", or \"auto\" (default)")
 			f.Var(&m.ioURing, "io-uring", "`W` \"on\": requests come through io_uring; \"off\", or \"auto\" (default)")
 			f.BoolVar(&m.detached, detachedFlag, false, "this is the process in the background")
@@ -92,6 +96,9 @@ no registry can be asked, and with --offline, the image is as it was last seen, 
 					}
 				}
 				if err := habits(); err != nil {
+					return err
+				}
+				if err := m.wantPublish(f); err != nil {
 					return err
 				}
 				if err := set(&e.network); err != nil {
@@ -169,6 +176,9 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		mount.Prefetch = false
 	}
 	mount.Image = img
+	if m.publish {
+		mount.Publish = func(ctx context.Context) error { return publishBuilt(ctx, e, img) }
+	}
 	return mount.Serve(ctx, e.life)
 }
 

@@ -38,6 +38,9 @@ type Mount struct {
 	Parent   *Parent       // nil in the foreground
 	Grace    time.Duration // how long a tree in use is served on after a signal
 	Prefetch bool          // bring all of the image into the cache
+	// Publish, if not nil, publishes the indexes of the image's layers, in the background
+	// once the tree is mounted.
+	Publish func(ctx context.Context) error
 }
 
 // Serve mounts and serves until the mount is gone. The end of ctx unmounts it.
@@ -75,6 +78,9 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 		defer stats.beginPrefetch(ctx, m.Env)()
 	}
 	defer m.beginChecks(ctx)()
+	if m.Publish != nil {
+		defer beginPublish(ctx, m.Env, m.Publish)()
+	}
 	err = end.untilUnmounted(ctx)
 	m.Made.Remove()
 	ended()
