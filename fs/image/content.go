@@ -117,7 +117,7 @@ func (c *layerContent) Present(off, end, slack int64) (bool, error) {
 // NewReader implements keptfile.Layer.
 func (c *layerContent) NewReader(noRoom func()) keptfile.StreamCloser {
 	s := c.layer.state.Load()
-	return placedReader{reader.New(s.index, presentBlob{s.blob}, &reader.Options{
+	return placedReader{s.reader.Again(presentBlob{s.blob}, &reader.Options{
 		Cache:       reader.NewSpanCache(keptMemory),
 		NewTemp:     newTemp(c.layer.cache, true),
 		SpoolFailed: func(error) { noRoom() },

@@ -154,6 +154,27 @@ func TestContentsAllocations(t *testing.T) {
 	}
 }
 
+// TestContentsAgain: another reader does not make the tables again, and leaves what cuts
+// are decoded to with the first.
+func TestContentsAgain(t *testing.T) {
+	t.Parallel()
+	l := makeContents(t, contentsStyles[1], smallFiles(100, 10_000))
+	r, blob := l.open(t, Options{})
+	other := r.Again(blob, nil)
+	if other.table.Load() != r.table.Load() || r.table.Load() == nil || blob.p.reader.Load() != r {
+		t.Error("the other reader has tables of its own, or what is for the first")
+	}
+	for _, f := range l.files {
+		checkContents(t, other, l, f.Off, f.Size)
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, f := range l.files {
+		checkContents(t, r, l, f.Off, f.Size)
+	}
+}
+
 // TestContentsAhead: runs are fetched and decoded ahead of a reader that goes from file
 // to file, and end with the layer.
 func TestContentsAhead(t *testing.T) {

@@ -108,6 +108,16 @@ func New(x *layerindex.Index, blob Blob, opts *Options) *Reader {
 	return r
 }
 
+// Again returns another Reader of the same layer. It shares what r knows of the index, so
+// it costs little. Each is closed for itself.
+func (r *Reader) Again(blob Blob, opts *Options) *Reader {
+	other := New(r.x, blob, opts)
+	if l := r.table.Load(); l != nil {
+		other.table.Store(l)
+	}
+	return other
+}
+
 // Size returns the length of the uncompressed tar in bytes.
 func (r *Reader) Size() int64 { return r.x.Size() }
 
