@@ -263,6 +263,11 @@ func TestFooters(t *testing.T) {
 			t.Errorf("TOC at %d, unbound: no error", at)
 		}
 	}
+	// A TOC that takes most of a large blob is not even read.
+	far := toctest.NewBlob(append(make([]byte, 70<<20), footer(t, 1)...))
+	if _, err := index(far, nil); !errors.Is(err, layerindex.ErrIndex) || len(far.Requests) != 1 {
+		t.Errorf("TOC of 70 MiB: %v, requests %v", err, far.Requests)
+	}
 	if _, err := index(p.named(t, "other.json", footer(t, len(p.contents))), nil); !errors.Is(err, layerindex.ErrIndex) {
 		t.Errorf("TOC of another name: %v", err)
 	}

@@ -41,13 +41,11 @@ type Builder struct {
 
 // A file is the regular file whose chunks come.
 type file struct {
-	name      string
-	size      int64
-	covered   int64 // by chunks so far
-	end       int64 // in the blob, 0 if it is not known
-	by        [32]byte
-	hasDigest bool // by is the digest of its content
-	inChunks  bool // each chunk has a digest
+	name     string
+	size     int64
+	covered  int64 // by chunks so far
+	end      int64 // in the blob, 0 if it is not known
+	inChunks bool  // each chunk has a digest
 }
 
 // NewBuilder returns a Builder that gives what it makes to w. The contents lie before
@@ -102,10 +100,7 @@ func (b *Builder) addFile(e *Entry, as *layerindex.Entry) error {
 	if e.ChunkOffset != 0 {
 		return fmt.Errorf("%w: its content begins at %d", layerindex.ErrIndex, e.ChunkOffset)
 	}
-	b.file = file{
-		name: e.Name, size: e.Size, end: e.EndOffset,
-		by: e.Digest, hasDigest: e.HasDigest, inChunks: e.HasChunkDigest,
-	}
+	b.file = file{name: e.Name, size: e.Size, end: e.EndOffset, inChunks: e.HasChunkDigest}
 	if e.EndOffset != 0 && (e.EndOffset <= e.Offset || e.EndOffset > b.limit) {
 		return fmt.Errorf("%w: its frames are from %d to %d of %d", layerindex.ErrIndex, e.Offset, e.EndOffset, b.limit)
 	}
@@ -224,8 +219,8 @@ func (b *Builder) Complete() error {
 	return nil
 }
 
-// Finish returns the index of the layer l. No entry may be added any more. What codec
-// and losses are is for the caller, and what the origin.
+// Finish returns the index of the layer l. No entry may be added any more. Of the
+// summary it takes codec, origin and losses.
 func (b *Builder) Finish(l layerindex.Layer, s layerindex.Summary) (*layerindex.Index, error) {
 	if err := b.Complete(); err != nil {
 		return nil, err

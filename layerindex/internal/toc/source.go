@@ -48,8 +48,11 @@ func CheckLayer(l layerindex.Layer, blob Blob) error {
 // which the caller gives back. The error wraps layerindex.ErrIndex if that is no range or
 // too long a one.
 func ReadRange(ctx context.Context, blob Blob, budget *layerindex.Budget, off, end int64) ([]byte, error) {
-	if off < 0 || end < off || end > blob.Size() || end-off > maxStored {
-		return nil, fmt.Errorf("%w: bytes %d to %d of %d", layerindex.ErrIndex, off, end, blob.Size())
+	switch {
+	case off < 0 || end < off || end > blob.Size():
+		return nil, fmt.Errorf("%w: bytes %d to %d of a blob of %d", layerindex.ErrIndex, off, end, blob.Size())
+	case end-off > maxStored:
+		return nil, fmt.Errorf("%w: %d bytes of the blob, more than the %d that it may have", layerindex.ErrIndex, end-off, maxStored)
 	}
 	if err := budget.Take(end - off); err != nil {
 		return nil, err
