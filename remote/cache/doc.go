@@ -33,6 +33,10 @@
 //
 //   - blob: bytes that a digest names, in this package the compressed layers.
 //   - chunk: a piece of a blob that is verified, stored and removed as one.
+//   - cuts: how a blob is cut into chunks, and what each must be. Where the chunks are
+//     not of one size they are called cuts, too, as in docs/cache-format.md.
+//   - key: 16 hex digits in the names of files that are a blob's by some cuts, or by an
+//     index of another origin.
 //   - state word: four bytes in a blob file for each chunk: when it was used last, or
 //     0 if it is not there.
 //   - epoch: a number in a blob file that changes when chunks are taken away.
@@ -70,6 +74,6 @@
 // held for changes in memory alone. The other mutexes are the last that a goroutine
 // takes: directory.Dir.mu, directory.Budget.mu, blobs.Cache.mu (which reads a
 // mark), blobs.flight.mu, blobs.wholeCheck.mu (which reads state words),
-// blobs.lineSpeed.mu, files.knowledge.mu and files.keyLocks.mu. None is held while
+// blobs.lineSpeed.mu, blobs.patched.mu, files.knowledge.mu and files.keyLocks.mu. None is held while
 // the network or a reader is waited for.
 package cache

@@ -1,6 +1,7 @@
 // Package blobs keeps chunks of blobs in a cache directory and fetches those that are
 // missing: each is verified before it is stored or handed on, and fetched once
-// however many readers want it. It measures the line, and decides how much is asked
+// however many readers want it. Cuts says how a blob is cut into chunks, of one size
+// or of any, and verifies them. It measures the line, and decides how much is asked
 // for at once and who is served first: readers, then what is read ahead, then Fill.
 // The words are those of package cache.
 package blobs
