@@ -102,3 +102,33 @@ func TestIndexPushRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestIndexPushSOCI: the image with a SOCI index is there under a tag of its own, and is
+// mounted by that index without reading a layer whole.
+func TestIndexPushSOCI(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, &registrytest.Options{Writable: true})
+	image, _ := publish(t, reg, small, textFiles)
+	cache := t.TempDir()
+	want := succeed(t, "ls", "-lR", "--cache-dir", cache, image)
+	var rows []pushRow
+	if err := json.Unmarshal([]byte(succeed(t, "index", "push", "--soci", "--json", "--cache-dir", cache, image)), &rows); err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 2 || !rows[1].Pushed || rows[1].Bytes < 10_000 || rows[1].Header != "" {
+		t.Errorf("got %+v", rows)
+	}
+	reg.Forget()
+	if got := succeed(t, "ls", "-lR", "--cache-dir", t.TempDir(), image+"-soci"); got != want {
+		t.Error("with the SOCI index the listing is another one")
+	}
+	for _, r := range reg.Requests(registrytest.Blob) {
+		if r.Bytes > 1_500_000 {
+			t.Errorf("%s %s: %d bytes", r.Path, r.Range, r.Bytes)
+		}
+	}
+	r := invoke(t, "index", "push", "--soci", "--to", "a/b", image)
+	if r.code != cli.ExitUsage {
+		t.Errorf("with --to: exit code %d", r.code)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/indexrepo"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -17,7 +18,7 @@ import (
 func indexPushCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "push",
-		Usage: "[--to REPO] [--json] IMAGE",
+		Usage: "[--to REPO | --soci] [--json] IMAGE",
 		Entry: cli.Entry{Usage: "IMAGE", Text: "publish the indexes, so that nobody else has to read the layers"},
 		About: `Publishes the indexes of the image's layers: in the index repository REPO, which
 may be in any registry, or beside the image. Layers that have not been read here
@@ -28,6 +29,7 @@ for each layer, the base first.`,
 		Example: "imgfs index push --to registry.example.com/imgfs/indexes fedora:latest",
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			to := f.String("to", "", "`REPO` an index repository, as HOST/PATH (default: the image's own repository)")
+			soci := f.Bool("soci", false, "instead put the image with a SOCI index beside it, as TAG-soci, for SOCI's tools")
 			asJSON := f.Bool("json", false, "an array of objects instead of a table; docs/json.md names their members")
 			return func(ctx context.Context, args []string) error {
 				switch {
@@ -37,6 +39,8 @@ for each layer, the base first.`,
 					return cli.Usagef("index push: one image is needed")
 				case e.offline:
 					return cli.Usagef("index push: --offline leaves no registry to push to")
+				case *soci && f.Changed("to"):
+					return cli.Usagef("index push: --soci and --to exclude each other: a SOCI index lies where the image's layers are")
 				case f.Changed("to"):
 					if _, err := remote.ParseRepository(*to); err != nil {
 						return cli.Usagef("index push: --to: %v", err)
@@ -45,7 +49,7 @@ for each layer, the base first.`,
 				if err := wholeImage("index push", args[0], ""); err != nil {
 					return err
 				}
-				return indexPush(ctx, e, args[0], *to, *asJSON)
+				return indexPush(ctx, e, args[0], *to, *soci, *asJSON)
 			}
 		},
 	}
@@ -56,14 +60,15 @@ type pushRow struct {
 	Digest digest.Digest `json:"digest"`
 	Codec  string        `json:"codec"`
 	// Header is the checksum of the published index's header, in hex: it names the index.
-	Header string `json:"header"`
+	// There is none of a ztoc of SOCI.
+	Header string `json:"header,omitempty"`
 	// Bytes is the size of the index with the content digests.
 	Bytes int64 `json:"bytes"`
 	// Pushed says that something was sent. Else all was there.
 	Pushed bool `json:"pushed"`
 }
 
-func indexPush(ctx context.Context, e *env, name, to string, asJSON bool) error {
+func indexPush(ctx context.Context, e *env, name, to string, soci, asJSON bool) error {
 	// Only what was made here is published.
 	e.indexes.trust = trust(image.TrustLocal)
 	cache, err := e.openCache()
@@ -84,20 +89,35 @@ func indexPush(ctx context.Context, e *env, name, to string, asJSON bool) error 
 		return err
 	}
 	defer layers.Close()
-	bar := show.NewBar(e, "pushing")
-	results, err := layers.Publish(ctx, &image.PublishOptions{Repository: to, Version: "imgfs " + version(), Progress: bar.Update})
-	bar.Finish()
+	results, err := e.push(ctx, layers, to, soci)
 	if err != nil {
 		return err
 	}
 	rows := make([]pushRow, len(results))
 	for i, r := range results {
-		rows[i] = pushRow{Digest: r.Layer, Codec: r.Codec, Header: hex.EncodeToString(r.Header[:]), Bytes: r.Bytes, Pushed: r.Pushed}
+		rows[i] = pushRow{Digest: r.Layer, Codec: r.Codec, Bytes: r.Bytes, Pushed: r.Pushed}
+		if !soci {
+			rows[i].Header = hex.EncodeToString(r.Header[:])
+		}
 	}
 	if asJSON {
 		return show.JSON(e.Stdout, rows)
 	}
 	return e.printPush(rows)
+}
+
+// push publishes the indexes of layers, of one of two kinds.
+func (e *env) push(ctx context.Context, layers *image.Layers, to string, soci bool) ([]indexrepo.Result, error) {
+	if soci {
+		name, results, err := layers.PublishSOCI(ctx, "imgfs "+version())
+		if err == nil {
+			e.Warnf("the image with a SOCI index is %s", printable.Name(name))
+		}
+		return results, err
+	}
+	bar := show.NewBar(e, "pushing")
+	defer bar.Finish()
+	return layers.Publish(ctx, &image.PublishOptions{Repository: to, Version: "imgfs " + version(), Progress: bar.Update})
 }
 
 // printPush prints rows for people.

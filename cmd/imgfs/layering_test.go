@@ -24,7 +24,7 @@ cmd/imgfs/internal/cli: remote/printable pflag x/term
 cmd/imgfs/internal/ls: cmd/imgfs/internal/cli fs remote/printable pflag runewidth x/sys x/term
 cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/show fs fs/fusefs fs/image remote/cache remote/cache/meta remote/printable remote/registry go-digest image-spec x/sys
 cmd/imgfs/internal/show: remote/printable go-digest runewidth x/sys
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/ls cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/localname remote/printable remote/registry go-digest pflag x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/ls cmd/imgfs/internal/serve cmd/imgfs/internal/show fs fs/fusefs fs/image layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/indexrepo remote/localname remote/printable remote/registry go-digest pflag x/sys
 
 fs/fusefs/internal/uring: x/sys
 fs/fusefs: fs fs/fusefs/internal/uring remote/printable go-fuse x/sys
