@@ -75,6 +75,7 @@ func TestReadme(t *testing.T) {
 			return mounts[m]
 		})
 		if strings.HasPrefix(c, "imgfs ") {
+			c = strings.ReplaceAll(c, "localhost:5000/indexes", registry.Host()+"/indexes")
 			c = image.ReplaceAllString(c, registry.Host()+"/test:"+labimage.Tag)
 			if r := s.run(strings.Fields(c)[1:]...); r.code != 0 {
 				t.Errorf("%s: exit code %d\n%s%s", c, r.code, r.stdout, r.stderr)
