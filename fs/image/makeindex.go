@@ -403,15 +403,17 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index, use IndexUse) (*la
 	if err := o.checkTar(x.Size()); err != nil {
 		return nil, err
 	}
-	prover, err := reader.NewProver(x)
+	var cuts blobs.Cuts
+	var prover *reader.Prover
+	var err error
+	if x.ProofKind() == layerindex.ProofChunks {
+		cuts, err = chunksOf(x) // the cache knows how to check those
+	} else {
+		prover, err = reader.NewProver(x)
+		cuts = prover
+	}
 	if err != nil {
 		return nil, err
-	}
-	var cuts blobs.Cuts = prover
-	if x.ProofKind() == layerindex.ProofChunks {
-		if cuts, err = chunksOf(x); err != nil {
-			return nil, err
-		}
 	}
 	blob, err := o.cache.Blobs.Blob(l.Blob, cuts)
 	if err != nil {

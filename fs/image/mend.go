@@ -36,7 +36,7 @@ const (
 type layerState struct {
 	index  *layerindex.Index
 	blob   *blobs.Blob
-	prover *reader.Prover
+	prover *reader.Prover // nil if the index has chunks
 	reader *reader.Reader
 	large  largeDigests
 	use    IndexUse
