@@ -53,7 +53,7 @@ func TestReadme(t *testing.T) {
 	if _, err := labimage.Write(layout, readmeImage); err != nil {
 		t.Fatal(err)
 	}
-	registry := registrytest.New(t, nil)
+	registry := registrytest.New(t, &registrytest.Options{Writable: true})
 	if err := registry.PushLayout(layout, "test"); err != nil {
 		t.Fatal(err)
 	}
