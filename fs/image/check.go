@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -107,8 +108,21 @@ func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error)
 // condemn makes s a state by which nothing can be read, as the index of was is false.
 func (l *Layer) condemn(was, s *layerState, why error) {
 	s.wrong = fmt.Errorf("layer %s: %w (%s): %w", l.Digest(), ErrLiar, was.use, why)
-	was.blob.Condemn(s.wrong)
+	if !sameChunks(was.index, s.index) { // else the layer is read by right ones
+		was.blob.Condemn(s.wrong)
+	}
 	l.opener.warnf("%v; nothing of it can be read in this tree: %v", s.wrong, ErrReopen)
+}
+
+// sameChunks reports whether two indexes of a layer cut and check its blob in the same
+// way.
+func sameChunks(x, y *layerindex.Index) bool {
+	if x.ProofKind() != layerindex.ProofChunks || y.ProofKind() != layerindex.ProofChunks || x.ChunkSize() != y.ChunkSize() {
+		return false
+	}
+	a, err := x.ChunkSums()
+	b, again := y.ChunkSums()
+	return err == nil && again == nil && bytes.Equal(a, b)
 }
 
 // ownIndex returns our index of a layer, which is made of what the cache has of the

@@ -68,6 +68,9 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 	if err == nil {
 		s, err = o.connect(l, x, useOf(x, c.by, c.from))
 	}
+	if err == nil {
+		err = s.blob.Refuted() // it was found to be false before
+	}
 	if err != nil {
 		x.Close()
 		return nil, err
@@ -104,7 +107,7 @@ func (o *others) contradiction(ctx context.Context, c *candidate, x *layerindex.
 // there, and right.
 func (o *opener) tellUnused(l remote.Layer, c *candidate, err error) {
 	tell := o.debugf
-	if c.by == VouchedByManifest && !errors.Is(err, layerindex.ErrLossy) && !(o.opts.Offline && errors.Is(err, remote.ErrUnavailable)) {
+	if c.by == VouchedByManifest && !errors.Is(err, layerindex.ErrLossy) && !errors.Is(err, remote.ErrWhole) && !(o.opts.Offline && errors.Is(err, remote.ErrUnavailable)) {
 		tell = o.warnf
 	}
 	tell("layer %s: %s is not used: %v", l.Digest(), c.what, err)

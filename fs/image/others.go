@@ -181,12 +181,48 @@ type layerBlob interface {
 	Size() int64
 }
 
-// direct makes an index of what it reads of a layer past the cache. What names and
-// attributes take is counted when the index is admitted.
+// direct makes an index of what it reads of a layer past the cache: if that is wrong, once
+// more of another place. What names and attributes take is counted when the index is
+// admitted.
 func (o *others) direct(l remote.Layer, read func(blob layerBlob, b *layerindex.Budget) (*layerindex.Index, error)) (*layerindex.Index, error) {
-	budget := o.metadata().Part()
-	defer budget.Undo()
-	return read(o.cache.Blobs.Direct(l.Blob, o.received(l.Digest())), budget)
+	try := func(blob remote.Blob) (*layerindex.Index, error) {
+		budget := o.metadata().Part()
+		defer budget.Undo()
+		return read(o.cache.Blobs.Direct(blob, o.received(l.Digest())), budget)
+	}
+	blob := l.Blob
+	if w, ok := blob.(remote.WholeBlob); ok {
+		blob = rangesOnly{w}
+	}
+	x, err := try(blob)
+	if e, ok := l.Blob.(remote.ElsewhereBlob); ok && errors.Is(err, layerindex.ErrIndex) {
+		if y, again := try(elsewhere{e}); again == nil {
+			o.warnf("layer %s: %v; the second time it was right", l.Digest(), err)
+			return y, nil
+		}
+	}
+	return x, err
+}
+
+// rangesOnly is a layer of which no more is read than is asked for: from a server that
+// sends all of it, it is better read once by a pass.
+type rangesOnly struct{ remote.WholeBlob }
+
+// ReadAt implements remote.Blob. The error may wrap remote.ErrWhole.
+func (b rangesOnly) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := b.ReadRange(ctx, p, off, nil)
+	if n == len(p) && !errors.Is(err, remote.ErrWhole) {
+		err = nil
+	}
+	return n, err
+}
+
+// TakeReceived implements remote.Counted if the blob does.
+func (b rangesOnly) TakeReceived() (int64, bool) {
+	if c, ok := b.WholeBlob.(remote.Counted); ok {
+		return c.TakeReceived()
+	}
+	return 0, false
 }
 
 // keyOf returns the key under which the store keeps the index that id names.
