@@ -142,3 +142,25 @@ func TestBadIndexRepository(t *testing.T) {
 		}
 	}
 }
+
+// TestIndexRepositoryGone: an index whose parts cannot be had any more when they are
+// needed is made again from the layer.
+func TestIndexRepositoryGone(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small, textFiles)
+	for what, fault := range map[string]registrytest.Fault{
+		"gone": registrytest.Status(http.StatusNotFound), "refused": registrytest.Status(http.StatusForbidden), "failing": registrytest.Status(http.StatusInternalServerError),
+	} {
+		repo := registrytest.New(t, &registrytest.Options{Writable: true})
+		name := repo.Host() + "/team/indexes"
+		succeed(t, "index", "push", "--to", name, "--cache-dir", t.TempDir(), image)
+		second := t.TempDir()
+		succeed(t, "ls", "-lR", "--cache-dir", second, "--index-repo", name, image)
+		repo.Inject(registrytest.Blob, registrytest.Always(fault))
+		r := invoke(t, "cat", "--cache-dir", second, "--index-repo", name, image, "last")
+		if r.code != 0 || r.stdout != "the last one\n" || !strings.Contains(r.stderr, "made here") {
+			t.Errorf("%s: exit code %d, stdout %q, stderr %q", what, r.code, r.stdout, r.stderr)
+		}
+	}
+}

@@ -66,6 +66,9 @@ const comparePiece = 256 << 10
 
 func (c *comparison) run(ctx context.Context) error {
 	theirs, err := c.theirs.ListDigests(ctx)
+	if err != nil && ctx.Err() == nil {
+		theirs, err = c.theirs.List(ctx, nil) // digests that cannot be had say nothing
+	}
 	if err != nil {
 		return err
 	}

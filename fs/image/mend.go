@@ -221,7 +221,7 @@ func (l *Layer) other(ctx context.Context, was *layerState, cause error) (*layer
 	if was.use.Vouched != VouchedHere {
 		s, err := l.prove(ctx, was)
 		if err == nil && s.wrong == nil {
-			l.opener.warnf("layer %s: its index, of %s, was wrong (%v); it is read by one that was made here", l.Digest(), was.use, cause)
+			l.opener.warnf("layer %s: its index, of %s, was of no use (%v); it is read by one that was made here", l.Digest(), was.use, cause)
 		}
 		return s, err
 	}

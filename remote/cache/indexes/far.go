@@ -56,7 +56,9 @@ func FarKey(header [32]byte) string { return hex.EncodeToString(header[:])[:keyS
 //
 // Far itself fetches, by one request if it is no more than 4 MiB, what listing the layer
 // needs, as far as it is not here, and gives up when nothing has come for three seconds.
-// What is fetched later fails when nothing has come for ten.
+// What is fetched later fails when nothing has come for ten: of the index, but not of the
+// digests, that is layerindex.ErrIndex, too, whatever the reason, as an index that was
+// made here is the remedy.
 //
 // The error wraps ErrNone and layerindex.ErrIndex if what is there is not the index that
 // opts describe, or not one of the layer that a pass over all of it has made. Else it is
@@ -144,7 +146,7 @@ func (f *farIndex) open(ctx context.Context) (*layerindex.Index, error) {
 	if err := f.list(ctx, x.ListingEnd()); err != nil {
 		return nil, err
 	}
-	f.index.limit = readLimit
+	f.index.limit, f.index.remade = readLimit, true
 	return f.published(x)
 }
 

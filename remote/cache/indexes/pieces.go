@@ -48,6 +48,9 @@ type pieceReader struct {
 	disk  *partFile
 	at    int64         // where on disk the content begins
 	limit time.Duration // how long nothing may come
+	// remade says that whoever cannot have a piece can do without the content, and
+	// make it: then that is layerindex.ErrIndex, too.
+	remade bool
 
 	flying sync.WaitGroup
 
@@ -234,6 +237,8 @@ func (r *pieceReader) fly(f *pieceFlight) {
 	if !r.arrived(f.pieceRun) { // else a flight has ended between the look at the disk and this one
 		if f.err = r.fetch(f.pieceRun); f.err == nil {
 			r.keep(f.pieceRun)
+		} else if r.remade && r.ctx.Err() == nil && !errors.Is(f.err, layerindex.ErrIndex) {
+			f.err = fmt.Errorf("%w: %s: %w", layerindex.ErrIndex, r.what, f.err)
 		}
 	}
 	r.mu.Lock()
