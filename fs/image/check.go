@@ -3,14 +3,18 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
 // An index of others is proven by reading the whole layer: then it is known whether
@@ -81,6 +85,7 @@ func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error)
 		// The blob is the layer's, and no index of it can be right.
 		s := &layerState{index: was.index, blob: was.blob, prover: was.prover, reader: was.reader, use: was.use, key: was.key, mended: true}
 		l.condemn(was, s, err)
+		l.forget(was)
 		return s, nil
 	}
 	if err != nil {
@@ -105,13 +110,40 @@ func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error)
 	return s, nil
 }
 
-// condemn makes s a state by which nothing can be read, as the index of was is false.
+// condemn makes s a state by which nothing can be read, as the index of was is false. That
+// is remembered.
 func (l *Layer) condemn(was, s *layerState, why error) {
+	o := l.opener
 	s.wrong = fmt.Errorf("layer %s: %w (%s): %w", l.Digest(), ErrLiar, was.use, why)
 	if !sameChunks(was.index, s.index) { // else the layer is read by right ones
 		was.blob.Condemn(s.wrong)
 	}
-	l.opener.warnf("%v; nothing of it can be read in this tree: %v", s.wrong, ErrReopen)
+	o.markFalse(l.Digest(), was)
+	o.warnf("%v; nothing of it can be read in this tree: %v", s.wrong, ErrReopen)
+}
+
+// markFalse notes that an index of a layer is false.
+func (o *opener) markFalse(d digest.Digest, s *layerState) {
+	if s.key == "" {
+		return
+	}
+	m := meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: headerOf(s.index)}
+	o.cache.Meta.SetMark(d, s.key, m, func(meta.Mark) bool { return true })
+}
+
+// isFalse reports whether somebody has found an index of a layer to be false.
+func (o *opener) isFalse(d digest.Digest, key string, x *layerindex.Index) bool {
+	if key == "" {
+		return false
+	}
+	m := o.cache.Meta.Mark(d, key)
+	return m.Verification == meta.VerifiedWrong && m.Table == headerOf(x)
+}
+
+// headerOf is what a mark calls an index.
+func headerOf(x *layerindex.Index) string {
+	sum := x.HeaderSum()
+	return hex.EncodeToString(sum[:])
 }
 
 // sameChunks reports whether two indexes of a layer cut and check its blob in the same
@@ -183,6 +215,7 @@ func (i *Image) CheckIdle(ctx context.Context, idle time.Duration) {
 			switch {
 			case time.Now().Before(rest[l]):
 				continue
+			case l.opener.isFalse(l.Digest(), s.key, s.index): // as another mount has found out
 			case !remote.IsLocal(l.Blob) && s.blob.Complete():
 			case quiet && s.use.Vouched == VouchedByRegistry:
 				if err := i.layers.from.disk.Blobs.Fill(ctx, []*blobs.Blob{s.blob}, nil); err != nil {

@@ -61,7 +61,9 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 	if err != nil {
 		return nil, err
 	}
-	if err = o.others.contradiction(ctx, c, x, l); err == nil {
+	if o.isFalse(l.Digest(), c.key, x) {
+		err = errFalse
+	} else if err = o.others.contradiction(ctx, c, x, l); err == nil {
 		err = o.admit(x)
 	}
 	var s *layerState
@@ -78,6 +80,9 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 	s.key, s.published = c.key, c.published
 	return s, nil
 }
+
+// errFalse: this user's imgfs has found out about an index.
+var errFalse = errors.New("all of the layer was read once, and is not what it says")
 
 // errTwoBound: two indexes that a manifest binds to one layer are not the same.
 var errTwoBound = errors.New("the manifest names two indexes of the layer that differ")
