@@ -103,19 +103,12 @@ func (c *comparison) run(ctx context.Context) error {
 	}
 }
 
-// shown leaves out what a format need not have: an entry of the root, and what is
-// hidden.
+// shown leaves out what is hidden.
 func (c *comparison) shown(all layerindex.Entries) layerindex.Entries {
-	return func(yield func(*layerindex.Entry) bool) {
-		for e := range all {
-			if tarName(e.Name) == "" || c.hides && isTOCFile(e) {
-				continue
-			}
-			if !yield(e) {
-				return
-			}
-		}
+	if c.hides {
+		return withoutTOC(all)
 	}
+	return all
 }
 
 // tarName is a name in a tar without what means nothing in it: it may begin with ./

@@ -3,18 +3,16 @@ package image
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/opencontainers/go-digest"
 )
 
 // An index of others is proven by reading the whole layer: then it is known whether
@@ -85,7 +83,6 @@ func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error)
 		// The blob is the layer's, and no index of it can be right.
 		s := &layerState{index: was.index, blob: was.blob, prover: was.prover, reader: was.reader, use: was.use, key: was.key, mended: true}
 		l.condemn(was, s, err)
-		l.forget(was)
 		return s, nil
 	}
 	if err != nil {
@@ -110,40 +107,30 @@ func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error)
 	return s, nil
 }
 
-// condemn makes s a state by which nothing can be read, as the index of was is false. That
-// is remembered.
+// condemn makes s a state by which nothing can be read, as the index of was is false.
 func (l *Layer) condemn(was, s *layerState, why error) {
-	o := l.opener
 	s.wrong = fmt.Errorf("layer %s: %w (%s): %w", l.Digest(), ErrLiar, was.use, why)
 	if !sameChunks(was.index, s.index) { // else the layer is read by right ones
 		was.blob.Condemn(s.wrong)
 	}
-	o.markFalse(l.Digest(), was)
-	o.warnf("%v; nothing of it can be read in this tree: %v", s.wrong, ErrReopen)
+	l.opener.noteFalse(l.Digest(), was.key, was.index)
+	l.opener.warnf("%v; nothing of it can be read in this tree: %v", s.wrong, ErrReopen)
 }
 
-// markFalse notes that an index of a layer is false.
-func (o *opener) markFalse(d digest.Digest, s *layerState) {
-	if s.key == "" {
-		return
+// noteFalse notes in the cache that an index of others is false: docs/cache-format.md,
+// "Verification marks".
+func (o *opener) noteFalse(layer digest.Digest, key string, x *layerindex.Index) {
+	m := meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: fmt.Sprintf("%x", x.HeaderSum())}
+	o.cache.Meta.SetMark(layer, key, m, func(meta.Mark) bool { return true })
+}
+
+// knownFalse returns an error if an index of others is known to be false.
+func (o *opener) knownFalse(layer digest.Digest, key string, x *layerindex.Index) error {
+	m := o.cache.Meta.Mark(layer, key)
+	if m.Verification == meta.VerifiedWrong && m.Table == fmt.Sprintf("%x", x.HeaderSum()) {
+		return fmt.Errorf("it was compared with the layer at %s, and is false", m.When.Format(time.RFC3339))
 	}
-	m := meta.Mark{Verification: meta.VerifiedWrong, When: time.Now(), Table: headerOf(s.index)}
-	o.cache.Meta.SetMark(d, s.key, m, func(meta.Mark) bool { return true })
-}
-
-// isFalse reports whether somebody has found an index of a layer to be false.
-func (o *opener) isFalse(d digest.Digest, key string, x *layerindex.Index) bool {
-	if key == "" {
-		return false
-	}
-	m := o.cache.Meta.Mark(d, key)
-	return m.Verification == meta.VerifiedWrong && m.Table == headerOf(x)
-}
-
-// headerOf is what a mark calls an index.
-func headerOf(x *layerindex.Index) string {
-	sum := x.HeaderSum()
-	return hex.EncodeToString(sum[:])
+	return nil
 }
 
 // sameChunks reports whether two indexes of a layer cut and check its blob in the same
@@ -215,7 +202,6 @@ func (i *Image) CheckIdle(ctx context.Context, idle time.Duration) {
 			switch {
 			case time.Now().Before(rest[l]):
 				continue
-			case l.opener.isFalse(l.Digest(), s.key, s.index): // as another mount has found out
 			case !remote.IsLocal(l.Blob) && s.blob.Complete():
 			case quiet && s.use.Vouched == VouchedByRegistry:
 				if err := i.layers.from.disk.Blobs.Fill(ctx, []*blobs.Blob{s.blob}, nil); err != nil {

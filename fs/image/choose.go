@@ -61,10 +61,8 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 	if err != nil {
 		return nil, err
 	}
-	if o.isFalse(l.Digest(), c.key, x) {
-		err = errFalse
-	} else if err = o.others.contradiction(ctx, c, x, l); err == nil {
-		err = o.admit(x)
+	if err = o.others.contradiction(ctx, c, x, l); err == nil {
+		err = o.knownFalse(l.Digest(), c.key, x)
 	}
 	var s *layerState
 	if err == nil {
@@ -73,6 +71,12 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 	if err == nil {
 		err = s.blob.Refuted() // it was found to be false before
 	}
+	if err == nil {
+		if c.by == VouchedByRegistry {
+			o.unbound.Store(true)
+		}
+		err = o.admit(x)
+	}
 	if err != nil {
 		x.Close()
 		return nil, err
@@ -80,9 +84,6 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 	s.key, s.published = c.key, c.published
 	return s, nil
 }
-
-// errFalse: this user's imgfs has found out about an index.
-var errFalse = errors.New("all of the layer was read once, and is not what it says")
 
 // errTwoBound: two indexes that a manifest binds to one layer are not the same.
 var errTwoBound = errors.New("the manifest names two indexes of the layer that differ")
@@ -133,13 +134,14 @@ func (o *opener) take(ctx context.Context, c *candidate, l remote.Layer) (*layer
 	return x, err
 }
 
-// admit counts an index among the metadata of the image, and checks that the layer may
-// be read by it.
+// admit counts an index among the metadata of the image.
 func (o *opener) admit(x *layerindex.Index) error {
-	if err := o.checkTar(x.Size()); err != nil {
-		return err
+	part := o.metadata().Part()
+	err := x.TakeMetadata(part)
+	if err != nil {
+		part.Undo()
 	}
-	return x.TakeMetadata(o.metadata())
+	return err
 }
 
 // keepKey is keep for an index that somebody else made.

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"time"
 
 	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
@@ -29,3 +30,6 @@ func Bounds(opts *Options) (metadata, layer, blob int64) {
 	o := opts.withDefaults()
 	return o.MaxMetadata, o.MaxLayer, o.MaxBlob
 }
+
+// Check is Layers.Check of an image.
+func Check(ctx context.Context, t *Image) error { return t.layers.Check(ctx) }

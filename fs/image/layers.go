@@ -142,15 +142,14 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 			return nil, layerError(l.Digest(), err)
 		}
 	}
-	o := &opener{
-		opts: r.opts, cache: r.disk,
-		budget: layerindex.NewBudget(r.opts.MaxMetadata, r.opts.Metadata),
-		memory: semaphore.NewWeighted(r.opts.BuildMemory),
-		store:  indexes.New(r.disk.Indexes()),
-		spans:  reader.NewSpanCache(r.opts.SpanMemory),
-	}
-	o.others = &others{opener: o, img: r}
+	o := r.newOpener()
 	layers, err := o.all(ctx, r.Layers)
+	if err != nil && isTooMuch(err) && o.unbound.Load() && ctx.Err() == nil {
+		o.warnf("%v: an index that nothing binds may be false; the image is opened without such", err)
+		o = r.newOpener()
+		o.opts.IndexTrust = TrustBound
+		layers, err = o.all(ctx, r.Layers)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +158,18 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 		r.disk.Meta.NoteImage(noteOf(r.Image, layers))
 	}
 	return layers, nil
+}
+
+func (r *Resolved) newOpener() *opener {
+	o := &opener{
+		opts: r.opts, cache: r.disk,
+		budget: layerindex.NewBudget(r.opts.MaxMetadata, r.opts.Metadata),
+		memory: semaphore.NewWeighted(r.opts.BuildMemory),
+		store:  indexes.New(r.disk.Indexes()),
+		spans:  reader.NewSpanCache(r.opts.SpanMemory),
+	}
+	o.others = &others{opener: o, img: r}
+	return o
 }
 
 // checkDigests refuses a layer whose blob or tar cannot be compared with what the
@@ -198,6 +209,8 @@ type opener struct {
 	came sync.Map // digest → *atomic.Int64
 	// others finds the indexes that somebody else made.
 	others *others
+	// unbound is set when a layer is to be read by an index that nothing binds.
+	unbound atomic.Bool
 	// full limits the warnings of indexes that cannot be kept to one.
 	full sync.Once
 	// opened is set when all layers are open: then no more progress is

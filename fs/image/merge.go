@@ -21,11 +21,28 @@ const listMemory = 64 << 20
 
 // Merge makes one tree of the layers. It takes them over: Image.Close closes
 // them, and so does Merge if it fails. A layer directly on itself changes nothing
-// and is left out, unless its hard links mean something else there.
+// and is left out, unless its hard links mean something else there. If there is no tree
+// of what indexes of others say, their layers are read whole.
 func (l *Layers) Merge(ctx context.Context) (*Image, error) {
 	if l.from == nil {
 		l.from = &Resolved{Image: &remote.Image{}}
 	}
+	i, err := l.tryMerge(ctx)
+	if err != nil && l.distrust(ctx, err) {
+		i, err = l.tryMerge(ctx)
+	}
+	if err != nil {
+		l.Close()
+		if l.from.Source != nil {
+			err = fmt.Errorf("%s: %w", l.from.Name(), err)
+		}
+		return nil, err
+	}
+	return i, nil
+}
+
+// tryMerge is Merge by the indexes that there are. If it fails the layers stay open.
+func (l *Layers) tryMerge(ctx context.Context) (*Image, error) {
 	i := &Image{layers: l}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	i.digests = &digestTables{limit: maxDigestMemory, ctx: life, cancel: cancel}
@@ -37,10 +54,7 @@ func (l *Layers) Merge(ctx context.Context) (*Image, error) {
 	i.counts = counters.New(len(l.all), large)
 	var err error
 	if i.tree, err = i.merge(ctx); err != nil {
-		i.Close()
-		if l.from.Source != nil {
-			err = fmt.Errorf("%s: %w", l.from.Name(), err)
-		}
+		i.closeOwn()
 		return nil, err
 	}
 	i.counts.Init(i.tree)

@@ -126,9 +126,14 @@ func (i *Image) NoteUsed() {
 // and the cache if that was opened for it. Reads of files fail from then on with
 // an error that wraps fs.ErrClosed; names and attributes stay.
 func (i *Image) Close() error {
+	i.closeOwn()
+	return i.layers.Close()
+}
+
+// closeOwn is Close without the layers.
+func (i *Image) closeOwn() {
 	if i.kept != nil {
 		i.kept.Close()
 	}
 	i.digests.cancel()
-	return i.layers.Close()
 }
