@@ -146,10 +146,7 @@ func TestCutsDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var places []int64
-	for _, off := range []int64{0, 10, 4_998, 4_999, 5_000, 5_001, 8_999, 9_000, 9_001, 19_999, 20_000, 30_000, 39_998, 39_999, 40_000, 59_999, 60_001} {
-		places = append(places, off)
-	}
+	places := []int64{0, 10, 4_998, 4_999, 5_000, 5_001, 8_999, 9_000, 9_001, 19_999, 20_000, 30_000, 39_998, 39_999, 40_000, 59_999, 60_001}
 	for off := b.s.Word(0); off < int64(len(good)); off++ {
 		places = append(places, off)
 	}
