@@ -59,7 +59,7 @@ func (l *Layer) check(ctx context.Context) error {
 	}
 	defer func() { <-l.mend.proving }()
 	was := l.state.Load()
-	if was.use.Vouched == VouchedHere {
+	if was.use.Vouched == VouchedHere || was.wrong != nil {
 		return was.wrong
 	}
 	// It ends with the layer, too, which closes what it uses.
@@ -83,6 +83,7 @@ func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error)
 		// The blob is the layer's, and no index of it can be right.
 		s := &layerState{index: was.index, blob: was.blob, prover: was.prover, reader: was.reader, use: was.use, key: was.key, mended: true}
 		l.condemn(was, s, err)
+		l.forget(was)
 		return s, nil
 	}
 	if err != nil {
@@ -202,6 +203,7 @@ func (i *Image) CheckIdle(ctx context.Context, idle time.Duration) {
 			switch {
 			case time.Now().Before(rest[l]):
 				continue
+			case l.opener.knownFalse(l.Digest(), s.key, s.index) != nil: // as another mount has found out
 			case !remote.IsLocal(l.Blob) && s.blob.Complete():
 			case quiet && s.use.Vouched == VouchedByRegistry:
 				if err := i.layers.from.disk.Blobs.Fill(ctx, []*blobs.Blob{s.blob}, nil); err != nil {

@@ -333,8 +333,14 @@ func (o *others) referringSOCI(ctx context.Context, l remote.Layer) *candidate {
 		return nil
 	}
 	found, err := o.unbound.get(func() (none unboundSOCI, err error) {
+		// Lists of referrers are not kept, but which of them was used.
+		name := fmt.Sprintf("%s@%s#%s", src.Repository(), o.img.Descriptor.Digest, soci.ArtifactTypeV1)
+		kept, known := o.cache.Meta.Reference(name)
 		list, err := src.Referrers(ctx, o.img.Descriptor.Digest, soci.ArtifactTypeV1)
-		if err != nil {
+		switch {
+		case known && errors.Is(err, remote.ErrUnavailable):
+			list = []ocispec.Descriptor{kept}
+		case err != nil:
 			return none, err
 		}
 		for _, desc := range list {
@@ -345,6 +351,9 @@ func (o *others) referringSOCI(ctx context.Context, l remote.Layer) *candidate {
 			}
 			m, err := soci.ParseIndex(a.Manifest)
 			if err == nil && m.Version == 1 && m.Subject != nil && m.Subject.Digest == o.img.Descriptor.Digest {
+				if src.Repository() != "" {
+					o.cache.Meta.KeepReference(name, desc)
+				}
 				return unboundSOCI{m, desc.Digest}, nil
 			}
 		}

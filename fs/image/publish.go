@@ -70,12 +70,12 @@ func (r *Resolved) publish(ctx context.Context, layers []*Layer, opts *PublishOp
 	if opts == nil {
 		opts = &PublishOptions{}
 	}
+	if opts.Built && !slices.ContainsFunc(layers, func(l *Layer) bool { return l.Built }) {
+		return nil, nil
+	}
 	to, err := r.publishTo(opts.Repository)
 	if err != nil {
 		return nil, err
-	}
-	if opts.Built && !slices.ContainsFunc(layers, func(l *Layer) bool { return l.Built }) {
-		return nil, nil
 	}
 	img := &indexrepo.Image{Manifest: r.Descriptor, Beside: opts.Repository == "", Version: opts.Version, Progress: opts.Progress}
 	var temps []io.Closer

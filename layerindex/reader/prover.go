@@ -72,7 +72,7 @@ func NewProver(x *layerindex.Index) (*Prover, error) {
 				layerindex.ErrIndex, off, end, maxCut)
 		}
 	}
-	p.sum = p.name(x.ProofKind())
+	p.sum = p.name(x)
 	return p, nil
 }
 
@@ -103,14 +103,16 @@ func (p *Prover) Match(k int64, data []byte) bool {
 	return int64(len(data)) == end-off && p.match(p, k, data)
 }
 
-// Sum returns the SHA-256 of what Bounds and Match go by: Provers with the same sum have
-// the same cuts.
+// Sum returns the SHA-256 of what Bounds and Match go by, and of which index that is:
+// Provers with the same sum have the same cuts, and are of the same index.
 func (p *Prover) Sum() [sha256.Size]byte { return p.sum }
 
 // name computes the sum: docs/index-format.md, "Runs".
-func (p *Prover) name(kind layerindex.ProofKind) (sum [sha256.Size]byte) {
+func (p *Prover) name(x *layerindex.Index) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	h.Write(appendInts([]byte("imgfscut"), int64(kind), p.size))
+	h.Write(appendInts([]byte("imgfscut"), int64(x.ProofKind()), p.size))
+	header := x.HeaderSum() // what one index is found to be guilty of is not another's fault
+	h.Write(header[:])
 	p.proofs(func(p []byte) { h.Write(p) })
 	h.Sum(sum[:0])
 	return sum

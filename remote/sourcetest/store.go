@@ -112,6 +112,8 @@ type Image struct {
 	// AddImage writes.
 	Config map[string]any
 	Layers []Layer
+	// Annotations are those of the manifest.
+	Annotations map[string]string
 }
 
 // Docker's media types.
@@ -133,7 +135,7 @@ func (s *Store) AddImage(img Image) ocispec.Descriptor {
 	if img.Docker {
 		manifestType, configType, layerType = DockerManifest, DockerConfig, DockerLayer
 	}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: manifestType, Layers: []ocispec.Descriptor{}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: manifestType, Layers: []ocispec.Descriptor{}, Annotations: img.Annotations}
 	diffIDs := []digest.Digest{}
 	for _, l := range img.Layers {
 		if l.MediaType == "" {
