@@ -153,14 +153,14 @@ func examplesIn(t *testing.T, text string) []string {
 func TestHelpExamples(t *testing.T) {
 	testenv.Slow(t)
 	needFUSE(t)
-	reg := registrytest.New(t, nil)
+	reg := registrytest.New(t, &registrytest.Options{Writable: true})
 	image, _ := publish(t, reg, small)
 	s := newSandbox(t)
 	dir := filepath.Join(s.dir, "fedora")
-	here := strings.NewReplacer("fedora:latest", image, "mount fedora ", "mount "+image+" ")
+	here := strings.NewReplacer("fedora:latest", image, "mount fedora ", "mount "+image+" ", "registry.example.com", reg.Host())
 	path := "PATH=" + filepath.Dir(imgfsBinary(t)) + ":" + os.Getenv("PATH")
 	all := allCommands()
-	order := []string{"", "version", "index", "inspect", "ls", "cat", "cache", "cache ls", "cache verify", "mount", "stats", "umount", "cache prune"}
+	order := []string{"", "version", "index", "index push", "inspect", "ls", "cat", "cache", "cache ls", "cache verify", "mount", "stats", "umount", "cache prune"}
 	if len(order) != len(all)+len([]string{""})-len([]string{"unmount"}) {
 		t.Errorf("%d commands, the examples of %d of them are tried", len(all), len(order))
 	}
