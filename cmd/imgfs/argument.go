@@ -91,6 +91,9 @@ type trees struct {
 
 // openTrees opens the user's cache for images. close closes it, and them.
 func (e *env) openTrees(command string) (*trees, error) {
+	if err := e.indexes.configure(new(image.Options)); err != nil {
+		return nil, err // a wrong variable is none of a single image
+	}
 	disk, err := e.openCache()
 	if err != nil {
 		return nil, err

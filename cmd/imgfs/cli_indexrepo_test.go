@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -107,6 +108,28 @@ func TestBesideImage(t *testing.T) {
 	}
 }
 
+// TestIndexRepositoryVariable: the variable names repositories, and a wrong one is a wrong
+// command line, for commands with several images, too.
+func TestIndexRepositoryVariable(t *testing.T) {
+	alone(t)
+	reg, repo := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{Writable: true})
+	image, _ := publish(t, reg, small, textFiles)
+	succeed(t, "index", "push", "--to", repo.Host()+"/x", "--cache-dir", t.TempDir(), image)
+	for _, text := range []string{repo.Host() + "/x", repo.Host() + "/none, " + repo.Host() + "/x"} {
+		t.Setenv("IMGFS_INDEX_REPO", text)
+		reg.Forget()
+		if succeed(t, "ls", "--cache-dir", t.TempDir(), image); reg.Bytes(registrytest.Blob) > 100_000 {
+			t.Errorf("%q: %d bytes of layers came", text, reg.Bytes(registrytest.Blob))
+		}
+	}
+	for _, args := range [][]string{{"ls", image}, {"cat", image, "last"}, {"index", image}, {"inspect", image}} {
+		for _, text := range []string{"a b", "https://" + repo.Host() + "/x", ","} {
+			t.Setenv("IMGFS_INDEX_REPO", text)
+			checkRefusal(t, invoke(t, append(args, "--cache-dir", t.TempDir())...), cli.ExitUsage, []string{"the variable IMGFS_INDEX_REPO: "}, "imgfs help "+args[0])
+		}
+	}
+}
+
 // TestBadIndexRepository: whatever an index repository does, the image is listed and read,
 // and waits for it no longer than three seconds.
 func TestBadIndexRepository(t *testing.T) {
@@ -137,6 +160,9 @@ func TestBadIndexRepository(t *testing.T) {
 			}
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("%s %s: it took %v", what, name, took)
+			}
+			if says := "no indexes come from " + repo.Host() + "/x"; strings.Contains(r.stderr, says) != (what == "manifests" && name != "404" && name != "flipped") {
+				t.Errorf("%s %s: stderr %q, and %q", what, name, r.stderr, says)
 			}
 			repo.Close()
 		}

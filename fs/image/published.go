@@ -35,6 +35,10 @@ func (r *Resolved) newPublication(repository string, layers []digest.Digest) *pu
 		finder: indexrepo.Finder{Meta: r.disk.Meta, Offline: r.opts.Offline, Debugf: r.opts.Debugf},
 		beside: repository == "", manifest: r.Descriptor.Digest, layers: layers,
 	}
+	p.finder.Warnf = r.opts.Warnf
+	if p.beside { // which nobody named
+		p.finder.Warnf = r.opts.Debugf
+	}
 	p.open = func() (remote.ArtifactSource, error) {
 		if !p.beside {
 			return r.indexRepository(repository)

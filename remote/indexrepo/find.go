@@ -50,7 +50,10 @@ type Finder struct {
 	Meta *meta.Cache
 	// Offline says that nothing is asked for but Meta.
 	Offline bool
-	// Debugf, if not nil, gets a line for each place or tag that is of no use.
+	// Warnf, if not nil, is told of a place that refuses, fails or does not answer, once
+	// in some minutes.
+	Warnf func(format string, args ...any)
+	// Debugf, if not nil, gets a line for each tag that is of no use.
 	Debugf func(format string, args ...any)
 }
 
@@ -59,7 +62,7 @@ type Finder struct {
 // ("" if there is none), and then, in an index repository, for single layers.
 //
 // There is no error: a place that has nothing, refuses, or sends what cannot be
-// understood has none, and Debugf is told why. One that says nothing for Patience
+// understood has none, and Warnf or Debugf is told why. One that says nothing for Patience
 // is given up, and counts as having none for some minutes; so does one that refuses
 // or fails. Find returns as soon as ctx ends.
 func (f *Finder) Find(ctx context.Context, at Place, manifest digest.Digest, layers []digest.Digest) map[digest.Digest]*Published {
@@ -98,7 +101,9 @@ func (f *Finder) Forget(p *Published) {
 
 // rest leaves a repository alone for a while, and tells why.
 func (f *Finder) rest(repository string, why error) {
-	f.debugf("indexes in %s: %v; it is not asked again for %v", repository, why, restTime)
+	if f.Warnf != nil {
+		f.Warnf("no indexes come from %s, which is not asked again for %d minutes: %v", repository, restTime/time.Minute, why)
+	}
 	f.Meta.KeepMissing(repository, restTime)
 }
 

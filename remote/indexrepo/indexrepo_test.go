@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -246,6 +247,8 @@ func TestBadRepository(t *testing.T) {
 			}
 			s.Inject(registrytest.Manifest, registrytest.Always(fault(s)))
 			f := newFinder(t)
+			var warned []string
+			f.Warnf = func(format string, args ...any) { warned = append(warned, fmt.Sprintf(format, args...)) }
 			at := indexrepo.Place{Source: repository(t, s.Host(), "team/indexes")}
 			began := time.Now()
 			if found := f.Find(t.Context(), at, img.Manifest.Digest, layers); len(found) > 0 {
@@ -258,6 +261,9 @@ func TestBadRepository(t *testing.T) {
 			began = time.Now()
 			if f.Find(t.Context(), at, img.Manifest.Digest, layers); s.Count() > 0 || time.Since(began) > 100*time.Millisecond {
 				t.Errorf("it was asked again: %d requests, in %v", s.Count(), time.Since(began))
+			}
+			if want := " from " + at.Source.Repository() + ", "; what == "404" && len(warned) > 0 || what != "404" && (len(warned) != 1 || !strings.Contains(warned[0], want)) {
+				t.Errorf("the user is told %q", warned)
 			}
 		})
 	}
