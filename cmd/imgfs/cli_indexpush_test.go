@@ -52,6 +52,12 @@ func TestIndexPush(t *testing.T) {
 			}
 		}
 	}
+	for args, says := range map[string]string{image: "--index-trust=published", "--to=" + to.Host() + "/team/indexes " + image: "--index-repo " + to.Host() + "/team/indexes uses"} {
+		r := invoke(t, append([]string{"index", "push", "--cache-dir", cache}, strings.Fields(args)...)...)
+		if r.code != 0 || !strings.Contains(r.stderr, says) {
+			t.Errorf("%s: exit code %d, stderr %q does not say how they are used: %s", args, r.code, r.stderr, says)
+		}
+	}
 	table := succeed(t, "index", "push", "--cache-dir", cache, image)
 	if lines := strings.Split(table, "\n"); !slices.Equal(strings.Fields(lines[0]), []string{"LAYER", "INDEX", "PUSHED"}) || !strings.HasSuffix(lines[1], "there") {
 		t.Errorf("got\n%s", table)
@@ -76,6 +82,12 @@ func TestIndexPushRefused(t *testing.T) {
 	reg := registrytest.New(t, nil)
 	image, layout := publish(t, reg, small)
 	private := registrytest.New(t, &registrytest.Options{Writable: true, Login: registrytest.Basic, User: "u", Password: "p"})
+	writable := func(status int) (host string) {
+		s := registrytest.New(t, &registrytest.Options{Writable: true})
+		s.Inject(registrytest.Upload, registrytest.Always(registrytest.Status(status)))
+		return s.Host()
+	}
+	forbidden, readOnly := writable(http.StatusForbidden), writable(http.StatusMethodNotAllowed)
 	cache := t.TempDir()
 	for _, c := range []struct {
 		args []string
@@ -85,6 +97,8 @@ func TestIndexPushRefused(t *testing.T) {
 	}{
 		{[]string{layout}, cli.ExitFailure, []string{"in no registry"}, "--to REPO"},
 		{[]string{"--to", private.Host() + "/x", image}, cli.ExitFailure, []string{"wants a login"}, "podman login " + private.Host()},
+		{[]string{"--to", forbidden + "/x", image}, cli.ExitFailure, []string{"403"}, "hint: podman login " + forbidden + " (or docker login) as somebody who may push to " + forbidden + "/x; "},
+		{[]string{"--to", readOnly + "/x", image}, cli.ExitFailure, []string{"405", "can only be read"}, ""},
 		{[]string{"--to", "a/b:tag", image}, cli.ExitUsage, []string{"--to", "tag"}, ""},
 		{[]string{"--to", "", image}, cli.ExitUsage, []string{"--to"}, ""},
 		{[]string{"--offline", image}, cli.ExitUsage, []string{"--offline"}, ""},
@@ -99,6 +113,9 @@ func TestIndexPushRefused(t *testing.T) {
 			if !strings.Contains(r.stderr, word) {
 				t.Errorf("%q: stderr %q has no %q", c.args, r.stderr, word)
 			}
+		}
+		if strings.Count(r.stderr, "podman login") > 1 || strings.Contains(r.stderr, "images that do not exist") {
+			t.Errorf("%q: stderr %q has another hint, too", c.args, r.stderr)
 		}
 	}
 }

@@ -120,6 +120,8 @@ func imageHint(err *image.Error) string {
 		return "log in again: podman login " + err.Host + " (or docker login), or --authfile FILE"
 	case image.HintTag:
 		return tagHint(err.Name, err.Tags)
+	case image.HintPush:
+		return "podman login " + err.Host + " (or docker login) as somebody who may push to " + printable.Word(err.Name) + "; imgfs index push --to REPO puts indexes into another repository"
 	case image.HintLogin:
 		return "podman login " + err.Host + " (or docker login), or --authfile FILE; registries say so of images that do not exist, too"
 	}

@@ -103,7 +103,23 @@ func indexPush(ctx context.Context, e *env, name, to string, soci, asJSON bool) 
 	if asJSON {
 		return show.JSON(e.Stdout, rows)
 	}
+	if !soci {
+		e.sayWhere(to)
+	}
 	return e.printPush(rows)
+}
+
+// sayWhere says how the indexes that are now in a repository, or beside the image for "",
+// come to be used.
+func (e *env) sayWhere(to string) {
+	if to == "" {
+		e.Warnf("the indexes are beside the image: --index-trust=published uses them")
+		return
+	}
+	if ref, err := remote.ParseRepository(to); err == nil {
+		to = ref.Name()
+	}
+	e.Warnf("--index-repo %s uses these indexes", printable.Word(to))
 }
 
 // push publishes the indexes of layers, of one of two kinds.

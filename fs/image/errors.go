@@ -57,14 +57,17 @@ const (
 	// HintMendCredential: the file or helper that may have credentials for the host
 	// must be of use, or another AuthFile.
 	HintMendCredential
+	// HintPush: credentials for the host that may write in Error.Name, a repository,
+	// or another repository.
+	HintPush
 )
 
 // An Error is an error with a hint. Its text is that of Err.
 type Error struct {
 	Err  error
 	Hint Hint
-	// Host is the registry, or the server at fault, and Name the image, if the hint
-	// is about one.
+	// Host is the registry, or the server at fault, and Name the image, or the
+	// repository, if the hint is about one.
 	Host, Name string
 	// Tags are some tags that there are, with HintTag.
 	Tags []string
@@ -117,6 +120,15 @@ func (r *Resolved) advise(src remote.Source, err error) error {
 		return err
 	}
 	return e
+}
+
+// advisePush is advise for an error of writing in a repository.
+func (r *Resolved) advisePush(to *registry.Repository, err error) error {
+	err = r.advise(to, err)
+	if e := (*Error)(nil); errors.As(err, &e) && (e.Hint == HintLogin || e.Hint == HintLoginAgain) {
+		e.Hint, e.Name = HintPush, to.Repository()
+	}
+	return err
 }
 
 // adviseName is advise for an error of finding out what the image's name means.

@@ -112,7 +112,7 @@ func (r *Resolved) publish(ctx context.Context, layers []*Layer, opts *PublishOp
 	}
 	results, err := indexrepo.Publish(ctx, to, img)
 	if err != nil {
-		err = r.advise(to, err)
+		err = r.advisePush(to, err)
 	}
 	return results, err
 }

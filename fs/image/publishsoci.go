@@ -57,7 +57,7 @@ func (l *Layers) PublishSOCI(ctx context.Context, version string) (name string, 
 	}
 	ref.Tag += sociSuffix
 	if err := putSOCI(ctx, to, converted, ref.Tag); err != nil {
-		return "", nil, r.advise(to, err)
+		return "", nil, r.advisePush(to, err)
 	}
 	return ref.String(), made, nil
 }

@@ -155,8 +155,8 @@ func (r *Repository) pushFault(err error) error {
 	}
 	said := *f
 	switch {
-	case f.class == remote.ErrUnauthorized:
-		said.text += fmt.Sprintf("; pushing to %s takes an account that may: podman login %s, or docker login %s", r.Repository(), r.ref.Registry, r.ref.Registry)
+	case f.status == http.StatusMethodNotAllowed:
+		said.text += "; it may be one that can only be read"
 	case f.class == remote.ErrNotFound && f.status == http.StatusNotFound:
 		said.text += fmt.Sprintf("; some registries want the repository %s to be made before", r.ref.Repository)
 	default:
