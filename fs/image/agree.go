@@ -52,7 +52,11 @@ func agree(ctx context.Context, theirs, ours *layerindex.Index, blob reader.Blob
 			return nil, err
 		}
 	}
-	if err := c.run(ctx); err != nil {
+	err := c.run(ctx)
+	if err == nil {
+		err = c.spans(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if c.places.identical() {
@@ -178,6 +182,12 @@ func (c *comparison) content(ctx context.Context, t, o *layerindex.Entry) error 
 	}
 	if c.theirsAt == nil {
 		return nil // only what the indexes say is compared
+	}
+	if c.theirs.Space() == layerindex.SpaceTar {
+		if t.Off != o.Off {
+			return fmt.Errorf("%w: where the content of entry %q is", errDisagree, o.Name)
+		}
+		return nil // spans compares what is there
 	}
 	size := t.Size
 	if t.Sparse != nil {
