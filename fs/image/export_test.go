@@ -33,3 +33,11 @@ func Bounds(opts *Options) (metadata, layer, blob int64) {
 
 // Check is Layers.Check of an image.
 func Check(ctx context.Context, t *Image) error { return t.layers.Check(ctx) }
+
+// Uses returns by which indexes the layers of an image are read.
+func Uses(t *Image) (uses []IndexUse) {
+	for _, l := range t.layers.all {
+		uses = append(uses, l.Use())
+	}
+	return uses
+}
