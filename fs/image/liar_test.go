@@ -33,6 +33,8 @@ type liarRegistry struct {
 	t     *testing.T
 	layer sourcetest.Layer
 	own   *layerindex.Index // as it should be
+	// annotations are those of the image that pushImage makes.
+	annotations map[string]string
 }
 
 func newLiarRegistry(t *testing.T, layer sourcetest.Layer) *liarRegistry {
@@ -312,7 +314,7 @@ func TestLiarTakesTheMetadata(t *testing.T) {
 // pushImage puts an image of these layers behind the tag of the registry's.
 func (r *liarRegistry) pushImage(layers ...sourcetest.Layer) {
 	r.t.Helper()
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Annotations: r.annotations}
 	m.SchemaVersion = 2
 	var ids []digest.Digest
 	for _, l := range layers {
@@ -332,3 +334,5 @@ func (r *liarRegistry) pushImage(layers ...sourcetest.Layer) {
 	}
 	r.Tag("app", "latest", r.PutManifest(m.MediaType, data).Digest)
 }
+
+func layerDigest(l sourcetest.Layer) string { return digest.FromBytes(l.Content).String() }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -234,6 +235,18 @@ func keyOf(id string) string {
 	return indexes.Key(d)
 }
 
+// What lies beside an image is waited for no longer than this: for manifests at all, and
+// for a file while nothing comes of it. A mount can do without.
+const lookTime, silence = 6 * time.Second, 6 * time.Second
+
+// errSilent: nothing came for too long.
+var errSilent = fmt.Errorf("%w: nothing came for %v", remote.ErrUnavailable, silence)
+
+// patient returns a context to ask for manifests with.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, lookTime, errSilent)
+}
+
 // artifacts returns the image's source, if that knows what lies beside the image.
 func (o *others) artifacts() (remote.ArtifactSource, bool) {
 	src, ok := o.img.Source.(remote.ArtifactSource)
@@ -247,6 +260,22 @@ func (o *others) externalTOC(ctx context.Context, l remote.Layer) ([]byte, error
 	if !ok {
 		return nil, fmt.Errorf("%w: nothing beside the image can be asked for", estargz.ErrNone)
 	}
+	a, err := besideTOC(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range a.Layers {
+		if d.Annotations["containerd.io/snapshot/stargz/layer.digest"] == l.Digest().String() {
+			return o.file(ctx, src, d, l)
+		}
+	}
+	return nil, fmt.Errorf("%w: the one beside the image is of other layers", estargz.ErrNone)
+}
+
+// besideTOC returns the image with the tables of contents of the image that src is of.
+func besideTOC(ctx context.Context, src remote.ArtifactSource) (*remote.Artifact, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	ref, err := remote.ParseReference(src.Name())
 	tag := ref.Tag
 	if err != nil || tag == "" {
@@ -256,16 +285,7 @@ func (o *others) externalTOC(ctx context.Context, l remote.Layer) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	a, err := remote.OpenArtifact(ctx, src, desc)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range a.Layers {
-		if d.Annotations["containerd.io/snapshot/stargz/layer.digest"] == l.Digest().String() {
-			return o.file(ctx, src, d, l)
-		}
-	}
-	return nil, fmt.Errorf("%w: %s is of other layers", estargz.ErrNone, desc.Digest)
+	return remote.OpenArtifact(ctx, src, desc)
 }
 
 // maxFile is how many bytes a file of an index of others may have.
@@ -286,9 +306,18 @@ func (o *others) file(ctx context.Context, src remote.Source, desc ocispec.Descr
 	if err != nil {
 		return nil, err
 	}
-	s := remote.NewStream(ctx, o.cache.Blobs.Direct(b, o.received(l.Digest())), nil)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(silence, func() { cancel(errSilent) })
+	defer timer.Stop()
+	s := remote.NewStream(ctx, o.cache.Blobs.Direct(b, o.received(l.Digest())), &remote.StreamOptions{
+		Arrived: func(int) { timer.Reset(silence) },
+	})
 	defer s.Close()
 	data, err := io.ReadAll(io.LimitReader(s, desc.Size))
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errSilent) {
+		err = fmt.Errorf("%s: %w", desc.Digest, cause)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -307,6 +336,8 @@ func (o *others) boundSOCI(ctx context.Context, l remote.Layer) *candidate {
 		return nil
 	}
 	m, err := o.bound.get(func() (*soci.Manifest, error) {
+		ctx, cancel := patient(ctx)
+		defer cancel()
 		a, err := remote.OpenArtifact(ctx, src, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d})
 		if err != nil {
 			return nil, err
@@ -333,6 +364,8 @@ func (o *others) referringSOCI(ctx context.Context, l remote.Layer) *candidate {
 		return nil
 	}
 	found, err := o.unbound.get(func() (none unboundSOCI, err error) {
+		ctx, cancel := patient(ctx)
+		defer cancel()
 		// Lists of referrers are not kept, but which of them was used.
 		name := fmt.Sprintf("%s@%s#%s", src.Repository(), o.img.Descriptor.Digest, soci.ArtifactTypeV1)
 		kept, known := o.cache.Meta.Reference(name)

@@ -11,8 +11,11 @@ import (
 )
 
 const (
-	// Patience is how long a place may say nothing before it is given up.
+	// Patience is how long a place may say nothing before it is given up, and what it
+	// has said until then is all.
 	Patience = 3 * time.Second
+	// findTime is how long a place is asked at most.
+	findTime = 3 * Patience
 	// restTime is how long a place is not asked again that was given up, and a tag
 	// that was not there.
 	restTime = 5 * time.Minute
@@ -62,8 +65,9 @@ type Finder struct {
 // ("" if there is none), and then, in an index repository, for single layers.
 //
 // There is no error: a place that has nothing, refuses, or sends what cannot be
-// understood has none, and Warnf or Debugf is told why. One that says nothing for Patience
-// is given up, and counts as having none for some minutes; so does one that refuses
+// understood has none, and Warnf or Debugf is told why. One that says nothing for Patience,
+// or takes three times as long, is given up, and counts as having none for some minutes; so
+// does one that refuses
 // or fails. Find returns as soon as ctx ends.
 func (f *Finder) Find(ctx context.Context, at Place, manifest digest.Digest, layers []digest.Digest) map[digest.Digest]*Published {
 	s := &search{finder: f, place: at, repository: at.Source.Repository(), found: make(map[digest.Digest]*Published)}
@@ -80,8 +84,8 @@ func (f *Finder) Find(ctx context.Context, at Place, manifest digest.Digest, lay
 	ctx, stop := s.patience(ctx)
 	defer stop()
 	err := s.all(ctx, manifest)
-	if context.Cause(ctx) == errSilent {
-		err = errSilent
+	if cause := context.Cause(ctx); cause == errSilent || cause == errSlow {
+		err = cause
 	} else if ctx.Err() != nil {
 		err = nil // nobody wants to know any more
 	}

@@ -15,8 +15,12 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
-// errSilent is why a place is given up that does not answer.
-var errSilent = fmt.Errorf("no answer within %v", Patience)
+// errSilent is why a place is given up that does not answer, and errSlow why one is that
+// answers too slowly.
+var (
+	errSilent = fmt.Errorf("no answer within %v", Patience)
+	errSlow   = fmt.Errorf("not all answers within %v", findTime)
+)
 
 // maxReferrers is how many referrers of an image are looked at.
 const maxReferrers = 4
@@ -39,6 +43,7 @@ type search struct {
 func (s *search) patience(ctx context.Context) (silent context.Context, stop func()) {
 	silent, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(Patience, func() { cancel(errSilent) })
+	all := time.AfterFunc(findTime, func() { cancel(errSlow) })
 	s.answered = func() {
 		if timer.Stop() {
 			timer.Reset(Patience)
@@ -46,6 +51,7 @@ func (s *search) patience(ctx context.Context) (silent context.Context, stop fun
 	}
 	return silent, func() {
 		timer.Stop()
+		all.Stop()
 		cancel(nil)
 	}
 }

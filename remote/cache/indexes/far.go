@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// openLimit is how long nothing may come while a far index is opened: a mount
-	// waits for it, and can do without.
-	openLimit = 3 * time.Second
+	// openLimit is how long nothing may come while a far index is opened, and openTime
+	// how long that takes at most: a mount waits for it, and can do without.
+	openLimit, openTime = 3 * time.Second, slowest * 3 * time.Second
 	// readLimit is how long nothing may come later: what waits can do without, too, but
 	// that takes all of the layer.
 	readLimit = 10 * time.Second
@@ -55,8 +55,9 @@ func FarKey(header [32]byte) string { return hex.EncodeToString(header[:])[:keyS
 // processes may fill it at the same time.
 //
 // Far itself fetches, by one request if it is no more than 4 MiB, what listing the layer
-// needs, as far as it is not here, and gives up when nothing has come for three seconds.
-// What is fetched later fails when nothing has come for ten: of the index, but not of the
+// needs, as far as it is not here, and gives up when nothing has come for three seconds,
+// or it takes 24. What is fetched later fails when nothing has come for ten, or it takes
+// 80: of the index, but not of the
 // digests, that is layerindex.ErrIndex, too, whatever the reason, as an index that was
 // made here is the remedy.
 //
@@ -118,12 +119,13 @@ func (f *farIndex) Close() error {
 
 // open opens the index, and fetches what a listing needs.
 func (f *farIndex) open(ctx context.Context) (*layerindex.Index, error) {
+	limit := patience{openLimit, time.Now().Add(openTime)}
 	begin := make([]byte, min(f.opts.Listing, f.opts.Index.Size(), maxRequest))
 	n := f.disk.readSome(begin)
 	x, err := f.check(begin[:n])
 	kept := err == nil
 	if !kept {
-		if err := request(f.ctx, f.opts.Index, begin, 0, openLimit); err != nil {
+		if err := request(f.ctx, f.opts.Index, begin, 0, limit); err != nil {
 			return nil, err
 		}
 		if x, err = f.check(begin); err != nil {
@@ -136,7 +138,7 @@ func (f *farIndex) open(ctx context.Context) (*layerindex.Index, error) {
 	}
 	start, _ := pieces.Bounds(0)
 	f.index = &pieceReader{
-		ctx: f.ctx, what: "the published index of " + f.layer.Digest.String(), blob: f.opts.Index, disk: f.disk, limit: openLimit,
+		ctx: f.ctx, what: "the published index of " + f.layer.Digest.String(), blob: f.opts.Index, disk: f.disk, limit: limit,
 		head: bytes.Clone(begin[:start]), load: func() (pieceTable, error) { return pieces, nil }, widen: widenTo(pieces, x),
 	}
 	if !kept {
@@ -146,7 +148,7 @@ func (f *farIndex) open(ctx context.Context) (*layerindex.Index, error) {
 	if err := f.list(ctx, x.ListingEnd()); err != nil {
 		return nil, err
 	}
-	f.index.limit, f.index.remade = readLimit, true
+	f.index.limit, f.index.remade = patience{silence: readLimit}, true
 	return f.published(x)
 }
 
@@ -214,7 +216,7 @@ func (f *farIndex) published(x *layerindex.Index) (*layerindex.Index, error) {
 	if f.opts.Digests != nil && x.HasDigestPieces() {
 		f.digests = &pieceReader{
 			ctx: f.ctx, what: "the published content digests of " + f.layer.Digest.String(), blob: f.opts.Digests, disk: f.disk,
-			at: f.opts.Index.Size(), limit: readLimit, widen: func(first, last int) (int, int) { return first, last },
+			at: f.opts.Index.Size(), limit: patience{silence: readLimit}, widen: func(first, last int) (int, int) { return first, last },
 		}
 	}
 	var open *layerindex.Index

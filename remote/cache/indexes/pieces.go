@@ -23,8 +23,32 @@ const (
 	heldOnDisk, heldAlone = 4, 128
 )
 
-// errSilent says that nothing came for too long.
-var errSilent = fmt.Errorf("%w: nothing came for too long", remote.ErrUnavailable)
+// errSilent says that nothing came for too long, and errSlow that too little did.
+var (
+	errSilent = fmt.Errorf("%w: nothing came for too long", remote.ErrUnavailable)
+	errSlow   = fmt.Errorf("%w: it comes too slowly", remote.ErrUnavailable)
+)
+
+// A patience is how long something is waited for.
+type patience struct {
+	silence time.Duration // while nothing comes
+	end     time.Time     // until all has come; zero: for slowest times silence
+}
+
+// slowest is how many times as long as nothing may come a request may take. One that
+// trickles would take for ever otherwise.
+const slowest = 8
+
+// from returns the patience of a request that begins now.
+func (p patience) from(now time.Time) patience {
+	if p.end.IsZero() {
+		p.end = now.Add(slowest * p.silence)
+	}
+	return p
+}
+
+// left returns for how long to wait for more.
+func (p patience) left() time.Duration { return min(p.silence, time.Until(p.end)) }
 
 // A pieceTable says where pieces are and knows their checksums: a *layerindex.Pieces.
 type pieceTable interface {
@@ -46,8 +70,8 @@ type pieceReader struct {
 	// widen returns which pieces to fetch when those from first to last are missing.
 	widen func(first, last int) (int, int)
 	disk  *partFile
-	at    int64         // where on disk the content begins
-	limit time.Duration // how long nothing may come
+	at    int64 // where on disk the content begins
+	limit patience
 	// remade says that whoever cannot have a piece can do without the content, and
 	// make it: then that is layerindex.ErrIndex, too.
 	remade bool
@@ -311,14 +335,20 @@ func (b elsewhere) ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 	return b.ReadElsewhere(ctx, p, off)
 }
 
-// request reads a range of a blob, and gives up when nothing has come for as long as
-// limit.
-func request(ctx context.Context, b remote.Blob, p []byte, off int64, limit time.Duration) error {
+// request reads a range of a blob, and gives up when the patience is at its end.
+func request(ctx context.Context, b remote.Blob, p []byte, off int64, limit patience) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timer := time.AfterFunc(limit, func() { cancel(errSilent) })
+	limit = limit.from(time.Now())
+	timer := time.AfterFunc(limit.left(), func() {
+		if time.Now().Before(limit.end) {
+			cancel(errSilent)
+		} else {
+			cancel(errSlow)
+		}
+	})
 	defer timer.Stop()
-	arrived := func(int) { timer.Reset(limit) }
+	arrived := func(int) { timer.Reset(limit.left()) }
 	var n int
 	var err error
 	if progress, ok := b.(remote.ProgressBlob); ok {
@@ -329,7 +359,7 @@ func request(ctx context.Context, b remote.Blob, p []byte, off int64, limit time
 	if n == len(p) {
 		return nil
 	}
-	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+	if cause := context.Cause(ctx); errors.Is(cause, errSilent) || errors.Is(cause, errSlow) {
 		return fmt.Errorf("blob %s: %w", b.Digest(), cause)
 	}
 	if err == io.EOF {

@@ -77,7 +77,7 @@ func (t testTable) Match(k int, data []byte) bool {
 // file in a directory.
 func testPieces(t *testing.T, b remote.Blob, data []byte, head int, disk *partFile) *pieceReader {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &pieceReader{ctx: ctx, what: "a test", blob: b, head: data[:head], disk: disk, at: 100, limit: 5 * time.Second,
+	r := &pieceReader{ctx: ctx, what: "a test", blob: b, head: data[:head], disk: disk, at: 100, limit: patience{silence: 5 * time.Second},
 		load:  func() (pieceTable, error) { return testTable{data, int64(head)}, nil },
 		widen: func(first, last int) (int, int) { return first, last }}
 	t.Cleanup(func() {
@@ -307,8 +307,41 @@ func TestPiecesFail(t *testing.T) {
 		return 0, ctx.Err()
 	}
 	r = testPieces(t, silent, data, 0, nil)
-	r.limit = 30 * time.Millisecond
-	if _, err := r.ReadAt(make([]byte, 5), 0); !errors.Is(err, remote.ErrUnavailable) {
-		t.Errorf("error %v, want %v", err, remote.ErrUnavailable)
+	r.limit = patience{silence: 30 * time.Millisecond}
+	if _, err := r.ReadAt(make([]byte, 5), 0); !errors.Is(err, errSilent) {
+		t.Errorf("error %v, want %v", err, errSilent)
+	}
+}
+
+// A tricklingBlob brings a byte now and then.
+type tricklingBlob struct{ remote.Blob }
+
+func (tricklingBlob) ReadAtProgress(ctx context.Context, p []byte, _ int64, arrived func(int)) (int, error) {
+	for n := range p {
+		select {
+		case <-time.After(5 * time.Millisecond):
+			arrived(1)
+		case <-ctx.Done():
+			return n, ctx.Err()
+		}
+	}
+	return len(p), nil
+}
+
+// TestTrickle: who gets a byte now and then waits no longer than eight times as long as
+// for one who gets none.
+func TestTrickle(t *testing.T) {
+	t.Parallel()
+	b := tricklingBlob{newFarBlob(t, []byte("x"))}
+	for _, until := range []bool{false, true} {
+		begin := time.Now()
+		limit := patience{silence: 50 * time.Millisecond}
+		if until {
+			limit = patience{silence: time.Hour, end: begin.Add(400 * time.Millisecond)}
+		}
+		err := request(t.Context(), b, make([]byte, 1<<20), 0, limit)
+		if d := time.Since(begin); !errors.Is(err, errSlow) || d < 300*time.Millisecond || d > 5*time.Second {
+			t.Errorf("%+v: %v after %v", limit, err, d)
+		}
 	}
 }
