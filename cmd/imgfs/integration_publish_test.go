@@ -88,7 +88,14 @@ func TestMountPublishFails(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the mount ended after %v", took)
 	}
-	r := newSandbox(t).run("mount", "--index-publish=maybe", image)
+	s = newSandbox(t)
+	dir = s.mountpoint()
+	r := s.run("mount", "--index-publish", image, dir)
+	if says := "--index-publish publishes nothing: no index repository is named"; r.code != 0 || !strings.Contains(r.stderr, says) {
+		t.Errorf("without a repository: exit code %d, stderr %q, want %q", r.code, r.stderr, says)
+	}
+	s.umount(dir)
+	r = newSandbox(t).run("mount", "--index-publish=maybe", image)
 	if r.code != 2 {
 		t.Errorf("exit code %d", r.code)
 	}

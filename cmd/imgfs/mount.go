@@ -176,7 +176,9 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 		mount.Prefetch = false
 	}
 	mount.Image = img
-	if m.publish {
+	if m.publish && len(img.Resolved().IndexRepositories()) == 0 {
+		e.Warnf("--%s publishes nothing: no index repository is named, as --index-repo or IMGFS_INDEX_REPO does", publishFlag)
+	} else if m.publish {
 		mount.Publish = func(ctx context.Context) error { return publishBuilt(ctx, e, img) }
 	}
 	return mount.Serve(ctx, e.life)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strconv"
 
@@ -26,14 +25,11 @@ func (m *mounter) wantPublish(f *pflag.FlagSet) error {
 	return nil
 }
 
-// publishBuilt publishes the indexes of an image's layers in the first index repository,
-// if one of them had to be made.
+// publishBuilt publishes the indexes of an image's layers in the first index repository
+// that is named for it, if one of them had to be made.
 func publishBuilt(ctx context.Context, e *env, img *image.Image) error {
-	repos := img.Resolved().IndexRepositories()
-	if len(repos) == 0 {
-		return errors.New("no index repository is named, as --index-repo does")
-	}
-	results, err := img.Publish(ctx, &image.PublishOptions{Repository: repos[0], Built: true, Version: "imgfs " + version()})
+	repo := img.Resolved().IndexRepositories()[0]
+	results, err := img.Publish(ctx, &image.PublishOptions{Repository: repo, Built: true, Version: "imgfs " + version()})
 	if err != nil {
 		return err
 	}
@@ -45,7 +41,7 @@ func publishBuilt(ctx context.Context, e *env, img *image.Image) error {
 		}
 	}
 	if pushed > 0 {
-		e.Warnf("published %s (%s) in %s", show.Count(pushed, "index"), show.Bytes(bytes), printable.Name(repos[0]))
+		e.Warnf("published %s (%s) in %s", show.Count(pushed, "index"), show.Bytes(bytes), printable.Name(repo))
 	}
 	return nil
 }
