@@ -389,6 +389,30 @@ func TestPublishKnown(t *testing.T) {
 	}
 }
 
+// TestPublishUnlooked: indexes are put where it cannot be seen what is there, as while
+// somebody else writes the same tag in docker-registry 2.8.
+func TestPublishUnlooked(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	repo := repository(t, s.Host(), "team/indexes")
+	img, layers := testImage(false, 1, 2)
+	s.Inject(registrytest.Manifest, registrytest.Always(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		if r.Method == http.MethodPut {
+			serve(w, r)
+			return
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	for range 2 {
+		results, err := indexrepo.Publish(t.Context(), repo, img)
+		if err != nil || len(results) != 2 || !results[0].Pushed || !results[1].Pushed {
+			t.Fatalf("got %+v and error %v", results, err)
+		}
+	}
+	s.Inject(registrytest.Manifest, nil)
+	checkFound(t, newFinder(t).Find(t.Context(), indexrepo.Place{Source: repo}, img.Manifest.Digest, layers), 1, 2)
+}
+
 // TestRefused: a registry that wants a login, or lets nobody write, says so.
 func TestRefused(t *testing.T) {
 	for want, opts := range map[error]*registrytest.Options{

@@ -133,7 +133,9 @@ func (p *publisher) put(ctx context.Context, named digest.Digest, all []*Index, 
 	if len(content) > maxManifest {
 		return false, nil // readers would not take it
 	}
-	if there, err := p.there(ctx, tag, all); err != nil || there {
+	// docker-registry 2.8 answers 500 as long as somebody else writes the tag. To put
+	// what may be there does no harm.
+	if there, err := p.there(ctx, tag, all); there || err != nil && !errors.Is(err, remote.ErrUnavailable) {
 		return false, err
 	}
 	for try := 1; ; try++ {
