@@ -154,10 +154,19 @@ func (c *comparison) sameLink(t, o *layerindex.Entry) bool {
 func (c *comparison) sameTime(t, o *layerindex.Entry) bool {
 	sec, nsec := o.ModSec, o.ModNsec
 	if c.theirs.Losses()&layerindex.LossSubSecond != 0 {
-		rounded := time.Unix(sec, int64(nsec)).Round(time.Second)
-		sec, nsec = rounded.Unix(), 0
+		sec, nsec = wholeSecond(sec, nsec), 0
 	}
 	return t.ModSec == sec && t.ModNsec == nsec
+}
+
+// wholeSecond returns what eStargz makes of a time: it rounds, but has none in the first
+// second of 1970, nor the zero time of Go (stargz-snapshotter, formatModtime).
+func wholeSecond(sec int64, nsec uint32) int64 {
+	t := time.Unix(sec, int64(nsec))
+	if sec == 0 || t.IsZero() {
+		return 0
+	}
+	return t.Round(time.Second).Unix()
 }
 
 func (c *comparison) sameXattrs(t, o []layerindex.Xattr) bool {

@@ -53,6 +53,16 @@ func newLiarRegistry(t *testing.T, layer sourcetest.Layer) *liarRegistry {
 // its chunks.
 func (r *liarRegistry) edited(edit func(list []layerindex.Entry) []layerindex.Entry) *layerindex.Index {
 	r.t.Helper()
+	x, err := r.tryEdited(edit)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return x
+}
+
+// tryEdited is edited for entries that may be none of an index.
+func (r *liarRegistry) tryEdited(edit func(list []layerindex.Entry) []layerindex.Entry) (*layerindex.Index, error) {
+	r.t.Helper()
 	x := r.own
 	list, err := x.ListDigests(r.t.Context())
 	if err != nil {
@@ -65,7 +75,7 @@ func (r *liarRegistry) edited(edit func(list []layerindex.Entry) []layerindex.En
 	w := layerindex.NewWriter(nil)
 	for _, e := range edit(all) {
 		if err := w.AddEntry(&e); err != nil {
-			r.t.Fatal(err)
+			return nil, err
 		}
 	}
 	if x.Codec() != layerindex.Plain {
@@ -83,11 +93,7 @@ func (r *liarRegistry) edited(edit func(list []layerindex.Entry) []layerindex.En
 	s := layerindex.Summary{Codec: x.Codec(), BlobSize: x.BlobSize(), ChunkSize: x.ChunkSize(), TarSize: x.Size()}
 	hexInto(r.t, s.Blob[:], x.Digest())
 	hexInto(r.t, s.DiffID[:], x.DiffID())
-	lie, err := w.Finish(s)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return lie
+	return w.Finish(s)
 }
 
 // publish publishes an index in the index repository idx.
