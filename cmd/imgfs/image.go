@@ -107,7 +107,7 @@ func (e *env) openLayers(ctx context.Context, r *image.Resolved) (*image.Layers,
 	}
 	progress := show.NewLayers(e, all)
 	layers, err := r.OpenLayers(ctx, func(p image.Progress) {
-		progress.Update(show.LayerUpdate{Layer: p.Layer, Read: p.Read, Done: p.Done})
+		progress.Update(show.LayerUpdate{Layer: p.Layer, Read: p.Read, Index: p.Index, Done: p.Done})
 	})
 	progress.Finish(err == nil)
 	return layers, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
@@ -36,7 +37,8 @@ type candidate struct {
 
 // foreign returns what a layer is read by, with an index that somebody else made; nil if
 // none is of use.
-func (o *opener) foreign(ctx context.Context, l remote.Layer) *layerState {
+func (o *opener) foreign(ctx context.Context, i int, l remote.Layer) *layerState {
+	defer o.watchIndex(i, l)()
 	contradictory := false
 	for c := range o.others.of(ctx, l) {
 		if contradictory && c.by == VouchedByManifest {
@@ -53,6 +55,34 @@ func (o *opener) foreign(ctx context.Context, l remote.Layer) *layerState {
 		contradictory = contradictory || errors.Is(err, errTwoBound)
 	}
 	return nil
+}
+
+// indexPause is the time between two reports of how much of an index has come.
+const indexPause = 100 * time.Millisecond
+
+// watchIndex reports now and then how many bytes have come of the indexes of a layer that
+// others made, until stop is called.
+func (o *opener) watchIndex(i int, l remote.Layer) (stop func()) {
+	if o.opts.Progress == nil {
+		return func() {}
+	}
+	ended, over := make(chan struct{}), make(chan struct{})
+	came := o.received(l.Digest())
+	go func() {
+		defer close(over)
+		for {
+			select {
+			case <-time.After(indexPause):
+				o.progress(Progress{Layer: i, Size: l.Size(), Read: came.Load(), Index: true})
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-over
+	}
 }
 
 // use returns what a layer is read by, with one index.

@@ -58,7 +58,7 @@ func (o *opener) openState(ctx context.Context, open *Layer) (*layerState, error
 	x, l, err := o.stored(ctx, open.Layer)
 	built := false
 	if errors.Is(err, indexes.ErrNone) {
-		if s := o.foreign(ctx, l); s != nil {
+		if s := o.foreign(ctx, open.number, l); s != nil {
 			open.Layer = l
 			return s, nil
 		}

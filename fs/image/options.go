@@ -127,6 +127,9 @@ type Progress struct {
 	// Read is how many bytes of the blob have come by now; 0 when it begins to be
 	// read, which may happen again, of another place.
 	Read int64
+	// Index says that an index that somebody else made is being read in place of the
+	// blob; then Read counts bytes of that index, of which nobody knows how many there are.
+	Index bool
 	// Done says that the layer is ready. Built says that it was read and
 	// indexed now, and not before.
 	Done, Built bool

@@ -279,6 +279,10 @@ func layOut(p *Progress, cols, rows int) []string {
 func partLine(p Part, cols int) string {
 	const counts = len("999.9 MB / 999.9 MB")
 	count := Bytes(p.Have) + " / " + Bytes(p.All)
+	if p.All <= 0 { // nobody knows
+		count = Bytes(p.Have)
+		return fit(cols, p.Label+" "+count, count)
+	}
 	if width := min(maxBar, cols-len(p.Label)-counts-2); width >= minBar {
 		return cut(p.Label+" "+bar(width, p.Have, p.All)+" "+count, cols)
 	}

@@ -3,6 +3,7 @@ package show
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ type Progress struct {
 type Part struct {
 	Label string `json:"label"`
 	Have  int64  `json:"have"`
-	All   int64  `json:"all"`
+	All   int64  `json:"all"` // 0: nobody knows
 }
 
 // A Display shows progress. It is for one goroutine at a time.
@@ -129,6 +130,7 @@ type layerRow struct {
 	size    int64
 	read    int64
 	begun   time.Time // zero: it is not read
+	index   int64     // bytes of an index that is read in its place; 0: none is
 	isReady bool
 }
 
@@ -153,6 +155,7 @@ func (p *Layers) label(i int) string {
 type LayerUpdate struct {
 	Layer int   // its place in the image
 	Read  int64 // bytes read so far
+	Index bool  // they are none of the layer, but of an index of it that others made
 	Done  bool  // nothing is read of it any more
 }
 
@@ -167,6 +170,8 @@ func (p *Layers) Update(u LayerUpdate) {
 		if !r.isReady { // an image may repeat a layer
 			p.ready(r)
 		}
+	case u.Index:
+		p.readsIndex(r, u.Read)
 	case r.isReady: // it is read again: there may be another way to the same bytes
 	default:
 		if r.begun.IsZero() {
@@ -183,13 +188,33 @@ func (p *Layers) did(n int64) {
 	p.work.done += max(0, n)
 }
 
+// readsIndex takes note that n bytes have come of an index of a layer.
+func (p *Layers) readsIndex(r *layerRow, n int64) {
+	if r.isReady || !r.begun.IsZero() || n <= 0 {
+		return
+	}
+	if r.index == 0 {
+		p.reading = append(p.reading, r)
+		p.show()
+	}
+	r.index = n
+}
+
 // begin takes note that a layer is read.
 func (p *Layers) begin(r *layerRow) {
 	r.begun = time.Now()
-	p.reading = append(p.reading, r)
+	if r.index == 0 {
+		p.reading = append(p.reading, r)
+	}
+	r.index = 0
 	if p.begun.IsZero() {
 		p.begun, p.said = r.begun, r.begun
 	}
+	p.show()
+}
+
+// show begins to show how far all is, where that is shown.
+func (p *Layers) show() {
 	if !p.asked {
 		p.asked = true
 		if p.display = p.console.Display(); p.display != nil {
@@ -201,17 +226,12 @@ func (p *Layers) begin(r *layerRow) {
 // ready takes note that nothing is read of a layer any more.
 func (p *Layers) ready(r *layerRow) {
 	r.isReady = true
+	p.reading = slices.DeleteFunc(p.reading, func(x *layerRow) bool { return x == r })
 	if r.begun.IsZero() {
 		return
 	}
 	p.did(r.size - r.read)
 	p.work.done += layerCost
-	for i, x := range p.reading {
-		if x == r {
-			p.reading = append(p.reading[:i], p.reading[i+1:]...)
-			break
-		}
-	}
 	p.indexed++
 	p.bytes = addSizes(p.bytes, r.size)
 	switch now := time.Now(); {
@@ -264,7 +284,11 @@ func (p *Layers) progress(now time.Time) Progress {
 		if len(s.Parts) == maxParts {
 			break
 		}
-		s.Parts = append(s.Parts, Part{r.label, min(r.read, r.size), r.size})
+		part := Part{r.label, min(r.read, r.size), r.size}
+		if r.index > 0 {
+			part = Part{Label: r.label + " index", Have: r.index}
+		}
+		s.Parts = append(s.Parts, part)
 	}
 	return s
 }

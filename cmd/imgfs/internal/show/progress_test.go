@@ -117,6 +117,49 @@ func TestLayers(t *testing.T) {
 	})
 }
 
+// TestLayersIndex has indexes that others made: one that is read by, one after which the
+// layer is read, and one that came too late.
+func TestLayersIndex(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &console{display: &display{}}
+		p := NewLayers(c, layersOf(9_000_000, 5_000_000, 70))
+		p.Update(LayerUpdate{Layer: 0, Index: true})
+		time.Sleep(time.Second)
+		if shown := c.display.all(); len(shown) > 0 {
+			t.Errorf("nothing has come, and there is shown %+v", shown)
+		}
+		p.Update(LayerUpdate{Layer: 0, Index: true, Read: 1_200_000})
+		p.Update(LayerUpdate{Layer: 1, Index: true, Read: 300_000})
+		time.Sleep(300 * time.Millisecond)
+		s := c.display.last()
+		label := "layer 1/3 " + ShortDigest(digest.FromString("0")) + " index"
+		if s.Have != 0 || len(s.Parts) != 2 || s.Parts[0] != (Part{Label: label, Have: 1_200_000}) {
+			t.Errorf("two indexes come: %+v", s)
+		}
+		if got, want := layOut(&s, 80, 20)[0], label+" 1.2 MB"; got != want {
+			t.Errorf("got line %q, want %q", got, want)
+		}
+		p.Update(LayerUpdate{Layer: 0, Done: true})
+		p.Update(LayerUpdate{Layer: 1, Read: 2_000_000})
+		p.Update(LayerUpdate{Layer: 1, Index: true, Read: 400_000})
+		time.Sleep(300 * time.Millisecond)
+		if s := c.display.last(); s.Done != 1 || s.Have != 11_000_000 || len(s.Parts) != 1 || s.Parts[0].Have != 2_000_000 || s.Parts[0].All != 5_000_000 {
+			t.Errorf("the second layer is read: %+v", s)
+		}
+		p.Update(LayerUpdate{Layer: 1, Done: true})
+		p.Update(LayerUpdate{Layer: 2, Done: true})
+		p.Update(LayerUpdate{Layer: 2, Index: true, Read: 10})
+		time.Sleep(300 * time.Millisecond)
+		if s := c.display.last(); s.Done != 3 || len(s.Parts) != 0 {
+			t.Errorf("all are ready: %+v", s)
+		}
+		p.Finish(true)
+		if len(c.said) != 1 || !strings.HasPrefix(c.said[0], "indexed 1 layer, 5.0 MB in ") {
+			t.Errorf("said %q", c.said)
+		}
+	})
+}
+
 // TestLayersFail: what failed leaves no line.
 func TestLayersFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
