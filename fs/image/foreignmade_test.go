@@ -241,7 +241,7 @@ type served struct {
 func serve(t testing.TB, reg *registrytest.Server, img sourcetest.Image) *served {
 	t.Helper()
 	if reg == nil {
-		reg = registrytest.New(t, &registrytest.Options{Referrers: true})
+		reg = registrytest.New(t, &registrytest.Options{Referrers: true, Writable: true})
 	}
 	store := sourcetest.NewStore()
 	top := store.AddImage(img)
