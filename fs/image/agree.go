@@ -28,6 +28,7 @@ type comparison struct {
 	// theirsAt and oursAt read the layer by the two.
 	theirsAt, oursAt *reader.Reader
 	hides            bool // see hidesTOC
+	gone             bool // digests of theirs are not to be had
 	proofs           *layerindex.Proofs
 	places           placesTable
 	buf, other       []byte
@@ -39,8 +40,10 @@ var errDisagree = errors.New("the layer has it otherwise")
 // agree compares an index that others made with ours, which was made of the bytes that
 // blob has. It returns where the contents are that theirs has elsewhere. The error
 // wraps errDisagree and names the entry.
-func agree(ctx context.Context, theirs, ours *layerindex.Index, blob reader.Blob, hides bool) (placesTable, error) {
-	c := &comparison{theirs: theirs, ours: ours, hides: hides, buf: make([]byte, comparePiece), other: make([]byte, comparePiece)}
+//
+// With gone parts of theirs are known not to be had: its digests are not waited for.
+func agree(ctx context.Context, theirs, ours *layerindex.Index, blob reader.Blob, hides, gone bool) (placesTable, error) {
+	c := &comparison{theirs: theirs, ours: ours, hides: hides, gone: gone, buf: make([]byte, comparePiece), other: make([]byte, comparePiece)}
 	cache := reader.NewSpanCache(keptMemory)
 	c.theirsAt = reader.New(theirs, blob, &reader.Options{Cache: cache})
 	defer c.theirsAt.Close()
@@ -69,8 +72,12 @@ func agree(ctx context.Context, theirs, ours *layerindex.Index, blob reader.Blob
 const comparePiece = 256 << 10
 
 func (c *comparison) run(ctx context.Context) error {
-	theirs, err := c.theirs.ListDigests(ctx)
-	if err != nil && ctx.Err() == nil {
+	list := c.theirs.ListDigests
+	if c.gone {
+		list = func(ctx context.Context) (*layerindex.Listing, error) { return c.theirs.List(ctx, nil) }
+	}
+	theirs, err := list(ctx)
+	if err != nil && ctx.Err() == nil && !c.gone {
 		theirs, err = c.theirs.List(ctx, nil) // digests that cannot be had say nothing
 	}
 	if err != nil {

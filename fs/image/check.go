@@ -66,7 +66,7 @@ func (l *Layer) check(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(l.mend.ctx, cancel)()
-	s, err := l.prove(ctx, was)
+	s, err := l.prove(ctx, was, false)
 	if err != nil {
 		return err
 	}
@@ -75,8 +75,9 @@ func (l *Layer) check(ctx context.Context) error {
 }
 
 // prove returns a state by an index of our own in place of one by somebody else's, or
-// one by which nothing can be read, as that lied.
-func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error) {
+// one by which nothing can be read, as that lied. gone says that parts of that are known
+// not to be had.
+func (l *Layer) prove(ctx context.Context, was *layerState, gone bool) (*layerState, error) {
 	o := l.opener
 	x, err := l.ownIndex(ctx, was)
 	if isContentError(err) {
@@ -95,7 +96,7 @@ func (l *Layer) prove(ctx context.Context, was *layerState) (*layerState, error)
 		return nil, err
 	}
 	s.mended, s.proven = true, true
-	s.places, err = agree(ctx, was.index, x, s.blob, hidesTOC(l.Layer))
+	s.places, err = agree(ctx, was.index, x, s.blob, hidesTOC(l.Layer), gone)
 	switch {
 	case errors.Is(err, errDisagree):
 		l.condemn(was, s, err)

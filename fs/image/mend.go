@@ -104,11 +104,20 @@ func (l *Layer) start(s *layerState) {
 	l.state.Store(s)
 }
 
+// interrupt ends what waits for parts of an index that is far away, so that closing the
+// layer does not. Whoever reads such parts later fails.
+func (l *Layer) interrupt() {
+	l.mend.cancel()
+	if s := l.state.Load(); s.index.Far() {
+		s.index.Close()
+	}
+}
+
 // close closes all that the layer was read by. Reads fail from then on, also of what
 // is in memory, and whether or not the cache is closed too.
 func (l *Layer) close() {
+	l.interrupt()
 	m := &l.mend
-	m.cancel()
 	m.mu.Lock()
 	m.next = time.Now().AddDate(1, 0, 0) // no more
 	m.mu.Unlock()
@@ -219,7 +228,7 @@ func (l *Layer) runMend(try *mendTry, was *layerState, cause error) {
 // other returns a state to read the layer by in place of one that failed.
 func (l *Layer) other(ctx context.Context, was *layerState, cause error) (*layerState, error) {
 	if was.use.Vouched != VouchedHere {
-		s, err := l.prove(ctx, was)
+		s, err := l.prove(ctx, was, was.index.Far() && errors.Is(cause, layerindex.ErrIndex))
 		if err == nil && s.wrong == nil {
 			l.opener.warnf("layer %s: its index, of %s, was of no use (%v); it is read by one that was made here", l.Digest(), was.use, cause)
 		}

@@ -126,6 +126,9 @@ func (i *Image) NoteUsed() {
 // and the cache if that was opened for it. Reads of files fail from then on with
 // an error that wraps fs.ErrClosed; names and attributes stay.
 func (i *Image) Close() error {
+	for _, l := range i.layers.all {
+		l.interrupt()
+	}
 	i.closeOwn()
 	return i.layers.Close()
 }
