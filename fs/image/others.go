@@ -19,6 +19,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/zstdchunked"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
+	"github.com/imgfs/imgfs/remote/indexrepo"
 )
 
 // others finds the indexes that somebody else made of the layers of an image. It is
@@ -63,8 +64,10 @@ func (o *others) of(ctx context.Context, l remote.Layer) iter.Seq[*candidate] {
 	trust := o.opts.IndexTrust
 	return func(yield func(*candidate) bool) {
 		each := func(find ...func() *candidate) bool {
-			for _, f := range find {
-				if c := f(); c != nil && !yield(c) {
+			for i, f := range find {
+				stop := headStart(ctx, find[i+1:])
+				c := f()
+				if stop(); c != nil && !yield(c) {
 					return false
 				}
 			}
@@ -73,15 +76,35 @@ func (o *others) of(ctx context.Context, l remote.Layer) iter.Seq[*candidate] {
 		if trust == TrustLocal || !each(toc, ztoc) || trust == TrustBound {
 			return
 		}
+		var unbound []func() *candidate
 		for _, p := range o.repositories() {
-			if !each(func() *candidate { return o.publishedIndex(ctx, p, l) }) {
+			unbound = append(unbound, func() *candidate { return o.publishedIndex(ctx, p, l) })
+		}
+		if trust == TrustPublished {
+			unbound = append(unbound, func() *candidate { return o.publishedIndex(ctx, o.own(), l) }, referring, atEnd)
+		}
+		each(unbound...)
+	}
+}
+
+// headStartTime is how long a place is asked for indexes before the next one is, too.
+const headStartTime = time.Second
+
+// headStart has each of find look for a candidate, one after the other, while another
+// place is silent: several such take little longer than one. What they find they keep.
+func headStart(ctx context.Context, find []func() *candidate) (stop context.CancelFunc) {
+	ctx, stop = context.WithCancel(ctx)
+	go func() {
+		for _, f := range find {
+			select {
+			case <-time.After(headStartTime):
+				go f()
+			case <-ctx.Done():
 				return
 			}
 		}
-		if trust == TrustPublished {
-			each(func() *candidate { return o.publishedIndex(ctx, o.own(), l) }, referring, atEnd)
-		}
-	}
+	}()
+	return stop
 }
 
 // repositories returns what the index repositories have.
@@ -364,7 +387,7 @@ func (o *others) referringSOCI(ctx context.Context, l remote.Layer) *candidate {
 		return nil
 	}
 	found, err := o.unbound.get(func() (none unboundSOCI, err error) {
-		ctx, cancel := patient(ctx)
+		ctx, cancel := context.WithTimeoutCause(ctx, indexrepo.Patience, errSilent)
 		defer cancel()
 		// Lists of referrers are not kept, but which of them was used.
 		name := fmt.Sprintf("%s@%s#%s", src.Repository(), o.img.Descriptor.Digest, soci.ArtifactTypeV1)
