@@ -90,10 +90,11 @@ remote: remote/printable go-digest image-spec reference platforms
 
 testdata/bench/figures:
 testdata/bench/internal/fuse: testdata/bench/figures testdata/bench/internal/runner testdata/labimage
-testdata/bench/internal/index: fs/image layerindex layerindex/build layerindex/reader testdata/bench/figures testdata/bench/internal/runner testdata/bench/peers testdata/labimage go-digest compress x/sync
-testdata/bench/internal/network: testdata/bench/figures testdata/bench/internal/runner testdata/bench/peers testdata/labimage image-spec compress
+testdata/bench/internal/foreign: layerindex layerindex/soci testdata/bench/internal/runner testdata/labimage go-digest image-spec
+testdata/bench/internal/index: fs/image layerindex layerindex/build layerindex/estargz layerindex/reader layerindex/soci layerindex/zstdchunked testdata/bench/figures testdata/bench/internal/foreign testdata/bench/internal/runner testdata/bench/peers testdata/labimage go-digest compress x/sync
+testdata/bench/internal/network: layerindex testdata/bench/figures testdata/bench/internal/foreign testdata/bench/internal/runner testdata/bench/peers testdata/labimage image-spec compress
 testdata/bench/internal/runner/runnertest: testdata/bench/figures testdata/bench/internal/runner testdata/labimage
-testdata/bench/internal/runner: testdata/bench/figures testdata/labimage x/sys
+testdata/bench/internal/runner: testdata/bench/figures testdata/labimage go-digest image-spec x/sys
 testdata/bench/peers: compress
 testdata/bench: testdata/bench/figures testdata/bench/internal/fuse testdata/bench/internal/index testdata/bench/internal/network testdata/bench/internal/runner testdata/labimage
 testdata/demo: remote/registry/registrytest testdata/labimage

@@ -7,6 +7,12 @@
 //
 // Each layer is a file of the package's folder testdata, with its annotations and its
 // diff_id in layers.json there.
+//
+//	foreign convert estargz|zstdchunked|zstdchunked-latin1 LAYER OUT
+//
+// makes such a layer of an ordinary one with the settings that ctr-remote and podman have
+// by default, the last one with a name more that is not UTF-8, and prints its annotations
+// and its diff_id. testdata/bench compiles it for that.
 package main
 
 import (
@@ -46,10 +52,16 @@ const (
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 2 {
-		log.Fatal("usage: foreign LAYERINDEX")
+	var err error
+	switch args := os.Args[1:]; {
+	case len(args) == 1:
+		err = run(args[0])
+	case len(args) == 4 && args[0] == "convert":
+		err = convertFile(args[1], args[2], args[3])
+	default:
+		log.Fatal("usage: foreign LAYERINDEX | convert estargz|zstdchunked|zstdchunked-latin1 LAYER OUT")
 	}
-	if err := run(os.Args[1]); err != nil {
+	if err != nil {
 		log.Fatal(err)
 	}
 }

@@ -23,6 +23,11 @@ type Input struct {
 	Digest     digest.Digest
 	Size       int64
 	DiffID     digest.Digest
+	// Image is the image that has the layer, and Number which one it is, from 0. ImageName
+	// is the image's name in the lab.
+	Image     *Image
+	ImageName string
+	Number    int
 	// Made says that it has no real files, Poor that it hardly compresses.
 	Made, Poor bool
 }
@@ -81,12 +86,12 @@ func labInputs(corpora string) ([]Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := Input{Name: "base", What: "the lab's base image"}
+	first := Input{Name: "base", ImageName: "base", What: "the lab's base image"}
 	first.of(base, 0)
 	all := []Input{first}
 	for i, l := range node.Manifest.Layers {
 		if l.Size >= bigLayer {
-			in := Input{Name: fmt.Sprintf("node%d", i+1), What: fmt.Sprintf("layer %d of the lab's node image", i+1)}
+			in := Input{Name: fmt.Sprintf("node%d", i+1), ImageName: "node", What: fmt.Sprintf("layer %d of the lab's node image", i+1)}
 			in.of(node, i)
 			all = append(all, in)
 		}
@@ -98,6 +103,7 @@ func labInputs(corpora string) ([]Input, error) {
 func (in *Input) of(img *Image, i int) {
 	l := img.Manifest.Layers[i]
 	in.Path, in.Digest, in.Size, in.DiffID = img.Blob(l.Digest), l.Digest, l.Size, img.DiffIDs[i]
+	in.Image, in.Number = img, i
 }
 
 // Poor writes 72 MiB that hardly compress: measurements, and random data as of

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -12,7 +13,10 @@ import (
 
 // An Image is the one image of an OCI layout on disk.
 type Image struct {
-	Layout   string // its directory
+	Layout string // its directory
+	// Top is what index.json names: the manifest, or an image index with the manifest
+	// and artifacts that belong to it.
+	Top      ocispec.Descriptor
 	Manifest ocispec.Manifest
 	DiffIDs  []digest.Digest // of the layers
 }
@@ -20,14 +24,17 @@ type Image struct {
 // Open reads the manifest and the config of a layout's image.
 func Open(layout string) (*Image, error) {
 	img := &Image{Layout: layout}
-	var index ocispec.Index
-	if err := readJSON(filepath.Join(layout, ocispec.ImageIndexFile), &index); err != nil {
+	var err error
+	if img.Top, err = img.only(filepath.Join(layout, ocispec.ImageIndexFile)); err != nil {
 		return nil, err
 	}
-	if len(index.Manifests) != 1 {
-		return nil, fmt.Errorf("%s has %d images, want one", layout, len(index.Manifests))
+	manifest := img.Top
+	if manifest.MediaType == ocispec.MediaTypeImageIndex {
+		if manifest, err = img.only(img.Blob(manifest.Digest)); err != nil {
+			return nil, err
+		}
 	}
-	if err := readJSON(img.Blob(index.Manifests[0].Digest), &img.Manifest); err != nil {
+	if err := readJSON(img.Blob(manifest.Digest), &img.Manifest); err != nil {
 		return nil, err
 	}
 	var config ocispec.Image
@@ -39,6 +46,19 @@ func Open(layout string) (*Image, error) {
 		return nil, fmt.Errorf("%s: an image of %d layers and %d diff IDs", layout, len(img.Manifest.Layers), n)
 	}
 	return img, nil
+}
+
+// only returns the one image that an image index in a file has.
+func (img *Image) only(path string) (ocispec.Descriptor, error) {
+	var index ocispec.Index
+	if err := readJSON(path, &index); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	images := slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.ArtifactType != "" })
+	if len(images) != 1 {
+		return ocispec.Descriptor{}, fmt.Errorf("%s has %d images, want one", path, len(images))
+	}
+	return images[0], nil
 }
 
 // Blob returns the path of a blob.

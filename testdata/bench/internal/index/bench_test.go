@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/foreign"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/opencontainers/go-digest"
 )
 
 // smallLayer is a layer of a few thousand entries.
@@ -22,7 +26,7 @@ func smallLayer(t *testing.T, c labimage.Compression) *input {
 		t.Fatal(err)
 	}
 	l := img.Manifest.Layers[0]
-	in := &input{Input: labimage.Input{Name: "small", Path: img.Blob(l.Digest), Digest: l.Digest, Size: l.Size, DiffID: img.DiffIDs[0]}}
+	in := &input{Input: labimage.Input{Name: "small", Path: img.Blob(l.Digest), Digest: l.Digest, Size: l.Size, DiffID: img.DiffIDs[0], Image: img}}
 	if in.index, err = makeIndex(t.Context(), &in.Input); err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +36,7 @@ func smallLayer(t *testing.T, c labimage.Compression) *input {
 func testBench(t *testing.T) *bench {
 	r := runner.New(t.Context(), runner.Settings{Runs: 1, Logf: t.Logf})
 	r.Dir, r.Now = t.TempDir(), &figures.Section{}
-	return &bench{Runner: r}
+	return &bench{Runner: r, others: foreign.New(r)}
 }
 
 // TestPlainPass compares the two passes: they have to agree, and to be seen to
@@ -82,19 +86,73 @@ func TestReads(t *testing.T) {
 // TestSections measures a small layer where nothing is there of SOCI.
 func TestSections(t *testing.T) {
 	b, in := testBench(t), smallLayer(t, labimage.UsualGzip())
-	b.sociProgram = func() (string, error) { return "", errNotBuilt }
-	for _, measure := range []func(*input) error{b.pass, b.soci, b.size, b.cold, b.sequential} {
+	b.sociProgram = func() (string, error) { return "", runner.ErrNotBuilt }
+	b.others.Compile = b.sociProgram
+	for _, measure := range []func(*input) error{b.pass, b.soci, b.size, b.cold, b.sequential, b.making, b.contents} {
 		if err := measure(in); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, f := range b.Now.Figures {
+		if strings.Contains(f.Missing, runner.ErrNotBuilt.Error()) {
+			continue
+		}
 		if f.Ours <= 0 || f.Peer == sociPeer && f.PeerMissing == "" {
 			t.Errorf("got %+v", f)
 		}
 	}
-	if n := len(b.Now.Figures); n != 2+1+4+2+2 {
+	if n := len(b.Now.Figures); n != 2+1+4+2+2+5+2 {
 		t.Errorf("%d figures", n)
+	}
+}
+
+// fixture returns a layer of the tests of a package below layerindex.
+func fixture(t *testing.T, kind foreign.Kind, dir, name string) *twin {
+	t.Helper()
+	dir = filepath.Join("..", "..", "..", "..", "layerindex", dir, "testdata")
+	path := filepath.Join(dir, name+".layer")
+	blob, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "layers.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layers map[string]struct {
+		Annotations map[string]string `json:"annotations"`
+		DiffID      digest.Digest     `json:"diff_id"`
+	}
+	if err := json.Unmarshal(text, &layers); err != nil {
+		t.Fatal(err)
+	}
+	l := layers[name]
+	return &twin{kind: kind, annotations: l.Annotations, input: &input{Input: labimage.Input{
+		Name: name, Path: path, Digest: digest.FromBytes(blob), Size: int64(len(blob)), DiffID: l.DiffID}}}
+}
+
+// TestContents: the TOC gives what the pass gives, and what differs is noticed.
+func TestContents(t *testing.T) {
+	for _, layer := range []*twin{fixture(t, foreign.EStargz, "estargz", "build"), fixture(t, foreign.ZstdChunked, "zstdchunked", "podman")} {
+		b := testBench(t)
+		if err := b.contentsOf(layer); err != nil {
+			t.Error(err)
+		}
+		if n := len(b.Now.Figures); n != 2 || !strings.Contains(b.Now.Figures[0].Note, "files") {
+			t.Errorf("%s: figures %+v", layer.Name, b.Now.Figures)
+		}
+		blob, err := os.ReadFile(layer.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob[len(blob)/3] ^= 1
+		layer.Path = filepath.Join(t.TempDir(), "changed")
+		if err := os.WriteFile(layer.Path, blob, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.contentsOf(layer); err == nil {
+			t.Errorf("%s: another byte was not noticed", layer.Name)
+		}
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/reader"
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/foreign"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/opencontainers/go-digest"
@@ -32,14 +32,15 @@ type bench struct {
 	opts   Options
 	inputs []*input
 	ztocs  map[string]ztoc // by input
-	// sociProgram is compileSOCI, once.
+	others *foreign.Maker
+	// sociProgram compiles SOCI's builder, once.
 	sociProgram func() (string, error)
 }
 
 // New returns the group.
 func New(r *runner.Runner, opts Options) runner.Group {
-	b := &bench{Runner: r, opts: opts, ztocs: map[string]ztoc{}}
-	b.sociProgram = sync.OnceValues(b.compileSOCI)
+	b := &bench{Runner: r, opts: opts, ztocs: map[string]ztoc{}, others: foreign.New(r)}
+	b.sociProgram = sync.OnceValues(func() (string, error) { return b.Compile("sociztoc", "CGO_ENABLED=1") })
 	flags := ""
 	if opts.Pull {
 		flags = " -pull"
@@ -54,6 +55,8 @@ func New(r *runner.Runner, opts Options) runner.Group {
 			{Name: "load", Title: "Loading: cold index files to the merged tree, in a new process", Run: b.load},
 			{Name: "cold", Title: "A cold read of 4 KiB, mean of 100", Run: b.eachInput(b.cold)},
 			{Name: "sequential", Title: "Reading a whole layer in requests of 128 KiB, wall time", Run: b.eachInput(b.sequential)},
+			{Name: "foreign", Title: "Making an index from one that somebody else made, CPU time", Run: b.eachReal(b.making)},
+			{Name: "contents", Title: "Reading all files of a layer by its table of contents", Run: b.eachReal(b.contents)},
 		},
 	}
 }
@@ -98,6 +101,16 @@ func (b *bench) eachInput(measure func(*input) error) func() error {
 		}
 		return nil
 	}
+}
+
+// eachReal is eachInput without those that were made for the bench.
+func (b *bench) eachReal(measure func(*input) error) func() error {
+	return b.eachInput(func(in *input) error {
+		if in.Made || b.Corpora != "" && in.ImageName == "" {
+			return nil
+		}
+		return measure(in)
+	})
 }
 
 // makeIndex makes a layer's index as imgfs does.
@@ -150,17 +163,4 @@ func (b *fileBlob) Size() int64 { return b.in.Size }
 func (b *fileBlob) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	b.asked.Add(int64(len(p)))
 	return b.File.ReadAt(p, off)
-}
-
-// moduleDir returns the directory of the module that is being measured.
-func (b *bench) moduleDir() (string, error) {
-	out, err := b.Output("go", "env", "GOMOD")
-	if err != nil {
-		return "", err
-	}
-	mod := strings.TrimSpace(out)
-	if !filepath.IsAbs(mod) {
-		return "", errors.New("not run inside the module of imgfs")
-	}
-	return filepath.Dir(mod), nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
 // The kinds of sections, docs/index-format.md.
@@ -53,7 +54,7 @@ func (b *bench) size(in *input) error {
 	whole := figures.Figure{Name: in.Name + ": all but content digests, of the blob", Unit: "%", Ours: percent(total), Peer: sociPeer}
 	z, err := b.ztoc(in)
 	switch {
-	case errors.Is(err, errNotBuilt):
+	case errors.Is(err, runner.ErrNotBuilt):
 		whole.PeerMissing = err.Error()
 	case err != nil:
 		return err

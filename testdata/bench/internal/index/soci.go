@@ -4,11 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
@@ -22,9 +17,6 @@ type ztoc struct {
 	Bytes   int64   `json:"bytes"` // of the index
 }
 
-// errNotBuilt: SOCI's builder could not be compiled here.
-var errNotBuilt = errors.New("not built")
-
 // soci compares making an index with SOCI's way. Its builder reads the layer
 // twice and takes no digest of files or of the tar.
 func (b *bench) soci(in *input) error {
@@ -37,7 +29,7 @@ func (b *bench) soci(in *input) error {
 		}},
 		{Name: "SOCI's builder", Run: func() error {
 			z, err := b.buildZtoc(in)
-			if errors.Is(err, errNotBuilt) {
+			if errors.Is(err, runner.ErrNotBuilt) {
 				f.PeerMissing = err.Error()
 				return nil
 			}
@@ -80,29 +72,4 @@ func (b *bench) buildZtoc(in *input) (ztoc, error) {
 	}
 	b.ztocs[in.Name] = z
 	return z, nil
-}
-
-// compileSOCI compiles SOCI's builder. The errors for want of a compiler or
-// a module are errNotBuilt.
-func (b *bench) compileSOCI() (string, error) {
-	root, err := b.moduleDir()
-	if err != nil {
-		return "", err
-	}
-	b.Logf("compiling SOCI's builder, which takes a while the first time")
-	program := filepath.Join(b.Dir, "sociztoc")
-	cmd := exec.CommandContext(b.Ctx, "go", "build", "-o", program, ".")
-	cmd.Dir = filepath.Join(root, "testdata", "sociztoc")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOWORK=off")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
-	if err := b.Ctx.Err(); err != nil {
-		return "", err
-	}
-	if err != nil {
-		b.Logf("%s", out)
-		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		return "", fmt.Errorf("%w: %s", errNotBuilt, lines[len(lines)-1])
-	}
-	return program, nil
 }

@@ -28,6 +28,24 @@ func TestSample(t *testing.T) {
 	}
 }
 
+// TestRoundTrips: requests at the same time take one round trip.
+func TestRoundTrips(t *testing.T) {
+	for _, c := range []struct {
+		want int
+		all  []exchange // from, to
+	}{
+		{0, nil},
+		{1, []exchange{{Begun: 0, End: 9}}},
+		{1, []exchange{{Begun: 0, End: 9}, {Begun: 1, End: 5}, {Begun: 2}}},
+		{2, []exchange{{Begun: 0, End: 9}, {Begun: 1, End: 5}, {Begun: 5, End: 8}}},
+		{4, []exchange{{Begun: 0, End: 2}, {Begun: 2, End: 20}, {Begun: 3, End: 4}, {Begun: 5, End: 6}, {Begun: 6, End: 30}}},
+	} {
+		if got := roundTrips(c.all); got != c.want {
+			t.Errorf("%v: got %d, want %d", c.all, got, c.want)
+		}
+	}
+}
+
 func TestParseFiles(t *testing.T) {
 	files, err := parseFiles("12 b c\x000 a\nx\x00")
 	if want := []file{{"a\nx", 0}, {"b c", 12}}; err != nil || !reflect.DeepEqual(files, want) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/foreign"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -35,7 +36,8 @@ type bench struct {
 // settings are smaller in tests.
 type settings struct {
 	Options
-	reads int // small files that are read
+	others *foreign.Maker
+	reads  int // small files that are read
 	// pause is the time between two reads beside a prefetch.
 	pause time.Duration
 	// The images that go through the cache with a budget.
@@ -46,7 +48,7 @@ type settings struct {
 
 // New returns the group.
 func New(r *runner.Runner, opts Options) runner.Group {
-	return newGroup(r, settings{Options: opts, reads: 100, pause: 100 * time.Millisecond, images: 20, imageSize: 30 << 20, cacheSize: 200e6})
+	return newGroup(r, settings{Options: opts, others: foreign.New(r), reads: 100, pause: 100 * time.Millisecond, images: 20, imageSize: 30 << 20, cacheSize: 200e6})
 }
 
 func newGroup(r *runner.Runner, s settings) runner.Group {
@@ -57,6 +59,7 @@ func newGroup(r *runner.Runner, s settings) runner.Group {
 			{Name: "cold", Title: "Indexes there, none of the image's bytes", Run: b.cold},
 			{Name: "whole", Title: "Reading the whole tree", Run: b.whole},
 			{Name: "first", Title: "The first mount, nothing there", Run: b.first},
+			{Name: "foreign", Title: "The first mount, an index there that somebody else made", Run: b.foreign},
 			{Name: "budget", Title: "Images through a cache with a budget", Run: b.budget},
 			{Name: "stats", Title: "What imgfs stats says, and what the proxy saw", Run: b.stats},
 			{Name: "latency", Title: "Cold reads of small files beside --prefetch", Run: b.latency},

@@ -125,6 +125,12 @@ type Stats struct {
 	Contents struct {
 		ReadBytes int64
 	}
+	Layers []struct {
+		Index struct {
+			Origin  string // what made the index
+			Vouched string // why it is believed
+		}
+	}
 	FastPaths []struct {
 		Name   string
 		Active bool
