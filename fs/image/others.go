@@ -28,8 +28,9 @@ type others struct {
 	*opener
 	img *Resolved
 
-	bound   once[*soci.Manifest] // the SOCI index that the image's manifest names
-	unbound once[unboundSOCI]    // one that only says that it is of this image
+	bound   once[*soci.Manifest]   // the SOCI index that the image's manifest names
+	unbound once[unboundSOCI]      // one that only says that it is of this image
+	tocs    once[*remote.Artifact] // the image with the tables of contents of this one
 	// published has what is published in the index repositories, and beside what is
 	// published in the image's own.
 	published once[[]*publication]
@@ -234,7 +235,12 @@ type rangesOnly struct{ remote.WholeBlob }
 
 // ReadAt implements remote.Blob. The error may wrap remote.ErrWhole.
 func (b rangesOnly) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	n, err := b.ReadRange(ctx, p, off, nil)
+	return b.ReadAtProgress(ctx, p, off, nil)
+}
+
+// ReadAtProgress implements remote.ProgressBlob as ReadAt does remote.Blob.
+func (b rangesOnly) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived func(n int)) (int, error) {
+	n, err := b.ReadRange(ctx, p, off, arrived)
 	if n == len(p) && !errors.Is(err, remote.ErrWhole) {
 		err = nil
 	}
@@ -283,7 +289,7 @@ func (o *others) externalTOC(ctx context.Context, l remote.Layer) ([]byte, error
 	if !ok {
 		return nil, fmt.Errorf("%w: nothing beside the image can be asked for", estargz.ErrNone)
 	}
-	a, err := besideTOC(ctx, src)
+	a, err := o.tocs.get(func() (*remote.Artifact, error) { return besideTOC(ctx, src) })
 	if err != nil {
 		return nil, err
 	}

@@ -15,13 +15,17 @@ type direct struct {
 }
 
 // Direct returns b as it is read past the cache: for what is read once, and checked by
-// who reads it. What the source sends counts as recorded, and is added to came.
+// who reads it. What the source sends counts as recorded, and is added to came as it
+// comes, if the source tells.
 func (c *Cache) Direct(b remote.Blob, came *atomic.Int64) remote.ElsewhereBlob {
 	return direct{b, c, came}
 }
 
 // ReadAt implements remote.Blob.
 func (d direct) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if _, ok := d.Blob.(remote.ProgressBlob); ok {
+		return d.ReadAtProgress(ctx, p, off, func(int) {})
+	}
 	n, err := d.Blob.ReadAt(ctx, p, off)
 	d.count(n)
 	return n, err
@@ -33,7 +37,14 @@ func (d direct) ReadAtProgress(ctx context.Context, p []byte, off int64, arrived
 	if !ok {
 		return d.ReadAt(ctx, p, off)
 	}
-	n, err := b.ReadAtProgress(ctx, p, off, arrived)
+	c, counted := d.Blob.(remote.Counted)
+	n, err := b.ReadAtProgress(ctx, p, off, func(n int) {
+		if counted && !remote.IsLocal(d.Blob) {
+			came, _ := c.TakeReceived()
+			d.add(came)
+		}
+		arrived(n)
+	})
 	d.count(n)
 	return n, err
 }
@@ -54,8 +65,11 @@ func (d direct) ReadElsewhere(ctx context.Context, p []byte, off int64) (int, er
 
 func (d direct) count(n int) {
 	if !remote.IsLocal(d.Blob) {
-		came := remote.Received(d.Blob, int64(n))
-		d.came.Add(came)
-		d.c.count.recorded.Add(came)
+		d.add(remote.Received(d.Blob, int64(n)))
 	}
+}
+
+func (d direct) add(came int64) {
+	d.came.Add(came)
+	d.c.count.recorded.Add(came)
 }
