@@ -1,5 +1,7 @@
 package hostile
 
+import "slices"
+
 // An Attack is an image that wants something it should not get.
 type Attack struct {
 	Name, Kind string
@@ -20,7 +22,7 @@ type Attack struct {
 
 // Attacks returns all attacks by images.
 func Attacks() []Attack {
-	return append(append(metadataAttacks(), streamAttacks()...), manifestAttacks()...)
+	return slices.Concat(metadataAttacks(), streamAttacks(), manifestAttacks(), tocAttacks())
 }
 
 const metadataRefused = "--max-metadata"
