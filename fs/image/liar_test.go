@@ -267,6 +267,26 @@ func TestLiarComesBack(t *testing.T) {
 	}
 }
 
+// TestLargeChunks: a published index has chunks of the size that ours have, or is not
+// used.
+func TestLargeChunks(t *testing.T) {
+	t.Parallel()
+	layer := gzipLayer(t, "a", random(1, 300_000))
+	r := newLiarRegistry(t, layer)
+	for _, size := range []int64{4096, 128 << 10, 1 << 30} {
+		claim := layerindex.Layer{Digest: r.own.Digest(), Size: r.own.BlobSize(), DiffID: r.own.DiffID()}
+		x, err := build.Index(t.Context(), claim, bytes.NewReader(layer.Content), &build.Options{ChunkSize: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.publish(x)
+		opts, _ := r.options()
+		if u := r.mustOpen(opts).Layers()[0].Use(); u.Vouched != image.VouchedHere {
+			t.Errorf("chunks of %d bytes: read by %+v", size, u)
+		}
+	}
+}
+
 // TestLiarOfTheRoot: the root's own attributes are compared, too.
 func TestLiarOfTheRoot(t *testing.T) {
 	r := newLiarRegistry(t, gzipLayer(t, "a", "honest"))

@@ -3,11 +3,13 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/indexes"
 	"github.com/imgfs/imgfs/remote/indexrepo"
@@ -78,7 +80,10 @@ func (o *opener) far(ctx context.Context, l remote.Layer, p *publication, x *ind
 		MakeRoom: o.cache.MakeRoom, DiskFailed: o.cache.WarnDisk,
 	})
 	if err == nil {
-		if err = o.listable(ctx, open); err != nil {
+		if err = checkChunks(open); err == nil {
+			err = o.listable(ctx, open)
+		}
+		if err != nil {
 			open.Close()
 		}
 	}
@@ -89,6 +94,16 @@ func (o *opener) far(ctx context.Context, l remote.Layer, p *publication, x *ind
 		return nil, err
 	}
 	return open, nil
+}
+
+// checkChunks refuses an index with chunks of another size than ours: each read takes a
+// whole one, and the file of a blob has one size of chunks, so that two mounts would make
+// it anew in turns.
+func checkChunks(x *layerindex.Index) error {
+	if n := x.ChunkSize(); n != build.DefaultChunkSize {
+		return fmt.Errorf("%w: its chunks have %d bytes, and not %d", layerindex.ErrIndex, n, build.DefaultChunkSize)
+	}
+	return nil
 }
 
 // listable checks that the entries of an index are well formed. A tree is made of them

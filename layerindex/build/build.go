@@ -24,7 +24,7 @@ import (
 // Options are the choices of Index. Nil and zero mean the defaults.
 type Options struct {
 	// ChunkSize is the size in bytes of the pieces of the blob that get a
-	// checksum each: a multiple of 4,096. Default: 64 KiB.
+	// checksum each: a multiple of 4,096. Default: DefaultChunkSize.
 	ChunkSize int64
 	// SpanSize is how many bytes of output lie between checkpoints, about.
 	// Default: 1 MiB.
@@ -43,8 +43,10 @@ type Options struct {
 	Progress func(in int64)
 }
 
+// DefaultChunkSize is that of Options.ChunkSize, in bytes.
+const DefaultChunkSize = 64 << 10
+
 const (
-	defaultChunkSize = 64 << 10
 	// pieceSize is how much the stages of the pipeline hand on at a time,
 	// about.
 	pieceSize = 256 << 10
@@ -74,7 +76,7 @@ func Index(ctx context.Context, l layerindex.Layer, src io.Reader, opts *Options
 	p := &pass{layer: l, opts: *opts, index: layerindex.NewWriter(&layerindex.WriterOptions{Budget: opts.Budget, NoDigests: opts.NoDigests})}
 	defer p.index.Close()
 	if p.opts.ChunkSize == 0 {
-		p.opts.ChunkSize = defaultChunkSize
+		p.opts.ChunkSize = DefaultChunkSize
 	}
 	if p.opts.ChunkSize < 0 || p.opts.ChunkSize%4096 != 0 || p.opts.ChunkSize > 1<<30 {
 		return nil, fmt.Errorf("chunk size %d is not a multiple of 4096", p.opts.ChunkSize)
