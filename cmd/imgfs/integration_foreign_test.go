@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -398,6 +399,69 @@ func TestForeignSparse(t *testing.T) {
 			s.fails(1, says, "mount", "--index-trust=local", cache, image, s.mountpoint())
 			s.fails(1, says, "index", "--fetch", cache, image)
 			s.fails(1, says, "mount", cache, image, s.mountpoint())
+		})
+	}
+}
+
+// TestForeignKilled: a server that reads by an index of others is killed, and the next one
+// finds what it left.
+func TestForeignKilled(t *testing.T) {
+	testenv.Slow(t)
+	needFUSE(t)
+	s := newSandbox(t)
+	for _, name := range []string{"zstdchunked/podman", "soci/spans"} {
+		t.Run(name, func(t *testing.T) {
+			s := s.in(t)
+			image := pushOwnForeign(t, registrytest.New(t, nil), name)
+			dir := s.mount(image)
+			use := s.stats(dir).Layers[0].Index
+			want := dumpOf(t, s.account, dir)
+			pid := s.daemon(dir)
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			s.waitGone(dir)
+			s.ok("umount", dir)
+			dir = s.mount(image, "--offline")
+			if l := s.stats(dir).Layers[0]; l.Index != use && l.Index.Vouched != "local" {
+				t.Errorf("it is read by %+v, before by %+v", l.Index, use)
+			}
+			compare(t, "then", dumpOf(t, s.account, dir), "before", want)
+			s.umount(dir)
+		})
+	}
+}
+
+// TestMountIndexRepoDown: an index repository that refuses, hangs or sends garbage costs a
+// mount a little while, and a line that says why.
+func TestMountIndexRepoDown(t *testing.T) {
+	testenv.Slow(t)
+	needFUSE(t)
+	s := newSandbox(t)
+	for name, fault := range map[string]func(repo *registrytest.Server) registrytest.Fault{
+		"refuses": func(*registrytest.Server) registrytest.Fault { return registrytest.Status(401) },
+		"hangs":   func(repo *registrytest.Server) registrytest.Fault { return repo.Stall(-1) },
+		"page":    func(*registrytest.Server) registrytest.Fault { return registrytest.Page() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := s.in(t)
+			image, _ := publish(t, registrytest.New(t, nil), threeLayers()...)
+			repo := registrytest.New(t, nil)
+			repo.Inject(registrytest.Manifest, registrytest.Always(fault(repo)))
+			dir := s.mountpoint()
+			r := s.ok("mount", "--cache-dir="+t.TempDir(), "--index-repo="+repo.Host()+"/idx", image, dir)
+			if r.took > 8*time.Second { // with three layers to read
+				t.Errorf("it took %v", r.took)
+			}
+			if n := strings.Count(r.stderr, repo.Host()); n < 1 || strings.Count(r.stderr, "no indexes come from") != 1 {
+				t.Errorf("it says:\n%s", r.stderr)
+			}
+			for _, l := range s.stats(dir).Layers {
+				if l.Index.Vouched != "local" {
+					t.Errorf("a layer is read by %+v", l.Index)
+				}
+			}
+			s.umount(dir)
 		})
 	}
 }

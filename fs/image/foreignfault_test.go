@@ -2,12 +2,15 @@ package image_test
 
 import (
 	"archive/tar"
+	"encoding/json"
 	"errors"
 	"fmt"
 	iofs "io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -143,6 +146,10 @@ func TestFlippedBit(t *testing.T) {
 	fmt.Sscanf(string(toc.Content[size-51+16:][:16]), "%x", &tocAt)
 	serveTOC := func(t *testing.T) *served { return serve(t, nil, sourcetest.Image{Layers: []sourcetest.Layer{toc}}) }
 	servePlain := func(t *testing.T) *served { return serveSOCI(t, plain, ztoc) }
+	split, content := chunkedFixture(t, "latin1")
+	var splitAt int64
+	fmt.Sscanf(split.Annotations["io.github.containers.zstd-chunked.tarsplit-position"], "%d:", &splitAt)
+	serveSplit := func(t *testing.T) *served { return serve(t, nil, sourcetest.Image{Layers: []sourcetest.Layer{split}}) }
 	for name, c := range map[string]struct {
 		serve  func(t *testing.T) *served
 		blob   digest.Digest
@@ -151,15 +158,19 @@ func TestFlippedBit(t *testing.T) {
 		once   string // and if it is flipped once
 		bad    string // the file that cannot be read
 	}{
-		"footer": {serveTOC, layer(toc), size - 30, "", "estargz", ""},
-		"TOC":    {serveTOC, layer(toc), tocAt + 300, "", "estargz", ""},
-		"chunk":  {serveTOC, layer(toc), 1000, "estargz", "estargz", "d/one"},
-		"ztoc":   {servePlain, digest.FromBytes(ztoc), int64(len(ztoc)) / 2, "imgfs", "soci", ""},
-		"span":   {servePlain, layer(plain), 1000, "soci", "soci", "d/one"},
+		"footer":    {serveTOC, layer(toc), size - 30, "", "estargz", ""},
+		"TOC":       {serveTOC, layer(toc), tocAt + 300, "", "estargz", ""},
+		"chunk":     {serveTOC, layer(toc), 1000, "estargz", "estargz", "d/one"},
+		"tar-split": {serveSplit, layer(split), splitAt + 100, "", "zstd:chunked", ""},
+		"ztoc":      {servePlain, digest.FromBytes(ztoc), int64(len(ztoc)) / 2, "imgfs", "soci", ""},
+		"span":      {servePlain, layer(plain), 1000, "soci", "soci", "d/one"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := c.serve(t)
+			s, files := c.serve(t), standard()
+			if name == "tar-split" {
+				files = content
+			}
 			s.reg.Inject(registrytest.Blob, registrytest.Always(flipIn(c.blob, c.at, 1)))
 			img, err := s.open()
 			if err != nil {
@@ -168,7 +179,7 @@ func TestFlippedBit(t *testing.T) {
 			if u := image.Uses(img)[0]; u.Origin != c.once && u.Origin != "imgfs" && u.Origin != c.origin {
 				t.Errorf("once: it is read by %+v", u)
 			}
-			s.hasAll(img, standard())
+			s.hasAll(img, files)
 			if warns := s.said(); len(warns) > 1 {
 				t.Errorf("once: warned of %q", warns)
 			}
@@ -187,7 +198,7 @@ func TestFlippedBit(t *testing.T) {
 			if u := image.Uses(img)[0]; u.Origin != c.origin {
 				t.Errorf("each time: it is read by %+v, want %s", u, c.origin)
 			}
-			for _, e := range standard() {
+			for _, e := range files {
 				if e.Typeflag != tar.TypeReg {
 					continue
 				}
@@ -205,9 +216,46 @@ func TestFlippedBit(t *testing.T) {
 			// The server is right again.
 			s.reg.Inject(registrytest.Blob, nil)
 			image.PassMendPause(img)
-			s.hasAll(img, standard())
+			s.hasAll(img, files)
 		})
 	}
+}
+
+// chunkedFixture returns a layer of layerindex/zstdchunked/testdata, and its files as a
+// pass over it finds them.
+func chunkedFixture(t *testing.T, name string) (l sourcetest.Layer, files []tarEntry) {
+	t.Helper()
+	dir := filepath.Join("..", "..", "layerindex", "zstdchunked", "testdata")
+	text, err := os.ReadFile(filepath.Join(dir, "layers.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all map[string]struct {
+		Annotations map[string]string `json:"annotations"`
+		DiffID      digest.Digest     `json:"diff_id"`
+	}
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	l = sourcetest.Layer{MediaType: ocispec.MediaTypeImageLayerZstd, DiffID: all[name].DiffID, Annotations: all[name].Annotations}
+	if l.Content, err = os.ReadFile(filepath.Join(dir, name+".layer")); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, nil, sourcetest.Image{Layers: []sourcetest.Layer{l}})
+	s.opts.IndexTrust = image.TrustLocal
+	img := s.mustOpen("imgfs", image.VouchedHere)
+	err = iofs.WalkDir(img.FS(t.Context()), ".", func(path string, e iofs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		b, err := iofs.ReadFile(img.FS(t.Context()), path)
+		files = append(files, tarEntry{Header: tar.Header{Typeflag: tar.TypeReg, Name: path, Size: int64(len(b))}, content: string(b)})
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	return l, files
 }
 
 // TestWrongTOC: tables of contents that cannot be, though the manifest has their digest.
