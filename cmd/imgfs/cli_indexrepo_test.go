@@ -3,9 +3,13 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -82,6 +86,49 @@ func TestSecondMachine(t *testing.T) {
 		t.Errorf("trusting nobody: the same %t, %d bytes of layers were read", got == want, reg.Bytes(registrytest.Blob))
 	}
 	succeed(t, "cache", "verify", "--cache-dir", second)
+}
+
+// TestVerifyByPublishedIndex: what is cached of a layer is compared with the published index
+// that it is read by, of which not all is here.
+func TestVerifyByPublishedIndex(t *testing.T) {
+	alone(t)
+	reg, repo := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{Writable: true})
+	image, _ := publish(t, reg, textFiles)
+	name := repo.Host() + "/team/indexes"
+	succeed(t, "index", "push", "--to", name, "--cache-dir", t.TempDir(), image)
+	disk := t.TempDir()
+	succeed(t, "cat", "--cache-dir", disk, "--index-repo", name, image, "last")
+	var report verifyReport
+	verify := func() result {
+		t.Helper()
+		r := invoke(t, "cache", "verify", "--json", "--cache-dir", disk)
+		if report = (verifyReport{}); json.Unmarshal([]byte(r.stdout), &report) != nil {
+			t.Fatalf("exit code %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+		}
+		return r
+	}
+	if r := verify(); r.code != 0 || report.Blobs != 1 || report.Bytes < 60_000 || len(report.Unknown)+len(report.Wrong) != 0 {
+		t.Errorf("exit code %d, got %+v", r.code, report)
+	}
+	files, err := filepath.Glob(filepath.Join(disk, "blobs", "sha256", "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("got files %q and error %v", files, err)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.LastIndexFunc(content[:len(content)-8192], func(r rune) bool { return r != 0 })
+	content[at] ^= 1
+	if err := os.WriteFile(files[0], content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := verify(); r.code != 1 || len(report.Wrong) != 1 || report.Wrong[0].Kind != "blob" || report.Wrong[0].Chunks != 1 {
+		t.Errorf("a byte of a chunk is another: exit code %d, got %+v", r.code, report)
+	}
+	if got := succeed(t, "cat", "--cache-dir", disk, "--index-repo", name, image, "last"); got != "the last one\n" {
+		t.Errorf("got %q", got)
+	}
 }
 
 // TestBesideImage: an index beside the image is used if all that is published is trusted,

@@ -291,6 +291,32 @@ func (s *Store) VerifyKey(ctx context.Context, d digest.Digest, key string) erro
 	return verifyPieces(ctx, f, pieces, x.EncodedSize())
 }
 
+// FarChunks returns the size of the chunks of a layer's blob, and the SHA-256 of each, 32
+// bytes each in order, as a published index has them of which a part is here. The error
+// wraps ErrNone if they are not in that part.
+func (s *Store) FarChunks(d digest.Digest, key string) (size int64, sums []byte, err error) {
+	file, err := name(d, "-"+key)
+	if err != nil {
+		return 0, nil, err
+	}
+	f, err := s.dir.Open(file)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w of %s with the key %s: %w", ErrNone, d, key, err)
+	}
+	defer f.Close()
+	x, err := layerindex.ReadPart(f)
+	if err == nil && (x.Digest() != d || FarKey(x.HeaderSum()) != key) {
+		err = fmt.Errorf("%s is another index", f.Name())
+	}
+	if err == nil {
+		sums, err = x.ChunkSums()
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	return x.ChunkSize(), sums, nil
+}
+
 // verifyPieces verifies the pieces of some content that begins at byte at of a file.
 func verifyPieces(ctx context.Context, f io.ReaderAt, pieces *layerindex.Pieces, at int64) error {
 	for k := range pieces.Len() {
