@@ -11,8 +11,8 @@ import (
 
 // FetchFirst fetches what the indexes of others say that is read first of the layers: what
 // lies before the landmark of an eStargz layer, and the spans that SOCI has a list of. It
-// does so like Fill, while nobody reads. Nothing
-// is fetched twice, however often they have it. Of most images there is nothing.
+// does so like Fill, while nobody reads. Nothing is fetched twice, however often they have
+// it. Of most images there is nothing.
 func (l *Layers) FetchFirst(ctx context.Context) error {
 	var ranges []blobs.Range
 	for _, layer := range distinct(l.all) {
