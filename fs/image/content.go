@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 
 	"github.com/opencontainers/go-digest"
 
@@ -58,8 +59,15 @@ func (c *layerContent) FileDigest(n fs.Node) (digest.Digest, bool, error) {
 	return c.digest(n, c.img.digests.of)
 }
 
+// errUnproven: nothing binds a digest, so it must not lead to a kept file, which may be
+// another's.
+var errUnproven = errors.New("the digest is not proven yet")
+
 // LargeFileDigest implements keptfile.Layer.
 func (c *layerContent) LargeFileDigest(ctx context.Context, n fs.Node) (digest.Digest, bool, error) {
+	if c.layer.Use().Vouched == VouchedByRegistry {
+		return "", false, errUnproven
+	}
 	return c.digest(n, func(s *layerState) (*digestTable, error) { return s.large.of(ctx, s.index) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/build"
+	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
@@ -264,6 +266,75 @@ func TestLiarComesBack(t *testing.T) {
 			t.Errorf("opened again it is read by %+v; warned of %s", u, warns())
 		}
 		img.Close()
+	}
+}
+
+// TestLiarOfDigests: a digest that nothing binds leads to no content of another image,
+// also where nobody can compare it in the end.
+func TestLiarOfDigests(t *testing.T) {
+	t.Parallel()
+	honest, evil := random(1, 300_000), random(2, 300_000)
+	r := newLiarRegistry(t, gzipLayer(t, "a", honest))
+	lie := r.edited(func(list []layerindex.Entry) []layerindex.Entry {
+		list[0].Digest = sha256.Sum256([]byte(evil))
+		return list
+	})
+	r.publish(lie)
+	opts, _ := r.options()
+	forgetful(opts)
+	disk, err := cache.Open(opts.CacheDir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	store(t, disk, evil)
+	img := r.mustOpen(opts)
+	n := lookup(t, img, "a")
+	for range 5 {
+		pass(t, n, honest)
+		image.KeptFiles(img).Wait()
+	}
+	var digests bytes.Buffer
+	if err := lie.WriteDigests(t.Context(), &digests); err != nil {
+		t.Fatal(err)
+	}
+	r.DeleteBlob(digest.FromBytes(digests.Bytes()))
+	if err := os.RemoveAll(filepath.Join(opts.CacheDir, "indexes")); err != nil {
+		t.Fatal(err)
+	}
+	if err := image.Check(t.Context(), img); err != nil && !errors.Is(err, image.ErrLiar) {
+		t.Error(err)
+	}
+}
+
+// TestProvenDigests: once it is proven, a digest leads to what is kept.
+func TestProvenDigests(t *testing.T) {
+	t.Parallel()
+	content := random(1, 300_000)
+	r := newLiarRegistry(t, gzipLayer(t, "a", content))
+	r.publish(r.own)
+	opts, _ := r.options()
+	forgetful(opts)
+	disk, err := cache.Open(opts.CacheDir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	store(t, disk, content)
+	img := r.mustOpen(opts)
+	for proven, want := range []int{0, 1} {
+		if proven == 1 {
+			if err := image.Check(t.Context(), img); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 5 {
+			pass(t, lookup(t, img, "a"), content)
+			image.KeptFiles(img).Wait()
+		}
+		if s := img.Stats().Contents; s.Open != want {
+			t.Errorf("proven %d: %+v", proven, s)
+		}
 	}
 }
 
