@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/klauspost/compress/zstd"
@@ -52,13 +53,14 @@ func TestIndex(t *testing.T) {
 		blob := c.pack(t, content)
 		img.Layers = append(img.Layers, sourcetest.Layer{Content: blob, MediaType: c.mediaType, DiffID: digest.FromBytes(content)})
 		want = append(want, indexRow{Digest: digest.FromBytes(blob), DiffID: digest.FromBytes(content), Codec: c.codec,
-			Size: int64(len(blob)), TarSize: int64(len(content)), Entries: len(headers), Spans: 1})
+			Size: int64(len(blob)), TarSize: int64(len(content)), Entries: len(headers), Spans: 1,
+			Index: image.IndexUse{Origin: "imgfs", Vouched: image.VouchedHere}})
 	}
-	image := publishStore(reg, store, store.AddImage(img))
+	name := publishStore(reg, store, store.AddImage(img))
 	cache := t.TempDir()
 	for _, obtained := range []string{"built", "loaded", "loaded"} {
 		var rows []indexRow
-		if err := json.Unmarshal([]byte(succeed(t, "index", "--json", "--cache-dir", cache, image)), &rows); err != nil {
+		if err := json.Unmarshal([]byte(succeed(t, "index", "--json", "--cache-dir", cache, name)), &rows); err != nil {
 			t.Fatal(err)
 		}
 		if len(rows) != len(want) {
@@ -80,19 +82,19 @@ func TestIndex(t *testing.T) {
 			want[i] = w
 		}
 	}
-	table := succeed(t, "index", "--cache-dir", cache, image)
+	table := succeed(t, "index", "--cache-dir", cache, name)
 	lines := strings.Split(strings.TrimSuffix(table, "\n"), "\n")
-	if got, want := strings.Fields(lines[0]), "[LAYER SIZE TAR ENTRIES SPANS INDEX OBTAINED]"; fmt.Sprint(got) != want {
+	if got, want := strings.Fields(lines[0]), "[LAYER SIZE TAR ENTRIES SPANS INDEX OBTAINED BY]"; fmt.Sprint(got) != want {
 		t.Errorf("got heading %v, want %s", got, want)
 	}
 	for i, w := range want {
-		row := fmt.Sprint([]any{w.Digest, w.Size, w.TarSize, w.Entries, w.Spans, w.IndexBytes, w.Obtained})
+		row := fmt.Sprint([]any{w.Digest, w.Size, w.TarSize, w.Entries, w.Spans, w.IndexBytes, w.Obtained, w.Index.Origin})
 		if got := fmt.Sprint(strings.Fields(lines[1+i])); got != row {
 			t.Errorf("row %d: got %s, want %s", i, got, row)
 		}
 	}
 	for _, line := range lines {
-		if len(line) != len(lines[0])-len("OBTAINED")+len("loaded") && line != lines[0] {
+		if len(line) != len(lines[0])-len("BY")+len("imgfs") && line != lines[0] {
 			t.Errorf("the columns do not stand below each other:\n%s", table)
 			break
 		}
