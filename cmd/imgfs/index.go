@@ -8,6 +8,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -52,7 +53,7 @@ type indexRow struct {
 	DiffID     digest.Digest `json:"diffID"`
 	Codec      string        `json:"codec"`
 	Size       int64         `json:"size"`       // of the blob
-	TarSize    int64         `json:"tarSize"`    // uncompressed
+	TarSize    int64         `json:"tarSize"`    // uncompressed; 0: the index does not say
 	Entries    int           `json:"entries"`    // of the tar
 	Spans      int           `json:"spans"`      // pieces that decode on their own
 	IndexBytes int64         `json:"indexBytes"` // of the index file
@@ -60,12 +61,18 @@ type indexRow struct {
 	Fetched    int64         `json:"fetched"`    // bytes that came for that now
 	// Index says which index it is, and what vouches for it.
 	Index image.IndexUse `json:"index"`
+
+	hasTarSize bool
 }
 
 func newIndexRow(l *image.Layer) indexRow {
+	x := l.CurrentIndex()
 	row := indexRow{
-		Digest: l.Digest(), DiffID: l.DiffID, Codec: l.Index.Codec().String(), Size: l.Size(), TarSize: l.Index.Size(),
-		Entries: l.Index.NumEntries(), Spans: l.Index.NumSpans(), IndexBytes: l.Index.EncodedSize(), Obtained: "loaded", Fetched: l.Indexed(), Index: l.Use(),
+		Digest: l.Digest(), DiffID: l.DiffID, Codec: x.Codec().String(), Size: l.Size(),
+		Entries: x.NumEntries(), Spans: x.NumSpans(), IndexBytes: x.EncodedSize(), Obtained: "loaded", Fetched: l.Indexed(), Index: l.Use(),
+	}
+	if x.Space() == layerindex.SpaceTar {
+		row.TarSize, row.hasTarSize = x.Size(), true
 	}
 	if l.Built {
 		row.Obtained = "built"
@@ -106,7 +113,11 @@ func (e *env) printIndex(rows []indexRow) error {
 	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "SIZE"}, show.Column{Title: "TAR", Drop: 4},
 		show.Column{Title: "ENTRIES", Drop: 3}, show.Column{Title: "SPANS", Drop: 1}, show.Column{Title: "INDEX", Drop: 2}, show.Column{Title: "OBTAINED", Drop: 5}, show.Column{Title: "BY", Drop: 6})
 	for _, r := range rows {
-		t.Row(printable.Cell(r.Digest.String()), fmt.Sprint(r.Size), fmt.Sprint(r.TarSize), fmt.Sprint(r.Entries), fmt.Sprint(r.Spans),
+		tar := "-" // a table of contents says nothing of it
+		if r.hasTarSize {
+			tar = fmt.Sprint(r.TarSize)
+		}
+		t.Row(printable.Cell(r.Digest.String()), fmt.Sprint(r.Size), tar, fmt.Sprint(r.Entries), fmt.Sprint(r.Spans),
 			fmt.Sprint(r.IndexBytes), printable.Cell(r.Obtained), indexText(r.Index))
 	}
 	return t.Print(e.Stdout)

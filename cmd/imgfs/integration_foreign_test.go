@@ -289,6 +289,34 @@ func compareTree(t *testing.T, file string, got dump) {
 	compare(t, "mount", lines, filepath.Base(file), want)
 }
 
+// TestIndexRowIsOfNow: a row of imgfs index is about the index that the layer is read by in
+// the end. A table of contents does not say how big the tar is.
+func TestIndexRowIsOfNow(t *testing.T) {
+	alone(t)
+	reg := registrytest.New(t, nil)
+	image := pushOwnForeign(t, reg, "estargz/build")
+	row := func(args ...string) (row indexRow) {
+		t.Helper()
+		var rows []indexRow
+		if err := json.Unmarshal([]byte(succeed(t, append([]string{"index", "--json"}, args...)...)), &rows); err != nil || len(rows) != 1 {
+			t.Fatalf("got %+v and error %v", rows, err)
+		}
+		return rows[0]
+	}
+	own := row("--cache-dir", t.TempDir(), "--index-trust=local", image)
+	disk := t.TempDir()
+	if r := row("--cache-dir", disk, image); r.Index.Origin != "estargz" || r.TarSize != 0 {
+		t.Errorf("by the table of contents: got %+v", r)
+	}
+	if lines := strings.Split(succeed(t, "index", "--cache-dir", disk, image), "\n"); strings.Fields(lines[1])[2] != "-" {
+		t.Errorf("by the table of contents: got row %q", lines[1])
+	}
+	r := row("--cache-dir", disk, "--fetch", image)
+	if r.Index.Origin != "imgfs" || r.TarSize != own.TarSize || r.Entries != own.Entries || r.Spans != own.Spans || r.IndexBytes != own.IndexBytes {
+		t.Errorf("all of it is here: got %+v, want what a pass gives, %+v", r, own)
+	}
+}
+
 // pushForeign lets a registry hold an image of shared/corpora/foreign, and returns its
 // name.
 func pushForeign(t *testing.T, reg *registrytest.Server, name string) string {

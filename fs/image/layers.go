@@ -93,6 +93,9 @@ type Layer struct {
 // bytes were.
 func (l *Layer) Indexed() int64 { return l.opener.received(l.Digest()).Load() }
 
+// CurrentIndex returns the index that the layer is read by now. The layer closes it.
+func (l *Layer) CurrentIndex() *layerindex.Index { return l.state.Load().index }
+
 // Use returns which index the layer is read by now.
 func (l *Layer) Use() IndexUse { return l.state.Load().use }
 
