@@ -80,7 +80,7 @@ func (l *Layer) check(ctx context.Context) error {
 func (l *Layer) prove(ctx context.Context, was *layerState, gone bool) (*layerState, error) {
 	o := l.opener
 	x, err := l.ownIndex(ctx, was)
-	if isContentError(err) {
+	if isContentError(err) && !outOfBounds(err) {
 		// The blob is the layer's, and no index of it can be right.
 		s := &layerState{index: was.index, blob: was.blob, prover: was.prover, reader: was.reader, use: was.use, key: was.key, mended: true}
 		l.condemn(was, s, err)
@@ -217,6 +217,9 @@ func (i *Image) CheckIdle(ctx context.Context, idle time.Duration) {
 			if err := l.check(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrLiar) {
 				i.layers.from.warn([]string{layerError(l.Digest(), fmt.Errorf("its index, of %s, could not be checked: %w", s.use, err)).Error()})
 				rest[l] = time.Now().Add(checkRest)
+				if outOfBounds(err) {
+					rest[l] = time.Now().AddDate(1, 0, 0) // it stays so
+				}
 			}
 			w = idleWatch{} // that was not idle
 		}

@@ -305,8 +305,12 @@ func (o *opener) fetch(ctx context.Context, i int, from remote.Blob, claim layer
 // isContentError reports whether a pass failed for what the right bytes mean, so
 // that it would fail with the bytes of another place too.
 func isContentError(err error) bool {
-	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar) ||
-		errors.Is(err, layerindex.ErrTooBig) || errors.Is(err, layerindex.ErrMetadata) || errors.Is(err, layerindex.ErrEntries)
+	return errors.Is(err, layerindex.ErrDiffID) || errors.Is(err, layerindex.ErrCompressed) || errors.Is(err, layerindex.ErrTar) || outOfBounds(err)
+}
+
+// outOfBounds reports whether a layer asks for more than is allowed here.
+func outOfBounds(err error) bool {
+	return errors.Is(err, layerindex.ErrTooBig) || errors.Is(err, layerindex.ErrMetadata) || errors.Is(err, layerindex.ErrEntries)
 }
 
 // pass reads a blob once, with a copy of its bytes to another place, and makes
