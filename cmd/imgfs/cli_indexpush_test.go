@@ -3,6 +3,7 @@
 package main
 
 import (
+	"archive/tar"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TestIndexPush publishes the indexes of an image beside it and in an index repository,
@@ -143,6 +147,26 @@ func TestIndexPushSOCI(t *testing.T) {
 		if r.Bytes > 1_500_000 {
 			t.Errorf("%s %s: %d bytes", r.Path, r.Range, r.Bytes)
 		}
+	}
+	if err := json.Unmarshal([]byte(succeed(t, "index", "push", "--soci", "--json", "--cache-dir", cache, image)), &rows); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		if r.Pushed {
+			t.Errorf("it is all there: got %+v", r)
+		}
+	}
+	_, layout := publish(t, registrytest.New(t, nil), small)
+	store := sourcetest.NewStore()
+	content := tarOf(t, tar.Header{Name: "a"})
+	zstd := sourcetest.Layer{Content: zstdOf(t, content), MediaType: ocispec.MediaTypeImageLayerZstd, DiffID: digest.FromBytes(content)}
+	packed := publishStore(reg, store, store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{zstd}}))
+	for name, says := range map[string]string{
+		image + "-soci": "nothing to publish: it has a SOCI index",
+		"oci:" + layout: "nothing to publish: it is in no registry",
+		packed:          "nothing to publish: SOCI can index none of its layers",
+	} {
+		checkRefusal(t, invoke(t, "index", "push", "--soci", "--cache-dir", t.TempDir(), name), cli.ExitFailure, []string{says}, "")
 	}
 	r := invoke(t, "index", "push", "--soci", "--to", "a/b", image)
 	if r.code != cli.ExitUsage {

@@ -80,9 +80,14 @@ func indexPush(ctx context.Context, e *env, name, to string, soci, asJSON bool) 
 	if err != nil {
 		return err
 	}
-	if err := r.CheckPublish(to); err != nil {
+	if soci {
+		err = r.CheckPublishSOCI()
+	} else if err = r.CheckPublish(to); err != nil {
+		err = cli.WithHint(err, "--to REPO puts them into an index repository")
+	}
+	if err != nil {
 		r.Close()
-		return cli.WithHint(err, "--to REPO puts them into an index repository")
+		return err
 	}
 	layers, err := e.openLayers(ctx, r)
 	if err != nil {

@@ -26,16 +26,9 @@ const sociSuffix = "-soci"
 // layer, the base first. Errors are as those of Publish.
 func (l *Layers) PublishSOCI(ctx context.Context, version string) (name string, made []indexrepo.Result, err error) {
 	r := l.from
-	to, err := r.publishTo("")
+	to, ref, err := r.publishSOCITo()
 	if err != nil {
 		return "", nil, err
-	}
-	ref, err := remote.ParseReference(to.Name())
-	if err != nil {
-		return "", nil, err
-	}
-	if ref.Tag == "" {
-		return "", nil, fmt.Errorf("%s: %w: the image has no tag, and the new one is to have a tag like it", r.Name(), ErrNotPublished)
 	}
 	ztocs := make(map[digest.Digest][]byte)
 	for _, layer := range distinct(l.all) {
@@ -47,19 +40,55 @@ func (l *Layers) PublishSOCI(ctx context.Context, version string) (name string, 
 			ztocs[layer.Digest()] = z
 			made = append(made, indexrepo.Result{
 				Description: indexrepo.Description{Layer: layer.Digest(), Codec: layer.Index.Codec().String()},
-				Bytes:       int64(len(z)), Pushed: true,
+				Bytes:       int64(len(z)),
 			})
 		}
+	}
+	if len(made) == 0 {
+		return "", nil, fmt.Errorf("%s: %w: SOCI can index none of its layers; it takes tars as they are and in gzip", r.Name(), ErrNotPublished)
 	}
 	converted, err := soci.Convert(soci.Source{Manifest: r.Manifest, Platform: r.Platform, Ztocs: ztocs, Tool: version})
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", r.Name(), err)
 	}
 	ref.Tag += sociSuffix
+	was, err := to.ResolveTag(ctx, ref.Tag)
+	if err != nil && !errors.Is(err, remote.ErrNotFound) {
+		return "", nil, r.advisePush(to, err)
+	}
+	// What its tag is to name may be there, and not all that it needs.
 	if err := putSOCI(ctx, to, converted, ref.Tag); err != nil {
 		return "", nil, r.advisePush(to, err)
 	}
+	top := converted.Manifests[len(converted.Manifests)-1].Descriptor
+	for i := range made {
+		made[i].Pushed = was.Digest != top.Digest
+	}
 	return ref.String(), made, nil
+}
+
+// CheckPublishSOCI returns an error if PublishSOCI cannot publish anything, whatever the
+// image's layers are. Nothing is asked of a registry.
+func (r *Resolved) CheckPublishSOCI() error {
+	_, _, err := r.publishSOCITo()
+	return err
+}
+
+// publishSOCITo returns the image's own repository, and its reference there.
+func (r *Resolved) publishSOCITo() (*registry.Repository, remote.Reference, error) {
+	to, err := r.publishTo("")
+	if err != nil {
+		return nil, remote.Reference{}, err
+	}
+	ref, err := remote.ParseReference(to.Name())
+	switch {
+	case err != nil:
+	case ref.Tag == "":
+		err = fmt.Errorf("%s: %w: the image has no tag, and the new one is to have a tag like it", r.Name(), ErrNotPublished)
+	case r.Annotations[soci.AnnotationIndex] != "":
+		err = fmt.Errorf("%s: %w: it has a SOCI index", r.Name(), ErrNotPublished)
+	}
+	return to, ref, err
 }
 
 // putSOCI puts all documents of a converted image, the last one under a tag.
