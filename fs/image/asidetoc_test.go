@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex/estargz"
+	"github.com/imgfs/imgfs/layerindex/soci"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/opencontainers/go-digest"
@@ -86,5 +87,24 @@ func TestProgressOfIndex(t *testing.T) {
 	s.mustOpen("estargz", image.VouchedByManifest)
 	if n := index.Load(); n < size/4 || n > size || done.Load() != 1 || blob.Load() != 0 {
 		t.Errorf("of %d bytes %d were said to have come; %d times done, %d times told of the blob", size, n, done.Load(), blob.Load())
+	}
+}
+
+// TestMissingSOCIIsToldOnce: that the SOCI index is not there which the manifest names is
+// one warning, however many layers there are, and the layers are read.
+func TestMissingSOCIIsToldOnce(t *testing.T) {
+	t.Parallel()
+	for _, named := range []string{digest.FromString("nothing").String(), "no digest"} {
+		img := sourcetest.Image{Annotations: map[string]string{soci.AnnotationIndex: named}}
+		for i := range 4 {
+			l := asideLayer(t, i)
+			l.Annotations = nil
+			img.Layers = append(img.Layers, l)
+		}
+		s := serve(t, nil, img)
+		s.mustOpen("imgfs", image.VouchedHere)
+		if warns := s.said(); len(warns) != 1 || !strings.HasPrefix(warns[0], "the SOCI index "+named+" is not used: ") {
+			t.Errorf("got warnings %q", warns)
+		}
 	}
 }

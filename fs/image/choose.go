@@ -51,7 +51,7 @@ func (o *opener) foreign(ctx context.Context, i int, l remote.Layer) *layerState
 		if ctx.Err() != nil {
 			break
 		}
-		o.tellUnused(l, c, err)
+		o.tellUnused(fmt.Sprintf("layer %s: %s", l.Digest(), c.what), c.by, err)
 		contradictory = contradictory || errors.Is(err, errTwoBound)
 	}
 	return nil
@@ -139,14 +139,14 @@ func (o *others) contradiction(ctx context.Context, c *candidate, x *layerindex.
 	return ctx.Err()
 }
 
-// tellUnused says why an index is not used. What the manifest promises should be
-// there, and right.
-func (o *opener) tellUnused(l remote.Layer, c *candidate, err error) {
+// tellUnused says why an index is not used: what, which by vouches for.
+func (o *opener) tellUnused(what string, by Voucher, err error) {
 	tell := o.debugf
-	if c.by == VouchedByManifest && !errors.Is(err, layerindex.ErrLossy) && !errors.Is(err, remote.ErrWhole) && !(o.opts.Offline && errors.Is(err, remote.ErrUnavailable)) {
+	// What the manifest promises should be there, and right.
+	if by == VouchedByManifest && !errors.Is(err, layerindex.ErrLossy) && !errors.Is(err, remote.ErrWhole) && !(o.opts.Offline && errors.Is(err, remote.ErrUnavailable)) {
 		tell = o.warnf
 	}
-	tell("layer %s: %s is not used: %v", l.Digest(), c.what, err)
+	tell("%s is not used: %v", what, err)
 }
 
 // take reads one index, or finds that it was read before.

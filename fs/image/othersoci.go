@@ -29,25 +29,33 @@ func (o *others) boundSOCI(ctx context.Context, l remote.Layer) *candidate {
 	if d == "" || src == nil {
 		return nil
 	}
+	what := "the SOCI index " + d.String()
 	m, err := o.bound.get(func() (*soci.Manifest, error) {
-		ctx, cancel := patient(ctx)
-		defer cancel()
-		a, err := remote.OpenArtifact(ctx, src, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d})
-		if err != nil {
-			return nil, err
-		}
-		m, err := soci.ParseIndex(a.Manifest)
-		if err == nil && m.Version != 2 {
-			err = fmt.Errorf("%w: it is of version %d", soci.ErrManifest, m.Version)
+		m, err := readSOCI(ctx, src, d)
+		if err != nil && ctx.Err() == nil {
+			o.tellUnused(what, VouchedByManifest, err) // once for all layers
 		}
 		return m, err
 	})
-	c := &candidate{by: VouchedByManifest, what: "the SOCI index " + d.String(), from: src.Repository() + "@" + d.String()}
 	if err != nil {
-		c.make = func(context.Context) (*layerindex.Index, error) { return nil, err }
-		return c
+		return nil
 	}
-	return o.ztoc(c, src, m, l)
+	return o.ztoc(&candidate{by: VouchedByManifest, what: what, from: src.Repository() + "@" + d.String()}, src, m, l)
+}
+
+// readSOCI reads a SOCI index of version 2.
+func readSOCI(ctx context.Context, src remote.Source, d digest.Digest) (*soci.Manifest, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
+	a, err := remote.OpenArtifact(ctx, src, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d})
+	if err != nil {
+		return nil, err
+	}
+	m, err := soci.ParseIndex(a.Manifest)
+	if err == nil && m.Version != 2 {
+		err = fmt.Errorf("%w: it is of version %d", soci.ErrManifest, m.Version)
+	}
+	return m, err
 }
 
 // referringSOCI returns the ztoc of a layer in a SOCI index that refers to the image's
