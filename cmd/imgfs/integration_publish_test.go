@@ -24,12 +24,15 @@ func TestMountPublishes(t *testing.T) {
 	first.env = append(first.env, "IMGFS_INDEX_PUBLISH=1", "IMGFS_INDEX_REPO="+name)
 	dir := first.mount(image)
 	log := filepath.Join(first.cache, "imgfs.log")
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(readLog(log), "published 2 indexes"); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nothing is published; the log is\n%s", readLog(log))
-		}
-	}
+	waitForLog(t, log, "published 2 indexes")
 	first.umount(dir)
+	repo.Forget()
+	dir = first.mount(image)
+	time.Sleep(200 * time.Millisecond)
+	first.umount(dir)
+	if n := repo.Count(); n > 0 {
+		t.Errorf("what is known to be published was asked for: %+v", repo.Requests())
+	}
 
 	second := newSandbox(t)
 	reg.Forget()
@@ -51,6 +54,16 @@ func TestMountPublishes(t *testing.T) {
 	}
 }
 
+// waitForLog waits until a log has some text.
+func waitForLog(t *testing.T, path, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(readLog(path), text); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("there is no %q in the log:\n%s", text, readLog(path))
+		}
+	}
+}
+
 func readLog(path string) string {
 	text, _ := os.ReadFile(path)
 	return string(text)
@@ -66,11 +79,7 @@ func TestMountPublishFails(t *testing.T) {
 	s := newSandbox(t)
 	dir := s.mount(image, "--index-repo", refusing.Host()+"/x", "--index-publish")
 	log := filepath.Join(s.cache, "imgfs.log")
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(readLog(log), "are not published"); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nobody is told; the log is\n%s", readLog(log))
-		}
-	}
+	waitForLog(t, log, "are not published")
 	s.umount(dir)
 
 	hanging := registrytest.New(t, &registrytest.Options{Writable: true})
@@ -88,6 +97,11 @@ func TestMountPublishFails(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the mount ended after %v", took)
 	}
+	// The next mount publishes what this one had made, and no other does.
+	hanging.Inject(registrytest.Upload, nil)
+	dir = s.mount(image, "--index-repo", hanging.Host()+"/x", "--index-publish")
+	waitForLog(t, filepath.Join(s.cache, "imgfs.log"), "published 1 index")
+	s.umount(dir)
 	s = newSandbox(t)
 	dir = s.mountpoint()
 	r := s.run("mount", "--index-publish", image, dir)

@@ -25,11 +25,12 @@ func (m *mounter) wantPublish(f *pflag.FlagSet) error {
 	return nil
 }
 
-// publishBuilt publishes the indexes of an image's layers in the first index repository
-// that is named for it, if one of them had to be made.
+// publishBuilt publishes the indexes of an image's layers that were made here in the first
+// index repository that is named for it. A mount that ended before it had leaves that to
+// the next one.
 func publishBuilt(ctx context.Context, e *env, img *image.Image) error {
 	repo := img.Resolved().IndexRepositories()[0]
-	results, err := img.Publish(ctx, &image.PublishOptions{Repository: repo, Built: true, Version: "imgfs " + version()})
+	results, err := img.Publish(ctx, &image.PublishOptions{Repository: repo, Once: true, Version: "imgfs " + version()})
 	if err != nil {
 		return err
 	}

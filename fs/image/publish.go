@@ -27,8 +27,10 @@ type PublishOptions struct {
 	// Repository is an index repository, as HOST/PATH. Default: the indexes go beside
 	// the image, into its own repository.
 	Repository string
-	// Built publishes nothing if all indexes were there when the layers were opened.
-	Built bool
+	// Once publishes nothing if there is nothing to publish, which then is no error, or
+	// if that was done before, as far as the cache remembers, and all indexes were there
+	// when the layers were opened.
+	Once bool
 	// Version is what the published manifests say of the program.
 	Version string
 	// Progress, if not nil, is told how many bytes of how many are in the repository.
@@ -70,12 +72,18 @@ func (r *Resolved) publish(ctx context.Context, layers []*Layer, opts *PublishOp
 	if opts == nil {
 		opts = &PublishOptions{}
 	}
-	if opts.Built && !slices.ContainsFunc(layers, func(l *Layer) bool { return l.Built }) {
+	if opts.Once && r.opts.Offline {
 		return nil, nil
 	}
 	to, err := r.publishTo(opts.Repository)
 	if err != nil {
 		return nil, err
+	}
+	mark := to.Repository() + ":published." + r.Descriptor.Digest.String()
+	if opts.Once && !slices.ContainsFunc(layers, func(l *Layer) bool { return l.Built }) {
+		if _, done := r.disk.Meta.Reference(mark); done {
+			return nil, nil
+		}
 	}
 	img := &indexrepo.Image{Manifest: r.Descriptor, Beside: opts.Repository == "", Version: opts.Version, Progress: opts.Progress}
 	var temps []io.Closer
@@ -107,14 +115,18 @@ func (r *Resolved) publish(ctx context.Context, layers []*Layer, opts *PublishOp
 		img.Layers = append(img.Layers, *x)
 		made = true
 	}
+	if !made && opts.Once {
+		return nil, nil
+	}
 	if !made {
 		return nil, fmt.Errorf("%s: %w: none of its layers was read here", r.Name(), ErrNotPublished)
 	}
 	results, err := indexrepo.Publish(ctx, to, img)
 	if err != nil {
-		err = r.advisePush(to, err)
+		return results, r.advisePush(to, err)
 	}
-	return results, err
+	r.disk.Meta.KeepReference(mark, r.Descriptor)
+	return results, nil
 }
 
 // publishTo returns the repository that indexes are put into: an index repository, or

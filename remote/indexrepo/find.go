@@ -106,7 +106,7 @@ func (f *Finder) Forget(p *Published) {
 // rest leaves a repository alone for a while, and tells why.
 func (f *Finder) rest(repository string, why error) {
 	if f.Warnf != nil {
-		f.Warnf("no indexes come from %s, which is not asked again for %d minutes: %v", repository, restTime/time.Minute, why)
+		f.Warnf("no indexes come from %s: %v", repository, why)
 	}
 	f.Meta.KeepMissing(repository, restTime)
 }

@@ -262,7 +262,7 @@ func TestBadRepository(t *testing.T) {
 			if f.Find(t.Context(), at, img.Manifest.Digest, layers); s.Count() > 0 || time.Since(began) > 100*time.Millisecond {
 				t.Errorf("it was asked again: %d requests, in %v", s.Count(), time.Since(began))
 			}
-			if want := " from " + at.Source.Repository() + ", "; what == "404" && len(warned) > 0 || what != "404" && (len(warned) != 1 || !strings.Contains(warned[0], want)) {
+			if want := " from " + at.Source.Repository() + ": "; what == "404" && len(warned) > 0 || what != "404" && (len(warned) != 1 || !strings.Contains(warned[0], want)) {
 				t.Errorf("the user is told %q", warned)
 			}
 		})
