@@ -3,6 +3,7 @@ package reader
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -110,7 +111,7 @@ func (d *runDecoder) streamMember(ctx context.Context, c layerindex.Codec, m mem
 			break
 		}
 		if err != nil {
-			return err
+			return memberError(m, err)
 		}
 		out = out[:min(int64(len(out)), left)]
 		if _, err := w.Write(out); err != nil {
@@ -136,7 +137,20 @@ func (m memberRange) short(n int64) error {
 
 // memberError gives an error from a decoder of one member its place in the blob.
 func memberError(m memberRange, err error) error {
-	return fmt.Errorf("member at byte %d of the blob: %w", m.in, err)
+	return fmt.Errorf("member at byte %d of the blob: %w", m.in, cutOff(err))
+}
+
+// cutOff makes it an error of the index if a decoder found its input at an end that the
+// index has set: bytes that do not come have another error.
+func cutOff(err error) error {
+	cause := err
+	if e := (*codec.Error)(nil); errors.As(err, &e) {
+		cause = e.Err
+	}
+	if cause == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%w: %w", layerindex.ErrIndex, err)
+	}
+	return err
 }
 
 // A memorySource is input in memory for a decoder that may have to wait for memory.

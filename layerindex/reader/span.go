@@ -248,7 +248,7 @@ func (s *span) decodeToGoal(ctx context.Context) error {
 			return s.shortError(s.size - have)
 		}
 		if err != nil {
-			return err
+			return cutOff(err)
 		}
 		s.publish(out)
 	}
