@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/reader"
+	"github.com/imgfs/imgfs/remote"
 )
 
 // Whoever reads a layer from its beginning to its end needs no windows. An index of
@@ -24,7 +26,7 @@ func (c *comparison) spans(ctx context.Context) error {
 	}
 	spans, err := c.theirs.Spans()
 	switch {
-	case err != nil && c.theirs.Far():
+	case err != nil && c.theirs.Far() && (cannotBeHad(err) || ctx.Err() != nil):
 		return ctx.Err()
 	case err != nil:
 		return fmt.Errorf("%w: %w", errDisagree, err)
@@ -48,12 +50,15 @@ func (c *comparison) spans(ctx context.Context) error {
 		}
 	}
 	// From behind no reader has a decoder that is where the span begins.
-	for i := len(sums) - 1; i >= 0; i-- {
+	for i, missed := len(sums)-1, time.Duration(0); i >= 0 && missed < missTime; i-- {
 		out, _ := spans.Start(i)
+		begin := time.Now()
 		sum, err := c.sumOf(ctx, c.theirsAt, out, end(i))
 		switch {
-		case err != nil && c.theirs.Far() && !errors.Is(err, layerindex.ErrCompressed):
+		case ctx.Err() != nil:
 			return ctx.Err()
+		case c.theirs.Far() && cannotBeHad(err):
+			missed += time.Since(begin) // others may be here
 		case errors.Is(err, layerindex.ErrIndex), errors.Is(err, layerindex.ErrCompressed):
 			return c.wrongSpan(ctx, out, end(i), err)
 		case err != nil:
@@ -63,6 +68,21 @@ func (c *comparison) spans(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// missTime is how long parts of an index are asked for that cannot be had: as others are
+// here it goes on if that is said at once.
+const missTime = time.Second
+
+// cannotBeHad reports whether an error is of what an index is read from: nothing is known
+// to be wrong with the index.
+func cannotBeHad(err error) bool {
+	for _, target := range []error{remote.ErrUnavailable, remote.ErrNotFound, remote.ErrUnauthorized, remote.ErrDigest} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
 }
 
 // sumOf returns the digest of a range of the tar.

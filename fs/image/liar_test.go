@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,7 +65,7 @@ func (r *liarRegistry) edited(edit func(list []layerindex.Entry) []layerindex.En
 }
 
 // tryEdited is edited for entries that may be none of an index.
-func (r *liarRegistry) tryEdited(edit func(list []layerindex.Entry) []layerindex.Entry) (*layerindex.Index, error) {
+func (r *liarRegistry) tryEdited(edit func(list []layerindex.Entry) []layerindex.Entry, points ...layerindex.Checkpoint) (*layerindex.Index, error) {
 	r.t.Helper()
 	x := r.own
 	list, err := x.ListDigests(r.t.Context())
@@ -81,8 +83,8 @@ func (r *liarRegistry) tryEdited(edit func(list []layerindex.Entry) []layerindex
 		}
 	}
 	if x.Codec() != layerindex.Plain {
-		if err := w.AddCheckpoints([]layerindex.Checkpoint{{Start: true}}); err != nil {
-			r.t.Fatal(err)
+		if err := w.AddCheckpoints(append([]layerindex.Checkpoint{{Start: true}}, points...)); err != nil {
+			return nil, err
 		}
 	}
 	sums, err := x.ChunkSums()
@@ -435,3 +437,62 @@ func (r *liarRegistry) pushImage(layers ...sourcetest.Layer) {
 }
 
 func layerDigest(l sourcetest.Layer) string { return digest.FromBytes(l.Content).String() }
+
+// TestHonestAndGone: an index whose parts cannot be had any more is no liar.
+func TestHonestAndGone(t *testing.T) {
+	t.Parallel()
+	content := random(1, 4<<20)
+	for _, fault := range []int{http.StatusNotFound, http.StatusForbidden, http.StatusInternalServerError} {
+		r := newLiarRegistry(t, gzipLayer(t, "a", content, "b", words(6<<20)))
+		r.publish(r.own)
+		opts, warns := r.options()
+		img := r.mustOpen(opts)
+		layer := digest.FromBytes(r.layer.Content).Encoded()
+		r.Inject(registrytest.Blob, registrytest.Always(func(w http.ResponseWriter, q *http.Request, serve http.HandlerFunc) {
+			if strings.HasSuffix(q.URL.Path, layer) {
+				serve(w, q)
+			} else {
+				registrytest.Status(fault)(w, q, serve)
+			}
+		}))
+		if err := image.Check(t.Context(), img); err != nil {
+			t.Errorf("%d: %v; warned of %s", fault, err, warns())
+		}
+		if got, err := iofs.ReadFile(img.FS(t.Context()), "a"); string(got) != content || err != nil {
+			t.Errorf("%d: %d bytes, %v", fault, len(got), err)
+		}
+	}
+}
+
+// TestLiarOfSpans: an index says of a gzip member that it begins a block before where it
+// does, and so its last span ends too early.
+func TestLiarOfSpans(t *testing.T) {
+	t.Parallel()
+	layer := gzipLayer(t, "a", random(1, 200_000), "b", strings.Repeat("b", 512)+strings.Repeat("c", 512)+random(2, 200_000))
+	raw := gunzip(t, layer.Content)
+	const split = 512 + 200_192 + 512 + 512 // behind the first block of b
+	var blob bytes.Buffer
+	z := gzip.NewWriter(&blob)
+	z.Write(raw[:split])
+	z.Close()
+	in := int64(blob.Len())
+	z.Reset(&blob)
+	z.Write(raw[split:])
+	z.Close()
+	layer.Content = blob.Bytes()
+	r := newLiarRegistry(t, layer)
+	lie, err := r.tryEdited(func(list []layerindex.Entry) []layerindex.Entry { return list }, layerindex.Checkpoint{Start: true, In: in, Out: split - 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.publish(lie)
+	opts, _ := r.options()
+	img := r.mustOpen(opts)
+	p := make([]byte, 512)
+	if n, err := lookup(t, img, "b").ReadAt(t.Context(), p, 0); err != nil || p[0] != 'c' {
+		t.Fatalf("the lie is not told: %d bytes, %q, %v", n, p[:1], err)
+	}
+	if err := image.Check(t.Context(), img); !errors.Is(err, image.ErrLiar) {
+		t.Errorf("checked: %v", err)
+	}
+}

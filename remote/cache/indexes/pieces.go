@@ -312,7 +312,7 @@ func (r *pieceReader) fetch(run *pieceRun) error {
 			}
 		}
 		if !run.all.Match(k, piece) {
-			return fmt.Errorf("%w: %s: bytes %d to %d have another checksum", layerindex.ErrIndex, r.what, off, end-1)
+			return fmt.Errorf("%w: %s: bytes %d to %d have another checksum: %w", layerindex.ErrIndex, r.what, off, end-1, remote.ErrDigest)
 		}
 	}
 	return nil
