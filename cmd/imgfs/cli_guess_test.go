@@ -29,6 +29,8 @@ func TestWhatWasMeant(t *testing.T) {
 		{[]string{"cache", "purne"}, `unknown command "cache purne"`, "imgfs cache prune; "},
 		{[]string{"fedora:41"}, `unknown command "fedora:41"`, "imgfs ls fedora:41; "},
 		{[]string{"oci:/x", "/mnt"}, `unknown command "oci:/x"`, "imgfs mount oci:/x /mnt; "},
+		{[]string{"ls", "--index-rep", "x", "y"}, "unknown flag: --index-rep", "--index-repo; "},
+		{[]string{"mount", "--index-turst=local", "y"}, "unknown flag: --index-turst", "--index-trust"},
 		{[]string{"ls", "--platfrom", "x", "y"}, "unknown flag: --platfrom", "--platform; "},
 		{[]string{"ls", "--tls_verify=false", "y"}, "unknown flag: --tls_verify", "--tls-verify=false; "},
 		{[]string{"ls", "-tls-verify=false", "y"}, "-tls-verify=false: a flag of several letters", "--tls-verify=false"},

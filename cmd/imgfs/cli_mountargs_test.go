@@ -54,6 +54,9 @@ func TestMountArguments(t *testing.T) {
 		{"-o allow_ohter x y", "mount: there is no option allow_ohter", "-o allow_other"},
 		{"-o frobnicate=1 x y", "mount: there is no option frobnicate", "-o takes ro"},
 		{"-o detached x y", "mount: there is no option detached", "-o"},
+		{"-o index-rep=host/x x y", "mount: there is no option index-rep", "-o index-repo"},
+		{"-o index_trust=all x y", `mount: the option index_trust: invalid argument "all"`, "imgfs help mount"},
+		{"-o version x y", "mount: there is no option version", "-o takes ro"},
 		{"-o options=ro x y", "mount: there is no option options", "-o"},
 		{"-o platform x y", "mount: the option platform needs a value", "imgfs help mount"},
 		{"-o platform= x y", `mount: the option platform: invalid argument ""`, "imgfs help mount"},
@@ -115,6 +118,13 @@ func TestMountOptions(t *testing.T) {
 		}
 		s.umount(dir)
 	}
+	repo := registrytest.New(t, &registrytest.Options{Writable: true})
+	s.ok("index", "push", "--to", repo.Host()+"/b", "--cache-dir", t.TempDir(), image)
+	dir := s.mount(image, "-o", "index_repo="+repo.Host()+"/a,index-repo="+repo.Host()+"/b,index-trust=bound,index-trust=published", "--cache-dir", t.TempDir())
+	if l := s.stats(dir).Layers; len(l) != 1 || !strings.HasPrefix(l[0].Index.From, repo.Host()+"/b@") {
+		t.Errorf("with -o index-repo: got %+v", l)
+	}
+	s.umount(dir)
 	if _, err := os.Stat(filepath.Join(s.dir, "other", "version")); err != nil {
 		t.Errorf("-o cache_dir had no effect: %v", err)
 	}

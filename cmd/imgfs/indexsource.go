@@ -19,11 +19,16 @@ type indexSource struct {
 	trust trust
 }
 
+// indexFlags are the flags of an indexSource.
+var indexFlags = []string{"index-repo", "index-trust"}
+
 // flags declares the flags, which the help of imgfs index describes.
 func (s *indexSource) flags(f *pflag.FlagSet) {
 	f.Var(&s.repos, "index-repo", "`REPO` where indexes are published, HOST/PATH; repeatable (IMGFS_INDEX_REPO)")
 	f.Var(&s.trust, "index-trust", "`W` indexes of others: \"local\": none, \"bound\": by the manifest, \"published\": all")
-	f.Lookup("index-repo").Hidden, f.Lookup("index-trust").Hidden = true, true
+	for _, name := range indexFlags {
+		f.Lookup(name).Hidden, f.Lookup(name).Annotations = true, map[string][]string{cli.Known: nil}
+	}
 }
 
 // configure sets the fields of opts that s is about.

@@ -76,7 +76,7 @@ func setOptions(f *pflag.FlagSet, list string) error {
 // setOption sets one flag. Values that it does not take are as on the command line.
 func setOption(f *pflag.FlagSet, name, value string, has bool) error {
 	flag := f.Lookup(strings.ReplaceAll(name, "_", "-"))
-	if flag == nil || flag.Name == optionFlag || flag.Hidden && flag.Name != noExecFlag {
+	if flag == nil || !isOption(flag) && flag.Name != noExecFlag {
 		return unknownOption(f, name)
 	}
 	if !has {
@@ -90,6 +90,11 @@ func setOption(f *pflag.FlagSet, name, value string, has bool) error {
 	return nil
 }
 
+// isOption reports whether a flag may be in the list of -o, and be proposed for it.
+func isOption(flag *pflag.Flag) bool {
+	return flag.Name != optionFlag && (!flag.Hidden || slices.Contains(indexFlags, flag.Name))
+}
+
 // unknownOption refuses an option, and names one that may have been meant.
 func unknownOption(f *pflag.FlagSet, name string) error {
 	err := cli.Usagef("mount: there is no option %s", printable.Name(name))
@@ -101,7 +106,7 @@ func unknownOption(f *pflag.FlagSet, name string) error {
 		known = append(known, option)
 	}
 	f.VisitAll(func(flag *pflag.Flag) {
-		if !flag.Hidden {
+		if isOption(flag) {
 			known = append(known, flag.Name)
 		}
 	})
