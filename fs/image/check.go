@@ -96,7 +96,11 @@ func (l *Layer) prove(ctx context.Context, was *layerState, gone bool) (*layerSt
 		return nil, err
 	}
 	s.mended, s.proven = true, true
-	s.places, err = agree(ctx, was.index, x, s.blob, hidesTOC(l.Layer), gone)
+	theirs, release, err := was.undamaged(ctx)
+	if err == nil {
+		s.places, err = agree(ctx, theirs, x, s.blob, hidesTOC(l.Layer), gone)
+		release()
+	}
 	switch {
 	case errors.Is(err, errDisagree):
 		l.condemn(was, s, err)
@@ -107,6 +111,23 @@ func (l *Layer) prove(ctx context.Context, was *layerState, gone bool) (*layerSt
 	}
 	l.forget(was)
 	return s, nil
+}
+
+// undamaged returns the index of the state, or one that says the same if its file has
+// been damaged: that is no fault of whoever made it. It is to be released.
+func (s *layerState) undamaged(ctx context.Context) (x *layerindex.Index, release func(), err error) {
+	none := func() {}
+	if s.again == nil || s.index.CheckSums(ctx) == nil {
+		return s.index, none, nil
+	}
+	if x, err = s.again(ctx); err != nil {
+		return nil, nil, fmt.Errorf("its file is damaged: %w", err)
+	}
+	if x.HeaderSum() != s.index.HeaderSum() {
+		x.Close()
+		return nil, nil, errors.New("its file is damaged, and what it was made of says something else now")
+	}
+	return x, func() { x.Close() }, nil
 }
 
 // condemn makes s a state by which nothing can be read, as the index of was is false.

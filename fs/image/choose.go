@@ -111,7 +111,7 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 		x.Close()
 		return nil, err
 	}
-	s.key, s.published = c.key, c.published
+	s.key, s.again, s.published = c.key, c.make, c.published
 	return s, nil
 }
 

@@ -42,6 +42,9 @@ type layerState struct {
 	use    IndexUse
 	// key is what the store calls the index, "" if it was made here.
 	key string
+	// again makes the index once more of what it was made of; nil for one that was made
+	// here, or is far away.
+	again func(ctx context.Context) (*layerindex.Index, error)
 	// published is where the index is, if that is a place for published ones.
 	published *indexrepo.Published
 	// places says where contents are that the tree has elsewhere, as it was made of
