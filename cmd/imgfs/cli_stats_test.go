@@ -68,7 +68,7 @@ func TestStats(t *testing.T) {
 			}
 		}
 		text := s.ok("stats", dir).stdout
-		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nFAST PATH ", "\nno-opendir ", "\nLAYER ", " whole\n", show.ShortDigest(got.Layers[1].Digest)} {
+		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nFAST PATH ", "\nno-opendir ", "\nLAYER ", " whole ", " imgfs\n", show.ShortDigest(got.Layers[1].Digest)} {
 			if !strings.Contains(text, words) {
 				t.Errorf("there is no %q in\n%s", words, text)
 			}

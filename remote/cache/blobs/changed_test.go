@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/remote/cache/meta"
 )
 
 // What changes in a blob file under a reader that has checked its chunks is
@@ -90,6 +91,12 @@ func TestReadPresentChanges(t *testing.T) {
 	dir := t.TempDir()
 	b := cached(t, openCache(t, dir, nil), src)
 	checkRead(t, b, src, 0, src.Size())
+	for begun := time.Now(); b.Verification() != meta.VerifiedWhole; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > time.Minute {
+			t.Fatal("all of it is there, and is not checked")
+		}
+	}
+	// From now on nobody looks at the file but who reads.
 	p := make([]byte, 50)
 	if _, err := b.ReadPresent(t.Context(), p, cachetest.TestChunk); err != nil {
 		t.Fatal(err)
