@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/layerindex"
-	"github.com/imgfs/imgfs/layerindex/internal/toc"
 )
 
 // The annotations of a layer's descriptor that Annotated reads. The first programs wrote
@@ -83,9 +82,6 @@ func parsePosition(s string, size int64, more ...*int64) (position, error) {
 	}
 	if p.stored == 0 || p.off > size || p.stored > size-p.off {
 		return p, fmt.Errorf("%w: the position %s is not in a blob of %d bytes", layerindex.ErrIndex, s, size)
-	}
-	if p.raw > toc.MaxText {
-		return p, fmt.Errorf("%w: it decodes to %d bytes, more than the %d that it may have", layerindex.ErrIndex, p.raw, toc.MaxText)
 	}
 	return p, nil
 }

@@ -187,13 +187,18 @@ func TestPositions(t *testing.T) {
 	}
 	for _, s := range []string{
 		"x", position(splitAt, splitN), position(splitAt, splitN, splitRaw-1), position(splitAt, splitN, splitRaw+1), position(at, splitN, splitRaw),
-		position(splitAt, splitN, 151<<20), position(splitAt, size, splitRaw), position(splitAt, 0, splitRaw), position(splitAt, splitN-1, splitRaw),
+		position(splitAt, size, splitRaw), position(splitAt, 0, splitRaw), position(splitAt, splitN-1, splitRaw),
 	} {
 		bad := m
 		bad.TarSplitPosition = s
 		if _, err := bad.index(); !errors.Is(err, layerindex.ErrIndex) {
 			t.Errorf("tar-split at %q: %v", s, err)
 		}
+	}
+	long := m
+	long.TarSplitPosition = position(splitAt, splitN, 151<<20)
+	if x, err := long.index(); err != nil || x.Origin() != layerindex.OriginZstdChunked {
+		t.Errorf("a tar-split that is too long to be read, where the TOC does: %v", err)
 	}
 	bad := m
 	bad.ManifestChecksum = other

@@ -140,11 +140,17 @@ func (r *indexer) positions() error {
 	if kind != tocType {
 		return fmt.Errorf("%w: a TOC of type %d", layerindex.ErrIndex, kind)
 	}
+	if r.toc.raw > toc.MaxText {
+		return fmt.Errorf("%w: it decodes to %d bytes, more than the %d that it may have", layerindex.ErrIndex, r.toc.raw, toc.MaxText)
+	}
 	if a.TarSplitPosition == "" {
 		return nil
 	}
 	if r.split, err = parsePosition(a.TarSplitPosition, r.layer.Size); err == nil && r.split.off < r.toc.end() && r.toc.off < r.split.end() {
 		err = fmt.Errorf("%w: the tar-split at %d overlaps the TOC at %d", layerindex.ErrIndex, r.split.off, r.toc.off)
+	}
+	if err == nil && r.split.raw > toc.MaxText {
+		r.split = position{} // the TOC may do without
 	}
 	return err
 }
