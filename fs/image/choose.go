@@ -87,6 +87,9 @@ func (o *opener) watchIndex(i int, l remote.Layer) (stop func()) {
 
 // use returns what a layer is read by, with one index.
 func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerState, error) {
+	if c.by == VouchedByRegistry {
+		o.unbound.Store(true) // reading it takes metadata, too
+	}
 	x, err := o.take(ctx, c, l)
 	if err != nil {
 		return nil, err
@@ -102,9 +105,6 @@ func (o *opener) use(ctx context.Context, c *candidate, l remote.Layer) (*layerS
 		err = s.blob.Refuted() // it was found to be false before
 	}
 	if err == nil {
-		if c.by == VouchedByRegistry {
-			o.unbound.Store(true)
-		}
 		err = o.admit(x)
 	}
 	if err != nil {
