@@ -91,7 +91,7 @@ func TestReadPresentChanges(t *testing.T) {
 	dir := t.TempDir()
 	b := cached(t, openCache(t, dir, nil), src)
 	checkRead(t, b, src, 0, src.Size())
-	for begun := time.Now(); b.Verification() != meta.VerifiedWhole; time.Sleep(time.Millisecond) {
+	for begun := time.Now(); !cachetest.AsCuts && b.Verification() != meta.VerifiedWhole; time.Sleep(time.Millisecond) {
 		if time.Since(begun) > time.Minute {
 			t.Fatal("all of it is there, and is not checked")
 		}
