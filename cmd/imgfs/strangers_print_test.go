@@ -46,6 +46,7 @@ func documents() map[string]document {
 	return map[string]document{
 		"inspect":      documentOf[remote.Inspection](0, nil),
 		"index":        documentOf(3, (*env).printIndex),
+		"index push":   documentOf(3, (*env).printPush),
 		"cache ls":     documentOf(6, func(e *env, l cacheList) error { return e.printCache(&l) }),
 		"cache prune":  documentOf(3, (*env).printPruned),
 		"cache verify": documentOf(7, func(e *env, r verifyReport) error { return e.printReport(&r) }),
@@ -185,7 +186,8 @@ func FuzzStats(f *testing.F) {
 // bytes beside them: they are no names.
 var lossy = []string{
 	"Digest", "DiffID", "Manifest", "Unknown", "Layers", "DiffIDs", "ImageID", // digests
-	"Codec", "Obtained", "Verified", "Kind", "State", // imgfs's own words
+	"Codec", "Obtained", "Verified", "Kind", "State", "Origin", "Vouched", "Lost", // imgfs's own words
+	"From", "Header", // repository and digest, and a sum
 	"Why", "Reason", "Host", // sentences, and names of servers
 	"FastPath.Name",
 	"Platform", // read from JSON, as all that inspect has
@@ -208,7 +210,7 @@ func TestNameBytes(t *testing.T) {
 				t.Errorf("imgfs %s: %s of %v has neither its bytes beside it nor a reason", command, f.Name, owner)
 			}
 		})
-		if command != "index" && command != "cache prune" && used == 0 {
+		if command != "index" && command != "index push" && command != "cache prune" && used == 0 {
 			t.Errorf("imgfs %s: no name was found", command)
 		}
 	}
@@ -286,7 +288,7 @@ func TestPrinters(t *testing.T) {
 		"internal/serve/detach.go: e.Stderr": 1, // what message has escaped
 		"env.go: e.Raw":                      1, // whether it is a terminal
 		"inspect.go: show.JSON":              1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
-		"cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
+		"index_push.go: show.JSON": 1, "cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
 	}
 	if !reflect.DeepEqual(uses, want) {
 		t.Errorf("got\n%v\nwant\n%v\nWho prints text of strangers must escape it, and a document belongs into the tests", uses, want)
