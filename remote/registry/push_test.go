@@ -67,7 +67,7 @@ func TestPutBlobProgress(t *testing.T) {
 	}
 }
 
-// What somebody has to do who may not push is said.
+// What is refused is said, and where.
 func TestPushRefused(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -75,8 +75,8 @@ func TestPushRefused(t *testing.T) {
 		want   error
 		say    string
 	}{
-		"401": {401, remote.ErrUnauthorized, "docker login "},
-		"403": {403, remote.ErrUnauthorized, "docker login "},
+		"401": {401, remote.ErrUnauthorized, "401"}, // package image has the hint
+		"403": {403, remote.ErrUnauthorized, "403"},
 		"404": {404, remote.ErrNotFound, "app to be made before"},
 		"405": {405, remote.ErrUnavailable, "405"},
 		"413": {413, remote.ErrUnavailable, "413"},
