@@ -4,18 +4,15 @@ import (
 	"path"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/layerindex/estargz"
 	"github.com/imgfs/imgfs/remote"
 )
-
-// TOCDigestAnnotation is what the manifest of an eStargz image says of each layer:
-// the SHA-256 of its table of contents (stargz-snapshotter, docs/estargz.md).
-const TOCDigestAnnotation = "containerd.io/snapshot/stargz/toc.digest"
 
 // hidesTOC reports whether the files of a layer that are there for snapshotters alone
 // are hidden: what the manifest says of the layer decides, and not which index serves
 // it (docs/semantics.md).
 func hidesTOC(l remote.Layer) bool {
-	_, ok := l.Annotations[TOCDigestAnnotation]
+	_, ok := l.Annotations[estargz.TOCDigestAnnotation]
 	return ok
 }
 

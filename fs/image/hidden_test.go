@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/layerindex/estargz"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 )
 
@@ -24,11 +25,11 @@ func TestHiddenTOC(t *testing.T) {
 		annotations []map[string]string // of the layers
 		want        string
 	}{
-		"annotated":     {[]map[string]string{{image.TOCDigestAnnotation: "sha256:" + strings.Repeat("0", 64)}}, shown},
+		"annotated":     {[]map[string]string{{estargz.TOCDigestAnnotation: "sha256:" + strings.Repeat("0", 64)}}, shown},
 		"not annotated": {[]map[string]string{{"other": "annotation"}}, all},
 		// What a layer hides does not hide what another has.
-		"below": {[]map[string]string{nil, {image.TOCDigestAnnotation: "no digest"}}, all},
-		"above": {[]map[string]string{{image.TOCDigestAnnotation: ""}, nil}, all},
+		"below": {[]map[string]string{nil, {estargz.TOCDigestAnnotation: "no digest"}}, all},
+		"above": {[]map[string]string{{estargz.TOCDigestAnnotation: ""}, nil}, all},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var layers []sourcetest.Layer

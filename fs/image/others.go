@@ -175,7 +175,7 @@ func (o *others) boundTOC(l remote.Layer) *candidate {
 
 // unboundTOC returns the table of contents that the end of the blob may have.
 func (o *others) unboundTOC(l remote.Layer) *candidate {
-	if _, bound := l.Annotations[estargz.TOCDigestAnnotation]; bound {
+	if hidesTOC(l) { // the manifest binds one
 		return nil // it is known by now that it is of no use
 	}
 	return &candidate{
