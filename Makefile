@@ -4,17 +4,53 @@
 
 GO ?= go
 # ./... leaves out testdata, which holds Go packages too.
-PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/hostile ./testdata/labimage ./testdata/testenv
+PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/hostile ./testdata/labimage ./testdata/nightly ./testdata/picture ./testdata/testenv ./testdata/probe
+# Those in which goroutines share something.
+SHARED = ./cmd/... ./fs/... ./layerindex/build ./layerindex/reader ./layerindex/internal/zstd ./remote/...
 FUZZTIME ?= 60s
 ELSEWHERE = linux/arm64 linux/riscv64 darwin/arm64 freebsd/amd64
 
-.PHONY: all build check elsewhere quick test nightly hostile fuzz bench demo setup clean
+.PHONY: all build install install-files package check elsewhere quick test nightly hostile fuzz bench demo docs setup clean
 
 all: build
 
 # Without cgo: Go has to know all threads, to drop their capabilities.
 build:
 	CGO_ENABLED=0 $(GO) build -o bin/imgfs ./cmd/imgfs
+
+# The binary, manual pages and completions, where shells and man look by themselves.
+PREFIX ?= /usr/local
+install: build
+	@$(MAKE) --no-print-directory install-files
+
+# What install does, of PROGRAM; HERE is the same for this machine, and prints the manual.
+PROGRAM ?= bin/imgfs
+HERE ?= $(PROGRAM)
+ZSH ?= site-functions
+# mount(8) looks for its helpers nowhere else.
+HELPERS ?= /usr/sbin
+install-files:
+	install -D -m 0755 "$(PROGRAM)" "$(DESTDIR)$(PREFIX)/bin/imgfs"
+	install -d "$(DESTDIR)$(PREFIX)/share/man/man1"
+	"$(HERE)" help --man >"$(DESTDIR)$(PREFIX)/share/man/man1/imgfs.1"
+	"$(HERE)" help --man-names | while read -r name; do \
+		"$(HERE)" help --man $$name >"$(DESTDIR)$(PREFIX)/share/man/man1/imgfs-$$(echo "$$name" | tr ' ' -).1" || exit 1; done
+	install -d "$(DESTDIR)$(PREFIX)/share/man/man8"
+	for name in mount.fuse.imgfs mount.imgfs; do echo .so man1/imgfs-mount.1 >"$(DESTDIR)$(PREFIX)/share/man/man8/$$name.8" || exit 1; done
+	install -d "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" "$(DESTDIR)$(PREFIX)/share/zsh/$(ZSH)" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d"
+	"$(HERE)" completion bash >"$(DESTDIR)$(PREFIX)/share/bash-completion/completions/imgfs"
+	"$(HERE)" completion zsh >"$(DESTDIR)$(PREFIX)/share/zsh/$(ZSH)/_imgfs"
+	"$(HERE)" completion fish >"$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/imgfs.fish"
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(DESTDIR)$(PREFIX)/lib/systemd/user"
+	if [ -z "$(DESTDIR)" ] && [ ! -w "$(HELPERS)" ]; then echo "mount -t fuse.imgfs stays unknown: $(HELPERS) cannot be written"; exit; fi; \
+	install -d "$(DESTDIR)$(HELPERS)"; \
+	for name in mount.fuse.imgfs mount.imgfs; do ln -srf "$(DESTDIR)$(PREFIX)/bin/imgfs" "$(DESTDIR)$(HELPERS)/$$name" || exit 1; done
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' cmd/imgfs/package/imgfs@.service >"$(DESTDIR)$(PREFIX)/lib/systemd/system/imgfs@.service"
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' cmd/imgfs/package/user/imgfs@.service >"$(DESTDIR)$(PREFIX)/lib/systemd/user/imgfs@.service"
+
+# A .deb and an .rpm in bin, for GOARCH. VERSION=1.2.3 if not the commit's tag says it.
+package:
+	@GO='$(GO)' cmd/imgfs/package/build
 
 check:
 	@out="$$(gofmt -l cmd fs layerindex remote testdata)"; if [ -n "$$out" ]; then echo "gofmt -w is due for:"; echo "$$out"; exit 1; fi
@@ -38,24 +74,21 @@ elsewhere:
 quick:
 	$(GO) test -short -vet=off -p 4 -parallel 16 $(PACKAGES)
 
+# The tests of quick with the race detector, where it may find something, then all without
+# it: what takes long takes ten times as long with it, and runs with it in nightly.
 test: setup
-	$(GO) test -race -timeout 15m $(PACKAGES)
+	$(GO) test -race -short -timeout 15m $(SHARED)
+	$(GO) test -timeout 20m -parallel 4 $(PACKAGES)
 
-# It takes an hour. The stress tests take so long for each of six ways to mount.
+# The long checks, and one table of them, in less than 75 minutes on two processors. What
+# they print is in bin/nightly.log. NIGHTLY='-only load' runs one; -list names them.
 nightly: setup
-	IMGFS_STACKS=20000 $(GO) test -count=1 -timeout 60m $(PACKAGES)
-	GOMAXPROCS=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
-	IMGFS_SOAK=10m $(GO) test -count=1 -timeout 20m -run '^TestSoak$$' ./cmd/imgfs
-	$(MAKE) hostile
-	@.ci/setup fio
-	IMGFS_STRESS=2m $(GO) test -count=1 -timeout 30m -run '^TestStress$$' ./cmd/imgfs
-	IMGFS_STRESS=1m $(GO) test -count=1 -timeout 30m -run '^TestStressFio$$' ./cmd/imgfs
-	$(MAKE) fuzz
+	$(GO) run ./testdata/nightly $(NIGHTLY)
 
-# The section "hostile" of nightly: attacks by images, archives and registries in
-# their full size, with a table of what imgfs took for each; then the readers of
-# tars, registries.conf and compressed layers beside everybody else's. It takes
-# some 20 minutes and 20 GB of disk.
+# Attacks by images, archives and registries in their full size, with a table of
+# what imgfs took for each; then the readers of tars, registries.conf and compressed
+# layers beside everybody else's, on more input than in nightly, which has these too.
+# It takes some 20 minutes and 20 GB of disk.
 hostile: setup
 	IMGFS_HOSTILE=full $(GO) test -count=1 -v -timeout 120m -run '^TestHostile' ./testdata/hostile
 	IMGFS_TARS=300000 $(GO) test -count=1 -timeout 30m -run '^TestScannerAgrees$$' ./layerindex/internal/tarscan
@@ -80,6 +113,11 @@ bench: setup build
 demo: build
 	@.ci/setup fuse3
 	$(GO) run ./testdata/demo bin/imgfs
+
+# The picture in README.md, of a run that is made for it.
+docs: build
+	@.ci/setup fuse3 tmux
+	$(GO) run ./testdata/picture -o docs/imgfs.svg -explore docs/explore.svg bin/imgfs
 
 setup:
 	@.ci/setup

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"strings"
 
 	"github.com/imgfs/imgfs/layerindex"
 )
@@ -36,4 +37,29 @@ func MergeCounted(ctx context.Context, l Layer) (*Tree, int64, error) {
 	}
 	t, err := b.Tree()
 	return t, budget.Used(), err
+}
+
+// MergeSurvey merges layers, with a survey of them, and returns what that counts.
+func MergeSurvey(ctx context.Context, layers []Layer) (*Tree, *Survey, *layerindex.Budget, error) {
+	budget := layerindex.NewBudget(0, nil)
+	b, err := NewBuilder(ctx, &BuilderOptions{Budget: budget, Survey: true})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for _, l := range layers {
+		if err := b.Apply(l); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	t, err := b.Tree()
+	return t, b.Survey(), budget, err
+}
+
+// HistoryAt is History of a path that no symlink is followed on.
+func (s *Survey) HistoryAt(path string) []Version {
+	at, ok := s.descend(rootPath, strings.Split(path, "/"))
+	if !ok {
+		return nil
+	}
+	return s.history(at)
 }

@@ -28,8 +28,11 @@ func (b *Builder) Tree() (*Tree, error) {
 	}
 	b.sets.slots = nil
 	sorted := b.bySet()
-	f := freezer{Builder: b, ids: make([]uint32, b.inodes.n), canceled: canceled{ctx: b.ctx}}
-	f.names = make([]dirent, 0, len(sorted.links))
+	f := freezer{Builder: b, ids: makeIn[uint32](b.room, b.inodes.n)[:b.inodes.n], canceled: canceled{ctx: b.ctx, in: b.room}}
+	f.names = makeIn[dirent](b.room, len(sorted.links))
+	if b.room != nil {
+		f.order = makeIn[uint32](b.room, b.inodes.n)
+	}
 	f.id(b.root)
 	for i := 0; i < len(f.queue); i++ {
 		if f.freezeDir(i, sorted.of(f.queue[i].set)); f.now() {
@@ -37,10 +40,18 @@ func (b *Builder) Tree() (*Tree, error) {
 		}
 	}
 	b.links.all, f.queue, sorted = paged[link]{}, nil, linksBySet{}
+	if b.survey != nil {
+		var err error
+		if b.surveyed, err = b.survey.finish(&f); err != nil {
+			return nil, err
+		}
+		b.survey = nil
+	}
 	f.renumber()
 	b.inodes.cut(f.count)
-	return &Tree{
+	t := &Tree{
 		inodes:  b.inodes,
+		count:   f.count,
 		dirs:    trim(f.dirs),
 		names:   f.names,
 		text:    b.links.names.freeze(),
@@ -49,8 +60,16 @@ func (b *Builder) Tree() (*Tree, error) {
 		xattrs:  b.sets.list,
 		sparse:  b.sparse,
 		sources: b.sources,
-	}, nil
+	}
+	if b.surveyed != nil {
+		b.surveyed.bind(t)
+	}
+	return t, nil
 }
+
+// Survey returns the survey of the tree, after Tree; nil if BuilderOptions did not ask
+// for one.
+func (b *Builder) Survey() *Survey { return b.surveyed }
 
 // trim returns s without the room that it does not need, if that is much: the
 // tree lives long.
@@ -78,6 +97,9 @@ func (b *Builder) bySet() linksBySet {
 	// next link goes, and in the end where the next set begins.
 	first := make([]uint32, b.dirSets+2)
 	for i := range uint32(b.links.all.n) {
+		if i%roomEntries == 0 && b.room != nil {
+			b.room.Check()
+		}
 		if l := b.links.all.at(i); l.ino != 0 {
 			first[l.set+2]++
 		}
@@ -85,8 +107,12 @@ func (b *Builder) bySet() linksBySet {
 	for i := 1; i < len(first); i++ {
 		first[i] += first[i-1]
 	}
-	links := make([]uint32, first[len(first)-1])
+	n := int(first[len(first)-1])
+	links := makeIn[uint32](b.room, n)[:n]
 	for i := range uint32(b.links.all.n) {
+		if i%roomEntries == 0 && b.room != nil {
+			b.room.Check()
+		}
 		if l := b.links.all.at(i); l.ino != 0 {
 			links[first[l.set+1]] = i
 			first[l.set+1]++
@@ -100,11 +126,15 @@ type canceled struct {
 	ctx context.Context
 	n   uint
 	yes bool
+	in  Room // checked meanwhile, if not nil
 }
 
 // now reports whether it has.
 func (c *canceled) now() bool {
-	if c.n++; c.n%(1<<12) == 0 && !c.yes {
+	if c.n++; c.n%roomEntries == 0 && c.in != nil {
+		c.in.Check()
+	}
+	if c.n%(1<<12) == 0 && !c.yes {
 		c.yes = c.ctx.Err() != nil
 	}
 	return c.yes
@@ -116,6 +146,7 @@ type freezer struct {
 	canceled
 	ids   []uint32    // by inode of the builder: position in the tree and one more
 	queue []queuedDir // in the order of dirs
+	order []uint32    // inodes of the builder by position in the tree, if there is a room
 	count int         // inodes of the tree
 
 	dirs  []dir
@@ -136,12 +167,15 @@ func (f *freezer) id(ino uint32) uint32 {
 	}
 	f.count++
 	f.ids[ino] = uint32(f.count)
+	if f.room != nil {
+		f.order = append(f.order, ino)
+	}
 	return f.ids[ino] - 1
 }
 
 // freezeDir takes over the names of the directory at a position of the queue.
 func (f *freezer) freezeDir(at int, links []uint32) {
-	all, text := &f.links.all, &f.links.names
+	all, text := &f.links.all, f.links.names
 	slices.SortFunc(links, func(a, b uint32) int {
 		if f.now() {
 			return 0 // whatever order it ends in, soon
@@ -151,6 +185,7 @@ func (f *freezer) freezeDir(at int, links []uint32) {
 	d := f.queue[at]
 	f.dirs = append(f.dirs, dir{uint32(len(f.names)), uint32(len(links)), f.id(d.parent)})
 	for _, k := range links {
+		f.now() // it goes on
 		l := all.at(k)
 		f.names = append(f.names, dirent{l.text, f.id(l.ino)})
 		if f.inodes.at(l.ino).isDir() {
@@ -162,9 +197,20 @@ func (f *freezer) freezeDir(at int, links []uint32) {
 }
 
 // renumber brings the inodes in the order of the tree, those that are not in it
-// behind the others.
+// behind the others, or nowhere. In a room they are copied: exchanging them looks at all
+// of them here and there.
 func (f *freezer) renumber() {
+	if f.room != nil {
+		sorted := paged[inode]{room: f.room}
+		for _, ino := range f.order {
+			f.now() // it goes on
+			sorted.push(*f.inodes.at(ino))
+		}
+		f.inodes, f.order = sorted, nil
+		return
+	}
 	for i := range uint32(f.inodes.n) {
+		f.now() // it goes on
 		// Each turn brings one inode to its place.
 		for f.ids[i] != 0 && f.ids[i] != i+1 {
 			to := f.ids[i] - 1

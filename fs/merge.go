@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,9 @@ const (
 	MaxLayers = 1 << 12
 	// ctxEntries is how many entries are merged between two looks at the context.
 	ctxEntries = 1 << 8
+	// roomEntries is how many are looked at here and there, which brings several pages of
+	// memory each, between two looks at the room.
+	roomEntries = 1 << 5
 )
 
 // Merge makes one tree of layers, the base first. The same layers give the
@@ -82,6 +86,10 @@ type Builder struct {
 	// merged has, by position in extras, the xattrs that are of several entries.
 	merged map[uint32][]layerindex.Xattr
 
+	room     Room
+	survey   *surveyor // nil: there is none
+	surveyed *Survey   // what it has made in the end
+
 	// Of the layer that is being applied:
 	layer    uint16
 	reserved map[string]uint32 // inodes by reserved path
@@ -102,6 +110,13 @@ type BuilderOptions struct {
 	// Names is how many entries with names of their own there will be, for the
 	// room that they need. Default: not known.
 	Names int
+	// Survey says that a Survey is wanted, which Builder.Survey returns. It takes about
+	// as much memory as the tree, and more for what layers replace and hide; Budget
+	// counts it. Default: none.
+	Survey bool
+	// Room is where large arrays are put that are kept as long as the tree, which then is as
+	// large as is needed while it is built. Default: the heap.
+	Room Room
 }
 
 // NewBuilder returns a builder of a tree without layers. Building ends with
@@ -112,11 +127,12 @@ func NewBuilder(ctx context.Context, opts *BuilderOptions) (*Builder, error) {
 	}
 	b := &Builder{
 		ctx: ctx, budget: opts.Budget, maxSteps: maxImageSteps,
-		links:  newLinkTable(),
+		links:  newLinkTable(opts.Room, &textWriter{room: opts.Room}),
 		sets:   newSetTable(opts.Budget),
 		extras: make([]extra, 1),
 		merged: make(map[uint32][]layerindex.Xattr),
 	}
+	b.room, b.inodes.room, b.targets.room = opts.Room, opts.Room, opts.Room
 	b.inodes.push(inode{})
 	var err error
 	if b.root, err = b.newDir(0, 0); err != nil {
@@ -124,6 +140,11 @@ func NewBuilder(ctx context.Context, opts *BuilderOptions) (*Builder, error) {
 	}
 	b.inodes.at(b.root).off = int64(b.root)
 	b.links.reserve(opts.Names)
+	if opts.Survey {
+		if b.survey, err = newSurveyor(b, opts.Names); err != nil {
+			return nil, err
+		}
+	}
 	return b, nil
 }
 
@@ -142,6 +163,9 @@ func (b *Builder) Repeat(name string, content Content) bool {
 		return false
 	}
 	b.sources = append(b.sources, source{name, content})
+	if b.survey != nil {
+		b.survey.repeat()
+	}
 	return true
 }
 
@@ -157,6 +181,9 @@ func (b *Builder) Apply(l Layer) error {
 	b.layer = uint16(len(b.sources))
 	b.sources = append(b.sources, source{l.Name, l.Content})
 	b.sets.begin(l.Stable)
+	if b.survey != nil {
+		b.survey.begin()
+	}
 	if b.layer > 0 {
 		if err := b.hideAll(l); err != nil {
 			return err
@@ -177,6 +204,9 @@ func (b *Builder) Apply(l Layer) error {
 			return &EntryError{Layer: l.Name, Name: e.Name, Err: err}
 		}
 	}
+	if b.survey != nil {
+		return b.survey.end()
+	}
 	return nil
 }
 
@@ -189,6 +219,9 @@ func (b *Builder) tick() error {
 		return err
 	}
 	if b.count%ctxEntries == 0 {
+		if b.room != nil {
+			b.room.Check()
+		}
 		return b.ctx.Err()
 	}
 	return nil
@@ -215,10 +248,14 @@ func (b *Builder) hideAll(l Layer) error {
 		if !strings.Contains(e.Name, WhiteoutPrefix) {
 			continue
 		}
+		var hidden error
 		if p, err := placeOf(e.Name); err == nil {
-			b.hide(p)
+			hidden = b.hide(p)
 		}
-		if err := b.checkSteps(); err != nil {
+		if err := cmp.Or(hidden, b.checkSteps()); err != nil {
+			if b.ctx.Err() != nil {
+				return b.ctx.Err()
+			}
 			return &EntryError{Layer: l.Name, Name: e.Name, Err: err}
 		}
 	}
@@ -227,20 +264,27 @@ func (b *Builder) hideAll(l Layer) error {
 
 // hide takes away what a whiteout or an opaque marker hides. What leads there
 // must be directories: through a symlink nothing is hidden.
-func (b *Builder) hide(p place) {
+func (b *Builder) hide(p place) error {
 	if p.kind != kindWhiteout && p.kind != kindOpaque {
-		return
+		return nil
 	}
 	dir, ok := b.findDir(p.dir)
 	switch {
 	case !ok:
 	case p.kind == kindOpaque:
 		b.inodes.at(dir).nlink = b.newSet()
+		if b.survey != nil {
+			return b.survey.empty(dir)
+		}
 	default:
 		if l := b.links.find(b.inodes.at(dir).nlink, p.base); l != nil {
 			l.ino = 0
+			if b.survey != nil {
+				return b.survey.hide(dir, p.base)
+			}
 		}
 	}
+	return nil
 }
 
 // add adds an entry, if its name is not a whiteout's.

@@ -149,6 +149,11 @@ func (b *Builder) extra(ino uint32) (*extra, error) {
 // setAttr gives an inode the attributes of the entry that describes it, and no
 // others.
 func (b *Builder) setAttr(ino uint32, e *layerindex.Entry) error {
+	if b.survey != nil {
+		if err := b.survey.touch(ino); err != nil {
+			return err
+		}
+	}
 	in := b.inodes.at(ino)
 	in.uid, in.gid = 0, 0
 	if in.extra != 0 {
@@ -164,6 +169,11 @@ func (b *Builder) setAttr(ino uint32, e *layerindex.Entry) error {
 func (b *Builder) addAttr(ino uint32, e *layerindex.Entry) error {
 	if e.ModNsec >= 1e9 {
 		return fmt.Errorf("%w: %d nanoseconds", ErrEntry, e.ModNsec)
+	}
+	if b.survey != nil {
+		if err := b.survey.touch(ino); err != nil {
+			return err
+		}
 	}
 	in := b.inodes.at(ino)
 	if in.format() != syscall.S_IFLNK {

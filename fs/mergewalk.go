@@ -38,6 +38,9 @@ func (b *Builder) put(dir uint32, name string, ino uint32) error {
 		b.last = 0 // what had the name may have been on the way there
 	}
 	l.ino, l.layer = ino, b.layer
+	if b.survey != nil {
+		return b.survey.put(dir, name, l.text, ino)
+	}
 	return nil
 }
 

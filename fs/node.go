@@ -45,8 +45,9 @@ func (n Node) inode() *inode { return n.t.inodes.at(n.id) }
 func (n Node) Ino() uint64 { return uint64(n.id) + 1 }
 
 // Attr returns the inode's attributes.
-func (n Node) Attr() Attr {
-	in := n.inode()
+func (n Node) Attr() Attr { return n.inode().attr() }
+
+func (in *inode) attr() Attr {
 	a := Attr{
 		Mode:    uint32(in.mode),
 		UID:     in.uid,
@@ -72,7 +73,7 @@ func (in *inode) isDir() bool { return in.format() == syscall.S_IFDIR }
 
 // dir returns the directory's record; other inodes are empty directories.
 func (n Node) dir() dir {
-	if in := n.inode(); in.isDir() {
+	if in := n.inode(); in.isDir() && int(n.id) < n.t.count {
 		return n.t.dirs[in.off]
 	}
 	return dir{}
@@ -84,6 +85,30 @@ func (n Node) Parent() Node { return Node{n.t, n.dir().parent} }
 
 // IsSparse reports whether the inode is of a file with holes.
 func (n Node) IsSparse() bool { return n.t.extras[n.inode().extra].sparse != 0 }
+
+// Data iterates over the runs of a regular file that are no holes, from byte off
+// to end of the file, in their order. A file that is not sparse is one run, and an
+// empty one none.
+func (n Node) Data() iter.Seq2[int64, int64] {
+	return func(yield func(off, end int64) bool) {
+		in := n.inode()
+		if in.format() != syscall.S_IFREG {
+			return
+		}
+		x := n.t.extras[in.extra].sparse
+		if x == 0 {
+			if in.size > 0 {
+				yield(0, in.size)
+			}
+			return
+		}
+		for _, run := range n.t.sparse[x-1] {
+			if !yield(run.off, run.off+run.size) {
+				return
+			}
+		}
+	}
+}
 
 // Layer returns the position of the layer that has the content of a regular
 // file, 0 for the base, and -1 for other inodes.

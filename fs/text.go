@@ -1,6 +1,9 @@
 package fs
 
-import "strings"
+import (
+	"strings"
+	"unsafe"
+)
 
 const (
 	pieceBits = 20
@@ -13,7 +16,8 @@ const (
 // A textWriter collects strings in pieces of 1 MiB, so that it can grow without
 // a copy of all that it holds. No string lies in two pieces.
 type textWriter struct {
-	pieces []*strings.Builder
+	pieces [][]byte
+	room   Room
 }
 
 // text are the strings of a textWriter, frozen.
@@ -27,28 +31,34 @@ func (w *textWriter) add(s string, counted bool) (at int64) {
 		n++
 	}
 	last := len(w.pieces) - 1
-	if last < 0 || w.pieces[last].Len()+n > pieceSize {
-		w.pieces = append(w.pieces, new(strings.Builder))
-		if last++; last > 0 {
-			w.pieces[last].Grow(pieceSize) // the first one may stay small
+	if last < 0 || len(w.pieces[last])+n > pieceSize {
+		var piece []byte // the first one may stay small
+		if last++; last > 0 || w.room != nil {
+			piece = makeIn[byte](w.room, pieceSize)
 		}
+		w.pieces = append(w.pieces, piece)
 	}
 	p := w.pieces[last]
-	at = int64(last)<<pieceBits | int64(p.Len())
+	at = int64(last)<<pieceBits | int64(len(p))
 	if counted {
-		p.WriteByte(byte(len(s)))
+		p = append(p, byte(len(s)))
 	}
-	p.WriteString(s)
+	w.pieces[last] = append(p, s...)
 	return at
 }
 
+// asString returns bytes that do not change any more, as append leaves those before them.
+func asString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
 // at returns n bytes.
 func (w *textWriter) at(at, n int64) string {
-	return w.pieces[at>>pieceBits].String()[at&pieceMask:][:n]
+	return asString(w.pieces[at>>pieceBits])[at&pieceMask:][:n]
 }
 
 // counted returns a string that was added with its length.
-func (w *textWriter) counted(at uint32) string { return counted(w.pieces[at>>pieceBits].String(), at) }
+func (w *textWriter) counted(at uint32) string {
+	return counted(asString(w.pieces[at>>pieceBits]), at)
+}
 
 func counted(piece string, at uint32) string {
 	from := at & pieceMask
@@ -59,9 +69,9 @@ func counted(piece string, at uint32) string {
 func (w *textWriter) freeze() text {
 	t := make(text, len(w.pieces))
 	for i, p := range w.pieces {
-		t[i] = p.String()
+		t[i] = asString(p)
 	}
-	if last := len(w.pieces) - 1; last >= 0 && w.pieces[last].Cap()-len(t[last]) > len(t[last])/16 {
+	if last := len(w.pieces) - 1; last >= 0 && w.room == nil && cap(w.pieces[last])-len(t[last]) > len(t[last])/16 {
 		t[last] = strings.Clone(t[last])
 	}
 	return t

@@ -29,7 +29,8 @@ type Layer struct {
 //
 // Everything lies in a few flat arrays; a Node is a position in them.
 type Tree struct {
-	inodes  paged[inode] // inode number n is at n-1
+	inodes  paged[inode] // inode number n is at n-1; behind count those that only a Survey knows
+	count   int          // inodes of the tree
 	dirs    []dir
 	names   []dirent // of all directories
 	text    text     // the names, counted
@@ -96,11 +97,11 @@ type source struct {
 func (t *Tree) Root() Node { return Node{t, 0} }
 
 // Len returns the number of inodes. They are numbered 1 to Len.
-func (t *Tree) Len() int { return t.inodes.n }
+func (t *Tree) Len() int { return t.count }
 
 // Node returns the inode with a number.
 func (t *Tree) Node(ino uint64) (Node, bool) {
-	if ino == 0 || ino > uint64(t.inodes.n) {
+	if ino == 0 || ino > uint64(t.count) {
 		return Node{}, false
 	}
 	return Node{t, uint32(ino - 1)}, true

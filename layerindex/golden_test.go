@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 var updateGolden = flag.Bool("update-golden", false, "rewrite testdata/*.golden and the index files beside them; those of version 1 stay")
@@ -198,6 +199,7 @@ func readGolden(t *testing.T, name string) *Index {
 // TestEveryBit flips each bit of an index file of each kind: each is an error by the time
 // that all parts have been read.
 func TestEveryBit(t *testing.T) {
+	testenv.Slow(t)
 	for name, x := range kindsOfIndexes(t) {
 		file := encoded(t, x)
 		if err := readEverything(file); err != nil {

@@ -187,6 +187,10 @@ func (x *Index) Close() error {
 // memory, or where its caller has it.
 func (x *Index) OnDisk() bool { return x.closer != nil }
 
+// Closer returns what Close closes: the file of an index that OpenIndex returned, the
+// closer that OpenPublished was given, or nil.
+func (x *Index) Closer() io.Closer { return x.closer }
+
 // Digest returns the digest of the layer's blob.
 func (x *Index) Digest() digest.Digest { return sha256Digest(x.file.Blob[:]) }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/indexfile"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // publishedForms are an index, in memory and as files of both versions, that is to be
@@ -214,6 +215,7 @@ func TestPublishedWithout(t *testing.T) {
 // TestPublishedRanges reads single windows and digests of an index far away: only the
 // pieces that hold them are asked for.
 func TestPublishedRanges(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, 3<<20)
 	blob := samples.Gzip(t, tarBytes)
 	x := mustBuild(t, blob, tarBytes, &buildOptions{SpanSize: 4096})
@@ -263,6 +265,7 @@ func (f *failingReaderAt) ReadAt(p []byte, off int64) (int, error) {
 // TestPublishedUnreachable: that an index far away cannot be read does not mean that it is
 // wrong, whatever is read of it and however far that got. What ends too early is wrong.
 func TestPublishedUnreachable(t *testing.T) {
+	testenv.Slow(t)
 	l := tarLayer()
 	l.summary.ChunkSize = 64 << 10
 	var entries []Entry

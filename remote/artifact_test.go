@@ -63,6 +63,7 @@ func TestArtifactType(t *testing.T) {
 }
 
 func TestOpenArtifactRefuses(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	store := sourcetest.NewStore()
 	manifest := func(layers, rest string) string {

@@ -141,6 +141,7 @@ func TestOpenBoundsEntries(t *testing.T) {
 
 // The file index.json of a layout may list nothings as well.
 func TestLayoutBoundsEntries(t *testing.T) {
+	testenv.Slow(t)
 	dir := t.TempDir()
 	text := `{"schemaVersion":2,"manifests":[{}` + strings.Repeat(",{}", (8<<20)/3-100) + `]}`
 	if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(text), 0o644); err != nil {

@@ -37,6 +37,19 @@ func (unauthorized) Error() string { return "unauthorized" }
 
 func (unauthorized) Is(target error) bool { return target == fs.ErrPermission }
 
+// A StoreError says that an image in the store of another program cannot be read where
+// it is.
+type StoreError struct {
+	Err error
+	// Command is what can be typed into a shell instead, "" if nothing is known.
+	Command string
+}
+
+func (e *StoreError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is the matter.
+func (e *StoreError) Unwrap() error { return e.Err }
+
 // A KindError says that a file or directory is not what its transport reads, and
 // what it is instead. It is ErrUnsupported.
 type KindError struct {

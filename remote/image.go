@@ -205,7 +205,11 @@ func (o *opener) openManifest(ctx context.Context, img *Image) error {
 		if blob.Digest() == desc.Digest {
 			o.compare("layer", desc, blob.Size())
 		}
-		img.Layers[i] = Layer{Blob: blob, MediaType: desc.MediaType, DiffID: c.RootFS.DiffIDs[i], Annotations: desc.Annotations}
+		annotations := desc.Annotations
+		if blob.Digest() != desc.Digest {
+			annotations = nil // they are of other bytes
+		}
+		img.Layers[i] = Layer{Blob: blob, MediaType: desc.MediaType, DiffID: c.RootFS.DiffIDs[i], Annotations: annotations}
 	}
 	return nil
 }

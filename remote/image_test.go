@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // oneLayer is an image for platform of one layer, which holds the platform's
@@ -268,6 +269,7 @@ func TestOpenFetchesNoMore(t *testing.T) {
 }
 
 func TestOpenBoundsFetches(t *testing.T) {
+	testenv.Slow(t)
 	store := sourcetest.NewStore()
 	manifest := without(store.AddImage(oneLayer("linux/amd64")))
 	src := &countingSource{Source: store.Source("test", store.AddIndex(slices.Repeat([]ocispec.Descriptor{manifest}, 10_000)...))}

@@ -38,7 +38,27 @@ func TestParseLocation(t *testing.T) {
 		{"oci-archive:a.tar:v1", remote.Location{Transport: "oci-archive", Path: "a.tar", Image: "v1"}},
 		{"docker-archive:a.tar", remote.Location{Transport: "docker-archive", Path: "a.tar"}},
 		{"docker-archive:a.tar:alpine:3.10", remote.Location{Transport: "docker-archive", Path: "a.tar", Image: "alpine:3.10"}},
+		{"-", remote.Location{Transport: "-", Path: "-"}},
+		{"-:v1", remote.Location{Transport: "-", Path: "-", Image: "v1"}},
+		{"-:localhost:5000/x:y", remote.Location{Transport: "-", Path: "-", Image: "localhost:5000/x:y"}},
+		{"-@" + sum, remote.Location{Transport: "-", Path: "-", Image: "@" + sum}},
+		{"oci-archive:-", remote.Location{Transport: "oci-archive", Path: "-"}},
+		{"docker-archive:-:alpine:3.10", remote.Location{Transport: "docker-archive", Path: "-", Image: "alpine:3.10"}},
+		{"-x", remote.Location{Transport: "docker", Path: "-x"}},
+		{"docker://-", remote.Location{Transport: "docker", Path: "-"}},
+		{"docker-daemon:fedora", remote.Location{Transport: "docker-daemon", Path: "fedora"}},
+		{"docker-daemon:localhost:5000/x:y", remote.Location{Transport: "docker-daemon", Path: "localhost:5000/x:y"}},
+		{"docker-daemon:" + sum, remote.Location{Transport: "docker-daemon", Path: sum}},
+		{"docker-daemon:x@" + sum, remote.Location{Transport: "docker-daemon", Path: "x@" + sum}},
 		{"docker-archive:a.tar:localhost:5000/x:y", remote.Location{Transport: "docker-archive", Path: "a.tar", Image: "localhost:5000/x:y"}},
+		{"containers-storage:localhost/x", remote.Location{Transport: "containers-storage", Image: "localhost/x"}},
+		{"containers-storage:x:1@" + sum, remote.Location{Transport: "containers-storage", Image: "x:1@" + sum}},
+		{"containers-storage:@" + sum, remote.Location{Transport: "containers-storage", Image: "@" + sum}},
+		{"containers-storage:[/a:b]x", remote.Location{Transport: "containers-storage", Path: "/a:b", Image: "x"}},
+		{"containers-storage:[overlay@/a+/run:o=1]localhost:5000/x:y", remote.Location{Transport: "containers-storage", Path: "overlay@/a+/run:o=1", Image: "localhost:5000/x:y"}},
+		{"containerd:docker.io/library/x:1", remote.Location{Transport: "containerd", Image: "docker.io/library/x:1"}},
+		{"containerd:[k8s.io@/a]x", remote.Location{Transport: "containerd", Path: "k8s.io@/a", Image: "x"}},
+		{"docker://containerd:1.7", remote.Location{Transport: "docker", Path: "containerd:1.7"}},
 	} {
 		got, err := remote.ParseLocation(c.in)
 		if err != nil || got != c.want {
@@ -67,8 +87,16 @@ func TestParseLocationErrors(t *testing.T) {
 		{"oci:a\x00b", remote.ErrReference, "zero byte"},
 		{"dir:/tmp/x", remote.ErrUnsupported, "dir:"},
 		{"dir:latest", remote.ErrUnsupported, "docker://dir:latest"},
-		{"containers-storage:fedora", remote.ErrUnsupported, "containers-storage:"},
-		{"docker-daemon:fedora:latest", remote.ErrUnsupported, "docker-daemon:"},
+		{"containers-storage:", remote.ErrReference, "names no image"},
+		{"containers-storage:[overlay@/x", remote.ErrReference, "nothing closes"},
+		{"containers-storage:[]x", remote.ErrReference, "nothing in the brackets"},
+		{"containers-storage:[/x]", remote.ErrReference, "names no image"},
+		{"containers-storage:[/x][/y]z", remote.ErrReference, "begins with a bracket"},
+		{"containerd:[default]a\x00b", remote.ErrReference, "zero byte"},
+		{"containerd:[a\x00b]x", remote.ErrReference, "zero byte"},
+		{"-:", remote.ErrReference, `"-:": nothing follows`},
+		{"docker-daemon:", remote.ErrReference, "names no image"},
+		{"docker-daemon:a\x00b", remote.ErrReference, "zero byte"},
 		{"ostree:x", remote.ErrUnsupported, "ostree:"},
 		{"sif:x.sif", remote.ErrUnsupported, "sif:"},
 		{"tarball:x.tar", remote.ErrUnsupported, "tarball:"},
@@ -109,6 +137,18 @@ func TestCutPath(t *testing.T) {
 		{"oci-archive:/a.tar:v1:/etc", "oci-archive:/a.tar:v1", "/etc"},
 		{"docker-archive:a.tar:/etc", "docker-archive:a.tar", "/etc"},
 		{"docker-archive:/a.tar:localhost:5000/x:y:/etc", "docker-archive:/a.tar:localhost:5000/x:y", "/etc"},
+		{"-:/etc", "-", "/etc"},
+		{"-:v1:/etc", "-:v1", "/etc"},
+		{"docker-archive:-:/etc", "docker-archive:-", "/etc"},
+		{"docker-daemon:fedora:/etc", "docker-daemon:fedora", "/etc"},
+		{"docker-daemon:localhost:5000/a:v1:/etc", "docker-daemon:localhost:5000/a:v1", "/etc"},
+		{"docker-daemon:" + sum + ":/etc", "docker-daemon:" + sum, "/etc"},
+		{"containers-storage:fedora:/etc", "containers-storage:fedora", "/etc"},
+		{"containers-storage:localhost:5000/x:y:/etc", "containers-storage:localhost:5000/x:y", "/etc"},
+		{"containers-storage:@" + sum + ":/etc", "containers-storage:@" + sum, "/etc"},
+		{"containers-storage:[overlay@/a:/b]x:/etc", "containers-storage:[overlay@/a:/b]x", "/etc"},
+		{"containers-storage:[/a]x:1:/", "containers-storage:[/a]x:1", "/"},
+		{"containerd:[k8s.io@/a]x:/etc", "containerd:[k8s.io@/a]x", "/etc"},
 		{"./dir:/etc", "./dir", "/etc"},
 		{"/srv/a.tar:v1:/etc", "/srv/a.tar:v1", "/etc"},
 		// These have no path.
@@ -117,7 +157,7 @@ func TestCutPath(t *testing.T) {
 		{"oci:dir:docker.io/library/x:latest", "", ""}, {"docker-archive:a.tar:localhost:5000/x:y", "", ""},
 		// These are refused by others.
 		{":/etc", "", ""}, {"oci::/etc", "", ""}, {"docker://:/etc", "", ""}, {"dir:/tmp/x", "", ""}, {"dir:/tmp/x:/etc", "", ""},
-		{"docker-daemon:fedora:/etc", "", ""}, {"containers-storage:fedora:/etc", "", ""},
+		{"containers-storage::/etc", "", ""}, {"containerd:[/a]:/etc", "", ""}, {"containers-storage:[/a", "", ""},
 		{"https://quay.io/a/b", "", ""}, {"http://localhost:5000/a", "", ""}, {"file:///srv/a.tar", "", ""},
 	} {
 		image, path, found := remote.CutPath(c.in)
@@ -131,7 +171,7 @@ func TestCutPath(t *testing.T) {
 }
 
 func FuzzCutPath(f *testing.F) {
-	for _, s := range []string{"fedora:/x", "docker://x:/y", "oci:a:b:/c", "oci:a@" + sum + ":/", "dir:x:/y", "oci::/", "https://x", ":/"} {
+	for _, s := range []string{"-:/x", "-:v:/x", "docker-daemon:x:/y", "fedora:/x", "docker://x:/y", "oci:a:b:/c", "oci:a@" + sum + ":/", "dir:x:/y", "oci::/", "https://x", ":/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

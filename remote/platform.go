@@ -77,8 +77,8 @@ func parseWish(platform string) (wish, error) {
 	spec := platforms.DefaultSpec()
 	if platform != "" {
 		var err error
-		if spec, err = parsePlatform(platform); err != nil {
-			return wish{}, fmt.Errorf("%w: %s is not one such as linux/arm64, linux/arm/v7 or windows(10.0.20348)/amd64", ErrPlatform, quote(platform))
+		if spec, err = ParsePlatform(platform); err != nil {
+			return wish{}, err
 		}
 	}
 	spec = platforms.Normalize(spec)
@@ -90,6 +90,16 @@ func parseWish(platform string) (wish, error) {
 		w.runs = append(w.runs, platforms.Only(base))
 	}
 	return w, nil
+}
+
+// ParsePlatform reads a platform as Open takes it, but not "". The error is
+// ErrPlatform.
+func ParsePlatform(platform string) (ocispec.Platform, error) {
+	p, err := parsePlatform(platform)
+	if err != nil {
+		return ocispec.Platform{}, fmt.Errorf("%w: %s is not one such as linux/arm64, linux/arm/v7 or windows(10.0.20348)/amd64", ErrPlatform, quote(platform))
+	}
+	return platforms.Normalize(p), nil
 }
 
 // parsePlatform reads the options of the system, which platforms.Parse does not

@@ -19,6 +19,11 @@ type ArchiveOptions struct {
 	// NewTemp makes the file that such an archive is unpacked to. Default: one
 	// in $TMPDIR, or in /var/tmp if that is not set.
 	NewTemp func() (TempFile, error)
+	// From, if not nil, is read in place of the file of that name, which is for
+	// messages alone then: standard input, or what a server sends. Opening takes it
+	// over: it is closed when it has been read, or with the archive. An *os.File that
+	// is a regular file at its start is read where it is; anything else is unpacked.
+	From io.ReadCloser
 	// Progress, if not nil, is told how much of the file has been read by now while
 	// it is unpacked, and how much it has; 0 if that is not known.
 	Progress func(read, size int64)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -85,12 +86,16 @@ func (e *imageError) Unwrap() error { return e.error }
 type trees struct {
 	env     *env
 	command string
+	flags   *treeFlags // nil: none
+	survey  bool       // of each image what its layers do; set before each
 	disk    *cache.Cache
 	open    map[string]*image.Image // nil is one that could not be opened
+	surveys map[*image.Image]*fs.Survey
 }
 
-// openTrees opens the user's cache for images. close closes it, and them.
-func (e *env) openTrees(command string) (*trees, error) {
+// openTrees opens the user's cache for images, which are opened as flags say; nil is as
+// they are. close closes it, and them.
+func (e *env) openTrees(command string, flags *treeFlags) (*trees, error) {
 	if err := e.indexes.configure(new(image.Options)); err != nil {
 		return nil, err // a wrong variable is none of a single image
 	}
@@ -98,7 +103,7 @@ func (e *env) openTrees(command string) (*trees, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &trees{env: e, command: command, disk: disk, open: make(map[string]*image.Image)}, nil
+	return &trees{env: e, command: command, flags: flags, disk: disk, open: make(map[string]*image.Image), surveys: make(map[*image.Image]*fs.Survey)}, nil
 }
 
 func (t *trees) close() {
@@ -127,7 +132,7 @@ func (t *trees) each(ctx context.Context, args []fileArgument, do func(fileArgum
 			}
 		}
 		if img == nil {
-			failed = &cli.ExitError{Code: cli.ExitFailure}
+			failed = &cli.ExitError{}
 			continue
 		}
 		err := error(unix.ENOENT) // as of any empty path
@@ -136,7 +141,7 @@ func (t *trees) each(ctx context.Context, args []fileArgument, do func(fileArgum
 		}
 		if err != nil {
 			t.env.Error(a.failed(img, err))
-			failed = &cli.ExitError{Code: cli.ExitFailure}
+			failed = &cli.ExitError{}
 		}
 	}
 	return failed
@@ -145,16 +150,44 @@ func (t *trees) each(ctx context.Context, args []fileArgument, do func(fileArgum
 // tree opens the image of an argument.
 func (t *trees) tree(ctx context.Context, a fileArgument) (*image.Image, error) {
 	t.open[a.image] = nil
+	r, err := t.resolve(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return t.merge(ctx, a, r)
+}
+
+// resolve finds the image of an argument, with the layers that are wanted.
+func (t *trees) resolve(ctx context.Context, a fileArgument) (*image.Resolved, error) {
 	r, err := t.env.resolve(ctx, a.image, t.disk)
 	if err != nil {
 		return nil, a.unopened(ctx, t.command, err)
 	}
+	if err := t.flags.choose(r); err != nil {
+		r.Close()
+		return nil, a.named(err)
+	}
+	return r, nil
+}
+
+// merge opens the image of an argument, which has been found, as one tree. It takes r
+// over.
+func (t *trees) merge(ctx context.Context, a fileArgument, r *image.Resolved) (*image.Image, error) {
 	layers, err := t.env.openLayers(ctx, r)
 	if err != nil {
 		return nil, a.named(err)
 	}
 	used := t.env.mergeMemory(layers)
-	img, err := t.env.merge(ctx, layers)
+	var img *image.Image
+	if t.survey {
+		var survey *fs.Survey
+		if img, survey, err = t.env.mergeSurvey(ctx, layers); err == nil {
+			t.surveys[img] = survey
+		}
+		used *= 2
+	} else {
+		img, err = t.env.merge(ctx, layers)
+	}
 	if err != nil {
 		return nil, a.named(err)
 	}
@@ -223,7 +256,7 @@ func missingColon(ctx context.Context, name string) string {
 		}
 	}
 	loc, err := remote.ParseLocation(name)
-	if err != nil {
+	if err != nil || loc.Transport == remote.TransportStdin {
 		return ""
 	}
 	start := len(name) - len(strings.TrimPrefix(name, "docker://"))
@@ -242,7 +275,7 @@ func missingColon(ctx context.Context, name string) string {
 			return name[:start+i+slash] + ":" + rest[i+slash:]
 		}
 	}
-	if loc.Image == "" && (loc.Transport != remote.TransportDocker || localname.IsPath(name)) {
+	if loc.Image == "" && (loc.InFile() || localname.IsPath(name)) {
 		for i := len(rest) - 1; i > 0; i-- {
 			if rest[i] == '/' && isImage(ctx, rest[:i]) {
 				return name[:start+i] + ":" + rest[i:]

@@ -6,10 +6,10 @@ func cacheCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "cache",
 		Usage: "ls | prune | verify",
-		Entry: cli.Entry{Usage: "ls", Text: "list what is kept of images; also: cache prune, cache verify"},
+		Entry: cli.Entry{Usage: "ls", Text: "list what is kept; also: cache prune, cache verify"},
 		About: `Looks after the cache directory, which keeps what was fetched of layers, their
-indexes, manifests and configs for all mounts, and some files of the images whole
-and uncompressed, which the kernel can read by itself.`,
+indexes, manifests and configs, and some files of the images whole, which the
+kernel can read by itself.`,
 		Others: map[string]string{
 			"list": "imgfs cache ls", "show": "imgfs cache ls", "images": "imgfs cache ls", "du": "imgfs cache ls", "df": "imgfs cache ls", "size": "imgfs cache ls",
 			"info": "imgfs cache ls", "rm": "imgfs cache prune", "remove": "imgfs cache prune", "delete": "imgfs cache prune", "clean": "imgfs cache prune",

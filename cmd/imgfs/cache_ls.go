@@ -23,20 +23,21 @@ import (
 func cacheLsCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "ls",
-		Usage: "[--json]",
+		Usage: "[--json | --bytes]",
 		Entry: cli.Entry{Usage: "", Text: "list the images of which something is kept"},
 		About: `Lists the images that were used with this cache directory, the one used last
-first: name, digest of the manifest, layers, bytes of their indexes, bytes of the
-layers that are kept and what share of the image that is, when it was used last,
-how its layers were verified (see imgfs help stats), with numbers if not all in
-the same way, and where it is mounted.
+first: name, digest of the manifest, layers, bytes of their indexes, bytes of
+the layers that are kept and what share of the image that is, when it was used
+last, how its layers were verified (see imgfs help stats), with numbers if not
+all in the same way, and where it is mounted.
 
-A layer that several images have counts for each of them. The last line says what
-the directory takes on disk, and what it may take (--cache-size); and how much of
-that are files that are kept whole, of any image, for the kernel to read by itself.`,
+A layer that several images have counts for each of them. The last line says
+what the directory takes on disk, and what it may take (--cache-size); and how
+much of that are files that are kept whole, for the kernel to read by itself.`,
 		Example: "imgfs cache ls",
 		Setup: func(f *pflag.FlagSet) cli.Action {
-			asJSON := f.Bool("json", false, "an object with the details of each layer; docs/json.md names its members")
+			asJSON := f.Bool("json", false, "an object with the details of each layer: docs/json.md")
+			e.bytesFlag(f)
 			return func(ctx context.Context, args []string) error {
 				if len(args) > 0 {
 					return cli.Usagef("cache ls: %q is not a flag", args[0])
@@ -192,7 +193,7 @@ func newCachedImage(img meta.Image, held map[digest.Digest]blobs.Holding) cached
 
 // printCache prints a list for people.
 func (e *env) printCache(list *cacheList) error {
-	t := show.NewTable(e.width(), show.Column{Title: "IMAGE", Least: 20}, show.Column{Title: "MANIFEST", Drop: 1}, show.Column{Title: "LAYERS", Drop: 4},
+	t := show.NewTable(e.tableWidth(), show.Column{Title: "IMAGE", Least: 20}, show.Column{Title: "MANIFEST", Drop: 1}, show.Column{Title: "LAYERS", Drop: 4},
 		show.Column{Title: "INDEX", Drop: 2}, show.Column{Title: "CACHED", Drop: 6}, show.Column{Title: "SHARE", Drop: 7}, show.Column{Title: "USED", Drop: 5},
 		show.Column{Title: "VERIFIED", Drop: 3}, show.Column{Title: "MOUNTED ON", Least: 12, Drop: 8})
 	for _, r := range list.Images {
@@ -201,31 +202,31 @@ func (e *env) printCache(list *cacheList) error {
 		if len(r.Mounts) > 0 {
 			used, on = "now", mountsText(r.Mounts)
 		}
-		t.Row(printable.Cell(r.Name), show.ShortDigest(r.Manifest), fmt.Sprint(len(r.Layers)), show.Bytes(r.Index),
-			show.Bytes(r.Cached), show.Share(r.Cached, r.Size), used, verifiedLayers(r.Layers), on)
+		t.Row(printable.Cell(r.Name), show.ShortDigest(r.Manifest), fmt.Sprint(len(r.Layers)), e.size(r.Index),
+			e.size(r.Cached), show.Share(r.Cached, r.Size), used, verifiedLayers(r.Layers), on)
 	}
 	if err := t.Print(e.Stdout); err != nil {
 		return err
 	}
 	limit := "without a limit"
 	if list.Budget > 0 {
-		limit = "of at most " + show.Bytes(list.Budget)
+		limit = "of at most " + e.size(list.Budget)
 	}
 	other := ""
 	if list.Contents > 0 {
-		other = fmt.Sprintf("; %s of it in %s", show.Bytes(list.ContentBytes), show.Count(list.Contents, "whole file"))
+		other = fmt.Sprintf("; %s of it in %s", e.size(list.ContentBytes), show.Count(list.Contents, "whole file"))
 	}
 	if list.Temporary > 0 {
-		other += fmt.Sprintf("; besides, %s in temporary files of running processes", show.Bytes(list.Temporary))
+		other += fmt.Sprintf("; besides, %s in temporary files of running processes", e.size(list.Temporary))
 	}
 	if n := len(list.Other); n > 0 {
 		sum := int64(0)
 		for _, l := range list.Other {
 			sum += l.Cached + l.Index
 		}
-		other += fmt.Sprintf("; %s of %s belong to no image above", show.Bytes(sum), show.Count(n, "layer"))
+		other += fmt.Sprintf("; %s of %s belong to no image above", e.size(sum), show.Count(n, "layer"))
 	}
-	err := e.printLine("%s: %s on disk, %s%s", printable.Name(list.Dir), show.Bytes(list.Usage), limit, other)
+	err := e.printLine("%s: %s on disk, %s%s", printable.Name(list.Dir), e.size(list.Usage), limit, other)
 	return errors.Join(err, e.printForeign(list.Foreign))
 }
 

@@ -22,7 +22,7 @@ type pruner struct {
 func cachePruneCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "prune",
-		Usage: "[--json] --all | [--older-than D] [--to SIZE]",
+		Usage: "[--json | --bytes] --all | [--older-than D] [--to SIZE]",
 		Entry: cli.Entry{Usage: "", Text: "remove what was not used for long, or all"},
 		About: `Removes from the cache, and says how much. Mounts that use what is removed go on
 and fetch it again. Without a flag that says what, nothing is removed.`,
@@ -33,7 +33,8 @@ and fetch it again. Without a flag that says what, nothing is removed.`,
 			f.BoolVar(&p.all, "all", false, "everything that no running process needs")
 			f.Var(&p.olderThan, "older-than", "`D` what was not used for so long: 36h, 7d, 2w, ...")
 			f.Var(&p.to, "to", "`SIZE` what was used longest ago, until SIZE is left on disk")
-			f.BoolVar(&p.json, "json", false, "before, after and freed (bytes on disk), blobs, indexes and\ncontents (of files kept whole) removed")
+			f.BoolVar(&p.json, "json", false, "before, after and freed (bytes on disk), blobs, indexes\nand contents (of files kept whole) removed")
+			e.bytesFlag(f)
 			return func(ctx context.Context, args []string) error {
 				some := p.olderThan.Duration > 0 || p.to.Given
 				switch {
@@ -59,6 +60,8 @@ type pruneResult struct {
 	Indexes int   `json:"indexes"` // removed
 	// Contents is the number of kept files that were removed.
 	Contents int `json:"contents"`
+	// Held is the number of indexes that stay because mounts need them.
+	Held int `json:"held"`
 	// Foreign are things that imgfs did not make or cannot get at: they stay.
 	Foreign []foreignThing `json:"foreign"`
 }
@@ -91,7 +94,7 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 		return err
 	}
 	// Other processes may write meanwhile.
-	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents,
+	r := pruneResult{done.Before, done.After, max(0, done.Before-done.After), done.Blobs, done.Indexes, done.Contents, done.Held,
 		foreignThings(others)}
 	if p.json {
 		return show.JSON(e.Stdout, r)
@@ -102,8 +105,13 @@ func (p *pruner) run(ctx context.Context, e *env) error {
 // printPruned prints for people how much was removed.
 func (e *env) printPruned(r pruneResult) error {
 	if err := e.printLine("freed %s: %s, %s and %s removed, %s left",
-		show.Bytes(r.Freed), show.Count(r.Blobs, "layer"), show.Count(r.Contents, "whole file"), show.Count(r.Indexes, "index"), show.Bytes(r.After)); err != nil {
+		e.size(r.Freed), show.Count(r.Blobs, "layer"), show.Count(r.Contents, "whole file"), show.Count(r.Indexes, "index"), e.size(r.After)); err != nil {
 		return err
+	}
+	if r.Held > 0 {
+		if err := e.printLine("%s kept for what is mounted", show.Count(r.Held, "index")); err != nil {
+			return err
+		}
 	}
 	return e.printForeign(r.Foreign)
 }

@@ -23,7 +23,7 @@ func cacheVerifyCommand(e *env) cli.Command {
 		Usage: "[--json]",
 		Entry: cli.Entry{Usage: "", Text: "check all of it against its digests"},
 		About: `Reads everything in the cache and compares it with its digest: the pieces of
-layers with the sums in their index, or the whole layer if there is no index, the
+layers with the sums in their index, the whole layer if there is no index, the
 indexes with the sums in them, files kept whole, manifests and configs; also
 whether the notes on images, references and verification make sense. What is
 wrong is removed and named, and the exit code is 1. Mounts that use it fetch it

@@ -28,20 +28,21 @@ func catCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "cat",
 		Usage: "IMAGE PATH... | IMAGE:/PATH...",
-		Entry: cli.Entry{Usage: "IMAGE PATH...", Text: "print files of the image"},
+		Entry: cli.Entry{Usage: "IMAGE PATH...", Text: "print files of the image; also: sum"},
 		About: `Prints files of the image one after the other. Symlinks are followed within the
 image.`,
 		OtherFlags: catFlags,
 		Example:    "imgfs cat fedora:latest /etc/os-release",
-		Setup: func(*pflag.FlagSet) cli.Action {
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			flags := newTreeFlags(f)
 			return func(ctx context.Context, args []string) error {
-				return cat(ctx, e, args)
+				return cat(ctx, e, flags, args)
 			}
 		},
 	}
 }
 
-func cat(ctx context.Context, e *env, args []string) error {
+func cat(ctx context.Context, e *env, flags *treeFlags, args []string) error {
 	var files []fileArgument
 	if len(args) > 0 {
 		var err error
@@ -60,7 +61,7 @@ func cat(ctx context.Context, e *env, args []string) error {
 		}
 		return cli.Usagef("cat: an image and at least one path are needed")
 	}
-	t, err := e.openTrees("cat")
+	t, err := e.openTrees("cat", flags)
 	if err != nil {
 		return err
 	}

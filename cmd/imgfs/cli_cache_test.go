@@ -105,6 +105,7 @@ func TestCacheList(t *testing.T) {
 
 // TestCacheSize has the size where it can be said.
 func TestCacheSize(t *testing.T) {
+	testenv.Slow(t)
 	home := alone(t)
 	cache := filepath.Join(home, "cache")
 	for _, c := range []struct {
@@ -132,6 +133,7 @@ func TestCacheSize(t *testing.T) {
 }
 
 func TestCachePrune(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)

@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestCacheForeign: what is in the cache because of indexes that others made is counted,
 // verified and removed.
 func TestCacheForeign(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	for _, name := range []string{"estargz/build", "zstdchunked/podman", "soci/spans"} {
 		t.Run(name, func(t *testing.T) {

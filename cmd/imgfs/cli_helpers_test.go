@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/config"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
 	"github.com/imgfs/imgfs/testdata/labimage"
@@ -62,6 +63,8 @@ func alone(t *testing.T) (home string) {
 		t.Setenv(name, "")
 	}
 	t.Setenv("XDG_RUNTIME_DIR", home)
+	t.Setenv(config.Variable, "")
+	os.Unsetenv(config.Variable)
 	return home
 }
 

@@ -82,7 +82,7 @@ func TestIndex(t *testing.T) {
 			want[i] = w
 		}
 	}
-	table := succeed(t, "index", "--cache-dir", cache, name)
+	table := succeed(t, "index", "--bytes", "--cache-dir", cache, name)
 	lines := strings.Split(strings.TrimSuffix(table, "\n"), "\n")
 	if got, want := strings.Fields(lines[0]), "[LAYER SIZE TAR ENTRIES SPANS INDEX OBTAINED BY]"; fmt.Sprint(got) != want {
 		t.Errorf("got heading %v, want %s", got, want)

@@ -13,6 +13,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -127,6 +128,7 @@ func TestIndexPushRefused(t *testing.T) {
 // TestIndexPushSOCI: the image with a SOCI index is there under a tag of its own, and is
 // mounted by that index without reading a layer whole.
 func TestIndexPushSOCI(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, &registrytest.Options{Writable: true})
 	image, _ := publish(t, reg, small, textFiles)

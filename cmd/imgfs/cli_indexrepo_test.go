@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // textFiles is a layer of 2,500 files of text, which an index can lead into.
@@ -38,6 +39,7 @@ func textFiles(a *labimage.Archive) error {
 // TestSecondMachine: with an index repository a machine that has nothing lists an image
 // without a byte of its layers, and reads a file with three requests.
 func TestSecondMachine(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg, repo := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{Writable: true})
 	image, _ := publish(t, reg, small, textFiles)
@@ -91,6 +93,7 @@ func TestSecondMachine(t *testing.T) {
 // TestVerifyByPublishedIndex: what is cached of a layer is compared with the published index
 // that it is read by, of which not all is here.
 func TestVerifyByPublishedIndex(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg, repo := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{Writable: true})
 	image, _ := publish(t, reg, textFiles)
@@ -134,6 +137,7 @@ func TestVerifyByPublishedIndex(t *testing.T) {
 // TestBesideImage: an index beside the image is used if all that is published is trusted,
 // and else not.
 func TestBesideImage(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, &registrytest.Options{Writable: true})
 	image, _ := publish(t, reg, small, textFiles)
@@ -158,6 +162,7 @@ func TestBesideImage(t *testing.T) {
 // TestIndexRepositoryVariable: the variable names repositories, and a wrong one is a wrong
 // command line, for commands with several images, too.
 func TestIndexRepositoryVariable(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg, repo := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{Writable: true})
 	image, _ := publish(t, reg, small, textFiles)
@@ -180,6 +185,7 @@ func TestIndexRepositoryVariable(t *testing.T) {
 // TestBadIndexRepository: whatever an index repository does, the image is listed and read,
 // and waits for it no longer than three seconds.
 func TestBadIndexRepository(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)
@@ -219,6 +225,7 @@ func TestBadIndexRepository(t *testing.T) {
 // TestIndexRepositoryGone: an index whose parts cannot be had any more when they are
 // needed is made again from the layer.
 func TestIndexRepositoryGone(t *testing.T) {
+	testenv.Slow(t)
 	alone(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small, textFiles)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -195,5 +196,18 @@ func TestInspectWithoutTags(t *testing.T) {
 	}
 	if want := "imgfs: RepoTags is empty: tags of " + reg.Host() + "/app: not found"; !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("got on stderr %q, want %q…", r.stderr, want)
+	}
+}
+
+// TestInspectJSON: --json is taken, as it is by every command that prints something, and
+// changes nothing.
+func TestInspectJSON(t *testing.T) {
+	layout := filepath.Join(t.TempDir(), "layout")
+	if _, err := labimage.Write(layout, small); err != nil {
+		t.Fatal(err)
+	}
+	image := "oci:" + layout
+	if plain, asked := succeed(t, "inspect", image), succeed(t, "inspect", "--json", image); plain != asked || !strings.Contains(plain, `"Digest"`) {
+		t.Errorf("inspect prints\n%s\nand with --json\n%s", plain, asked)
 	}
 }

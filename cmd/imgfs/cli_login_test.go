@@ -16,11 +16,13 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestBrokenCredentials: credentials that are of no use count as missing, with one
 // warning, and stand in the error if the registry then refuses.
 func TestBrokenCredentials(t *testing.T) {
+	testenv.Slow(t)
 	everybody := registrytest.New(t, &registrytest.Options{Login: registrytest.Bearer})
 	somebody := registrytest.New(t, &registrytest.Options{Login: registrytest.Basic, User: "u", Password: "secret-p"})
 	public, _ := publish(t, everybody, small)

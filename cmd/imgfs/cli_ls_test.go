@@ -69,13 +69,24 @@ func newRealTree(t *testing.T) *realTree {
 		check(unix.Mknod(at("files/tty"), unix.S_IFCHR|0o620, int(unix.Mkdev(4, 300))))
 		check(os.Chown(at("files/big"), 4_000_000_000, 7))
 	}
-	out, err := exec.Command("tar", "-C", r.dir, "--format=posix", "--numeric-owner", "--sort=name", "-cf", "-", ".").Output()
-	check(err)
+	r.pack(t)
+	return r
+}
+
+// pack has GNU tar make an image of the directory.
+func (r *realTree) pack(t *testing.T, flags ...string) {
+	t.Helper()
+	args := append([]string{"-C", r.dir, "--format=posix", "--numeric-owner", "--sort=name"}, flags...)
+	out, err := exec.Command("tar", append(args, "-cf", "-", ".")...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	store := sourcetest.NewStore()
 	desc := store.AddImage(sourcetest.Image{Layers: []sourcetest.Layer{{Content: out}}})
-	check(store.WriteLayout(r.dir+".oci", sourcetest.Tagged(desc, "v1")))
+	if err := store.WriteLayout(r.dir+".oci", sourcetest.Tagged(desc, "v1")); err != nil {
+		t.Fatal(err)
+	}
 	r.image = "oci:" + r.dir + ".oci:v1"
-	return r
 }
 
 // ls runs ls(1) in the tree.

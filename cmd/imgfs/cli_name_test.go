@@ -93,8 +93,8 @@ func TestMistypedName(t *testing.T) {
 	for typed, hint := range map[string]string{
 		"Fedora:41": "hint: fedora:41", "docker pull fedora": "hint: fedora", "https://hub.docker.com/_/fedora": "hint: fedora", "fedora\n": "hint: fedora",
 		"fedora@sha256:12": "hint: a digest is whole", "file:///x/y": "hint: /x/y", "ocidir:./x": "hint: oci:./x", "oci-layout:./x": "hint: oci:./x",
-		"docker-daemon:fedora": "hint: docker save -o image.tar fedora && ", "containers-storage:fedora:41": "hint: podman save -o image.tar fedora:41 && ",
-		"dir:/x": "hint: skopeo copy dir:/x oci:DIR", "quay.io/a/b/": "hint: quay.io/a/b",
+		"docker-daemon:fedora": "hint: docker save -o image.tar fedora && ",
+		"dir:/x":               "hint: skopeo copy dir:/x oci:DIR", "quay.io/a/b/": "hint: quay.io/a/b",
 	} {
 		checkRefusal(t, invoke(t, "--offline", "ls", typed), cli.ExitFailure, nil, hint)
 	}

@@ -32,7 +32,7 @@ func TestBadReferences(t *testing.T) {
 		{"/abs", "/abs: no such file or directory"},
 		{"fedora\x1b[2J", `"fedora\x1b[2J"`},
 		{"dir:/x", "imgfs does not read dir:"},
-		{"docker-daemon:app", "imgfs does not read docker-daemon:"},
+		{"ostree:app", "imgfs does not read ostree:"},
 		{"oci:", `"oci:" names no directory`},
 		{"oci:" + home, "oci:" + home + ": not an OCI image layout"},
 		{"oci:" + home + "/nothing:tag", "oci:" + home + "/nothing:tag: not an OCI image layout"},
@@ -168,8 +168,6 @@ func TestBadCache(t *testing.T) {
 			checkRefusal(t, invoke(t, command, "--cache-dir", c.dir, image), cli.ExitFailure, []string{c.says}, "--cache-dir DIR")
 		}
 	}
-	t.Setenv("HOME", "")
-	checkRefusal(t, invoke(t, "ls", image), cli.ExitFailure, []string{"no cache directory"}, "--cache-dir DIR")
 	if n := reg.Count(); n > 0 {
 		t.Errorf("the registry got %d requests before the cache was looked at", n)
 	}
@@ -217,7 +215,6 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"ls", "--frob", "x"}, "unknown flag: --frob", "ls"},
 		{[]string{"ls", "-Z", "x"}, "'Z' in -Z", "ls"},
 		{[]string{"ls", "x", "--platform"}, "flag needs an argument: --platform", "ls"},
-		{[]string{"ls", "--json", "x"}, "unknown flag: --json", "ls"},
 		{[]string{"cat", "x"}, "cat: an image and at least one path", "cat"},
 		{[]string{"index"}, "index: one image", "index"},
 		{[]string{"index", "x", "y"}, "index: one image", "index"},
@@ -225,7 +222,6 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"inspect", "--raw", "--config", "x"}, "--raw and --config", "inspect"},
 		{[]string{"mount"}, "mount: an image is needed", "mount"},
 		{[]string{"mount", "x", "y", "z"}, "mount: an image is needed", "mount"},
-		{[]string{"umount"}, "umount: no directory and no image named", "umount"},
 		{[]string{"stats"}, "stats: one directory is needed", "stats"},
 		{[]string{"stats", "x", "y"}, "stats: one directory is needed", "stats"},
 		{[]string{"cache"}, "cache needs another word", "cache"},
@@ -256,4 +252,8 @@ func TestUsageErrors(t *testing.T) {
 			checkRefusal(t, invoke(t, c.args...), cli.ExitUsage, []string{c.says}, hint+"\n")
 		})
 	}
+	for command, code := range map[string]int{"umount": cli.ExitFailure, "stats": cli.ExitUsage} {
+		checkRefusal(t, invoke(t, command, ""), code, []string{command + ": the name of the directory is empty"}, "imgfs ps lists what is mounted\n")
+	}
+	checkRefusal(t, invoke(t, "umount"), cli.ExitUsage, []string{"umount: no directory and no image named"}, "imgfs ps lists what is mounted, --all unmounts all of it\n")
 }

@@ -67,8 +67,13 @@ func TestStats(t *testing.T) {
 				t.Errorf("stats of %s: got those of %s, want %s", path, got.Dir, dir)
 			}
 		}
-		text := s.ok("stats", dir).stdout
-		for _, words := range []string{image + " on " + dir + "\n", "\nasked ", "\nfetched ", "\nwasted ", "\nhits ", "\nwaits ", "\nFAST PATH ", "\nno-opendir ", "\nLAYER ", " whole ", " imgfs\n", show.ShortDigest(got.Layers[1].Digest)} {
+		brief := s.ok("stats", dir).stdout
+		if n := strings.Count(brief, "\n"); n != 11 || strings.Contains(brief, "LAYER") {
+			t.Errorf("%d lines, want 11:\n%s", n, brief)
+		}
+		text := s.ok("stats", "--layers", "--files", "--paths", dir).stdout
+		for _, words := range []string{brief, "image     " + image + "\n", "\ndigest    " + got.Manifest.String() + "\n", "\ndir       ", "\nsince ", fmt.Sprintf(" process %d, ", got.PID), "\nfetched ", "\nwasted ", "\nhits ", "\nreads ", "\nwaits ", "\nservers ",
+			"\nFAST PATH ", "\nno-opendir ", "\nLAYER ", " whole ", show.ShortDigest(got.Layers[1].Digest)} {
 			if !strings.Contains(text, words) {
 				t.Errorf("there is no %q in\n%s", words, text)
 			}
@@ -141,13 +146,13 @@ func TestStatsRefuses(t *testing.T) {
 	image, _ := publish(t, reg, small)
 	s := newSandbox(t)
 	plain := s.mountpoint()
-	checkRefusal(t, s.run("stats", plain), cli.ExitFailure, []string{"stats " + plain + ": not an imgfs mount"}, "imgfs cache ls")
-	checkRefusal(t, s.run("stats", "/proc"), cli.ExitFailure, []string{"stats /proc: not an imgfs mount"}, "imgfs cache ls")
+	checkRefusal(t, s.run("stats", plain), cli.ExitFailure, []string{"stats " + plain + ": not an imgfs mount"}, "imgfs ps")
+	checkRefusal(t, s.run("stats", "/proc"), cli.ExitFailure, []string{"stats /proc: not an imgfs mount"}, "imgfs ps")
 	checkRefusal(t, s.run("stats", plain+"/no"), cli.ExitFailure, []string{"stats " + plain + "/no: "}, "")
 
 	// What has been put on a ring for a process that is stopped cannot be taken
 	// back, not even to be killed.
-	dir := s.mount(image, "--io-uring=off")
+	dir := s.mount(image, "--io-uring=off", "--no-recover")
 	pid := s.daemon(dir)
 	list := func() cacheList {
 		t.Helper()

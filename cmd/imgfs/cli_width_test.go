@@ -36,8 +36,10 @@ func TestTablesFit(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.cache, strings.Repeat("foreign-", 20)), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"stats", dir}, {"cache", "ls"}, {"index", image}, {"cache", "verify"}} {
-		plain := s.ok(args...).stdout
+	for _, args := range [][]string{{"stats", "--layers", "--files", dir}, {"stats", "--paths", dir}, {"ps"}, {"cache", "ls"}, {"index", image}, {"cache", "verify"}} {
+		narrow := s.command(args...)
+		narrow.Env = append(narrow.Env, "COLUMNS=")
+		checkFits(t, args, s.finish(narrow).stdout, 80)
 		for _, cols := range []int{200, 80, 40} {
 			w := newTerminal(t, cols, 100)
 			cmd := s.command(args...)
@@ -45,13 +47,8 @@ func TestTablesFit(t *testing.T) {
 			if code := w.run(func(*os.File) int { return exitCode(cmd.Run()) }); code != 0 {
 				t.Fatalf("imgfs %q: %s", args, w.written())
 			}
-			for line := range strings.Lines(w.written()) {
-				line = strings.TrimRight(line, "\r\n")
-				if n := len([]rune(line)) + strings.Count(line, "日") + strings.Count(line, "本") + strings.Count(line, "語"); n > cols {
-					t.Errorf("imgfs %q on %d columns: a line of %d: %q", args, cols, n, line)
-				}
-			}
-			if cols == 80 && args[0] == "stats" {
+			checkFits(t, args, w.written(), cols)
+			if cols == 80 && args[0] == "stats" && args[1] == "--layers" {
 				for _, want := range []string{"…", "LAYER ", "FETCHED", "VERIFIED", "日本語", "no room for "} {
 					if !strings.Contains(w.written(), want) {
 						t.Errorf("imgfs %q on %d columns: there is no %q:\n%s", args, cols, want, w.written())
@@ -59,14 +56,79 @@ func TestTablesFit(t *testing.T) {
 				}
 			}
 		}
-		if strings.Contains(plain, "…") || strings.Contains(plain, "no room") {
-			t.Errorf("imgfs %q leaves something out, and prints to no terminal:\n%s", args, plain)
+		if r := s.run(args...); r.code != 0 || strings.Contains(r.stdout, "…") || strings.Contains(r.stdout, "no room") {
+			t.Errorf("imgfs %q leaves something out, and has no end of room:\n%s", args, r.stdout)
 		}
 	}
-	if text := s.ok("stats", dir).stdout; !strings.Contains(text, "/"+long+"\n") || !strings.Contains(text, dir) || !strings.Contains(text, "P99") {
+	if text := s.ok("stats", "--layers", "--files", dir).stdout; !strings.Contains(text, "/"+long+"\n") || !strings.Contains(text, dir) || !strings.Contains(text, "P99") {
 		t.Errorf("something is missing: %s", text)
 	}
 	s.umount(dir)
+}
+
+// checkFits checks that no line of what imgfs printed takes more columns than there are.
+// Sentences are as long as they are in a pipe.
+func checkFits(t *testing.T, args []string, text string, cols int) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		if n := len([]rune(line)) + strings.Count(line, "日") + strings.Count(line, "本") + strings.Count(line, "語"); n > cols && !strings.Contains(line, " on disk, ") && !strings.HasPrefix(line, "verified ") && !strings.Contains(line, "left alone: ") {
+			t.Errorf("imgfs %q on %d columns: a line of %d: %q", args, cols, n, line)
+		}
+	}
+}
+
+// TestLayersFit has what layers do on narrow terminals: the bars and the beginnings of the
+// commands stay, and digests and the time go before them.
+func TestLayersFit(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t)
+	long := strings.Repeat("word ", 40) + "end"
+	steps := []step{{"created": "2024-01-02T03:04:05Z", "created_by": "FIRST " + long}, {"created": "2024-01-02T03:04:06Z", "created_by": "SECOND " + long}}
+	image := layersImage(t, steps, tarFiles(t, "etc/passwd", "", "old", strings.Repeat("x", 1<<20)), tarFiles(t, "old", "1", ".wh.etc", ""))
+	for _, c := range []struct {
+		args    string
+		columns int
+		want    []string
+		without []string
+	}{
+		{"history", 80, []string{" SHARE ", "\n1 ", " ########  ", " CREATED ", " FIRST word wor", "…", "no room for DIGEST, DIFFID:"}, []string{"end"}},
+		{"history", 60, []string{" SHARE ", " FIRST word", "…\n", "no room for DIGEST, DIFFID, CREATED:"}, nil},
+		{"history", 50, []string{" FIRST word", "…\n", "no room for SHARE, DIGEST, DIFFID, CREATED:"}, nil},
+		{"du --layers", 80, []string{" HIDES ", " FIRST word", "…\n"}, []string{"no room", "end"}},
+		{"du --layers", 60, []string{" HIDES ", " USELESS ", " FIRST word", "…\n", "no room for REPLACES:"}, nil},
+		{"stat", 80, []string{"\n Layer: 2 ", " (SECOND word word", "…\n", "  FIRST word", "  SECOND word"}, []string{"Layer: 2 sha256:", "end"}},
+		{"stat", 40, []string{"\n Layer: 2 ", "…\n"}, []string{"Layer: 2 sha256:"}},
+	} {
+		args := append(strings.Fields(c.args), "-q", image)
+		if c.args == "stat" {
+			args = append(args, "/old")
+		}
+		w := newTerminal(t, c.columns, 100)
+		cmd := s.command(args...)
+		cmd.Stdout = w.tty
+		if code := w.run(func(*os.File) int { return exitCode(cmd.Run()) }); code != 0 {
+			t.Fatalf("imgfs %s: %s", c.args, w.written())
+		}
+		text := strings.ReplaceAll(w.written(), "\r\n", "\n")
+		for line := range strings.Lines(text) {
+			line = strings.TrimSuffix(line, "\n")
+			own := strings.Contains(line, "word") || c.args != "stat"
+			if n := len([]rune(line)); n > c.columns && own || strings.HasSuffix(line, " ") {
+				t.Errorf("imgfs %s on %d columns: a line of %d, or one with blanks at its end: %q", c.args, c.columns, n, line)
+			}
+		}
+		for _, want := range c.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("imgfs %s on %d columns: there is no %q:\n%s", c.args, c.columns, want, text)
+			}
+		}
+		for _, not := range c.without {
+			if strings.Contains(text, not) {
+				t.Errorf("imgfs %s on %d columns: there is %q:\n%s", c.args, c.columns, not, text)
+			}
+		}
+	}
 }
 
 // exitCode returns the exit code of a command that has run.

@@ -95,7 +95,7 @@ func TestWrongKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for base, content := range map[string]string{
-		"f.xz": "\xfd7zXZ\x00junk", "f.lz4": "\x04\x22\x4d\x18junk", "f.lz": "LZIP\x01junk", "f.Z": "\x1f\x9djunk",
+		"f.lzma": "\x5d\x00\x00junk", "f.lz4": "\x04\x22\x4d\x18junk", "f.lz": "LZIP\x01junk", "f.Z": "\x1f\x9djunk",
 		"f.zip": "PK\x03\x04junk", "f.7z": "7z\xbc\xaf\x27\x1cjunk", "f.squashfs": "hsqsjunk", "f.ext4": at(0x438, "\x53\xef"), "f.iso": at(0x8001, "CD001"),
 		"f.sif": at(32, "SIF_MAGIC"), "f.sif2": "#!/usr/bin/env run-singularity\n\x00SIF_MAGIC", "f.qcow2": "QFI\xfbjunk", "f.erofs": at(1024, "\xe2\xe1\xf5\xe0"), "f.json": "{}", "f.deb": "!<arch>\njunk",
 		"f.mbr": at(510, "\x55\xaa"), "f.gpt": at(510, "\x55\xaaEFI PART"), "f.lfs": "version https://git-lfs.github.com/spec/v1\n", "f.html": "<!DOCTYPE html>",
@@ -131,7 +131,7 @@ func TestWrongKind(t *testing.T) {
 		{[]string{ociArchive, docker}, "nothing.tar", "a tar with nothing in it", "", ""},
 		{[]string{oci}, "nothing.tar", "a file, not a directory", "", ""},
 		{all, "none", "an empty directory", "", ""},
-		{all, "f.xz", "compressed with xz", "xz -dc < %s > image.tar", ""},
+		{all, "f.lzma", "compressed with lzma", "xz -dc < %s > image.tar", ""},
 		{all, "f.lz4", "compressed with lz4", "lz4 -dc < %s > image.tar", ""},
 		{all, "f.lz", "compressed with lzip", "lzip -dc < %s > image.tar", ""},
 		{all, "f.Z", "compressed with compress", "gzip -dc < %s > image.tar", ""},

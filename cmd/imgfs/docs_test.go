@@ -8,7 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/diff"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/du"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/entry"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/grep"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/ls"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/sum"
 )
 
 // readDoc returns a file of the repository, by its place in it.
@@ -30,9 +36,15 @@ func TestJSONDoc(t *testing.T) {
 		parts[title] = text
 	}
 	for command, v := range map[string]any{
-		"index": indexRow{}, "index push": pushRow{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "stats": serve.Stats{},
+		"index": indexRow{}, "index push": pushRow{}, "diff": diff.Document{}, "diff --packages": diff.Package{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "config": configDoc{}, "version": versionDoc{}, "stats": serve.Stats{}, "ps": serve.Running{}, "du": du.Line{}, "grep": grep.Row{}, "sum": sum.Row{}, "find": entry.Entry{},
+		"ls":      ls.Listed{},
+		"history": historyRow{},
+		"stat":    statDoc{}, "du --layers": layerUsage{},
 	} {
 		text := parts["`imgfs "+command+" --json`"]
+		if text == "" { // that of several commands
+			text = parts["Files"]
+		}
 		names := membersOf(reflect.TypeOf(v))
 		if len(names) < 5 {
 			t.Fatalf("imgfs %s: only the members %q", command, names)
@@ -56,7 +68,7 @@ func membersOf(typ reflect.Type) (names []string) {
 	}
 	for i := range typ.NumField() {
 		f := typ.Field(i)
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
 			names = append(names, name)
 		}
 		names = append(names, membersOf(f.Type)...)

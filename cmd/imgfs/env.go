@@ -6,12 +6,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/config"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/spf13/pflag"
 )
 
@@ -27,14 +30,24 @@ type env struct {
 	platform  string
 	tlsVerify cli.Bool
 	authfile  string
-	network   network
-	indexes   indexSource
-	life      *serve.Lifetime
-	shown     shown
+	// dockerHost is the address of docker's daemon; "": docker's client knows.
+	dockerHost  string
+	streamNow   bool         // images of docker's daemon, though they may not be read
+	directories []string     // that trees have besides those of images
+	config      *config.File // nil: it has not been read
+	network     network
+	indexes     indexSource
+	life        *serve.Lifetime
+	exact       bool // sizes in tables are numbers of bytes
+	shown       shown
+	umask       *uint32 // the user's; nil: that of the process is
+	stdin       stdin
+	adjust      func(*image.Options) // changes how images are opened, if not nil
 }
 
 // A shown is where progress is shown.
 type shown struct {
+	none   bool          // nobody waits for what would be shown
 	parent *serve.Parent // shows it for this process, if not nil
 
 	mu    sync.Mutex
@@ -44,7 +57,7 @@ type shown struct {
 // Display implements show.Console.
 func (e *env) Display() show.Display {
 	tty, ok := e.Terminal()
-	if !ok {
+	if !ok || e.shown.none {
 		return nil
 	}
 	if e.shown.parent != nil {
@@ -69,6 +82,21 @@ func (e *env) width() int {
 	return show.Columns(tty)
 }
 
+// pipeWidth is how many columns a table takes that goes to no terminal.
+const pipeWidth = 80
+
+// tableWidth returns how many columns a table may take, on a terminal or not. There
+// $COLUMNS counts, as for other programs; 0 is no limit.
+func (e *env) tableWidth() int {
+	if _, ok := cli.Terminal(e.Raw); ok {
+		return e.width()
+	}
+	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n >= 0 {
+		return n
+	}
+	return pipeWidth
+}
+
 // printLine prints a sentence for people.
 func (e *env) printLine(format string, args ...any) error {
 	return e.Print(show.Wrap(e.width(), fmt.Sprintf(format, args...)) + "\n")
@@ -85,7 +113,7 @@ func (e *env) clear() {
 }
 
 func newEnv(stdout, stderr io.Writer) *env {
-	e := &env{Env: cli.NewEnv(stdout, stderr), life: serve.NewLifetime()}
+	e := &env{Env: cli.NewEnv(stdout, stderr), life: serve.NewLifetime(), stdin: stdin{file: os.Stdin}}
 	e.Hint = hintFor
 	return e
 }
@@ -116,7 +144,7 @@ type pathFlag string
 func (p *pathFlag) String() string { return string(*p) }
 
 // Type implements pflag.Value.
-func (p *pathFlag) Type() string { return "string" }
+func (p *pathFlag) Type() string { return cli.FileType }
 
 // Set implements pflag.Value.
 func (p *pathFlag) Set(s string) error {
@@ -127,6 +155,9 @@ func (p *pathFlag) Set(s string) error {
 // A dirFlag is the value of a flag that names a directory. It is not empty, as that of a
 // script is whose variable is not set: the directory would be another one.
 type dirFlag struct{ pathFlag }
+
+// Type implements pflag.Value.
+func (d *dirFlag) Type() string { return cli.DirType }
 
 // Set implements pflag.Value.
 func (d *dirFlag) Set(s string) error {
@@ -152,18 +183,32 @@ func (e *env) globalFlags() []func(*pflag.FlagSet) {
 
 func (e *env) cacheFlags(f *pflag.FlagSet) {
 	e.cacheDir = dirFlag{pathFlag(expandHome(os.Getenv("IMGFS_CACHE_DIR")))}
-	f.Var(&e.cacheDir, "cache-dir", "`DIR` where to keep layers and indexes (IMGFS_CACHE_DIR; default ~/.cache/imgfs)")
-	f.Var(&e.cacheSize, "cache-size", "`SIZE` how much to keep (IMGFS_CACHE_SIZE; default 10G or 1/10 of the free disk)")
+	f.Var(&e.cacheDir, "cache-dir", "`DIR` where to keep layers and indexes (~/.cache/imgfs)")
+	f.Var(&e.cacheSize, "cache-size", "`SIZE` how much to keep (10G, or 1/10 of the free disk)")
+	cli.Note(f.Lookup("cache-dir"), cli.Variables, "IMGFS_CACHE_DIR")
+	cli.Note(f.Lookup("cache-size"), cli.Variables, "IMGFS_CACHE_SIZE")
 }
 
 func (e *env) otherFlags(f *pflag.FlagSet) {
-	f.BoolVar(&e.offline, "offline", false, "use only what is in the cache, and never the network")
-	f.Var((*platform)(&e.platform), "platform", "`P` os[(version)]/arch[/variant] of the image (default: this machine's)")
-	f.Var(&e.tlsVerify, "tls-verify", "`BOOL` true: only https with a certificate to trust; false: any, and plain http")
+	f.BoolVar(&e.offline, "offline", false, "use only what is in the cache, never the network")
+	f.Var((*platform)(&e.platform), "platform", "`P` os[(version)]/arch[/variant] (this machine's)")
+	cli.Note(f.Lookup("platform"), cli.Words, "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x", "windows/amd64")
+	f.Var(&e.tlsVerify, "tls-verify", "`BOOL` true: https and a trusted certificate; false: any")
 	f.Lookup("tls-verify").NoOptDefVal = "true"
 	e.indexes.flags(f)
-	f.Var((*pathFlag)(&e.authfile), "authfile", "`FILE` credentials (default: where podman and docker look)")
-	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "let registries lead to addresses in private networks and on this machine")
+	f.Var((*pathFlag)(&e.authfile), "authfile", "`FILE` credentials (where podman and docker look)")
+	cli.Note(f.Lookup("authfile"), cli.Variables, "REGISTRY_AUTH_FILE")
+	f.StringVar(&e.dockerHost, "docker-host", "", "`URL` docker's daemon, unix:///PATH (as docker has it)")
+	cli.Note(f.Lookup("docker-host"), cli.Variables, "DOCKER_HOST")
+	f.BoolVar(&e.network.allowPrivate, "allow-private", false, "registries may lead to private addresses, or here")
 	f.BoolVarP(&e.Quiet, "quiet", "q", false, "say nothing but errors")
 	f.BoolVarP(&e.Verbose, "verbose", "v", false, "say what is asked of the registry")
 }
+
+// bytesFlag declares the flag for exact sizes in tables.
+func (e *env) bytesFlag(f *pflag.FlagSet) {
+	f.BoolVar(&e.exact, "bytes", false, "sizes as numbers of bytes")
+}
+
+// size writes a number of bytes for a table.
+func (e *env) size(n int64) string { return sizeText(n, e.exact) }

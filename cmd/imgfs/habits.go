@@ -9,22 +9,24 @@ import (
 // otherCommands are commands of docker, podman, skopeo, crane, umoci and shells, and
 // what to type here.
 var otherCommands = map[string]string{
-	"list": "imgfs ls IMAGE", "dir": "imgfs ls IMAGE", "ll": "imgfs ls -l IMAGE", "tree": "imgfs ls -R IMAGE", "find": "imgfs ls -R IMAGE", "du": "imgfs ls -R IMAGE",
-	"tar":  "imgfs ls -R IMAGE",
-	"more": "imgfs cat IMAGE PATH", "less": "imgfs cat IMAGE PATH", "head": "imgfs cat IMAGE PATH", "show": "imgfs cat IMAGE PATH", "get": "imgfs cat IMAGE PATH",
-	"cp": "imgfs cat IMAGE PATH > FILE", "copy": "imgfs cat IMAGE PATH > FILE",
+	"list": "imgfs ls IMAGE", "dir": "imgfs ls IMAGE", "ll": "imgfs ls -l IMAGE", "lsd": "imgfs tree IMAGE", "exa": "imgfs ls -l IMAGE", "eza": "imgfs ls -l IMAGE", "locate": "imgfs find IMAGE -name NAME", "search": "imgfs find IMAGE -name NAME", "fd": "imgfs find IMAGE -name NAME",
+	"more": "imgfs cat IMAGE PATH", "less": "imgfs cat IMAGE PATH", "head": "imgfs cat IMAGE PATH", "show": "imgfs cat IMAGE PATH", "get": "imgfs cp IMAGE PATH .",
+	"copy": "imgfs cp IMAGE PATH... DEST", "rsync": "imgfs cp -a IMAGE PATH... DEST", "install": "imgfs cp IMAGE PATH... DEST",
 	"pull": "imgfs index --fetch IMAGE", "fetch": "imgfs index --fetch IMAGE", "download": "imgfs index --fetch IMAGE", "prefetch": "imgfs index --fetch IMAGE",
-	"run": "imgfs mount IMAGE DIR, and then what runs a tree, such as chroot", "exec": "imgfs mount IMAGE DIR", "create": "imgfs mount IMAGE DIR",
-	"attach": "imgfs mount IMAGE DIR", "open": "imgfs mount IMAGE DIR", "export": "imgfs mount IMAGE DIR", "unpack": "imgfs mount IMAGE DIR",
-	"extract": "imgfs mount IMAGE DIR", "save": "imgfs mount IMAGE DIR", "load": "imgfs mount docker-archive:FILE DIR", "import": "imgfs mount docker-archive:FILE DIR",
+	"exec": "imgfs run IMAGE COMMAND, which is a container of its own", "create": "imgfs bundle IMAGE DIR", "start": "imgfs run IMAGE",
+	"attach": "imgfs mount IMAGE DIR", "open": "imgfs mount IMAGE DIR", "export": "imgfs tar IMAGE > FILE.tar", "unpack": "imgfs cp -a IMAGE:/ DIR",
+	"extract": "imgfs cp -a IMAGE:/ DIR", "save": "imgfs tar IMAGE > FILE.tar, of its files; skopeo copy docker://IMAGE oci-archive:FILE, of its layers", "load": "imgfs mount FILE DIR, or imgfs mount - DIR < FILE", "import": "imgfs mount FILE DIR, or imgfs mount - DIR < FILE",
 	"detach": "imgfs umount DIR", "eject": "imgfs umount DIR", "fusermount": "imgfs umount DIR", "fusermount3": "imgfs umount DIR", "stop": "imgfs umount DIR",
 	"kill": "imgfs umount DIR", "close": "imgfs umount DIR",
-	"images": "imgfs cache ls", "image": "imgfs cache ls", "ps": "imgfs cache ls, which shows what is mounted where", "mounts": "imgfs cache ls, which shows what is mounted where",
-	"df": "imgfs cache ls", "rm": "imgfs cache prune", "rmi": "imgfs cache prune", "remove": "imgfs cache prune", "delete": "imgfs cache prune", "prune": "imgfs cache prune",
+	"images": "imgfs cache ls", "image": "imgfs cache ls", "mounts": "imgfs ps", "mounted": "imgfs ps", "findmnt": "imgfs ps",
+	"df": "imgfs cache ls", "egrep": "imgfs grep PATTERN IMAGE PATH", "fgrep": "imgfs grep -F PATTERN IMAGE PATH", "rg": "imgfs grep -rn PATTERN IMAGE", "ack": "imgfs grep -rn PATTERN IMAGE",
+	"sha256sum": "imgfs sum IMAGE PATH", "shasum": "imgfs sum IMAGE PATH", "checksum": "imgfs sum IMAGE PATH", "md5sum": "imgfs sum IMAGE PATH, which is SHA-256",
+	"ncdu": "imgfs explore IMAGE", "tui": "imgfs explore IMAGE", "browse": "imgfs explore IMAGE", "ui": "imgfs explore IMAGE", "size": "imgfs du -s IMAGE", "dust": "imgfs du -h IMAGE", "rm": "imgfs cache prune, of all that was not used lately", "rmi": "imgfs cache prune, of all that was not used lately", "remove": "imgfs cache prune", "delete": "imgfs cache prune", "prune": "imgfs cache prune",
 	"clean": "imgfs cache prune", "gc": "imgfs cache prune", "purge": "imgfs cache prune", "verify": "imgfs cache verify", "check": "imgfs cache verify", "fsck": "imgfs cache verify",
-	"status": "imgfs stats DIR", "top": "imgfs stats DIR", "usage": "imgfs stats DIR", "info": "imgfs stats DIR, of a mount, or imgfs inspect IMAGE", "stat": "imgfs stats DIR",
-	"manifest": "imgfs inspect --raw IMAGE", "config": "imgfs inspect --config IMAGE", "history": "imgfs inspect --config IMAGE", "digest": "imgfs inspect IMAGE",
+	"status": "imgfs stats DIR", "top": "imgfs ps, or imgfs stats DIR", "usage": "imgfs stats DIR", "info": "imgfs stats DIR, of a mount, or imgfs inspect IMAGE",
+	"layers": "imgfs history IMAGE", "dive": "imgfs explore IMAGE", "manifest": "imgfs inspect --raw IMAGE", "digest": "imgfs inspect IMAGE",
 	"tags": "imgfs inspect IMAGE, which lists them", "list-tags": "imgfs inspect IMAGE, which lists them", "describe": "imgfs inspect IMAGE",
+	"compare": "imgfs diff IMAGE1 IMAGE2", "cmp": "imgfs diff IMAGE1 IMAGE2", "diffs": "imgfs diff IMAGE1 IMAGE2", "container-diff": "imgfs diff --packages IMAGE1 IMAGE2", "packages": "imgfs diff --packages IMAGE1 IMAGE2",
 	"login": "podman login REGISTRY, or docker login: imgfs uses their credentials", "logout": "podman logout REGISTRY, or docker logout",
 	"push": "skopeo copy: imgfs only reads", "build": "podman build, or docker build: imgfs only reads", "tag": "skopeo copy: imgfs only reads",
 }
@@ -40,7 +42,7 @@ const (
 // otherFlags are flags that docker, podman, skopeo, crane and others have, and what
 // to type here. {WORD} stands for the value.
 var otherFlags = map[string]string{
-	"--creds": hintLogin, "--src-creds": hintLogin, "--username": hintLogin, "--user": hintLogin, "--password": hintLogin, "-p": hintLogin, "--token": hintLogin,
+	"--creds": hintLogin, "--src-creds": hintLogin, "--username": hintLogin, "--password": hintLogin, "-p": hintLogin, "--token": hintLogin,
 	"--registry-token": hintLogin, "--src-registry-token": hintLogin, "--src-username": hintLogin, "--src-password": hintLogin, "--password-stdin": hintLogin,
 	"--src-authfile": hintAuthfile, "--auth-file": hintAuthfile,
 	"--src-tls-verify": "--tls-verify={BOOL}", "--insecure": hintInsecure, "--insecure-registry": hintInsecure, "--insecure-skip-tls-verify": hintInsecure, "--skip-tls-verify": hintInsecure,
@@ -50,7 +52,7 @@ var otherFlags = map[string]string{
 	"--variant": "--platform linux/ARCH/{VARIANT}", "--override-variant": "--platform linux/ARCH/{VARIANT}", "--all-platforms": "--platform P, one at a time",
 	"--root": "--cache-dir {DIR}", "--data-root": "--cache-dir {DIR}", "--storage": "--cache-dir {DIR}", "--store": "--cache-dir {DIR}", "--cache": "--cache-dir {DIR}",
 	"--cachedir": "--cache-dir {DIR}", "--tmpdir": "--cache-dir {DIR}", "--no-cache": "--cache-size 0 is without a limit; imgfs always keeps what it needs",
-	"--long": "-l, of ls", "--debug": "--verbose", "-D": "--verbose", "--log-level": "--verbose", "--silent": "--quiet", "-s": "--quiet", "--no-progress": "--quiet",
+	"--long": "-l, of ls", "--debug": "--verbose", "-D": "--verbose", "--log-level": "--verbose", "-s": "--quiet", "--no-progress": "--quiet",
 	"--no-network": "--offline", "--local": "--offline", "--pull": "--offline, never to ask a registry", "--cache-only": "--offline",
 	"--timeout": "--read-timeout {T}, of mount", "--command-timeout": "--read-timeout {T}, of mount",
 	"--retry": "--retries {N}, of mount", "--retry-times": "--retries {N}, of mount", "--max-concurrent-downloads": "--max-requests {N}, of mount",

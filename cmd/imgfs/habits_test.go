@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/imgfs/imgfs/fs/fusefs"
 
 	"github.com/spf13/pflag"
 )
@@ -35,6 +38,9 @@ func TestHabits(t *testing.T) {
 	}
 	command, flag := regexp.MustCompile(`^imgfs ((?:cache )?[a-z]+)`), regexp.MustCompile(`--[a-z-]+`)
 	check := func(typed, hint string) {
+		if strings.HasPrefix(hint, "podman run ") || strings.HasPrefix(hint, "systemd-run ") {
+			return
+		}
 		if strings.HasPrefix(hint, "mount --") || strings.HasPrefix(hint, "imgfs mounts images;") || strings.HasPrefix(hint, "imgfs checks no ") {
 			return // what another program, or none, does
 		}
@@ -68,5 +74,14 @@ func TestHabits(t *testing.T) {
 		if flags[typed] {
 			t.Errorf("%s is a flag of imgfs", typed)
 		}
+	}
+}
+
+// TestHintMtab: where /etc/mtab is missing, as in some chroots, fusermount3 says so and
+// not what helps.
+func TestHintMtab(t *testing.T) {
+	err := &fusefs.Error{Op: "unmount", Dir: "/mnt", Err: errors.New("fusermount3: failed to open /etc/mtab: No such file or directory")}
+	if hint := hintFor(err); !strings.Contains(hint, "ln -s /proc/self/mounts /etc/mtab") {
+		t.Errorf("the hint is %q", hint)
 	}
 }

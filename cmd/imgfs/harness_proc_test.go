@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
+	mountholder "github.com/imgfs/imgfs/cmd/imgfs/internal/holder"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,6 +51,34 @@ func processes(dir string) []int {
 		}
 	}
 	return pids
+}
+
+// isHolder reports whether a process keeps a mount for the next server.
+func isHolder(pid int) bool { return mountholder.Is(cmdline(pid)) }
+
+// serving are the processes that are no holders.
+func serving(dir string) []int { return slices.DeleteFunc(processes(dir), isHolder) }
+
+// holders are the processes that keep mounts for the next server.
+func holders(dir string) []int {
+	return slices.DeleteFunc(processes(dir), func(pid int) bool { return !isHolder(pid) })
+}
+
+// kill9 ends all processes that processes returns. Holders go first: each would have
+// another server started. A process that is being executed has no arguments for a moment.
+func kill9(dir string) {
+	for none := 0; none < 3; {
+		all := append(holders(dir), serving(dir)...)
+		if len(all) == 0 {
+			none++
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		none = 0
+		for _, pid := range all {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // cmdline returns the arguments of a process.

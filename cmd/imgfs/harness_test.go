@@ -47,6 +47,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if path, ok := os.LookupEnv(surviveEnv); ok {
+		if err := survive(path, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if slices.Contains(os.Args, "--"+detachedFlag) {
 		// invoke must not mount: what serves in the background is this program, again.
 		fmt.Fprintln(os.Stderr, "a test binary is no imgfs:", os.Args)
@@ -64,6 +71,7 @@ func testMain(m *testing.M) (code int) {
 	runDir = dir
 	time.Local = time.UTC // for the times that listings have
 	os.Setenv("TMPDIR", dir)
+	os.Setenv("COLUMNS", "0") // tables are whole, but on terminals
 	// Those that run at the same time wait for servers and timeouts.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "8"); err != nil {
@@ -119,8 +127,8 @@ func leftovers() []string {
 	}
 	for _, pid := range processes("") {
 		left = append(left, fmt.Sprintf("process %d: %q", pid, cmdline(pid)))
-		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
+	kill9("")
 	return left
 }
 
@@ -268,7 +276,7 @@ func sandboxOf(t testing.TB, who account) *sandbox {
 	}
 	s := &sandbox{account: who, t: t, dir: dir, cache: filepath.Join(dir, "cache")}
 	s.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "XDG_CACHE_HOME=" + filepath.Join(dir, "xdg-cache"),
-		"XDG_CONFIG_HOME=" + filepath.Join(dir, "xdg-config"), "XDG_RUNTIME_DIR=" + filepath.Join(dir, "xdg-run"), "IMGFS_CACHE_DIR=" + s.cache}
+		"XDG_CONFIG_HOME=" + filepath.Join(dir, "xdg-config"), "XDG_RUNTIME_DIR=" + filepath.Join(dir, "xdg-run"), "IMGFS_CACHE_DIR=" + s.cache, "COLUMNS=0"}
 	t.Cleanup(func() {
 		for _, m := range mountsBelow(dir) {
 			if err := unmountNow(m); err != nil {
@@ -410,15 +418,15 @@ func (s *sandbox) waitGone(dir string) {
 	if !eventually(20*time.Second, func() bool { return len(processes(dir)) == 0 }) {
 		for _, pid := range processes(dir) {
 			s.t.Errorf("process %d still runs: %q", pid, cmdline(pid))
-			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
+		kill9(dir)
 	}
 }
 
 // daemon returns the process that serves a mount.
 func (s *sandbox) daemon(dir string) int {
 	s.t.Helper()
-	pids := processes(dir)
+	pids := serving(dir)
 	if len(pids) != 1 {
 		s.t.Fatalf("processes that serve %s: %v, want one", dir, pids)
 	}

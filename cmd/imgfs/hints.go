@@ -2,17 +2,21 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/bundle"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/dockerdaemon"
 	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
+	"golang.org/x/sys/unix"
 )
 
 // hintFor returns the hint for an error of the packages below, or "".
@@ -23,17 +27,28 @@ func hintFor(err error) string {
 	var ambiguous *remote.AmbiguousError
 	var platform *remote.PlatformError
 	var path *localname.Error
+	var contained *bundle.Error
 	if errors.As(err, &opening) {
 		if hint := imageHint(opening); hint != "" {
 			return hint
 		}
 	}
 	var kind *remote.KindError
+	var store *remote.StoreError
+	var socket *dockerdaemon.SocketError
 	switch {
+	case errors.As(err, &socket):
+		return socketHint(socket)
+	case errors.As(err, &mount) && mount.Hint == "" && strings.Contains(err.Error(), "/etc/mtab"):
+		return "fusermount3 wants the file /etc/mtab; as root: ln -s /proc/self/mounts /etc/mtab"
 	case errors.As(err, &mount):
 		return mount.Hint
+	case errors.As(err, &contained):
+		return containerHint(contained)
 	case errors.As(err, &kind):
 		return kindHint(kind)
+	case errors.As(err, &store) && store.Command != "":
+		return store.Command
 	case errors.As(err, &path) && path.Hint != "":
 		return path.Hint
 	case errors.Is(err, cache.ErrFull):
@@ -63,6 +78,19 @@ func kindHint(err *remote.KindError) string {
 		return "write " + printable.Word(err.Instead.String())
 	}
 	return err.Command
+}
+
+// socketHint returns the hint for a daemon's socket that cannot be used, or "".
+func socketHint(err *dockerdaemon.SocketError) string {
+	switch {
+	case len(err.Others) > 0:
+		return "if the daemon at another socket is meant: export DOCKER_HOST=unix://" + printable.Word(err.Others[0])
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return "start docker's daemon, or say where it is: DOCKER_HOST=unix:///PATH"
+	case errors.Is(err, fs.ErrPermission):
+		return "the members of the group docker may ask it, and root; or docker save -o image.tar NAME and imgfs ls image.tar"
+	}
+	return "DOCKER_HOST=unix:///PATH says where docker's daemon is"
 }
 
 // platformHint says how one of some platforms is chosen, if there is any.

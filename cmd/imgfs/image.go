@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
@@ -19,8 +20,8 @@ import (
 // the cache.
 func (e *env) imageOptions() *image.Options {
 	opts := &image.Options{
-		CacheDir: e.cacheDir.String(), Platform: e.platform, Offline: e.offline, AuthFile: e.authfile,
-		Debugf: e.Debugf, Warnf: e.Warnf,
+		CacheDir: e.cacheDir.String(), Platform: e.platform, Offline: e.offline, AuthFile: e.authfile, DockerHost: e.dockerHost, StreamNow: e.streamNow,
+		Directories: e.directories, Stdin: e.stdin.take, Debugf: e.Debugf, Warnf: e.Warnf,
 	}
 	e.limits.configure(opts)
 	e.network.configure(&opts.Registry)
@@ -54,6 +55,9 @@ func (e *env) resolve(ctx context.Context, name string, disk *cache.Cache) (*ima
 	opts.Cache = disk
 	if err := e.indexes.configure(opts); err != nil {
 		return nil, err
+	}
+	if e.adjust != nil {
+		e.adjust(opts)
 	}
 	unpacked := e.showUnpacking(opts)
 	r, err := image.Resolve(ctx, name, opts)
@@ -128,6 +132,13 @@ func (e *env) merge(ctx context.Context, layers *image.Layers) (*image.Image, er
 	return layers.Merge(ctx)
 }
 
+// mergeSurvey makes one tree of the layers of an image, and a survey of what they do,
+// which takes as much again.
+func (e *env) mergeSurvey(ctx context.Context, layers *image.Layers) (*image.Image, *fs.Survey, error) {
+	limitMemory(e.limits.held + 2*e.mergeMemory(layers))
+	return layers.MergeSurvey(ctx)
+}
+
 // mergeMemory returns how many bytes merging the layers of an image takes at most.
 func (e *env) mergeMemory(layers *image.Layers) int64 {
 	return mergeMemory(layers.All(), cmp.Or(e.limits.metadata.Option(), image.DefaultMaxMetadata))
@@ -144,7 +155,7 @@ func (e *env) reportTraffic(disk *cache.Cache) {
 // another working directory.
 func absLocation(name string) (string, error) {
 	loc, err := remote.ParseLocation(name)
-	if err != nil || loc.Transport == remote.TransportDocker {
+	if err != nil || !loc.InFile() {
 		return name, err
 	}
 	if loc.Path, err = filepath.Abs(loc.Path); err != nil {

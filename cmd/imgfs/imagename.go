@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/localname"
 	"github.com/imgfs/imgfs/remote/printable"
@@ -64,6 +66,25 @@ func imageAt(ctx context.Context, name string) (remote.Location, error) {
 	return fusefs.Ask(ctx, func(ctx context.Context) (remote.Location, error) { return localname.At(ctx, name) })
 }
 
+// nameNow returns the full name of an image that is not open yet, and the errors that can
+// be told before: of a name that is none, and of a file that is not there.
+func (e *env) nameNow(ctx context.Context, name string) (string, error) {
+	full, err := image.NameOf(name, e.imageOptions())
+	if loc, none := remote.ParseLocation(name); err == nil && none == nil && loc.InFile() {
+		_, err = fusefs.Ask(ctx, func(context.Context) (fs.FileInfo, error) { return os.Stat(loc.Path) })
+	}
+	if err != nil {
+		return "", e.advise(ctx, name, err)
+	}
+	return full, nil
+}
+
+// readsStdin reports whether the image comes from standard input.
+func readsStdin(name string) bool {
+	loc, err := remote.ParseLocation(name)
+	return err == nil && loc.Stdin()
+}
+
 // advise adds a hint to an error of finding an image, if its name may have been meant
 // otherwise.
 func (e *env) advise(ctx context.Context, name string, err error) error {
@@ -74,10 +95,13 @@ func (e *env) advise(ctx context.Context, name string, err error) error {
 	if hint := otherTransport(name); bad != nil && hint != "" {
 		return cli.WithHint(err, hint)
 	}
-	if m, barred := fusefs.BarredBy(loc.Path); barred && errors.Is(err, fs.ErrPermission) && loc.Transport != remote.TransportDocker {
+	if m, barred := fusefs.BarredBy(loc.Path); barred && errors.Is(err, fs.ErrPermission) && loc.InFile() {
 		return cli.WithHint(err, "only "+m.Owner+" may look into the mount "+printable.Name(m.Dir)+"; "+fusefs.HintBarred)
 	}
 	if bad != nil || loc.Transport != remote.TransportDocker {
+		if hint := otherTransport(name); hint != "" && loc.Transport == remote.TransportDockerDaemon && (e.offline || errors.Is(err, remote.ErrUnsupported)) {
+			return cli.WithHint(err, hint)
+		}
 		var none *remote.NameError
 		if errors.As(err, &none) {
 			if near := nearNames(none.Image, none.Names); len(near) > 0 {
@@ -132,8 +156,6 @@ func otherTransport(name string) string {
 		return "skopeo copy " + printable.Word(name) + " oci:DIR"
 	case "docker-daemon":
 		return "docker save -o image.tar " + path + " && imgfs ls image.tar"
-	case "containers-storage":
-		return "podman save -o image.tar " + path + " && imgfs ls image.tar"
 	}
 	return ""
 }

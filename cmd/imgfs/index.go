@@ -17,26 +17,29 @@ import (
 func indexCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "index",
-		Usage: "[--fetch] [--json] IMAGE",
-		Entry: cli.Entry{Usage: "IMAGE", Text: "read and index the image's layers ahead of time; also: index push"},
-		About: `Gets ready what mounting needs: reads the image's layers once, as far as that has not been done
-and nobody has published an index of them. Prints a row for each layer, the base first.
+		Usage: "[FLAGS] IMAGE",
+		Entry: cli.Entry{Usage: "IMAGE", Text: "index the layers ahead of time; also: index push"},
+		About: `Gets ready what mounting needs: reads the image's layers once, as far as
+that has not been done and nobody has published an index of them. Prints a row
+for each layer, the base first.
 
-Every command takes --index-repo REPO (repeatable; IMGFS_INDEX_REPO), where indexes are published,
-and --index-trust=local, bound or published: no indexes that others made, those that the image's
-manifest has the digests of, or all of them. Without it: bound, and those of --index-repo.`,
+Indexes are published where --index-repo HOST/PATH says (IMGFS_INDEX_REPO).
+--index-trust=local uses no indexes that others made, bound those that the
+image's manifest has the digests of, published all of them; without it those
+that are bound, and those of --index-repo.`,
 		Example:  "imgfs index fedora:latest",
 		Commands: []cli.Command{indexPushCommand(e)},
 		Setup: func(f *pflag.FlagSet) cli.Action {
-			fetch := f.Bool("fetch", false, "bring all of the image into the cache, as far as it is not there, for\n"+
-				"use with --offline; it can be interrupted and goes on the next time")
-			asJSON := f.Bool("json", false, "an array of objects instead of a table; docs/json.md names their members")
+			fetch := f.Bool("fetch", false, "bring all of the image into the cache, for use with --offline; it\n"+
+				"can be interrupted and goes on the next time")
+			e.bytesFlag(f)
+			asJSON := f.Bool("json", false, "an array of objects instead of a table: docs/json.md")
 			return func(ctx context.Context, args []string) error {
 				switch {
 				case len(args) != 1:
 					return cli.Usagef("index: one image is needed")
 				case *fetch && e.offline:
-					return cli.Usagef("index: --fetch and --offline exclude each other")
+					return offlineHint(f, cli.Usagef("index: --fetch and --offline exclude each other"))
 				}
 				if err := wholeImage("index", args[0], ""); err != nil {
 					return err
@@ -110,15 +113,15 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 
 // printIndex prints rows for people.
 func (e *env) printIndex(rows []indexRow) error {
-	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "SIZE"}, show.Column{Title: "TAR", Drop: 4},
+	t := show.NewTable(e.tableWidth(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "SIZE"}, show.Column{Title: "TAR", Drop: 4},
 		show.Column{Title: "ENTRIES", Drop: 3}, show.Column{Title: "SPANS", Drop: 1}, show.Column{Title: "INDEX", Drop: 2}, show.Column{Title: "OBTAINED", Drop: 5}, show.Column{Title: "BY", Drop: 6})
 	for _, r := range rows {
 		tar := "-" // a table of contents says nothing of it
 		if r.hasTarSize {
-			tar = fmt.Sprint(r.TarSize)
+			tar = e.size(r.TarSize)
 		}
-		t.Row(printable.Cell(r.Digest.String()), fmt.Sprint(r.Size), tar, fmt.Sprint(r.Entries), fmt.Sprint(r.Spans),
-			fmt.Sprint(r.IndexBytes), printable.Cell(r.Obtained), indexText(r.Index))
+		t.Row(printable.Cell(r.Digest.String()), e.size(r.Size), tar, fmt.Sprint(r.Entries), fmt.Sprint(r.Spans),
+			e.size(r.IndexBytes), printable.Cell(r.Obtained), indexText(r.Index))
 	}
 	return t.Print(e.Stdout)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"fmt"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
@@ -18,8 +17,8 @@ import (
 func indexPushCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "push",
-		Usage: "[--to REPO | --soci] [--json] IMAGE",
-		Entry: cli.Entry{Usage: "IMAGE", Text: "publish the indexes, so that nobody else has to read the layers"},
+		Usage: "[FLAGS] IMAGE",
+		Entry: cli.Entry{Usage: "IMAGE", Text: "publish them, so that nobody else reads the layers"},
 		About: `Publishes the indexes of the image's layers: in the index repository REPO, which
 may be in any registry, or beside the image. Layers that have not been read here
 are read first. Whoever mounts an image with these layers and --index-repo REPO
@@ -28,9 +27,10 @@ for each layer, the base first.`,
 		Notes:   `An image that is called push is indexed with imgfs index push:latest.`,
 		Example: "imgfs index push --to registry.example.com/imgfs/indexes fedora:latest",
 		Setup: func(f *pflag.FlagSet) cli.Action {
-			to := f.String("to", "", "`REPO` an index repository, as HOST/PATH (default: the image's own repository)")
-			soci := f.Bool("soci", false, "instead put the image with a SOCI index beside it, as TAG-soci, for SOCI's tools")
-			asJSON := f.Bool("json", false, "an array of objects instead of a table; docs/json.md names their members")
+			to := f.String("to", "", "`REPO` an index repository, HOST/PATH (the image's own repository)")
+			soci := f.Bool("soci", false, "put the image with a SOCI index, as TAG-soci, for SOCI's tools")
+			e.bytesFlag(f)
+			asJSON := f.Bool("json", false, "an array of objects instead of a table: docs/json.md")
 			return func(ctx context.Context, args []string) error {
 				switch {
 				case len(args) == 0:
@@ -38,7 +38,7 @@ for each layer, the base first.`,
 				case len(args) != 1:
 					return cli.Usagef("index push: one image is needed")
 				case e.offline:
-					return cli.Usagef("index push: --offline leaves no registry to push to")
+					return offlineHint(f, cli.Usagef("index push: --offline leaves no registry to push to"))
 				case *soci && f.Changed("to"):
 					return cli.Usagef("index push: --soci and --to exclude each other: a SOCI index lies where the image's layers are")
 				case f.Changed("to"):
@@ -143,13 +143,13 @@ func (e *env) push(ctx context.Context, layers *image.Layers, to string, soci bo
 
 // printPush prints rows for people.
 func (e *env) printPush(rows []pushRow) error {
-	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "INDEX"}, show.Column{Title: "PUSHED", Drop: 1})
+	t := show.NewTable(e.tableWidth(), show.Column{Title: "LAYER", Least: 16}, show.Column{Title: "INDEX"}, show.Column{Title: "PUSHED", Drop: 1})
 	for _, r := range rows {
 		state := "there"
 		if r.Pushed {
 			state = "pushed"
 		}
-		t.Row(printable.Cell(r.Digest.String()), fmt.Sprint(r.Bytes), printable.Cell(state))
+		t.Row(printable.Cell(r.Digest.String()), e.size(r.Bytes), printable.Cell(state))
 	}
 	return t.Print(e.Stdout)
 }

@@ -19,43 +19,50 @@ type indexSource struct {
 	trust trust
 }
 
-// indexFlags are the flags of an indexSource.
-var indexFlags = []string{"index-repo", "index-trust"}
-
-// flags declares the flags, which the help of imgfs index describes.
+// flags declares the flags, which the help of imgfs index describes in full.
 func (s *indexSource) flags(f *pflag.FlagSet) {
-	f.Var(&s.repos, "index-repo", "`REPO` where indexes are published, HOST/PATH; repeatable (IMGFS_INDEX_REPO)")
-	f.Var(&s.trust, "index-trust", "`W` indexes of others: \"local\": none, \"bound\": by the manifest, \"published\": all")
-	for _, name := range indexFlags {
-		f.Lookup(name).Hidden, f.Lookup(name).Annotations = true, map[string][]string{cli.Known: nil}
-	}
+	f.Var(&s.repos, "index-repo", "`REPO` where indexes are published; repeatable")
+	cli.Note(f.Lookup("index-repo"), cli.Variables, "IMGFS_INDEX_REPO")
+	f.Var(&s.trust, "index-trust", "`W` indexes of others: local (none), bound, published")
+	cli.Note(f.Lookup("index-trust"), cli.Words, trusts[1:]...)
 }
 
 // configure sets the fields of opts that s is about.
 func (s *indexSource) configure(opts *image.Options) error {
-	opts.IndexTrust, opts.IndexRepos = image.IndexTrust(s.trust), s.repos
-	if text := os.Getenv("IMGFS_INDEX_REPO"); s.repos == nil && text != "" {
+	opts.IndexTrust, opts.IndexRepos = image.IndexTrust(s.trust), s.repos.names
+	if text := os.Getenv("IMGFS_INDEX_REPO"); s.repos.names == nil && text != "" {
 		var repos repoList
 		if err := repos.Set(text); err != nil {
 			return cli.Usagef("the variable IMGFS_INDEX_REPO: %v", err)
 		}
-		opts.IndexRepos = repos
+		opts.IndexRepos = repos.names
 	}
 	return nil
 }
 
 // A repoList is the value of a flag that names repositories, and that may be given
 // several times.
-type repoList []string
+type repoList struct {
+	names []string
+	fresh bool // the next value begins a new list
+}
+
+var _ cli.Replacer = (*repoList)(nil)
+
+// Replace implements cli.Replacer.
+func (l *repoList) Replace() { l.fresh = true }
 
 // String implements pflag.Value.
-func (l *repoList) String() string { return strings.Join(*l, ",") }
+func (l *repoList) String() string { return strings.Join(l.names, ",") }
 
 // Type implements pflag.Value.
 func (l *repoList) Type() string { return "repositories" }
 
 // Set implements pflag.Value: it adds to the list.
 func (l *repoList) Set(s string) error {
+	if l.fresh {
+		l.names, l.fresh = nil, false
+	}
 	for _, name := range strings.Split(s, ",") {
 		name = strings.TrimSpace(name)
 		if name == "" {
@@ -65,8 +72,8 @@ func (l *repoList) Set(s string) error {
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(*l, ref.Name()) {
-			*l = append(*l, ref.Name())
+		if !slices.Contains(l.names, ref.Name()) {
+			l.names = append(l.names, ref.Name())
 		}
 	}
 	return nil

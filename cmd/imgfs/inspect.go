@@ -18,15 +18,20 @@ func inspectCommand(e *env) cli.Command {
 		Entry: cli.Entry{Usage: "IMAGE", Text: "print what the image says of itself, as JSON"},
 		About: `Prints what skopeo inspect prints, and ImageID, the digest of the config, and
 DiffIDs, the digests of the uncompressed layers.`,
-		Notes:   "On a terminal what could act on it is escaped in both, as JSON allows.",
-		Example: "imgfs inspect --raw fedora:latest | sha256sum",
+		Notes:      "On a terminal what could act on it is escaped in both, as JSON allows.",
+		Example:    "imgfs inspect --raw fedora:latest | sha256sum",
+		OtherFlags: map[string]string{"--format": "imgfs inspect IMAGE | jq .Digest, or another member", "-f": "imgfs inspect IMAGE | jq .Digest, or another member"},
 		Setup: func(f *pflag.FlagSet) cli.Action {
-			raw := f.Bool("raw", false, "print the manifest or image index that IMAGE names, byte for byte")
+			raw := f.Bool("raw", false, "print the manifest or image index of IMAGE, byte for byte")
 			config := f.Bool("config", false, "print the config, byte for byte")
+			asJSON := f.Bool("json", false, "") // it is JSON anyway
+			f.Lookup("json").Hidden = true
 			return func(ctx context.Context, args []string) error {
 				switch {
 				case len(args) != 1:
 					return cli.Usagef("inspect: one image is needed")
+				case *asJSON && (*raw || *config):
+					return cli.Usagef("inspect: --raw and --config print what there is, byte for byte")
 				case *raw && *config:
 					return cli.Usagef("inspect: --raw and --config exclude each other")
 				}

@@ -129,7 +129,7 @@ func TestBoundsLongSpan(t *testing.T) {
 			if list.Temporary < st.Temporary-4<<20 || list.Usage+size > tt.most {
 				t.Errorf("%d bytes on disk and %d in temporary files (cache ls says %d), the size is %d", list.Usage, size, list.Temporary, tt.most)
 			}
-			if text := s.ok("stats", dir).stdout; strings.Contains(text, "\ntemporary ") != tt.fits {
+			if text := s.ok("stats", dir).stdout; strings.Contains(text, " in temporary files") != tt.fits {
 				t.Errorf("stats prints:\n%s", text)
 			}
 			if text := s.ok("cache", "ls").stdout; strings.Contains(text, "temporary files") != tt.fits {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/holder"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/testenv"
 	"golang.org/x/sys/unix"
@@ -270,6 +271,7 @@ func TestServersRights(t *testing.T) {
 		}
 		dir := s.mount(image)
 		check(s.daemon(dir))
+		check(s.holder(dir))
 		// It can still do what it is for.
 		s.ok("stats", dir)
 		if err := syscall.Kill(s.daemon(dir), syscall.SIGTERM); err != nil {
@@ -291,6 +293,15 @@ func TestServersRights(t *testing.T) {
 		if err := f.wait(t, "umount"); err != nil {
 			t.Error(err)
 		}
+
+		// The holder is started before the server gives up its own, and is asked when it is
+		// up: it has them from the program that it is made of.
+		s.ok("mount", "--no-wait", image, dir)
+		if !eventually(soon, func() bool { return statusOf(t, s.holder(dir), "Name")[0] == holder.ProcessName }) {
+			t.Fatal("the holder does not come up")
+		}
+		check(s.holder(dir))
+		s.umount(dir)
 	})
 }
 
@@ -389,7 +400,7 @@ func TestServerEndsWithNamespace(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !eventually(soon, func() bool {
-				return len(processes(dir)) == 1 && !strings.Contains(strings.Join(cmdline(processes(dir)[0]), " "), " -q ")
+				return len(serving(dir)) == 1 && !strings.Contains(strings.Join(cmdline(serving(dir)[0]), " "), " -q ")
 			}) {
 				t.Fatal("there is no server")
 			}

@@ -25,20 +25,20 @@ import (
 // less than for ever.
 const soon = 8 * time.Second
 
-// A holder is a process of a sandbox's user that stands in a mounted tree and
+// An occupant is a process of a sandbox's user that stands in a mounted tree and
 // has a file of it open.
-type holder struct {
+type occupant struct {
 	t     testing.TB
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	out   *bufio.Reader
 }
 
-// hold starts a holder.
-func (s *sandbox) hold(dir string) *holder {
+// hold starts an occupant.
+func (s *sandbox) hold(dir string) *occupant {
 	s.t.Helper()
 	cmd := s.program("sh", "-c", `exec 7<"$0/noise"; cd "$0/etc"; echo there; read _; cat <&7 | wc -c; cat os-release; ls ..`, dir)
-	h := &holder{t: s.t, cmd: cmd}
+	h := &occupant{t: s.t, cmd: cmd}
 	var err error
 	if h.stdin, err = cmd.StdinPipe(); err != nil {
 		s.t.Fatal(err)
@@ -53,13 +53,13 @@ func (s *sandbox) hold(dir string) *holder {
 	s.t.Cleanup(h.end)
 	h.out = bufio.NewReader(out)
 	if line, err := h.out.ReadString('\n'); line != "there\n" {
-		s.t.Fatalf("the holder says %q, %v", line, err)
+		s.t.Fatalf("the occupant says %q, %v", line, err)
 	}
 	return h
 }
 
-// read has the holder read on, and returns what came of it.
-func (h *holder) read() string {
+// read has the occupant read on, and returns what came of it.
+func (h *occupant) read() string {
 	h.t.Helper()
 	if _, err := io.WriteString(h.stdin, "\n"); err != nil {
 		h.t.Fatal(err)
@@ -71,7 +71,7 @@ func (h *holder) read() string {
 	return string(text)
 }
 
-func (h *holder) end() {
+func (h *occupant) end() {
 	_ = h.cmd.Process.Kill()
 	_ = h.cmd.Wait()
 }
@@ -114,7 +114,7 @@ func TestSignalWhileInUse(t *testing.T) {
 					enableURing(t)
 				}
 				s.ok("index", "-q", image)
-				s.dropBlobs() // what the holder reads comes from the registry, after the signal
+				s.dropBlobs() // what the occupant reads comes from the registry, after the signal
 				dir := s.mountpoint()
 				r := s.run("mount", "-q", "--grace=5m", "--"+c.flag, image, dir)
 				if r.code != 0 && strings.HasSuffix(c.flag, "=on") {
@@ -128,7 +128,7 @@ func TestSignalWhileInUse(t *testing.T) {
 				s.clean(dir)
 				s.daemon(dir)
 				if got := h.read(); !strings.HasPrefix(got, heldText) || !strings.Contains(got, "\nnoise\n") {
-					t.Errorf("the holder reads %q, want %q and a list", got, heldText)
+					t.Errorf("the occupant reads %q, want %q and a list", got, heldText)
 				}
 				h.end()
 				s.gone(dir)
@@ -199,7 +199,7 @@ func TestSignalTwice(t *testing.T) {
 				}
 				s.gone(dir)
 				if got := h.read(); strings.Contains(got, "os-release") && strings.HasPrefix(got, heldText) {
-					t.Errorf("the holder reads %q, though nobody serves", got)
+					t.Errorf("the occupant reads %q, though nobody serves", got)
 				}
 				if log := readFile(t, filepath.Join(s.cache, "imgfs.log")); !strings.HasSuffix(log, c.log) {
 					t.Errorf("the log does not end with %q:\n%s", c.log, log)
@@ -227,7 +227,7 @@ func TestSignalAfterLazyUnmount(t *testing.T) {
 	}
 	s.gone(dir)
 	if got := h.read(); strings.HasPrefix(got, heldText) {
-		t.Errorf("the holder reads %q, though nobody serves", got)
+		t.Errorf("the occupant reads %q, though nobody serves", got)
 	}
 }
 

@@ -95,7 +95,7 @@ func TestCtrlCWhileInUse(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else if got := h.read(); !strings.HasPrefix(got, heldText) {
-				t.Errorf("the holder reads %q", got)
+				t.Errorf("the occupant reads %q", got)
 			} else {
 				h.end()
 			}
@@ -146,7 +146,7 @@ func TestForegroundWithoutReader(t *testing.T) {
 	}
 	s.clean(dir)
 	if got := h.read(); !strings.HasPrefix(got, heldText) {
-		t.Errorf("the holder reads %q", got)
+		t.Errorf("the occupant reads %q", got)
 	}
 }
 

@@ -308,7 +308,7 @@ func TestIndexRowIsOfNow(t *testing.T) {
 	if r := row("--cache-dir", disk, image); r.Index.Origin != "estargz" || r.TarSize != 0 {
 		t.Errorf("by the table of contents: got %+v", r)
 	}
-	if lines := strings.Split(succeed(t, "index", "--cache-dir", disk, image), "\n"); strings.Fields(lines[1])[2] != "-" {
+	if lines := strings.Split(succeed(t, "index", "--bytes", "--cache-dir", disk, image), "\n"); strings.Fields(lines[1])[2] != "-" {
 		t.Errorf("by the table of contents: got row %q", lines[1])
 	}
 	r := row("--cache-dir", disk, "--fetch", image)
@@ -441,7 +441,7 @@ func TestForeignKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := s.in(t)
 			image := pushOwnForeign(t, registrytest.New(t, nil), name)
-			dir := s.mount(image)
+			dir := s.mount(image, "--no-recover")
 			use := s.stats(dir).Layers[0].Index
 			want := dumpOf(t, s.account, dir)
 			pid := s.daemon(dir)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"strings"
 	"testing"
 )
@@ -10,6 +11,7 @@ import (
 // TestMountShowsCapabilities: getcap finds a file capability of an image in
 // its mount, for root and for a user.
 func TestMountShowsCapabilities(t *testing.T) {
+	testenv.Slow(t)
 	need(t, "getcap")
 	l := newLab(t)
 	forEachMounter(t, func(t *testing.T, who account) {

@@ -86,7 +86,7 @@ func TestLiar(t *testing.T) {
 	needRoot(t)
 	s := newSandbox(t)
 	honest := filled[serve.Stats](strange)
-	honest.CacheDir = s.cache
+	honest.CacheDir, honest.Opening, honest.Offline = s.cache, false, false
 	text, err := json.Marshal(honest)
 	if err != nil {
 		t.Fatal(err)
@@ -114,9 +114,11 @@ func TestLiar(t *testing.T) {
 			s := s.in(t)
 			dir := s.mountpoint()
 			s.startLiar(dir, c.says)
-			said := s.both(t, "stats", dir) + s.both(t, "stats", "--json", dir)
+			said := s.both(t, "stats", "--layers", "--files", "--paths", dir) + s.both(t, "stats", "--json", dir)
 			s.both(t, "cache", "ls")
 			s.both(t, "cache", "ls", "--json")
+			s.both(t, "ps")
+			s.both(t, "ps", "--json")
 			if r := s.run("stats", dir); (r.code == cli.ExitOK) != c.good {
 				t.Errorf("exit code %d, and it says %.300q", r.code, r.stdout+r.stderr)
 			}

@@ -70,7 +70,7 @@ func TestMadeMountpoint(t *testing.T) {
 			s := s.in(t)
 			base := filepath.Join(s.dir, "xdg-run", "imgfs")
 			kill := func(sig syscall.Signal) func(dir string) {
-				return func(string) { _ = syscall.Kill(processes(image)[0], sig) }
+				return func(string) { _ = syscall.Kill(serving(image)[0], sig) }
 			}
 			for why, end := range map[string]func(dir string){
 				"imgfs umount":       func(dir string) { s.ok("umount", dir) },
@@ -79,9 +79,9 @@ func TestMadeMountpoint(t *testing.T) {
 				"fusermount3 -u":     func(dir string) { tool(t, "fusermount3", "-u", dir) },
 				"SIGTERM":            kill(syscall.SIGTERM),
 				"SIGINT":             kill(syscall.SIGINT),
-				"imgfs umount, dead": func(dir string) { kill(syscall.SIGKILL)(dir); s.waitGone(image); s.ok("umount", dir) },
+				"imgfs umount, dead": func(dir string) { kill9(image); s.waitGone(image); s.ok("umount", dir) },
 				"a mount, after kill": func(dir string) {
-					kill(syscall.SIGKILL)(dir)
+					kill9(image)
 					s.waitGone(image)
 					s.ok("umount", s.mountMade("oci:"+layout))
 				},
@@ -143,7 +143,7 @@ func TestMadeInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := s.fails(1, []string{"imgfs: unmount " + dir, fmt.Sprintf("(pid %d)", os.Getpid())}, "umount", dir)
-	if own := fmt.Sprintf("(pid %d)", processes("oci:" + layout)[0]); strings.Contains(r.stderr, own) {
+	if own := fmt.Sprintf("(pid %d)", serving("oci:" + layout)[0]); strings.Contains(r.stderr, own) {
 		t.Errorf("the server %s is said to use its mount: %s", own, r.stderr)
 	}
 	f.Close()
@@ -268,11 +268,11 @@ func TestMountsByName(t *testing.T) {
 	one := s.mount(image)
 	short := strings.TrimSuffix(image, ":latest")
 	for _, name := range []string{image, short, "docker://" + image, repo, repo + ":latest"} {
-		if r := s.ok("stats", name); !strings.HasPrefix(r.stdout, image+" on "+one+"\n") || !strings.Contains(r.stderr, "is mounted on "+one) {
+		if r := s.ok("stats", name); !strings.Contains(r.stdout, image+"\n") || !strings.Contains(r.stdout, one+"\n") || !strings.Contains(r.stderr, "is mounted on "+one) {
 			t.Errorf("imgfs stats %s: got %q and %q", name, r.stdout, r.stderr)
 		}
 	}
-	checkRefusal(t, s.run("umount", short+"x"), 1, []string{"mountpoint does not exist, and no image of that name is mounted"}, "imgfs cache ls")
+	checkRefusal(t, s.run("umount", short+"x"), 1, []string{"mountpoint does not exist, and no image of that name is mounted"}, "imgfs ps")
 	checkRefusal(t, s.run("umount", one+"/etc"), 1, []string{"not an imgfs mount"}, "it is in a mount: imgfs umount "+one)
 	// A directory of the name goes first.
 	if err := os.Mkdir(filepath.Join(s.dir, repo), 0o755); err != nil {
@@ -293,7 +293,7 @@ func TestMountsByName(t *testing.T) {
 	dir := s.mount("./layout")
 	for _, name := range []string{"oci:layout", "./layout", "oci:" + s.dir + "/layout", s.dir + "/layout/"} {
 		r := s.run("stats", name)
-		if strings.HasPrefix(name, "oci:") && (r.code != 0 || !strings.Contains(r.stdout, "on "+dir)) {
+		if strings.HasPrefix(name, "oci:") && (r.code != 0 || !strings.Contains(r.stdout, dir+"\n")) {
 			t.Errorf("imgfs stats %s: got exit code %d, %q and %s", name, r.code, r.stdout, r.stderr)
 		} else if !strings.HasPrefix(name, "oci:") && !strings.Contains(r.stderr, "imgfs stats "+dir) {
 			t.Errorf("imgfs stats %s: no hint to %s: %s", name, dir, r.stderr)

@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestMountPublishes: a mount publishes the indexes that it had to make, so that the next
 // machine makes none; and then there is nothing to publish.
 func TestMountPublishes(t *testing.T) {
+	testenv.Slow(t)
 	needFUSE(t)
 	reg, repo := registrytest.New(t, nil), registrytest.New(t, &registrytest.Options{Writable: true})
 	image, _ := publish(t, reg, small, textFiles)

@@ -254,7 +254,7 @@ func TestStrangeArguments(t *testing.T) {
 		s.both(t, append(slices.Clone(words), "--"+word)...)
 		own.VisitAll(func(f *pflag.Flag) {
 			if f.Name != detachedFlag {
-				checkHarmless(t, strings.Join(words, " ")+" --"+f.Name, s.run(append(slices.Clone(words), "--"+f.Name+"="+word, "a", "b")...).stderr)
+				checkHarmless(t, strings.Join(words, " ")+" --"+f.Name, s.run(append(slices.Clone(words), "--"+f.Name+"="+word, "127.0.0.1:1/a", "127.0.0.1:1/b")...).stderr)
 			}
 		})
 	}

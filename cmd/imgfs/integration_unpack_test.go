@@ -11,13 +11,19 @@ import (
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
-// unpack has umoci unpack an image of the lab: an implementation that shares
-// nothing with this one. As root it keeps owners, devices and attributes.
+// unpack has umoci unpack an image of the lab.
 func (l *lab) unpack(t testing.TB, name string) (rootfs string) {
+	t.Helper()
+	return unpackLayout(t, l.layouts[name])
+}
+
+// unpackLayout has umoci unpack an image: an implementation that shares nothing with
+// this one. As root it keeps owners, devices and attributes.
+func unpackLayout(t testing.TB, layout string) (rootfs string) {
 	t.Helper()
 	need(t, "umoci")
 	bundle := filepath.Join(publicDir(t), "bundle")
-	tool(t, "umoci", "unpack", "--image", l.layouts[name]+":"+labimage.Tag, bundle)
+	tool(t, "umoci", "unpack", "--image", layout+":"+labimage.Tag, bundle)
 	if err := os.Chmod(bundle, 0o755); err != nil { // ordinary users look, too
 		t.Fatal(err)
 	}

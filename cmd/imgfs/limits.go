@@ -16,8 +16,8 @@ type limits struct {
 
 // flags declares the flags of the limits.
 func (l *limits) flags(f *pflag.FlagSet) {
-	f.Var(&l.metadata, "max-metadata", "`SIZE` refuse an image whose names and attributes take more memory (1G)")
-	f.Var(&l.layerSize, "max-layer-size", "`SIZE` refuse a layer that is bigger (default 64G unpacked, 16G as it is sent)")
+	f.Var(&l.metadata, "max-metadata", "`SIZE` refuse images with more names and attributes (1G)")
+	f.Var(&l.layerSize, "max-layer-size", "`SIZE` refuse bigger layers (64G unpacked, 16G as sent)")
 }
 
 // configure sets what l says in opts. A size that the user gives for layers bounds

@@ -5,6 +5,7 @@ import (
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/ls"
+	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/spf13/pflag"
 )
@@ -19,7 +20,7 @@ func lsCommand(e *env) cli.Command {
   -a -A -B            names that begin with a dot, too; but . and ..; no names~
   -I --hide=PATTERN   leave out names (--hide: unless -a or -A is given)
   -d -R -L -H         directories as such; those below; follow symlinks; PATHs
-  -l -n -g -o -G      long; with numbers; no owner; no group (-G: with -l)
+  -l -n -g -o -G      long; owners as numbers; no owner; no group (-G: with -l)
   -h --si -s -i       sizes as 1.5M; in powers of 1000; blocks; inode numbers
   -t -S -X -U -f      sort by time, size, extension; not at all; -f: -aU
   -r --sort=WORD      reversed; size, time, extension, version, width, none
@@ -27,23 +28,22 @@ func lsCommand(e *env) cli.Command {
   -F -p --file-type   add one of */=@|; / alone; no * (--indicator-style=WORD)
   -N -Q -b            names unquoted, or quoted as in C (--quoting-style=WORD)
   also --color[=WHEN] --group-directories-first --full-time --time-style=STYLE
-  -c -u --time=WORD -k --block-size=SIZE -w COLUMNS -T COLUMNS --zero`,
-		Notes: `Owners have the names of the image's own /etc/passwd and /etc/group. On a
-terminal a name that could act on it is quoted, as in 'esc'$'\033''[31m'.`,
+  -c -u --time=WORD -k --block-size=SIZE -w COLUMNS -T COLUMNS --zero --json`,
+		Notes:   `Also --layers: each file's layer. On a terminal a name that could act is quoted.`,
 		Example: "imgfs ls -lh fedora:latest /etc/os-release",
 		Setup: func(f *pflag.FlagSet) cli.Action {
-			opts := ls.NewOptions(f)
+			opts, flags := ls.NewOptions(f), newTreeFlags(f)
 			return func(ctx context.Context, args []string) error {
 				if len(args) == 0 {
 					return cli.Usagef("ls: no image named")
 				}
-				return list(ctx, e, opts, args)
+				return list(ctx, e, opts, flags, args)
 			}
 		},
 	}
 }
 
-func list(ctx context.Context, e *env, opts *ls.Options, args []string) error {
+func list(ctx context.Context, e *env, opts *ls.Options, flags *treeFlags, args []string) error {
 	named, err := fileArguments("ls", args)
 	if err != nil {
 		return err
@@ -51,11 +51,12 @@ func list(ctx context.Context, e *env, opts *ls.Options, args []string) error {
 	if len(named) == 0 {
 		named = []fileArgument{{typed: "/", image: args[0], path: "/"}}
 	}
-	t, err := e.openTrees("ls")
+	t, err := e.openTrees("ls", flags)
 	if err != nil {
 		return err
 	}
 	defer t.close()
+	t.survey = opts.Layers()
 	config := ls.Config{Output: cli.NewWriter(ctx, e.Raw), Warnf: e.Warnf, Failed: e.Error}
 	if terminal, ok := cli.Terminal(e.Raw); ok {
 		config.Terminal = terminal
@@ -65,12 +66,15 @@ func list(ctx context.Context, e *env, opts *ls.Options, args []string) error {
 	missing := t.each(ctx, named, func(a fileArgument, img *image.Image) error {
 		if images[img] == nil {
 			images[img] = &ls.Image{Name: img.Name(), Tree: img.Tree()}
+			if survey := t.surveys[img]; survey != nil {
+				images[img].Layer = func(n fs.Node) int { return survey.Layer(n) + 1 }
+			}
 		}
 		return l.Add(ls.Argument{Typed: a.typed, Path: a.path, Image: images[img]})
 	})
 	whole, err := l.Print(len(named))
 	if err == nil && !whole {
-		err = &cli.ExitError{Code: cli.ExitFailure}
+		err = &cli.ExitError{}
 	}
 	if err == nil {
 		err = missing

@@ -7,20 +7,34 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/container"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"golang.org/x/sys/unix"
 )
 
 func main() {
+	if container.IsSupervisor(os.Args) {
+		os.Exit(container.Supervise())
+	}
 	limitMemory(0)
 	noCoreFiles()
+	setHome()
 	log.SetOutput(io.Discard) // net/http writes there what servers send unasked
-	serve.Isolate()
+	umask := serve.Isolate()
 	ctx, stop := signal.NotifyContext(context.Background(), serve.Signals()...)
 	e := newEnv(os.Stdout, os.Stderr)
-	code := e.life.WatchOver(ctx, func() int { return e.run(ctx, os.Args[1:]) }, func() {
+	e.umask = &umask
+	do := func() int { return e.run(ctx, os.Args[1:]) }
+	if name := filepath.Base(os.Args[0]); slices.Contains(helperNames, name) {
+		do = func() int { return e.runHelper(ctx, name, os.Args[1:]) }
+	}
+	code := e.life.WatchOver(ctx, do, e.FailureCode, func() {
 		e.clear()
 		e.Error(context.Canceled)
 	})
@@ -30,21 +44,27 @@ func main() {
 
 // program is the command line of imgfs. Each command has a file of its own.
 func (e *env) program() *cli.Program {
-	return &cli.Program{
+	p := &cli.Program{
 		Name:  "imgfs",
 		About: "shows what is in a container image, without pulling it",
 		Commands: []cli.Command{
-			mountCommand(e), umountCommand(e), statsCommand(e), lsCommand(e), catCommand(e),
-			inspectCommand(e), indexCommand(e), cacheCommand(e), versionCommand(e),
+			mountCommand(e), umountCommand(e), upgradeCommand(e), psCommand(e), statsCommand(e), runCommand(e), bundleCommand(e),
+			lsCommand(e), catCommand(e), statCommand(e), cpCommand(e), tarCommand(e),
+			findCommand(e), treeCommand(e), duCommand(e), grepCommand(e), sumCommand(e),
+			exploreCommand(e), diffCommand(e), historyCommand(e), inspectCommand(e),
+			indexCommand(e), cacheCommand(e), configCommand(e), completionCommand(e), versionCommand(e),
 		},
-		HelpEntry: cli.Entry{Usage: "[COMMAND]", Text: "say more of a command, and what flags it has; also: imgfs version"},
-		Column:    29,
-		Notes:     "IMAGE: a reference as for docker, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF]",
+		HelpEntry: cli.Entry{Usage: "[COMMAND]", Text: "more: help flags, images, environment; imgfs version"},
+		Topics:    helpTopics,
+		Column:    18,
+		Notes:     "IMAGE is a name as docker has it, or oci:DIR, docker-archive:FILE: help images",
 		Flags:     e.globalFlags(),
-		FlagsNote: "also --platform P, --cache-dir DIR and others that every command takes: imgfs help",
+		FlagsNote: "and those that every command takes: imgfs help flags",
 		Version:   "version", Others: otherCommands, OtherFlags: otherFlags, Guess: guessCommand,
-		Example: "mkdir -p ~/fedora && imgfs mount fedora ~/fedora && ls ~/fedora && imgfs umount ~/fedora",
+		Example: "dir=$(imgfs mount -q fedora:latest) && ls $dir && imgfs umount $dir",
 	}
+	p.Settings, p.Argument = e.settings(p), e.completeArgument
+	return p
 }
 
 // run is main without the process: it returns the exit code.
@@ -54,12 +74,31 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // run does what the command line says and returns the exit code.
 func (e *env) run(ctx context.Context, args []string) int {
+	if len(args) > 0 && args[0] == completeCommand {
+		return e.complete(ctx, args[1:])
+	}
 	return e.program().Run(ctx, e.Env, args)
 }
 
 // noCoreFiles keeps this process and its children from leaving core files: passwords
-// and tokens are in its memory.
+// and tokens are in its memory. A container may still have its own.
 func noCoreFiles() {
-	// Lowering the limit always succeeds, or the files are the user's own.
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_CORE, &limit) == nil {
+		limit.Cur = 0
+		_ = unix.Setrlimit(unix.RLIMIT_CORE, &limit) // lowering it always succeeds, or the files are the user's own
+	}
+}
+
+// setHome sets HOME where it is missing, as at boot and in a unit of systemd, or is the
+// root directory, as init has it: all that is looked for in the home directory is then
+// where it always is.
+func setHome() {
+	if home := os.Getenv("HOME"); home != "" && home != "/" {
+		return
+	}
+	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	if err == nil && filepath.IsAbs(u.HomeDir) {
+		_ = os.Setenv("HOME", u.HomeDir) // cannot fail
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/printable"
 	"github.com/spf13/pflag"
@@ -32,9 +33,20 @@ type mounter struct {
 	prefetch   bool
 	provenance bool
 	noExec     bool
-	publish    bool // the indexes that had to be made
-	detached   bool // this is the process in the background
+	publish    bool     // the indexes that had to be made
+	noWait     bool     // mount before the image is open
+	helper     bool     // mount(8) has called it
+	fake       bool     // mount nothing, and look whether it could be
+	sloppy     bool     // options that there are not mean nothing
+	detached   bool     // this is the process in the background
+	noRecover  bool     // it ends with the process that serves it
+	succeed    bool     // this process takes over from another one
+	successor  []string // the command line of such a process, without image and directory
 	grace      time.Duration
+	overlay    string // the directory that takes what is written; "" for none
+
+	owners      idMappings // of the user namespace that imgfs bundle is for
+	directories pathList   // of which imgfs bundle needs more than the image has
 
 	passthrough, ioURing choice
 }
@@ -66,32 +78,49 @@ func mountCommand(e *env) cli.Command {
 		Name:  "mount",
 		Usage: "[FLAGS] IMAGE [DIR]",
 		Entry: cli.Entry{Usage: "IMAGE [DIR]", Text: "mount the image's tree on DIR, read-only"},
-		About: `Mounts the merged tree of an image, read-only. Without DIR imgfs makes a directory and prints it
-(with -q nothing else); it goes with the mount. A process in the background serves the tree until
-it is unmounted (imgfs umount, fusermount3 -u, umount) or gets a signal; see --grace for then. If
-no registry can be asked, and with --offline, the image is as it was last seen, if that is here.`,
-		Column:     25,
+		About: `Mounts an image read-only, without DIR on one that it makes and prints (-q: only
+that), until imgfs umount, umount, fusermount3 -u or a signal to the server.`,
 		Example:    "mkdir -p ~/fedora && imgfs mount fedora:latest ~/fedora",
 		OtherFlags: mountHabits,
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			m := mounter{}
 			f.BoolVarP(&m.foreground, "foreground", "f", false, "serve in this process, until Ctrl-C or unmounting")
-			f.DurationVar(&m.grace, "grace", serve.DefaultGrace, "`T` how long those who use the tree are served on after a signal (default 30s)")
-			f.BoolVar(&m.allowOther, "allow-other", false, "let other users in (needs root, or user_allow_other in /etc/fuse.conf)")
-			f.BoolVar(&m.prefetch, "prefetch", false, "bring all of the image into the cache, while nobody reads")
-			f.BoolVar(&m.publish, publishFlag, false, "publish what it indexes in the first --index-repo (IMGFS_INDEX_PUBLISH)")
+			f.DurationVar(&m.grace, "grace", serve.DefaultGrace, "`T` how long to serve its users on after a signal (30s)")
+			f.BoolVar(&m.allowOther, "allow-other", false, "let others in (needs root, or user_allow_other set)")
+			f.BoolVar(&m.noWait, "no-wait", false, "return at once; who looks there waits for the image")
+			f.BoolVar(&m.noRecover, noRecoverFlag, false, "let it end with its process; else another takes over")
+			f.StringVar(&m.overlay, overlayFlag, "", "`DIR` let the tree be written; what is written goes to DIR")
+			f.BoolVar(&m.prefetch, "prefetch", false, "fetch the rest of the image, while nobody reads")
+			f.BoolVar(&m.publish, publishFlag, false, "publish what it indexes in the first --index-repo")
+			cli.Note(f.Lookup(publishFlag), cli.Variables, "IMGFS_INDEX_PUBLISH")
 			set := networkFlags(f)
-			f.BoolVar(&m.provenance, "provenance", false, "list the attributes user.imgfs.layer, .digest and .offset with the others")
-			f.Var(&m.passthrough, "passthrough", "`W` \"on\": the kernel reads cached files by itself; \"off\", or \"auto\" (default)")
-			f.Var(&m.ioURing, "io-uring", "`W` \"on\": requests come through io_uring; \"off\", or \"auto\" (default)")
+			f.BoolVar(&m.provenance, "provenance", false, "list the attributes user.imgfs.layer, .digest, .offset")
+			f.Var(&m.passthrough, "passthrough", "`W` the kernel reads cached files by itself: on, off or auto")
+			f.Var(&m.ioURing, "io-uring", "`W` requests come through io_uring: on, off or auto")
+			cli.Note(f.Lookup("passthrough"), cli.Words, choices...)
+			cli.Note(f.Lookup("io-uring"), cli.Words, choices...)
 			f.BoolVar(&m.detached, detachedFlag, false, "this is the process in the background")
+			f.BoolVar(&m.succeed, serve.SucceedFlag, false, "")
+			f.Lookup(serve.SucceedFlag).Hidden = true
 			f.BoolVar(&m.noExec, noExecFlag, false, "")
+			f.Var(&m.directories, directoriesFlag, "")
+			f.Var(&m.owners, ownersFlag, "")
+			f.Lookup(directoriesFlag).Hidden, f.Lookup(ownersFlag).Hidden = true, true
+			f.BoolVar(&m.helper, helperFlag, false, "")
+			f.BoolVar(&m.fake, fakeFlag, false, "")
+			f.BoolVar(&m.sloppy, sloppyFlag, false, "")
+			for _, name := range []string{helperFlag, fakeFlag, sloppyFlag} {
+				f.Lookup(name).Hidden = true
+			}
 			f.Lookup(detachedFlag).Hidden, f.Lookup(noExecFlag).Hidden = true, true
-			options := f.StringArrayP(optionFlag, "o", nil, "`LIST` as mount has them: ro,allow_other,noexec,platform=P,cache-dir=DIR, ...")
+			options := f.StringArrayP(optionFlag, "o", nil, "`LIST` as of mount(8): ro,allow_other,noexec,platform=P, ...")
 			habits := habitFlags(f)
 			return func(ctx context.Context, args []string) error {
+				if m.helper && len(args) == 2 {
+					e.About(args[1]) // mount -a calls the helper of many a line
+				}
 				for _, list := range *options {
-					if err := setOptions(f, list); err != nil {
+					if err := m.setOptions(e, f, list); err != nil {
 						return err
 					}
 				}
@@ -104,12 +133,23 @@ no registry can be asked, and with --offline, the image is as it was last seen, 
 				if err := set(&e.network); err != nil {
 					return err
 				}
+				if m.successor = childArgs(f); m.succeed {
+					return m.takeOver(ctx, e, args)
+				}
 				img, dir, err := mountArguments(ctx, args)
 				switch {
 				case err != nil:
 					return err
+				case m.prefetch && e.offline && cli.From(f, "prefetch") != "":
+					m.prefetch = false // a setting gives way
 				case m.prefetch && e.offline:
-					return cli.Usagef("mount: --prefetch and --offline exclude each other")
+					return offlineHint(f, cli.Usagef("mount: --prefetch and --offline exclude each other"))
+				case m.noWait && readsStdin(img):
+					return cli.WithHint(cli.Usagef("mount: --no-wait and - exclude each other: standard input is read before the command returns"), "put the archive into a file, and name that")
+				case m.noWait && m.overlay != "":
+					return cli.Usagef("mount: --no-wait and --%s exclude each other: what can be written lies over an image that is open", overlayFlag)
+				case f.Changed(overlayFlag) && m.overlay == "": // as of a script whose variable is not set
+					return cli.Usagef("mount: --%s: the name of the directory is empty", overlayFlag)
 				case m.grace < 0:
 					return cli.Usagef("--grace %s: less than nothing", m.grace)
 				}
@@ -122,6 +162,14 @@ no registry can be asked, and with --offline, the image is as it was last seen, 
 				if img, err = e.located(ctx, img); err != nil {
 					return notMountable(err, img)
 				}
+				if m.helper && !m.detached {
+					if done, err := m.already(ctx, e, img, dir); done || err != nil {
+						return err
+					}
+				}
+				if m.fake {
+					return m.try(ctx, e, img, dir)
+				}
 				if m.foreground || m.detached {
 					return m.serve(ctx, e, img, dir)
 				}
@@ -132,7 +180,7 @@ no registry can be asked, and with --offline, the image is as it was last seen, 
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
-	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Provenance: m.provenance,
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Provenance: m.provenance, Owners: m.owners.owners(),
 		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing), EndAlone: m.detached}
 }
 
@@ -140,13 +188,40 @@ func (m *mounter) options(img string) *fusefs.Options {
 // directory, which goes when the mount does.
 func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	mount := &serve.Mount{Env: e.Env, Options: m.options(name), Servers: &e.network.servers, Offline: e.offline,
-		Begun: time.Now(), Grace: m.grace, Prefetch: m.prefetch}
+		Begun: time.Now(), Grace: m.grace, Prefetch: m.prefetch, NewSession: m.helper && m.detached}
+	var store *serve.Store
+	var why error
+	if !m.detached {
+		if store, why = serve.OpenStore(ctx); why == nil {
+			if resumed, err := m.resume(ctx, e, name, store); resumed {
+				return err
+			}
+		}
+	}
+	if err := m.wantRecovery(e, name, store, why, mount); err != nil {
+		return err
+	}
 	if m.detached {
 		mount.Parent, ctx = serve.NewParent(ctx, e.Env)
 		e.shown.parent = mount.Parent
 	}
 	var err error
-	if dir == "" {
+	if serve.Managed() && dir != "" {
+		serve.PrepareDir(ctx, dir)
+	}
+	if dir != "" { // what a process left that was killed
+		if err := serve.RemoveDead(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if m.overlay != "" {
+		if mount.Overlay, mount.Made, err = m.openOverlay(ctx, name, dir); err != nil {
+			return err
+		}
+		defer closeOverlay(mount.Overlay)
+		defer mount.Made.Remove()
+		dir, mount.Options.AllowOther = mount.Made.Dir, false
+	} else if dir == "" {
 		if mount.Made, err = serve.MakeMountpoint(ctx, mountpointName(name), m.allowOther); err != nil {
 			return err
 		}
@@ -165,23 +240,107 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
 	if err := serve.CheckOutside(mount.Target.Dir(), disk.Dir()); err != nil {
 		return err
 	}
+	if mount.Overlay != nil {
+		if err := serve.CheckOutside(mount.Overlay.Dir, disk.Dir()); err != nil {
+			return err
+		}
+	}
+	e.streamNow = true // the daemon, or its image, may be gone when a file is read
+	mount.Cache = disk
+	e.directories = m.directories
+	if m.noWait {
+		return m.serveLater(ctx, e, name, mount)
+	}
+	started := serve.Starting("opening " + printable.Name(name))
 	img, err := e.tree(ctx, name, disk)
+	started()
 	if err != nil {
 		return err
 	}
 	defer img.Close()
 	defer img.NoteUsed()
+	mount.Image = img
+	m.prepare(e, mount, img)
+	return mount.Serve(ctx, e.life)
+}
+
+// serveLater mounts before the image is open.
+func (m *mounter) serveLater(ctx context.Context, e *env, name string, mount *serve.Mount) error {
+	var err error
+	if mount.Name, err = e.nameNow(ctx, name); err != nil {
+		return err
+	}
+	var img *image.Image
+	defer func() {
+		if img != nil {
+			img.NoteUsed()
+			img.Close()
+		}
+	}()
+	e.shown.none = true
+	mount.Open = func(ctx context.Context) (*image.Image, error) {
+		var err error
+		if img, err = e.tree(ctx, name, mount.Cache); err == nil {
+			m.prepare(e, mount, img)
+		}
+		return img, err
+	}
+	return mount.Serve(ctx, e.life)
+}
+
+// already reports whether the image is mounted on the directory, for mount(8): with -a it
+// calls its helper again for a line of fstab whose image has a longer name in the mount
+// table. What nobody serves any more is unmounted.
+func (m *mounter) already(ctx context.Context, e *env, name, dir string) (done bool, err error) {
+	if m.overlay == "" && askedToWrite() {
+		e.Warnf("mounting %s read-only: there is nothing else", printable.Name(name))
+	}
+	full, err := e.nameNow(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	if err := serve.RemoveDead(ctx, dir); err != nil {
+		return false, err
+	}
+	mounts, err := fusefs.Mounts()
+	if err != nil {
+		return false, err
+	}
+	for _, p := range mounts {
+		if at := filepath.Clean(dir); (p.Dir == at || p.Shown == at) && p.Name == full && p.Own() {
+			if e.Verbose || !askedForAll() {
+				e.Warnf("%s is mounted on %s already", printable.Name(full), printable.Name(dir))
+			}
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// try looks for reasons why the image could not be mounted, as far as they can be told
+// without asking for it.
+func (m *mounter) try(ctx context.Context, e *env, name, dir string) error {
+	if _, err := e.nameNow(ctx, name); err != nil || dir == "" {
+		return err
+	}
+	target, err := fusefs.Check(ctx, dir, m.options(name))
+	if err == nil {
+		target.Close()
+	}
+	return err
+}
+
+// prepare decides what is done beside serving an image that is open.
+func (m *mounter) prepare(e *env, mount *serve.Mount, img *image.Image) {
 	if m.prefetch && img.Resolved().Local() {
 		e.Warnf("%s is on this machine: there is nothing to fetch", img.Name())
 		mount.Prefetch = false
 	}
-	mount.Image = img
 	if m.publish && len(img.Resolved().IndexRepositories()) == 0 {
 		e.Warnf("--%s publishes nothing: no index repository is named, as --index-repo or IMGFS_INDEX_REPO does", publishFlag)
 	} else if m.publish {
 		mount.Publish = func(ctx context.Context) error { return publishBuilt(ctx, e, img) }
 	}
-	return mount.Serve(ctx, e.life)
 }
 
 // detach starts a child that serves the mount, and returns when that is ready or
@@ -199,11 +358,16 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 		}
 		args = append(args, abs)
 	}
-	line, err := serve.Detach(ctx, serve.Child{Args: args, Stdout: e.Raw, Stderr: e.Stderr, Message: e.Message, Display: e.Display})
+	child := serve.Child{Args: args, Stdout: e.Raw, Stderr: e.Stderr, Message: e.Message, Display: e.Display, SameGroup: m.helper,
+		Failed: func() { serve.RemoveLeft(dir, m.allowOther) }}
+	if loc, err := remote.ParseLocation(name); err == nil && loc.Stdin() {
+		child.Stdin = e.stdin.file
+	}
+	line, err := serve.Detach(ctx, child)
 	switch { // the mount stands, even if nobody reads that
 	case err != nil:
 		return err
-	case !e.Quiet:
+	case !e.Quiet && (!m.helper || e.Verbose):
 		_ = e.Print(line + "\n")
 	case dir == "":
 		_, _ = io.WriteString(e.Raw, line+"\n") // the directory, for a shell
@@ -216,11 +380,11 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 func childArgs(flags *pflag.FlagSet) []string {
 	args := []string{"mount", "--" + detachedFlag}
 	flags.VisitAll(func(f *pflag.Flag) { // Visit misses flags before the command
-		if !f.Changed || f.Name == optionFlag { // options have set flags
+		if !f.Changed || f.Name == optionFlag || f.Name == detachedFlag || f.Name == serve.SucceedFlag { // options have set flags
 			return
 		}
 		value := f.Value.String()
-		if f.Name == "cache-dir" || f.Name == "authfile" {
+		if f.Name == "cache-dir" || f.Name == "authfile" || f.Name == overlayFlag {
 			if abs, err := filepath.Abs(value); err == nil {
 				value = abs
 			}

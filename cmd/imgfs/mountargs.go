@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/localname"
@@ -17,6 +18,13 @@ import (
 // mountArguments returns the image and the directory that the arguments of imgfs mount
 // name. dir is "" if one has to be made.
 func mountArguments(ctx context.Context, args []string) (img, dir string, err error) {
+	if len(args) > 0 && args[0] == "" {
+		err := cli.Usagef("mount: the name of the image is empty")
+		if serve.Managed() && len(args) == 2 {
+			return "", "", cli.WithHint(err, "of imgfs@.service it is IMAGE= in the file "+printable.Word("/etc/imgfs"+args[1]+".conf")+", a user's in ~/.config/imgfs")
+		}
+		return "", "", cli.WithHint(err, "imgfs mount IMAGE [DIR]")
+	}
 	switch len(args) {
 	case 1:
 		return args[0], "", nil
@@ -125,13 +133,17 @@ func mountpointName(name string) string {
 		return "image"
 	}
 	base, detail := path.Base(loc.Path), strings.TrimPrefix(loc.Image, "@")
-	if ref, err := remote.ParseReference(loc.Path); err == nil && loc.Transport == remote.TransportDocker {
+	reference := loc.Path
+	if loc.Transport != remote.TransportDocker && !loc.InFile() { // a store
+		reference = detail
+	}
+	if ref, err := remote.ParseReference(reference); err == nil && !loc.InFile() {
 		base, detail = path.Base(ref.Repository), ref.Tag
 		if ref.Digest != "" {
 			detail = ref.Digest.Encoded()[:12]
 		}
 	} else {
-		for _, end := range []string{".gz", ".zst", ".bz2", ".tgz", ".tar"} {
+		for _, end := range []string{".gz", ".zst", ".xz", ".bz2", ".tgz", ".txz", ".tar"} {
 			base = strings.TrimSuffix(base, end)
 		}
 		detail = path.Base(detail)

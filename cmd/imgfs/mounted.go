@@ -16,32 +16,43 @@ import (
 // onMount calls do with the directory that an argument names, or on which the image is
 // mounted that it names. Directories go first.
 func (e *env) onMount(ctx context.Context, op, arg string, do func(dir string) error) error {
+	if arg == "" { // as of a script whose variable is not set
+		return cli.WithHint(cli.Usagef("%s: the name of the directory is empty", strings.TrimPrefix(commandOf(op), "imgfs ")), "imgfs ps lists what is mounted")
+	}
 	err := do(arg)
+	if abs, bad := filepath.Abs(arg); bad == nil && !filepath.IsAbs(arg) && errors.Is(err, fusefs.ErrNotMounted) {
+		if again := do(abs); !errors.Is(again, fusefs.ErrNotMounted) {
+			return again // arg is "." of a shell that was there before the mount
+		}
+	}
 	if err == nil || ctx.Err() != nil || !errors.Is(err, fusefs.ErrNoDir) && !errors.Is(err, fusefs.ErrNotMounted) && !errors.Is(err, fusefs.ErrNotDir) {
 		return err
+	}
+	if root := bundleMount(arg); root != "" && errors.Is(err, fusefs.ErrNotMounted) {
+		return do(root)
 	}
 	mine, others := mountsNamed(arg)
 	switch {
 	case len(mine) == 1 && errors.Is(err, fusefs.ErrNoDir):
-		e.Warnf("%s is mounted on %s", printable.Name(mine[0].Name), printable.Name(mine[0].Dir))
-		return do(mine[0].Dir)
+		e.Warnf("%s is mounted on %s", printable.Name(mine[0].Name), printable.Name(mine[0].Place()))
+		return do(mine[0].Place())
 	case len(mine) > 1:
-		return cli.WithHint(fmt.Errorf("%s %s: it is mounted on %s", op, arg, listDirs(mine)), commandOf(op)+" "+printable.Word(mine[0].Dir))
+		return cli.WithHint(fmt.Errorf("%s %s: it is mounted on %s", op, arg, listDirs(mine)), commandOf(op)+" "+printable.Word(mine[0].Place()))
 	case len(mine) == 1: // there is something of that name, too
-		return cli.WithHint(err, printable.Name(mine[0].Name)+" is mounted elsewhere: "+commandOf(op)+" "+printable.Word(mine[0].Dir))
+		return cli.WithHint(err, printable.Name(mine[0].Name)+" is mounted elsewhere: "+commandOf(op)+" "+printable.Word(mine[0].Place()))
 	case len(others) > 0:
-		return cli.WithHint(fmt.Errorf("%s %s: %w: %s has mounted it on %s", op, arg, fusefs.ErrForeign, others[0].Owner, listDirs(others)), commandOf(op)+" "+printable.Word(others[0].Dir)+", as that user or root")
+		return cli.WithHint(fmt.Errorf("%s %s: %w: %s has mounted it on %s", op, arg, fusefs.ErrForeign, others[0].Owner, listDirs(others)), commandOf(op)+" "+printable.Word(others[0].Place())+", as that user or root")
 	case errors.Is(err, fusefs.ErrNotMounted):
 		if m, inside := fusefs.MountOf(ctx, arg); inside == nil && op == "unmount" {
-			return cli.WithHint(err, "it is in a mount: imgfs umount "+printable.Word(m.Dir))
+			return cli.WithHint(err, "it is in a mount: imgfs umount "+printable.Word(m.Place()))
 		}
 		if op == "unmount" {
-			return cli.WithHint(err, "imgfs cache ls shows what is mounted where")
+			return cli.WithHint(err, "imgfs ps shows what is mounted where")
 		}
 	case errors.Is(err, fusefs.ErrNoDir) && wholeImage("", arg, "") != nil:
 		return wholeImage(strings.TrimPrefix(commandOf(op), "imgfs "), arg, "")
 	case errors.Is(err, fusefs.ErrNoDir) && namesImage(arg):
-		return cli.WithHint(fmt.Errorf("%w, and no image of that name is mounted", err), "imgfs cache ls shows what is mounted where")
+		return cli.WithHint(fmt.Errorf("%w, and no image of that name is mounted", err), "imgfs ps shows what is mounted where")
 	}
 	return err
 }
@@ -63,7 +74,7 @@ func listDirs(mounts []fusefs.MountPoint) string {
 			dirs = append(dirs, fmt.Sprintf("%d more", len(mounts)-most))
 			break
 		}
-		dirs = append(dirs, printable.Name(m.Dir))
+		dirs = append(dirs, printable.Name(m.Place()))
 	}
 	return strings.Join(dirs, ", ")
 }
@@ -102,7 +113,7 @@ func sameImage(name string) []func(mounted string) bool {
 		return tests
 	}
 	if loc.Transport != remote.TransportDocker {
-		if abs, err := filepath.Abs(loc.Path); err == nil {
+		if abs, err := filepath.Abs(loc.Path); err == nil && loc.InFile() {
 			loc.Path = abs
 			tests = append(tests, equal(loc.String()))
 		}

@@ -27,12 +27,13 @@ var idleOptions = []string{
 var mountOptions = map[string][2]string{
 	"allow_other": {"allow-other", "true"},
 	"noexec":      {noExecFlag, "true"},
+	"norecover":   {noRecoverFlag, "true"},
 	"quiet":       {"quiet", "true"},
 }
 
 // refusedOptions are options that no mount of imgfs can have, and what to do instead.
 var refusedOptions = map[string]string{
-	"rw":         "a mount is read-only; an overlay on it takes what is written: mount -t overlay overlay -o lowerdir=DIR,upperdir=UP,workdir=WORK NEW",
+	"rw":         "a mount is read-only; with --overlay CHANGES it can be written, and what is written goes to the directory CHANGES",
 	"remount":    "unmount it and mount it again: imgfs umount DIR",
 	"suid":       "setuid bits are shown and have no effect",
 	"dev":        "devices are shown and have no effect",
@@ -54,11 +55,23 @@ const ownersHint = "owners and modes are those of the image; --allow-other lets 
 
 // setOptions sets the flags that a list of options as in mount(8) means. The name of a
 // flag is an option: platform=linux/arm64, cache-dir=/srv/cache, offline.
-func setOptions(f *pflag.FlagSet, list string) error {
+func (m *mounter) setOptions(e *env, f *pflag.FlagSet, list string) error {
 	for option := range strings.SplitSeq(list, ",") {
 		name, value, has := strings.Cut(strings.TrimSpace(option), "=")
+		if (name == "rw" || name == "ro") && strings.Contains(","+list, ","+overlayFlag+"=") {
+			name = map[string]string{"rw": "read-write", "ro": "read-only"}[name]
+			if err := f.Set(name, "true"); err != nil {
+				return err
+			}
+			continue
+		}
 		switch {
 		case name == "" && !has, slices.Contains(idleOptions, name), strings.HasPrefix(name, "x-"), name == "comment":
+			continue
+		case m.helper && (name == "suid" || name == "dev"): // as of a line for several types
+			e.Warnf("the option %s does nothing: %s", name, refusedOptions[name])
+			continue
+		case m.sloppy && !knownOption(f, name):
 			continue
 		case refusedOptions[name] != "":
 			return cli.WithHint(cli.Usagef("mount: the option %s is not possible", name), refusedOptions[name])
@@ -75,10 +88,10 @@ func setOptions(f *pflag.FlagSet, list string) error {
 
 // setOption sets one flag. Values that it does not take are as on the command line.
 func setOption(f *pflag.FlagSet, name, value string, has bool) error {
-	flag := f.Lookup(strings.ReplaceAll(name, "_", "-"))
-	if flag == nil || !isOption(flag) && flag.Name != noExecFlag {
+	if !knownOption(f, name) {
 		return unknownOption(f, name)
 	}
+	flag := f.Lookup(optionName(name))
 	if !has {
 		if value = flag.NoOptDefVal; value == "" {
 			return cli.Usagef("mount: the option %s needs a value: %s=...", name, name)
@@ -90,9 +103,18 @@ func setOption(f *pflag.FlagSet, name, value string, has bool) error {
 	return nil
 }
 
+// optionName is the name of the flag that an option sets.
+func optionName(option string) string { return strings.ReplaceAll(option, "_", "-") }
+
+// knownOption reports whether an option sets a flag.
+func knownOption(f *pflag.FlagSet, name string) bool {
+	flag := f.Lookup(optionName(name))
+	return flag != nil && (isOption(flag) || flag.Name == noExecFlag) || mountOptions[name] != [2]string{}
+}
+
 // isOption reports whether a flag may be in the list of -o, and be proposed for it.
 func isOption(flag *pflag.Flag) bool {
-	return flag.Name != optionFlag && (!flag.Hidden || slices.Contains(indexFlags, flag.Name))
+	return flag.Name != optionFlag && !flag.Hidden
 }
 
 // unknownOption refuses an option, and names one that may have been meant.
@@ -101,16 +123,21 @@ func unknownOption(f *pflag.FlagSet, name string) error {
 	if looksLikeImage(name) || localname.IsPath(name) { // as behind -ro
 		return cli.WithHint(err, "a list follows -o: imgfs mount -o ro IMAGE DIR")
 	}
+	spelled := func(flag string) string { return flag }
+	if !strings.Contains(name, "-") { // as mount(8) writes them
+		spelled = func(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+	}
 	known := slices.Clone(idleOptions)
 	for option := range mountOptions {
 		known = append(known, option)
 	}
 	f.VisitAll(func(flag *pflag.Flag) {
 		if isOption(flag) {
-			known = append(known, flag.Name)
+			known = append(known, spelled(flag.Name))
 		}
 	})
 	slices.Sort(known)
+	known = slices.Compact(known)
 	if near := cli.Nearest(name, known); len(near) > 0 {
 		return cli.WithHint(err, "-o "+near[0])
 	}
@@ -129,9 +156,12 @@ func habitFlags(f *pflag.FlagSet) (check func() error) {
 		f.Lookup(name).Hidden = true
 	}
 	return func() error {
-		_, _ = readOnly, noTable // as it always is
+		_ = noTable // as it always is
+		overlay := f.Changed(overlayFlag)
 		switch {
-		case *write || *rw:
+		case overlay && *readOnly:
+			return cli.WithHint(cli.Usagef("mount: --%s is for writing, and ro is not", overlayFlag), "leave out one of them")
+		case !overlay && (*write || *rw):
 			return cli.WithHint(cli.Usagef("mount: what is mounted cannot be written"), refusedOptions["rw"])
 		case !f.Changed("types"), slices.Contains([]string{"imgfs", "fuse.imgfs", "fuse", "auto"}, *kind):
 			return nil
@@ -147,7 +177,7 @@ var mountHabits = map[string]string{
 	"--target": "imgfs mount IMAGE DIR", "--mkdir": "leave out DIR, and imgfs makes a directory", "-m": "leave out DIR, and imgfs makes a directory",
 	"-d": "leave it out: a process in the background serves the mount unless -f is given", "--daemon": "leave it out: a process in the background serves the mount unless -f is given",
 	"--detach": "leave it out: a process in the background serves the mount unless -f is given", "--background": "leave it out: a process in the background serves the mount unless -f is given",
-	"--volume": "imgfs mount IMAGE DIR", "--mount": "imgfs mount IMAGE DIR", "--name": "imgfs mount IMAGE DIR", "--help-all": "imgfs help mount; imgfs help",
+	"--volume": "imgfs mount IMAGE DIR", "--mount": "imgfs mount IMAGE DIR", "--name": "imgfs mount IMAGE DIR", "--json": "imgfs stats --json DIR, once it is mounted", "--help-all": "imgfs help mount; imgfs help",
 	"--readonly": "leave it out: a mount is read-only", "--ro": "leave it out: a mount is read-only", "--fg": "--foreground",
-	"--sync": "leave it out: a mount is read-only", "--fake": "there is none; imgfs index reads an image without mounting it",
+	"--sync": "leave it out: a mount is read-only",
 }

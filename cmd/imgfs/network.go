@@ -31,10 +31,9 @@ type network struct {
 // networkFlags declares the flags for timeouts and retries. set checks their values
 // and stores them in a network.
 func networkFlags(f *pflag.FlagSet) (set func(*network) error) {
-	timeout := f.Duration("read-timeout", defaultReadTimeout, "`T` how long a read waits if nothing comes (default 60s) before it fails with\n"+
-		"EIO; the next one tries anew. 0: until it is killed")
-	retries := f.Int("retries", defaultRetries, "`N` how often in a row a failed request is sent again (default 5)")
-	most := f.Int("max-requests", defaultMaxRequests, "`N` how many requests a server has at a time (default 16)")
+	timeout := f.Duration("read-timeout", defaultReadTimeout, "`T` how long a read waits if nothing comes (60s); 0: ever")
+	retries := f.Int("retries", defaultRetries, "`N` how often in a row a failed request is sent again (5)")
+	most := f.Int("max-requests", defaultMaxRequests, "`N` how many requests a server has at a time (16)")
 	return func(n *network) error {
 		switch {
 		case *timeout < 0:

@@ -3,10 +3,13 @@
 package main
 
 import (
+	"encoding/xml"
+	"html"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,4 +163,66 @@ func TestDemo(t *testing.T) {
 			t.Errorf("the demo does not print %q:\n%s", want, out)
 		}
 	}
+}
+
+// TestPicture draws what make docs draws, and compares the commands of the picture that
+// README.md shows with those of the new one.
+func TestPicture(t *testing.T) {
+	testenv.Slow(t)
+	need(t, "fusermount3", "grep", "tmux")
+	screen := filepath.Join(t.TempDir(), "explore.svg")
+	made := filepath.Join(t.TempDir(), "imgfs.svg")
+	cmd := exec.Command("go", "run", "./testdata/picture", "-o", made, "-explore", screen, imgfsBinary(t))
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	picture, err := os.ReadFile(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := pictured(t, picture)
+	for _, want := range []string{"~/go/src/compress/flate/inflate.go", "- /src/crypto/rc4", "+ /src/encoding/cbor", "~ /VERSION  content"} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("the picture has no line %q:\n%s", want, strings.Join(lines, "\n"))
+		}
+	}
+	explored, err := os.ReadFile(screen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Sizes are those of the Go release.
+	sizes := regexp.MustCompile(` *[\d.]+ k?M?B| in \d+ inodes`)
+	exploredLines := func(svg []byte) string {
+		return sizes.ReplaceAllString(strings.Join(pictured(t, svg), "\n"), "")
+	}
+	if drawn, shown := exploredLines(explored), exploredLines([]byte(readDoc(t, "docs/explore.svg"))); !strings.Contains(drawn, "what layer 2 changed") || drawn != shown {
+		t.Errorf("docs/explore.svg shows\n%s\nmake docs draws\n%s", shown, drawn)
+	}
+	typed := func(lines []string) []string {
+		return slices.DeleteFunc(lines, func(l string) bool { return !strings.HasPrefix(l, "$ ") })
+	}
+	shown := typed(pictured(t, []byte(readDoc(t, "docs/imgfs.svg"))))
+	if drawn := typed(lines); len(drawn) < 4 || !slices.Equal(shown, drawn) {
+		t.Errorf("docs/imgfs.svg shows\n%q\nmake docs draws\n%q", shown, drawn)
+	}
+}
+
+// pictured returns the lines of text of an SVG.
+func pictured(t *testing.T, svg []byte) []string {
+	t.Helper()
+	var doc struct {
+		Text []struct {
+			Line string `xml:",innerxml"`
+		} `xml:"text"`
+	}
+	if err := xml.Unmarshal(svg, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, l := range doc.Text {
+		lines = append(lines, html.UnescapeString(regexp.MustCompile("<[^>]*>").ReplaceAllString(l.Line, "")))
+	}
+	return lines
 }

@@ -22,23 +22,25 @@ const statsLimit = 5 * time.Second
 func statsCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "stats",
-		Usage: "[--json] DIR | IMAGE",
+		Usage: "[FLAGS] DIR | IMAGE",
 		Entry: cli.Entry{Usage: "DIR", Text: "print what a mount has read, fetched and waited for"},
-		About: `Prints what a running mount has done since it was mounted: bytes that readers
-asked for, bytes that came from the registry for that (wasted: not read yet, or of
-no use), or to index new layers, whether kept or not, requests, bytes that were in
-the cache, failed reads, how long reads waited, bytes in temporary files now, how
-each layer was verified, and the files that cost most; whether a registry is down,
-as of its last request; and what makes the mount fast, or why it is not used. DIR
-is the mountpoint or anything below it; an IMAGE is found if it is mounted once.
-
-Verified are layers "whole" (the digest of all of it was checked), "by chunk"
-(each piece by an index made from the whole layer elsewhere) or "publisher only"
-(each piece by an index that only its publisher vouches for).`,
+		About: `Prints what a running mount has done since it was mounted: bytes fetched for
+readers (wasted: not read yet, or of no use) and to index layers, bytes that
+were in the cache, reads that failed or had to wait, and whether a registry is
+down, as of its last request. DIR is the mountpoint or anything below it; an
+IMAGE is mounted once. Layers are verified "whole" (the digest of all of it was
+checked), "by chunk" (each piece, by an index made from the whole layer
+elsewhere) or "publisher only" (by an index that only its publisher vouches
+for).`,
 		Notes:   "The object is also in the extended attribute user.imgfs.stats of the mountpoint.",
 		Example: "imgfs stats ~/fedora",
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			asJSON := f.Bool("json", false, "the same as an object; docs/json.md names its members")
+			e.bytesFlag(f)
+			var want statsTables
+			f.BoolVar(&want.layers, "layers", false, "each layer too: what came of it, how it was verified")
+			f.BoolVar(&want.files, "files", false, "the files that cost most too")
+			f.BoolVar(&want.paths, "paths", false, "what makes the mount fast too, or why not")
 			return func(ctx context.Context, args []string) error {
 				if len(args) != 1 {
 					return cli.Usagef("stats: one directory is needed, or an image that is mounted")
@@ -56,69 +58,135 @@ Verified are layers "whole" (the digest of all of it was checked), "by chunk"
 				case *asJSON:
 					return show.JSON(e.Stdout, s)
 				}
-				return e.printStats(s)
+				return e.printStats(s, want)
 			}
 		},
 	}
 }
 
-// printStats prints stats for people.
-func (e *env) printStats(s serve.Stats) error {
-	err := e.printLine("%s on %s", printable.Name(s.Image), printable.Name(s.Dir))
-	also := func(do func() error) {
-		if err == nil {
-			err = do()
+// statsTables are the tables that imgfs stats prints besides.
+type statsTables struct{ layers, files, paths bool }
+
+// printStats prints stats for people: lines for what everybody wants to know, and the
+// tables that were asked for.
+func (e *env) printStats(s serve.Stats, want statsTables) error {
+	if s.Opening {
+		return e.printLine("%s on %s is not open yet: who looks there waits, since %s; process %d", printable.Name(s.Image), printable.Name(s.Dir), s.Since.Local().Format(time.DateTime), s.PID)
+	}
+	if err := e.printSummary(&s); err != nil {
+		return err
+	}
+	var tables []*show.Table
+	if want.paths {
+		tables = append(tables, e.pathTable(&s))
+	}
+	if want.layers {
+		tables = append(tables, e.layerTable(&s))
+	}
+	if want.files {
+		tables = append(tables, e.fileTable(&s))
+	}
+	for _, t := range tables {
+		if err := e.Print("\n"); err != nil {
+			return err
+		}
+		if err := t.Print(e.Stdout); err != nil {
+			return err
 		}
 	}
-	also(func() error {
-		return e.printLine("%s, %s, since %s, served by process %d%s",
-			printable.Name(s.Manifest.String()), printable.Name(s.Platform), s.Since.Local().Format(time.DateTime), s.PID, how(&s))
-	})
-	for _, h := range s.Servers {
-		if h.Down {
-			also(func() error {
-				return e.printLine("registry %s: down since %s (%s)", printable.Name(h.Host), h.Since.Local().Format(time.DateTime), printable.Line(h.Reason))
-			})
-		}
-	}
-	if s.Line.Rate > 0 {
-		also(func() error {
-			return e.printLine("registry: answers after %s, then brings %s a second", show.Seconds(s.Line.Trip), show.Bytes(int64(min(s.Line.Rate, math.MaxInt64/2))))
-		})
-	}
-	for _, t := range []*show.Table{e.totalTable(&s), e.pathTable(&s), e.layerTable(&s), e.fileTable(&s)} {
-		if t != nil {
-			also(func() error { return e.Print("\n") })
-			also(func() error { return t.Print(e.Stdout) })
-		}
-	}
-	return err
+	return nil
 }
 
-// totalTable has the counters of all layers.
-func (e *env) totalTable(s *serve.Stats) *show.Table {
+// printSummary prints eleven lines, each cut to fit.
+func (e *env) printSummary(s *serve.Stats) error {
 	n := s.Total
-	t := show.NewTable(e.width(), show.Column{}, show.Column{}, show.Column{Wrap: true})
-	t.Row("asked", show.Bytes(n.Asked), fmt.Sprintf("in %s, %d failed", show.Count(int(n.Reads), "read"), n.Errors))
-	t.Row("fetched", show.Bytes(n.Fetched), "in "+show.Count(int(n.Requests), "request"))
-	t.Row("wasted", show.Bytes(n.Wasted), "fetched and not read yet, or of no use")
-	t.Row("hits", show.Bytes(n.Hits), "of layers came from the cache")
-	t.Row("indexed", show.Bytes(n.Indexed), fmt.Sprintf("of new layers came to index them, besides %s of manifests", show.Bytes(n.Meta)))
-	t.Row("waits", fmt.Sprint(n.Waits), fmt.Sprintf("half up to %s, all but 1 %% up to %s", show.Seconds(n.WaitP50), show.Seconds(n.WaitP99)))
-	t.Row("kept", show.Bytes(s.Contents.KeptBytes), fmt.Sprintf("in %s that were read often; %s read from such",
-		show.Count(int(s.Contents.Kept), "file"), show.Bytes(s.Contents.ReadBytes)))
+	t := show.NewTable(e.tableWidth(), show.Column{}, show.Column{Least: 20, CutEnd: true})
+	width := max(0, e.tableWidth()-9)
+	name := func(name string) string {
+		if text := printable.Name(name); width > 0 {
+			return show.Shorten(text, width) // both ends of it tell
+		}
+		return printable.Name(name)
+	}
+	t.Row("image", name(s.Image))
+	t.Row("digest", printable.Name(s.Manifest.String()))
+	t.Row("dir", name(s.Dir))
+	t.Row("since", fmt.Sprintf("%s, process %d, %s%s", s.Since.Local().Format(time.DateTime), s.PID, printable.Name(s.Platform), how(s)))
+	t.Row("recovery", recoveryText(&s.Recovery))
+	t.Row("fetched", fmt.Sprintf("%s for readers in %s; %s to index, %s of manifests", e.size(n.Fetched), show.Count(int(n.Requests), "request"), e.size(n.Indexed), e.size(n.Meta)))
+	t.Row("wasted", e.size(n.Wasted)+" of it was not read yet, or of no use")
+	t.Row("hits", e.hits(s))
+	t.Row("reads", fmt.Sprintf("%s of %s in all, %d failed", show.Count(int(n.Reads), "read"), e.size(n.Asked), n.Errors))
+	waits := "no read had to wait"
+	if n.Waits > 0 {
+		waits = fmt.Sprintf("%s waited, half up to %s, all but 1 %% up to %s", show.Count(int(n.Waits), "read"), show.Seconds(n.WaitP50), show.Seconds(n.WaitP99))
+	}
+	t.Row("waits", waits)
+	t.Row("servers", e.servers(s))
+	return t.Print(e.Stdout)
+}
+
+// recoveryText says what becomes of a mount when the process dies that serves it.
+func recoveryText(r *serve.RecoveryState) string {
+	text := "another process takes over if this one dies"
+	switch {
+	case r.State != "on":
+		return "off: " + printable.Line(r.Why)
+	case r.Holder == 0 && r.Unit == "":
+		text = "no process would take over at this moment; the next one is being started"
+	case r.Restarts > 0:
+		text = fmt.Sprintf("%s, the last on %s: %s", show.Count(r.Restarts, "restart"), r.LastRestart.Local().Format(time.DateTime), printable.Line(r.LastWhy))
+	}
+	if n := len(r.Refused); n > 0 {
+		text += fmt.Sprintf("; %s with EIO, of which servers have died: %s", show.Count(n, "file"), printable.Name(r.Refused[0]))
+	}
+	return text
+}
+
+// hits says what did not have to be fetched.
+func (e *env) hits(s *serve.Stats) string {
+	text := e.size(s.Total.Hits) + " of layers came from the cache"
+	if k := s.Contents; k.Kept > 0 {
+		text += fmt.Sprintf(", and %s from %s kept whole", e.size(k.ReadBytes), show.Count(int(k.Kept), "file"))
+	}
 	if s.Temporary > 0 {
-		t.Row("temporary", show.Bytes(s.Temporary), "in files without a name, which count in the cache's size")
+		text += fmt.Sprintf("; %s in temporary files", e.size(s.Temporary))
 	}
-	if n.Bad > 0 {
-		t.Row("wrong", fmt.Sprint(n.Bad), "chunks were not what they should be, and not used")
+	if n := s.Total.Bad; n > 0 {
+		text += fmt.Sprintf("; %s wrong", show.Count(int(n), "chunk"))
 	}
-	return t
+	return text
+}
+
+// servers says whether those that the image is read from answer.
+func (e *env) servers(s *serve.Stats) string {
+	down := 0
+	for _, h := range s.Servers {
+		if h.Down {
+			down++
+		}
+	}
+	switch {
+	case down > 0: // these come first
+		h := s.Servers[0]
+		text := fmt.Sprintf("%s down since %s: %s", printable.Name(h.Host), h.Since.Local().Format(time.TimeOnly), printable.Line(h.Reason))
+		if down > 1 {
+			text = fmt.Sprintf("%d of %d down: ", down, len(s.Servers)) + text
+		}
+		return text
+	case len(s.Servers) == 0:
+		return "none was asked"
+	}
+	text := show.Count(len(s.Servers), "server") + ", none down"
+	if s.Line.Rate > 0 {
+		text += fmt.Sprintf("; an answer after %s, then %s a second", show.Seconds(s.Line.Trip), e.size(int64(min(s.Line.Rate, math.MaxInt64/2))))
+	}
+	return text
 }
 
 // pathTable has what makes the mount fast.
 func (e *env) pathTable(s *serve.Stats) *show.Table {
-	t := show.NewTable(e.width(), show.Column{Title: "FAST PATH", Least: 9}, show.Column{Title: "USED", Wrap: true})
+	t := show.NewTable(e.tableWidth(), show.Column{Title: "FAST PATH", Least: 9}, show.Column{Title: "USED", Wrap: true})
 	for _, p := range s.FastPaths {
 		t.Row(printable.Cell(p.Name), usedText(p))
 	}
@@ -127,39 +195,37 @@ func (e *env) pathTable(s *serve.Stats) *show.Table {
 
 // layerTable has the counters of each layer.
 func (e *env) layerTable(s *serve.Stats) *show.Table {
-	t := show.NewTable(e.width(), show.Column{Title: "LAYER", Least: 12}, show.Column{Title: "SIZE", Drop: 11}, show.Column{Title: "CACHED", Drop: 10}, show.Column{Title: "ASKED", Drop: 5},
+	t := show.NewTable(e.tableWidth(), show.Column{Title: "LAYER", Least: 12}, show.Column{Title: "SIZE", Drop: 11}, show.Column{Title: "CACHED", Drop: 10}, show.Column{Title: "ASKED", Drop: 5},
 		show.Column{Title: "FETCHED", Drop: 12}, show.Column{Title: "WASTED", Drop: 3}, show.Column{Title: "REQUESTS", Drop: 4}, show.Column{Title: "HITS", Drop: 8},
 		show.Column{Title: "ERRORS", Drop: 9}, show.Column{Title: "WAITS", Drop: 2}, show.Column{Title: "P50", Drop: 1}, show.Column{Title: "P99", Drop: 6},
 		show.Column{Title: "VERIFIED", Least: 8, Drop: 7}, show.Column{Title: "INDEX", Least: 8, Drop: 13})
 	for _, l := range s.Layers {
-		t.Row(show.ShortDigest(l.Digest), show.Bytes(l.Size), show.Bytes(l.Cached), show.Bytes(l.Asked), show.Bytes(l.Fetched), show.Bytes(l.Wasted),
-			fmt.Sprint(l.Requests), show.Bytes(l.Hits), fmt.Sprint(l.Errors), fmt.Sprint(l.Waits), show.Seconds(l.WaitP50), show.Seconds(l.WaitP99), verifiedText(l.Verified), indexText(l.Index))
+		t.Row(show.ShortDigest(l.Digest), e.size(l.Size), e.size(l.Cached), e.size(l.Asked), e.size(l.Fetched), e.size(l.Wasted),
+			fmt.Sprint(l.Requests), e.size(l.Hits), fmt.Sprint(l.Errors), fmt.Sprint(l.Waits), show.Seconds(l.WaitP50), show.Seconds(l.WaitP99), verifiedText(l.Verified), indexText(l.Index))
 	}
 	return t
 }
 
-// fileTable has the files that cost most; nil if there are none.
+// fileTable has the files that cost most.
 func (e *env) fileTable(s *serve.Stats) *show.Table {
-	if len(s.Files) == 0 {
-		return nil
-	}
-	t := show.NewTable(e.width(), show.Column{Title: "FETCHED"}, show.Column{Title: "ASKED", Drop: 1}, show.Column{Title: "FILE", Least: 12})
+	t := show.NewTable(e.tableWidth(), show.Column{Title: "FETCHED"}, show.Column{Title: "ASKED", Drop: 1}, show.Column{Title: "FILE", Least: 12})
 	for _, f := range s.Files {
-		t.Row(show.Bytes(f.Fetched), show.Bytes(f.Asked), printable.Name(f.Path))
+		t.Row(e.size(f.Fetched), e.size(f.Asked), printable.Name(f.Path))
 	}
 	return t
 }
 
 // how returns what is special about a mount, with a comma before it.
 func how(s *serve.Stats) string {
-	text := ""
-	if s.Offline {
-		text = ", offline"
+	switch p := s.Prefetch; {
+	case s.Offline:
+		return ", offline"
+	case p.State == "running":
+		return ", prefetching " + show.Share(p.Have, p.All)
+	case p.State != "off":
+		return ", prefetch " + printable.Name(p.State)
 	}
-	if p := s.Prefetch; p.State != "off" {
-		text += fmt.Sprintf(", prefetch %s: %s of %s", printable.Name(p.State), show.Bytes(p.Have), show.Bytes(p.All))
-	}
-	return text
+	return ""
 }
 
 // usedText writes for people whether a fast path is used, or why not.

@@ -19,8 +19,14 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/diff"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/du"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/entry"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/grep"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/ls"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/sum"
 	"github.com/imgfs/imgfs/remote"
 )
 
@@ -44,13 +50,40 @@ func documentOf[T any](rows int, print func(e *env, v T) error) document {
 // documents are all that the commands print.
 func documents() map[string]document {
 	return map[string]document{
-		"inspect":      documentOf[remote.Inspection](0, nil),
+		"inspect":     documentOf[remote.Inspection](0, nil),
+		"du --layers": documentOf(4, func(e *env, rows []layerUsage) error { return e.printUsage(rows, false) }),
+		"stat":        documentOf[statDoc](0, nil),
+		"history": documentOf(6, func(e *env, rows []historyRow) error {
+			if err := e.printHistory(rows, &historyFlags{noTrunc: true}); err != nil {
+				return err
+			}
+			return e.printHistory(rows, &historyFlags{})
+		}),
 		"index":        documentOf(3, (*env).printIndex),
 		"index push":   documentOf(3, (*env).printPush),
+		"du":           documentOf[du.Line](0, nil),
+		"grep":         documentOf[grep.Row](0, nil),
+		"ls":           documentOf[ls.Listed](0, nil),
+		"find":         documentOf[entry.Entry](0, nil),
+		"sum":          documentOf[sum.Row](0, nil),
 		"cache ls":     documentOf(6, func(e *env, l cacheList) error { return e.printCache(&l) }),
-		"cache prune":  documentOf(3, (*env).printPruned),
+		"cache prune":  documentOf(4, (*env).printPruned),
 		"cache verify": documentOf(7, func(e *env, r verifyReport) error { return e.printReport(&r) }),
-		"stats":        documentOf(27, (*env).printStats),
+		"config":       documentOf(3, func(e *env, d configDoc) error { return e.writeConfig(&d, false) }),
+		"version":      documentOf[versionDoc](0, nil),
+		"stats": documentOf(24, func(e *env, s serve.Stats) error {
+			s.Opening = true
+			if err := e.printStats(s, statsTables{}); err != nil {
+				return err
+			}
+			s.Opening = false
+			return e.printStats(s, statsTables{layers: true, files: true, paths: true})
+		}),
+		"ps":   documentOf(3, (*env).printMounts),
+		"diff": documentOf[diff.Document](0, nil),
+		"diff --packages": documentOf(2, func(e *env, p diff.Package) error {
+			return diff.PrintPackages(e.Stdout, diff.Config{}, []diff.Package{p})
+		}),
 	}
 }
 
@@ -167,7 +200,7 @@ func FuzzStats(f *testing.F) {
 			return
 		}
 		var table, doc bytes.Buffer
-		if err := newEnv(&table, io.Discard).printStats(s); err != nil {
+		if err := newEnv(&table, io.Discard).printStats(s, statsTables{layers: true, files: true, paths: true}); err != nil {
 			t.Fatal(err)
 		}
 		checkHarmless(t, "the table", table.String())
@@ -185,12 +218,19 @@ func FuzzStats(f *testing.F) {
 // lossy are the texts of documents that may be no UTF-8, in theory, and have no
 // bytes beside them: they are no names.
 var lossy = []string{
-	"Digest", "DiffID", "Manifest", "Unknown", "Layers", "DiffIDs", "ImageID", // digests
-	"Codec", "Obtained", "Verified", "Kind", "State", "Origin", "Vouched", "Lost", // imgfs's own words
+	"Digest", "DiffID", "Manifest", "Unknown", "Layers", "DiffIDs", "ImageID", "Expected", // digests
+	"Codec", "Obtained", "Verified", "Kind", "State", "Status", "Origin", "Vouched", "Lost", // imgfs's own words
 	"From", "Header", // repository and digest, and a sum
-	"Why", "Reason", "Host", // sentences, and names of servers
-	"FastPath.Name",
-	"Platform", // read from JSON, as all that inspect has
+	"Why", "LastWhy", "Reason", "Host", "Health", "Owner", // sentences, and names of servers
+	"Unit", // systemd allows a few letters
+	"FastPath.Name", "Key", "Variable",
+	"Entry.Type", "Entry.Mode", "Entry.Modified", "Entry.Device", // words and numbers
+	"FastPath.Name", "What",
+	"Created", "CreatedBy", "Author", "Comment", // read from JSON
+	"Manager", "Change", "Arch", "OldArch", "Old", "New", // of packages: what their managers compare
+	"LayerDigest", "statVersion.Change", "statVersion.Type", "statVersion.Mode", "statVersion.Modified",
+	"Platform",                                                                    // read from JSON, as all that inspect has
+	"versionDoc.Version", "versionDoc.Go", "versionDoc.Commit", "versionDoc.Time", // the program's own
 }
 
 // TestNameBytes finds every text of a document, which is a name with its bytes
@@ -210,7 +250,7 @@ func TestNameBytes(t *testing.T) {
 				t.Errorf("imgfs %s: %s of %v has neither its bytes beside it nor a reason", command, f.Name, owner)
 			}
 		})
-		if command != "index" && command != "index push" && command != "cache prune" && used == 0 {
+		if command != "index" && command != "index push" && command != "cache prune" && command != "history" && command != "du --layers" && command != "version" && used == 0 {
 			t.Errorf("imgfs %s: no name was found", command)
 		}
 	}
@@ -277,17 +317,38 @@ func TestPrinters(t *testing.T) {
 	}
 	want := map[string]int{
 		"main.go: os.Stdout": 1, "main.go: os.Stderr": 1,
-		"cat.go: e.Raw":                      1,
-		"ls.go: e.Raw":                       2,
+		"run.go: os.Stdout": 1, "run.go: os.Stderr": 1, // the container's own
+		"internal/container/runtime_linux.go: os.Stdout": 1, "internal/container/runtime_linux.go: os.Stderr": 1, // likewise
+		"internal/container/bwrap_linux.go: os.Stdout": 1, "internal/container/bwrap_linux.go: os.Stderr": 1, // and of bwrap
+		"cat.go: e.Raw":             1,
+		"ls.go: e.Raw":              2,
+		"mounthelper.go: os.Stdout": 1, "mounthelper.go: os.Stderr": 1, // for an env
+		"explore.go: e.Raw":                    1,                                            // whether it is a terminal
+		"internal/explore/pager.go: os.Stdout": 1, "internal/explore/pager.go: os.Stderr": 1, // the pager's
+		"find.go: e.Raw":                     2,
+		"tree.go: e.Raw":                     2,
+		"du.go: e.Raw":                       2,
+		"sum.go: e.Raw":                      2,
+		"grep.go: e.Raw":                     2,
+		"ps.go: e.Raw":                       3, // directories
+		"ps.go: show.JSON":                   1,
+		"cp.go: e.Raw":                       1,
+		"tar.go: e.Raw":                      2,
+		"complete.go: e.Raw":                 1, // words for the shell's functions, which print them in their way
+		"completion.go: e.Raw":               1, // the script
+		"config.go: e.Raw":                   2, // for another env
+		"config.go: e.Stderr":                2, // for another env
+		"config.go: show.JSON":               1,
 		"inspect.go: e.Raw":                  2, // --raw and --config
 		"mount.go: e.Raw":                    2, // for the child, and the directory that was made
 		"internal/serve/mount.go: e.Raw":     1, // the directory that was made
 		"mount.go: e.Stderr":                 1,
-		"internal/cli/env.go: e.Stderr":      2, // what message has escaped
-		"internal/serve/mount.go: e.Stderr":  1, // what the log has escaped
-		"internal/serve/detach.go: e.Stderr": 1, // what message has escaped
-		"env.go: e.Raw":                      1, // whether it is a terminal
-		"inspect.go: show.JSON":              1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1,
+		"internal/cli/env.go: e.Stderr":      2,                                           // what message has escaped
+		"internal/serve/mount.go: e.Stderr":  1,                                           // what the log has escaped
+		"internal/serve/detach.go: e.Stderr": 1,                                           // what message has escaped
+		"internal/serve/resume.go: e.Stderr": 2, "internal/serve/succeed.go: e.Stderr": 1, // what the log has escaped
+		"env.go: e.Raw":         2, // whether it is a terminal
+		"inspect.go: show.JSON": 1, "history.go: show.JSON": 1, "stat.go: e.Raw": 2, "du_layers.go: show.JSON": 1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1, "version.go: show.JSON": 1,
 		"index_push.go: show.JSON": 1, "cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
 	}
 	if !reflect.DeepEqual(uses, want) {

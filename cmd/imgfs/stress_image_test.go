@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path"
+	"sync/atomic"
 
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -56,11 +57,15 @@ func (c *stressContent) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// compared counts the bytes that this process has compared.
+var compared atomic.Int64
+
 // check compares what was read from a place of a file.
 func (f *stressFile) check(p []byte, off int64) error {
 	if off+int64(len(p)) > f.Size {
 		return fmt.Errorf("%s: %d bytes from %d on, but it has %d", f.Name, len(p), off, f.Size)
 	}
+	compared.Add(int64(len(p)))
 	var want [stressBlock]byte
 	for len(p) > 0 {
 		f.block(off/stressBlock, &want)
@@ -77,8 +82,8 @@ func (f *stressFile) check(p []byte, off int64) error {
 }
 
 // stressImage makes files of all sizes in layers, some of which replace those
-// of layers below.
-func stressImage(big bool) ([]stressFile, []labimage.Layer) {
+// of layers below. Images whose first differs enough have nothing in common.
+func stressImage(big bool, first uint64) ([]stressFile, []labimage.Layer) {
 	sizes := []int64{0, 1, 4095, 4096, 4097, 65535, 65537, 128<<10 - 1, 1<<20 + 1}
 	small, largest := 100, int64(8<<20)
 	if big {
@@ -87,7 +92,7 @@ func stressImage(big bool) ([]stressFile, []labimage.Layer) {
 	}
 	var all []stressFile
 	var layers []labimage.Layer
-	id := uint64(0)
+	id := first
 	add := func(own []stressFile) {
 		layers = append(layers, stressLayer(own))
 		all = append(all, own...)

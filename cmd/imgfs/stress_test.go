@@ -87,7 +87,7 @@ func TestStress(t *testing.T) {
 	testenv.Slow(t)
 	needFUSE(t)
 	length, big := stressTime(t)
-	content, layers := stressImage(big)
+	content, layers := stressImage(big, 0)
 	reg := registrytest.New(t, nil)
 	image, layout := publish(t, reg, layers...)
 	size := sizeOf(t, layout)

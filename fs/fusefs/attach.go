@@ -31,6 +31,13 @@ type attached struct {
 // fusermount3 write its complaints to our standard error instead of into an
 // error. When attach fails, nothing is mounted.
 func (t *Target) attach(ctx context.Context, opts *Options) (fd int, a attached, err error) {
+	if !opts.Locked {
+		unlock, err := t.at.lock(ctx)
+		if err != nil {
+			return -1, a, err
+		}
+		defer unlock()
+	}
 	before, err := mountTable()
 	if err != nil {
 		return -1, a, err
@@ -131,14 +138,6 @@ func (t *Target) attachDirect(opts *Options) (int, error) {
 // whose number it finds in its environment. It is started in the place and told
 // to mount there.
 func (t *Target) attachHelper(ctx context.Context, helper string, opts *Options) (int, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	theirs := os.NewFile(uintptr(pair[1]), "fusermount3's end")
-	defer unix.Close(pair[0])
-	defer theirs.Close() // twice does no harm
-
 	words := []string{"ro", "default_permissions", "subtype=" + fsSubtype,
 		"fsname=" + escapeOption(opts.name()), fmt.Sprintf("max_read=%d", maxRead)}
 	for word, on := range map[string]bool{"allow_other": opts.AllowOther, "suid": opts.Suid, "dev": opts.Dev, "noexec": opts.NoExec} {
@@ -146,7 +145,20 @@ func (t *Target) attachHelper(ctx context.Context, helper string, opts *Options)
 			words = append(words, word)
 		}
 	}
-	said, err := runHelper(ctx, helper, t.at, theirs, "-o", strings.Join(words, ","), "--", ".")
+	return t.askHelper(ctx, helper, strings.Join(words, ","), opts)
+}
+
+// askHelper has fusermount3 mount with options, and returns the descriptor of the FUSE
+// device that it sends.
+func (t *Target) askHelper(ctx context.Context, helper, options string, opts *Options) (int, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "fusermount3's end")
+	defer unix.Close(pair[0])
+	defer theirs.Close() // twice does no harm
+	said, err := runHelper(ctx, helper, t.at, theirs, "-o", options, "--", ".")
 	if err != nil {
 		if taken := t.at.same(ctx); errors.Is(taken, ErrMounted) && ctx.Err() == nil && !errors.Is(err, ErrNoAnswer) {
 			return -1, taken // which the helper does not say

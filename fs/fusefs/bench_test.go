@@ -17,13 +17,18 @@ import (
 // benchMount mounts a tree anew, so that the kernel knows nothing of it. Its
 // content costs next to nothing.
 func benchMount(b *testing.B, tree string, keepOpens bool) (c *child, dir string) {
+	return serve(b, benchWay(b, keepOpens), task{Tree: tree})
+}
+
+// benchWay is the way to mount in benchmarks.
+func benchWay(b *testing.B, keepOpens bool) who {
 	needFUSE(b)
 	w := who{mode: mode{KeepOpens: keepOpens}}
 	if !isRoot() {
 		needHelper(b)
-		w = who{uid: os.Getuid(), useHelper: true, mode: mode{KeepOpens: keepOpens}}
+		w.uid, w.useHelper = os.Getuid(), true
 	}
-	return serve(b, w, task{Tree: tree})
+	return w
 }
 
 // find walks a tree as "find -printf %s" does: readdir and stat of everything.

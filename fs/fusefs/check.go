@@ -72,7 +72,7 @@ var fuseDevice = unix.Mkdev(10, 229)
 func thisHost() host {
 	return host{
 		root:     os.Geteuid() == 0,
-		sysAdmin: hasSysAdmin(),
+		sysAdmin: HasSysAdmin(),
 		device:   "/dev/fuse",
 		conf:     "/etc/fuse.conf",
 		lookPath: exec.LookPath,
@@ -135,6 +135,9 @@ func (h host) checkDirect(ctx context.Context, t *Target) error {
 	return err
 }
 
+// errProc: /proc/self is the process that serves, which would ask itself for what it needs.
+var errProc = errors.New("directories of processes come and go")
+
 // checkDir returns what the directory of t is like, on which nothing may be
 // mounted.
 func checkDir(ctx context.Context, t *Target) (*unix.Stat_t, error) {
@@ -142,14 +145,21 @@ func checkDir(ctx context.Context, t *Target) (*unix.Stat_t, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m != nil {
+	if m != nil && !m.trigger {
 		return nil, mountedError(ctx, t.name, *m)
 	}
 	st, err := Ask(ctx, func(context.Context) (*unix.Stat_t, error) {
+		var on unix.Statfs_t
+		if err := unix.Fstatfs(t.at.fd, &on); err == nil && on.Type == unix.PROC_SUPER_MAGIC {
+			return nil, errProc
+		}
 		st := &unix.Stat_t{}
 		return st, unix.Fstat(t.at.fd, st)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errProc):
+		return nil, hinted{err, "choose another directory"}
+	case err != nil:
 		return nil, dirError(err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -165,7 +175,12 @@ func mountedError(ctx context.Context, dir string, m mountEntry) error {
 	if !m.ours() {
 		return hinted{fmt.Errorf("%w, mounted by %s", err, m.ownerName()), "choose another directory"}
 	}
-	command := ""
+	command, ours := "", m.fsType == fsType
+	if table, err := mountTable(); err == nil && !ours {
+		if image, ok := imageBelow(table, m); ok {
+			m, ours = image, true // which answers for its view
+		}
+	}
 	// Our servers answer this always. One that is being killed can take the
 	// request with it, which then is EIO.
 	switch dead := statfs(ctx, m.dir); {
@@ -173,13 +188,13 @@ func mountedError(ctx context.Context, dir string, m mountEntry) error {
 		return context.Cause(ctx)
 	case errors.Is(dead, ErrNoAnswer):
 		err = fmt.Errorf("%w: %w", err, dead)
-		if m.fsType == fsType {
+		if ours {
 			return hinted{err, "imgfs umount -l " + printable.Word(dir)}
 		}
-	case isDead(dead), dead != nil && m.fsType == fsType:
-		err, command = ErrDead, "fusermount3 -u "
+	case isDead(dead), dead != nil && ours:
+		err, command = fmt.Errorf("%w: %s of type %s", ErrDead, printable.Name(m.source), printable.Name(m.fsType)), "fusermount3 -u "
 	}
-	if m.fsType == fsType {
+	if ours {
 		command = "imgfs umount "
 	}
 	if command == "" {

@@ -44,6 +44,7 @@ func TestCheckDirectory(t *testing.T) {
 		{name, ErrNotDir, ""},
 		{filepath.Join(name, "x"), ErrNotDir, ""},
 		{"/proc", ErrMounted, "choose another directory"},
+		{"/proc/self", errProc, "choose another directory"},
 		{"/", ErrMounted, "choose another directory"},
 	} {
 		_, err := Check(t.Context(), c.dir, nil)
@@ -343,10 +344,10 @@ too short - x y
 35 24 0:42 / /mnt/odd\9 rw - tmpfs none
 `
 	want := []mountEntry{
-		{id: "24", parent: "1", device: "254:0", dir: "/", fsType: "ext4", source: "/dev/root", shared: true},
-		{id: "33", parent: "24", device: "0:40", dir: "/mnt/a b\\c\nd", fsType: "fuse.imgfs", source: "oci:#x,\ty", owner: "0", shared: true},
-		{id: "34", parent: "24", device: "0:41", dir: "/no/optional", fsType: "fuse.imgfs", source: "fedora:latest"},
-		{id: "35", parent: "24", device: "0:42", dir: `/mnt/odd\9`, fsType: "tmpfs", source: "none"},
+		{id: "24", parent: "1", device: "254:0", part: "/", dir: "/", fsType: "ext4", source: "/dev/root", shared: true},
+		{id: "33", parent: "24", device: "0:40", part: "/", dir: "/mnt/a b\\c\nd", fsType: "fuse.imgfs", source: "oci:#x,\ty", owner: "0", shared: true},
+		{id: "34", parent: "24", device: "0:41", part: "/", dir: "/no/optional", fsType: "fuse.imgfs", source: "fedora:latest"},
+		{id: "35", parent: "24", device: "0:42", part: "/", dir: `/mnt/odd\9`, fsType: "tmpfs", source: "none"},
 	}
 	if got := parseMountinfo(text); !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -4,7 +4,6 @@ package fusefs
 
 import (
 	"errors"
-	"strconv"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -23,10 +22,21 @@ type conn interface {
 	unregister(id int32) error
 }
 
+// errRecovers: see the doc of internal/uring on what is lost with a server.
+var errRecovers = errors.New("it goes without recovery, and the mount is to have that")
+
 // connect answers INIT on a descriptor of the FUSE device, which is the
 // connection's from here on, also if there is an error.
-func connect(fd int, raw *rawFS, opts *Options) (conn, error) {
-	c, why := newURingConn(raw, opts)
+//
+// held, if not nil, is what requests go to in place of raw.
+func connect(fd int, raw *rawFS, held *gate, opts *Options) (conn, error) {
+	c, why := (*uringConn)(nil), errRecovers
+	if opts.IOUring == Off {
+		why = errTurnedOff
+	}
+	if !opts.keeps() {
+		c, why = newURingConn(raw, held, opts)
+	}
 	if why == nil {
 		if err := c.connect(fd); err != nil {
 			return nil, err
@@ -36,44 +46,23 @@ func connect(fd int, raw *rawFS, opts *Options) (conn, error) {
 	if opts.IOUring == On {
 		return nil, errors.Join(noURing(why), unix.Close(fd))
 	}
-	raw.gone = func() bool { return isBroken(fd) }
-	// The name says that the descriptor is mounted already.
-	srv, err := fuse.NewServer(raw, "/dev/fd/"+strconv.Itoa(fd), serverOptions(raw, opts))
+	d, err := newDeviceConn(fd, answerer{raw: raw, held: held, opts: opts}, why)
+	if err == nil {
+		err = d.connect()
+	}
 	if err != nil {
 		return nil, err
 	}
-	return deviceConn{srv, why}, nil
+	return d, nil
 }
 
-// isBroken reports whether the connection of a descriptor of the FUSE device
-// has ended.
-func isBroken(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0 && p[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0
-}
+// keeps reports whether a mount has what another server can go on with.
+func (o *Options) keeps() bool { return o.Kept != nil && o.IOUring != On }
 
-// A deviceConn reads requests from the FUSE device.
-type deviceConn struct {
-	srv *fuse.Server
-	why error // not through io_uring
-}
-
-func (c deviceConn) serve() { c.srv.Serve() }
-
-func (c deviceConn) register(fd uintptr) (int32, error) {
-	id, errno := c.srv.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
-	if errno != 0 {
-		return 0, errno
+// answering is what answers requests.
+func answering(raw *rawFS, held *gate) fuse.RawFileSystem {
+	if held != nil {
+		return held
 	}
-	return id, nil
+	return raw
 }
-
-func (c deviceConn) unregister(id int32) error {
-	if errno := c.srv.UnregisterBackingFd(id); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-func (c deviceConn) fastPaths() []FastPath { return []FastPath{fastPath(uringPath, c.why)} }

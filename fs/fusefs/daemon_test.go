@@ -45,6 +45,13 @@ type task struct {
 	Unused              time.Duration
 	Cache               string // directory, for the tree "opened"
 
+	Keep, Succeed bool   // leave the mount to others; go on with one, on descriptors 3 and 4
+	Early         bool   // mount before there is a tree, and show it when told
+	Died          int    // how the last server did
+	Drop          bool   // go on without the rights that serving does not need
+	Identity      string // of the tree
+	files         []*os.File
+
 	img *image.Image // the tree "opened"
 }
 
@@ -59,6 +66,7 @@ func TestMain(m *testing.M) {
 	}
 	roles := map[string]func(task) error{
 		"serve": serveRole, "dump": dumpRole, "read": readRole, "map": mapRole, "hold": holdRole, "check": checkRole, "open": openRole, "ask": askRole, "unmount": unmountRole,
+		"hammer": hammerRole, "rush": rushRole,
 	}
 	if err := roles[k.Role](k); err != nil {
 		say("error: %v", err)
@@ -98,7 +106,7 @@ func serveRole(k task) error {
 	if k.Control {
 		opts.Control = control(k.img)
 	}
-	s, err := Mount(context.Background(), k.Dir, tree, opts)
+	s, err := k.mount(tree, opts)
 	if err != nil {
 		return err
 	}
@@ -116,6 +124,19 @@ func serveRole(k task) error {
 			case "appear":
 				files.ready.Store(true)
 				say("there")
+			case "show":
+				say("shown %v", s.Show(tree, opts))
+			case "recovery":
+				say("%s, refused %q", s.Recovery(), s.Refused())
+			case "leak":
+				f, err := files.BackingProbe()
+				if err != nil {
+					panic(err)
+				}
+				id, err := s.conn.register(f.Fd())
+				say("leaked %d, %v", id, err)
+			case "registered":
+				say("registered %d", registered(s))
 			case "helper":
 				say("helper %s", s.at.helper)
 			case "tell":
@@ -298,6 +319,7 @@ func mountDir(t testing.TB, uid int) string {
 
 // A child is a process of the test binary.
 type child struct {
+	waited sync.Once
 	t      testing.TB
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
@@ -334,6 +356,9 @@ func startBy(t testing.TB, uid int, wrap []string, k task) *child {
 		defer self.Close()
 		c.cmd = exec.Command(wrap[0], append(wrap[1:], "/proc/self/fd/3")...)
 		c.cmd.ExtraFiles = []*os.File{self}
+	}
+	if k.files != nil {
+		c.cmd.ExtraFiles = k.files
 	}
 	// The race detector makes a process sleep for a second at its end.
 	c.cmd.Env = append(os.Environ(), taskEnv+"="+string(text), "GORACE=atexit_sleep_ms=0")
@@ -439,7 +464,7 @@ func (c *child) stop(dir string) {
 	timer := time.AfterFunc(20*time.Second, func() { _ = c.cmd.Process.Kill() })
 	for range c.events {
 	}
-	_ = c.cmd.Wait()
+	c.wait()
 	timer.Stop()
 	if table, err := mountTable(); err == nil {
 		if _, ok := mountedAt(table, dir); ok {
@@ -447,3 +472,6 @@ func (c *child) stop(dir string) {
 		}
 	}
 }
+
+// wait waits for the end of the process, whoever else does so.
+func (c *child) wait() { c.waited.Do(func() { _ = c.cmd.Wait() }) }

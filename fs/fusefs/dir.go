@@ -29,7 +29,7 @@ func (r *rawFS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 			return false
 		}
 		if !dots {
-			fillEntry(n, entry)
+			r.fillEntry(n, entry)
 		}
 		return true
 	})

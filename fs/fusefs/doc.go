@@ -12,6 +12,11 @@
 // OPEN and OPENDIR are answered with ENOSYS where the kernel then stops
 // sending them: an open costs no round trip at all.
 //
+// Requests come from the FUSE device, by a loop of the package's own, or through
+// io_uring; go-fuse decodes them. With [Options].Kept the loop reads to memory that
+// outlives the process, and opens are noted there, so that another server can go on
+// with the mount ([Prepare]): docs/recovery.md.
+//
 // With passthrough ([Options].Passthrough) opens are answered instead, and files
 // that the cache directory has whole are read by the kernel itself. A mount has
 // one or the other: ENOSYS to OPEN is for all files. [Server.FastPaths] tells

@@ -37,8 +37,14 @@ var (
 	ErrReplaced        = errors.New("another directory, or a symlink, has taken its place meanwhile")
 	ErrNoAnswer        = errors.New("it does not answer")
 	ErrNoControl       = errors.New("the server of the mount has no such attribute")
+	ErrHidden          = errors.New("something else is mounted over it")
 	ErrForeign         = errors.New("another user's mount")
 	ErrSystem          = errors.New("only on Linux images can be mounted")
+
+	// ErrKept is for what another server has left.
+	ErrKept = errors.New("what the last server left cannot be used")
+	// ErrChanged is for a server that would not go on as the last one did.
+	ErrChanged = errors.New("it would not be the same mount")
 
 	// ErrPassthrough is for mounts where it is On.
 	ErrPassthrough = errors.New("no passthrough")

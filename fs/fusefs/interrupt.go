@@ -3,11 +3,7 @@
 package fusefs
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +37,8 @@ const (
 // want the same pages by then ask for them anew.
 type caller struct {
 	fuse.Context
-	gone func() bool // tells whether the mount is
+	gone    func() bool // tells whether the mount is
+	threads threads     // in which the caller is one
 
 	mu   sync.Mutex
 	done chan struct{} // nil until somebody wants to know; closed at the end
@@ -105,7 +102,7 @@ func (c *caller) watch(done chan<- struct{}, left <-chan struct{}) {
 		close(done)
 		return
 	}
-	for !c.gone() && signalsOf(c.Pid).wait() {
+	for !c.gone() && c.threads.signalsOf(c.Pid).wait() {
 		select {
 		case <-time.After(askSignals):
 		case <-left:
@@ -134,9 +131,9 @@ func (c *caller) await(left <-chan struct{}) int {
 		case <-time.After(pause):
 		}
 		if pause == soonWaits {
-			process, pause = processOf(c.Pid), askProcess
+			process, pause = c.threads.processOf(c.Pid), askProcess
 		}
-		if hasEnded(process) {
+		if c.threads.hasEnded(process) {
 			return callerEnded
 		}
 	}
@@ -167,96 +164,4 @@ func signalSet(all ...unix.Signal) (set uint64) {
 		set |= 1 << (sig - 1)
 	}
 	return set
-}
-
-// seesThreads tells whether /proc has the threads by the numbers that requests
-// have: that of another PID namespace has not.
-var seesThreads = sync.OnceValue(func() bool {
-	self, err := os.Readlink("/proc/self")
-	return err == nil && self == strconv.Itoa(os.Getpid())
-})
-
-// processOf returns the process of a thread, 0 if that is not known. Of a thread
-// that is no more it is the thread, which has ended as well: one that is gone as
-// soon as this has most likely taken its process along.
-func processOf(thread uint32) int {
-	switch {
-	case thread == 0 || !seesThreads():
-		return 0
-	case unix.Kill(int(thread), 0) == unix.ESRCH:
-		return int(thread)
-	}
-	return statusOf(int(thread)).process
-}
-
-// hasEnded reports whether a process is known to be no more, or to be only
-// waited for. That its entry in /proc cannot be seen says nothing.
-func hasEnded(process int) bool {
-	if process == 0 {
-		return false
-	}
-	if unix.Kill(process, 0) == unix.ESRCH {
-		return true
-	}
-	st := statusOf(process)
-	// The first thread of a process may end before others.
-	return (st.state == 'Z' || st.state == 'X') && st.threads <= 1
-}
-
-// A procStatus is what hasEnded needs of proc_pid_status(5).
-type procStatus struct {
-	process, threads int
-	state            byte
-}
-
-func statusOf(id int) (st procStatus) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", id))
-	if err != nil {
-		return st
-	}
-	for line := range bytes.Lines(text) {
-		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":\t"))
-		n, _ := strconv.Atoi(string(value)) // 0 for what is no number
-		switch string(name) {
-		case "State":
-			st.state = append(value, 0)[0]
-		case "Tgid":
-			st.process = n
-		case "Threads":
-			st.threads = n
-		}
-	}
-	return st
-}
-
-// signalsOf returns the signals of a thread; see proc_pid_status(5).
-func signalsOf(thread uint32) (s signals) {
-	if thread == 0 || !seesThreads() {
-		return signals{}
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
-	if err != nil {
-		return signals{}
-	}
-	s.seen = true
-	var blocked, ignored uint64
-	for line := range bytes.Lines(status) {
-		name, value, _ := bytes.Cut(line, []byte(":\t"))
-		set, err := strconv.ParseUint(string(bytes.TrimSpace(value)), 16, 64)
-		if err != nil {
-			continue
-		}
-		switch string(name) {
-		case "SigPnd", "ShdPnd":
-			s.pending |= set
-		case "SigBlk":
-			blocked = set
-		case "SigIgn":
-			ignored = set
-		case "SigCgt":
-			s.caught = set
-		}
-	}
-	s.pending &^= blocked | ignored
-	return s
 }

@@ -4,6 +4,7 @@ package fusefs
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -185,7 +186,7 @@ func TestSignalsOf(t *testing.T) {
 	if err := unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	got := signalsOf(uint32(unix.Gettid()))
+	got := ownThreads().signalsOf(uint32(unix.Gettid()))
 	if !got.seen || got.pending&signalSet(unix.SIGUSR1) != 0 {
 		t.Errorf("seen is %v, and %x are pending, want none that is blocked", got.seen, got.pending)
 	}
@@ -193,7 +194,7 @@ func TestSignalsOf(t *testing.T) {
 		t.Errorf("%x are caught, want those of the runtime", got.caught)
 	}
 	for _, thread := range []uint32{0, 1 << 30} {
-		if got := signalsOf(thread); got != (signals{}) {
+		if got := ownThreads().signalsOf(thread); got != (signals{}) {
 			t.Errorf("thread %d has %+v", thread, got)
 		}
 	}
@@ -201,33 +202,77 @@ func TestSignalsOf(t *testing.T) {
 
 // TestHasEnded looks at processes in all states.
 func TestHasEnded(t *testing.T) {
-	if hasEnded(0) {
+	own := ownThreads()
+	if own.hasEnded(0) {
 		t.Error("a process that is not known has ended")
 	}
-	if got := processOf(1 << 30); !hasEnded(got) { // no thread has that number
+	if got := own.processOf(1 << 30); !own.hasEnded(got) { // no thread has that number
 		t.Errorf("process %d of a thread that is no more has not ended", got)
 	}
-	if got := processOf(uint32(unix.Gettid())); got != unix.Getpid() || hasEnded(got) {
-		t.Errorf("process %d, ended %v, want %d that has not", got, hasEnded(got), unix.Getpid())
+	if got := own.processOf(uint32(unix.Gettid())); got != unix.Getpid() || own.hasEnded(got) {
+		t.Errorf("process %d, ended %v, want %d that has not", got, own.hasEnded(got), unix.Getpid())
 	}
 	sleep := exec.Command("sleep", "100")
 	if err := sleep.Start(); err != nil {
 		t.Fatal(err)
 	}
 	pid := sleep.Process.Pid
-	if hasEnded(pid) {
+	if own.hasEnded(pid) {
 		t.Error("a process that sleeps has ended")
 	}
 	if err := sleep.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for begun := time.Now(); !hasEnded(pid); time.Sleep(time.Millisecond) {
+	for begun := time.Now(); !own.hasEnded(pid); time.Sleep(time.Millisecond) {
 		if time.Since(begun) > 20*time.Second {
 			t.Fatal("a process that is only waited for has not ended")
 		}
 	}
 	_ = sleep.Wait()
-	if !hasEnded(pid) {
+	if !own.hasEnded(pid) {
 		t.Error("a process that is no more has not ended")
+	}
+}
+
+// TestThreadsFarAway looks at a process by its number in a PID namespace of its own.
+func TestThreadsFarAway(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "mount -t proc proc /proc && echo && exec sleep 100")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("no namespaces here: %v", err)
+	}
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	if n, _ := out.Read(make([]byte, 1)); n == 0 {
+		t.Skip("no /proc for a namespace here")
+	}
+	proc, err := os.OpenFile(fmt.Sprintf("/proc/%d/root/proc", cmd.Process.Pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.Close()
+	far := threadsIn(proc)
+	if got := far.processOf(1); got != 1 || far.hasEnded(got) || !far.signalsOf(1).seen {
+		t.Errorf("process 1 is %d, ended: %v, its signals: %+v", got, far.hasEnded(got), far.signalsOf(1))
+	}
+	if own := os.Getpid(); !far.hasEnded(far.processOf(uint32(own))) || far.signalsOf(uint32(own)).seen {
+		t.Errorf("there is a process %d, which only this namespace has", own)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if !far.hasEnded(1) {
+		t.Error("process 1 has not ended with its namespace")
+	}
+	if none := threadsIn(nil); none.processOf(1) != 0 || none.signalsOf(1).seen {
+		t.Error("something is known without a /proc")
 	}
 }

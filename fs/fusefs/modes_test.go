@@ -181,7 +181,7 @@ func passState(s *Server, d *diskFiles) string {
 		inodes = len(p.opens)
 		for _, f := range p.opens {
 			f.decide.Do(func() {})
-			if f.file != nil {
+			if f.id != 0 {
 				passed++
 			}
 		}

@@ -28,7 +28,11 @@ func Mounts() ([]MountPoint, error) {
 	var ours []MountPoint
 	for _, m := range all {
 		if m.fsType == fsType {
-			ours = append(ours, m.point())
+			point := m.point()
+			if view, ok := overlayOf(all, m); ok {
+				point.Shown = view.dir
+			}
+			ours = append(ours, point)
 		}
 	}
 	return ours, nil
@@ -39,12 +43,18 @@ type mountEntry struct {
 	id     string
 	parent string // id of the mount that it is mounted in
 	device string // major:minor
+	part   string // directory of the file system that is mounted
 	dir    string
 	fsType string
 	source string
 	owner  string // who mounted it, if it is of FUSE: the number of a user
+	group  string // and that of a group
 	shared bool   // whether other namespaces may have got it
 	open   bool   // whether FUSE lets other users in
+	lower  string // directory below it, if it is an overlayfs: see lowerDir
+	// trigger says that it is where a program such as systemd mounts something when
+	// somebody looks there: autofs(5) with a direct map.
+	trigger bool
 }
 
 func mountTable() ([]mountEntry, error) {
@@ -73,16 +83,24 @@ func parseMountinfo(text string) []mountEntry {
 			id:     f[0],
 			parent: f[1],
 			device: f[2],
+			part:   unescape(f[3]),
 			dir:    unescape(f[4]),
 			fsType: unescape(b[0]),
 			source: unescape(b[1]),
 			shared: slices.ContainsFunc(f[6:], func(field string) bool { return strings.HasPrefix(field, "shared:") }),
 		}
+		if m.fsType == overlayType {
+			m.lower = lowerDir(strings.Join(b[2:], ","))
+		}
 		for option := range strings.SplitSeq(strings.Join(b[2:], ","), ",") {
 			if id, ok := strings.CutPrefix(option, "user_id="); ok {
 				m.owner = id
 			}
+			if id, ok := strings.CutPrefix(option, "group_id="); ok {
+				m.group = id
+			}
 			m.open = m.open || option == "allow_other"
+			m.trigger = m.trigger || option == "direct" && m.fsType == "autofs"
 		}
 		table = append(table, m)
 	}
@@ -96,12 +114,14 @@ func (m *mountEntry) ours() bool {
 }
 
 func (m *mountEntry) point() MountPoint {
-	return MountPoint{Dir: m.dir, Name: m.source, Owner: m.ownerName(), foreign: !m.ours(), own: m.owner == strconv.Itoa(os.Geteuid())}
+	return MountPoint{Dir: m.dir, Name: m.source, Owner: m.ownerName(), Device: m.device, Part: m.part,
+		id: m.id, foreign: !m.ours(), own: m.owner == strconv.Itoa(os.Geteuid())}
 }
 
-// ownerName is who made a mount, for people.
+// ownerName is who made a mount, for people. What is not of FUSE does not say it: only root
+// makes that.
 func (m *mountEntry) ownerName() string {
-	if m.owner == "0" {
+	if m.owner == "0" || m.owner == "" {
 		return "root"
 	}
 	return "user " + m.owner
@@ -194,9 +214,11 @@ func HintNoAnswer(path string) string {
 	}
 	deepest := ""
 	for _, m := range mounts {
-		if len(m.Dir) >= len(deepest) && isBelow(m.Dir)(abs) {
-			deepest = m.Dir
-			hint = "the process that serves it may be stopped or gone; imgfs umount -l " + printable.Word(m.Dir)
+		for _, dir := range []string{m.Dir, m.Place()} {
+			if len(dir) >= len(deepest) && isBelow(dir)(abs) {
+				deepest = dir
+				hint = "the process that serves it may be stopped or gone; imgfs umount -l " + printable.Word(dir)
+			}
 		}
 	}
 	return hint

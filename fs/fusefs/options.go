@@ -18,6 +18,9 @@ type Options struct {
 	// Suid lets setuid bits and file capabilities take effect, Dev device
 	// nodes. Both are for root only.
 	Suid, Dev bool
+	// DeadDevices shows device nodes with a number that no driver has, so that they cannot be
+	// opened whatever becomes of the flag nodev in copies of the mount.
+	DeadDevices bool
 	// NoExec keeps programs of the image from being started.
 	NoExec bool
 	// Provenance lists the extended attributes that say where the content of a
@@ -34,6 +37,9 @@ type Options struct {
 	// once, and twice if a program asks for the length first. Values have at
 	// most 64 KiB. They are not listed.
 	Control func(name string) (value []byte, ok bool)
+	// Owners, if not nil, returns the owner and group that a file of an owner and group is
+	// shown to have. It is called by several goroutines at a time. ACLs stay as they are.
+	Owners func(uid, gid uint32) (uint32, uint32)
 	// Passthrough has the kernel read files from the cache directory by
 	// itself, where they are there whole and checked. Opening a file then
 	// costs a request, which without it it does not. Auto is On for trees with
@@ -46,10 +52,25 @@ type Options struct {
 	Backings Backings
 	// IOUring takes requests through io_uring.
 	IOUring Choice
+	// Kept keeps what another server needs to go on with the mount when this one has died.
+	// It is of NewKept, and for one mount. It is not used where IOUring is On, and Auto is Off
+	// with it: what io_uring has handed to a server dies with that. Default: the mount is dead
+	// when its server is.
+	Kept *Kept
+	// Identity says what tree is shown: two trees with one identity are alike to the inode
+	// numbers. A server goes on only with the tree that its predecessor has shown.
+	Identity string
 	// EndAlone has the server end when its process is the only one left in its
 	// mount namespace, so that nobody can get at the mount: see
 	// [Server.Orphaned].
 	EndAlone bool
+	// Stacked says that another file system will lie over this one, such as overlayfs.
+	// Its users are not found among the processes, so that only the kernel tells when
+	// nobody uses the tree any more.
+	Stacked bool
+	// Locked says that the caller holds an exclusive flock(2) of the directory. Else
+	// mounting takes it for a moment: of two that mount there at once one fails.
+	Locked bool
 	// Reads, if not nil, returns how many reads of files there have been. A
 	// mount that is in no directory any more is in use while that rises.
 	Reads func() int64
@@ -99,6 +120,10 @@ const (
 	Off
 )
 
+// Replaced tells [Prepared.Start], in place of a signal, that the last server was killed for
+// this one to go on.
+const Replaced = -2
+
 // A FastPath is a way to serve that not every kernel and user has, and
 // whether a mount uses it.
 type FastPath struct {
@@ -127,15 +152,36 @@ type Backings interface {
 	BackingProbe() (BackingFile, error)
 }
 
+// FUSEOverlay is the program that mounts an overlay for who may not mount one of the
+// kernel's, and the kind of its mounts.
+const FUSEOverlay = "fuse-overlayfs"
+
 // A MountPoint is a mounted image.
 type MountPoint struct {
 	Dir   string // absolute
 	Name  string // Options.Name of the mount: the image
 	Owner string // who mounted it: "root", or "user" and a number
+	// Shown is the directory of the writable view of it, where its user looks for it
+	// (imgfs mount --overlay); "" if there is none.
+	Shown string
+	// Device is the number of the file system, as in "0:39". Bind mounts of a mount
+	// have the same one.
+	Device string
+	// Part is the directory of the tree that is mounted there, "/" but for bind mounts.
+	Part string
 
-	foreign bool // this process may not do with it what its owner may
-	own     bool // this user has mounted it
+	id      string // of the mount
+	foreign bool   // this process may not do with it what its owner may
+	own     bool   // this user has mounted it
 }
 
 // Own reports whether the user of this process has mounted it.
 func (m MountPoint) Own() bool { return m.own }
+
+// Place returns where its user looks for it: Shown, or else Dir.
+func (m MountPoint) Place() string {
+	if m.Shown != "" {
+		return m.Shown
+	}
+	return m.Dir
+}

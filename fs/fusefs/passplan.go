@@ -5,8 +5,6 @@ package fusefs
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -31,6 +29,7 @@ const (
 var (
 	errTurnedOff   = errors.New("turned off")
 	errPrivilege   = errors.New("it needs root, or CAP_SYS_ADMIN outside of any user namespace")
+	errEarly       = errors.New("it was mounted before its image was open, and nobody asked for it")
 	errSmallFiles  = errors.New("most files of the tree are small, and opening them is faster without")
 	errStackedAuto = errors.New("the cache directory is on overlayfs: with passthrough no overlayfs could be mounted on this tree")
 )
@@ -40,6 +39,8 @@ type passPlan struct {
 	why   error       // why not; nil: it is to have it
 	probe BackingFile // to try it with
 	depth int         // how many file systems may be stacked, as the kernel counts
+	// unprobed says that why is what came in the way of the probe.
+	unprobed bool
 }
 
 // planPassthrough decides before the kernel is asked whether a mount is to have
@@ -55,7 +56,7 @@ func planPassthrough(opts *Options, contents *treeFacts, b Backings) passPlan {
 	}
 	probe, err := b.BackingProbe()
 	if err != nil {
-		return passPlan{why: err}
+		return passPlan{why: err, unprobed: true}
 	}
 	plan := passPlan{probe: probe, depth: 1}
 	// A mount that passes reads through to an overlayfs is the last that the
@@ -68,6 +69,18 @@ func planPassthrough(opts *Options, contents *treeFacts, b Backings) passPlan {
 		}
 	}
 	return plan
+}
+
+// planWithoutTree is planPassthrough for a mount whose tree is not known yet: it has
+// passthrough only where that was asked for.
+func planWithoutTree(opts *Options) passPlan {
+	switch {
+	case opts.Passthrough != On:
+		return passPlan{why: errEarly}
+	case !isPrivileged():
+		return passPlan{why: errPrivilege}
+	}
+	return passPlan{depth: 2}
 }
 
 // isLarge reports whether there is more to be gained from reading a tree's
@@ -146,7 +159,4 @@ func isStacked(fd uintptr) bool {
 
 // isPrivileged reports whether this process has CAP_SYS_ADMIN over the machine
 // and not only in a user namespace of its own.
-func isPrivileged() bool {
-	m, err := os.ReadFile("/proc/self/uid_map")
-	return hasSysAdmin() && (err != nil || strings.Join(strings.Fields(string(m)), " ") == "0 0 4294967295")
-}
+func isPrivileged() bool { return HasSysAdmin() && !InUserNamespace() }

@@ -101,21 +101,21 @@ func TestTryPassthrough(t *testing.T) {
 func TestRegisterFails(t *testing.T) {
 	n := mustLookup(t, treeNamed(t, "sample"), "mega")
 	files, logged := &fakeFiles{}, 0
-	p := newPassthrough(fakeConn{unix.EMFILE}, files, func(string, ...any) { logged++ })
+	p := newPassthrough(fakeConn{unix.EMFILE}, files, nil, func(string, ...any) { logged++ })
 	for i := range 3 {
 		var out fuse.OpenOut
-		p.open(n, 0, &out)
+		p.open(n, &fuse.OpenIn{}, &out)
 		if out.OpenFlags != fuse.FOPEN_KEEP_CACHE || out.Fh != countedOpen || files.closed != i+1 || logged != 1 {
 			t.Errorf("open %d: %+v, %d files closed, %d lines logged", i, out, files.closed, logged)
 		}
-		p.release(n.Ino())
+		p.release(n.Ino(), countedOpen)
 	}
 	p.close()
 	var late fuse.OpenOut
-	if p.open(n, 0, &late); late.Fh != 0 {
+	if p.open(n, &fuse.OpenIn{}, &late); late.Fh != 0 {
 		t.Error("an open after the end is counted")
 	}
-	p.release(n.Ino()) // does no harm
+	p.release(n.Ino(), countedOpen) // does no harm
 }
 
 // mountOverlay mounts an overlayfs over a directory and returns where.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,6 +96,32 @@ func (p *place) same(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// lock waits for others who are about to mount on the place, and keeps them off until
+// unlock is called. Who may not read it, or has it on a file system without locks, goes
+// without.
+func (p *place) lock(ctx context.Context) (unlock func(), err error) {
+	dir, err := Ask(ctx, func(ctx context.Context) (int, error) {
+		fd, err := unix.Open(p.link(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil && ctx.Err() != nil {
+			unix.Close(fd)
+			err = ctx.Err()
+		}
+		return fd, err
+	})
+	switch {
+	case errors.Is(err, ErrNoAnswer), ctx.Err() != nil:
+		return nil, err
+	case err != nil:
+		return func() {}, nil
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(patience / 200) {
+		err := unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || ctx.Err() != nil || time.Now().After(end) {
+			return func() { unix.Close(dir) }, nil
+		}
+	}
 }
 
 // mountOfFD returns the id of the mount that an open file is in; see

@@ -277,9 +277,11 @@ func TestServerHangs(t *testing.T) {
 			t.Errorf("Check: %v, want %v", err, context.Canceled)
 		}
 	})
+	var mount MountPoint
 	within(t, limit, "MountOf", func() {
-		if m, err := MountOf(t.Context(), dir); err != nil || m.Dir != dir {
-			t.Errorf("MountOf: %+v, %v", m, err)
+		var err error
+		if mount, err = MountOf(t.Context(), dir); err != nil || mount.Dir != dir {
+			t.Errorf("MountOf: %+v, %v", mount, err)
 		}
 		if _, err := MountOf(t.Context(), filepath.Join(dir, "srv/index")); !errors.Is(err, ErrNoAnswer) {
 			t.Errorf("MountOf below it: %v, want %v", err, ErrNoAnswer)
@@ -291,7 +293,7 @@ func TestServerHangs(t *testing.T) {
 	within(t, limit, "Control", func() {
 		short, cancel := context.WithTimeout(t.Context(), patience/10)
 		defer cancel()
-		if _, err := (MountPoint{Dir: dir}).Control(short, "user.imgfs.stats"); !errors.Is(err, ErrNoAnswer) {
+		if _, err := mount.Control(short, "user.imgfs.stats"); !errors.Is(err, ErrNoAnswer) {
 			t.Errorf("Control: %v, want %v", err, ErrNoAnswer)
 		}
 	})

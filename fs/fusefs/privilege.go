@@ -62,6 +62,6 @@ func hasCapability(c int) bool {
 	return capabilities()[c/32].Effective&(1<<(c%32)) != 0
 }
 
-// hasSysAdmin reports whether this process may mount, as far as its user
+// HasSysAdmin reports whether this process may mount, as far as its user
 // namespace goes.
-func hasSysAdmin() bool { return hasCapability(unix.CAP_SYS_ADMIN) }
+func HasSysAdmin() bool { return hasCapability(unix.CAP_SYS_ADMIN) }

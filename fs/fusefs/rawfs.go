@@ -34,10 +34,11 @@ type rawFS struct {
 	contents treeFacts
 	failures failureLog
 
-	provenance bool // as Options have it
-	control    func(name string) ([]byte, bool)
-	owner      uint32 // the user who mounts
-	ids        idMaps
+	provenance, deadDevices bool // as Options have them
+	control                 func(name string) ([]byte, bool)
+	owner                   uint32 // the user who mounts
+	ids                     idMaps
+	owners                  func(uid, gid uint32) (uint32, uint32) // nil: they are the image's
 
 	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
 	// life of the mount. keepOpens forbids it. These and pass are set before
@@ -52,36 +53,47 @@ type rawFS struct {
 	// gone tells whether the connection is no more, and nobody waits for an
 	// answer. It is set before the first request.
 	gone func() bool
+	// threads are those that callers are of.
+	threads threads
+	// replayed are the unique numbers of requests that another server has read. These may
+	// be interrupted for no signal.
+	replayed sync.Map
 }
 
 var _ fuse.RawFileSystem = (*rawFS)(nil)
 
+// newRawFS returns a file system of a tree, or of one that it gets by setTree if it is nil.
 func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 	r := &rawFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		tree:          t,
-		contents:      factsOf(t),
-		failures:      failureLog{tree: t, logf: opts.logf, reported: opts.AlreadyReported},
+		failures:      failureLog{logf: opts.logf, reported: opts.AlreadyReported},
 		provenance:    opts.Provenance,
+		deadDevices:   opts.DeadDevices,
 		control:       opts.Control,
 		owner:         uint32(os.Getuid()),
 		ids:           ownIDs(),
+		owners:        opts.Owners,
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
 		backings:      opts.Backings,
 		gone:          func() bool { return false },
+		threads:       ownThreads(),
 	}
 	if r.backings == nil {
 		r.backings = noBackings{}
 	}
+	if t == nil {
+		// What is in it is not known yet, so it may have ACLs.
+		r.contents.acls = true
+		r.plan = planWithoutTree(opts)
+		return r
+	}
+	r.setTree(t)
 	r.plan = planPassthrough(opts, &r.contents, r.backings)
 	return r
 }
 
 func (r *rawFS) String() string { return fsType }
-
-// Init learns what the kernel can do.
-func (r *rawFS) Init(s *fuse.Server) { r.negotiated(s.KernelSettings().Flags64()) }
 
 // negotiated takes note of the kernel's capabilities.
 func (r *rawFS) negotiated(can uint64) {
@@ -110,7 +122,7 @@ func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 		return fuse.Status(unix.ENAMETOOLONG)
 	}
 	if n, ok := dir.Child(name); ok {
-		fillEntry(n, out)
+		r.fillEntry(n, out)
 	} else {
 		out.EntryValid = forever
 	}
@@ -122,7 +134,7 @@ func (r *rawFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 	if !ok {
 		return fuse.Status(unix.ESTALE)
 	}
-	fillAttr(n, &out.Attr)
+	r.fillAttr(n, &out.Attr)
 	out.AttrValid = forever
 	return fuse.OK
 }
@@ -158,15 +170,15 @@ func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return fuse.Status(unix.ESTALE)
 	}
 	if n.Attr().Size >= minPassthrough {
-		r.pass.open(n, in.Flags, out)
+		return r.pass.open(n, in, out)
 	}
 	return fuse.OK
 }
 
 // Release comes for each open that was answered.
 func (r *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	if in.Fh == countedOpen {
-		r.pass.release(in.NodeId)
+	if in.Fh != 0 && r.pass != nil {
+		r.pass.release(in.NodeId, in.Fh)
 	}
 }
 
@@ -200,7 +212,7 @@ func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 		return r.result(nil), fuse.OK
 	}
 	buf = buf[:min(int64(len(buf)), a.Size-off)]
-	ctx := &caller{Context: fuse.Context{Caller: in.Caller, Cancel: cancel}, gone: r.gone}
+	ctx := &caller{Context: fuse.Context{Caller: in.Caller, Cancel: cancel}, gone: r.gone, threads: r.threads}
 	defer ctx.leave()
 	got, err := n.ReadAt(ctx, buf, off)
 	if errors.Is(err, io.EOF) && got == len(buf) {
@@ -260,14 +272,14 @@ func (r *rawFS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut)
 	return fuse.OK
 }
 
-func fillEntry(n fs.Node, out *fuse.EntryOut) {
+func (r *rawFS) fillEntry(n fs.Node, out *fuse.EntryOut) {
 	out.NodeId = n.Ino()
 	out.EntryValid = forever
 	out.AttrValid = forever
-	fillAttr(n, &out.Attr)
+	r.fillAttr(n, &out.Attr)
 }
 
-func fillAttr(n fs.Node, out *fuse.Attr) {
+func (r *rawFS) fillAttr(n fs.Node, out *fuse.Attr) {
 	a := n.Attr()
 	out.Ino = n.Ino()
 	out.Size = uint64(a.Size)
@@ -279,9 +291,18 @@ func fillAttr(n fs.Node, out *fuse.Attr) {
 	out.Mode = a.Mode
 	out.Nlink = a.Nlink
 	out.Uid, out.Gid = a.UID, a.GID
+	if r.owners != nil {
+		out.Uid, out.Gid = r.owners(a.UID, a.GID)
+	}
 	out.Rdev = rdev(a.Major, a.Minor)
+	if r.deadDevices && out.Rdev != 0 { // 0 is dead, and a whiteout to an overlay
+		out.Rdev = deadDevice
+	}
 	out.Blksize = blockSize
 }
+
+// deadDevice is a device number below those of drivers: opening it gives ENXIO.
+const deadDevice = 1
 
 // rdev returns a device number as the protocol has it: the kernel's 12 bits
 // of major and 20 of minor.

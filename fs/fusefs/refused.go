@@ -37,13 +37,13 @@ func (r refusal) Unwrap() error { return r.error }
 // is true.
 func whyRefused(err error) error {
 	switch {
-	case !hasSysAdmin():
+	case !HasSysAdmin():
 		return refusal{ErrCapability}
 	case isFiltered():
 		return refusal{fmt.Errorf("%w: %w", ErrFilter, err)}
 	case errors.Is(err, unix.EACCES):
 		return refusal{fmt.Errorf("%w: %w", ErrModule, err)}
-	case inUserNamespace():
+	case InUserNamespace():
 		return refusal{fmt.Errorf("%w: %w", ErrNamespace, err)}
 	}
 	return refusal{fmt.Errorf("%w: %w", ErrModule, err)}
@@ -80,13 +80,13 @@ func mayHelp(helper string) error {
 	setuid := st.Mode&unix.S_ISUID != 0 && st.Uid == 0 || hasFileCapability(helper)
 	user := os.Geteuid() != 0
 	switch noNew, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); {
-	case user && !setuid && inUserNamespace():
+	case user && !setuid && InUserNamespace():
 		return fmt.Errorf("%w: %s is not setuid root in it", ErrNamespace, name)
 	case user && !setuid:
 		return fmt.Errorf("%w: %s is not setuid root", ErrHelper, helper)
 	case user && in.Flags&unix.ST_NOSUID != 0:
 		return fmt.Errorf("%w: %s is on a file system that is mounted nosuid", ErrHelper, helper)
-	case (user || !hasSysAdmin()) && err == nil && noNew == 1:
+	case (user || !HasSysAdmin()) && err == nil && noNew == 1:
 		return fmt.Errorf("%w: this process may get no new privileges, with which %s would mount", ErrNoNewPrivileges, name)
 	}
 	if set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_ADMIN, 0, 0, 0); err == nil && set == 0 {
@@ -127,9 +127,9 @@ func isFiltered() bool {
 	return err == nil && bytes.Contains(text, []byte("\nSeccomp:\t2\n"))
 }
 
-// inUserNamespace reports whether this process is in a user namespace other than the
+// InUserNamespace reports whether this process is in a user namespace other than the
 // first one.
-func inUserNamespace() bool {
+func InUserNamespace() bool {
 	text, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(text)), " ") != "0 0 4294967295"
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/fusefs/internal/journal"
 )
 
 const (
@@ -34,12 +35,22 @@ type Server struct {
 	at    attached
 	logf  func(format string, args ...any)
 	raw   *rawFS
+	held  *gate // nil if there was a tree from the beginning
 	conn  conn
+	proc  *os.File // raw.threads need it; nil is none
 	paths []FastPath
 	done  chan struct{}
 
-	orphaned chan struct{}
-	watching *watch
+	readAhead error // why it could not be raised; nil if it was
+
+	kept    *Kept // what another server needs to go on, or nil
+	wanted  bool  // recovery was asked for
+	planned bool  // INIT has announced passthrough
+	depth   int   // and that so many file systems may be stacked
+
+	orphaned  chan struct{}
+	displaced chan struct{}
+	watching  *watch
 }
 
 // Mount mounts a tree on a directory and serves it until it is unmounted, by
@@ -66,6 +77,45 @@ func (t *Target) Mount(ctx context.Context, tree *fs.Tree, opts *Options) (*Serv
 	return s, mountError("mount", t.name, err)
 }
 
+// Attach is [Target.Mount] before there is a tree. What looks into the mount waits until
+// [Server.Show] gives it one, or [Server.Refuse] says that there will be none; Ctrl-C and
+// signals end who waits. statfs(2) and Options.Control are answered from the beginning.
+// Passthrough is used only if it is On.
+func (t *Target) Attach(ctx context.Context, opts *Options) (*Server, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	s, err := t.mount(ctx, nil, opts)
+	return s, mountError("mount", t.name, err)
+}
+
+// Show gives a mount of [Target.Attach] its tree. opts are those of Attach. It is called
+// once. Errors are of type *[Error], and those who wait wait on after one.
+func (s *Server) Show(tree *fs.Tree, opts *Options) error {
+	if opts == nil {
+		opts = &Options{}
+	}
+	s.raw.setTree(tree)
+	if s.raw.plan.why == nil {
+		s.raw.plan = planPassthrough(opts, &s.raw.contents, s.raw.backings)
+	}
+	defer s.raw.plan.close()
+	if err := s.passThrough(opts); err != nil {
+		return mountError("mount", s.at.entry.dir, err)
+	}
+	s.paths = fastPaths(s.raw, s.conn, s.readAhead)
+	if err := s.keep(opts, true); err != nil {
+		return mountError("mount", s.at.entry.dir, err)
+	}
+	s.held.show()
+	return nil
+}
+
+// Refuse fails what waits in a mount of [Target.Attach] that gets no tree, and what comes
+// there from now on. It does not unmount.
+func (s *Server) Refuse() { s.held.refuse() }
+
+// mount mounts and begins to serve. tree is nil if it is still to come.
 func (t *Target) mount(ctx context.Context, tree *fs.Tree, opts *Options) (*Server, error) {
 	raw := newRawFS(tree, opts)
 	defer raw.plan.close()
@@ -76,7 +126,14 @@ func (t *Target) mount(ctx context.Context, tree *fs.Tree, opts *Options) (*Serv
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{at: at, logf: opts.logf, raw: raw, done: make(chan struct{}), orphaned: make(chan struct{})}
+	s := &Server{at: at, logf: opts.logf, raw: raw, done: make(chan struct{}), orphaned: make(chan struct{}), displaced: make(chan struct{})}
+	if tree == nil {
+		s.held = newGate(raw)
+	}
+	if s.wanted = opts.Kept != nil; opts.keeps() {
+		s.kept = opts.Kept
+	}
+	s.planned, s.depth = raw.plan.why == nil, raw.plan.depth
 	if err := s.connect(fd, opts); err != nil {
 		gone := s.at.unmount(context.WithoutCancel(ctx), true)
 		if gone == nil && s.conn != nil {
@@ -89,7 +146,12 @@ func (t *Target) mount(ctx context.Context, tree *fs.Tree, opts *Options) (*Serv
 		go s.conn.serve() // which ends when the kernel knows
 		return nil, errors.Join(err, gone)
 	}
-	s.paths = fastPaths(raw, s.conn, raiseReadAhead(s.at.entry.device))
+	s.readAhead = raiseReadAhead(s.at.entry.device)
+	s.paths = fastPaths(raw, s.conn, s.readAhead)
+	if err := s.keep(opts, tree != nil); err != nil {
+		opts.logf("it goes without recovery: %v", err)
+		s.kept = nil
+	}
 	s.watching = newWatch(s, opts)
 	go s.serve()
 	return s, nil
@@ -97,14 +159,28 @@ func (t *Target) mount(ctx context.Context, tree *fs.Tree, opts *Options) (*Serv
 
 // connect begins to talk with the kernel, and finds out what it allows.
 func (s *Server) connect(fd int, opts *Options) (err error) {
-	if s.conn, err = connect(fd, s.raw, opts); err != nil {
+	if s.conn, err = connect(fd, s.raw, s.held, opts); err != nil || s.held != nil {
 		return err
 	}
+	return s.passThrough(opts)
+}
+
+// passThrough has the kernel read files by itself, if the mount is to have that.
+func (s *Server) passThrough(opts *Options) error {
 	plan := &s.raw.plan
 	if plan.why = plan.try(s.conn, s.raw.can); plan.why == nil {
-		s.raw.passThrough(newPassthrough(s.conn, s.raw.backings, s.logf))
+		s.raw.passThrough(newPassthrough(s.conn, s.raw.backings, s.table(), s.logf))
 	}
 	return plan.refused(opts)
+}
+
+// table returns where opens of a new mount are noted for the next server.
+func (s *Server) table() *journal.Table {
+	if s.kept == nil {
+		return nil
+	}
+	t, _ := journal.NewTable(s.kept.memory)
+	return t
 }
 
 // serverOptions are what INIT negotiates.
@@ -156,6 +232,7 @@ func (s *Server) serve() {
 	defer close(s.done)
 	s.conn.serve()
 	s.watching.stop()
+	_ = s.proc.Close() // nil does no harm
 	if s.raw.pass != nil {
 		s.raw.pass.close()
 	}
@@ -201,6 +278,11 @@ func (s *Server) Wait() { <-s.done }
 // The end of the process then ends the connection.
 func (s *Server) Orphaned() <-chan struct{} { return s.orphaned }
 
+// Displaced returns a channel that is closed when the tree is mounted no longer in the
+// mount namespace of this process, though somebody may use it. After Wait it may never be
+// closed.
+func (s *Server) Displaced() <-chan struct{} { return s.displaced }
+
 // Unmount unmounts the tree, if that has not happened yet. Errors are of type
 // *[Error]; ErrBusy is one of them, and the tree is then still served.
 func (s *Server) Unmount(ctx context.Context) error { return s.unmount(ctx, false) }
@@ -241,9 +323,11 @@ func (s *Server) unmount(ctx context.Context, lazy bool) error {
 type logWriter struct{ opts *Options }
 
 // Write drops what go-fuse says of requests that it does not know: each kernel
-// has some that older programs answer with ENOSYS, as it does.
+// has some that older programs answer with ENOSYS, as it does. And it drops what is
+// said of answers with ENOENT from the kernel: whoever asked was killed.
 func (w logWriter) Write(p []byte) (int, error) {
-	if w.opts.Debug || !bytes.HasPrefix(p, []byte("Unimplemented opcode")) {
+	unasked := bytes.HasPrefix(p, []byte("Unimplemented opcode")) || bytes.HasPrefix(p, []byte("writer: Write/Writev failed, err: 2="))
+	if w.opts.Debug || !unasked {
 		w.opts.logf("go-fuse: %s", strings.TrimRight(string(p), "\n"))
 	}
 	return len(p), nil

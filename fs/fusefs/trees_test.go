@@ -30,6 +30,7 @@ var trees = map[string]func() []fs.Layer{
 	"bench":  func() []fs.Layer { return []fs.Layer{benchLayer()} },
 
 	"program": func() []fs.Layer { return []fs.Layer{programLayer()} },
+	"survive": func() []fs.Layer { return []fs.Layer{sampleLayer(), programLayer(), crashLayer()} },
 	"many":    func() []fs.Layer { return []fs.Layer{manyLayer()} },
 }
 

@@ -4,7 +4,6 @@ package fusefs
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -16,18 +15,17 @@ import (
 // readsTrusted reports whether the kernel lets a caller read attributes trusted.*: it
 // must have CAP_SYS_ADMIN over the machine, which root in a container or in a user
 // namespace has not. Of a root that cannot be looked at it is supposed.
-func readsTrusted(caller *fuse.Caller) bool {
+func (t threads) readsTrusted(caller *fuse.Caller) bool {
 	if caller.Uid != 0 {
 		return false
 	}
-	if caller.Pid == 0 || !seesThreads() {
+	if !t.see(caller.Pid) {
 		return true
 	}
-	proc := fmt.Sprintf("/proc/%d/", caller.Pid)
-	if m, err := os.ReadFile(proc + "uid_map"); err == nil && strings.Join(strings.Fields(string(m)), " ") != "0 0 4294967295" {
+	if m, err := os.ReadFile(t.file(int(caller.Pid), "uid_map")); err == nil && strings.Join(strings.Fields(string(m)), " ") != "0 0 4294967295" {
 		return false
 	}
-	status, err := os.ReadFile(proc + "status")
+	status, err := os.ReadFile(t.file(int(caller.Pid), "status"))
 	if err != nil {
 		return true
 	}

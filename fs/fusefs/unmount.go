@@ -3,7 +3,6 @@
 package fusefs
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,10 +19,11 @@ import (
 const passing = 500 * time.Millisecond
 
 // Unmount unmounts the image that is mounted on a directory, whichever process
-// serves it, dead ones as well. Errors are of type *[Error]: ErrNotMounted for
+// serves it, dead ones as well. A writable view of it goes first, and the directory may
+// be that of the view. Errors are of type *[Error]: ErrNotMounted for
 // everything that is not an imgfs mount, ErrForeign for that of another user,
 // ErrBusy with the processes and mounts that use it, as far as this user can see
-// them.
+// them. Processes do not keep a dead one, whose bind mounts go with it.
 func Unmount(ctx context.Context, dir string) error {
 	return mountError("unmount", dir, unmountDir(ctx, dir, false))
 }
@@ -46,23 +46,21 @@ func unmountDir(ctx context.Context, dir string, lazy bool) error {
 		return err
 	case m == nil:
 		return ErrNotMounted
+	}
+	table, err := mountTable()
+	if err != nil {
+		return err
+	}
+	if image, ok := imageBelow(table, *m); ok {
+		return unmountBoth(ctx, *m, image, lazy)
+	}
+	switch view, ok := overlayOf(table, *m); {
+	case ok && m.fsType == fsType:
+		return unmountBoth(ctx, view, *m, lazy)
 	case m.fsType != fsType:
 		return fmt.Errorf("%w: %s of type %s", ErrNotMounted, m.source, m.fsType)
 	}
-	h := thisHost()
-	if h.root || h.sysAdmin {
-		if err = (attached{entry: *m}).unmount(ctx, lazy); !errors.Is(err, unix.EPERM) {
-			return err
-		}
-	}
-	if !m.ours() {
-		return fmt.Errorf("%w: %s mounted it", ErrForeign, m.ownerName())
-	}
-	helper, missing := h.helper()
-	if missing != nil {
-		return cmp.Or(err, missing)
-	}
-	return attached{*m, helper}.unmount(ctx, lazy)
+	return take(ctx, *m, lazy)
 }
 
 // unmount takes a mount away, and no other one, wherever it is by now. If it
@@ -115,7 +113,7 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 		return fmt.Errorf("%w by what is mounted over it", ErrBusy)
 	}
 	if lazy && a.helper == "" {
-		return ignoreGone(askErr(ctx, func() error { return unix.Unmount(top.link(), unix.MNT_DETACH) }))
+		return a.unlessGone(askErr(ctx, func() error { return unix.Unmount(top.link(), unix.MNT_DETACH) }))
 	}
 	parent, err := openParent(ctx, m.dir)
 	if err != nil {
@@ -127,7 +125,7 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 	name := filepath.Base(m.dir)
 	if a.helper == "" {
 		path := parent.link() + "/" + name
-		return ignoreGone(askErr(ctx, func() error { return unix.Unmount(path, unix.UMOUNT_NOFOLLOW) }))
+		return a.unlessGone(askErr(ctx, func() error { return unix.Unmount(path, unix.UMOUNT_NOFOLLOW) }))
 	}
 	args := []string{"-u", "--", name}
 	if lazy {
@@ -145,13 +143,19 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 	return err
 }
 
-// ignoreGone returns the error of umount(2), none if somebody else was faster.
-func ignoreGone(err error) error {
+// unlessGone returns the error of umount(2), none if somebody else was faster.
+func (a attached) unlessGone(err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return ErrBusy
 	case errors.Is(err, unix.EINVAL): // there is no mount any more
 		return nil
+	case errors.Is(err, ErrNoAnswer):
+		// Out of the mount table it is gone: umount(2) returns when the kernel has
+		// forgotten the inodes, which takes it seconds for a million of them.
+		if _, there := a.find(); !there {
+			return nil
+		}
 	}
 	return err
 }

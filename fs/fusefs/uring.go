@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -23,10 +22,6 @@ const (
 	uringPath = "io-uring"
 	// uringParameter is the module's parameter that lets connections use it.
 	uringParameter = "/sys/module/fuse/parameters/enable_uring"
-
-	// FUSE_DEV_IOC_BACKING_OPEN and FUSE_DEV_IOC_BACKING_CLOSE
-	backingOpen  = 0x4010e501
-	backingClose = 0x4004e502
 )
 
 // uringPayload is the size of the buffers for requests. Tests make the kernel
@@ -79,10 +74,8 @@ func noURing(why error) error { return fmt.Errorf("no FUSE over io_uring: %w", w
 // not send there from the FUSE device. If the kernel did not take the queues,
 // all come from the device.
 type uringConn struct {
-	raw    *rawFS
-	opts   *Options
-	ps     *fuse.ProtocolServer
-	device *os.File
+	answerer
+	device device
 	engine *uring.Engine // nil if why is set
 	why    error
 
@@ -95,11 +88,11 @@ type uringConn struct {
 // newURingConn makes all that can be made before there is a connection. It
 // fails if requests cannot come through io_uring, as far as that can be known
 // by then.
-func newURingConn(raw *rawFS, opts *Options) (*uringConn, error) {
+func newURingConn(raw *rawFS, held *gate, opts *Options) (*uringConn, error) {
 	if err := whyNoURing(opts); err != nil {
 		return nil, err
 	}
-	c := &uringConn{raw: raw, opts: opts, done: make(chan struct{})}
+	c := &uringConn{answerer: answerer{raw: raw, held: held, opts: opts}, done: make(chan struct{})}
 	var err error
 	if c.engine, err = uring.New(uring.Config{Handler: c, Payload: uringPayload, Failed: c.failed}); err != nil {
 		return nil, err
@@ -108,7 +101,7 @@ func newURingConn(raw *rawFS, opts *Options) (*uringConn, error) {
 	o.ExtraCapabilities |= fuse.CAP_OVER_IO_URING
 	// Reads ahead must leave entries of a queue for all else.
 	o.MaxBackground = min(o.MaxBackground, c.engine.Depth()*3/4)
-	c.ps = fuse.NewProtocolServer(raw, o)
+	c.ps = fuse.NewProtocolServer(answering(raw, held), o)
 	return c, nil
 }
 
@@ -120,7 +113,7 @@ func (c *uringConn) connect(fd int) error {
 		c.close()
 		return errors.Join(err, unix.Close(fd))
 	}
-	c.device = os.NewFile(uintptr(fd), "/dev/fuse")
+	c.device = device{os.NewFile(uintptr(fd), "/dev/fuse")}
 	can, err := c.init()
 	if err == nil {
 		c.raw.negotiated(can)
@@ -150,13 +143,10 @@ func (c *uringConn) init() (can uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("waiting for INIT: %w", err)
 	}
-	// Older kernels send less of it.
-	var in fuse.InitIn
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&in)), unsafe.Sizeof(in)), buf[:n])
-	if in.Opcode != opInit {
-		return 0, fmt.Errorf("the first request has opcode %d, want INIT", in.Opcode)
+	if can, err = initFlags(buf[:n]); err != nil {
+		return 0, err
 	}
-	return in.Flags64(), c.respond(buf[:n])
+	return can, c.respond(buf[:n])
 }
 
 // registerQueues has the kernel send requests through io_uring. If it does not,
@@ -165,7 +155,7 @@ func (c *uringConn) init() (can uint64, err error) {
 func (c *uringConn) registerQueues(can uint64) error {
 	c.why = lacks("FUSE over io_uring for this mount")
 	if can&fuse.CAP_OVER_IO_URING != 0 {
-		c.why = c.control(func(fd uintptr) error { return c.engine.Register(int(fd)) })
+		c.why = c.device.control(func(fd uintptr) error { return c.engine.Register(int(fd)) })
 	}
 	if c.why == nil {
 		return nil
@@ -183,9 +173,7 @@ func (c *uringConn) close() {
 	if c.engine != nil {
 		c.engine.Close()
 	}
-	if c.device != nil {
-		c.device.Close()
-	}
+	_ = c.device.Close() // nil does no harm
 }
 
 // failed ends the connection. The device stays open until the rings are no
@@ -196,37 +184,7 @@ func (c *uringConn) failed(err error) {
 	_ = c.device.SetReadDeadline(time.Unix(1, 0))
 }
 
-// control calls f with the descriptor of the device.
-func (c *uringConn) control(f func(fd uintptr) error) error {
-	raw, err := c.device.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := raw.Control(func(fd uintptr) { err = f(fd) }); e != nil {
-		return e
-	}
-	return err
-}
-
-func (c *uringConn) register(fd uintptr) (id int32, err error) {
-	m := fuse.BackingMap{Fd: int32(fd)}
-	err = c.control(func(device uintptr) error {
-		r, _, errno := unix.Syscall(unix.SYS_IOCTL, device, backingOpen, uintptr(unsafe.Pointer(&m)))
-		if id = int32(r); errno != 0 {
-			return errno
-		}
-		return nil
-	})
-	return id, err
-}
-
-func (c *uringConn) unregister(id int32) error {
-	return c.control(func(device uintptr) error {
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, device, backingClose, uintptr(unsafe.Pointer(&id))); errno != 0 {
-			return errno
-		}
-		return nil
-	})
-}
+func (c *uringConn) register(fd uintptr) (int32, error) { return c.device.register(fd) }
+func (c *uringConn) unregister(id int32) error          { return c.device.unregister(id) }
 
 func (c *uringConn) fastPaths() []FastPath { return []FastPath{fastPath(uringPath, c.why)} }

@@ -13,44 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Opcodes that are looked at before go-fuse does.
-const (
-	opForget      = 2
-	opOpen        = 14
-	opRead        = 15
-	opGetxattr    = 22
-	opInit        = 26
-	opInterrupt   = 36
-	opBatchForget = 42
-)
-
-// Lengths in bytes, and offsets, of what the protocol has.
-const (
-	inHeader     = 40
-	outHeader    = 16
-	opcodeOffset = 4
-	uniqueOffset = 8
-	nodeOffset   = 16
-
-	readOffset = inHeader + 8 // in a READ
-	readSize   = inHeader + 16
-	readEnd    = inHeader + 40
-
-	// deviceBuffer is the least that may be read from the device at a time:
-	// what a WRITE of maxRead bytes takes.
-	deviceBuffer = maxRead + 4096
-)
-
 // interruptTries is how often, and ever later, an interrupt is tried: it may
 // overtake its request, which comes another way. It may also come too late,
 // and then it never succeeds.
 const interruptTries = 8
 
-func opcode(request []byte) uint32 { return binary.NativeEndian.Uint32(request[opcodeOffset:]) }
-func unique(request []byte) uint64 { return binary.NativeEndian.Uint64(request[uniqueOffset:]) }
-
 // Try answers what needs neither the network nor much of the disk.
 func (c *uringConn) Try(request, header, payload []byte) (n int, ok bool) {
+	if c.held != nil && !c.held.open.Load() {
+		return 0, false // it has to wait
+	}
 	switch opcode(request) {
 	case opRead:
 		return c.tryRead(request, header, payload)
@@ -61,51 +33,11 @@ func (c *uringConn) Try(request, header, payload []byte) (n int, ok bool) {
 	case opGetxattr:
 		// All others are in memory.
 		const name = inHeader + 8
-		if len(request) > name && bytes.HasPrefix(request[name:], []byte(ownPrefix)) {
+		if len(request) > name && (bytes.HasPrefix(request[name:], []byte(ownPrefix)) || bytes.HasPrefix(request[name:], []byte(controlPrefix))) {
 			return 0, false
 		}
 	}
 	return c.Answer(request, header, payload), true
-}
-
-// tryRead answers reads of what is in memory. To hand such a read to another
-// goroutine and its reply back takes longer than the read.
-func (c *uringConn) tryRead(request, header, payload []byte) (n int, ok bool) {
-	if len(request) < readEnd || c.opts.Debug {
-		return 0, false
-	}
-	node, ok := c.raw.tree.Node(binary.NativeEndian.Uint64(request[nodeOffset:]))
-	if !ok || node.Mode()&unix.S_IFMT != unix.S_IFREG {
-		return 0, false
-	}
-	off, size := int64(binary.NativeEndian.Uint64(request[readOffset:])), node.Attr().Size
-	if off < 0 || off >= size {
-		return 0, false
-	}
-	want := min(int64(binary.NativeEndian.Uint32(request[readSize:])), size-off, int64(len(payload)))
-	if !node.ReadHeldAt(payload[:want], off) {
-		return 0, false
-	}
-	putReply(header, unique(request), 0, int(want))
-	return int(want), true
-}
-
-// Answer answers a request that came through io_uring.
-func (c *uringConn) Answer(request, header, payload []byte) int {
-	id := unique(request)
-	n, _ := c.ps.HandleRequest([][]byte{request}, [][]byte{header, payload})
-	if n < outHeader {
-		putReply(header, id, unix.EIO, 0)
-		n = outHeader
-	}
-	return n - outHeader
-}
-
-// putReply makes the header of a reply with n bytes behind it.
-func putReply(header []byte, id uint64, errno unix.Errno, n int) {
-	binary.NativeEndian.PutUint32(header, uint32(outHeader+n))
-	binary.NativeEndian.PutUint32(header[4:], uint32(-int32(errno)))
-	binary.NativeEndian.PutUint64(header[uniqueOffset:], id)
 }
 
 func (c *uringConn) serve() {
@@ -152,7 +84,7 @@ func (c *uringConn) read(buf []byte) (int, error) {
 	}
 	// At the end of the connection the device polls as broken, and the runtime
 	// does not read it to find out why.
-	err = c.control(func(fd uintptr) error {
+	err = c.device.control(func(fd uintptr) error {
 		n, err = unix.Read(int(fd), buf)
 		return err
 	})
@@ -197,19 +129,6 @@ func (c *uringConn) respond(request []byte) error {
 	}
 	_, err := c.device.Write(out[:n])
 	return err
-}
-
-// interrupt has a request end early. It returns false if there is no such
-// request under way.
-func (c *uringConn) interrupt(id uint64) bool {
-	var request [inHeader + 8]byte
-	var reply [outHeader]byte
-	binary.NativeEndian.PutUint32(request[:], uint32(len(request)))
-	binary.NativeEndian.PutUint32(request[opcodeOffset:], opInterrupt)
-	binary.NativeEndian.PutUint64(request[uniqueOffset:], id|1)
-	binary.NativeEndian.PutUint64(request[inHeader:], id)
-	n, _ := c.ps.HandleRequest([][]byte{request[:]}, [][]byte{reply[:]})
-	return n == 0
 }
 
 // interruptSoon interrupts a request, also if it is not there yet. To ask the

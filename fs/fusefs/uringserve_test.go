@@ -14,7 +14,7 @@ import (
 // end.
 func newTestConn(t testing.TB, raw *rawFS) *uringConn {
 	t.Helper()
-	c := &uringConn{raw: raw, opts: &Options{}, done: make(chan struct{})}
+	c := &uringConn{answerer: answerer{raw: raw, opts: &Options{}}, done: make(chan struct{})}
 	c.ps = fuse.NewProtocolServer(raw, serverOptions(raw, c.opts))
 	return c
 }

@@ -5,6 +5,7 @@ package fusefs
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ type watch struct {
 // newWatch starts to watch a mount. Where there is nothing to watch it by, the
 // mount is served until the kernel ends it.
 func newWatch(s *Server, opts *Options) *watch {
-	w := &watch{s: s, reads: opts.Reads, table: -1, ended: [2]int{-1, -1}, unused: opts.unusedFor, seesAll: seesAll(opts)}
+	w := &watch{s: s, reads: opts.Reads, table: -1, ended: [2]int{-1, -1}, unused: opts.unusedFor, seesAll: !opts.Stacked && seesAll(opts)}
 	if w.reads == nil {
 		w.reads = func() int64 { return 0 }
 	}
@@ -96,6 +97,7 @@ func (w *watch) run() {
 			return
 		}
 	}
+	close(w.s.displaced)
 	w.unmounted()
 }
 
@@ -274,8 +276,17 @@ func (c *company) counts(proc string) bool {
 	if !serves {
 		return in
 	}
+	if !in || keeps(proc) {
+		return false
+	}
 	theirs, err := os.Readlink(proc + "/exe")
-	return in && (err != nil || theirs != c.program)
+	return err != nil || programName(theirs) != programName(c.program) && programName(theirs) != FUSEOverlay
+}
+
+// programName is the name of a program, of which one version may have taken the place of
+// another, by the link in /proc.
+func programName(exe string) string {
+	return strings.TrimSuffix(filepath.Base(exe), " (deleted)")
 }
 
 func (c *company) close() {

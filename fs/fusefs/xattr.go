@@ -42,19 +42,19 @@ func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, 
 		return 0, r.failures.status(&fuse.Context{Caller: h.Caller, Cancel: cancel}, "getxattr "+name, n, err)
 	case !ok:
 		return 0, r.contents.missing(name)
-	case len(value) > xattrMax:
-		return 0, fuse.Status(unix.E2BIG)
-	case copy(dest, value) < len(value):
-		return uint32(len(value)), fuse.ERANGE
 	}
-	return uint32(len(value)), fuse.OK
+	return fillXattr(value, dest)
 }
 
 // xattr returns the value of an attribute, if there is one by that name for a
 // user.
 func (r *rawFS) xattr(n fs.Node, name string, user uint32) (value string, ok bool, err error) {
+	if _, about := controlName(name); about && n == r.tree.Root() {
+		value, ok = r.controlFor(name, user)
+		return value, ok, nil
+	}
 	if strings.HasPrefix(name, ownPrefix) {
-		return r.ownXattr(n, name, user)
+		return r.ownXattr(n, name)
 	}
 	if !r.contents.xattrs {
 		return "", false, nil
@@ -67,16 +67,8 @@ func (r *rawFS) xattr(n fs.Node, name string, user uint32) (value string, ok boo
 	return "", false, nil
 }
 
-// ownXattr returns the value of an attribute that is not the image's.
-func (r *rawFS) ownXattr(n fs.Node, name string, user uint32) (value string, ok bool, err error) {
-	if n == r.tree.Root() {
-		// It tells what others read, and where the cache is.
-		if r.control == nil || user != 0 && user != r.owner {
-			return "", false, nil
-		}
-		b, ok := r.control(name)
-		return string(b), ok, nil
-	}
+// ownXattr returns the value of a file's attribute that is not the image's.
+func (r *rawFS) ownXattr(n fs.Node, name string) (value string, ok bool, err error) {
 	switch name {
 	case layerAttr:
 		layer, _, ok := n.Provenance()
@@ -106,7 +98,7 @@ func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uin
 		}
 		size += len(name) + 1
 	}
-	trusted := sync.OnceValue(func() bool { return readsTrusted(&h.Caller) })
+	trusted := sync.OnceValue(func() bool { return r.threads.readsTrusted(&h.Caller) })
 	for _, x := range n.Xattrs() {
 		if listed(x.Name, trusted) && r.ids.hold(x.Name, x.Value) {
 			add(x.Name)

@@ -29,6 +29,7 @@ type comparison struct {
 	theirsAt, oursAt *reader.Reader
 	hides            bool // see hidesTOC
 	gone             bool // digests of theirs are not to be had
+	placed           bool // what the indexes say is enough: whoever has the same digest has the same content
 	proofs           *layerindex.Proofs
 	places           placesTable
 	buf, other       []byte
@@ -36,6 +37,9 @@ type comparison struct {
 
 // errDisagree: an index of others says something else than the layer.
 var errDisagree = errors.New("the layer has it otherwise")
+
+// errUntold: digests do not tell whether contents are the same.
+var errUntold = errors.New("an entry has no digest")
 
 // agree compares an index that others made with ours, which was made of the bytes that
 // blob has. It returns where the contents are that theirs has elsewhere. The error
@@ -196,7 +200,7 @@ func (c *comparison) content(ctx context.Context, t, o *layerindex.Entry) error 
 	if !slices.Equal(t.Sparse, o.Sparse) || (t.Sparse == nil) != (o.Sparse == nil) {
 		return fmt.Errorf("%w: where the data are in entry %q", errDisagree, o.Name)
 	}
-	if c.theirsAt == nil {
+	if c.theirsAt == nil && !c.placed {
 		return nil // only what the indexes say is compared
 	}
 	if c.theirs.Space() == layerindex.SpaceTar {
@@ -213,7 +217,10 @@ func (c *comparison) content(ctx context.Context, t, o *layerindex.Entry) error 
 		}
 	}
 	c.places.add(t.Off, o.Off)
-	if c.proven(t, o) {
+	if c.theirsAt == nil && !(t.HasDigest && o.HasDigest) {
+		return errUntold
+	}
+	if c.theirsAt == nil || c.proven(t, o) {
 		return nil
 	}
 	sum := sha256.New()

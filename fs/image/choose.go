@@ -176,7 +176,7 @@ func (o *opener) admit(x *layerindex.Index) error {
 
 // keepKey is keep for an index that somebody else made.
 func (o *opener) keepKey(ctx context.Context, x *layerindex.Index, claim layerindex.Layer, key string) *layerindex.Index {
-	err := errNoRoom
+	err := o.notKept()
 	if o.cache.MakeRoom(x.EncodedSize()) {
 		err = o.store.SaveKey(ctx, x, key)
 	}

@@ -8,7 +8,9 @@ import (
 
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image/internal/keptfile"
+	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/reader"
+	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 )
 
@@ -20,10 +22,16 @@ const keptMemory = 1 << 20
 // from kept files where there are any, and counted.
 func (i *Image) content(at int, l *Layer) fs.Content {
 	own := &layerContent{img: i, layer: l}
-	if i.kept == nil {
+	if i.kept == nil || l.liesHere() {
 		return i.counts.Content(at, own)
 	}
 	return i.counts.Content(at, i.kept.Content(at, own))
+}
+
+// liesHere reports whether the layer is a plain tar on this machine: reading it decodes
+// nothing, and a kept file would be no more than a copy.
+func (l *Layer) liesHere() bool {
+	return l.Index.Codec() == layerindex.Plain && remote.IsLocal(l.Blob)
 }
 
 // A layerContent reads the files of a layer from its blob, and tells the image what

@@ -53,6 +53,7 @@ func (l *Layer) readHere(ctx context.Context) error {
 	s.proven = built
 	l.Layer, l.Index, l.Built = real, x, built
 	l.mend.replace(l, was, s)
+	l.opened = s
 	l.forget(was)
 	return nil
 }

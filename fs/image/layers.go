@@ -84,6 +84,8 @@ type Layer struct {
 	cache  *cache.Cache
 	opener *opener
 	number int // in the image, the base is 0
+	// opened is the state that the layer had when the tree was made.
+	opened *layerState
 	state  atomic.Pointer[layerState]
 	mend   mender
 }
@@ -157,7 +159,7 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 		return nil, err
 	}
 	o.opened.Store(true)
-	if r.Source != nil { // else it has no name
+	if r.Source != nil && !r.cut && !r.passing { // else it has no name, or is another image
 		r.disk.Meta.NoteImage(noteOf(r.Image, layers))
 	}
 	return layers, nil
@@ -169,6 +171,7 @@ func (r *Resolved) newOpener() *opener {
 		budget: layerindex.NewBudget(r.opts.MaxMetadata, r.opts.Metadata),
 		memory: semaphore.NewWeighted(r.opts.BuildMemory),
 		store:  indexes.New(r.disk.Indexes()),
+		held:   r.held,
 		spans:  reader.NewSpanCache(r.opts.SpanMemory),
 	}
 	o.others = &others{opener: o, img: r}
@@ -203,6 +206,7 @@ type opener struct {
 	opts  Options
 	cache *cache.Cache
 	store *indexes.Store
+	held  *heldImage // nil: nothing is
 	spans *reader.SpanCache
 	// memory is shared by the layers that are being indexed.
 	memory *semaphore.Weighted

@@ -28,6 +28,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A liarRegistry has an image of one layer, and an index repository with whatever index
@@ -311,6 +312,7 @@ func TestLiarOfDigests(t *testing.T) {
 
 // TestProvenDigests: once it is proven, a digest leads to what is kept.
 func TestProvenDigests(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	content := random(1, 3<<20) // more than the reader has in memory
 	r := newLiarRegistry(t, gzipLayer(t, "a", content))
@@ -440,6 +442,7 @@ func layerDigest(l sourcetest.Layer) string { return digest.FromBytes(l.Content)
 
 // TestHonestAndGone: an index whose parts cannot be had any more is no liar.
 func TestHonestAndGone(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	content := random(1, 4<<20)
 	for _, fault := range []int{http.StatusNotFound, http.StatusForbidden, http.StatusInternalServerError} {

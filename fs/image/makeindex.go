@@ -21,8 +21,13 @@ import (
 
 var _ fs.Stream = (*reader.Reader)(nil)
 
-// errNoRoom: the cache does not take an index.
-var errNoRoom = errors.New("the cache has no room for it")
+// notKept says why the cache makes no room for an index.
+func (o *opener) notKept() error {
+	if o.cache.ReadOnly() != nil { // of which it has warned
+		return errors.New("the cache cannot be written")
+	}
+	return errors.New("the cache has no room for it")
+}
 
 // buildMemory is about how many bytes indexing a layer takes: the ranges of it
 // in flight, the pipeline's pieces, and what its decoder remembers.
@@ -49,12 +54,21 @@ func (o *opener) open(ctx context.Context, i int, l remote.Layer) (*Layer, error
 	}
 	open.Index = s.index
 	open.start(s)
+	if h := o.held.layer(i, open.Layer); h != nil && s.wrong == nil {
+		if err := open.ownAgain(ctx, h); err != nil {
+			open.close()
+			return nil, err
+		}
+	}
 	return open, nil
 }
 
 // openState returns what a layer is first read by: an index that is here, one that
 // somebody else made, or one that is made now.
 func (o *opener) openState(ctx context.Context, open *Layer) (*layerState, error) {
+	if h := o.held.layer(open.number, open.Layer); h != nil {
+		return o.reopen(ctx, open, h)
+	}
 	x, l, err := o.stored(ctx, open.Layer)
 	built := false
 	if errors.Is(err, indexes.ErrNone) {
@@ -367,7 +381,7 @@ func (p *passed) tell(n int64) {
 // from there, so that its memory is free. Where the disk does not take it, the
 // one in memory does as well for as long as this process lives.
 func (o *opener) keep(ctx context.Context, x *layerindex.Index, claim layerindex.Layer) *layerindex.Index {
-	err := errNoRoom
+	err := o.notKept()
 	if o.cache.MakeRoom(x.EncodedSize()) {
 		err = o.store.Save(ctx, x)
 	}

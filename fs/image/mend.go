@@ -91,6 +91,7 @@ func (m *mender) replace(l *Layer, was, s *layerState) {
 		was = s
 	}
 	m.old = append(m.old, was)
+	l.opener.others.img.reheld.tell()
 }
 
 type mendTry struct {
@@ -104,6 +105,7 @@ func (l *Layer) start(s *layerState) {
 	l.mend.ctx, l.mend.cancel = context.WithCancel(context.Background())
 	l.mend.pause = minMendPause
 	l.mend.proving = make(chan struct{}, 1)
+	l.opened = s
 	l.state.Store(s)
 }
 
@@ -214,6 +216,7 @@ func (l *Layer) runMend(try *mendTry, was *layerState, cause error) {
 		m.old = append(m.old, was)
 	}
 	try.ok = s != nil
+	l.opener.others.img.reheld.tell()
 	if time.Since(m.next) > maxMendPause {
 		m.pause = minMendPause
 	}

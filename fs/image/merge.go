@@ -19,30 +19,44 @@ import (
 // what is being merged.
 const listMemory = 64 << 20
 
+// listLess is listMemory where the tree is not to be in memory.
+const listLess = 4 << 20
+
 // Merge makes one tree of the layers. It takes them over: Image.Close closes
 // them, and so does Merge if it fails. A layer directly on itself changes nothing
 // and is left out, unless its hard links mean something else there. If there is no tree
 // of what indexes of others say, their layers are read whole.
 func (l *Layers) Merge(ctx context.Context) (*Image, error) {
+	i, _, err := l.merge(ctx, false)
+	return i, err
+}
+
+// MergeSurvey is Merge, and tells what each layer does to the tree. The survey takes
+// memory that Options.MaxMetadata counts.
+func (l *Layers) MergeSurvey(ctx context.Context) (*Image, *fs.Survey, error) {
+	return l.merge(ctx, true)
+}
+
+func (l *Layers) merge(ctx context.Context, survey bool) (*Image, *fs.Survey, error) {
 	if l.from == nil {
 		l.from = &Resolved{Image: &remote.Image{}}
 	}
-	i, err := l.tryMerge(ctx)
+	i, s, err := l.tryMerge(ctx, survey)
 	if err != nil && l.distrust(ctx, err) {
-		i, err = l.tryMerge(ctx)
+		i, s, err = l.tryMerge(ctx, survey)
 	}
 	if err != nil {
 		l.Close()
 		if l.from.Source != nil {
 			err = fmt.Errorf("%s: %w", l.from.Name(), err)
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	return i, nil
+	return i, s, nil
 }
 
-// tryMerge is Merge by the indexes that there are. If it fails the layers stay open.
-func (l *Layers) tryMerge(ctx context.Context) (*Image, error) {
+// tryMerge merges by the indexes that there are. If it fails the layers stay open.
+func (l *Layers) tryMerge(ctx context.Context, survey bool) (*Image, *fs.Survey, error) {
 	i := &Image{layers: l}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	i.digests = &digestTables{limit: maxDigestMemory, ctx: life, cancel: cancel}
@@ -52,32 +66,39 @@ func (l *Layers) tryMerge(ctx context.Context) (*Image, error) {
 		i.kept = keptfile.New(keptDir{l.from.disk}, len(l.all), i.Reads)
 	}
 	i.counts = counters.New(len(l.all), large)
-	var err error
-	if i.tree, err = i.merge(ctx); err != nil {
+	b, err := i.merge(ctx, survey)
+	if err == nil {
+		i.tree, err = b.Tree()
+	}
+	if err != nil {
 		i.closeOwn()
-		return nil, err
+		return nil, nil, err
 	}
 	i.counts.Init(i.tree)
 	if i.kept != nil {
 		i.kept.Init(i.tree)
 	}
-	return i, nil
+	return i, b.Survey(), nil
 }
 
-// merge makes the tree of the layers.
-func (i *Image) merge(ctx context.Context) (*fs.Tree, error) {
+// merge applies the layers.
+func (i *Image) merge(ctx context.Context, survey bool) (*fs.Builder, error) {
 	layers, opts := i.layers.all, &i.layers.from.opts
 	budget := layerindex.NewBudget(opts.MaxMetadata, opts.Metadata)
 	names, err := sumEntries(layers, budget)
 	if err != nil {
 		return nil, err
 	}
-	b, err := fs.NewBuilder(ctx, &fs.BuilderOptions{Budget: budget, Names: names})
+	b, err := fs.NewBuilder(ctx, &fs.BuilderOptions{Budget: budget, Names: names, Survey: survey, Room: opts.Room})
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	lists := listAhead(ctx, layers, layerindex.NewBudget(opts.MaxMetadata, nil))
+	listing, cancel := context.WithCancel(ctx)
+	ahead := int64(listMemory)
+	if opts.Room != nil {
+		ahead = listLess
+	}
+	lists := listAhead(listing, layers, layerindex.NewBudget(opts.MaxMetadata, nil), ahead)
 	defer lists.wait()
 	defer cancel()
 	for at, l := range layers {
@@ -86,7 +107,7 @@ func (i *Image) merge(ctx context.Context) (*fs.Tree, error) {
 		if again && b.Repeat(l.Digest().String(), content) {
 			continue
 		}
-		list, err := lists.of(ctx, at, again)
+		list, err := lists.of(listing, at, again)
 		if err != nil {
 			return nil, layerError(l.Digest(), err)
 		}
@@ -103,7 +124,23 @@ func (i *Image) merge(ctx context.Context) (*fs.Tree, error) {
 			return nil, err
 		}
 	}
-	return b.Tree()
+	if len(opts.Directories) > 0 {
+		if err := b.Apply(fs.Layer{Name: "added directories", Entries: directories(opts.Directories)}); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// directories returns entries of a layer that has directories alone.
+func directories(paths []string) layerindex.Entries {
+	return func(yield func(*layerindex.Entry) bool) {
+		for _, p := range paths {
+			if !yield(&layerindex.Entry{Name: p, Type: layerindex.TypeDir, Mode: 0o755}) {
+				return
+			}
+		}
+	}
 }
 
 // repeats says whether a layer is the one below it once more.
@@ -141,6 +178,7 @@ func sumEntries(layers []*Layer, budget *layerindex.Budget) (names int, err erro
 type listed struct {
 	layers []*Layer
 	lists  []chan listResult // nil for a layer that repeats the one below
+	ahead  int64             // bytes that they may take
 	room   *semaphore.Weighted
 	group  sync.WaitGroup
 }
@@ -152,8 +190,8 @@ type listResult struct {
 
 // listAhead begins to read the entries of the layers, in their order. What they
 // take is counted in budget, each layer once.
-func listAhead(ctx context.Context, layers []*Layer, budget *layerindex.Budget) *listed {
-	p := &listed{layers: layers, lists: make([]chan listResult, len(layers)), room: semaphore.NewWeighted(listMemory)}
+func listAhead(ctx context.Context, layers []*Layer, budget *layerindex.Budget, ahead int64) *listed {
+	p := &listed{layers: layers, lists: make([]chan listResult, len(layers)), ahead: ahead, room: semaphore.NewWeighted(ahead)}
 	for i := range layers {
 		if !repeats(layers, i) {
 			p.lists[i] = make(chan listResult, 1)
@@ -182,9 +220,9 @@ func listAhead(ctx context.Context, layers []*Layer, budget *layerindex.Budget) 
 	return p
 }
 
-// need is the share of listMemory that a layer's entries take.
+// need is the share of what is read ahead that a layer's entries take.
 func (p *listed) need(i int) int64 {
-	return min(p.layers[i].Index.ListedSize(), listMemory)
+	return min(p.layers[i].Index.ListedSize(), p.ahead)
 }
 
 // of returns the entries of a layer. It waits for them, or reads them now if the

@@ -1,6 +1,9 @@
 package image
 
 import (
+	"io"
+
+	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
 )
@@ -43,6 +46,11 @@ type Options struct {
 	// cache.DefaultBudget means. Negative: no bound.
 	CacheSize int64
 
+	// Directories are paths of directories that the tree has besides what layers have, as
+	// the mountpoints that a container needs: root's, with mode 0755. What layers have at
+	// such a path they replace, unless it is a directory. Default: none.
+	Directories []string
+
 	// Platform is that of the image, as os/arch[/variant], with the version of the
 	// system and the features that the image demands of it behind os as in
 	// windows(10.0.17763+win32k)/amd64. Default: this machine's.
@@ -53,6 +61,16 @@ type Options struct {
 	// be such a file.
 	// Registry.Credential goes before it. Default: where podman and docker look.
 	AuthFile string
+	// Stdin returns what an archive named "-" is read from, and is called once for each
+	// image of that name. What it returns is closed with the image. Default: such names
+	// are refused.
+	Stdin func() (io.ReadCloser, error)
+	// DockerHost is the address of docker's daemon, as unix:///PATH. Default: that of
+	// docker's client.
+	DockerHost string
+	// StreamNow has all of an image of docker's daemon streamed when it is opened. Else
+	// one that was streamed before is streamed again when content of it is first read.
+	StreamNow bool
 	// Registry is how registries are talked to. If Sites is nil, the files of
 	// podman, docker and containerd say what short names mean as well.
 	Registry registry.Options
@@ -84,11 +102,21 @@ type Options struct {
 	MaxLayer, MaxBlob int64
 	// NoKeptFiles keeps no files of the image on disk, and uses none.
 	NoKeptFiles bool
+	// Room is where the arrays of the tree are put; see fs.Room. Then one layer after the
+	// other is read while they are merged. Default: the heap.
+	Room fs.Room
+	// Held, if not nil, are files that Image.Held has returned, maybe in another process.
+	// The image is the one that it was then, layer for layer: the name given to Open is
+	// not looked at, nor Platform. Nothing is asked of a registry to open it, and what is
+	// in the cache instead of a held file does not count. The other options should be what
+	// they were. Resolve takes descriptors of its own; the caller closes these.
+	Held []Held
 	// Progress, if not nil, is called while layers are opened. Calls may
 	// come from several goroutines, but one at a time for each layer.
 	Progress func(Progress)
 	// Unpacking, if not nil, is told while an archive is unpacked how much of its
-	// file has been read by now, and how much it has; 0 if that is not known.
+	// file has been read by now, and how much it has; 0 if that is not known. It is
+	// not called after Resolve.
 	Unpacking func(read, size int64)
 	// Debugf, if not nil, is told what the configuration files have that is not
 	// used. Calls may come from several goroutines.

@@ -3,15 +3,20 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/anyarchive"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/cache/meta"
+	"github.com/imgfs/imgfs/remote/containerdstore"
+	"github.com/imgfs/imgfs/remote/containersstorage"
 	"github.com/imgfs/imgfs/remote/dockerarchive"
+	"github.com/imgfs/imgfs/remote/dockerdaemon"
 	"github.com/imgfs/imgfs/remote/ocilayout"
 	"github.com/imgfs/imgfs/remote/registry"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
@@ -30,9 +35,15 @@ type Resolved struct {
 	conf    *hosts.Configuration // the files of podman, docker and containerd, if they were read
 	// indexRepos are the repositories that are asked for indexes.
 	indexRepos []string
+	cut        bool       // Upto has left layers out
+	passing    bool       // it came on standard input: nobody can open it again by its name
+	asked      string     // the name that Resolve was given
+	held       *heldImage // what was held of the image; nil: nothing
+	reheld     notice
 
-	mu     sync.Mutex       // held while talker is made
+	mu     sync.Mutex       // held while talker or inner is made
 	talker *registry.Client // client, or that of index repositories; nil before it is needed
+	inner  *Resolved        // see again
 }
 
 // OpenCache opens the cache directory that opts say, for what needs it besides an
@@ -65,8 +76,8 @@ func OpenCache(opts *Options) (*cache.Cache, error) {
 
 // Resolve finds what an image's name means, and reads its manifest and config.
 // Names are references as docker and podman have them, docker://REFERENCE,
-// oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:REF]. What a
-// registry's manifests say is kept in the cache. nil opts are the defaults.
+// oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF], - for an
+// archive of either kind on standard input, and docker-daemon:REF. What a registry's manifests say is kept in the cache. nil opts are the defaults.
 //
 // Errors that somebody can do something about wrap an *Error.
 func Resolve(ctx context.Context, name string, opts *Options) (*Resolved, error) {
@@ -74,11 +85,37 @@ func Resolve(ctx context.Context, name string, opts *Options) (*Resolved, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.resolve(ctx, name); err != nil {
+	r.asked = name
+	resolve := func() error { return r.resolve(ctx, name) }
+	if r.opts.Held != nil {
+		resolve = func() error { return r.resolveHeld(ctx) }
+	}
+	if err := resolve(); err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// NameOf returns the name that an image would have (see [Resolved.Name]), as far as the
+// name itself and the configuration files tell. Nothing is asked or opened. nil opts are
+// the defaults.
+func NameOf(name string, opts *Options) (string, error) {
+	loc, err := remote.ParseLocation(name)
+	if err != nil {
+		return "", err
+	}
+	if loc.Transport != remote.TransportDocker {
+		return loc.String(), nil
+	}
+	r, full := &Resolved{opts: opts.withDefaults()}, loc.Path
+	if r.opts.Registry.Sites == nil {
+		if full, err = r.configure(name, full); err != nil {
+			return "", err
+		}
+	}
+	ref, err := remote.ParseReference(full)
+	return ref.String(), err
 }
 
 // newResolved returns one whose cache is open, and that is nothing yet.
@@ -98,7 +135,7 @@ func newResolved(opts *Options) (*Resolved, error) {
 // Close closes what the image is read from, and the cache if it was opened for
 // it. It is not to be called after OpenLayers.
 func (r *Resolved) Close() error {
-	var errs []error
+	errs := []error{r.closeInner()}
 	for len(r.closing) > 0 {
 		last := len(r.closing) - 1
 		errs = append(errs, r.closing[last].Close())
@@ -116,6 +153,18 @@ func (r *Resolved) Name() string {
 		return ""
 	}
 	return r.Source.Name()
+}
+
+// Upto leaves out all layers above the first n: what is opened is the image as it was
+// when n of its layers had been made. It is to be called before OpenLayers, with 1 or
+// more and no more than the image has.
+func (r *Resolved) Upto(n int) error {
+	if n < 1 || n > len(r.Layers) {
+		return fmt.Errorf("%s: there is no layer %d: it has %d, and the base is 1", r.Name(), n, len(r.Layers))
+	}
+	r.cut = r.cut || n < len(r.Layers)
+	r.Layers = r.Layers[:n:n]
+	return nil
 }
 
 // Local reports whether the image lies on this machine as a file or directory,
@@ -171,7 +220,12 @@ func (r *Resolved) source(ctx context.Context, name string) (remote.Source, erro
 	if r.client == nil {
 		return r.found, nil
 	}
-	return r.disk.Meta.Source(r.found, &meta.SourceOptions{Offline: r.opts.Offline, Warnf: r.opts.Warnf}), nil
+	return r.wrapped(r.found), nil
+}
+
+// wrapped returns a source as seen through the cache.
+func (r *Resolved) wrapped(src remote.Source) remote.Source {
+	return r.disk.Meta.Source(src, &meta.SourceOptions{Offline: r.opts.Offline, Warnf: r.opts.Warnf})
 }
 
 // warn hands on what was not as described.
@@ -199,8 +253,24 @@ func (r *Resolved) find(ctx context.Context, name string) (remote.Source, error)
 		}
 		r.closing = append(r.closing, layout)
 		return layout, nil
-	case remote.TransportOCIArchive, remote.TransportDockerArchive:
+	case remote.TransportOCIArchive, remote.TransportDockerArchive, remote.TransportStdin:
 		return r.archive(ctx, loc)
+	case remote.TransportContainersStorage:
+		store, err := containersstorage.Open(ctx, loc.Path, loc.Image)
+		if err != nil {
+			return nil, err
+		}
+		r.closing = append(r.closing, store)
+		return store, nil
+	case remote.TransportContainerd:
+		store, err := containerdstore.Open(ctx, loc.Path, loc.Image)
+		if err != nil {
+			return nil, err
+		}
+		r.closing = append(r.closing, store)
+		return store, nil
+	case remote.TransportDockerDaemon:
+		return r.daemon(ctx, loc)
 	}
 	full := loc.Path
 	if r.opts.Registry.Sites == nil {
@@ -248,14 +318,23 @@ func (r *Resolved) archive(ctx context.Context, loc remote.Location) (remote.Sou
 		io.Closer
 	}
 	var err error
-	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return r.tempFile() }, Platform: r.opts.Platform, Progress: r.opts.Unpacking}
-	if opts.MaxSize = r.opts.MaxLayer; opts.MaxSize == 0 {
-		opts.MaxSize = -1 // no bound
+	opts := r.archiveOptions()
+	if loc.Stdin() {
+		if r.opts.Stdin == nil {
+			return nil, fmt.Errorf("%w: %s: standard input is not read here", remote.ErrUnsupported, loc)
+		}
+		r.passing = true
+		if opts.From, err = r.opts.Stdin(); err != nil {
+			return nil, fmt.Errorf("%s: %w", loc, err)
+		}
 	}
-	if loc.Transport == remote.TransportOCIArchive {
+	switch loc.Transport {
+	case remote.TransportOCIArchive:
 		src, err = ocilayout.OpenArchive(ctx, loc.Path, loc.Image, opts)
-	} else {
+	case remote.TransportDockerArchive:
 		src, err = dockerarchive.Open(ctx, loc.Path, loc.Image, opts)
+	default:
+		src, err = anyarchive.Open(ctx, loc, opts)
 	}
 	if errors.Is(err, cache.ErrFull) {
 		return nil, &Error{Err: err, Hint: HintUnpack}
@@ -265,6 +344,31 @@ func (r *Resolved) archive(ctx context.Context, loc remote.Location) (remote.Sou
 	}
 	r.closing = append(r.closing, src)
 	return src, nil
+}
+
+// daemon opens an image of docker's daemon, all of which is streamed to the cache
+// directory, as an archive is unpacked, unless what is known of it may be enough.
+func (r *Resolved) daemon(ctx context.Context, loc remote.Location) (remote.Source, error) {
+	if r.opts.Offline {
+		return nil, fmt.Errorf("%w: %s: docker's daemon is asked over a socket, and offline none is opened", remote.ErrUnavailable, loc)
+	}
+	src, err := dockerdaemon.Open(ctx, loc.Path, &dockerdaemon.Options{Host: r.opts.DockerHost, Archive: *r.archiveOptions(), Memory: r.disk.Meta, Now: r.opts.StreamNow})
+	if errors.Is(err, cache.ErrFull) {
+		return nil, &Error{Err: err, Hint: HintUnpack}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.closing = append(r.closing, src)
+	return src, nil
+}
+
+func (r *Resolved) archiveOptions() *remote.ArchiveOptions {
+	opts := &remote.ArchiveOptions{NewTemp: func() (remote.TempFile, error) { return r.tempFile() }, Platform: r.opts.Platform, Progress: r.opts.Unpacking}
+	if opts.MaxSize = r.opts.MaxLayer; opts.MaxSize == 0 {
+		opts.MaxSize = -1 // no bound
+	}
+	return opts
 }
 
 // tempFile makes a temporary file within the cache's budget.

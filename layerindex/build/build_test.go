@@ -20,6 +20,7 @@ import (
 )
 
 func TestBuild(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, 1<<20)
 	for _, c := range samples.Codecs {
 		t.Run(c.Name, func(t *testing.T) {

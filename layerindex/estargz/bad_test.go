@@ -15,6 +15,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/estargz"
 	"github.com/imgfs/imgfs/layerindex/internal/toctest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -192,6 +193,7 @@ func TestText(t *testing.T) {
 // TestFlippedBits: with a bit flipped in the TOC or the footer there is an error, or the
 // same index.
 func TestFlippedBits(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	for _, name := range []string{"build", "latin1"} {
 		l := toctest.Fixture(t, name)
@@ -297,6 +299,7 @@ func many(t testing.TB, n int) parts {
 // TestLargeTOC: a TOC of 25 MB, which is more than the end of the blob that is read
 // first.
 func TestLargeTOC(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	p := many(t, 100_000)
 	blob := p.blob(t)
@@ -329,6 +332,7 @@ func TestLargeTOC(t *testing.T) {
 // TestBomb: a TOC that says that it has 151 MiB is refused before it is decoded, and one
 // that decodes to more than it says is read as far as it says.
 func TestBomb(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	begun := time.Now()
 	p := parts{json: bytes.Repeat([]byte(" "), 151<<20)}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // checkContents compares one ReadAt with the layer: what proofs cover is read, and
@@ -96,6 +97,7 @@ func TestContentsEveryByte(t *testing.T) {
 // TestContentsDecodesOnce: what a cut is checked by decoding is not decoded again to be
 // read.
 func TestContentsDecodesOnce(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	l := makeContents(t, contentsStyles[0], smallFiles(500, 100_000))
 	r, blob := l.open(t, Options{Cache: NewSpanCache(64 << 20)})
@@ -178,6 +180,7 @@ func TestContentsAgain(t *testing.T) {
 // TestContentsAhead: runs are fetched and decoded ahead of a reader that goes from file
 // to file, and end with the layer.
 func TestContentsAhead(t *testing.T) {
+	testenv.Slow(t)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))))
 	l := makeContents(t, contentsStyles[0], smallFiles(1500, 20_000))
 	r, blob := l.open(t, Options{Cache: NewSpanCache(64 << 20)})
@@ -230,6 +233,7 @@ func (b *prefetchingBlob) ReadAt(ctx context.Context, p []byte, off int64) (int,
 // TestContentsPrefetch: no more is fetched ahead than has room in memory once it is
 // decoded, so it is still there when a reader comes to it.
 func TestContentsPrefetch(t *testing.T) {
+	testenv.Slow(t)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // nothing else is decoded ahead
 	l := makeContents(t, contentsStyles[0], smallFiles(6000, 20_000))
 	p := mustProver(t, l.x)
@@ -249,6 +253,7 @@ func TestContentsPrefetch(t *testing.T) {
 
 // TestContentsFill: a cache that checks the whole blob leaves the spans in use alone.
 func TestContentsFill(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	l := makeContents(t, contentsStyles[0], smallFiles(2000, 100_000))
 	cache := NewSpanCache(2 << 20)
@@ -278,6 +283,7 @@ func TestContentsFill(t *testing.T) {
 
 // TestContentsParallel: readers that read, leave and close while cuts are matched.
 func TestContentsParallel(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	l := makeContents(t, contentsStyles[6], smallFiles(500, 1<<20))
 	p := mustProver(t, l.x)
@@ -371,6 +377,7 @@ func TestContentsEmpty(t *testing.T) {
 // TestContentsUnproven: what is in no proof is not read, and a run without any is no
 // good.
 func TestContentsUnproven(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	files := smallFiles(30, 1000)
 	big := bytes.Repeat(bytes.Join(files, nil), 1+(1<<20)/len(bytes.Join(files, nil)))

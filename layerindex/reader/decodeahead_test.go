@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // setProcs makes it look as if there were n processors.
@@ -21,6 +22,7 @@ func setProcs(t *testing.T, n int) {
 }
 
 func TestReaderPrefetches(t *testing.T) {
+	testenv.Slow(t)
 	for _, procs := range []int{1, 2} {
 		setProcs(t, procs)
 		for _, c := range []string{"plain", "gzip", "zstd", "zstd of several frames"} {
@@ -294,6 +296,7 @@ func TestDecodeAheadSlots(t *testing.T) {
 // TestReaderMixed has readers of all kinds at once, in a cache that is too
 // small for them, and compares all that they get.
 func TestReaderMixed(t *testing.T) {
+	testenv.Slow(t)
 	setProcs(t, 4)
 	tarBytes := samples.Tar(t, 2<<20)
 	cache := NewSpanCache(2 << 20)

@@ -3,6 +3,7 @@ package reader
 import (
 	"bytes"
 	"context"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -119,6 +120,7 @@ func TestReadHeldAllocations(t *testing.T) {
 }
 
 func TestSource(t *testing.T) {
+	testenv.Slow(t)
 	for _, name := range []string{"plain", "gzip"} {
 		a := newAheadTest(t, name)
 		size := a.x.Size()

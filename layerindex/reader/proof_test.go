@@ -303,6 +303,7 @@ func poisoned(w codec.Window) codec.Window {
 // TestFullFlushNeedsNoWindow: what a checkpoint right behind a full flush
 // keeps is nothing, and behind a sync flush something.
 func TestFullFlushNeedsNoWindow(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, 600_000)
 	for _, full := range []bool{true, false} {
 		blob := flushed(t, tarBytes, full)
@@ -327,6 +328,7 @@ func TestFullFlushNeedsNoWindow(t *testing.T) {
 
 // TestProofWithoutCodec is the same for what has no windows.
 func TestProofWithoutCodec(t *testing.T) {
+	testenv.Slow(t)
 	l := makeLayer(t, inflatetest.Scale(2<<20))
 	for _, c := range samples.Codecs {
 		if c.Want == "gzip" {

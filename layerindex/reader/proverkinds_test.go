@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // sumsOf returns an index of a gzip layer in tar space, whose proofs are of ranges of
@@ -38,6 +39,7 @@ func sumsOf(t *testing.T, blob, tar []byte, points []layerindex.Checkpoint, rang
 // TestProverBlob has the spans of a ztoc: the first behind the gzip header, which nothing
 // covers, neighbours that share a byte, and windows as they are.
 func TestProverBlob(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	tar := samples.Tar(t, 6<<20)
 	blob := samples.Gzip(t, tar)
@@ -106,6 +108,7 @@ func TestProverBlob(t *testing.T) {
 
 // TestProverChunks: the chunks of our own index.
 func TestProverChunks(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	tar := samples.Tar(t, 1<<20)
 	for _, c := range samples.Codecs {

@@ -15,9 +15,11 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/build"
 	"github.com/imgfs/imgfs/layerindex/internal/samples"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 func TestReader(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, 1<<20)
 	for _, c := range samples.Codecs {
 		t.Run(c.Name, func(t *testing.T) {
@@ -72,6 +74,7 @@ func TestReaderSpools(t *testing.T) {
 // TestReaderWithoutSpool reads such a frame where no file can be made, from
 // all sides at once.
 func TestReaderWithoutSpool(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, 2*maxSpanMemory+1<<20)
 	blob := samples.ZstdFrames(t, tarBytes, len(tarBytes))
 	x := mustBuild(t, blob, tarBytes, nil)
@@ -151,6 +154,7 @@ func (b *countingBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, er
 // TestReaderReadsLittle: a small read in the middle decodes a part of a span
 // only.
 func TestReaderReadsLittle(t *testing.T) {
+	testenv.Slow(t)
 	tarBytes := samples.Tar(t, 6<<20)
 	blob := samples.Gzip(t, tarBytes)
 	x := mustBuild(t, blob, tarBytes, nil)

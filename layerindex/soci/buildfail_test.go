@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -133,6 +134,7 @@ func retype(b []byte, to byte) {
 // TestBuildStops: errors of the source and of the context are handed on as they are,
 // whatever they come in the midst of.
 func TestBuildStops(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	blob := member(t, writeTar(t, 1<<20), "", 50_000)
 	s := &sample{blob: blob}
@@ -160,6 +162,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestBuildPieces: it does not matter how the source hands on its bytes.
 func TestBuildPieces(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	for _, m := range madeLayers(t) {
 		l := m.sample(nil).layer()

@@ -205,6 +205,7 @@ func TestIndexBounds(t *testing.T) {
 
 // TestIndexVariants: what SOCI's other versions and other builders write is read.
 func TestIndexVariants(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	tar := writeTar(t, 200_000, 3)
 	s := &sample{name: "variants", blob: member(t, tar, "", 9000), tar: tar}

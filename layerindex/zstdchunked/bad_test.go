@@ -14,6 +14,7 @@ import (
 	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/internal/toctest"
 	"github.com/imgfs/imgfs/layerindex/zstdchunked"
+	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -210,6 +211,7 @@ func TestPositions(t *testing.T) {
 // TestBombs: what decodes to more than the annotation says is not decoded further, and
 // what says that it has more than 150 MiB not at all.
 func TestBombs(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	p := apart(t, "podman").changed(t, nil, nil)
 	p.json = append(p.json, bytes.Repeat([]byte(" "), 100<<20)...)
@@ -240,6 +242,7 @@ func TestBombs(t *testing.T) {
 // TestLargeWindows: TOC and tar-split are read side by side though both are frames with
 // windows for which there is one decoder. A larger one of the tar-split is refused.
 func TestLargeWindows(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	spaces := bytes.Repeat([]byte(" "), 20<<20)
 	for window, want := range map[int]error{16 << 20: nil, 32 << 20: nil, 64 << 20: layerindex.ErrIndex} {

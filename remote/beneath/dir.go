@@ -21,6 +21,9 @@ type Options struct {
 	// Refused, if not nil, is told of what lies below the directory and is
 	// not used. It may be called by any goroutine.
 	Refused func(*RefusedError)
+	// Foreign says that files may be anybody's, and that others may write them: they
+	// are checked when they have been read. Default: such files are refused.
+	Foreign bool
 }
 
 // A Dir is a directory, as long as it is open the same one, whatever becomes

@@ -11,7 +11,7 @@
 //   - there is no "..", and no absolute name.
 //
 // A file that is opened must be a regular one that belongs to this user or to
-// root, and that nobody else may write. Opening never waits, whatever lies at
+// root, and that nobody else may write, unless Options say otherwise. Opening never waits, whatever lies at
 // the name: a FIFO is refused like a device. Only regular files are removed or
 // replaced, and only by their name: other names of a file keep it.
 //

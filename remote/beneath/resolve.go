@@ -31,7 +31,8 @@ func (d *Dir) openAt(name string, flags int, mode uint32) (fd int, err error) {
 
 // full returns the name in the root.
 func (d *Dir) full(name string) (string, error) {
-	if !fs.ValidPath(name) || strings.IndexByte(name, 0) >= 0 {
+	// Names of files need not be UTF-8.
+	if !fs.ValidPath(strings.ToValidUTF8(name, "?")) || strings.IndexByte(name, 0) >= 0 {
 		return "", fs.ErrInvalid
 	}
 	return path.Join(d.below, name), nil

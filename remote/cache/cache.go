@@ -3,7 +3,10 @@ package cache
 import (
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/imgfs/imgfs/remote/cache/blobs"
 	"github.com/imgfs/imgfs/remote/cache/files"
@@ -62,17 +65,28 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	return &Cache{Blobs: blobs.New(d, m, opts.MaxRequest), Files: files.New(d), Meta: m, dir: d}, nil
 }
 
-// DefaultDir returns the user's cache directory for imgfs: XDG_CACHE_HOME/imgfs,
-// or ~/.cache/imgfs if XDG_CACHE_HOME is not set to an absolute path.
+// DefaultDir returns the user's cache directory for imgfs, the first that there is of:
+// XDG_CACHE_HOME/imgfs, the first of CACHE_DIRECTORY, which systemd gives to a unit,
+// .cache/imgfs in HOME or, without HOME, in the home directory that the machine knows, and
+// for root /var/cache/imgfs. Paths that are not absolute do not count.
 func DefaultDir() (string, error) {
 	if base := os.Getenv("XDG_CACHE_HOME"); filepath.IsAbs(base) {
 		return filepath.Join(base, "imgfs"), nil
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("no cache directory: %w", err)
+	if dir, _, _ := strings.Cut(os.Getenv("CACHE_DIRECTORY"), ":"); filepath.IsAbs(dir) {
+		return dir, nil
 	}
-	return filepath.Join(home, ".cache", "imgfs"), nil
+	home, err := os.UserHomeDir()
+	if u, unknown := user.LookupId(strconv.Itoa(os.Geteuid())); err != nil && unknown == nil && filepath.IsAbs(u.HomeDir) {
+		home, err = u.HomeDir, nil
+	}
+	switch {
+	case err == nil:
+		return filepath.Join(home, ".cache", "imgfs"), nil
+	case os.Geteuid() == 0:
+		return "/var/cache/imgfs", nil
+	}
+	return "", fmt.Errorf("no cache directory: %w", err)
 }
 
 // Close ends all fetches and all that goes on with kept files, waits for them and

@@ -2,7 +2,9 @@ package cache
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -82,18 +84,27 @@ func TestOpenEmptyVersion(t *testing.T) {
 }
 
 func TestDefaultDir(t *testing.T) {
-	tests := []struct{ xdg, home, want string }{
-		{"/var/x", "/home/u", "/var/x/imgfs"},
-		{"", "/home/u", "/home/u/.cache/imgfs"},
-		{"relative", "/home/u", "/home/u/.cache/imgfs"},
-		{"", "", ""},
+	known := ""
+	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
+		known = u.HomeDir + "/.cache/imgfs"
+	}
+	tests := []struct{ xdg, unit, home, want string }{
+		{"/var/x", "/var/cache/unit", "/home/u", "/var/x/imgfs"},
+		{"", "/var/cache/unit:/var/cache/more", "/home/u", "/var/cache/unit"},
+		{"", "", "/home/u", "/home/u/.cache/imgfs"},
+		{"relative", "relative", "/home/u", "/home/u/.cache/imgfs"},
+		{"", "", "", known},
 	}
 	for _, tt := range tests {
+		if tt.want == "" {
+			continue // who runs the tests has no name
+		}
 		t.Setenv("XDG_CACHE_HOME", tt.xdg)
+		t.Setenv("CACHE_DIRECTORY", tt.unit)
 		t.Setenv("HOME", tt.home)
 		got, err := DefaultDir()
-		if got != tt.want || (err == nil) != (tt.want != "") {
-			t.Errorf("XDG_CACHE_HOME=%q HOME=%q: DefaultDir() = %q, %v; want %q", tt.xdg, tt.home, got, err, tt.want)
+		if got != tt.want || err != nil {
+			t.Errorf("XDG_CACHE_HOME=%q CACHE_DIRECTORY=%q HOME=%q: DefaultDir() = %q, %v; want %q", tt.xdg, tt.unit, tt.home, got, err, tt.want)
 		}
 	}
 }

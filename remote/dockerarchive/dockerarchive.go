@@ -25,7 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -76,46 +75,51 @@ func Open(ctx context.Context, file, ref string, opts *remote.ArchiveOptions) (*
 	if opts == nil {
 		opts = &remote.ArchiveOptions{}
 	}
-	s := &Source{
-		location: remote.Location{Transport: remote.TransportDockerArchive, Path: file, Image: ref},
+	s := newSource(remote.Location{Transport: remote.TransportDockerArchive, Path: file, Image: ref}, opts)
+	selected, err := parseSelector(ref)
+	if err != nil {
+		if opts.From != nil {
+			opts.From.Close()
+		}
+		return nil, s.fail(err)
+	}
+	if s.archive, err = kindof.Open(ctx, s.location, opts); err != nil {
+		return nil, s.fail(err)
+	}
+	return s.loaded(ctx, selected)
+}
+
+// OpenTar is Open for an archive that has been opened, and is closed with the source,
+// also if that cannot be opened. Errors name loc, whose Image is ref of Open if the
+// transport has that.
+func OpenTar(ctx context.Context, a *tarball.Archive, loc remote.Location, opts *remote.ArchiveOptions) (*Source, error) {
+	s := newSource(loc, opts)
+	s.archive = a
+	selected, err := parseSelector(loc.Image)
+	if err != nil {
+		a.Close()
+		return nil, s.fail(err)
+	}
+	return s.loaded(ctx, selected)
+}
+
+func newSource(loc remote.Location, opts *remote.ArchiveOptions) *Source {
+	return &Source{
+		location: loc,
 		contents: make(map[digest.Digest]localblob.Content),
 		packed:   make(map[digest.Digest]ocispec.Descriptor),
 		wanted:   opts.Platform,
 		maxLayer: opts.Limit(),
 	}
-	selected, err := parseSelector(ref)
-	if err != nil {
-		return nil, s.fail(err)
-	}
-	if s.archive, err = openArchive(ctx, s.location, opts); err != nil {
-		return nil, s.fail(err)
-	}
+}
+
+// loaded returns s with its image, or closes it.
+func (s *Source) loaded(ctx context.Context, selected selector) (*Source, error) {
 	if err := s.load(ctx, selected); err != nil {
 		s.archive.Close()
 		return nil, s.fail(err)
 	}
 	return s, nil
-}
-
-func openArchive(ctx context.Context, loc remote.Location, opts *remote.ArchiveOptions) (*tarball.Archive, error) {
-	a, err := tarball.Open(ctx, loc.Path, opts)
-	switch {
-	case err == nil:
-		return a, nil
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case errors.Is(err, remote.ErrTooBig):
-		return nil, err
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %w", remote.ErrNotFound, err)
-	case errors.As(err, new(*fs.PathError)):
-		return nil, fmt.Errorf("%w: %w", remote.ErrUnavailable, err)
-	}
-	wrapped := fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
-	if errors.Is(err, tarball.ErrNotArchive) {
-		return nil, kindof.Explain(ctx, loc, wrapped)
-	}
-	return nil, wrapped
 }
 
 // load finds the image and makes its manifest.

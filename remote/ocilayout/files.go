@@ -40,6 +40,9 @@ type file struct {
 // Size implements localblob.Content.
 func (f *file) Size() int64 { return f.size }
 
+// Opened returns the file, for localblob.
+func (f *file) Opened() *os.File { return f.File }
+
 func (d *directory) open(name string) (localblob.Content, error) {
 	d.mu.Lock()
 	f, closed := d.opened[name], d.opened == nil
@@ -157,25 +160,6 @@ type archive struct {
 }
 
 var _ files = archive{}
-
-func newArchive(ctx context.Context, loc remote.Location, opts *remote.ArchiveOptions) (archive, error) {
-	a, err := tarball.Open(ctx, loc.Path, opts)
-	switch {
-	case err == nil:
-		return archive{a}, nil
-	case ctx.Err() != nil:
-		return archive{}, ctx.Err()
-	case errors.Is(err, remote.ErrTooBig):
-		return archive{}, err
-	case errors.As(err, new(*fs.PathError)):
-		return archive{}, sentinel(err)
-	}
-	wrapped := fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
-	if errors.Is(err, tarball.ErrNotArchive) {
-		return archive{}, kindof.Explain(ctx, loc, wrapped)
-	}
-	return archive{}, wrapped
-}
 
 func (a archive) explain(loc remote.Location, err error) error {
 	return kindof.ExplainArchive(loc, a.Archive, err)

@@ -26,7 +26,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/internal/kindof"
 	"github.com/imgfs/imgfs/remote/internal/localblob"
+	"github.com/imgfs/imgfs/remote/internal/tarball"
 )
 
 // maxIndexSize is the largest index.json that is read.
@@ -85,12 +87,21 @@ func Open(dir, image string) (*Source, error) {
 // unpacked to a temporary file without a name; opts say where, and how much that
 // may be: more is remote.ErrTooBig.
 func OpenArchive(ctx context.Context, file, image string, opts *remote.ArchiveOptions) (*Source, error) {
+	if opts == nil {
+		opts = &remote.ArchiveOptions{}
+	}
 	s := &Source{location: remote.Location{Transport: remote.TransportOCIArchive, Path: file, Image: image}}
-	a, err := newArchive(ctx, s.location, opts)
+	a, err := kindof.Open(ctx, s.location, opts)
 	if err != nil {
 		return nil, s.fail(err)
 	}
-	s.files = a
+	return OpenTar(a, s.location)
+}
+
+// OpenTar is OpenArchive for an archive that has been opened, and is closed with the
+// source, also if that cannot be opened.
+func OpenTar(a *tarball.Archive, loc remote.Location) (*Source, error) {
+	s := &Source{location: loc, files: archive{a}}
 	return s.checked()
 }
 
@@ -260,20 +271,12 @@ func (s *Source) Fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 // Blob implements remote.Source. The blob has the size that it has, whatever desc
 // states, if it is there.
 func (s *Source) Blob(desc ocispec.Descriptor) (remote.Blob, error) {
-	if size, err := s.size(desc.Digest); err == nil {
-		desc.Size = size
-	} else if desc.Size < 0 || desc.Size > maxSize {
-		desc.Size = 0 // nobody can tell
-	}
-	b, err := localblob.New(s.Name(), desc, s.openDigest)
+	b, err := localblob.NewSized(s.Name(), desc, s.openDigest, s.size)
 	if err != nil {
 		return nil, err
 	}
 	return b, nil
 }
-
-// maxSize is the largest size of a blob that is not there.
-const maxSize = 1 << 30
 
 // Close closes the files that have been read. Blobs cannot be read any more.
 func (s *Source) Close() error {

@@ -45,7 +45,7 @@ func TestStateChanges(t *testing.T) {
 			var log lines
 			opts := fast()
 			if tc.reason == "timeout" || tc.reason == "nothing came" { // else a busy machine counts as such
-				opts.HeaderTimeout, opts.StallTimeout = 100*time.Millisecond, 100*time.Millisecond
+				opts.HeaderTimeout, opts.StallTimeout = 400*time.Millisecond, 400*time.Millisecond
 			}
 			opts.StateChanged = func(host string, up bool, reason string) { log.printf("%s %t %s", host, up, reason) }
 			client := registry.New(opts)

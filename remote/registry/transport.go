@@ -41,10 +41,12 @@ func newTransport(o *Options, host string, w *wire, by way) (*transport, error) 
 	if by.write { // it may have to hash what it got, or to copy it elsewhere
 		answerTimeout = max(o.ReadTimeout, 0)
 	}
+	certificate := &clientCertificate{certificates: conf.Certificates}
+	conf.GetClientCertificate = certificate.choose
 	t.Transport = &http.Transport{
 		Proxy:                  proxy,
 		OnProxyConnectResponse: checkConnect,
-		DialContext:            dialer.DialContext,
+		DialContext:            certificate.dialing(dialer.DialContext),
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    dialTimeout,
 		ResponseHeaderTimeout:  answerTimeout,

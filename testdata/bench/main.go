@@ -1,14 +1,16 @@
-// Command bench measures imgfs beside its peers, in three groups of sections:
+// Command bench measures imgfs beside its peers, in five groups of sections:
 //
 //	index  making, storing, loading and reading layer indexes
 //	net    what imgfs moves over a slow line, and how long that takes
 //	fuse   a mounted image beside other file systems
+//	tools  the commands that need no mount beside crane, podman and coreutils
+//	live   what it costs that a mount outlives its processes, and how long it pauses
 //
 // It prints one report of those that are named, or of all, and exits 0 also
 // when a wanted figure is missed; it does not when something is broken or bytes
 // differ.
 //
-//	go run ./testdata/bench [index] [net] [fuse] [flags] [IMGFS]
+//	go run ./testdata/bench [index] [net] [fuse] [tools] [live] [flags] [IMGFS]
 //
 // IMGFS is the program that is measured, bin/imgfs if it is not named. With
 // CORPORA set the images are the lab's, which docs/performance.md describes, and
@@ -32,8 +34,10 @@ import (
 	"github.com/imgfs/imgfs/testdata/bench/figures"
 	"github.com/imgfs/imgfs/testdata/bench/internal/fuse"
 	"github.com/imgfs/imgfs/testdata/bench/internal/index"
+	"github.com/imgfs/imgfs/testdata/bench/internal/live"
 	"github.com/imgfs/imgfs/testdata/bench/internal/network"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
+	"github.com/imgfs/imgfs/testdata/bench/internal/tools"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -45,7 +49,7 @@ func main() {
 }
 
 // groupNames are the groups, in the order of the report.
-var groupNames = []string{"index", "net", "fuse"}
+var groupNames = []string{"index", "net", "fuse", "tools", "live"}
 
 // A program is the parsed command line.
 type program struct {
@@ -65,8 +69,12 @@ func (p *program) group(name string, r *runner.Runner) runner.Group {
 		return index.New(r, p.index)
 	case "net":
 		return network.New(r, p.net)
+	case "fuse":
+		return fuse.New(r, p.fuse)
+	case "live":
+		return live.New(r)
 	}
-	return fuse.New(r, p.fuse)
+	return tools.New(r)
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -102,10 +110,10 @@ func parse(args []string, stderr io.Writer) (*program, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: bench [index] [net] [fuse] [flags] [IMGFS]")
+		fmt.Fprintln(stderr, "usage: bench [index] [net] [fuse] [tools] [live] [flags] [IMGFS]")
 		flags.PrintDefaults()
 	}
-	flags.IntVar(&p.Runs, "runs", 0, "how often each thing is measured; of times the median counts, of what is moved by a cold read the most (default 5 for index, 3 for net and fuse)")
+	flags.IntVar(&p.Runs, "runs", 0, "how often each thing is measured; of times the median counts, of what is moved by a cold read the most (default 5 for index, 3 for the others)")
 	flags.StringVar(&p.Only, "only", "", "one `section`, or section/input of index: "+strings.Join(p.sections(groupNames), ", "))
 	flags.BoolVar(&p.json, "json", false, "print JSON instead of Markdown")
 	flags.BoolVar(&p.index.Pull, "pull", false, "index: compare with podman pull, which takes minutes")

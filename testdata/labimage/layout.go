@@ -37,19 +37,19 @@ type Layer func(a *Archive) error
 // machine's platform, with gzip layers, the base first, and returns what
 // index.json says of it. An image that was there before is no longer listed.
 func Write(dir string, layers ...Layer) (ocispec.Descriptor, error) {
-	return write(dir, defaultGzip, layers)
+	return write(dir, defaultGzip, nil, layers)
 }
 
 // WriteAs makes dir such a layout with layers in another compression, and
 // opens it.
 func WriteAs(dir string, c Compression, layers ...Layer) (*Image, error) {
-	if _, err := write(dir, c, layers); err != nil {
+	if _, err := write(dir, c, nil, layers); err != nil {
 		return nil, err
 	}
 	return Open(dir)
 }
 
-func write(dir string, c Compression, layers []Layer) (ocispec.Descriptor, error) {
+func write(dir string, c Compression, change func(*ocispec.Image), layers []Layer) (ocispec.Descriptor, error) {
 	if err := makeBlobs(dir); err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -63,6 +63,9 @@ func write(dir string, c Compression, layers []Layer) (ocispec.Descriptor, error
 		manifest.Layers = append(manifest.Layers, desc)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 		config.History = append(config.History, ocispec.History{Created: &epoch, CreatedBy: "labimage"})
+	}
+	if change != nil {
+		change(&config)
 	}
 	var err error
 	if manifest.Config, err = writeJSON(dir, ocispec.MediaTypeImageConfig, config); err != nil {

@@ -1,6 +1,7 @@
 package labimage
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 )
@@ -19,6 +20,21 @@ var Ordinary = System{Small: 20_000, Library: 8 << 20, Big: 30_000_000}
 func (s System) Write(layout string) error {
 	_, err := Write(layout, s.system, s.program)
 	return err
+}
+
+// WriteNext makes layout an OCI layout of the image that Write makes with a layer more,
+// which changes, adds and removes a few files.
+func (s System) WriteNext(layout string) error {
+	_, err := Write(layout, s.system, s.program, s.change)
+	return err
+}
+
+func (s System) change(a *Archive) error {
+	return errors.Join(
+		a.File("usr/lib/os-release", "NAME=\"labimage\"\nID=labimage\nVERSION_ID=2\n"),
+		a.Dir("opt/new"), a.File("opt/new/file", "new\n"),
+		a.Whiteout("opt/000/file07"), a.Whiteout("usr/lib/lib3.so"),
+	)
 }
 
 func (s System) system(a *Archive) error {

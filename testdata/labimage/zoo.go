@@ -12,9 +12,9 @@ import (
 // times and attributes. Only sparse files in GNU tar's old format are missing:
 // umoci does not unpack them. Every directory has an entry, and hard links have the
 // attributes of what they link to, so that any correct implementation makes
-// the same tree of it. Unpacking it takes root.
-func Zoo(dir string) error {
-	_, err := Write(dir, animals, newcomers)
+// the same tree of it. Unpacking it takes root. More layers lie on top.
+func Zoo(dir string, more ...Layer) error {
+	_, err := Write(dir, append([]Layer{animals, newcomers}, more...)...)
 	return err
 }
 

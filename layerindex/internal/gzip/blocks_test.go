@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestBlocks: checkpoints at blocks alone begin behind the first header, are as far
 // apart as asked for and known before their windows are, and decoding goes on from them.
 func TestBlocks(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	const step = 100 << 10
 	long, empty := text(3<<20, 5), zip(t, nil)
@@ -62,6 +64,7 @@ func TestBlocks(t *testing.T) {
 
 // TestBlocksCut: a file that is cut off has the checkpoints before that place.
 func TestBlocksCut(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	file := zip(t, text(3<<20, 6))
 	_, whole, err := decodeAll(NewIndexer(bytes.NewReader(file), &Options{SpanOut: 1 << 20, Blocks: func(codec.Checkpoint) {}}))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestTruncated cuts a file at each byte.
@@ -45,6 +46,7 @@ func mustResume(t *testing.T, file []byte, cp codec.Checkpoint) *Decoder {
 
 // TestFlippedBits flips each bit of a file.
 func TestFlippedBits(t *testing.T) {
+	testenv.Slow(t)
 	want := text(2000, 1)
 	file := append(header(flagName), zip(t, want)[10:]...)
 	start := codec.Checkpoint{Start: true}
@@ -90,6 +92,7 @@ func TestReadError(t *testing.T) {
 // TestPartialSource resumes with only as much input as is needed for what is
 // wanted, as a reader of a range does.
 func TestPartialSource(t *testing.T) {
+	testenv.Slow(t)
 	want := text(3<<20, 8)
 	file := zip(t, want)
 	_, cps, err := decodeAll(NewIndexer(bytes.NewReader(file), &Options{SpanOut: 256 << 10, SpanIn: 1}))

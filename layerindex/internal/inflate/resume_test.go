@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/layerindex/internal/codec"
 	"github.com/imgfs/imgfs/layerindex/internal/inflate/inflatetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // poisoned returns w with the bytes that it does not have set to 0xa5.
@@ -101,6 +102,7 @@ func checkResume(t testing.TB, d *Decoder, stream, want []byte, cp codec.Checkpo
 }
 
 func TestResume(t *testing.T) {
+	testenv.Slow(t)
 	want := sample(max(80_000, inflatetest.Scale(300_000)), 11)
 	d := NewDecoder(nil, 0)
 	for name, stream := range streams(t, want) {

@@ -87,6 +87,7 @@ func TestLargeWindow(t *testing.T) {
 // TestLargeWindowDamage: faults behind smallWindow of output, too, come with a
 // place, give no wrong bytes but those of a checksum, and free the decoder.
 func TestLargeWindowDamage(t *testing.T) {
+	testenv.Slow(t)
 	data, stream := farData(), farStream(t)
 	resume := func(b []byte) codec.Decoder {
 		d, err := Resume(bytes.NewReader(b), codec.Checkpoint{Start: true})
@@ -146,6 +147,7 @@ func TestLargeWindowsTakeTurns(t *testing.T) {
 // the large decoder, whatever its frames ask for, so that a reader that stops
 // in the middle of it is in nobody's way.
 func TestSmallFramesDoNotWait(t *testing.T) {
+	testenv.Slow(t)
 	large.held <- struct{}{}
 	defer func() { <-large.held }()
 	data := slices.Concat(text(5<<20), noise(3<<20))
@@ -222,6 +224,7 @@ func TestClose(t *testing.T) {
 // TestSpareDecoders: who ends, in the middle of a frame or of a damaged one,
 // leaves its memory to the next, which decodes no worse with it.
 func TestSpareDecoders(t *testing.T) {
+	testenv.Slow(t)
 	data := slices.Concat(text(3<<20), noise(1<<20))
 	stream := streamed(t, data)
 	damaged := flip(stream, -80) // in the noise: the checksum tells

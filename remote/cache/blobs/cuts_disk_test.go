@@ -12,6 +12,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/blobfile"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // layoutAt returns the layout of the blob file at path.
@@ -129,6 +130,7 @@ func TestCutsEvicted(t *testing.T) {
 // bytes, in the process that had read them, in one that had not, and after others have
 // made room by what the file says.
 func TestCutsDamaged(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	src := plainBlob{&cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(60_000, 630)}}
 	newCuts := func() *testCuts {

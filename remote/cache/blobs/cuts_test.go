@@ -13,6 +13,7 @@ import (
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // testCuts are Cuts of which each has the SHA-256 of its bytes, or none.
@@ -113,6 +114,7 @@ func (c *testCuts) covers(off int64) bool {
 // cut, or that of a cut which nothing matches; again from disk, and again in another
 // process.
 func TestCuts(t *testing.T) {
+	testenv.Slow(t)
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		src := plainBlob{&cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(300_000, 500+seed)}}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // readWhole reads a blob from its beginning to its end, n bytes at a time.
@@ -39,6 +40,7 @@ func evenCuts(data []byte, off, n int64) *testCuts {
 // A pass over a blob of which some is there brings the rest in few large requests, however
 // small its reads are, and skips what is there.
 func TestPatched(t *testing.T) {
+	testenv.Slow(t)
 	t.Parallel()
 	const size, cut = 12 << 20, 40_000
 	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(size, 540)}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -41,6 +42,9 @@ type FarOptions struct {
 	// MakeRoom reports whether so many bytes may be written now, as Cache.MakeRoom
 	// does. Nil: nothing is kept on disk.
 	MakeRoom func(n int64) bool
+	// Held, if not nil, is a file that Hold returned, in place of the one in the
+	// directory. It stays the caller's.
+	Held *os.File
 	// DiskFailed, if not nil, is told why the disk did not take something.
 	DiskFailed func(error)
 }
@@ -75,7 +79,12 @@ func (s *Store) Far(ctx context.Context, l layerindex.Layer, opts *FarOptions) (
 	if f.opts.DiskFailed == nil {
 		f.opts.DiskFailed = func(error) {}
 	}
-	if !remote.IsLocal(opts.Index) {
+	if opts.Held != nil {
+		if f.disk, err = holdPart(opts.Held, f.opts.MakeRoom, f.opts.DiskFailed); err != nil {
+			f.cancel()
+			return nil, err
+		}
+	} else if !remote.IsLocal(opts.Index) {
 		f.disk = openPart(s.dir, file, f.opts.MakeRoom, f.opts.DiskFailed)
 	}
 	stop := context.AfterFunc(ctx, f.cancel) // until the index is open

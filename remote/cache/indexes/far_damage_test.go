@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // TestFarDamage: a flipped bit anywhere, of what comes or of what is on disk, is an error
 // or does nothing, and never another index.
 func TestFarDamage(t *testing.T) {
+	testenv.Slow(t)
 	l := theFarLayer(t)
 	places := map[string]int{"the magic": 3, "the version": 8, "the header": 130, "the header's sum": 700, "pieces": 800,
 		"entries": int(l.published.ListingEnd()) / 2, "the last entry": int(l.published.ListingEnd()) - 1,

@@ -26,6 +26,9 @@ type partFile struct {
 	file *os.File     // nil: there is none, or it cannot be opened
 	// full says until when nothing is written, as there was no room.
 	full time.Time
+	// lost says that something was not written, pinned that the file is held: what is
+	// written goes into no other.
+	lost, pinned bool
 }
 
 // restOnDisk is how long a disk, or a cache, that had no room is left alone.
@@ -83,6 +86,7 @@ func (f *partFile) writeAt(p []byte, off int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if time.Now().Before(f.full) {
+		f.lost = true
 		return false
 	}
 	ok := f.makeRoom(int64(len(p)))
@@ -97,6 +101,7 @@ func (f *partFile) writeAt(p []byte, off int64) bool {
 	}
 	if !ok {
 		f.full = time.Now().Add(restOnDisk)
+		f.lost = true
 	}
 	return ok
 }
@@ -104,6 +109,9 @@ func (f *partFile) writeAt(p []byte, off int64) bool {
 // present opens the file again, or makes it, if it is not there any more: somebody has
 // removed it to make room. The caller has mu.
 func (f *partFile) present() error {
+	if f.pinned {
+		return nil
+	}
 	if f.file != nil {
 		var st unix.Stat_t
 		if err := unix.Fstat(int(f.file.Fd()), &st); err == nil && st.Nlink > 0 {
@@ -111,6 +119,7 @@ func (f *partFile) present() error {
 		}
 		f.file.Close()
 		f.file = nil
+		f.lost = true
 	}
 	file, err := f.dir.OpenFile(f.name, os.O_RDWR|os.O_CREATE)
 	if err == nil {

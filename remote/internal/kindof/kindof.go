@@ -5,6 +5,7 @@ package kindof
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -26,6 +27,32 @@ var wanted = map[string]string{
 	remote.TransportOCI:           "a directory with an OCI image layout",
 	remote.TransportOCIArchive:    "a tar of an OCI image layout",
 	remote.TransportDockerArchive: "an archive as docker save writes it",
+	remote.TransportDockerDaemon:  "an archive as docker save writes it",
+	remote.TransportStdin:         "an archive as docker save writes it, or a tar of an OCI image layout",
+}
+
+// Open opens the archive of a location. The errors are remote.ErrNotFound,
+// ErrUnavailable, ErrUnsupported and ErrTooBig, wrapped, or that of ctx; that of a
+// file of the wrong kind is explained.
+func Open(ctx context.Context, loc remote.Location, opts *remote.ArchiveOptions) (*tarball.Archive, error) {
+	a, err := tarball.Open(ctx, loc.Path, opts)
+	switch {
+	case err == nil:
+		return a, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, remote.ErrTooBig), errors.Is(err, remote.ErrUnavailable):
+		return nil, err
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %w", remote.ErrNotFound, err)
+	case errors.As(err, new(*fs.PathError)):
+		return nil, fmt.Errorf("%w: %w", remote.ErrUnavailable, err)
+	}
+	wrapped := fmt.Errorf("%w: %w", remote.ErrUnsupported, err)
+	if errors.Is(err, tarball.ErrNotArchive) && opts.From == nil {
+		return nil, Explain(ctx, loc, wrapped)
+	}
+	return nil, wrapped
 }
 
 // Explain returns err as a *remote.KindError, if it can be told what is at a place,
@@ -62,9 +89,24 @@ func choose(loc remote.Location, k *remote.KindError, err error) error {
 	return k
 }
 
+// chooseUnnamed is choose for what lies at no name: no command can be given one, and
+// what a daemon sends is not named otherwise.
+func chooseUnnamed(loc remote.Location, k *remote.KindError, err error) error {
+	if k != nil {
+		k.Command = ""
+	}
+	if k != nil && !loc.Stdin() {
+		k.Instead = nil
+	}
+	return choose(loc, k, err)
+}
+
 // ExplainArchive is Explain for an archive that has been opened.
 func ExplainArchive(loc remote.Location, a *tarball.Archive, err error) error {
 	names := slices.Collect(a.Names())
+	if !a.Named() {
+		return chooseUnnamed(loc, members(loc, names), err)
+	}
 	if info, statErr := os.Stat(loc.Path); len(names) == 0 && statErr == nil && info.Mode().IsRegular() {
 		// Zeros are the end of a tar, and the beginning of many other things.
 		if k := file(context.Background(), loc, info.Size()); k != nil {
@@ -115,7 +157,7 @@ func file(ctx context.Context, loc remote.Location, size int64) *remote.KindErro
 func unpacker(format, path string) string {
 	word := printable.Word(path)
 	switch format {
-	case "xz", "lzma":
+	case "lzma":
 		return "xz -dc < " + word + " > image.tar"
 	case "lz4", "lzip", "lzop":
 		return format + " -dc < " + word + " > image.tar"

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -39,6 +40,20 @@ func New(source string, desc ocispec.Descriptor, open Opener) (*Blob, error) {
 	return &Blob{source: source, digest: desc.Digest, size: desc.Size, open: open}, nil
 }
 
+// NewSized is New for a blob whose file need not be there: size finds how large it is. If
+// there is none the size is the one that desc states, or 0 if nothing can have that.
+func NewSized(source string, desc ocispec.Descriptor, open Opener, size func(digest.Digest) (int64, error)) (*Blob, error) {
+	if n, err := size(desc.Digest); err == nil {
+		desc.Size = n
+	} else if desc.Size < 0 || desc.Size > maxSize {
+		desc.Size = 0 // nobody can tell
+	}
+	return New(source, desc, open)
+}
+
+// maxSize is the largest size of a blob that is not there.
+const maxSize = 1 << 30
+
 // A Blob is a remote.Blob that a local file holds. It is safe for concurrent
 // use.
 type Blob struct {
@@ -48,7 +63,19 @@ type Blob struct {
 	open   Opener
 }
 
-var _ remote.LocalBlob = (*Blob)(nil)
+var (
+	_ remote.LocalBlob = (*Blob)(nil)
+	_ FileBlob         = (*Blob)(nil)
+)
+
+// A FileBlob is a remote.Blob whose content lies in a file that its source has open.
+type FileBlob interface {
+	remote.Blob
+	// File returns the file, and where in it the content begins. It is the source's,
+	// and stays open as long as that; its offset means nothing. The error says why the
+	// content is in no such file, or not yet.
+	File() (f *os.File, off int64, err error)
+}
 
 // Digest implements remote.Blob.
 func (b *Blob) Digest() digest.Digest { return b.digest }
@@ -98,6 +125,27 @@ func (b *Blob) content(ctx context.Context) (Content, error) {
 		return nil, b.fail(fmt.Errorf("%w: the file has %d bytes, and had %d", remote.ErrDigest, got, b.size))
 	}
 	return content, nil
+}
+
+// File implements FileBlob.
+func (b *Blob) File() (f *os.File, off int64, err error) {
+	content, err := b.content(context.Background())
+	if err != nil {
+		return nil, 0, err
+	}
+	in := io.ReaderAt(content)
+	if section, ok := content.(*io.SectionReader); ok {
+		in, off, _ = section.Outer()
+	}
+	switch in := in.(type) {
+	case *os.File:
+		return in, off, nil
+	case interface{ File() *os.File }: // a temporary file
+		return in.File(), off, nil
+	case interface{ Opened() *os.File }:
+		return in.Opened(), off, nil
+	}
+	return nil, 0, b.fail(fmt.Errorf("%w: it is not one part of a file", remote.ErrUnsupported))
 }
 
 // maxFetch is the largest document that Fetch reads.

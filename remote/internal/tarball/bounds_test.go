@@ -20,6 +20,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/internal/tarball"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // zeros reads as zero bytes without end.
@@ -172,6 +173,7 @@ func TestOldChecksums(t *testing.T) {
 
 // An archive is unpacked as far as it is one, and no further than allowed.
 func TestUnpackBounds(t *testing.T) {
+	testenv.Slow(t)
 	big := func(size int64) []io.Reader {
 		return []io.Reader{headerOf(t, "big", size), io.LimitReader(zeros{}, size)}
 	}

@@ -32,6 +32,8 @@ var (
 	// errEmpty: it begins with the end of one. A file may do so and is a tar
 	// without members, but there is no reason to unpack what does.
 	errEmpty = fmt.Errorf("%w: it begins with zeros, as the end of one does", ErrNotArchive)
+	// errNothing: there is no byte of it.
+	errNothing = fmt.Errorf("%w: there is nothing in it", ErrNotArchive)
 )
 
 // errTooMany: a tar has more members than any archive of an image.
@@ -49,7 +51,7 @@ func checkStart(r io.Reader) error {
 	n, err := io.ReadFull(r, block[:])
 	switch {
 	case err == io.EOF:
-		return errEmpty
+		return errNothing
 	case err == io.ErrUnexpectedEOF:
 		return fmt.Errorf("%w: it has %d bytes, less than a header", ErrNotArchive, n)
 	case err != nil:

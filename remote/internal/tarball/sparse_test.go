@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/internal/tarball"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A sparseFile is a file of size bytes with runs of data at some offsets.
@@ -109,6 +110,7 @@ func checkSparse(t *testing.T, a *tarball.Archive, files map[string]sparseFile) 
 
 // Sparse members are read, whoever packed them and however.
 func TestSparseMembers(t *testing.T) {
+	testenv.Slow(t)
 	files, dir := sparseFiles(), t.TempDir()
 	writeSparse(t, dir, files)
 	packers := map[string][]string{

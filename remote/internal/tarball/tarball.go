@@ -25,11 +25,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/remote"
 )
@@ -43,7 +39,12 @@ type Archive struct {
 	members map[string]member
 	others  map[string]byte // the types of what is no file, by name
 	max     int64           // bytes of a sparse member; 0: no bound
+	named   bool            // it lies at the name that Open was given
 }
+
+// Named reports whether the archive lies at the name that Open was given, which is not
+// so of ArchiveOptions.From.
+func (a *Archive) Named() bool { return a.named }
 
 // newArchive returns the archive in file that was scanned.
 func newArchive(file remote.TempFile, s *scan, most int64) *Archive {
@@ -63,57 +64,40 @@ type member struct {
 	sparse    *sparseMap // nil if its content is one section of the file
 }
 
-// Open opens the tar file of that name, unpacks it if it is compressed, and
-// scans its headers. When ctx ends it returns ctx.Err(), also while it waits for
-// the other end of a pipe. Errors do not repeat the name, except for an
+// Open opens the tar file of that name, or opts.From, unpacks it if it is
+// compressed, and scans its headers. When ctx ends it returns ctx.Err(), also while it
+// waits for the other end of a pipe. Errors do not repeat the name, except for an
 // *fs.PathError.
 func Open(ctx context.Context, name string, opts *remote.ArchiveOptions) (*Archive, error) {
 	if opts == nil {
 		opts = &remote.ArchiveOptions{}
 	}
-	file, info, err := openFile(name)
+	in, err := openInput(ctx, name, opts)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, err
 	}
-	// Reading a pipe has no other end.
-	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
-	a, err := open(ctx, file, info, opts)
-	if err == nil && a.file == remote.TempFile(file) {
+	defer in.stop()
+	a, err := open(ctx, in, opts)
+	if err == nil {
+		a.named = opts.From == nil
+	}
+	if err == nil && in.regular && a.file == remote.TempFile(in.file) {
 		return a, nil
 	}
-	file.Close()
+	in.close()
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	return a, err
 }
 
-// openFile opens a file without waiting for the other end of a pipe.
-func openFile(name string) (*os.File, fs.FileInfo, error) {
-	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := file.Stat()
-	if err == nil && info.IsDir() {
-		err = fmt.Errorf("%w: it is a directory", ErrNotArchive)
-	}
-	if err != nil {
-		file.Close()
-		return nil, nil, err
-	}
-	return file, info, nil
-}
-
-// open makes an archive of file itself if it is a plain, regular file, and else
+// open makes an archive of the input itself if it is a plain, regular file, and else
 // of a temporary file with the unpacked content.
-func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.ArchiveOptions) (*Archive, error) {
-	if info.Mode()&fs.ModeNamedPipe != 0 {
-		if err := awaitWriter(file); err != nil {
-			return nil, err
-		}
-	}
-	from := &watched{Reader: file}
+func open(ctx context.Context, in *input, opts *remote.ArchiveOptions) (*Archive, error) {
+	from := &watched{Reader: in.reader}
 	r, compressed, err := Decompress(ctx, from)
 	if errors.Is(err, errCompression) {
 		return nil, fmt.Errorf("%w: %w", ErrNotArchive, err)
@@ -122,20 +106,20 @@ func open(ctx context.Context, file *os.File, info fs.FileInfo, opts *remote.Arc
 		return nil, err
 	}
 	defer r.Close()
-	if compressed || !info.Mode().IsRegular() {
+	if compressed || !in.regular {
 		if opts.Progress != nil {
-			from.told = func(read int64) { opts.Progress(read, info.Size()) }
+			from.told = func(read int64) { opts.Progress(read, in.size) }
 		}
 		return unpack(ctx, r, opts)
 	}
-	if err := checkStart(io.NewSectionReader(file, 0, blockSize)); err != nil && !errors.Is(err, errEmpty) {
+	if err := checkStart(io.NewSectionReader(in.file, 0, blockSize)); err != nil && !errors.Is(err, errEmpty) && !errors.Is(err, errNothing) {
 		return nil, err
 	}
-	s, err := scanFile(ctx, io.NewSectionReader(file, 0, info.Size()))
+	s, err := scanFile(ctx, io.NewSectionReader(in.file, 0, in.size))
 	if err != nil {
 		return nil, err
 	}
-	return newArchive(file, s, opts.Limit()), nil
+	return newArchive(in.file, s, opts.Limit()), nil
 }
 
 // A watched reader tells how much was read of it by now.

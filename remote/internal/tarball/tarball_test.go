@@ -107,12 +107,12 @@ func zstded(t *testing.T, content []byte) []byte {
 	return w.EncodeAll(content, nil)
 }
 
-func filtered(t *testing.T, content []byte, command string) []byte {
+func filtered(t *testing.T, content []byte, command string, args ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath(command); err != nil {
 		t.Skipf("%s is not installed", command)
 	}
-	cmd := exec.Command(command, "-c")
+	cmd := exec.Command(command, append(args, "-c")...)
 	cmd.Stdin = bytes.NewReader(content)
 	out, err := cmd.Output()
 	if err != nil {
@@ -134,6 +134,11 @@ func TestMember(t *testing.T) {
 			return append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00skip"), zstded(t, plain)...)
 		}},
 		{"bzip2", func(t *testing.T) []byte { return filtered(t, plain, "bzip2") }},
+		{"xz", func(t *testing.T) []byte { return filtered(t, plain, "xz") }},
+		{"xz with a filter", func(t *testing.T) []byte { return filtered(t, plain, "xz", "--x86", "--lzma2") }},
+		{"xz in two streams", func(t *testing.T) []byte {
+			return append(filtered(t, plain[:1000], "xz", "-C", "sha256"), filtered(t, plain[1000:], "xz", "-C", "crc32")...)
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			temp := t.TempDir()

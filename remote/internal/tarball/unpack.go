@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/internal/nameless"
@@ -145,18 +142,4 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	return n, err
-}
-
-// awaitWriter waits until somebody has opened the other end of a pipe: before,
-// it would seem to be at its end.
-func awaitWriter(pipe *os.File) error {
-	conn, err := pipe.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return conn.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, 0)
-		return n > 0 || err != nil && err != unix.EINTR
-	})
 }

@@ -21,6 +21,16 @@ type places struct {
 	uid      int
 }
 
+// aliasesFile is where podman notes, below a cache, what the user chose.
+const aliasesFile = "containers/short-name-aliases.conf"
+
+// isBarred reports whether this user may not look at a file: root of a user namespace may
+// not at all that root may.
+func isBarred(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrPermission)
+}
+
 // thisMachine returns the places for the user. Without a home directory there
 // are fewer.
 func thisMachine() places {
@@ -29,7 +39,7 @@ func thisMachine() places {
 	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
 		p.user = append(p.user, filepath.Clean(dir))
 	}
-	if p.uid != 0 {
+	if p.uid != 0 || isBarred(filepath.Join(p.cache, aliasesFile)) {
 		p.cache = os.Getenv("XDG_CACHE_HOME")
 	}
 	if home == "" {
@@ -111,7 +121,7 @@ func (p places) registriesConf() ([]string, error) {
 	}
 	files = append(files, last)
 	if p.cache != "" {
-		files = append(files, filepath.Join(p.cache, "containers/short-name-aliases.conf"))
+		files = append(files, filepath.Join(p.cache, aliasesFile))
 	}
 	return slices.DeleteFunc(files, func(path string) bool { return path == "" }), nil
 }

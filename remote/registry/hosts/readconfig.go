@@ -51,6 +51,17 @@ func readConfig(path string) ([]byte, error) {
 	return data, err
 }
 
+// ReadPipe reads a file of credentials that can be read once alone, such as a shell makes of
+// <(command), for who will need it again. pipe is false if it is no such file, and then
+// nothing was read.
+func ReadPipe(path string) (data []byte, pipe bool, err error) {
+	if st, err := os.Stat(path); err != nil || st.Mode()&fs.ModeNamedPipe == 0 {
+		return nil, false, nil
+	}
+	data, err = readConfig(path)
+	return data, true, err
+}
+
 // A pipe is one that is read until everybody who writes to it is done.
 type pipe struct {
 	*os.File

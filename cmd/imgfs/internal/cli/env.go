@@ -1,10 +1,15 @@
 package cli
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/imgfs/imgfs/remote/printable"
 	"golang.org/x/term"
@@ -28,8 +33,12 @@ type Env struct {
 	// "". It may be nil.
 	Hint func(error) string
 
-	mu   sync.Mutex
-	sink func(line string) // where messages go
+	failure atomic.Int32 // the exit code of the command that runs, if it fails; 0: ExitFailure
+
+	mu          sync.Mutex
+	sink        func(line string) // where messages go
+	interrupted bool              // and that has been said
+	about       string            // see About
 }
 
 // NewEnv returns an Env that prints to stdout and stderr.
@@ -59,11 +68,26 @@ func (e *Env) Debugf(format string, args ...any) {
 	}
 }
 
-// Error prints an error, and its hint if it has one.
+// FailureCode returns the exit code of a failure of the command that runs.
+func (e *Env) FailureCode() int { return cmp.Or(int(e.failure.Load()), ExitFailure) }
+
+const hintPrefix = "hint: "
+
+// Error prints an error, and its hint if it has one. That the command was interrupted it
+// says once: each file that was being read fails of that.
 func (e *Env) Error(err error) {
+	if errors.Is(err, context.Canceled) {
+		e.mu.Lock()
+		said := e.interrupted
+		e.interrupted = true
+		e.mu.Unlock()
+		if said {
+			return
+		}
+	}
 	e.Message(Describe(err))
 	if hint := e.hintFor(err); hint != "" {
-		e.Message("hint: " + hint)
+		e.Message(hintPrefix + hint)
 	}
 }
 
@@ -71,7 +95,20 @@ func (e *Env) Error(err error) {
 func (e *Env) Message(text string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.about != "" && !strings.HasPrefix(text, hintPrefix) && !strings.Contains(text, e.about) {
+		text = e.about + ": " + text
+	}
 	e.sink(printable.Line(text))
+}
+
+// About has messages name what they are about, from now on, unless they do so: of several
+// commands whose messages appear together. "" ends it.
+func (e *Env) About(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.about = name; name != "" {
+		e.about = printable.Name(name)
+	}
 }
 
 // SetOutput sends messages to sink from now on, one line at a time, or to Stderr
@@ -92,7 +129,7 @@ func (e *Env) Each(args []string, do func(string) error) error {
 	for _, arg := range args {
 		if err := do(arg); err != nil {
 			e.Error(err)
-			failed = &ExitError{Code: ExitFailure}
+			failed = &ExitError{}
 		}
 	}
 	return failed

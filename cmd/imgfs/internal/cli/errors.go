@@ -17,11 +17,24 @@ const (
 	ExitUsage   = 2
 )
 
-// An ExitError ends the command with a code. The reason has been printed.
+// An ExitError ends the command with a code; 0 is the one with which the command fails
+// (Command.Failure). The reason has been printed.
 type ExitError struct{ Code int }
 
 // Error implements error.
 func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
+
+// A failure is the error of a command that fails with a code of its own.
+type failure struct {
+	error
+	code int
+}
+
+// Unwrap returns the error itself.
+func (f *failure) Unwrap() error { return f.error }
+
+// WithCode returns an error that ends the command with an exit code of its own.
+func WithCode(err error, code int) error { return &failure{err, code} }
 
 // A usageError says that the command line itself is wrong.
 type usageError struct{ msg string }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -24,16 +25,37 @@ func (p *Program) help() string {
 	fmt.Fprintf(&b, "%s %s\n", p.Name, p.About)
 	list := listing{column: p.Column}
 	for _, c := range p.Commands {
-		list.addEntry(p.Name+" "+c.Name, c.Entry)
+		if !c.Unlisted {
+			list.addEntry(c.Name, c.Entry)
+		}
 	}
-	list.addEntry(p.Name+" help", p.HelpEntry)
+	list.addEntry("help", p.HelpEntry)
 	list.print(&b)
-	fmt.Fprintf(&b, "%s\nEvery command takes:\n", p.Notes)
-	for _, declare := range p.Flags {
-		flagList(declare, 0).print(&b)
-	}
-	fmt.Fprintf(&b, "example: %s\n", p.Example)
+	fmt.Fprintf(&b, "%s\nexample: %s\n", p.Notes, p.Example)
 	return b.String()
+}
+
+// topicHelp renders a topic.
+func (p *Program) topicHelp(t *Topic) string {
+	flags := ""
+	if t.Flags {
+		flags = p.flagsHelp()
+	}
+	return paragraphs(t.Title, t.About, flags, t.Notes)
+}
+
+// flagsHelp lists the flags that all commands take.
+func (p *Program) flagsHelp() string {
+	var b strings.Builder
+	flagList(p.declare, 0).print(&b)
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// paragraphs puts an empty line between parts of a text; those that are empty are left
+// out.
+func paragraphs(parts ...string) string {
+	parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" })
+	return strings.Join(parts, "\n\n") + "\n"
 }
 
 // help renders the help of a command. name is all of its words, and first the first
@@ -57,15 +79,12 @@ func (c *Command) help(name, first, flagsNote string) string {
 		b.WriteString("\n")
 	}
 	commands.print(&b)
-	parts := []string{first, c.About, strings.TrimSuffix(b.String(), "\n"), c.Notes, "example:\n  " + c.Example}
-	text := ""
-	for _, part := range parts {
-		if part != "" {
-			text += part + "\n\n"
-		}
-	}
-	return strings.TrimSuffix(text, "\n")
+	return paragraphs(first, c.About, strings.TrimSuffix(b.String(), "\n"), c.Notes, "example:\n  "+c.Example)
 }
+
+// An Entry is a line in a list of commands. Usage follows the name of the command,
+// and Text stands in the second column. Without a Text there is no line.
+type Entry struct{ Usage, Text string }
 
 // A listing is two columns of a help text: names, and texts about them.
 type listing struct {

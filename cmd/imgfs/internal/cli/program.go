@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -17,15 +18,22 @@ type Program struct {
 	About string
 	// Commands are in the order in which help lists them.
 	Commands []Command
+	// Topics are help texts besides those of the commands.
+	Topics []Topic
 	// HelpEntry is how help lists help itself.
 	HelpEntry Entry
 	// Column is where the texts of the commands begin in the help, at least.
 	Column int
-	// Notes are printed between the commands and the flags.
+	// Notes are printed behind the commands.
 	Notes string
-	// Flags declare the flags that all commands take. Help aligns those that one
-	// function declares with each other. They are called more than once.
+	// Flags declare the flags that all commands take. They are called more than once.
 	Flags []func(*pflag.FlagSet)
+	// Settings returns the values that the flags f of a command have where the command
+	// line gives none, or for "" those of the flags that all commands take. It may be
+	// nil.
+	Settings func(command string, f *pflag.FlagSet) ([]Setting, error)
+	// Argument returns what an argument that is being typed can become. It may be nil.
+	Argument func(context.Context, Argument) Completions
 	// Example is the last line of the help.
 	Example string
 	// FlagsNote is the last line of the flags of a command, about those that all
@@ -43,12 +51,31 @@ type Program struct {
 	Guess func(words []string) string
 }
 
+// A Topic is a help text that is not of a command.
+type Topic struct {
+	Name    string
+	Aliases []string // other names that it has
+	// Title is its first line, and the heading of its part of the manual page.
+	Title string
+	// About are its paragraphs.
+	About string
+	// Flags lists the flags that all commands take behind that.
+	Flags bool
+	// Notes are paragraphs behind the flags.
+	Notes string
+}
+
+// is reports whether a word is a name of the topic.
+func (t *Topic) is(word string) bool { return t.Name == word || slices.Contains(t.Aliases, word) }
+
 // A Command is one word after the program's name, or a group of commands.
 type Command struct {
 	Name    string
 	Aliases []string // other names that it has
 	// Entry is how the list of commands, that of the program or the group, has it.
 	Entry Entry
+	// Unlisted leaves it out of that list: the entry of another command names it.
+	Unlisted bool
 	// Usage follows the name in the first line of its help.
 	Usage string
 	// About are paragraphs of its help.
@@ -56,6 +83,11 @@ type Command struct {
 	// Setup declares the command's own flags and returns its action. Help calls it
 	// too, to list the flags.
 	Setup func(*pflag.FlagSet) Action
+	// Raw, if it is not nil, divides the arguments: into those in which flags are looked
+	// for, which are those that f declares, and those that the action gets behind its
+	// other arguments as they are, such as the expression of find. An error is one of the
+	// command line.
+	Raw func(f *pflag.FlagSet, args []string) (flags, raw []string, err error)
 	// Column is where the texts of the flags begin in the help, but they never begin
 	// less than two columns behind the longest flag.
 	Column int
@@ -63,6 +95,12 @@ type Command struct {
 	Notes string
 	// Example is the end of its help: a command line.
 	Example string
+	// Failure is the exit code of a command that fails; 0 is ExitFailure. Those whose
+	// anchors have ExitFailure for something else, as diff and grep, have 2. One above
+	// ExitUsage is also that of a wrong command line.
+	Failure int
+	// Lenient lets the command run though settings are wrong; it goes without them.
+	Lenient bool
 	// Others and OtherFlags are what this command, or its commands, have elsewhere; see
 	// Program.
 	Others, OtherFlags map[string]string
@@ -71,10 +109,6 @@ type Command struct {
 	// stands behind --.
 	Commands []Command
 }
-
-// An Entry is a line in a list of commands. Usage follows the name of the command,
-// and Text stands in the second column. Without a Text there is no line.
-type Entry struct{ Usage, Text string }
 
 // An Action runs a command. args are its arguments without flags.
 type Action func(ctx context.Context, args []string) error
@@ -88,17 +122,22 @@ func (p *Program) Run(ctx context.Context, e *Env, args []string) int {
 // exitCode prints an error, if there is one, and returns the exit code.
 func (e *Env) exitCode(err error) int {
 	var silent *ExitError
+	var failed *failure
+	code := ExitFailure
+	if errors.As(err, &failed) {
+		code = failed.code
+	}
 	switch {
 	case err == nil:
 		return ExitOK
 	case errors.As(err, &silent):
-		return silent.Code
+		return cmp.Or(silent.Code, code)
 	}
 	e.Error(err)
 	if IsUsage(err) {
-		return ExitUsage
+		return max(ExitUsage, e.FailureCode())
 	}
-	return ExitFailure
+	return code
 }
 
 // A place is a command, or the program itself, and the words that lead there.
@@ -115,6 +154,7 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	global.SetInterspersed(false)
 	version := global.BoolP("version", "V", false, "")
 	global.Lookup("version").Hidden, global.Lookup("version").Annotations = true, map[string][]string{Known: nil}
+	wrong := p.settings("", global, nil)
 	at := place{Program: p}
 	for at.commands() != nil {
 		if at.cmd != nil && at.cmd.Setup != nil && !at.leadsOn(global, args) {
@@ -140,21 +180,50 @@ func (p *Program) dispatch(ctx context.Context, e *Env, args []string) error {
 	}
 	own := newFlagSet(p.Name + " " + at.name)
 	do := at.cmd.Setup(own)
-	own.AddFlagSet(global)
-	err := at.parse(own, args, true)
+	AddFlags(own, global)
+	wrong = p.settings(at.name, own, wrong)
+	e.failure.Store(int32(at.cmd.Failure))
+	var raw []string
+	var err error
+	if at.cmd.Raw != nil {
+		if args, raw, err = at.cmd.Raw(own, args); err != nil {
+			return at.withHelp(err)
+		}
+	}
+	err = at.parse(own, args, true)
+	settle(own)
 	switch {
 	case err != nil:
 	case *version && p.Version != at.name:
 		return p.dispatch(ctx, e, []string{p.Version})
-	case slices.Equal(own.Args(), []string{"help"}) && own.ArgsLenAtDash() < 0:
+	case slices.Equal(own.Args(), []string{"help"}) && own.ArgsLenAtDash() < 0 && len(raw) == 0:
 		err = pflag.ErrHelp
 	default:
-		err = do(ctx, own.Args())
+		if err = wrong; err == nil || at.cmd.Lenient {
+			err = do(ctx, append(own.Args(), raw...))
+		}
+		if failed := (*failure)(nil); err != nil && at.cmd.Failure != 0 && !errors.As(err, &failed) {
+			err = WithCode(err, at.cmd.Failure)
+		}
 	}
 	if errors.Is(err, pflag.ErrHelp) {
 		return e.Print(at.help())
 	}
 	return at.withHelp(err)
+}
+
+// AddFlags adds the flags of all commands to those of one. Where both have a letter it is
+// the command's, as -v is of grep.
+func AddFlags(own, global *pflag.FlagSet) {
+	global.VisitAll(func(flag *pflag.Flag) {
+		if flag.Shorthand != "" && own.ShorthandLookup(flag.Shorthand) != nil {
+			long := *flag
+			long.Shorthand, flag = "", &long
+		}
+		if own.Lookup(flag.Name) == nil {
+			own.AddFlag(flag)
+		}
+	})
 }
 
 // leadsOn reports whether arguments go on with the name of one of a command's own
@@ -171,7 +240,7 @@ func (c *Command) is(word string) bool { return c.Name == word || slices.Contain
 
 // parse parses flags. An error has a hint to what was meant, and to the help.
 func (at place) parse(f *pflag.FlagSet, args []string, all bool) error {
-	err := f.Parse(args)
+	err := parseWords(f, args)
 	switch {
 	case err == pflag.ErrHelp: // what pflag says to -h if that is no flag
 		return at.withHelp(Usagef("unknown flag -h; help is --help"))
@@ -185,6 +254,26 @@ func (at place) parse(f *pflag.FlagSet, args []string, all bool) error {
 		return at.withHint(err, hint)
 	}
 	return at.withHelp(err)
+}
+
+// parseWords parses flags. A word that begins with "-:" or "-@" is none: there "-" is
+// standard input, and what follows says which part of it.
+func parseWords(f *pflag.FlagSet, args []string) error {
+	const mark = "\x00" // no argument of a process has one
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if strings.HasPrefix(arg, "-:") || strings.HasPrefix(arg, "-@") {
+			args[i] = mark + arg
+		}
+	}
+	err := f.Parse(args)
+	for i, arg := range f.Args() {
+		f.Args()[i] = strings.TrimPrefix(arg, mark)
+	}
+	return err
 }
 
 // withHint adds a hint to an error, and where the help of this place is.
@@ -210,7 +299,15 @@ func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") }
 // printHelp prints the help of this place, or of the command that words name there.
 // Flags among them say no more than that help is wanted.
 func (at place) printHelp(e *Env, words []string) error {
-	for _, word := range slices.DeleteFunc(slices.Clone(words), isFlag) {
+	man := slices.Contains(words, manFlag)
+	if slices.Contains(words, manNamesFlag) {
+		return e.Print(strings.Join(at.manNames(), "\n") + "\n")
+	}
+	words = slices.DeleteFunc(slices.Clone(words), isFlag)
+	if i := slices.IndexFunc(at.Topics, func(t Topic) bool { return slices.ContainsFunc(words, t.is) }); i >= 0 && at.cmd == nil && len(words) == 1 {
+		return e.Print(at.Program.topicHelp(&at.Topics[i]))
+	}
+	for _, word := range words {
 		if at.commands() == nil {
 			return place{Program: at.Program}.withHelp(Usagef("help: one command at a time"))
 		}
@@ -222,16 +319,24 @@ func (at place) printHelp(e *Env, words []string) error {
 			return err
 		}
 	}
+	if man {
+		return e.Print(at.man())
+	}
 	return e.Print(at.help())
 }
 
 // flags returns the flags that all commands take.
 func (p *Program) flags() *pflag.FlagSet {
 	f := newFlagSet(p.Name)
+	p.declare(f)
+	return f
+}
+
+// declare declares the flags that all commands take.
+func (p *Program) declare(f *pflag.FlagSet) {
 	for _, declare := range p.Flags {
 		declare(f)
 	}
-	return f
 }
 
 // newFlagSet returns a set of flags that prints nothing by itself.

@@ -33,6 +33,8 @@ func testProgram(did *[]string) *Program {
 	return &Program{
 		Name: "prog", About: "does things", Column: 25, Notes: "THING: a thing", Example: "prog do it",
 		HelpEntry: Entry{Usage: "[COMMAND]", Text: "say more"},
+		Topics: []Topic{{Name: "flags", Aliases: []string{"flag"}, Title: "What all take", Flags: true, Notes: "No more."},
+			{Name: "things", Title: "What things are", About: "They are\nthings."}},
 		Flags: []func(*pflag.FlagSet){
 			func(f *pflag.FlagSet) { f.Var(&size, "zize", "`SIZE` how much") },
 			func(f *pflag.FlagSet) { f.BoolVarP(&loud, "loud", "l", false, "be loud") },
@@ -62,14 +64,26 @@ func testProgram(did *[]string) *Program {
 func TestHelp(t *testing.T) {
 	for args, want := range map[string]string{
 		"help": `prog does things
-  prog do THING          do a thing
-  prog help [COMMAND]    say more
+  do THING               do a thing
+  help [COMMAND]         say more
 THING: a thing
-Every command takes:
-      --zize SIZE  how much
-  -l, --loud  be loud
 example: prog do it
 `,
+		"help flags": `What all take
+
+      --zize SIZE  how much
+  -l, --loud       be loud
+
+No more.
+`,
+		"help flag": `What all take
+
+      --zize SIZE  how much
+  -l, --loud       be loud
+
+No more.
+`,
+		"--help things": "What things are\n\nThey are\nthings.\n",
 		"do --help": `usage: prog do [FLAGS] THING
 
 Does a thing.
@@ -178,7 +192,7 @@ func TestCommandWithCommands(t *testing.T) {
 		if got, _, _ = strings.Cut(got, " 0 "); code != ExitOK || strings.TrimSpace(strings.TrimSuffix(got, " 0")) != want {
 			t.Errorf("prog %s: got exit code %d, did %q and said %q, want %q", args, code, got, stderr.String(), want)
 		}
-		if help := p.help(); !strings.Contains(help, "prog do") {
+		if help := p.help(); !strings.Contains(help, "  do THING") {
 			t.Errorf("help of the program:\n%s", help)
 		}
 		help := place{Program: p, name: "list", cmd: &p.Commands[1]}.help()

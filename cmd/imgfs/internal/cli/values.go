@@ -12,6 +12,12 @@ import (
 // Unlimited is how a user writes that a size has no bound, besides 0.
 const Unlimited = "none"
 
+// Types of flags whose value is a path on this machine.
+const (
+	FileType = "file"
+	DirType  = "dir"
+)
+
 // sizeType is the type of flags whose value is a size.
 const sizeType = "size"
 

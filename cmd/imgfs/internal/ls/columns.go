@@ -5,7 +5,7 @@ import "math"
 // printSingle prints a name a line.
 func (l *Lister) printSingle(g *group) {
 	var w printedWidths
-	if l.o.inode || l.o.blocks {
+	if l.o.layers || l.o.inode || l.o.blocks {
 		for r := range l.look(g.wide) {
 			l.measure(&w, r)
 		}

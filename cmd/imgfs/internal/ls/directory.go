@@ -47,7 +47,7 @@ func (l *Lister) children(g *group, dir fs.Node) {
 // needsFiles reports whether -L has an error for a symlink that leads nowhere: where more
 // than its name is wanted.
 func (l *Lister) needsFiles() bool {
-	return l.o.follow == followAll && (l.o.format == long || l.o.blocks || l.o.recursive || l.o.dirsFirst || l.colors != nil ||
+	return l.o.follow == followAll && (l.array != nil || l.o.format == long || l.o.blocks || l.o.recursive || l.o.dirsFirst || l.colors != nil ||
 		l.o.indicators != noIndicators || l.o.sort == bySize || l.o.sort == byTime)
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -35,9 +36,11 @@ type Config struct {
 
 // An Image is an image that files are listed of.
 type Image struct {
-	Name   string // for messages
-	Tree   *fs.Tree
-	owners *owners // nil: not read yet
+	Name string // for messages
+	Tree *fs.Tree
+	// Layer returns the number of the layer that a file comes from, for --layers.
+	Layer  func(fs.Node) int
+	owners *Owners // nil: not read yet
 }
 
 // An Argument names a file or directory that is to be listed.
@@ -53,6 +56,7 @@ type Lister struct {
 	o         Options
 	out       Config
 	w         *bufio.Writer
+	array     *show.Array // nil: the listing is no JSON
 	eol       byte
 	style     timeStyle
 	quoter    quoter // of names
@@ -64,6 +68,7 @@ type Lister struct {
 	printed   bool // anything so far
 	troubled  bool // something could not be listed
 	arguments int
+	image     *Image // whose files are being printed; nil: those of arguments
 	files     []row
 	dirs      []row
 	buf       []byte
@@ -121,6 +126,9 @@ func (o *Options) NewLister(ctx context.Context, config Config) *Lister {
 	}
 	l.columns = o.lineLength(config.Terminal)
 	l.setQuoting(terminal)
+	if o.json {
+		l.beginJSON()
+	}
 	return l
 }
 
@@ -208,6 +216,11 @@ func (l *Lister) Print(arguments int) (ok bool, err error) {
 	if err := l.ctx.Err(); err != nil {
 		return false, err
 	}
+	if l.array != nil {
+		if err := l.array.Close(); err != nil {
+			return false, err
+		}
+	}
 	l.endColors()
 	return !l.troubled, l.w.Flush()
 }
@@ -246,7 +259,7 @@ func (l *Lister) dir(d row, img *Image, path string) {
 		l.above[d.node] = true
 		defer delete(l.above, d.node)
 	}
-	if l.arguments > 1 || l.o.recursive {
+	if l.array == nil && (l.arguments > 1 || l.o.recursive) {
 		l.heading(d.name)
 	}
 	g := &group{image: img, dir: path}
@@ -294,7 +307,7 @@ func (l *Lister) total(g *group) {
 			n = min(n+r.node.Attr().Blocks(), math.MaxUint64/512) // sizes are claims
 		}
 	}
-	b := l.o.block.append(append(l.buf[:0], "total "...), n*512)
+	b := l.o.block.Append(append(l.buf[:0], "total "...), n*512)
 	l.buf = append(b, l.eol)
 	l.w.Write(l.buf)
 	l.printed = true
@@ -302,7 +315,10 @@ func (l *Lister) total(g *group) {
 
 // print lays out the rows of a group.
 func (l *Lister) print(g *group) {
+	l.image = g.image
 	switch {
+	case l.array != nil:
+		l.printJSON(g)
 	case l.o.format == long:
 		l.printLong(g)
 	case l.o.format == single:

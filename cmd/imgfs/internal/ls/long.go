@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/gnu"
 	"github.com/imgfs/imgfs/fs"
 	"golang.org/x/sys/unix"
 )
@@ -34,18 +35,18 @@ func (l *Lister) measureLong(w *printedWidths, g *group, r row) {
 	w.nlink = max(w.nlink, digits(uint64(a.Nlink)))
 	owners := l.owners(g, r)
 	if !l.o.noOwner {
-		w.user = max(w.user, ownerWidth(owners.users, a.UID))
+		w.user = max(w.user, ownerWidth(owners.users.byID, a.UID))
 	}
 	if !l.o.noGroup {
-		w.group = max(w.group, ownerWidth(owners.groups, a.GID))
+		w.group = max(w.group, ownerWidth(owners.groups.byID, a.GID))
 	}
 	if isDevice(a) {
 		w.major, w.minor = max(w.major, digits(uint64(a.Major))), max(w.minor, digits(uint64(a.Minor)))
 		w.size = max(w.size, w.major+len(", ")+w.minor)
-	} else if l.o.size == (unit{size: 1}) {
+	} else if l.o.size == gnu.Bytes {
 		w.size = max(w.size, digits(uint64(a.Size)))
 	} else {
-		w.size = max(w.size, len(l.o.size.append(nil, uint64(a.Size))))
+		w.size = max(w.size, len(l.o.size.Append(nil, uint64(a.Size))))
 	}
 	w.acl = w.acl || r.aclMark() != 0
 }
@@ -63,7 +64,7 @@ func digits(n uint64) int {
 }
 
 // owners returns the names of owners that a row may have.
-func (l *Lister) owners(g *group, r row) *owners {
+func (l *Lister) owners(g *group, r row) *Owners {
 	img := g.image
 	if r.arg != nil {
 		img = r.arg.Image
@@ -72,13 +73,13 @@ func (l *Lister) owners(g *group, r row) *owners {
 		return noOwners
 	}
 	if img.owners == nil {
-		img.owners = readOwners(l.ctx, img, l.out.Warnf)
+		img.owners = ReadOwners(l.ctx, img, l.out.Warnf)
 	}
 	return img.owners
 }
 
 // noOwners are where owners are numbers.
-var noOwners = &owners{}
+var noOwners = &Owners{}
 
 func ownerWidth(names map[uint32]string, id uint32) int {
 	if name := names[id]; name != "" {
@@ -127,7 +128,7 @@ func (l *Lister) appendLong(b []byte, g *group, w *printedWidths, r row) []byte 
 		return l.appendIndicated(b, g, w, r, len(b))
 	}
 	a := r.node.Attr()
-	b = append(b, modeString(a.Mode)...)
+	b = append(b, ModeString(a.Mode)...)
 	if w.acl {
 		b = append(b, max(r.aclMark(), ' '))
 	}
@@ -135,10 +136,10 @@ func (l *Lister) appendLong(b []byte, g *group, w *printedWidths, r row) []byte 
 	b = append(padLeft(b, strconv.FormatUint(uint64(a.Nlink), 10), w.nlink), ' ')
 	owners := l.owners(g, r)
 	if !l.o.noOwner {
-		b = appendOwner(b, owners.users, a.UID, w.user)
+		b = appendOwner(b, owners.users.byID, a.UID, w.user)
 	}
 	if !l.o.noGroup {
-		b = appendOwner(b, owners.groups, a.GID, w.group)
+		b = appendOwner(b, owners.groups.byID, a.GID, w.group)
 	}
 	if isDevice(a) {
 		b = padLeft(b, strconv.FormatUint(uint64(a.Major), 10), w.size-len(", ")-w.minor)
@@ -155,14 +156,14 @@ func (l *Lister) appendLong(b []byte, g *group, w *printedWidths, r row) []byte 
 }
 
 // padNumber writes a number of bytes on the right of its column.
-func padNumber(b []byte, u unit, n uint64, columns int) []byte {
-	if u == (unit{size: 1}) {
+func padNumber(b []byte, u gnu.Unit, n uint64, columns int) []byte {
+	if u == gnu.Bytes {
 		for range columns - digits(n) {
 			b = append(b, ' ')
 		}
 		return strconv.AppendUint(b, n, 10)
 	}
-	return padLeft(b, string(u.append(nil, n)), columns)
+	return padLeft(b, string(u.Append(nil, n)), columns)
 }
 
 // appendTarget writes what a symlink says, behind its name.

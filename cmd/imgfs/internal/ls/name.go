@@ -9,6 +9,7 @@ import (
 
 // printedWidths are how many columns the widest of some rows take.
 type printedWidths struct {
+	layer              int
 	inode, blocks      int
 	nlink, user, group int
 	size, major, minor int
@@ -18,6 +19,9 @@ type printedWidths struct {
 
 // measure counts what stands before names in all formats.
 func (l *Lister) measure(w *printedWidths, r row) {
+	if l.o.layers {
+		w.layer = max(w.layer, len(l.layer(r)))
+	}
 	if l.o.inode {
 		w.inode = max(w.inode, len(l.inode(r)))
 	}
@@ -38,6 +42,27 @@ func (l *Lister) aligned() bool {
 	return l.o.format == long || (l.o.format == vertical || l.o.format == horizontal) && l.columns > 0
 }
 
+// layerOf returns the number of the layer that a file comes from, if it is known.
+func (l *Lister) layerOf(r row) (layer int, ok bool) {
+	img := l.image
+	if r.arg != nil {
+		img = r.arg.Image
+	}
+	if r.broken || img == nil || img.Layer == nil {
+		return 0, false
+	}
+	return img.Layer(r.node), true
+}
+
+// layer returns the text of layerOf.
+func (l *Lister) layer(r row) string {
+	n, ok := l.layerOf(r)
+	if !ok {
+		return "?"
+	}
+	return strconv.Itoa(n)
+}
+
 func (l *Lister) inode(r row) string {
 	if r.broken {
 		return "?"
@@ -49,11 +74,14 @@ func (l *Lister) blocks(r row) string {
 	if r.broken {
 		return "?"
 	}
-	return string(l.o.block.append(nil, r.node.Attr().Blocks()*512))
+	return string(l.o.block.Append(nil, r.node.Attr().Blocks()*512))
 }
 
 // appendFrills writes what stands before a name in all formats.
 func (l *Lister) appendFrills(b []byte, w *printedWidths, r row) []byte {
+	if l.o.layers {
+		b = append(padLeft(b, l.layer(r), w.layer), ' ')
+	}
 	if l.o.inode {
 		b = append(padLeft(b, l.inode(r), w.inode), ' ')
 	}
@@ -66,6 +94,9 @@ func (l *Lister) appendFrills(b []byte, w *printedWidths, r row) []byte {
 // frills returns how many columns appendFrills writes.
 func (l *Lister) frills(w *printedWidths, r row) int {
 	n := 0
+	if l.o.layers {
+		n += 1 + max(w.layer, len(l.layer(r)))
+	}
 	if l.o.inode {
 		n += 1 + max(w.inode, len(l.inode(r)))
 	}
@@ -208,8 +239,8 @@ func (i indicators) of(mode uint32) byte {
 
 var kindLetters = map[uint32]byte{unix.S_IFDIR: 'd', unix.S_IFLNK: 'l', unix.S_IFCHR: 'c', unix.S_IFBLK: 'b', unix.S_IFIFO: 'p', unix.S_IFSOCK: 's'}
 
-// modeString writes st_mode as ls does.
-func modeString(mode uint32) string {
+// ModeString writes st_mode as ls does.
+func ModeString(mode uint32) string {
 	s := []byte("-rwxrwxrwx")
 	if k, ok := kindLetters[mode&unix.S_IFMT]; ok {
 		s[0] = k

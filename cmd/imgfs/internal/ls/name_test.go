@@ -24,8 +24,8 @@ func TestModeString(t *testing.T) {
 		{unix.S_IFIFO | 0o1, "p--------x"},
 		{unix.S_IFSOCK | 0o700, "srwx------"},
 	} {
-		if got := modeString(c.mode); got != c.want {
-			t.Errorf("modeString(%#o): got %s, want %s", c.mode, got, c.want)
+		if got := ModeString(c.mode); got != c.want {
+			t.Errorf("ModeString(%#o): got %s, want %s", c.mode, got, c.want)
 		}
 	}
 }

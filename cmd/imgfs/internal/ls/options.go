@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/gnu"
 	"github.com/spf13/pflag"
 )
 
@@ -71,6 +71,7 @@ type Options struct {
 	noOwner   bool
 	noGroup   bool
 	inode     bool
+	layers    bool
 	blocks    bool
 	dirsFirst bool
 	reverse   bool
@@ -78,7 +79,7 @@ type Options struct {
 	sortGiven bool
 	timeGiven bool // -c, -u or --time
 
-	size, block unit
+	size, block gnu.Unit
 	timeStyle   string
 	quoting     quoting
 	quotingSet  bool
@@ -90,6 +91,7 @@ type Options struct {
 	width       int // -1: not given
 	tab         int
 	zero        bool
+	json        bool
 }
 
 // A when says under what condition something is done.
@@ -107,8 +109,8 @@ var whens = map[string]when{"always": always, "yes": always, "force": always, "n
 // NewOptions declares the flags of ls, and returns what they will say. Help does not
 // list them one by one: they are many, and known.
 func NewOptions(f *pflag.FlagSet) *Options {
-	o := &Options{color: never, width: -1, tab: 8, size: unit{size: 1}, block: unit{size: 1024}}
-	d := declarer{f}
+	o := &Options{color: never, width: -1, tab: 8, size: gnu.Bytes, block: gnu.KiB}
+	d := gnu.NewFlags(f)
 	o.selection(d)
 	o.layout(d)
 	o.columns(d)
@@ -116,79 +118,84 @@ func NewOptions(f *pflag.FlagSet) *Options {
 	return o
 }
 
+// Layers reports whether the layers of files are wanted: then Image.Layer is needed.
+func (o *Options) Layers() bool { return o.layers }
+
 // selection declares the flags that say which files are listed, in which order.
-func (o *Options) selection(d declarer) {
-	d.on("a", "all", func() { o.all, o.almostAll = true, false })
-	d.on("A", "almost-all", func() { o.all, o.almostAll = false, true })
-	d.on("B", "ignore-backups", func() { o.backups = true })
-	d.word("I", "ignore", func(s string) error { return appendPattern(&o.ignore, s) })
-	d.word("", "hide", func(s string) error { return appendPattern(&o.hide, s) })
-	d.on("d", "directory", func() { o.directory = true })
-	d.on("R", "recursive", func() { o.recursive = true })
+func (o *Options) selection(d gnu.Flags) {
+	d.On("a", "all", func() { o.all, o.almostAll = true, false })
+	d.On("A", "almost-all", func() { o.all, o.almostAll = false, true })
+	d.On("B", "ignore-backups", func() { o.backups = true })
+	d.Word("I", "ignore", func(s string) error { return appendPattern(&o.ignore, s) })
+	d.Word("", "hide", func(s string) error { return appendPattern(&o.hide, s) })
+	d.On("d", "directory", func() { o.directory = true })
+	d.On("R", "recursive", func() { o.recursive = true })
 	follow := func(how following) func() { return func() { o.follow, o.followGiven = how, true } }
-	d.on("L", "dereference", follow(followAll))
-	d.on("H", "dereference-command-line", follow(followNamed))
-	d.on("", "dereference-command-line-symlink-to-dir", follow(followDirs))
+	d.On("L", "dereference", follow(followAll))
+	d.On("H", "dereference-command-line", follow(followNamed))
+	d.On("", "dereference-command-line-symlink-to-dir", follow(followDirs))
 
 	sort := func(key sortKey) func() { return func() { o.sort, o.sortGiven = key, true } }
-	d.on("t", "", sort(byTime))
-	d.on("S", "", sort(bySize))
-	d.on("X", "", sort(byExtension))
-	d.on("U", "", sort(byNothing))
-	d.on("f", "", func() { o.all, o.almostAll, o.sort, o.sortGiven = true, false, byNothing, true })
+	d.On("t", "", sort(byTime))
+	d.On("S", "", sort(bySize))
+	d.On("X", "", sort(byExtension))
+	d.On("U", "", sort(byNothing))
+	d.On("f", "", func() { o.all, o.almostAll, o.sort, o.sortGiven = true, false, byNothing, true })
 	keys := map[string]sortKey{"name": byName, "none": byNothing, "size": bySize, "time": byTime, "extension": byExtension,
 		"version": byVersion, "width": byWidth}
-	d.word("", "sort", oneOf(keys, func(key sortKey) { sort(key)() }))
-	d.on("r", "reverse", func() { o.reverse = true })
-	d.on("", "group-directories-first", func() { o.dirsFirst = true })
-	d.on("c", "", func() { o.timeGiven = true })
-	d.on("u", "", func() { o.timeGiven = true })
+	d.Word("", "sort", gnu.OneOf(keys, func(key sortKey) { sort(key)() }))
+	d.On("r", "reverse", func() { o.reverse = true })
+	d.On("", "group-directories-first", func() { o.dirsFirst = true })
+	d.On("c", "", func() { o.timeGiven = true })
+	d.On("u", "", func() { o.timeGiven = true })
 	times := map[string]bool{"atime": true, "access": true, "use": true, "ctime": true, "status": true, "mtime": true, "modification": true}
-	d.word("", "time", oneOf(times, func(bool) { o.timeGiven = true }))
+	d.Word("", "time", gnu.OneOf(times, func(bool) { o.timeGiven = true }))
 }
 
 // layout declares the flags that say how the files of a directory are laid out.
-func (o *Options) layout(d declarer) {
+func (o *Options) layout(d gnu.Flags) {
 	set := func(to format) func() { return func() { o.format = to } }
 	one := func() {
 		if o.format != long {
 			o.format = single
 		}
 	}
-	d.on("l", "", set(long))
-	d.on("1", "", one)
-	d.on("C", "", set(vertical))
-	d.on("x", "", set(horizontal))
-	d.on("m", "", set(commas))
+	d.On("l", "", set(long))
+	d.On("1", "", one)
+	d.On("C", "", set(vertical))
+	d.On("x", "", set(horizontal))
+	d.On("m", "", set(commas))
 	formats := map[string]format{"across": horizontal, "horizontal": horizontal, "commas": commas, "long": long, "verbose": long,
 		"single-column": single, "vertical": vertical}
-	d.word("", "format", oneOf(formats, func(to format) { o.format = to }))
-	d.word("w", "width", number(&o.width))
-	d.word("T", "tabsize", number(&o.tab))
-	d.on("", "zero", func() {
+	d.Word("", "format", gnu.OneOf(formats, func(to format) { o.format = to }))
+	d.On("", "json", func() { o.json = true })
+	d.Word("w", "width", number(&o.width))
+	d.Word("T", "tabsize", number(&o.tab))
+	d.On("", "zero", func() {
 		o.zero, o.color, o.colorGiven, o.quoting, o.quotingSet = true, never, true, literal, true
 		one()
 	})
 }
 
 // columns declares the flags that say what stands before a name.
-func (o *Options) columns(d declarer) {
-	d.on("n", "numeric-uid-gid", func() { o.format, o.numeric = long, true })
-	d.on("g", "", func() { o.format, o.noOwner = long, true })
-	d.on("o", "", func() { o.format, o.noGroup = long, true })
-	d.on("G", "no-group", func() { o.noGroup = true })
-	d.on("i", "inode", func() { o.inode = true })
-	d.on("s", "size", func() { o.blocks = true })
-	d.on("k", "kibibytes", func() {}) // as it is without
-	d.on("h", "human-readable", func() { o.size, o.block = unit{base: 1024}, unit{base: 1024} })
-	d.on("", "si", func() { o.size, o.block = unit{base: 1000}, unit{base: 1000} })
-	d.word("", "block-size", func(s string) error {
-		u, err := parseUnit(s)
+func (o *Options) columns(d gnu.Flags) {
+	d.On("n", "numeric-uid-gid", func() { o.format, o.numeric = long, true })
+	d.On("g", "", func() { o.format, o.noOwner = long, true })
+	d.On("o", "", func() { o.format, o.noGroup = long, true })
+	d.On("G", "no-group", func() { o.noGroup = true })
+	d.On("i", "inode", func() { o.inode = true })
+	d.On("", "layers", func() { o.layers = true })
+	d.On("s", "size", func() { o.blocks = true })
+	d.On("k", "kibibytes", func() {}) // as it is without
+	d.On("h", "human-readable", func() { o.size, o.block = gnu.Powers, gnu.Powers })
+	d.On("", "si", func() { o.size, o.block = gnu.SI, gnu.SI })
+	d.Word("", "block-size", func(s string) error {
+		u, err := gnu.ParseUnit(s)
 		o.size, o.block = u, u
 		return err
 	})
-	d.on("", "full-time", func() { o.format, o.timeStyle = long, "full-iso" })
-	d.word("", "time-style", func(s string) error {
+	d.On("", "full-time", func() { o.format, o.timeStyle = long, "full-iso" })
+	d.Word("", "time-style", func(s string) error {
 		o.timeStyle = s
 		_, err := parseTimeStyle(s)
 		return err
@@ -196,85 +203,20 @@ func (o *Options) columns(d declarer) {
 }
 
 // names declares the flags that say how a name is printed.
-func (o *Options) names(d declarer) {
-	d.optional("F", "classify", slices.Sorted(maps.Keys(whens)), oneOf(whens, func(w when) { o.classify, o.indicators = w, classes }))
+func (o *Options) names(d gnu.Flags) {
+	d.Optional("F", "classify", slices.Sorted(maps.Keys(whens)), gnu.OneOf(whens, func(w when) { o.classify, o.indicators = w, classes }))
 	indicate := func(to indicators) { o.classify, o.indicators = always, to }
-	d.on("", "file-type", func() { indicate(fileTypes) })
-	d.on("p", "", func() { indicate(slashes) })
+	d.On("", "file-type", func() { indicate(fileTypes) })
+	d.On("p", "", func() { indicate(slashes) })
 	styles := map[string]indicators{"none": noIndicators, "slash": slashes, "file-type": fileTypes, "classify": classes}
-	d.word("", "indicator-style", oneOf(styles, indicate))
-	d.optional("", "color", slices.Sorted(maps.Keys(whens)), oneOf(whens, func(w when) { o.color, o.colorGiven = w, true }))
+	d.Word("", "indicator-style", gnu.OneOf(styles, indicate))
+	d.Optional("", "color", slices.Sorted(maps.Keys(whens)), gnu.OneOf(whens, func(w when) { o.color, o.colorGiven = w, true }))
 	quote := func(to quoting) { o.quoting, o.quotingSet = to, true }
-	d.on("N", "literal", func() { quote(literal) })
-	d.on("Q", "quote-name", func() { quote(cQuoted) })
-	d.on("b", "escape", func() { quote(escaped) })
-	d.word("", "quoting-style", oneOf(quotings, quote))
-	d.on("", "hide-control-chars", func() { o.mark = true })
-}
-
-// A declarer declares flags that help does not list. A flag that has only a letter in
-// GNU ls has it as its long name, too.
-type declarer struct{ set *pflag.FlagSet }
-
-func (d declarer) hide(f *pflag.Flag) *pflag.Flag {
-	f.Hidden, f.Annotations = true, map[string][]string{cli.Known: nil}
-	return f
-}
-
-// on declares a flag without a value.
-func (d declarer) on(letter, name string, do func()) {
-	value := setter(func(s string) error {
-		if s != "true" {
-			return fmt.Errorf("it takes no value")
-		}
-		do()
-		return nil
-	})
-	d.optionalValue(letter, name, value, "true")
-}
-
-// optional declares a flag whose value, one of some words, may be missing; then it is
-// "always".
-func (d declarer) optional(letter, name string, words []string, set func(string) error) {
-	d.optionalValue(letter, name, set, "always").Annotations[cli.Words] = words
-}
-
-func (d declarer) optionalValue(letter, name string, set setter, value string) *pflag.Flag {
-	if name == "" {
-		name = letter
-	}
-	f := d.hide(d.set.VarPF(set, name, letter, ""))
-	f.NoOptDefVal = value
-	return f
-}
-
-// word declares a flag with a value.
-func (d declarer) word(letter, name string, set func(string) error) {
-	d.hide(d.set.VarPF(setter(set), name, letter, ""))
-}
-
-// A setter is a pflag.Value that calls a function in the order of the command line.
-type setter func(string) error
-
-// Set implements pflag.Value.
-func (s setter) Set(text string) error { return s(text) }
-
-// String implements pflag.Value.
-func (s setter) String() string { return "" }
-
-// Type implements pflag.Value.
-func (s setter) Type() string { return "" }
-
-// oneOf returns a function that sets one of some values by its name.
-func oneOf[T any](values map[string]T, set func(T)) func(string) error {
-	return func(s string) error {
-		v, ok := values[s]
-		if !ok {
-			return fmt.Errorf("it is one of %s", strings.Join(slices.Sorted(maps.Keys(values)), ", "))
-		}
-		set(v)
-		return nil
-	}
+	d.On("N", "literal", func() { quote(literal) })
+	d.On("Q", "quote-name", func() { quote(cQuoted) })
+	d.On("b", "escape", func() { quote(escaped) })
+	d.Word("", "quoting-style", gnu.OneOf(quotings, quote))
+	d.On("", "hide-control-chars", func() { o.mark = true })
 }
 
 // number returns a function that sets a number of columns.

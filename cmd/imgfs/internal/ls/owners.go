@@ -23,34 +23,65 @@ const (
 	ownerPatience = 5 * time.Second
 )
 
-// owners are the names of an image's users and groups.
-type owners struct{ users, groups map[uint32]string }
+// Owners are the names of an image's users and groups: those that can be printed. It is
+// safe for concurrent use.
+type Owners struct{ users, groups names }
 
-// readOwners reads /etc/passwd and /etc/group of an image. Of what cannot be read there
-// are no names; warnf says why, unless there is no such file.
-func readOwners(ctx context.Context, img *Image, warnf func(string, ...any)) *owners {
+// names are those of one file. byID has "" for those that are not printed.
+type names struct {
+	byID map[uint32]string
+	ids  map[string]uint32
+}
+
+// User returns the name of a user, or "" if it has none that is printed. known tells
+// whether there is such a user.
+func (o *Owners) User(uid uint32) (name string, known bool) { return o.users.of(uid) }
+
+// Group is User for groups.
+func (o *Owners) Group(gid uint32) (name string, known bool) { return o.groups.of(gid) }
+
+// UserID returns the number of a user.
+func (o *Owners) UserID(name string) (uid uint32, ok bool) { return o.users.id(name) }
+
+// GroupID is UserID for groups.
+func (o *Owners) GroupID(name string) (gid uint32, ok bool) { return o.groups.id(name) }
+
+func (n names) of(id uint32) (string, bool) {
+	name, ok := n.byID[id]
+	return name, ok
+}
+
+func (n names) id(name string) (uint32, bool) {
+	id, ok := n.ids[name]
+	return id, ok
+}
+
+// ReadOwners reads /etc/passwd and /etc/group of an image, which may have to come over
+// the network. Of what cannot be read there are no names; warnf says why, unless there
+// is no such file.
+func ReadOwners(ctx context.Context, img *Image, warnf func(string, ...any)) *Owners {
 	listing := ctx
 	ctx, cancel := context.WithTimeoutCause(listing, ownerPatience, fmt.Errorf("it did not come within %v", ownerPatience))
 	defer cancel()
-	read := func(name string) map[uint32]string {
-		names, err := readOwnerFile(ctx, img.Tree, name)
+	read := func(name string) names {
+		all, err := readOwnerFile(ctx, img.Tree, name)
 		if err != nil && listing.Err() == nil {
 			warnf("owners are shown as numbers: %s: %s: %v", img.Name, name, err)
 		}
-		return names
+		return all
 	}
-	return &owners{users: read("/etc/passwd"), groups: read("/etc/group")}
+	return &Owners{users: read("/etc/passwd"), groups: read("/etc/group")}
 }
 
 // readOwnerFile reads a file of names and numbers, such as /etc/passwd.
-func readOwnerFile(ctx context.Context, t *fs.Tree, name string) (map[uint32]string, error) {
+func readOwnerFile(ctx context.Context, t *fs.Tree, name string) (names, error) {
 	n, err := t.Lookup(name, true)
 	if err != nil || n.Mode()&unix.S_IFMT != unix.S_IFREG {
-		return nil, nil // an image need not have one
+		return names{}, nil // an image need not have one
 	}
 	size := n.Attr().Size
 	if size > maxOwnerFile {
-		return nil, fmt.Errorf("it has more than %d bytes", maxOwnerFile)
+		return names{}, fmt.Errorf("it has more than %d bytes", maxOwnerFile)
 	}
 	text := make([]byte, size)
 	if k, err := n.ReadAt(ctx, text, 0); k < len(text) && err != nil {
@@ -59,7 +90,7 @@ func readOwnerFile(ctx context.Context, t *fs.Tree, name string) (map[uint32]str
 		} else if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, err
+		return names{}, err
 	}
 	return parseOwners(text), nil
 }
@@ -67,22 +98,28 @@ func readOwnerFile(ctx context.Context, t *fs.Tree, name string) (map[uint32]str
 // parseOwners reads the lines NAME:…:NUMBER:… The first one with a number counts, as it
 // does for getpwuid(3). A line that is none of these, or whose name is not one that is
 // printed in a column, is passed over, so that its number is shown.
-func parseOwners(text []byte) map[uint32]string {
-	names := make(map[uint32]string)
+func parseOwners(text []byte) names {
+	all := names{make(map[uint32]string), make(map[string]uint32)}
 	for line := range bytes.Lines(text) {
 		name, rest, _ := strings.Cut(strings.TrimSpace(string(line)), ":")
 		_, rest, _ = strings.Cut(rest, ":")
 		number, _, _ := strings.Cut(rest, ":")
 		id, err := strconv.ParseUint(number, 10, 32)
-		if _, known := names[uint32(id)]; known || err != nil {
+		if err != nil {
 			continue
 		}
-		names[uint32(id)] = ""
+		if _, known := all.ids[name]; !known {
+			all.ids[name] = uint32(id)
+		}
+		if _, known := all.byID[uint32(id)]; known {
+			continue
+		}
+		all.byID[uint32(id)] = ""
 		if ownerName(name) {
-			names[uint32(id)] = name
+			all.byID[uint32(id)] = name
 		}
 	}
-	return names
+	return all
 }
 
 // ownerName reports whether a name can stand in a column: it is short, of characters

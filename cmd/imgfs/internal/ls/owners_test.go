@@ -23,7 +23,7 @@ func TestParseOwners(t *testing.T) {
 			map[uint32]string{1: "", 2: "", 3: "", 4: "", 5: "", 6: "", 7: "", 8: ""}},
 		{"nothing", "", map[uint32]string{}},
 	} {
-		if got := parseOwners([]byte(c.text)); !maps.Equal(got, c.want) {
+		if got := parseOwners([]byte(c.text)).byID; !maps.Equal(got, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -32,7 +32,7 @@ func TestParseOwners(t *testing.T) {
 func FuzzParseOwners(f *testing.F) {
 	f.Add([]byte("root:x:0:0:root:/root:/bin/sh\n\x1b:x:1:\n+::\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		for id, name := range parseOwners(text) {
+		for id, name := range parseOwners(text).byID {
 			if name != "" && !ownerName(name) {
 				t.Errorf("%q: %d has the name %q", text, id, name)
 			}

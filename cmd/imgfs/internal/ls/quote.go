@@ -191,3 +191,14 @@ func width(s string) int {
 	}
 	return w
 }
+
+// Quote quotes a name for a shell so that it does nothing on a terminal: if it has to be
+// quoted, or always.
+func Quote(name string, always bool) string {
+	q := quoter{quoting: shellEscape}
+	if always {
+		q.quoting = escapeAlways
+	}
+	text, _ := q.quote(name)
+	return text
+}

@@ -53,11 +53,14 @@ const halfYear = 31556952 / 2 * time.Second
 
 // append writes a time, as seen from now.
 func (s timeStyle) append(b []byte, t, now time.Time) []byte {
+	if !HasDate(t.Unix()) {
+		return padLeft(b, strconv.FormatInt(t.Unix(), 10), len(AppendTime(nil, s.recent, time.Unix(0, 0))))
+	}
 	format := s.old
 	if t.After(now.Add(-halfYear)) && t.Before(now) {
 		format = s.recent
 	}
-	return appendTime(b, format, t)
+	return AppendTime(b, format, t)
 }
 
 // conversions are those of strftime that are a layout of package time, or several of
@@ -69,8 +72,23 @@ var (
 		'x': "%m/%d/%y", 'X': "%H:%M:%S"}
 )
 
-// appendTime is strftime in the locale C. What it does not know stays as it is.
-func appendTime(b []byte, format string, t time.Time) []byte {
+// HasDate reports whether a time, in seconds since 1970, is in a year that struct tm of C
+// has, which is an int32 and counts from 1900. GNU's programs print the number of others.
+func HasDate(seconds int64) bool {
+	const far = 1 << 57 // package time has a calendar up to here, and somewhat farther
+	if seconds < -far || seconds > far {
+		return false
+	}
+	year := int64(time.Unix(seconds, 0).Year()) - 1900
+	return year == int64(int32(year))
+}
+
+// AppendTime appends what strftime writes in the locale C to b. What it does not know stays
+// as it is. Of a time without a date it appends the number of seconds, whatever the format.
+func AppendTime(b []byte, format string, t time.Time) []byte {
+	if !HasDate(t.Unix()) {
+		return strconv.AppendInt(b, t.Unix(), 10)
+	}
 	for i := 0; i < len(format); i++ {
 		c := format[i]
 		if c != '%' || i+1 == len(format) {
@@ -104,6 +122,13 @@ func appendConversion(b []byte, c byte, t time.Time) []byte {
 	case 'G':
 		year, _ := t.ISOWeek()
 		return strconv.AppendInt(b, int64(year), 10)
+	case 'g':
+		year, _ := t.ISOWeek()
+		return fmt.Appendf(b, "%02d", (year%100+100)%100)
+	case 'U': // weeks that begin with a Sunday, and those before the first one
+		return fmt.Appendf(b, "%02d", (t.YearDay()+6-int(t.Weekday()))/7)
+	case 'W': // with a Monday
+		return fmt.Appendf(b, "%02d", (t.YearDay()+6-int(t.Weekday()+6)%7)/7)
 	case 'V':
 		_, week := t.ISOWeek()
 		return fmt.Appendf(b, "%02d", week)
@@ -126,7 +151,7 @@ func appendConversion(b []byte, c byte, t time.Time) []byte {
 		return t.AppendFormat(b, layout)
 	}
 	if several, ok := combined[c]; ok {
-		return appendTime(b, several, t)
+		return AppendTime(b, several, t)
 	}
 	return append(b, '%', c)
 }

@@ -2,6 +2,7 @@ package ls
 
 import (
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestPadded(t *testing.T) {
 	for format, want := range map[string]string{
 		"%-d": "3", "%_d": " 3", "%0e": "03", "%-e": "3", "%-M": "5", "%-H": "0", "%_H": " 0", "%^a": "TUE", "%^B": "FEBRUARY", "%-j": "34", "%-N": "7", "%-": "%-", "%": "%", "x%": "x%", "%Q": "%Q", "%-%": "%", "%l": "12", "%I": "12", "%y%C": "2620",
 	} {
-		if got := string(appendTime(nil, format, at)); got != want {
+		if got := string(AppendTime(nil, format, at)); got != want {
 			t.Errorf("%s: got %q, want %q", format, got, want)
 		}
 	}
@@ -41,10 +42,28 @@ func TestFarTimes(t *testing.T) {
 	now := time.Now()
 	for _, sec := range []int64{math.MinInt64, math.MinInt64 + 1, -1 << 40, -62135596801, 1 << 40, 1 << 55, 1 << 56, 1 << 60, math.MaxInt64 - 1, math.MaxInt64} {
 		for name, style := range timeStyles {
-			if got := string(style.append(nil, time.Unix(sec, 999999999), now)); got == "" || strings.Contains(got, "\n") || len(got) > 64 {
+			got := string(style.append(nil, time.Unix(sec, 999999999), now))
+			if text := strconv.FormatInt(sec, 10); (strings.TrimSpace(got) == text) != (sec < -1<<56 || sec > 1<<55) {
 				t.Errorf("%d in %s: got %q", sec, name, got)
 			}
-			_ = appendTime(nil, "%c %D %G %V %u %j %s %C %y", time.Unix(sec, 0))
+			if got == "" || strings.Contains(got, "\n") || len(got) > 64 {
+				t.Errorf("%d in %s: got %q", sec, name, got)
+			}
+			_ = AppendTime(nil, "%c %D %G %V %u %j %s %C %y", time.Unix(sec, 0))
+		}
+	}
+}
+
+// TestHasDate has the first and the last second of the years that C has.
+func TestHasDate(t *testing.T) {
+	local := time.Local
+	defer func() { time.Local = local }()
+	time.Local = time.UTC
+	for sec, want := range map[int64]bool{
+		math.MinInt64: false, -67768040609740801: false, -67768040609740800: true, 0: true, 67768036191676799: true, 67768036191676800: false, math.MaxInt64: false,
+	} {
+		if got := HasDate(sec); got != want {
+			t.Errorf("%d: got %v", sec, got)
 		}
 	}
 }

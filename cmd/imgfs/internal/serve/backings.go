@@ -3,16 +3,17 @@ package serve
 import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/fusefs"
-	"github.com/imgfs/imgfs/fs/image"
 )
 
-// backings are the kept files of an image, for the kernel to read.
-type backings struct{ img *image.Image }
+// backings are the kept files of a mount's image, for the kernel to read.
+type backings struct{ of *Mount }
 
 // Backing implements fusefs.Backings.
 func (b backings) Backing(n fs.Node, exec bool) (fusefs.BackingFile, bool) {
-	return b.img.KeptFile(n, exec)
+	return b.of.opened.Load().KeptFile(n, exec) // what is opened is of an image that is open
 }
 
 // BackingProbe implements fusefs.Backings.
-func (b backings) BackingProbe() (fusefs.BackingFile, error) { return b.img.KeptFileProbe() }
+func (b backings) BackingProbe() (fusefs.BackingFile, error) {
+	return b.of.opened.Load().KeptFileProbe()
+}

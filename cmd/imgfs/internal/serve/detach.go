@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/config"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 )
 
@@ -48,10 +49,20 @@ type word struct {
 // A Child is the process in the background that is to serve a mount.
 type Child struct {
 	Args []string // its command line, without the program; paths are absolute
+	// Stdin is where the image comes from, if it does so; nil is nothing. It is the
+	// child's until the mount is ready.
+	Stdin *os.File
 	// Stdout and Stderr are its own until the mount is ready.
 	Stdout, Stderr io.Writer
 	// Message is called with each message of the child, which is one line.
 	Message func(line string)
+	// SameGroup leaves the child in the process group of this process, until it has
+	// mounted (Mount.NewSession): systemd lets those of its own group alone past a
+	// directory that it mounts on when somebody looks there.
+	SameGroup bool
+	// Failed is called when the child has ended before its mount was ready, which it may
+	// have left behind.
+	Failed func()
 	// Display begins to show progress; see show.Console.
 	Display func() show.Display
 }
@@ -81,8 +92,11 @@ func Detach(ctx context.Context, c Child) (line string, err error) {
 	child.Dir = "/" // not to keep busy where the user happens to be
 	child.Env = childEnv()
 	child.Stdout, child.Stderr = c.Stdout, c.Stderr
+	if c.Stdin != nil {
+		child.Stdin = c.Stdin
+	}
 	child.ExtraFiles = extraFiles(theirWord, theirLife, child.Args)
-	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: !c.SameGroup}
 	if err := child.Start(); err != nil {
 		return "", err
 	}
@@ -134,6 +148,7 @@ func (c *Child) awaitReady(ctx context.Context, child *exec.Cmd, from io.Reader)
 		return line, child.Process.Release()
 	}
 	err = child.Wait()
+	c.Failed()
 	var status *exec.ExitError
 	if errors.As(err, &status) && status.ExitCode() > 0 {
 		return "", &cli.ExitError{Code: status.ExitCode()} // it has printed why
@@ -186,9 +201,10 @@ var pathVars = []string{"IMGFS_CACHE_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"
 	"SSL_CERT_FILE", "TMPDIR"}
 
 // childEnv gives the child this process's environment, with the paths that
-// imgfs reads in it made absolute.
+// imgfs reads in it made absolute. The configuration file is not read again: what it says
+// is in the arguments, and it may have changed.
 func childEnv() []string {
-	vars := os.Environ()
+	vars := append(os.Environ(), config.Variable+"=")
 	for _, name := range pathVars {
 		value := os.Getenv(name)
 		if abs, err := filepath.Abs(value); err == nil && value != "" {

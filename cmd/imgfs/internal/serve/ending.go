@@ -8,7 +8,9 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/overlayfs"
 )
 
 const (
@@ -24,15 +26,23 @@ const (
 
 // A closer ends a mount that is served by this process.
 type closer struct {
-	srv   *fusefs.Server
-	dir   string
-	grace time.Duration
-	warnf func(format string, args ...any)
-	done  chan struct{} // closed when the mount is gone
+	srv server
+	// With a writable view these are closed when it, or the image, is mounted no longer,
+	// else both are nil.
+	gone, displaced <-chan struct{}
+	dir             string
+	grace           time.Duration
+	warnf           func(format string, args ...any)
+	// left, if not nil, reports whether this process is to end without unmounting.
+	left func() bool
+	done chan struct{} // closed when the mount is gone
 }
 
-func newCloser(srv *fusefs.Server, dir string, grace time.Duration, warnf func(format string, args ...any)) *closer {
+func newCloser(srv *fusefs.Server, view *overlayfs.Mount, dir string, grace time.Duration, warnf func(format string, args ...any)) *closer {
 	c := &closer{srv: srv, dir: dir, grace: grace, done: make(chan struct{})}
+	if view != nil {
+		c.srv, c.gone, c.displaced = viewServer{srv, view}, view.Done(), srv.Displaced()
+	}
 	c.warnf = func(format string, args ...any) { briefly(func() { warnf(format, args...) }) }
 	go func() {
 		srv.Wait()
@@ -57,25 +67,40 @@ func (c *closer) meanwhile(ctx context.Context, do func() error) error {
 }
 
 // untilUnmounted serves until somebody unmounts, or ctx ends, or nobody can get
-// at the tree any more.
+// at the tree any more. Whoever unmounts the writable view or the image wants both to
+// be unmounted.
 func (c *closer) untilUnmounted(ctx context.Context) error {
-	select {
-	case <-c.done:
-		return nil
-	case <-c.srv.Orphaned():
-		return c.try(c.srv.Detach, nil)
-	case <-ctx.Done():
+	for retry := (<-chan time.Time)(nil); ; {
+		select {
+		case <-c.done:
+			return nil
+		case <-c.srv.Orphaned():
+			return c.try(c.srv.Detach, nil)
+		case <-ctx.Done():
+			return c.end()
+		case <-c.gone:
+		case <-c.displaced:
+		case <-retry:
+		}
+		c.gone, c.displaced, retry = nil, nil, nil
+		if err := c.try(c.srv.Detach, nil); err != nil {
+			c.warnf("%v", err)
+			retry = time.After(RetryAfter)
+		}
 	}
-	return c.end()
 }
 
 // end unmounts. A tree in use is taken out of the directory tree and served on,
 // until nobody uses it, the grace is over or there is another signal: ending at
 // once would cut off readers and leave a dead directory.
 func (c *closer) end() error {
+	if c.left != nil && c.left() {
+		os.Exit(cli.ExitOK) // as if it were killed: what is deferred would unmount
+	}
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, Signals()...)
 	defer signal.Stop(again)
+	notify(notifyStopping)
 	err := c.try(c.srv.Unmount, again)
 	if !errors.Is(err, fusefs.ErrBusy) {
 		return c.detached(err, again)
@@ -83,6 +108,7 @@ func (c *closer) end() error {
 	if failed := c.try(c.srv.Detach, again); failed != nil {
 		return c.detached(failed, again)
 	}
+	notify(notifyStatus("unmounted; served on to those who use it"), notifyLonger(c.grace))
 	c.warnf("%v; detached: it ends when unused, in %s at the latest; another Ctrl-C or signal ends it now", err, c.grace)
 	return c.detached(nil, again)
 }

@@ -68,16 +68,15 @@ func (l *Lifetime) isServing() bool {
 
 // WatchOver calls do and returns its exit code. After the end of ctx or of a mount it
 // waits no longer than a second, and leaves do behind if that hangs in a system
-// call. It calls interrupted if do had not ended when ctx did.
-func (l *Lifetime) WatchOver(ctx context.Context, do func() int, interrupted func()) int {
+// call. Then it calls interrupted and returns failure's code, unless a mount has been
+// served to its end.
+func (l *Lifetime) WatchOver(ctx context.Context, do, failure func() int, interrupted func()) int {
 	done := make(chan int, 1)
 	go func() { done <- do() }()
-	code := cli.ExitFailure
 	select {
 	case code := <-done:
 		return code
 	case <-l.over:
-		code = cli.ExitOK
 	case <-ctx.Done():
 	}
 	const step = endLimit / 20
@@ -93,13 +92,11 @@ func (l *Lifetime) WatchOver(ctx context.Context, do func() int, interrupted fun
 	}
 	select {
 	case <-l.over:
-		code = cli.ExitOK // a mount has been served to its end
+		return cli.ExitOK // a mount has been served to its end
 	default:
-	}
-	if code != cli.ExitOK {
 		briefly(interrupted)
+		return failure()
 	}
-	return code
 }
 
 // briefly calls do, and does not wait for it if it hangs, such as in a write to a

@@ -200,8 +200,11 @@ func sweep(ctx context.Context, base string) {
 	}
 	for _, name := range names {
 		path := filepath.Join(base, name)
-		if i := slices.IndexFunc(mounts, func(m fusefs.MountPoint) bool { return m.Dir == path }); i >= 0 {
-			if !isDead(ctx, mounts[i]) || fusefs.UnmountLazy(ctx, path) != nil {
+		on := func(m fusefs.MountPoint) bool { return m.Dir == path }
+		if slices.ContainsFunc(mounts, on) {
+			// What is in a writable view can be used though the image is dead.
+			view := slices.ContainsFunc(mounts, func(m fusefs.MountPoint) bool { return on(m) && m.Shown != "" })
+			if view || ctx.Err() != nil || RemoveDead(ctx, path) != nil {
 				continue
 			}
 		}
@@ -209,16 +212,34 @@ func sweep(ctx context.Context, base string) {
 	}
 }
 
+// RemoveDead unmounts the images on a directory that nobody serves any more: see
+// [fusefs.RemoveDead]. What their holders left behind, and what was made to have
+// one below a writable view, is removed.
+func RemoveDead(ctx context.Context, dir string) error {
+	removed, err := fusefs.RemoveDead(ctx, dir)
+	for _, m := range removed {
+		Forget(ctx, m)
+		if m.Shown != "" {
+			RemoveMade(m.Dir)
+		}
+	}
+	return err
+}
+
+// RemoveLeft removes what a process has left that was killed while it mounted: the mount on
+// dir, or with "" the directory that it has made, and the mount on that.
+func RemoveLeft(dir string, others bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), sweepLimit)
+	defer cancel()
+	if dir != "" {
+		_ = RemoveDead(ctx, dir) // else the next mount does it, or says why not
+	} else if base, err := openBase(others); err == nil {
+		sweep(ctx, base)
+	}
+}
+
 // sweepLimit is how long sweeping may take.
 const sweepLimit = 2 * time.Second
-
-// isDead reports whether nobody serves a mount any more.
-func isDead(ctx context.Context, m fusefs.MountPoint) bool {
-	ctx, cancel := context.WithTimeout(ctx, sweepLimit/4)
-	defer cancel()
-	_, err := m.Control(ctx, StatsAttr)
-	return errors.Is(err, fusefs.ErrDead)
-}
 
 // sweepOne removes a directory that no process has locked.
 func sweepOne(path string) {
@@ -253,10 +274,26 @@ func places(others bool) []place {
 		if others {
 			return []place{root}
 		}
-		return append(all, root)
+		all = append(all, root)
+		if userOutside() == 0 {
+			return all
+		}
 	}
-	user := strconv.Itoa(os.Geteuid())
+	user := strconv.Itoa(userOutside())
 	return append(all, place{"/run/user/" + user + "/imgfs", 0o700}, place{filepath.Join(os.TempDir(), "imgfs-"+user), 0o700})
+}
+
+// userOutside is who this user is in the user namespace around this one: root of unshare
+// -r has the directories of whoever that is.
+func userOutside() int {
+	text, _ := os.ReadFile("/proc/self/uid_map")
+	for line := range strings.Lines(string(text)) {
+		var first, outside, n int
+		if _, err := fmt.Sscan(line, &first, &outside, &n); err == nil && os.Geteuid() >= first && os.Geteuid()-first < n {
+			return outside + os.Geteuid() - first
+		}
+	}
+	return os.Geteuid()
 }
 
 // openBase returns the first place that there is, or that can be made, and that
@@ -286,7 +323,8 @@ func (p place) open() (string, error) {
 	if err := unix.Stat(above, &st); err != nil {
 		return "", &os.PathError{Op: "stat", Path: above, Err: err}
 	}
-	if othersWrite := st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0; othersWrite || int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+	trusted := int(st.Uid) == os.Geteuid() || st.Uid == 0 || above == "/tmp" && userOutside() != os.Geteuid() // where root is nobody
+	if othersWrite := st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0; othersWrite || !trusted {
 		return "", fmt.Errorf("%s can be changed by others", above)
 	}
 	dir := filepath.Join(above, filepath.Base(p.dir))

@@ -22,9 +22,12 @@ const (
 // Stats are the statistics of a mount: the value of StatsAttr, and the document that
 // imgfs stats --json prints. Sizes are in bytes.
 type Stats struct {
-	Image         string         `json:"image"`
-	ImageBytes    show.NameBytes `json:"imageBytes,omitempty"` // see show.Marshal
-	Manifest      digest.Digest  `json:"manifest"`             // of the platform
+	Image      string         `json:"image"`
+	ImageBytes show.NameBytes `json:"imageBytes,omitempty"` // see show.Marshal
+	// Opening says that the image is not open yet, as with imgfs mount --no-wait: what
+	// depends on it is empty.
+	Opening       bool           `json:"opening"`
+	Manifest      digest.Digest  `json:"manifest"` // of the platform
 	Platform      string         `json:"platform"`
 	Dir           string         `json:"dir"`
 	DirBytes      show.NameBytes `json:"dirBytes,omitempty"`
@@ -33,7 +36,9 @@ type Stats struct {
 	PID           int            `json:"pid"` // of the process that serves the mount
 	Since         time.Time      `json:"since"`
 	Offline       bool           `json:"offline"`
-	Prefetch      PrefetchState  `json:"prefetch"`
+	// Recovery says whether the mount outlives that process.
+	Recovery RecoveryState `json:"recovery"`
+	Prefetch PrefetchState `json:"prefetch"`
 	// Servers are those that were sent a request, those first that are down.
 	Servers []ServerState `json:"servers"`
 	// Line is the measured speed of all of them.

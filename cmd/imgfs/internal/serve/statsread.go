@@ -26,8 +26,22 @@ func StatsOf(ctx context.Context, path string) (Stats, error) {
 		return Stats{}, &fusefs.Error{Op: "stats", Dir: path, Err: err, Hint: statsHint(err, path)}
 	}
 	s, err := askStats(ctx, mount)
+	if errors.Is(err, fusefs.ErrDead) {
+		if why := goneReason(ctx, mount); why != "" {
+			err = fmt.Errorf("%w: %s", err, printable.Line(why))
+		}
+	}
+	hint := statsHint(err, mount.Place())
+	if errors.Is(err, fusefs.ErrNoAnswer) { // the time is over
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerLimit)
+		defer cancel()
+		if pid := StoppedServer(asking, mount); pid != 0 {
+			err = fmt.Errorf("%w: process %d, which serves it, is stopped", err, pid)
+			hint = fmt.Sprintf("kill -CONT %d, or imgfs upgrade %s", pid, printable.Word(mount.Place()))
+		}
+	}
 	if err != nil {
-		return s, &fusefs.Error{Op: "stats", Dir: mount.Dir, Err: err, Hint: statsHint(err, mount.Dir)}
+		return s, &fusefs.Error{Op: "stats", Dir: mount.Place(), Err: err, Hint: hint}
 	}
 	return s, nil
 }
@@ -39,7 +53,7 @@ func statsHint(err error, dir string) string {
 	case errors.Is(err, fusefs.ErrForeign), errors.Is(err, fusefs.ErrPermission):
 		return "only that user and root may ask it; " + fusefs.HintBarred
 	case errors.Is(err, fusefs.ErrNotMounted):
-		return "imgfs cache ls shows what is mounted where"
+		return "imgfs ps shows what is mounted where"
 	case errors.Is(err, fusefs.ErrNoAnswer):
 		return fusefs.HintNoAnswer(dir)
 	}
@@ -85,7 +99,7 @@ func MountsOf(ctx context.Context, cacheDir string) LiveMounts {
 			if err != nil || !sameDir(s.CacheDir, cacheDir) { // which may hang, too
 				s = Stats{}
 			} else {
-				s.Dir = p.Dir // as this process sees it
+				s.Dir = p.Place() // as this process sees it
 			}
 			answers <- answer{i, s}
 		}()

@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/fs/image"
@@ -14,25 +13,39 @@ import (
 
 // A statsServer answers for the stats of a mount that this process serves.
 type statsServer struct {
-	about   Stats // the fields that do not change
 	cache   *cache.Cache
-	image   *image.Image
 	servers *Servers
 
 	mu       sync.Mutex
+	about    Stats        // the fields that do not change
+	image    *image.Image // nil as long as it is not open
 	prefetch PrefetchState
 	paths    []fusefs.FastPath
+	keeper   *keeper
+	srv      *fusefs.Server // nil: it begins to serve just now
 }
 
 func newStatsServer(m *Mount) *statsServer {
-	img := m.Image.Resolved()
-	return &statsServer{
+	s := &statsServer{
 		about: Stats{
-			Image: img.Name(), Manifest: img.Descriptor.Digest, Platform: platformText(img.Platform), Dir: m.Target.Dir(),
-			CacheDir: img.Cache().Dir(), PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second), Offline: m.Offline,
+			Image: m.name(), Opening: true, Dir: m.dir(), CacheDir: m.Cache.Dir(),
+			PID: os.Getpid(), Since: m.keeper.noted().Since, Offline: m.Offline,
 		},
-		cache: img.Cache(), image: m.Image, servers: m.Servers, prefetch: PrefetchState{State: "off"}, paths: []fusefs.FastPath{},
+		cache: m.Cache, servers: m.Servers, prefetch: PrefetchState{State: "off"}, paths: []fusefs.FastPath{},
 	}
+	if m.Image != nil {
+		s.opened(m)
+	}
+	return s
+}
+
+// opened notes that the image is open.
+func (s *statsServer) opened(m *Mount) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img := m.Image.Resolved()
+	s.image, s.about.Opening = m.Image, false
+	s.about.Image, s.about.Manifest, s.about.Platform = m.name(), img.Descriptor.Digest, platformText(img.Platform)
 }
 
 // control is for fusefs.Options.Control.
@@ -50,6 +63,13 @@ func (s *statsServer) serving(paths []fusefs.FastPath) {
 	s.paths = paths
 }
 
+// recovering notes what has the mount outlive this process.
+func (s *statsServer) recovering(k *keeper, srv *fusefs.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keeper, s.srv = k, srv
+}
+
 // prefetching notes how far prefetching is.
 func (s *statsServer) prefetching(p PrefetchState) {
 	s.mu.Lock()
@@ -59,11 +79,22 @@ func (s *statsServer) prefetching(p PrefetchState) {
 
 // stats returns the stats of now.
 func (s *statsServer) stats() Stats {
-	now := s.about
 	s.mu.Lock()
+	now, img := s.about, s.image
 	now.Prefetch, now.FastPaths = s.prefetch, s.paths
+	keeper, srv := s.keeper, s.srv
 	s.mu.Unlock()
-	now.count(s.image.Stats())
+	if keeper != nil {
+		now.Recovery = keeper.state()
+	}
+	if srv != nil {
+		now.Recovery.Refused = srv.Refused()
+	}
+	if img != nil {
+		now.count(img.Stats())
+	} else {
+		now.Layers, now.Files = []LayerStats{}, []FileCost{}
+	}
 	now.Servers, now.Goroutines = s.servers.states(), runtime.NumGoroutine()
 	line := s.cache.Blobs.Line()
 	now.Line = LineState{line.Trip.Seconds(), math.Round(line.Rate)}

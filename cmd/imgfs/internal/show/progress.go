@@ -56,7 +56,7 @@ const (
 	firstShow, showPause = 150 * time.Millisecond, 100 * time.Millisecond
 	// maxLayerLines is how many layers an image may have for each to get a message
 	// of its own. Of one with more a message comes once in linePause.
-	maxLayerLines, linePause = 100, 5 * time.Second
+	maxLayerLines, linePause = 10, 5 * time.Second
 	// layerCost is how many bytes might come in the time that a layer takes besides
 	// its own, for its requests and files.
 	layerCost = 64 << 10
@@ -233,7 +233,7 @@ func (p *Layers) ready(r *layerRow) {
 	p.did(r.size - r.read)
 	p.work.done += layerCost
 	p.indexed++
-	p.bytes = addSizes(p.bytes, r.size)
+	p.bytes = AddSizes(p.bytes, r.size)
 	switch now := time.Now(); {
 	case p.display != nil:
 	case len(p.layers) <= maxLayerLines:
@@ -248,18 +248,19 @@ func (p *Layers) ready(r *layerRow) {
 // sums returns how many bytes are done, and how many there are.
 func (p *Layers) sums() (have, all int64) {
 	for _, r := range p.rows {
-		all = addSizes(all, r.size)
+		all = AddSizes(all, r.size)
 		if r.isReady {
-			have = addSizes(have, r.size)
+			have = AddSizes(have, r.size)
 		} else {
-			have = addSizes(have, min(r.read, r.size))
+			have = AddSizes(have, min(r.read, r.size))
 		}
 	}
 	return have, all
 }
 
-// addSizes adds sizes that a manifest claims.
-func addSizes(a, b int64) int64 {
+// AddSizes adds sizes, which are claims of an image: what is too large for a number is
+// the largest one.
+func AddSizes(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
 	}
@@ -275,7 +276,7 @@ func (p *Layers) progress(now time.Time) Progress {
 	rest := all - have
 	for _, r := range p.rows {
 		if !r.isReady {
-			rest = addSizes(rest, layerCost)
+			rest = AddSizes(rest, layerCost)
 		}
 	}
 	_, left := p.work.look(now, rest)

@@ -22,6 +22,8 @@ type Column struct {
 	// Least is how narrow the column may be made: of a longer text the middle is
 	// left out. 0: it has room for its longest text.
 	Least int
+	// CutEnd leaves out the end of a longer text instead.
+	CutEnd bool
 	// Drop says when the column is left out where there is no room for all: that
 	// with 1 first. 0: never.
 	Drop int
@@ -65,7 +67,7 @@ func (t *Table) Print(w io.Writer) error {
 		t.line(&b, row, shown, widths)
 	}
 	if missing := t.missing(shown); len(missing) > 0 {
-		b.WriteString(Wrap(t.width, "no room for "+strings.Join(missing, ", ")+": a wider terminal has them, and --json") + "\n")
+		b.WriteString(Wrap(t.width, "no room for "+strings.Join(missing, ", ")+": a wider terminal has them, in a pipe COLUMNS=200, and --json") + "\n")
 	}
 	_, err := w.Write(b.Bytes())
 	return err
@@ -74,14 +76,14 @@ func (t *Table) Print(w io.Writer) error {
 // missing returns the titles of the columns that are left out.
 func (t *Table) missing(shown []bool) (titles []string) {
 	for i, c := range t.columns {
-		if !shown[i] {
+		if !shown[i] && c.Title != "" {
 			titles = append(titles, c.Title)
 		}
 	}
 	return titles
 }
 
-// line adds a row to b.
+// line adds a row to b. No line ends with a blank.
 func (t *Table) line(b *bytes.Buffer, row []string, shown []bool, widths []int) {
 	line, at := "", 0
 	last := 0
@@ -97,6 +99,8 @@ func (t *Table) line(b *bytes.Buffer, row []string, shown []bool, widths []int) 
 		case i == last && t.columns[i].Wrap && t.width > 0:
 			lines := strings.Split(wrapTo(max(1, t.width-at), cell), "\n")
 			cell = strings.Join(lines, "\n"+strings.Repeat(" ", at))
+		case t.columns[i].CutEnd:
+			cell = ShortenEnd(cell, widths[i])
 		default:
 			cell = Shorten(cell, widths[i])
 		}
@@ -105,7 +109,9 @@ func (t *Table) line(b *bytes.Buffer, row []string, shown []bool, widths []int) 
 			at += widths[i] + len(gap)
 		}
 	}
-	b.WriteString(line + "\n")
+	for line := range strings.SplitSeq(line, "\n") {
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
 }
 
 // fit decides which columns there is room for, and how wide they are.
@@ -193,6 +199,24 @@ func Shorten(text string, width int) string {
 	return string(runes[:head]) + "…" + strings.TrimLeftFunc(string(runes[tail:]), isMark)
 }
 
+// ShortenEnd returns a text that takes no more than width columns: of a longer one the
+// end is left out.
+func ShortenEnd(text string, width int) string {
+	if textWidth(text) <= width {
+		return text
+	}
+	if width <= 0 {
+		return ""
+	}
+	left := width - 1 // … takes one
+	for i, r := range text {
+		if left -= columnsOf.RuneWidth(r); left < 0 {
+			return text[:i] + "…"
+		}
+	}
+	return text
+}
+
 // Wrap returns a sentence in lines of no more than width columns, those but the first
 // a little to the right; as it is if width is 0.
 func Wrap(width int, text string) string {
@@ -251,3 +275,6 @@ func textWidth(text string) int {
 
 // isMark reports whether a rune stands on the one before it.
 func isMark(r rune) bool { return unicode.In(r, unicode.Mn, unicode.Me) }
+
+// Width returns how many columns of a terminal a text takes that is harmless.
+func Width(text string) int { return textWidth(text) }

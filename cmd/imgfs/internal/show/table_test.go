@@ -24,13 +24,13 @@ func TestTable(t *testing.T) {
 IMAGE                                       LAYERS  SHARE  ON
 registry.example.org/some/where/app:latest  3       100%   a b c d e f
 日本語のとても長い名前:latest               12      3%     -
-x                                           1              
+x                                           1
 `},
 		{60, `
 IMAGE                             LAYERS  SHARE  ON
 registry.example…here/app:latest  3       100%   a b c d e f
 日本語のとても長い名前:latest     12      3%     -
-x                                 1              
+x                                 1
 `},
 	} {
 		var b bytes.Buffer
@@ -49,6 +49,9 @@ func TestTableFits(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(b.String()) {
+			if strings.TrimRight(line, " \n")+"\n" != line {
+				t.Errorf("on %d columns a line ends with a blank: %q", width, line)
+			}
 			if n := textWidth(strings.TrimSuffix(line, "\n")); n > max(width, 4) { // two columns and what is between them
 				t.Errorf("on %d columns a line of %d: %q", width, n, line)
 			}
@@ -88,6 +91,26 @@ func TestShorten(t *testing.T) {
 			if got := Shorten(text, width); textWidth(got) > width {
 				t.Errorf("Shorten(%q, %d): %q takes %d columns", text, width, got, textWidth(got))
 			}
+		}
+	}
+}
+
+func TestShortenEnd(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"abcdef", 6, "abcdef"},
+		{"abcdefg", 6, "abcde…"},
+		{"abcdefg", 1, "…"},
+		{"abcdefg", 0, ""},
+		{"日本語", 5, "日本…"},
+		{"日本語", 4, "日…"},
+		{"e\u0301e\u0301e\u0301e\u0301", 2, "e\u0301…"},
+	} {
+		if got := ShortenEnd(c.text, c.width); got != c.want {
+			t.Errorf("ShortenEnd(%q, %d): got %q, want %q", c.text, c.width, got, c.want)
 		}
 	}
 }

@@ -35,6 +35,9 @@ func (t *Table[V]) Init(inodes int) {
 func (t *Table[V]) Get(n fs.Node) *V { return t.get(n.Ino()) }
 
 func (t *Table[V]) get(ino uint64) *V {
+	if ino/pageSize >= uint64(len(t.pages)) {
+		return nil
+	}
 	p := t.pages[ino/pageSize].Load()
 	if p == nil {
 		return nil
@@ -43,7 +46,7 @@ func (t *Table[V]) get(ino uint64) *V {
 }
 
 // Make returns the value of a file. A file that has none gets v; if the table is
-// full, Make returns nil.
+// full, or the file is none of the tree any more, Make returns nil.
 func (t *Table[V]) Make(n fs.Node, v *V) *V { return t.make(n.Ino(), v) }
 
 func (t *Table[V]) make(ino uint64, v *V) *V {
@@ -53,7 +56,7 @@ func (t *Table[V]) make(ino uint64, v *V) *V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := t.get(ino)
-	if old != nil || t.n == Max {
+	if old != nil || t.n == Max || ino/pageSize >= uint64(len(t.pages)) {
 		return old
 	}
 	at := &t.pages[ino/pageSize]

@@ -152,7 +152,7 @@ func New(dir Dir, layers int, reads func() int64) *Files {
 func (k *Files) Init(t *fs.Tree) { k.candidates.Init(t.Len()) }
 
 // Content returns the content of the layer at a position, which is read from kept
-// files where there are any.
+// files where there are any. Of layers for which it is not called none are kept.
 func (k *Files) Content(at int, of Layer) fs.Content {
 	k.layers[at] = &content{Layer: of, files: k}
 	return k.layers[at]
@@ -162,7 +162,9 @@ func (k *Files) Content(at int, of Layer) fs.Content {
 func (k *Files) Stats() Stats {
 	s := Stats{Kept: k.kept.Load(), KeptBytes: k.keptBytes.Load()}
 	for _, x := range k.layers {
-		s.ReadBytes += x.read.Load()
+		if x != nil {
+			s.ReadBytes += x.read.Load()
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -263,7 +265,11 @@ func (k *Files) candidate(n fs.Node) *candidate {
 	if n.Mode()&syscall.S_IFMT != syscall.S_IFREG || !mayKeep(n) {
 		return nil
 	}
-	return k.candidateOf(n, k.layers[n.Layer()].Layer)
+	of := k.layers[n.Layer()]
+	if of == nil {
+		return nil
+	}
+	return k.candidateOf(n, of.Layer)
 }
 
 // candidateOf returns what is known of a file of a layer that may be kept, nil

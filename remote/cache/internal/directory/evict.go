@@ -63,6 +63,7 @@ type Eviction struct {
 	now                      time.Time
 	freed                    int64
 	Blobs, indexes, Contents int                       // files that went
+	held                     int                       // indexes that stayed, as mounts have them
 	layouts                  map[int32]blobfile.Layout // of blob files, by their number in inv
 	empty                    []found                   // blob files without chunks
 	keyed                    map[digest.Digest][]string
@@ -99,11 +100,28 @@ func (e *Eviction) sweep() {
 
 // remove removes a file that is neither a blob's nor a kept file.
 func (e *Eviction) remove(f found) {
-	if e.Inv.dir.Remove(f.Name) != nil {
+	if f.Kind == KindIndex {
+		e.removeIndex(f)
 		return
 	}
-	e.freed += f.Bytes
-	if f.Kind == KindIndex {
+	if e.Inv.dir.Remove(f.Name) == nil {
+		e.freed += f.Bytes
+	}
+}
+
+// removeIndex removes a layer index, unless somebody holds it for a mount: that would free
+// nothing.
+func (e *Eviction) removeIndex(file found) {
+	f, err := e.Inv.dir.Open(file.Name)
+	if err == nil {
+		defer f.Close()
+		if Flock(f, unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
+			e.held++
+			return
+		}
+	}
+	if e.Inv.dir.Remove(file.Name) == nil {
+		e.freed += file.Bytes
 		e.indexes++
 	}
 }

@@ -138,6 +138,23 @@ func (l *Log) close() {
 	l.f = nil
 }
 
+// File returns another descriptor of the file that the log has at the moment, for a
+// process that has a last line to write and nothing to write it with. The caller closes it.
+func (l *Log) File() (*os.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.f == nil {
+		if err := l.open(); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := unix.FcntlInt(l.f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), l.f.Name()), nil
+}
+
 // Close closes the log.
 func (l *Log) Close() error {
 	l.mu.Lock()

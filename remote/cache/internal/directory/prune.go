@@ -7,8 +7,8 @@ import (
 
 // PruneOptions says what Prune removes.
 type PruneOptions struct {
-	// All: everything, but for files that another process is writing now, and
-	// kept files that are open.
+	// All: everything, but for files that another process is writing now, kept
+	// files that are open, and layer indexes that are held for mounts.
 	All bool
 	// OlderThan, if not 0: what was not used for so long.
 	OlderThan time.Duration
@@ -23,6 +23,7 @@ type PruneResult struct {
 	Blobs         int   // that lost all they had
 	Indexes       int   // removed
 	Contents      int   // removed
+	Held          int   // indexes that mounts need, and that stayed
 }
 
 // Prune removes content from the directory. Mounts that use it go on, and
@@ -42,7 +43,7 @@ func (c *Dir) Prune(opts PruneOptions) (PruneResult, error) {
 		r.Before = inv.Total
 		e := Eviction{Inv: inv, BlobsOf: c.blobsOf, now: time.Now(), Rule: Rule{Indexes: true}}
 		e.prune(opts)
-		r.Blobs, r.Indexes, r.Contents = e.Blobs, e.indexes, e.Contents
+		r.Blobs, r.Indexes, r.Contents, r.Held = e.Blobs, e.indexes, e.Contents, e.held
 		inv, err = c.Room.Recount()
 		r.After = inv.Total
 		return err
@@ -86,6 +87,7 @@ func (e *Eviction) prune(opts PruneOptions) {
 			return
 		}
 		e.Inv, e.Rule.before, e.empty, e.keyed = again, 0, nil, nil
+		e.held = 0 // they are met again
 		e.freed, e.Want = 0, again.Total-opts.To
 		e.Run()
 	}

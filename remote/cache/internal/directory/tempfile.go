@@ -168,6 +168,13 @@ func (t *TempFile) take(n int64) bool {
 	return t.c.Room.hold(n, t.rule())
 }
 
+// Reserve takes room for the bytes before end, for a caller that writes to File.
+func (t *TempFile) Reserve(end int64) error { return t.reserve(end) }
+
+// File returns the file, which is closed by Close alone. What is written to it must have
+// been reserved.
+func (t *TempFile) File() *os.File { return t.f }
+
 // ReadAt implements io.ReaderAt.
 func (t *TempFile) ReadAt(p []byte, off int64) (int, error) { return t.f.ReadAt(p, off) }
 

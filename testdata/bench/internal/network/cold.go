@@ -79,7 +79,7 @@ func (b *bench) mountReady(cache string) error {
 	var bytes []int64
 	var asked int64
 	for range max(b.Runs, 5) {
-		if err := forgetBlobs(cache); err != nil {
+		if err := ForgetBlobs(cache); err != nil {
 			return err
 		}
 		b.proxy.forget()

@@ -144,9 +144,9 @@ func (b *bench) indexed(name string, img *image) (string, error) {
 	return cache, err
 }
 
-// forgetBlobs takes all content out of a cache directory and leaves the
+// ForgetBlobs takes all content out of a cache directory and leaves the
 // indexes.
-func forgetBlobs(cache string) error { return os.RemoveAll(filepath.Join(cache, "blobs")) }
+func ForgetBlobs(cache string) error { return os.RemoveAll(filepath.Join(cache, "blobs")) }
 
 // piped runs a program whose output goes through a pipe: tar does not read files
 // whose content would go to /dev/null.
@@ -168,7 +168,7 @@ type use struct {
 // traffic on the line from the moment that the mount was ready until its end.
 func (b *bench) coldly(cache, what string, img *image, flags []string, do func(m *runner.Mount) (time.Duration, error)) (use, error) {
 	var u use
-	if err := forgetBlobs(cache); err != nil {
+	if err := ForgetBlobs(cache); err != nil {
 		return u, err
 	}
 	err := b.With(cache, img.far, flags, func(m *runner.Mount) (err error) {

@@ -12,7 +12,7 @@ func (b *bench) stats() error {
 	if err != nil {
 		return err
 	}
-	if err := forgetBlobs(cache); err != nil {
+	if err := ForgetBlobs(cache); err != nil {
 		return err
 	}
 	b.proxy.forget()

@@ -20,10 +20,17 @@ type Task struct {
 	Name string
 	Who  int // whose CPU time: syscall.RUSAGE_SELF or RUSAGE_CHILDREN
 	Run  func() error
+	// Before is called before each run and is not measured; nil is nothing.
+	Before func() error
 }
 
 // measure runs a task once.
 func (t *Task) measure() (Sample, error) {
+	if t.Before != nil {
+		if err := t.Before(); err != nil {
+			return Sample{}, fmt.Errorf("before %s: %w", t.Name, err)
+		}
+	}
 	runtime.GC() // the garbage of other tasks is not this one's to collect
 	before, err := cpuTime(t.Who)
 	if err != nil {

@@ -24,6 +24,7 @@ func (r *Runner) NewDir() (string, error) {
 type Mount struct {
 	Dir   string
 	PID   int           // of the process that serves it
+	Holds int           // of the process that restarts that one; 0: there is none
 	Ready time.Duration // until the command returned
 }
 
@@ -40,11 +41,9 @@ func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) err
 		return err
 	}
 	m := &Mount{Dir: dir, Ready: time.Since(begun)}
-	pids := r.servers(dir)
-	if len(pids) != 1 {
-		return fmt.Errorf("processes that serve %s: %v, want one", dir, pids)
+	if err := r.Processes(m); err != nil {
+		return err
 	}
-	m.PID = pids[0]
 	if err := do(m); err != nil {
 		return err
 	}
@@ -57,6 +56,33 @@ func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) err
 		}
 	}
 	return nil
+}
+
+// Processes finds out which processes a mount has now.
+func (r *Runner) Processes(m *Mount) error {
+	m.PID, m.Holds = 0, 0
+	pids := r.servers(m.Dir)
+	for _, pid := range pids {
+		to := &m.PID
+		if holds(pid) {
+			to = &m.Holds
+		}
+		if *to != 0 {
+			return fmt.Errorf("processes of %s: %v, want one that serves and one that holds it", m.Dir, pids)
+		}
+		*to = pid
+	}
+	if m.PID == 0 {
+		return fmt.Errorf("processes of %s: %v, and none serves it", m.Dir, pids)
+	}
+	return nil
+}
+
+// holds reports whether a process is the one that restarts the one that serves.
+func holds(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // it may have ended
+	words := strings.Split(string(text), "\x00")
+	return len(words) > 1 && words[1] == "__hold"
 }
 
 // sleep waits, unless the runner's context ends.

@@ -1,0 +1,63 @@
+//go:build linux
+
+package fusefs
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestBlame: who is alone at kills is condemned at the sixth, and who is one of many at a
+// machine's pace is not.
+func TestBlame(t *testing.T) {
+	for _, c := range []struct {
+		died, begun, deaths int // deaths until it is condemned
+	}{
+		{int(unix.SIGSEGV), 1, 2}, {int(unix.SIGSEGV), 100, 2}, {0, 8, 2},
+		{int(unix.SIGKILL), 1, 6}, {-1, 1, 6}, {int(unix.SIGTERM), 1, 6},
+		{int(unix.SIGKILL), 2, 12}, {int(unix.SIGKILL), 8, 52}, {int(unix.SIGKILL), 10, 60}, {int(unix.SIGKILL), 10000, 60},
+	} {
+		sum, deaths := uint32(0), 0
+		for ; sum < condemned; deaths++ {
+			sum += blame(c.died, c.begun)
+		}
+		if deaths != c.deaths {
+			t.Errorf("died by %d with %d begun: condemned after %d, want %d", c.died, c.begun, deaths, c.deaths)
+		}
+	}
+	if blame(int(unix.SIGKILL), 1) >= suspect {
+		t.Error("one SIGKILL makes a request suspect")
+	}
+}
+
+// TestSucceedsKiller: a request that has servers killed, as by lack of memory, fails at the
+// sixth.
+func TestSucceedsKiller(t *testing.T) {
+	w := mounters(t)[0]
+	h := keep(t, w, task{Tree: "survive"})
+	reader := start(t, w.uid, task{Role: "read", Dir: filepath.Join(h.dir, "crash")})
+	reader.next() // its thread
+	for range 5 {
+		h.died()
+		h.mustNext(int(unix.SIGKILL))
+	}
+	h.died()
+	select {
+	case line := <-reader.events:
+		t.Fatalf("five servers have died, and the reader says %q", line)
+	default:
+	}
+	h.mustNext(int(unix.SIGKILL))
+	select {
+	case line := <-reader.events:
+		if !strings.Contains(line, unix.EIO.Error()) {
+			t.Errorf("the reader says %q, want EIO", line)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the reader has no answer")
+	}
+}

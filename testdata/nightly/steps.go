@@ -1,0 +1,77 @@
+package main
+
+import "time"
+
+// command is the package of the command's tests.
+const command = "./cmd/imgfs"
+
+// steps are the long checks. What make test covers is not repeated: here is what takes
+// long, more of what is drawn at random, and other numbers of processors. Budgets are for
+// two processors, and half as long again as what a step takes there.
+var steps = []*step{
+	{
+		name: "survive", budget: 12 * time.Minute,
+		covers: "servers and holders killed 200 and 100 times for each way of mounting, and upgrades, under 8 readers that compare everything; a unit's server killed 20 times",
+		env:    []string{"IMGFS_KILLS=200"},
+		tests:  []string{"-run", "^(TestSurviveKills|TestSurviveUpgrade|TestSystemdKeeps|TestSystemdUser|TestSystemdLogout)$", command},
+	}, {
+		name: "load", budget: 12 * time.Minute,
+		covers: "64 readers of 4 mounts for 10 minutes, a small cache, a slow registry, servers and holders killed all the time",
+		env:    []string{"IMGFS_LOAD=10m"},
+		tests:  []string{"-run", "^TestLoad$", command},
+	}, {
+		name: "many", budget: 4 * time.Minute,
+		covers: "mount, find and umount of a million files; exploring them; 100 mounts at once, servers and holders killed",
+		env:    []string{"IMGFS_STACKS=20000", "IMGFS_MOUNTS=100"},
+		tests:  []string{"-run", "^(TestMillionFiles|TestExploreLarge|TestManyMounts)$", command},
+	}, {
+		name: "soak", budget: 3 * time.Minute,
+		covers: "8 readers for 2 minutes while the registry does everything wrong at random",
+		env:    []string{"IMGFS_SOAK=2m"},
+		tests:  []string{"-run", "^TestSoak$", command},
+	}, {
+		name: "stress", budget: 5 * time.Minute,
+		covers: "8 processes read a big image in all ways there are, for each of six ways to mount",
+		env:    []string{"IMGFS_STRESS=20s"},
+		tests:  []string{"-run", "^TestStress$", command},
+	}, {
+		name: "fio", budget: 3 * time.Minute, setup: []string{"fio"},
+		covers: "fio verifies what it reads, for each of six ways to mount",
+		env:    []string{"IMGFS_STRESS=15s"},
+		tests:  []string{"-run", "^TestStressFio$", command},
+	}, {
+		name: "run", budget: 8 * time.Minute,
+		covers: "all images run by all runtimes in all ways, compared with podman",
+		env:    []string{"IMGFS_RUN=full"},
+		tests:  []string{"-run", "^TestRun", command},
+	}, {
+		name: "hostile", budget: 12 * time.Minute,
+		covers: "attacks by images, archives and registries in their full size",
+		env:    []string{"IMGFS_HOSTILE=full"},
+		tests:  []string{"-run", "^TestHostile", "./testdata/hostile"},
+	}, {
+		name: "peers", budget: 4 * time.Minute, setup: []string{"gcc", "zlib1g-dev"},
+		covers: "tars, compressed streams, registries.conf and SOCI's indexes read as everybody else does; garbage collection of a registry",
+		env:    []string{"IMGFS_TARS=300000", "IMGFS_STREAMS=5000", "IMGFS_PODMAN=1m", "IMGFS_SOCI=build", "IMGFS_DISTRIBUTION3=build"},
+		tests: []string{"-run", "^(TestScannerAgrees|TestAgreesWithProgram|TestAgreesWithPodman|TestReal.*|TestPublishersAndGC)$",
+			"./layerindex/internal/tarscan", "./layerindex/internal/gzip", "./layerindex/internal/zstd", "./layerindex/soci", "./remote/registry", "./remote/registry/hosts"},
+	}, {
+		name: "random stacks", budget: 2 * time.Minute,
+		covers: "20,000 random stacks of layers against files extracted; mounts of all sample images; memory of indexing",
+		env:    []string{"IMGFS_STACKS=20000"},
+		tests:  []string{"-run", "^(TestStacks|TestMemory|TestMountEqualsCorpus)$", "./fs", "./fs/image", command},
+	}, {
+		name: "race", budget: 5 * time.Minute,
+		covers: "the slow tests with the race detector, where goroutines share something",
+		tests:  []string{"-race", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
+	}, {
+		name: "one processor", budget: 2 * time.Minute,
+		covers: "the same packages with GOMAXPROCS=1",
+		env:    []string{"GOMAXPROCS=1"},
+		tests:  []string{"./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
+	}, {
+		name: "fuzz", budget: 5 * time.Minute,
+		covers:  "every fuzz target, all with the same share of 3 minutes",
+		command: []string{".ci/fuzz", "all=172", "./..."},
+	},
+}
