@@ -17,6 +17,8 @@ const (
 	maxClients = 8
 	// clientLimit is how long a client may take to say what it wants.
 	clientLimit = 5 * time.Second
+	// shortageLimit is how long nobody is let in after the descriptors were used up.
+	shortageLimit = time.Second
 	// maxSocketPath is how long the path of a socket may be: sun_path of Linux has a
 	// zero at its end.
 	maxSocketPath = 107
@@ -24,7 +26,8 @@ const (
 
 // A door is where clients come in: a socket, and which file that is.
 type door struct {
-	fd       int // -1: none
+	fd       int       // -1: none
+	shut     time.Time // when it is looked at again; zero: always
 	dev, ino uint64
 }
 
@@ -88,7 +91,7 @@ func (h *keeper) listen() {
 		unix.Close(fd)
 		return
 	}
-	h.door = door{fd, uint64(st.Dev), st.Ino}
+	h.door = door{fd: fd, dev: uint64(st.Dev), ino: st.Ino}
 }
 
 // socketPath is the path of a socket: through the directory's descriptor where it would
@@ -135,6 +138,9 @@ func (h *keeper) writeGone(text string) {
 func (h *keeper) accept() {
 	fd, _, err := unix.Accept4(h.door.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {
+		if isShortage(err) { // who knocks goes on knocking
+			h.door.shut = time.Now().Add(shortageLimit)
+		}
 		return
 	}
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)

@@ -63,6 +63,57 @@ func TestShortage(t *testing.T) {
 	}
 }
 
+// A holder that cannot have another descriptor does not take a processor to let clients in,
+// and answers when it can.
+func TestNoRoomForClients(t *testing.T) {
+	s := newScene(t, fake{})
+	s.status()
+	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.Holder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := setLimit(t, 0, s.Holder, unix.RLIMIT_NOFILE, uint64(len(descriptors)))
+	knock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(knock)
+	if err := unix.Connect(knock, &unix.SockaddrUnix{Name: filepath.Join(s.Sockets, socketFile("0-99"))}); err != nil {
+		t.Fatal(err)
+	}
+	before := processorTime(t, s.Holder)
+	time.Sleep(1500 * time.Millisecond)
+	if took := processorTime(t, s.Holder) - before; took > 200*time.Millisecond {
+		t.Errorf("the holder took %s of processor time within 1.5 s", took)
+	}
+	setLimit(t, 0, s.Holder, unix.RLIMIT_NOFILE, old)
+	if got := s.status(); got.Server != s.Server {
+		t.Errorf("%+v", got)
+	}
+}
+
+// processorTime is what a process has taken of processors.
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	var all time.Duration
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("no threads: %v", err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil {
+			continue // it has ended
+		}
+		var ran int64
+		if _, err := fmt.Sscan(string(text), &ran); err != nil {
+			t.Fatal(err)
+		}
+		all += time.Duration(ran)
+	}
+	return all
+}
+
 // setLimit sets a limit of a user's process, which another one's may not do without a
 // capability that root may not have.
 func setLimit(t *testing.T, user, pid, resource int, n uint64) (before uint64) {

@@ -38,7 +38,7 @@ type watched struct {
 // step waits until there is something to do, and does it.
 func (h *keeper) step() {
 	all := []watched{{h.signals, h.onSignal}}
-	if h.door.fd >= 0 && len(h.clients) < maxClients {
+	if h.door.fd >= 0 && len(h.clients) < maxClients && h.door.shut.IsZero() {
 		all = append(all, watched{h.door.fd, h.accept})
 	}
 	for _, s := range []*server{h.server, h.standby} {
@@ -88,6 +88,9 @@ func (h *keeper) deadlines() (all []time.Time) {
 	case !h.noneSince.IsZero():
 		all = append(all, h.noneSince.Add(h.patience))
 	}
+	if !h.door.shut.IsZero() {
+		all = append(all, h.door.shut)
+	}
 	for _, c := range h.clients {
 		if !c.waits {
 			all = append(all, c.until)
@@ -108,6 +111,9 @@ func (h *keeper) timeout() int {
 
 // onTime does what is due.
 func (h *keeper) onTime(now time.Time) {
+	if now.After(h.door.shut) {
+		h.door.shut = time.Time{}
+	}
 	for _, c := range slices.Clone(h.clients) {
 		if !c.waits && now.After(c.until) {
 			h.drop(c)
