@@ -31,7 +31,7 @@ cmd/imgfs/internal/explore: cmd/imgfs/internal/show fs fs/treediff remote/printa
 cmd/imgfs/internal/find: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ls cmd/imgfs/internal/show fs pflag x/sys
 cmd/imgfs/internal/gnu: cmd/imgfs/internal/cli pflag
 cmd/imgfs/internal/grep: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ordered cmd/imgfs/internal/show fs remote/printable pflag x/sys
-cmd/imgfs/internal/holder: remote/printable x/sys
+cmd/imgfs/internal/holder: fs/fusefs/privilege remote/printable x/sys
 cmd/imgfs/internal/ls: cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/show fs remote/printable pflag runewidth x/sys x/term
 cmd/imgfs/internal/ordered:
 cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/config cmd/imgfs/internal/holder cmd/imgfs/internal/show fs fs/fusefs fs/image fs/overlayfs remote/cache remote/cache/meta remote/printable remote/registry go-digest systemd image-spec x/sys
@@ -44,7 +44,8 @@ cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/co
 fs/bundle: fs remote/printable image-spec moby-seccomp moby-user runtime-spec x/sys
 fs/fusefs/internal/journal: x/sys
 fs/fusefs/internal/uring: x/sys
-fs/fusefs: fs fs/fusefs/internal/journal fs/fusefs/internal/uring remote/printable go-fuse x/sys
+fs/fusefs/privilege: x/sys
+fs/fusefs: fs fs/fusefs/internal/journal fs/fusefs/internal/uring fs/fusefs/privilege remote/printable go-fuse x/sys
 fs/overlayfs: fs/fusefs remote/printable x/sys
 fs/image/internal/counters: fs fs/image/internal/filetable
 fs/image/internal/filetable: fs

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgfs/imgfs/fs/fusefs/privilege"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,7 +75,7 @@ func seesAll(opts *Options) bool {
 	if os.Geteuid() != 0 && !opts.AllowOther {
 		return true // nobody else may use it
 	}
-	return isPrivileged() && hasCapability(unix.CAP_SYS_PTRACE)
+	return isPrivileged() && privilege.Has(unix.CAP_SYS_PTRACE)
 }
 
 // stop ends the watch, when serving has ended.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/imgfs/imgfs/fs/fusefs/privilege"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,7 +66,10 @@ func Is(args []string) bool { return len(args) > 1 && args[1] == Command }
 // run is the holder's process. It returns the exit code.
 func run() int {
 	runtime.GOMAXPROCS(1)
-	dropPrivileges()
+	// A server that has yet to drop its own rights may have started this. If it cannot be,
+	// as with cgo, the holder keeps what it has, as a server does. Who may not unmount has
+	// fusermount3 do it, which is setuid.
+	_ = privilege.Drop(privilege.Has(unix.CAP_SYS_ADMIN))
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(heapLimit)
 	h, err := newKeeper(os.Args[2:], os.Getenv(stateVariable))
