@@ -195,6 +195,12 @@ func (m *manager) well(args ...string) string {
 	return strings.TrimSpace(r.stdout)
 }
 
+// about is what is known of a unit, for messages.
+func (m *manager) about(unit string) string {
+	m.t.Helper()
+	return m.does("systemctl", "status", "--no-pager", unit).stdout + m.does("tail", "-n20", "/var/lib/imgfs.log").stdout
+}
+
 // reader begins to read a file, and reads it to its end a second later.
 func (m *manager) reader(path string) (end func() string) {
 	m.t.Helper()
@@ -267,7 +273,7 @@ func TestSystemd(t *testing.T) {
 	m.well("systemctl", "start", unit)
 	m.well("systemctl", "kill", "--signal=KILL", unit)
 	if !eventually(20*time.Second, func() bool { return m.does("cat", file).stdout == content }) {
-		t.Error("the unit was killed, and does not start again")
+		t.Errorf("the unit was killed, and does not start again: %s", m.about(unit))
 	}
 	m.well("systemctl", "stop", unit)
 	m.writable()

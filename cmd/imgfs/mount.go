@@ -41,6 +41,7 @@ type mounter struct {
 	detached   bool     // this is the process in the background
 	noRecover  bool     // it ends with the process that serves it
 	succeed    bool     // this process takes over from another one
+	words      []string // the arguments as they were given
 	successor  []string // the command line of such a process, without image and directory
 	grace      time.Duration
 	overlay    string // the directory that takes what is written; "" for none
@@ -133,15 +134,27 @@ that), until imgfs umount, umount, fusermount3 -u or a signal to the server.`,
 				if err := set(&e.network); err != nil {
 					return err
 				}
-				if m.successor = childArgs(f); m.succeed {
+				m.successor, m.words = childArgs(f), args
+				if m.prefetch && e.offline && cli.From(f, "prefetch") != "" {
+					m.prefetch = false // a setting gives way
+				}
+				if m.succeed {
 					return m.takeOver(ctx, e, args)
+				}
+				var store *serve.Store
+				var noStore error
+				if m.foreground {
+					// Before anything looks at the directory: this process is who would answer.
+					if store, noStore = serve.OpenStore(ctx); noStore == nil {
+						if resumed, err := m.resume(ctx, e, store); resumed {
+							return err
+						}
+					}
 				}
 				img, dir, err := mountArguments(ctx, args)
 				switch {
 				case err != nil:
 					return err
-				case m.prefetch && e.offline && cli.From(f, "prefetch") != "":
-					m.prefetch = false // a setting gives way
 				case m.prefetch && e.offline:
 					return offlineHint(f, cli.Usagef("mount: --prefetch and --offline exclude each other"))
 				case m.noWait && readsStdin(img):
@@ -171,7 +184,7 @@ that), until imgfs umount, umount, fusermount3 -u or a signal to the server.`,
 					return m.try(ctx, e, img, dir)
 				}
 				if m.foreground || m.detached {
-					return m.serve(ctx, e, img, dir)
+					return m.serve(ctx, e, img, dir, store, noStore)
 				}
 				return m.detach(ctx, e, img, dir, f)
 			}
@@ -185,20 +198,12 @@ func (m *mounter) options(img string) *fusefs.Options {
 }
 
 // serve mounts the image and serves it until it is unmounted. If dir is "" it makes a
-// directory, which goes when the mount does.
-func (m *mounter) serve(ctx context.Context, e *env, name, dir string) error {
+// directory, which goes when the mount does. In the foreground the service manager keeps the
+// mount in store, or noStore says why it does not.
+func (m *mounter) serve(ctx context.Context, e *env, name, dir string, store *serve.Store, noStore error) error {
 	mount := &serve.Mount{Env: e.Env, Options: m.options(name), Servers: &e.network.servers, Offline: e.offline,
 		Begun: time.Now(), Grace: m.grace, Prefetch: m.prefetch, NewSession: m.helper && m.detached}
-	var store *serve.Store
-	var why error
-	if !m.detached {
-		if store, why = serve.OpenStore(ctx); why == nil {
-			if resumed, err := m.resume(ctx, e, name, store); resumed {
-				return err
-			}
-		}
-	}
-	if err := m.wantRecovery(e, name, store, why, mount); err != nil {
+	if err := m.wantRecovery(e, name, store, noStore, mount); err != nil {
 		return err
 	}
 	if m.detached {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
@@ -22,14 +23,14 @@ const noRecoverFlag = "no-recover"
 const leastPatience = 10 * time.Second
 
 // wantRecovery says how the mount of an image is to outlive this process, or why it does
-// not.
-func (m *mounter) wantRecovery(e *env, name string, store *serve.Store, why error, mount *serve.Mount) error {
+// not. store and noStore are as for serve.
+func (m *mounter) wantRecovery(e *env, name string, store *serve.Store, noStore error, mount *serve.Mount) error {
 	switch {
 	case m.noRecover:
 		mount.NoRecovery = "turned off: --" + noRecoverFlag
 		return nil
 	case !m.detached && store == nil:
-		mount.NoRecovery = why.Error()
+		mount.NoRecovery = noStore.Error()
 		return nil
 	}
 	mount.Recovery = m.recovery(e, name)
@@ -44,7 +45,7 @@ func (m *mounter) wantRecovery(e *env, name string, store *serve.Store, why erro
 
 // recovery is how a mount of an image outlives its server.
 func (m *mounter) recovery(e *env, name string) *serve.Recovery {
-	r := &serve.Recovery{Args: append(m.successor, "--"+serve.SucceedFlag, "--", name), Patience: max(e.network.readTimeout, leastPatience)}
+	r := &serve.Recovery{Args: append(slices.Clone(m.successor), "--"+serve.SucceedFlag, "--", name), Words: m.words, Patience: max(e.network.readTimeout, leastPatience)}
 	if e.network.readTimeout < 0 {
 		r.Patience = -1
 	}
@@ -80,15 +81,15 @@ func (m *mounter) takeOver(ctx context.Context, e *env, args []string) error {
 }
 
 // resume goes on with the mount that the service manager has kept. It returns false if
-// there is none that the image can be seen in.
-func (m *mounter) resume(ctx context.Context, e *env, name string, store *serve.Store) (resumed bool, err error) {
+// there is none of these arguments.
+func (m *mounter) resume(ctx context.Context, e *env, store *serve.Store) (resumed bool, err error) {
 	if !store.Came() {
 		return false, nil
 	}
 	disk, failed := e.openCache()
-	r := m.recovery(e, name)
+	r := m.recovery(e, "")
 	r.Store = store
-	s := serve.Resume(ctx, e.Env, r, disk)
+	s, name := serve.Resume(ctx, e.Env, r, disk)
 	if s == nil {
 		if failed == nil {
 			disk.Close()

@@ -26,8 +26,10 @@ import (
 // (docs/recovery.md).
 type Recovery struct {
 	// Args is the command line of successors, without the program. Its last word is the
-	// directory, which Serve adds.
+	// image; the directory is added.
 	Args []string
+	// Words are the arguments of the first server as they were given.
+	Words []string
 	// Patience is how long the mount is kept while no successor can serve it.
 	Patience time.Duration
 	// Shows says which options change what is seen in the mount: an image is shown by
@@ -68,8 +70,10 @@ type note struct {
 	LastRestart time.Time `json:"lastRestart,omitzero"`
 	LastWhy     string    `json:"lastWhy,omitempty"`
 
-	// Under a service manager: Recovery.Args, and when servers were started in the last time.
+	// Under a service manager: Recovery.Args and Words, and when servers were started in the
+	// last time.
 	Args   []string    `json:"args,omitempty"`
+	Words  []string    `json:"words,omitempty"`
 	Starts []time.Time `json:"starts,omitempty"`
 }
 
@@ -196,7 +200,7 @@ func (k *keeper) custodian(m *Mount, files []*os.File) (custodian, error) {
 		if err := s.Keep(k.kept); err != nil {
 			return nil, err
 		}
-		if err := errors.Join(s.Hold(files...), k.change(func(n *note) { n.Args = m.Recovery.Args })); err != nil {
+		if err := errors.Join(s.Hold(files...), k.change(func(n *note) { n.Args, n.Words = m.Recovery.Args, m.Recovery.Words })); err != nil {
 			s.Done()
 			return nil, err
 		}

@@ -27,21 +27,22 @@ const (
 )
 
 // Resume takes over the mount that r.Store has kept, if it was mounted with the same command
-// line. Else, and if it has been tried too often, it is unmounted, and Resume returns nil.
-func Resume(ctx context.Context, e *cli.Env, r *Recovery, disk *cache.Cache) *Succession {
-	s := &Succession{with: r.Store, came: holder.Succeed{Died: -1, Device: r.Store.device, State: r.Store.state}}
+// line, and returns the image's name, which r.Args gets as well. Else, and if it has been
+// tried too often, it is unmounted, and Resume returns nil.
+func Resume(ctx context.Context, e *cli.Env, r *Recovery, disk *cache.Cache) (s *Succession, name string) {
+	s = &Succession{with: r.Store, came: holder.Succeed{Died: -1, Device: r.Store.device, State: r.Store.state}}
 	s.log = newMountLog(e.Stderr, "", disk)
 	if err := s.read(); err != nil {
 		e.Warnf("what the service manager has kept is of no use: %s", cli.Describe(err))
 		s.drop(ctx)
-		return nil
+		return nil, ""
 	}
 	s.log = newMountLog(e.Stderr, s.dir, disk)
 	n := &s.keeper.note
 	n.Starts = recent(append(n.Starts, time.Now()))
 	switch {
 	case s.keeper.kept.Gone(), !n.Ready:
-	case !slices.Equal(n.Args, r.Args):
+	case !n.sameCommand(r):
 		e.Warnf("%s: the unit says something else now, and it is mounted anew", s.dir)
 	case len(n.Starts) > maxStarts:
 		e.Warnf("%s: %d servers have ended within a minute: it is mounted anew", s.dir, maxStarts)
@@ -49,10 +50,19 @@ func Resume(ctx context.Context, e *cli.Env, r *Recovery, disk *cache.Cache) *Su
 		if err := s.keeper.change(func(*note) {}); err != nil {
 			e.Warnf("the starts are not counted: %s", cli.Describe(err))
 		}
-		return s
+		r.Args = n.Args
+		return s, n.Args[len(n.Args)-1]
 	}
 	s.drop(ctx)
-	return nil
+	return nil, ""
+}
+
+// sameCommand reports whether a mount was made with the flags and words of r, whose Args
+// have no image: what a word names would be looked for in directories, and one of these may
+// be the mount.
+func (n *note) sameCommand(r *Recovery) bool {
+	last := len(r.Args) - 1
+	return len(n.Args) == len(r.Args) && slices.Equal(n.Args[:last], r.Args[:last]) && slices.Equal(n.Words, r.Words)
 }
 
 // recent returns the times that count.
