@@ -198,8 +198,14 @@ func (s *sandbox) viewEnds(image, upper string) {
 		ways["fuse-overlayfs killed"] = func(dir string) { s.killedOverlay(dir, upper) }
 	}
 	dir := s.mountpoint()
+	defer func() {
+		if s.t.Failed() {
+			s.t.Log(s.logOf())
+		}
+	}()
 	for why, end := range ways {
 		s.ok("mount", "--overlay", upper, image, dir)
+		s.t.Logf("%s: mounted: %q", why, mountsBelow(s.dir))
 		s.killed(dir)
 		end(dir)
 		if strings.HasPrefix(why, "no server") { // a directory that nobody could remove goes at the next mount
@@ -208,7 +214,7 @@ func (s *sandbox) viewEnds(image, upper string) {
 		}
 		s.nothingOf(dir, upper)
 		if s.t.Failed() {
-			s.t.Fatalf("at %s\n%s", why, s.logOf())
+			s.t.Fatalf("at %s", why)
 		}
 	}
 	made := strings.TrimSuffix(s.ok("mount", "-q", "--overlay", upper, image).stdout, "\n")

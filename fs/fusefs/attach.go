@@ -90,7 +90,7 @@ func (a attached) undo(ctx context.Context, before []mountEntry, opts *Options) 
 	defer cancel()
 	var errs []error
 	for _, m := range after {
-		if _, old := withID(before, m.id); old || m.fsType != fsType || m.source != opts.name() || !m.ours() {
+		if !isNew(before, m) || m.fsType != fsType || m.source != opts.name() || !m.ours() {
 			continue
 		}
 		if isDead(statfs(ctx, m.dir)) {

@@ -157,6 +157,12 @@ func withID(table []mountEntry, id string) (mountEntry, bool) {
 	return mountEntry{}, false
 }
 
+// isNew reports whether a mount is not in an earlier table. The kernel gives the number of
+// one that is gone to the next one at once.
+func isNew(before []mountEntry, m mountEntry) bool {
+	return !slices.ContainsFunc(before, func(b mountEntry) bool { return b.identity() == m.identity() && b.parent == m.parent })
+}
+
 // hasDevice reports whether a file system, by its device number, is mounted
 // anywhere.
 func hasDevice(table []mountEntry, device string) bool {

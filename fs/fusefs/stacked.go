@@ -71,14 +71,14 @@ func (t *Target) stack(ctx context.Context, mount func() error, helper string) (
 		return nil, err
 	}
 	for _, m := range table {
-		if _, old := withID(before, m.id); !old && m.parent == t.at.mount && m.dir == t.at.path {
+		if isNew(before, m) && m.parent == t.at.mount && m.dir == t.at.path {
 			return &Stacked{attached{m, helper}}, nil
 		}
 	}
 	// The directory was moved meanwhile, and what was mounted is where it is now.
 	now, err := t.at.now()
 	for _, m := range table {
-		if _, old := withID(before, m.id); !old && err == nil && m.dir == now && m.ours() {
+		if err == nil && isNew(before, m) && m.dir == now && m.ours() {
 			return nil, errors.Join(ErrReplaced, attached{m, helper}.unmount(context.WithoutCancel(ctx), true))
 		}
 	}
@@ -158,7 +158,7 @@ func FindStacked(n StackedNote) *Stacked {
 // use. Errors are of type *[Error]: ErrBusy names who uses it.
 func (s *Stacked) Unmount(ctx context.Context, lazy bool) error {
 	if m, there := s.at.find(); there && !lazy {
-		if err := syncView(ctx, m.dir, ""); err != nil {
+		if _, err := syncView(ctx, m.dir, ""); err != nil {
 			return mountError("unmount", m.dir, err)
 		}
 	}
@@ -288,9 +288,11 @@ func (m *mountEntry) identity() string { return m.id + " " + m.device + " " + m.
 // unmountBoth unmounts a writable view, and then the image below it.
 func unmountBoth(ctx context.Context, view, image mountEntry, lazy bool) error {
 	if !lazy {
-		if err := syncView(ctx, view.dir, image.dir); err != nil {
+		done, err := syncView(ctx, view.dir, image.dir)
+		if err != nil {
 			return err
 		}
+		lazy = !done // what this process has open there keeps both busy
 	}
 	if err := take(ctx, view, lazy); err != nil {
 		return err
@@ -306,12 +308,11 @@ func unmountBoth(ctx context.Context, view, image mountEntry, lazy bool) error {
 
 // syncView writes what is not on the disk yet of what was written to a view. An unmount
 // would do so, but nothing could end the wait for it. While the image, if it is named, does
-// not answer, the program of an overlay of FUSE may not either: then unmounting does what
-// can be done.
-func syncView(ctx context.Context, dir, image string) error {
-	done := make(chan struct{})
+// not answer, the program of an overlay of FUSE may not either: then it is left undone.
+func syncView(ctx context.Context, dir, image string) (done bool, err error) {
+	written := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(written)
 		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 		if err == nil {
 			_ = unix.Syncfs(fd) // an error is for those who call fsync
@@ -320,13 +321,13 @@ func syncView(ctx context.Context, dir, image string) error {
 	}()
 	for pause := patience / 4; ; pause = patience {
 		select {
-		case <-done:
-			return nil
+		case <-written:
+			return true, nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		case <-time.After(pause):
 			if image != "" && statfs(ctx, image) != nil {
-				return nil
+				return false, nil
 			}
 		}
 	}

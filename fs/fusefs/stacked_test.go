@@ -41,3 +41,15 @@ func TestOverlayOf(t *testing.T) {
 		}
 	}
 }
+
+// Numbers of mounts that are gone are given to others: a mount that has one is a new one.
+func TestIsNew(t *testing.T) {
+	const root = "30 1 0:20 / / rw - ext4 /dev/vda rw\n"
+	before := parseMountinfo(root + "90 30 0:40 / /mnt/a rw - tmpfs none rw\n")
+	after := parseMountinfo(root + "90 30 0:40 / /mnt/b rw - overlay none rw\n91 30 0:41 / /mnt/c rw - overlay none rw\n")
+	for i, want := range []bool{false, true, true} {
+		if got := isNew(before, after[i]); got != want {
+			t.Errorf("%s is new: %v, want %v", after[i].dir, got, want)
+		}
+	}
+}

@@ -102,7 +102,7 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 	}
 	top, err := openPlace(ctx, m.dir, unix.O_NOFOLLOW)
 	if err != nil {
-		return dirError(err)
+		return a.unlessGone(dirError(err))
 	}
 	defer func() {
 		if top != nil {
@@ -117,7 +117,7 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 	}
 	parent, err := openParent(ctx, m.dir)
 	if err != nil {
-		return dirError(err)
+		return a.unlessGone(dirError(err))
 	}
 	defer parent.close()
 	top.close() // it would keep the mount busy
@@ -143,19 +143,19 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 	return err
 }
 
-// unlessGone returns the error of umount(2), none if somebody else was faster.
+// unlessGone returns an error of unmounting, none if somebody else was faster: its server,
+// too, unmounts, and removes the directory if that was made.
 func (a attached) unlessGone(err error) error {
 	switch {
+	case err == nil, errors.Is(err, unix.EINVAL): // there is no mount any more
+		return nil
 	case errors.Is(err, unix.EBUSY):
 		return ErrBusy
-	case errors.Is(err, unix.EINVAL): // there is no mount any more
+	}
+	// Out of the mount table it is gone, though umount(2) may not have answered: it returns
+	// when the kernel has forgotten the inodes, which takes it seconds for a million of them.
+	if _, there := a.find(); !there {
 		return nil
-	case errors.Is(err, ErrNoAnswer):
-		// Out of the mount table it is gone: umount(2) returns when the kernel has
-		// forgotten the inodes, which takes it seconds for a million of them.
-		if _, there := a.find(); !there {
-			return nil
-		}
 	}
 	return err
 }
