@@ -75,6 +75,7 @@ func (r *Resolved) resolveHeld(ctx context.Context) error {
 	}
 	r.closing = append(r.closing, h)
 	r.held, r.asked = h, h.Asked
+	r.adoptTemporary(h)
 	inner := r.again
 	if h.Registry {
 		src, err := r.source(ctx, "docker://"+h.Source.Name)
@@ -93,6 +94,24 @@ func (r *Resolved) resolveHeld(ctx context.Context) error {
 		r.found = src
 	}
 	return nil
+}
+
+// adoptTemporary has what the first process unpacked count in the budget, if there is room:
+// it is held all the same.
+func (r *Resolved) adoptTemporary(h *heldImage) {
+	adopted := make(map[string]bool)
+	for _, b := range h.Source.Blobs {
+		f := h.files[b.File]
+		if f == nil || adopted[b.File] {
+			continue
+		}
+		adopted[b.File] = true
+		if dup, err := indexes.Dup(f); err == nil {
+			if t, err := r.disk.AdoptTemp(dup); err == nil {
+				r.closing = append(r.closing, t)
+			}
+		}
+	}
 }
 
 // again opens the source that the image came from, once for all blobs that are in no held

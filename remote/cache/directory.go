@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 
@@ -74,6 +75,12 @@ func (c *Cache) WarnDisk(err error) { c.dir.WarnDisk(err) }
 // ErrFull if budget or disk cannot take the file, fs.ErrClosed after Close; else
 // it is the disk's.
 func (c *Cache) NewTempFile(opts *TempOptions) (*TempFile, error) { return c.dir.NewTempFile(opts) }
+
+// AdoptTemp has a temporary file count in the budget that another process has made by
+// NewTempFile, and that has its whole length. It takes over f, also on an error. The error
+// wraps fs.ErrExist if the file has a name, and ErrFull, and the file does not count, if
+// there is no room but that of what was used within the last hour.
+func (c *Cache) AdoptTemp(f *os.File) (*TempFile, error) { return c.dir.Adopt(f) }
 
 // Claim waits until no other process or goroutine holds the claim to a blob,
 // and takes it: a program that is about to read a blob whole for the first time

@@ -115,6 +115,70 @@ func TestTempFileCounts(t *testing.T) {
 	}
 }
 
+// A file that another process has made counts with whoever has taken it over, if there is
+// room. One that has a name is not such a file.
+func TestTempFileAdopted(t *testing.T) {
+	const size = 100 * cachetest.TestChunk
+	dir := t.TempDir()
+	first := limited(t, dir, 2*size)
+	f := newTemp(t, first, nil)
+	if err := grow(f, size); err != nil {
+		t.Fatal(err)
+	}
+	again := func() *os.File {
+		t.Helper()
+		fd, err := unix.FcntlInt(f.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), "held")
+	}
+	held, late := again(), again()
+	f.Close()
+	next := openCache(t, dir, &testOptions{Budget: first.Budget()})
+	adopted, err := next.Adopt(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := openCache(t, dir, &testOptions{Budget: first.Budget()})
+	for _, c := range []*testCache{next, other} {
+		if n := c.Temporary(); n < size {
+			t.Errorf("Temporary says %d bytes, want %d or more", n, size)
+		}
+	}
+	if err := grow(newTemp(t, other, nil), 3*size/2); !errors.Is(err, directory.ErrFull) {
+		t.Errorf("another file in the same directory: %v, want ErrFull", err)
+	}
+	if err := adopted.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := other.Temporary(); n != 0 {
+		t.Errorf("%d bytes count when it is closed", n)
+	}
+	src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(50*cachetest.TestChunk, 511)}
+	small := limited(t, t.TempDir(), size+size/4)
+	cachetest.Fill(t, small.at("."), src, 0, 50, 0)
+	if err := small.Room.Locked(func() error { _, err := small.Room.Recount(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := small.Adopt(late); !errors.Is(err, directory.ErrFull) {
+		t.Errorf("without room: %v, want ErrFull", err)
+	}
+	if cachetest.Held(small.at("."), src) != 1<<50-1 {
+		t.Error("chunks that are in use were removed for a file that is there already")
+	}
+	named, err := os.Create(filepath.Join(dir, "named"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := next.Adopt(named); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a file with a name: %v", err)
+	}
+	if _, err := named.Write([]byte("x")); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("it was not closed: %v", err)
+	}
+}
+
 // What budget or disk cannot take is refused at once if the size is known, and
 // where it does not fit if not. It gives back all of it.
 func TestTempFileNoRoom(t *testing.T) {

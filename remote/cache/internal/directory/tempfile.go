@@ -80,6 +80,27 @@ func (c *Dir) NewTempFile(opts *TempOptions) (*TempFile, error) {
 	return t, nil
 }
 
+// Adopt returns a file as a temporary one that another process has made by NewTempFile,
+// and that has its whole length, so that it counts in the budget though that process has
+// ended. It takes over f, also on an error. The error wraps fs.ErrExist if the file has a
+// name: others count it, if anybody does. It wraps ErrFull, and the file does not count,
+// if there is no room but that of what was used within the last hour.
+func (c *Dir) Adopt(f *os.File) (*TempFile, error) {
+	var at, dir unix.Stat_t
+	err := errors.Join(unix.Fstat(int(f.Fd()), &at), unix.Stat(c.path, &dir))
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if at.Nlink > 0 {
+		return nil, errors.Join(fmt.Errorf("%s: as a temporary file: %w", f.Name(), fs.ErrExist), f.Close())
+	}
+	t := &TempFile{c: c, f: f, size: at.Size, elsewhere: c.readOnly != nil || at.Dev != dir.Dev, rule: c.CopyRule}
+	if err := t.reserve(at.Size); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
 // createTemp creates a file without a name where there is room for size bytes,
 // and reports whether that is not in the directory.
 func (c *Dir) createTemp(size int64) (f *os.File, elsewhere bool, err error) {
