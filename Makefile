@@ -8,7 +8,7 @@ PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/hostile ./testd
 # Those in which goroutines share something.
 SHARED = ./cmd/... ./fs/... ./layerindex/build ./layerindex/reader ./layerindex/internal/zstd ./remote/...
 FUZZTIME ?= 60s
-ELSEWHERE = linux/arm64 linux/riscv64 darwin/arm64 freebsd/amd64
+ELSEWHERE = linux/arm64 darwin/arm64 freebsd/amd64
 
 .PHONY: all build install install-files package check elsewhere quick test nightly hostile fuzz bench demo docs setup clean
 
@@ -60,7 +60,7 @@ check:
 	@$(MAKE) --no-print-directory elsewhere
 
 # Tests run on linux/amd64 alone. For other systems all that is seen is that
-# everything builds, tests included, and that vet finds nothing.
+# everything builds, tests included, and that vet finds nothing. riscv64 is in nightly.
 elsewhere:
 	@for system in $(ELSEWHERE); do \
 		echo "GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) vet"; \
@@ -77,8 +77,8 @@ quick:
 # The tests of quick with the race detector, where it may find something, then all without
 # it: what takes long takes ten times as long with it, and runs with it in nightly.
 test: setup
-	$(GO) test -race -short -timeout 15m $(SHARED)
-	$(GO) test -timeout 20m -parallel 4 $(PACKAGES)
+	$(GO) test -race -short -vet=off -timeout 15m $(SHARED)
+	$(GO) test -vet=off -timeout 20m -parallel 4 $(PACKAGES)
 
 # The long checks, and one table of them, in less than 75 minutes on two processors. What
 # they print is in bin/nightly.log. NIGHTLY='-only load' runs one; -list names them.

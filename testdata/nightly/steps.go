@@ -15,7 +15,7 @@ var steps = []*step{
 		env:    []string{"IMGFS_KILLS=200"},
 		tests:  []string{"-run", "^(TestSurviveKills|TestSurviveUpgrade|TestSystemdKeeps|TestSystemdUser|TestSystemdLogout)$", command},
 	}, {
-		name: "load", budget: 12 * time.Minute,
+		name: "load", budget: 11 * time.Minute,
 		covers: "64 readers of 4 mounts for 10 minutes, a small cache, a slow registry, servers and holders killed all the time",
 		env:    []string{"IMGFS_LOAD=10m"},
 		tests:  []string{"-run", "^TestLoad$", command},
@@ -30,7 +30,7 @@ var steps = []*step{
 		env:    []string{"IMGFS_SOAK=2m"},
 		tests:  []string{"-run", "^TestSoak$", command},
 	}, {
-		name: "stress", budget: 5 * time.Minute,
+		name: "stress", budget: 4 * time.Minute,
 		covers: "8 processes read a big image in all ways there are, for each of six ways to mount",
 		env:    []string{"IMGFS_STRESS=20s"},
 		tests:  []string{"-run", "^TestStress$", command},
@@ -40,12 +40,12 @@ var steps = []*step{
 		env:    []string{"IMGFS_STRESS=15s"},
 		tests:  []string{"-run", "^TestStressFio$", command},
 	}, {
-		name: "run", budget: 8 * time.Minute,
+		name: "run", budget: 7 * time.Minute,
 		covers: "all images run by all runtimes in all ways, compared with podman",
 		env:    []string{"IMGFS_RUN=full"},
 		tests:  []string{"-run", "^TestRun", command},
 	}, {
-		name: "hostile", budget: 12 * time.Minute,
+		name: "hostile", budget: 10 * time.Minute,
 		covers: "attacks by images, archives and registries in their full size",
 		env:    []string{"IMGFS_HOSTILE=full"},
 		tests:  []string{"-run", "^TestHostile", "./testdata/hostile"},
@@ -61,7 +61,7 @@ var steps = []*step{
 		env:    []string{"IMGFS_STACKS=20000"},
 		tests:  []string{"-run", "^(TestStacks|TestMemory|TestMountEqualsCorpus)$", "./fs", "./fs/image", command},
 	}, {
-		name: "race", budget: 5 * time.Minute,
+		name: "race", budget: 8 * time.Minute,
 		covers: "the slow tests with the race detector, where goroutines share something",
 		tests:  []string{"-race", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
 	}, {
@@ -70,8 +70,12 @@ var steps = []*step{
 		env:    []string{"GOMAXPROCS=1"},
 		tests:  []string{"./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
 	}, {
-		name: "fuzz", budget: 5 * time.Minute,
-		covers:  "every fuzz target, all with the same share of 3 minutes",
-		command: []string{".ci/fuzz", "all=172", "./..."},
+		name: "fuzz", budget: 4 * time.Minute,
+		covers:  "every fuzz target, all with the same share of 2 minutes",
+		command: []string{".ci/fuzz", "all=130", "./..."},
+	}, {
+		name: "elsewhere", budget: time.Minute,
+		covers:  "that everything builds for riscv64, and that vet finds nothing",
+		command: []string{"make", "elsewhere", "ELSEWHERE=linux/riscv64"},
 	},
 }
