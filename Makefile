@@ -5,8 +5,9 @@
 GO ?= go
 # ./... leaves out testdata, which holds Go packages too.
 PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/hostile ./testdata/labimage ./testdata/nightly ./testdata/picture ./testdata/testenv ./testdata/probe
-# Those in which goroutines share something.
-SHARED = ./cmd/... ./fs/... ./layerindex/build ./layerindex/reader ./layerindex/internal/zstd ./remote/...
+# Those in which goroutines share something. The command itself runs with the race
+# detector in nightly: its tests take long.
+SHARED = ./cmd/imgfs/internal/... ./fs/... ./layerindex/build ./layerindex/reader ./layerindex/internal/zstd ./remote/...
 FUZZTIME ?= 60s
 ELSEWHERE = linux/arm64 darwin/arm64 freebsd/amd64
 
@@ -75,10 +76,11 @@ quick:
 	$(GO) test -short -vet=off -p 4 -parallel 16 $(PACKAGES)
 
 # The tests of quick with the race detector, where it may find something, then all without
-# it: what takes long takes ten times as long with it, and runs with it in nightly.
+# it: what takes long takes ten times as long with it, and runs with it in nightly. Packages
+# are built with -trimpath, and so their tests have it compiled already.
 test: setup
 	$(GO) test -race -short -vet=off -timeout 15m $(SHARED)
-	$(GO) test -vet=off -timeout 20m -parallel 4 $(PACKAGES)
+	GOFLAGS="$$GOFLAGS -trimpath" $(GO) test -vet=off -timeout 20m -parallel 4 $(PACKAGES)
 
 # The long checks, and one table of them, in less than 75 minutes on two processors. What
 # they print is in bin/nightly.log. NIGHTLY='-only load' runs one; -list names them.

@@ -45,6 +45,7 @@ func (s *sandbox) dropBlobs() {
 // goes on where it was, and then there is no need of a registry.
 func TestPrefetchKilled(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	needFUSE(t)
 	l := newLab(t)
 	s := newSandbox(t)

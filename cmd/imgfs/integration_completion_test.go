@@ -130,6 +130,7 @@ func TestCompletionShells(t *testing.T) {
 	writeFile(t, filepath.Join(s.dir, "archive.tar"), "")
 	for name, start := range shells() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, s.in(t))
 			check := func(line string, want ...string) {
 				t.Helper()

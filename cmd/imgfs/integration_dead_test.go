@@ -264,6 +264,7 @@ func TestDeadForeign(t *testing.T) {
 func TestWaitingNotDead(t *testing.T) {
 	testenv.Slow(t)
 	forEachMounter(t, func(t *testing.T, who account) {
+		t.Parallel()
 		s := sandboxOf(t, who)
 		image := overlayImage(t, s, "a image")
 		for _, command := range [][]string{{"umount"}, {"umount", "-l"}} {

@@ -53,6 +53,7 @@ func ordinary(t *testing.T) *sandbox {
 // so that the directory is dead unless the user insists.
 func TestHelperHangs(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, threeLayers()...)
@@ -129,40 +130,22 @@ func TestServerHangs(t *testing.T) {
 		t.Fatalf("process %d does not stop: %v", pid, err)
 	}
 	defer syscall.Kill(pid, syscall.SIGCONT)
-	for _, c := range []struct {
-		args []string
-		says string
-	}{
-		{[]string{"mount", image, dir}, "does not answer"},
-		{[]string{"mount", image, filepath.Join(dir, "etc")}, "does not answer"},
-		{[]string{"ls", filepath.Join(dir, "etc")}, "does not answer"},
-		{[]string{"mount", filepath.Join(dir, "etc"), s.dir}, "does not answer"},
-		{[]string{"stats", dir}, "does not answer"},
-		{[]string{"stats", filepath.Join(dir, "etc/os-release")}, "does not answer"},
-		{[]string{"umount", filepath.Join(dir, "etc")}, "does not answer"},
-	} {
-		r := s.run(c.args...)
-		hint := "imgfs umount -l " + dir + "\n"
-		if c.args[0] == "stats" && c.args[1] == dir {
-			hint = "kill -CONT "
+	t.Run("asked", func(t *testing.T) { // returns when all have
+		for _, args := range [][]string{
+			{"mount", image, dir},
+			{"mount", image, filepath.Join(dir, "etc")},
+			{"ls", filepath.Join(dir, "etc")},
+			{"mount", filepath.Join(dir, "etc"), s.dir},
+			{"stats", dir},
+			{"stats", filepath.Join(dir, "etc/os-release")},
+			{"umount", filepath.Join(dir, "etc")},
+		} {
+			t.Run(strings.Join(args, " "), func(t *testing.T) {
+				t.Parallel()
+				s.in(t).noAnswer(dir, args...)
+			})
 		}
-		checkRefusal(t, r, cli.ExitFailure, []string{c.says}, hint)
-		if r.took > 2*soon {
-			t.Errorf("%q took %v", c.args, r.took)
-		}
-		cmd := s.command(c.args...)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(200 * time.Millisecond)
-		begun := time.Now()
-		if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			t.Fatal(err)
-		}
-		if err := cmd.Wait(); err == nil || time.Since(begun) > soon {
-			t.Errorf("%q, Ctrl-C: %v after %v", c.args, err, time.Since(begun))
-		}
-	}
+	})
 	s.ok("umount", "-l", dir)
 	if mounted(dir) {
 		t.Error("still mounted")
@@ -171,6 +154,33 @@ func TestServerHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.gone(dir)
+}
+
+// noAnswer runs imgfs on a mount whose server hangs: it says so, in time, and Ctrl-C ends it
+// before.
+func (s *sandbox) noAnswer(dir string, args ...string) {
+	s.t.Helper()
+	r := s.run(args...)
+	hint := "imgfs umount -l " + dir + "\n"
+	if args[0] == "stats" && args[1] == dir {
+		hint = "kill -CONT "
+	}
+	checkRefusal(s.t.(*testing.T), r, cli.ExitFailure, []string{"does not answer"}, hint)
+	if r.took > 2*soon {
+		s.t.Errorf("%q took %v", args, r.took)
+	}
+	cmd := s.command(args...)
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	begun := time.Now()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || time.Since(begun) > soon {
+		s.t.Errorf("%q, Ctrl-C: %v after %v", args, err, time.Since(begun))
+	}
 }
 
 // TestEndsThoughItHangs: a command that hangs in the kernel ends after a signal

@@ -224,8 +224,8 @@ func TestSurviveUnmount(t *testing.T) {
 			}
 			for why, end := range ways {
 				dir := s.mount(image)
-				if entries, err := os.ReadDir(base); err != nil || len(entries) != 1 {
-					t.Errorf("in %s: %v, error %v, want one socket", base, entries, err)
+				if entries := func() []os.DirEntry { e, _ := os.ReadDir(base); return e }; !eventually(soon, func() bool { return len(entries()) == 1 }) {
+					t.Errorf("in %s: %v, want one socket", base, entries())
 				}
 				end(dir)
 				s.endSoon(dir)

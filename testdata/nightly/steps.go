@@ -10,7 +10,7 @@ const command = "./cmd/imgfs"
 // two processors, and half as long again as what a step takes there.
 var steps = []*step{
 	{
-		name: "survive", budget: 12 * time.Minute,
+		name: "survive", budget: 11 * time.Minute,
 		covers: "servers and holders killed 200 and 100 times for each way of mounting, and upgrades, under 8 readers that compare everything; a unit's server killed 20 times",
 		env:    []string{"IMGFS_KILLS=200"},
 		tests:  []string{"-run", "^(TestSurviveKills|TestSurviveUpgrade|TestSystemdKeeps|TestSystemdUser|TestSystemdLogout)$", command},
@@ -40,17 +40,17 @@ var steps = []*step{
 		env:    []string{"IMGFS_STRESS=15s"},
 		tests:  []string{"-run", "^TestStressFio$", command},
 	}, {
-		name: "run", budget: 7 * time.Minute,
+		name: "run", budget: 6 * time.Minute,
 		covers: "all images run by all runtimes in all ways, compared with podman",
 		env:    []string{"IMGFS_RUN=full"},
 		tests:  []string{"-run", "^TestRun", command},
 	}, {
-		name: "hostile", budget: 10 * time.Minute,
+		name: "hostile", budget: 8 * time.Minute,
 		covers: "attacks by images, archives and registries in their full size",
 		env:    []string{"IMGFS_HOSTILE=full"},
 		tests:  []string{"-run", "^TestHostile", "./testdata/hostile"},
 	}, {
-		name: "peers", budget: 4 * time.Minute, setup: []string{"gcc", "zlib1g-dev"},
+		name: "peers", budget: 3 * time.Minute, setup: []string{"gcc", "zlib1g-dev"},
 		covers: "tars, compressed streams, registries.conf and SOCI's indexes read as everybody else does; garbage collection of a registry",
 		env:    []string{"IMGFS_TARS=300000", "IMGFS_STREAMS=5000", "IMGFS_PODMAN=1m", "IMGFS_SOCI=build", "IMGFS_DISTRIBUTION3=build"},
 		tests: []string{"-run", "^(TestScannerAgrees|TestAgreesWithProgram|TestAgreesWithPodman|TestReal.*|TestPublishersAndGC)$",
@@ -61,9 +61,13 @@ var steps = []*step{
 		env:    []string{"IMGFS_STACKS=20000"},
 		tests:  []string{"-run", "^(TestStacks|TestMemory|TestMountEqualsCorpus)$", "./fs", "./fs/image", command},
 	}, {
-		name: "race", budget: 8 * time.Minute,
+		name: "race", budget: 7 * time.Minute,
 		covers: "the slow tests with the race detector, where goroutines share something",
 		tests:  []string{"-race", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
+	}, {
+		name: "race of the command", budget: 5 * time.Minute,
+		covers: "the tests of the command with the race detector, but for those that take long",
+		tests:  []string{"-race", "-short", command},
 	}, {
 		name: "one processor", budget: 2 * time.Minute,
 		covers: "the same packages with GOMAXPROCS=1",
