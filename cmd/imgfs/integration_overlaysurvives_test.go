@@ -185,20 +185,11 @@ func (s *sandbox) viewEnds(image, upper string) {
 		"imgfs umount -l, image": ofImage(program(imgfs, "umount", "-l")),
 		"SIGTERM":                func(dir string) { s.signal(s.daemon(dir), syscall.SIGTERM) },
 		"SIGTERM, holder":        func(dir string) { s.signal(s.holder(dir), syscall.SIGTERM) },
-		// Who lists all mounts, as other tests do, waits there for two seconds.
-		"no server": s.without(func(dir string) {
-			r := result{}
-			if !eventually(soon, func() bool {
-				r = s.run("umount", dir)
-				return r.code == 0 || !strings.Contains(r.stderr, "in use by imgfs")
-			}) || r.code != 0 {
-				s.t.Errorf("imgfs umount: exit code %d\n%s", r.code, r.stderr)
-			}
-		}),
-		"no server, -l":      s.without(program(imgfs, "umount", "-l")),
-		"both killed":        func(dir string) { kill9(dir); s.waitGone(dir); s.ok("umount", dir) },
-		"both killed, mount": func(dir string) { kill9(dir); s.waitGone(dir); s.ok("mount", image, dir); s.ok("umount", dir) },
-		"both killed, -l":    func(dir string) { kill9(dir); s.waitGone(dir); s.ok("umount", "-l", dir) },
+		"no server":              s.without(program(imgfs, "umount")),
+		"no server, -l":          s.without(program(imgfs, "umount", "-l")),
+		"both killed":            func(dir string) { kill9(dir); s.waitGone(dir); s.ok("umount", dir) },
+		"both killed, mount":     func(dir string) { kill9(dir); s.waitGone(dir); s.ok("mount", image, dir); s.ok("umount", dir) },
+		"both killed, -l":        func(dir string) { kill9(dir); s.waitGone(dir); s.ok("umount", "-l", dir) },
 	}
 	if s.uid == 0 {
 		ways["umount"], ways["umount -l"], ways["umount -l, image"] = program("umount"), program("umount", "-l"), ofImage(program("umount", "-l"))

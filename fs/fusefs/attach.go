@@ -24,6 +24,12 @@ const maxRead = 1 << 20
 type attached struct {
 	entry  mountEntry
 	helper string // path of fusermount3, or "" if it was mounted directly
+	unique uint64 // see uniqueID
+}
+
+// newAttached returns a mount that is in the mount table.
+func newAttached(ctx context.Context, m mountEntry, helper string) attached {
+	return attached{m, helper, m.uniqueID(ctx)}
 }
 
 // attach mounts on the place that was checked, and returns a descriptor of the
@@ -56,7 +62,7 @@ func (t *Target) attach(ctx context.Context, opts *Options) (fd int, a attached,
 	}
 	if err == nil {
 		if a.entry, err = t.entry(); err == nil {
-			return fd, a, nil
+			return fd, newAttached(ctx, a.entry, a.helper), nil
 		}
 		unix.Close(fd) // which leaves a mount that is dead
 	}
@@ -94,7 +100,7 @@ func (a attached) undo(ctx context.Context, before []mountEntry, opts *Options) 
 			continue
 		}
 		if isDead(statfs(ctx, m.dir)) {
-			errs = append(errs, attached{m, a.helper}.unmount(ctx, true))
+			errs = append(errs, newAttached(ctx, m, a.helper).unmount(ctx, true))
 		}
 	}
 	return errors.Join(errs...)

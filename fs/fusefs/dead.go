@@ -125,7 +125,7 @@ func (m mountEntry) asOwner(f func() error) error {
 // take unmounts one mount, by ourselves or by fusermount3. A dead one goes though it is in
 // use, which is of no use to anybody, and so do its bind mounts.
 func take(ctx context.Context, m mountEntry, lazy bool) error {
-	a := attached{entry: m}
+	a := newAttached(ctx, m, "")
 	h := thisHost()
 	if h.root || h.sysAdmin {
 		if err := a.take(ctx, lazy); !errors.Is(err, unix.EPERM) {
@@ -143,7 +143,11 @@ func take(ctx context.Context, m mountEntry, lazy bool) error {
 }
 
 func (a attached) take(ctx context.Context, lazy bool) error {
-	err := a.unmountNow(ctx, lazy)
+	before, err := mountTable()
+	if err != nil {
+		return err
+	}
+	err = a.unmountNow(ctx, lazy)
 	if errors.Is(err, ErrBusy) {
 		if a.entry.isDead(ctx) {
 			err = a.bury(ctx)
@@ -152,7 +156,7 @@ func (a attached) take(ctx context.Context, lazy bool) error {
 		}
 	}
 	if err == nil {
-		a.buryCopies(ctx)
+		a.buryCopies(ctx, before)
 	}
 	return err
 }
@@ -172,16 +176,17 @@ func (a attached) bury(ctx context.Context) error {
 	return a.unmount(ctx, true)
 }
 
-// buryCopies unmounts the bind mounts of a mount that is gone, if they are dead. What keeps
-// one is no error: it was not asked for.
-func (a attached) buryCopies(ctx context.Context) {
+// buryCopies unmounts the bind mounts of a mount that is gone, if they are dead. They were
+// in the table before: others may have got its device number by now. What keeps one is no
+// error: it was not asked for.
+func (a attached) buryCopies(ctx context.Context, before []mountEntry) {
 	table, err := mountTable()
 	if err != nil || a.entry.fsType != fsType {
 		return
 	}
 	for _, m := range table {
-		if m.device == a.entry.device && m.fsType == fsType && m.isDead(ctx) {
-			_ = attached{m, a.helper}.bury(ctx)
+		if m.device == a.entry.device && m.fsType == fsType && !isNew(before, m) && m.isDead(ctx) {
+			_ = newAttached(ctx, m, a.helper).bury(ctx)
 		}
 	}
 }

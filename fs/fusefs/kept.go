@@ -66,10 +66,12 @@ type keptMount struct {
 	Owner  string `json:"owner"`
 	Shared bool   `json:"shared,omitempty"`
 	Open   bool   `json:"open,omitempty"`
+	Unique uint64 `json:"unique,omitempty"`
 }
 
-func keepMount(m mountEntry) keptMount {
-	return keptMount{m.id, m.parent, m.device, m.part, m.dir, m.fsType, m.source, m.owner, m.shared, m.open}
+func keepMount(a attached) keptMount {
+	m := a.entry
+	return keptMount{m.id, m.parent, m.device, m.part, m.dir, m.fsType, m.source, m.owner, m.shared, m.open, a.unique}
 }
 
 func (k keptMount) entry() mountEntry {

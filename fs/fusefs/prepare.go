@@ -148,7 +148,7 @@ func (p *Prepared) Start(died int) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{at: attached{st.Mount.entry(), st.Helper}, logf: o.logf, raw: raw, held: p.a.held, conn: c,
+	s := &Server{at: attached{st.Mount.entry(), st.Helper, st.Mount.Unique}, logf: o.logf, raw: raw, held: p.a.held, conn: c,
 		done: make(chan struct{}), orphaned: make(chan struct{}), displaced: make(chan struct{}),
 		readAhead: asError(st.ReadAhead), kept: k, wanted: true, planned: st.Planned, depth: st.Depth}
 	if st.Passthrough {

@@ -39,7 +39,7 @@ func (s *Server) keep(opts *Options, shown bool) error {
 		return nil
 	}
 	return s.kept.update(func(k *keptState) {
-		k.Mount, k.Helper, k.ReadAhead = keepMount(s.at.entry), s.at.helper, text(s.readAhead)
+		k.Mount, k.Helper, k.ReadAhead = keepMount(s.at), s.at.helper, text(s.readAhead)
 		k.Early, k.Shown = s.held != nil, shown
 		k.Planned, k.Depth = s.planned, s.depth
 		k.Passthrough, k.Why = s.raw.pass != nil, text(s.raw.plan.why)

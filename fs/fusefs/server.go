@@ -304,7 +304,7 @@ func (s *Server) DetachAll(ctx context.Context) error {
 	errs := []error{err}
 	for _, m := range table {
 		if m.device == s.at.entry.device {
-			errs = append(errs, mountError("unmount", m.dir, attached{m, s.at.helper}.unmount(ctx, true)))
+			errs = append(errs, mountError("unmount", m.dir, newAttached(ctx, m, s.at.helper).unmount(ctx, true)))
 		}
 	}
 	return errors.Join(errs...)

@@ -72,14 +72,14 @@ func (t *Target) stack(ctx context.Context, mount func() error, helper string) (
 	}
 	for _, m := range table {
 		if isNew(before, m) && m.parent == t.at.mount && m.dir == t.at.path {
-			return &Stacked{attached{m, helper}}, nil
+			return &Stacked{newAttached(ctx, m, helper)}, nil
 		}
 	}
 	// The directory was moved meanwhile, and what was mounted is where it is now.
 	now, err := t.at.now()
 	for _, m := range table {
 		if err == nil && isNew(before, m) && m.dir == now && m.ours() {
-			return nil, errors.Join(ErrReplaced, attached{m, helper}.unmount(context.WithoutCancel(ctx), true))
+			return nil, errors.Join(ErrReplaced, newAttached(ctx, m, helper).unmount(context.WithoutCancel(ctx), true))
 		}
 	}
 	return nil, ErrReplaced
@@ -134,12 +134,13 @@ type StackedNote struct {
 	Source string `json:"source"`
 	Dir    string `json:"dir"`
 	Helper string `json:"helper,omitempty"` // path of the program that mounted it and unmounts it
+	Unique uint64 `json:"unique,omitempty"` // a number that no other mount ever gets; 0: not known
 }
 
 // Note returns what FindStacked needs.
 func (s *Stacked) Note() StackedNote {
 	m := s.at.entry
-	return StackedNote{ID: m.id, Device: m.device, Type: m.fsType, Source: m.source, Dir: m.dir, Helper: s.at.helper}
+	return StackedNote{ID: m.id, Device: m.device, Type: m.fsType, Source: m.source, Dir: m.dir, Helper: s.at.helper, Unique: s.at.unique}
 }
 
 // FindStacked returns a mount that another process has made. If it is gone by now, or
@@ -151,7 +152,7 @@ func FindStacked(n StackedNote) *Stacked {
 			entry = m
 		}
 	}
-	return &Stacked{attached{entry, n.Helper}}
+	return &Stacked{attached{entry, n.Helper, n.Unique}}
 }
 
 // Unmount unmounts it, if that has not happened yet; if it is lazy also while it is in
@@ -297,11 +298,14 @@ func unmountBoth(ctx context.Context, view, image mountEntry, lazy bool) error {
 	if err := take(ctx, view, lazy); err != nil {
 		return err
 	}
-	// Its server takes it away, too, when the last process is gone that reads it for
-	// the view.
+	// Its server takes it away as well, lazily, when the view is gone, and others can only
+	// have looked into it: it would be left where nobody looks.
 	err := take(ctx, image, lazy)
 	for end := time.Now().Add(patience); errors.Is(err, ErrBusy) && time.Now().Before(end) && ctx.Err() == nil; {
 		err = take(ctx, image, lazy)
+	}
+	if errors.Is(err, ErrBusy) {
+		err = take(ctx, image, true)
 	}
 	return err
 }

@@ -85,14 +85,45 @@ func (a attached) unmount(ctx context.Context, lazy bool) error {
 }
 
 // find returns where the mount is now. Its directory may have another path than
-// when it was mounted.
+// when it was mounted. When it is gone its numbers are soon those of another mount, which
+// may be of the same image.
 func (a attached) find() (mountEntry, bool) {
 	table, err := mountTable()
 	if err != nil {
 		return mountEntry{}, false
 	}
 	m, ok := withID(table, a.entry.id)
-	return m, ok && m.device == a.entry.device && m.source == a.entry.source
+	if !ok || m.device != a.entry.device || m.source != a.entry.source {
+		return m, false
+	}
+	return m, m.dir == a.entry.dir || a.unique != 0 && m.uniqueID(context.Background()) == a.unique
+}
+
+// uniqueID returns a number of a mount that no other one ever gets; 0 if it cannot be told,
+// as before Linux 6.8. The server is not asked.
+func (m mountEntry) uniqueID(ctx context.Context) (id uint64) {
+	root, err := openPlace(ctx, m.dir, unix.O_NOFOLLOW)
+	if err != nil {
+		return 0
+	}
+	defer root.close()
+	if root.mount != m.id {
+		return 0 // something is mounted over it, or it is gone
+	}
+	return root.uniqueID(m)
+}
+
+// uniqueID is that of a mount by its root.
+func (p *place) uniqueID(m mountEntry) (id uint64) {
+	_ = m.asOwner(func() error {
+		var st unix.Statx_t
+		err := unix.Statx(p.fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID_UNIQUE, &st)
+		if err == nil && st.Mask&unix.STATX_MNT_ID_UNIQUE != 0 {
+			id = st.Mnt_id
+		}
+		return err
+	})
+	return id
 }
 
 func (a attached) unmountNow(ctx context.Context, lazy bool) error {
@@ -111,6 +142,9 @@ func (a attached) unmountNow(ctx context.Context, lazy bool) error {
 	}()
 	if top.mount != m.id {
 		return fmt.Errorf("%w by what is mounted over it", ErrBusy)
+	}
+	if now := top.uniqueID(m); now != 0 && a.unique != 0 && now != a.unique {
+		return nil // it is another one by now, on the same directory
 	}
 	if lazy && a.helper == "" {
 		return a.unlessGone(askErr(ctx, func() error { return unix.Unmount(top.link(), unix.MNT_DETACH) }))
