@@ -118,7 +118,10 @@ func TestReopen(t *testing.T) {
 		if err := c.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, func() bool { return isZombie(c.cmd.Process.Pid) })
+		// Until all of its threads are gone one of them may read what is for the next one.
+		if err := unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
 		c.send("unmount")
 		c.expect("all gone")
 		if text, err := os.ReadFile(filepath.Join(k.Upper, "upper", "dir", "a")); string(text) != "aaaaab" {
