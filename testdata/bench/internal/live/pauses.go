@@ -35,7 +35,7 @@ func (b *bench) pauses() error {
 		{"the server is killed", pauseMost, func(m *runner.Mount) error { return syscall.Kill(m.PID, syscall.SIGKILL) }},
 		{"the holder is killed", pauseMost, func(m *runner.Mount) error { return syscall.Kill(m.Holds, syscall.SIGKILL) }},
 		{"the program is replaced", upgradeMost, func(m *runner.Mount) error {
-			_, err := b.Output(b.Imgfs, "upgrade", m.Dir)
+			_, err := b.Output(b.Imgfs, "upgrade", "--force", m.Dir) // it is the same program
 			return err
 		}},
 	} {
@@ -54,6 +54,9 @@ func (b *bench) pauses() error {
 	return nil
 }
 
+// changeLimit is how long another process may take to be in the place of one.
+const changeLimit = 30 * time.Second
+
 // pausesOf does something to a mount's processes again and again, and returns the longest
 // pause of each time.
 func (b *bench) pausesOf(m *runner.Mount, do func(m *runner.Mount) error) (worst []time.Duration, err error) {
@@ -71,7 +74,10 @@ func (b *bench) pausesOf(m *runner.Mount, do func(m *runner.Mount) error) (worst
 			return nil, err
 		}
 		// One that was killed may be there for a moment.
-		for m.PID == before.PID && m.Holds == before.Holds {
+		for end := time.Now().Add(changeLimit); m.PID == before.PID && m.Holds == before.Holds; {
+			if time.Now().After(end) {
+				return nil, fmt.Errorf("processes %d and %d of %s are still there", m.PID, m.Holds, m.Dir)
+			}
 			if err := b.whole(m); err != nil {
 				return nil, err
 			}
