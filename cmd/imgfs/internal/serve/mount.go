@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,7 +114,7 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 	if err := end.meanwhile(ctx, func() error { return m.ready(log, kept) }); err != nil {
 		return errors.Join(err, end.end())
 	}
-	go debug.FreeOSMemory() // serving needs less than mounting
+	go settleMemory()
 	m.Servers.logTo(log.printf)
 	if m.Prefetch {
 		defer m.beginPrefetch(ctx, stats)()
