@@ -85,6 +85,7 @@ func TestMountAgain(t *testing.T) {
 // with one cache that is empty.
 func TestMountTwiceAtOnce(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	needFUSE(t)
 	l := newLab(t)
 	s := newSandbox(t)

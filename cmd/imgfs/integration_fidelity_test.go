@@ -45,6 +45,7 @@ func caseIDs(text string) []string {
 // comes from, is a subtest by its id that runs and passes, and no other is.
 func TestCasesAreTested(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-v", "-run", "^TestCases$", "./fs", "./layerindex/internal/tarscan")
 	cmd.Dir = filepath.Join("..", "..")
 	out, err := cmd.CombinedOutput()

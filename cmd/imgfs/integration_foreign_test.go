@@ -100,6 +100,7 @@ var ownForeign = []foreignImage{
 // read by the index that it should be, and the tree is the one that the layers have.
 func TestForeignTrees(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	needFUSE(t)
 	s := newSandbox(t)
 	t.Run("own", func(t *testing.T) {

@@ -235,6 +235,7 @@ http {
 // registry that hosts.toml names.
 func TestServerNginxMirror(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	needFUSE(t)
 	need(t, "nginx")
 	origin, back := registryWith(t, "", ""), registryWith(t, "", "")

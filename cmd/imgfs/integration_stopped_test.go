@@ -16,6 +16,7 @@ import (
 // unmounting ends what is stopped. The same program takes a stopped one's place.
 func TestStoppedProcesses(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	needFUSE(t)
 	reg := registrytest.New(t, nil)
 	image, _ := publish(t, reg, small)

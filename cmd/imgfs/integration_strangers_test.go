@@ -235,6 +235,7 @@ func TestStrangeManifests(t *testing.T) {
 // lists them, what a stranger wrote: somebody pastes it, or a script passes it on.
 func TestStrangeArguments(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	s := newSandbox(t)
 	word := "x" + strangeName
 	s.both(t, word)

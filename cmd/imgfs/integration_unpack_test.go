@@ -36,6 +36,7 @@ func unpackLayout(t testing.TB, layout string) (rootfs string) {
 // in both, and the dumps say so: the content of such files is compared as root only.
 func TestMountEqualsUnpack(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel()
 	needRoot(t) // to unpack with owners, devices and attributes
 	l := newLab(t)
 	for name := range l.layouts {

@@ -24,7 +24,7 @@ import (
 const (
 	// killsEnv says how often each kind of process is killed, for each way to mount.
 	killsEnv   = "IMGFS_KILLS"
-	killsShort = 20
+	killsShort = 12
 )
 
 // A surviveMode is a way of mounting.
