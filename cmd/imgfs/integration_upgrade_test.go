@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -266,8 +267,11 @@ func TestUpgradePause(t *testing.T) {
 	dir, programs := s.mount(image), []string{anotherImgfs(t), imgfsBinary(t)}
 	var pauses []time.Duration
 	for i := range 5 {
-		stop, result := make(chan struct{}), make(chan time.Duration)
-		go func() {
+		stop, result := make(chan struct{}), make(chan time.Duration, 1)
+		var asking sync.WaitGroup
+		end := sync.OnceFunc(func() { close(stop); asking.Wait() })
+		defer end()
+		asking.Go(func() {
 			longest := time.Duration(0)
 			for {
 				select {
@@ -282,9 +286,9 @@ func TestUpgradePause(t *testing.T) {
 				}
 				longest = max(longest, time.Since(begun))
 			}
-		}()
+		})
 		s.upgrade(programs[i%2], dir)
-		close(stop)
+		end()
 		pauses = append(pauses, <-result)
 	}
 	t.Logf("pauses: %v", pauses)

@@ -19,6 +19,7 @@ type process struct {
 	name    string
 	stopped bool
 	ended   bool     // and nobody has asked how
+	memory  bool     // as each has but those of the kernel, and those that have ended
 	uids    []string // real, effective, saved
 }
 
@@ -40,6 +41,8 @@ func lookAt(pid int) (p process, ok bool) {
 			p.ended = strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X")
 		case "Uid":
 			p.uids = strings.Fields(value)
+		case "VmSize":
+			p.memory = true
 		}
 	}
 	return p, len(p.uids) >= 3
@@ -114,9 +117,8 @@ func findHolders(ctx context.Context, device string, owner int) (all []*Client) 
 
 // readHolder reads what a command line tells of the holder of a name.
 func readHolder(pid int, name string) (c *Client, ok bool) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	args := strings.Split(string(text), "\x00")
-	if err != nil || len(args) < 3 || !Is(args) || args[2] != name {
+	args := commandLine(pid)
+	if len(args) < 3 || !Is(args) || args[2] != name {
 		return nil, false
 	}
 	c = &Client{pid: pid, patience: DefaultPatience}
@@ -135,6 +137,25 @@ func readHolder(pid int, name string) (c *Client, ok bool) {
 		}
 	}
 	return c, true
+}
+
+// commandLine returns that of a process, nil if it cannot be told. One that executes a
+// program has none for a moment, as a holder does behind each upgrade.
+func commandLine(pid int) []string {
+	for range 50 {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			return nil
+		}
+		if len(text) > 0 {
+			return strings.Split(string(text), "\x00")
+		}
+		if p, ok := lookAt(pid); !ok || !p.memory {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 // devicesOf reports whether a process has the FUSE device of a mount open, and that of
