@@ -104,7 +104,7 @@ func TestRunAll(t *testing.T) {
 		{tests("renamed", "Nothing"), true, `FAILED renamed: no test was run\n`},
 		{shell("stuck", "echo it begins; sleep 1000 & wait", time.Second), true, `(?s)it begins.*FAILED stuck: it was not done within 1s`},
 		{shell("wrong", "echo figure: a 1; exit 3", time.Minute), true, `(?s)\| wrong \| a sample \| FAILED \| a 1 \|.*FAILED wrong: exit status 3\n`},
-		{shell("leaves", "touch $TMPDIR/x; setsid sh -c 'sleep 1000; : '$TMPDIR/y >/dev/null 2>&1 & sleep 0.2", time.Minute), true, `FAILED leaves: it left process \d+: sh -c`},
+		{shell("leaves", "touch $TMPDIR/x; setsid sh -c 'while sleep 0.3; do :; done; : '$TMPDIR/y >/dev/null 2>&1 & sleep 0.2", time.Minute), true, `FAILED leaves: it left process \d+: sh -c`},
 	} {
 		t.Run(c.step.name, func(t *testing.T) {
 			var stdout, log bytes.Buffer
