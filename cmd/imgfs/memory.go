@@ -4,29 +4,25 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/fs/image"
 )
 
-// How much memory the runtime may take before it collects garbage more often than
-// when the heap has doubled. baseMemory is enough for indexing and for decoded spans;
-// merging layers takes up to entryMemory more for each entry. An image with windows
-// of 128 MiB needs more, and gets it.
-const (
-	baseMemory  = 120 << 20
-	entryMemory = 160
-)
+// entryMemory is how many bytes merging layers takes at most for each entry, besides
+// [serve.BaseMemory]. An image with windows of 128 MiB needs more, and gets it.
+const entryMemory = 160
 
 // limitMemory keeps the process small, unless the user has set GOMEMLIMIT, while
 // an image takes used bytes for names and attributes.
 func limitMemory(used int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(baseMemory + used)
+		debug.SetMemoryLimit(serve.BaseMemory + used)
 	}
 }
 
 // raiseMemory is limitMemory, but never lowers the limit.
 func raiseMemory(used int64) {
-	if debug.SetMemoryLimit(-1) < baseMemory+used {
+	if debug.SetMemoryLimit(-1) < serve.BaseMemory+used {
 		limitMemory(used)
 	}
 }

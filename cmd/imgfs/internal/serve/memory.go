@@ -7,8 +7,10 @@ import (
 )
 
 const (
-	// leastMemory is what a server may always take: decoded spans come and go.
-	leastMemory = 120 << 20
+	// BaseMemory is how many bytes the runtime may always take before it collects garbage
+	// more often than when the heap has doubled: enough for indexing, and for decoded spans,
+	// which come and go.
+	BaseMemory = 120 << 20
 	// garbageMemory is how much more than what it needs a server may take.
 	garbageMemory = 24 << 20
 )
@@ -24,7 +26,7 @@ func settleMemory() {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
 	used := int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
-	if limit := max(used+garbageMemory, leastMemory); limit < debug.SetMemoryLimit(-1) {
+	if limit := max(used+garbageMemory, BaseMemory); limit < debug.SetMemoryLimit(-1) {
 		debug.SetMemoryLimit(limit)
 	}
 }
