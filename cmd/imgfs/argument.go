@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/entry"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
@@ -315,4 +316,16 @@ func (a fileArgument) failed(img *image.Image, err error) error {
 		return cli.WithHint(failed, "no shell expands a pattern in an image; "+list+" lists what there is")
 	}
 	return failed
+}
+
+// listedImages are the images of a command's arguments, as the packages have them that read
+// their files: one for each.
+type listedImages map[*image.Image]*entry.Image
+
+// of returns the image of an argument.
+func (l listedImages) of(a fileArgument, img *image.Image) *entry.Image {
+	if l[img] == nil {
+		l[img] = &entry.Image{Name: a.image, Title: img.Name(), Tree: img.Tree()}
+	}
+	return l[img]
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/entry"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/grep"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/spf13/pflag"
@@ -75,13 +76,10 @@ func grepFiles(ctx context.Context, e *env, opts *grep.Options, flags *treeFlags
 		return err
 	}
 	defer t.close()
-	images := make(map[*image.Image]*grep.Image)
+	images := make(listedImages)
 	unnamed := false // something has failed, which -s keeps quiet about
 	missing := t.each(ctx, named, func(a fileArgument, img *image.Image) error {
-		if images[img] == nil {
-			images[img] = &grep.Image{Name: a.image, Title: img.Name(), Tree: img.Tree()}
-		}
-		err := g.Add(grep.Argument{Typed: a.typed, Path: a.path, Image: images[img]})
+		err := g.Add(entry.Argument{Typed: a.typed, Path: a.path, Image: images.of(a, img)})
 		if err != nil && opts.NoMessages {
 			unnamed, err = true, nil
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/entry"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/sum"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/spf13/pflag"
@@ -72,17 +73,14 @@ func sumFiles(ctx context.Context, e *env, opts *sum.Options, flags *treeFlags, 
 	config := sum.Config{Output: cli.NewWriter(ctx, e.Raw), Quiet: e.Quiet, Warnf: e.Warnf, Failed: e.Error}
 	_, config.Terminal = cli.Terminal(e.Raw)
 	s := opts.NewSummer(ctx, config)
-	images := make(map[*image.Image]*sum.Image)
+	images := make(listedImages)
 	var unchecked error // about the list, and no file of the image
 	missing := t.each(ctx, named, func(a fileArgument, img *image.Image) error {
-		if images[img] == nil {
-			images[img] = &sum.Image{Name: a.image, Title: img.Name(), Tree: img.Tree()}
-		}
 		if opts.List != "" {
-			unchecked = s.Check(opts.List, list, images[img], a.path)
+			unchecked = s.Check(opts.List, list, images.of(a, img), a.path)
 			return nil
 		}
-		return s.Add(sum.Argument{Typed: a.typed, Path: a.path, Image: images[img]})
+		return s.Add(entry.Argument{Typed: a.typed, Path: a.path, Image: images.of(a, img)})
 	})
 	if err := finishFiles(ctx, s, missing); err != nil || unchecked == nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/entry"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/ordered"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
@@ -33,23 +34,9 @@ type Config struct {
 	Failed func(error)
 }
 
-// An Image is an image whose files are searched.
-type Image struct {
-	Name  string // as the user has it
-	Title string // for messages
-	Tree  *fs.Tree
-}
-
-// An Argument names a file or directory.
-type Argument struct {
-	Typed string // as it is printed
-	Path  string // in the image
-	Image *Image
-}
-
 // A file is one to be searched.
 type file struct {
-	image    *Image
+	image    *entry.Image
 	typed    string // as it is printed, but for what acts on a terminal
 	shown    string // as it is printed
 	inImage  string // absolute
@@ -92,7 +79,7 @@ func (o *Options) NewGrepper(ctx context.Context, patterns []string, config Conf
 
 // Add searches what an argument names. An error is *fs.PathError of io/fs or
 // syscall.Errno, or one of writing.
-func (g *Grepper) Add(a Argument) error {
+func (g *Grepper) Add(a entry.Argument) error {
 	if g.Found() {
 		return nil
 	}

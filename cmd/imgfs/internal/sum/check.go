@@ -7,6 +7,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/entry"
 )
 
 // counts are of what a check has found.
@@ -19,7 +21,7 @@ const maxLine = 64 << 10
 // Check compares the sums in a list, called name, with files of an image. Names that begin
 // with no slash begin in dir. An error is one of the list or of writing; whether files
 // are as the list has them Finish says.
-func (s *Summer) Check(name string, list io.Reader, img *Image, dir string) error {
+func (s *Summer) Check(name string, list io.Reader, img *entry.Image, dir string) error {
 	lines := bufio.NewScanner(list)
 	lines.Buffer(nil, maxLine)
 	number := 0
@@ -60,7 +62,7 @@ func (s *Summer) malformed(name string, number int) {
 }
 
 // listed looks up a file of a list.
-func (s *Summer) listed(img *Image, dir, typed, sum string) file {
+func (s *Summer) listed(img *entry.Image, dir, typed, sum string) file {
 	f := file{image: img, typed: typed, path: typed, expected: sum}
 	if !strings.HasPrefix(typed, "/") {
 		f.path = strings.TrimSuffix(dir, "/") + "/" + typed

@@ -37,20 +37,6 @@ type Config struct {
 	Failed func(error)
 }
 
-// An Image is an image that files are summed of.
-type Image struct {
-	Name  string // as the user has it
-	Title string // for messages
-	Tree  *fs.Tree
-}
-
-// An Argument names a file or directory.
-type Argument struct {
-	Typed string // as it is printed
-	Path  string // in the image
-	Image *Image
-}
-
 // A Row is what --json prints for a file. docs/json.md has its members.
 type Row struct {
 	Image      string         `json:"image"`
@@ -66,7 +52,7 @@ type Row struct {
 
 // A file is one to be summed.
 type file struct {
-	image    *Image
+	image    *entry.Image
 	typed    string // as it is printed
 	path     string // in the image
 	node     fs.Node
@@ -99,7 +85,7 @@ func (o *Options) NewSummer(ctx context.Context, config Config) *Summer {
 
 // Add prints the sums of what an argument names. An error is *fs.PathError of io/fs or
 // syscall.Errno, or one of writing.
-func (s *Summer) Add(a Argument) error {
+func (s *Summer) Add(a entry.Argument) error {
 	n, err := a.Image.Tree.Lookup(a.Path, true)
 	if err != nil {
 		return err
