@@ -187,7 +187,7 @@ func (s *soak) reader() {
 		s.failed.Add(1)
 		// A fault that began and ended during the read counts, too.
 		if trouble := time.Unix(0, s.trouble.Load()); !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.EACCES) || begun.After(trouble.Add(soakGrace)) {
-			s.t.Errorf("file %d: %v, %s after the last fault", n, err, begun.Sub(trouble))
+			s.t.Errorf("file %d: %v, begun %s after the last fault, in %s", n, err, begun.Sub(trouble), time.Since(begun))
 		}
 	}
 }

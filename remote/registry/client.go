@@ -32,15 +32,16 @@ type Client struct {
 // defaults.
 func New(opts *Options) *Client {
 	o := opts.withDefaults()
-	return &Client{
+	c := &Client{
 		opts:      o,
-		hosts:     newHostPool(o),
 		cooldowns: cooldowns{opts: o, byPlace: make(map[string]*cooldown)},
 		schemes:   make(map[string]string),
 		known:     make(map[string]bool),
 		offers:    make(map[string]func(context.Context) ([]challenge, error)),
 		leftovers: make(map[*leftover]struct{}),
 	}
+	c.hosts = newHostPool(o, c.dropLeftover)
+	return c
 }
 
 // Repository returns the image that ref names. It asks no one for anything.

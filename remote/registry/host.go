@@ -26,6 +26,8 @@ const maxHosts = 64
 // use.
 type hostPool struct {
 	opts *Options
+	// makeRoom ends the oldest answer of a host that nobody reads.
+	makeRoom func(host string)
 
 	// closed says that no connection is to stay idle.
 	closed atomic.Bool
@@ -37,8 +39,8 @@ type hostPool struct {
 	proxied map[string]bool // what logProxy has said
 }
 
-func newHostPool(o *Options) *hostPool {
-	return &hostPool{opts: o, byName: make(map[string]*host), homes: make(map[string]*home), proxied: make(map[string]bool)}
+func newHostPool(o *Options, makeRoom func(host string)) *hostPool {
+	return &hostPool{opts: o, makeRoom: makeRoom, byName: make(map[string]*host), homes: make(map[string]*home), proxied: make(map[string]bool)}
 }
 
 // roundTrip sends req within the limits of its host, by the wire w, to an
@@ -79,7 +81,7 @@ func (s *hostPool) host(name string) *host {
 			delete(s.byName, old)
 		}
 	}
-	h := &host{name: name, opts: s.opts, closed: &s.closed, transports: make(map[pool]*transport),
+	h := &host{name: name, opts: s.opts, makeRoom: func() { s.makeRoom(name) }, closed: &s.closed, transports: make(map[pool]*transport),
 		slots: make(chan struct{}, s.opts.MaxRequests), health: newHealth(s.opts, name)}
 	s.byName[name] = h
 	return h
@@ -100,11 +102,12 @@ func (s *hostPool) close() {
 // through here, so that together they keep to its limits. It is safe for
 // concurrent use.
 type host struct {
-	name   string
-	opts   *Options
-	closed *atomic.Bool  // that of the hostPool
-	slots  chan struct{} // holds one element for every request under way
-	health *health
+	name     string
+	opts     *Options
+	makeRoom func()        // that of the hostPool
+	closed   *atomic.Bool  // that of the hostPool
+	slots    chan struct{} // holds one element for every request under way
+	health   *health
 
 	mu         sync.Mutex
 	transports map[pool]*transport // mostly one
@@ -191,16 +194,39 @@ func (h *host) enter(ctx context.Context) error {
 		if err := h.waitOpen(ctx); err != nil {
 			return err
 		}
-		select {
-		case h.slots <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := h.takeSlot(ctx); err != nil {
+			return err
 		}
 		h.opts.active.Add(1)
 		if wait, _ := h.closedFor(); wait <= 0 {
 			return nil
 		}
 		h.leave()
+	}
+}
+
+// slotPatience is how long a request waits for a slot until an answer that was put
+// aside for another read gives up its own: most are taken up again at once.
+const slotPatience = 100 * time.Millisecond
+
+// takeSlot waits for a slot.
+func (h *host) takeSlot(ctx context.Context) error {
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	late := time.NewTicker(slotPatience)
+	defer late.Stop()
+	for {
+		select {
+		case h.slots <- struct{}{}:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-late.C:
+			h.makeRoom()
+		}
 	}
 }
 

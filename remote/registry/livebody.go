@@ -33,6 +33,7 @@ type liveBody struct {
 	cancel context.CancelCauseFunc
 	unlink func() bool // makes it independent of the context it was asked with
 	cause  func() error
+	host   string        // that sends it
 	leads  address.Reach // how near the servers may be that the answer leads to
 
 	received *atomic.Int64 // counts the bytes that come; nil: nobody counts

@@ -92,7 +92,8 @@ type Options struct {
 	// as another place answers. Default: 5 min.
 	MirrorCooldown time.Duration
 	// RangeRest is how long a server that refused a range, and then served the
-	// whole blob, is not asked for ranges. Default: 5 min.
+	// whole blob, is not asked for ranges; one that has served ranges is not for
+	// a part of that. Default: 5 min.
 	RangeRest time.Duration
 	// LocationMargin is how long before it expires a redirect is no longer
 	// used. Default: 5 s.

@@ -118,7 +118,7 @@ func (e *endpoint) ask(ctx context.Context, req *request, from *location) (*http
 		body.end()
 		return nil, at, err
 	}
-	body.body, body.leads, resp.Body = resp.Body, leads, body
+	body.body, body.host, body.leads, resp.Body = resp.Body, at.url.Host, leads, body
 	return resp, at, nil
 }
 

@@ -24,7 +24,7 @@ func TestWayByProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			by, err := newHostPool(o).way(req, &wire{}, address.Public)
+			by, err := newHostPool(o, nil).way(req, &wire{}, address.Public)
 			var refused *refusal
 			if got := err == nil; got != want || err != nil && !errors.As(err, &refused) {
 				t.Errorf("%s, allowed %t: got error %v", target, allow, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/imgfs/imgfs/remote"
@@ -18,8 +19,8 @@ import (
 // such an answer is put aside for a moment, for a read further on.
 
 const (
-	// leftoverTime is how long an answer is put aside. It keeps a request of
-	// its server's busy.
+	// leftoverTime is how long an answer is put aside. It keeps a slot of its
+	// host's busy, unless others wait for one (slotPatience).
 	leftoverTime = 2 * time.Second
 	// maxLeftovers is how many answers are put aside for a blob: as many as a
 	// remote.NewStream has requests.
@@ -34,6 +35,7 @@ type leftover struct {
 	body  *liveBody
 	off   int64 // of the rest in the blob
 	fresh bool  // it was asked for without what is known or kept on the way
+	since time.Time
 	timer *time.Timer
 }
 
@@ -44,7 +46,7 @@ func (b *blobCopy) putAside(body *liveBody, off int64, fresh bool) {
 		body.Close() // its reader has gone, and has ended it
 		return
 	}
-	l := &leftover{of: b, body: body, off: off, fresh: fresh}
+	l := &leftover{of: b, body: body, off: off, fresh: fresh, since: time.Now()}
 	switch old, kept := b.addLeftover(l); {
 	case !kept:
 		body.Close()
@@ -83,6 +85,21 @@ func (l *leftover) drop() {
 	l.of.mu.Unlock()
 	if i >= 0 {
 		l.body.Close()
+	}
+}
+
+// dropLeftover drops the oldest answer of a host that is put aside.
+func (c *Client) dropLeftover(host string) {
+	var oldest *leftover
+	c.mu.Lock()
+	for l := range c.leftovers {
+		if strings.EqualFold(l.body.host, host) && (oldest == nil || l.since.Before(oldest.since)) {
+			oldest = l
+		}
+	}
+	c.mu.Unlock()
+	if oldest != nil {
+		oldest.drop()
 	}
 }
 

@@ -202,3 +202,25 @@ func TestWholeDiskFills(t *testing.T) {
 		verifyCached(t, disk, desc, content)
 	})
 }
+
+// An answer that is put aside gives its slot to whoever waits for one.
+func TestWholeGivesWay(t *testing.T) {
+	bothProtocols(t, registrytest.Options{}, func(t *testing.T, s *registrytest.Server, opts *registry.Options) {
+		opts.MaxRequests = 2
+		client := registry.New(opts)
+		defer client.Close()
+		s.Inject(registrytest.Blob, registrytest.Always(registrytest.IgnoreRange()))
+		repo := client.Repository(reference(s))
+		for i := range 6 {
+			content := noise(byte(i), blobSize)
+			b := blobOf(t, repo, s.PutBlob(ocispec.MediaTypeImageLayer, content))
+			begun := time.Now()
+			if err := check(t.Context(), b, content, 10, 1000); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took > time.Second {
+				t.Errorf("the read of blob %d took %s", i, took)
+			}
+		}
+	})
+}

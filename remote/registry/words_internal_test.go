@@ -120,7 +120,7 @@ func TestStatusAndWords(t *testing.T) {
 
 // A server that wants to be left alone for longer than anybody waits has said why.
 func TestWordsOfRetryAfter(t *testing.T) {
-	h := newHostPool((&Options{ReadTimeout: time.Hour}).withDefaults()).host("h.example")
+	h := newHostPool((&Options{ReadTimeout: time.Hour}).withDefaults(), nil).host("h.example")
 	h.obey(&http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7000"}}}, "log in to raise the limit")
 	ctx := context.WithValue(t.Context(), attemptKey{}, &attempt{budget: newRetryBudget((&Options{ReadTimeout: time.Minute}).withDefaults(), false)})
 	err := h.waitOpen(ctx)
