@@ -1,0 +1,234 @@
+package profile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// reads are the first n grains of each path, read one after the other.
+func reads(n int64, paths ...string) (all []Read) {
+	for i, p := range paths {
+		all = append(all, Read{Path: p, Size: n * Grain, After: time.Duration(i) * 10 * time.Millisecond})
+	}
+	return all
+}
+
+// later are reads that come after a time.
+func later(d time.Duration, all []Read) []Read {
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].After += d
+	}
+	return all
+}
+
+// paths are those of reads, each once, with how much of it is read.
+func paths(all []Read) map[string]int64 {
+	got := map[string]int64{}
+	for _, r := range all {
+		got[r.Path] += r.Size / Grain
+	}
+	return got
+}
+
+var day = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+
+// TestAdd: runs that read much the same are one start; what only some of them read has a
+// smaller share, and is forgotten in the end. Others are other starts.
+func TestAdd(t *testing.T) {
+	t.Parallel()
+	p := New("r", "linux/amd64")
+	common := []string{"/lib/libc.so", "/usr/bin/node", "/lib/libnode.so"}
+	p.Add(reads(8, append(common, "/app/old.js")...), day)
+	p.Add(reads(8, "/usr/bin/python3", "/lib/libpython.so"), day.Add(time.Hour))
+	p.Add(reads(8, append(common, "/app/new.js")...), day.Add(2*time.Hour))
+	if len(p.Starts) != 2 || p.Starts[0].Runs != 2 || !p.Starts[0].Last.Equal(day.Add(2*time.Hour)) || p.Starts[0].Files() != 5 {
+		t.Fatalf("got %+v", p.Starts)
+	}
+	share := func() map[string]int {
+		got := map[string]int{}
+		for _, r := range p.Starts[0].Reads {
+			got[r.Path] = r.Share
+		}
+		return got
+	}
+	if got, want := share(), map[string]int{"/lib/libc.so": 100, "/usr/bin/node": 100, "/lib/libnode.so": 100, "/app/old.js": 50, "/app/new.js": 50}; !maps.Equal(got, want) {
+		t.Errorf("shares are %v, want %v", got, want)
+	}
+	for i := range 10 {
+		p.Add(reads(8, append(common, "/app/new.js")...), day.Add(time.Duration(3+i)*time.Hour))
+	}
+	if got := share(); got["/app/old.js"] != 0 || got["/app/new.js"] < 90 || len(got) != 4 {
+		t.Errorf("shares are %v", got)
+	}
+	for i := range MaxStarts {
+		p.Add(reads(8, fmt.Sprintf("/bin/%d", i), "/lib/other.so"), day.Add(time.Duration(100+i)*time.Hour))
+	}
+	if len(p.Starts) != MaxStarts || p.Starts[0].Reads[0].Path != fmt.Sprintf("/bin/%d", MaxStarts-1) {
+		t.Errorf("got %d starts, the first of %s", len(p.Starts), p.Starts[0].Reads[0].Path)
+	}
+}
+
+// TestAddPauses: what is read after a pause is a start of its own, and what is too small
+// for one is none.
+func TestAddPauses(t *testing.T) {
+	t.Parallel()
+	p := New("r", "")
+	run := reads(8, "/bin/sh", "/lib/libc.so")
+	run = append(run, later(20*time.Second, reads(1, "/etc/passwd"))...)
+	run = append(run, later(time.Minute, reads(9, "/usr/bin/node", "/lib/libnode.so"))...)
+	p.Add(run, day)
+	if len(p.Starts) != 2 || p.Starts[1].Reads[0].After != 0 || p.Starts[1].Bytes(0) != 18*Grain {
+		t.Errorf("got %+v", p.Starts)
+	}
+	p.Add([]Read{{Path: "relative", Size: 99 * Grain}, {Path: "/a", Off: 1, Size: 99 * Grain}, {Path: "/a", Size: MaxStartBytes + Grain}}, day)
+	if len(p.Starts) != 2 {
+		t.Errorf("got %+v", p.Starts)
+	}
+}
+
+// TestOrder: reads come back in the order in which they were needed, neighbours as one.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	p := New("r", "")
+	var run []Read
+	for i, at := range []int64{40, 41, 0, 7, 8, 9, 2} {
+		run = append(run, Read{Path: "/lib/a", Off: at * Grain, Size: 2 * Grain, After: time.Duration(i) * time.Millisecond})
+	}
+	p.Add(run, day)
+	var got [][2]int64
+	for _, r := range p.Starts[0].Reads {
+		got = append(got, [2]int64{r.Off / Grain, r.Size / Grain})
+	}
+	if want := [][2]int64{{40, 3}, {0, 2}, {7, 4}, {2, 2}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestChooser: with one start all of it comes at once. With several ones what they have in
+// common does, and the rest of one when its mark is read.
+func TestChooser(t *testing.T) {
+	t.Parallel()
+	libs := []string{"/lib/ld.so", "/lib/libc.so"}
+	node, python := append(slices.Clone(libs), "/usr/bin/node", "/lib/libnode.so"), append(slices.Clone(libs), "/usr/bin/python3", "/lib/libpython.so", "/lib/os.py")
+	p := New("r", "")
+	p.Add(reads(8, node...), day)
+	c := NewChooser(p)
+	if got := paths(c.First()); len(got) != 4 {
+		t.Errorf("of one start come %v", got)
+	}
+	if got := c.Read("/usr/bin/node"); got != nil {
+		t.Errorf("it comes twice: %v", got)
+	}
+	p.Add(reads(8, "/usr/bin/go", "/usr/lib/go/compile", "/usr/lib/go/link"), day.Add(time.Hour))
+	p.Add(reads(8, python...), day.Add(2*time.Hour))
+	if len(p.Starts) != 3 {
+		t.Fatalf("got %+v", p.Starts)
+	}
+	c = NewChooser(p)
+	first := c.First()
+	if got, want := paths(first), map[string]int64{"/lib/ld.so": 8, "/lib/libc.so": 8, "/usr/bin/python3": 8, "/lib/libpython.so": 8, "/lib/os.py": 8}; !maps.Equal(got, want) {
+		t.Errorf("first come %v, want %v", got, want)
+	}
+	if got := c.Read("/lib/libc.so"); got != nil {
+		t.Errorf("what all read marks none: %v", got)
+	}
+	if got, want := paths(c.Read("/usr/bin/node")), map[string]int64{"/usr/bin/node": 8, "/lib/libnode.so": 8}; !maps.Equal(got, want) {
+		t.Errorf("then come %v, want %v", got, want)
+	}
+	if got := c.Read("/usr/bin/node"); got != nil {
+		t.Errorf("it comes twice: %v", got)
+	}
+	if got := c.Read("/etc/passwd"); got != nil {
+		t.Errorf("of another file come %v", got)
+	}
+}
+
+func TestEncode(t *testing.T) {
+	t.Parallel()
+	p := New("docker.io/library/node", "linux/amd64")
+	p.Add(reads(8, "/usr/bin/node", "/lib/na\xffme", "/lib/libc.so"), day)
+	p.Add(reads(9, "/usr/bin/go", "/a\"b\n"), day.Add(time.Hour))
+	text := p.Encode()
+	got, err := Decode(bytes.NewReader(text))
+	if err != nil || !reflect.DeepEqual(got, p) {
+		t.Errorf("%v: got\n%+v\nwant\n%+v\nfrom %s", err, got, p, text)
+	}
+	empty, err := Decode(bytes.NewReader(New("r", "p").Encode()))
+	if err != nil || empty.Repository != "r" || empty.Platform != "p" || len(empty.Starts) != 0 {
+		t.Errorf("got %+v, %v", empty, err)
+	}
+}
+
+// hostile are texts that are refused, and words of the reason.
+var hostile = map[string]string{
+	``:                                       "unexpected end",
+	`{"format":"imgfs profile 2"}`:           "its format",
+	`[1]`:                                    "cannot unmarshal",
+	one(`"runs":0,"paths":[],"reads":[]`):    "0 runs",
+	one(`"runs":1,"paths":["a"],"reads":[]`): "path 0",
+	one(`"runs":1,"paths":["/a\u0000b"],"reads":[]`):                                                     "path 0",
+	one(`"runs":1,"paths":["/"],"reads":[]`):                                                             "path 0",
+	one(`"runs":1,"paths":["/a"],"pathBytes":{"7":"YQ=="},"reads":[]`):                                   "bytes of path 7",
+	one(`"runs":1,"paths":["/a"],"pathBytes":{"0":"YQ=="},"reads":[]`):                                   "path 0",
+	one(`"runs":1,"paths":["/a"],"reads":[[1,0,1,0,1]]`):                                                 "path 1 of 1",
+	one(`"runs":1,"paths":["/a"],"reads":[[-1,0,1,0,1]]`):                                                "path -1",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,-1,1,0,1]]`):                                                "grains",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,9223372036854775807,1,0,1]]`):                               "grains",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,0,0,0,1]]`):                                                 "grains",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,0,99999,0,1]]`):                                             "grains",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,0,8192,0,1],[0,0,1,0,1]]`):                                  "more than 536870912 bytes",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,0,1,-1,1]]`):                                                "ms after",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,0,1,0,101]]`):                                               "share",
+	one(`"runs":1,"paths":["/a"],"reads":[[0,0,1,0]]`):                                                   "4 numbers",
+	one(`"runs":1,"paths":["/a"],"reads":[` + strings.Repeat("[0,0,1,0,1],", MaxReads) + `[0,0,1,0,1]]`): "reads",
+	`{"format":"imgfs profile 1","starts":[` + strings.Repeat(`{"runs":1},`, MaxStarts) + `{"runs":1}]}`: "9 starts",
+	`{"format":"imgfs profile 1","repository":"` + strings.Repeat("a", MaxSize) + `"}`:                   "more than 8388608 bytes",
+}
+
+func one(fields string) string {
+	return `{"format":"imgfs profile 1","starts":[{"last":"2026-11-30T12:00:00Z",` + fields + `}]}`
+}
+
+func TestDecodeHostile(t *testing.T) {
+	t.Parallel()
+	for text, want := range hostile {
+		if _, err := Decode(strings.NewReader(text)); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.80s: got error %v, want one that says %q", text, err, want)
+		}
+	}
+}
+
+// FuzzDecode: what is read is in the bounds, and means the same when it is written and read
+// again.
+func FuzzDecode(f *testing.F) {
+	for text := range hostile {
+		if len(text) < 1<<10 {
+			f.Add([]byte(text))
+		}
+	}
+	f.Add([]byte(one(`"runs":3,"paths":["/a","/b"],"reads":[[0,0,1,0,100],[1,5,2,7,30]]`)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Decode(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		again, err := Decode(bytes.NewReader(p.Encode()))
+		if err != nil {
+			t.Fatalf("it cannot be read again: %v", err)
+		}
+		if !bytes.Equal(again.Encode(), p.Encode()) {
+			t.Error("it is not the same when it is read again")
+		}
+		p.Add(reads(8, "/a", "/b"), day)
+		for range NewChooser(p).First() {
+		}
+	})
+}
