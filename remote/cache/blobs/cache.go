@@ -2,7 +2,8 @@
 // missing: each is verified before it is stored or handed on, and fetched once
 // however many readers want it. Cuts says how a blob is cut into chunks, of one size
 // or of any, and verifies them. It measures the line, and decides how much is asked
-// for at once and who is served first: readers, then what is read ahead, then Fill.
+// for at once and who is served first: readers, then what is read ahead or expected to be
+// read, then Fill.
 // The words are those of package cache.
 package blobs
 
@@ -33,6 +34,7 @@ type Cache struct {
 
 type counters struct {
 	requests, fetched, recorded, hitBytes, badFetched atomic.Int64
+	expected, met                                     atomic.Int64 // see Expected
 }
 
 // New returns the blobs of a directory. maxRequest bounds the bytes of a request; 0

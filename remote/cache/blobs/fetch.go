@@ -283,6 +283,9 @@ func (l *landing) take(first, end int64) {
 	if first >= end {
 		return
 	}
+	if l.f.why == expected {
+		l.s.noteExpected(first, end)
+	}
 	l.s.fetchedUnread(first, end)
 	at, _ := l.s.Bounds(first)
 	_, stop := l.s.Bounds(end - 1)

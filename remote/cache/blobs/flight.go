@@ -64,6 +64,7 @@ func (c *Cache) state(d digest.Digest, size int64, cuts Cuts, local bool) (*blob
 		s.seals = newSeals(x.Layout.Chunks())
 	}
 	s.count.unread = make([]atomic.Uint32, (x.Layout.Chunks()+31)/32)
+	s.count.expected = make([]atomic.Uint32, (x.Layout.Chunks()+31)/32)
 	s.flights = map[int64]*flight{}
 	return c.stateOf(key, s)
 }
@@ -158,6 +159,7 @@ type reason byte
 const (
 	forReader reason = iota
 	forLater         // Prefetch
+	expected         // Expect
 	forFill
 )
 
@@ -318,6 +320,9 @@ func (s *blobState) start(ctx context.Context, b *Blob, first, end int64, why re
 	for k := first; k < end; k++ {
 		s.flights[k] = f
 	}
+	if why == forReader {
+		s.c.sched.expected.reader(1)
+	}
 	s.c.dir.Go(func() { s.fly(ctx, f) })
 	return f
 }
@@ -361,8 +366,15 @@ func (s *blobState) fly(ctx context.Context, f *flight) {
 	s.forget(f)
 	s.mu.Unlock()
 	f.finish(err)
-	if f.why == forLater {
+	switch f.why {
+	case forReader:
+		s.c.sched.expected.reader(-1)
+	case forLater:
 		s.c.sched.release(int64(len(f.data)))
+		s.leave([]*flight{f})
+	case expected:
+		s.c.sched.expected.release(int64(len(f.data)), err)
+		s.c.sched.leave()
 		s.leave([]*flight{f})
 	}
 	if file != nil {

@@ -30,6 +30,8 @@ const (
 type scheduler struct {
 	recent recentChunks
 	line   lineSpeed
+	// expected are the flights of Expect.
+	expected expectations
 
 	mu    sync.Mutex
 	busy  int           // readers that wait, and prefetches under way

@@ -23,8 +23,9 @@ type Stats struct {
 
 type blobCounters struct {
 	requests, fetched, wasted, asked, hits, bad, errors atomic.Int64
-	// unread has a bit for each chunk that was fetched and not read since.
-	unread []atomic.Uint32
+	// unread has a bit for each chunk that was fetched and not read since, expected for
+	// each that Expect has fetched.
+	unread, expected []atomic.Uint32
 }
 
 // Stats returns the counters of the blob. Blobs that share what they fetch
@@ -67,6 +68,7 @@ func (s *blobState) used(ctx context.Context, first, end int64) {
 		if word.Load()&bit != 0 && word.And(^bit)&bit != 0 {
 			at, stop := s.Bounds(k)
 			s.count.wasted.Add(at - stop)
+			s.metExpectation(k)
 			meter(ctx, stop-at)
 		}
 	}

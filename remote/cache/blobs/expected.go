@@ -1,0 +1,209 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+)
+
+const (
+	// Of what is expected to be read as much is under way as the line brings in a round
+	// trip and in expectTime, in requests of half of it, so that the line is busy and a
+	// reader who wants something else has most of it soon. While such a reader waits it is
+	// a fourth.
+	expectTime                 = 80 * time.Millisecond
+	minExpected, maxExpected   = 256 << 10, 8 << 20
+	unknownExpected            = 1 << 20 // while nothing is known of the line
+	expectedShare, leastExpect = 4, 128 << 10
+)
+
+// expectations are the flights for what is expected to be read, of all blobs. The zero value
+// has none.
+type expectations struct {
+	mu      sync.Mutex
+	flying  int64         // bytes under way
+	readers int           // flights for readers that wait
+	changed chan struct{} // closed when there is more room; nil while nobody waits
+	err     error         // the last one of a flight that failed, until somebody was told
+}
+
+// Expect begins to bring what is missing of n bytes of the blob from off, which are expected
+// to be read though nobody has begun to. It returns when all of it is under way, or there:
+// it waits until the line has room for it beside what readers want. It is the caller who
+// decides how much is expected, and in which order. Of a local blob it brings nothing.
+//
+// The error is ctx.Err(), one of something that was expected before and could not be
+// fetched, or wraps ErrFull of package directory, where nothing that is fetched can be kept.
+func (b *Blob) Expect(ctx context.Context, off, n int64) error {
+	s := b.s
+	if off < 0 || n <= 0 || off >= s.Size || s.local {
+		return nil
+	}
+	if err := s.refuted(); err != nil {
+		return err
+	}
+	first, end := s.Span(off, off+min(n, s.Size-off))
+	for k := first; k < end; {
+		if !s.c.takes() {
+			return s.c.noRoom()
+		}
+		next, stop := s.lacking(k, end, s.c.sched.expected.request(s.c.sched.line.stats()))
+		if next == stop {
+			return nil
+		}
+		at, _ := s.Bounds(next)
+		_, last := s.Bounds(stop - 1)
+		if err := s.c.sched.expected.admit(ctx, last-at, s.c.sched.line.stats); err != nil {
+			return err
+		}
+		k = s.expect(b, next, stop)
+	}
+	return nil
+}
+
+// noRoom is why nothing can be kept.
+func (c *Cache) noRoom() error { return &noRoomError{c.dir.Path()} }
+
+type noRoomError struct{ dir string }
+
+func (e *noRoomError) Error() string {
+	return "cache directory " + e.dir + ": " + directory.ErrFull.Error()
+}
+func (e *noRoomError) Unwrap() error { return directory.ErrFull }
+
+// expect begins a flight for the chunks from first on that are not under way by now, and
+// returns where to go on. It was admitted as far as end.
+func (s *blobState) expect(b *Blob, first, end int64) (next int64) {
+	at, _ := s.Bounds(first)
+	_, stop := s.Bounds(end - 1)
+	admitted := stop - at
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for first < end && s.flights[first] != nil {
+		first++
+	}
+	next = first
+	for next < end && s.flights[next] == nil {
+		next++
+	}
+	if next == first || s.closed {
+		s.c.sched.expected.release(admitted, nil)
+		return max(next, end)
+	}
+	at, _ = s.Bounds(first)
+	_, stop = s.Bounds(next - 1)
+	s.c.sched.expected.release(admitted-(stop-at), nil)
+	s.c.sched.enter() // Fill waits for it, too
+	f := s.start(context.Background(), b, first, next, expected)
+	f.waiters++ // so that it does not end with a reader that leaves
+	return next
+}
+
+// window returns how many bytes may be under way.
+func (e *expectations) window(line LineStats) int64 {
+	if line.Rate == 0 {
+		return unknownExpected
+	}
+	return line.in(line.Trip+expectTime, minExpected, maxExpected)
+}
+
+// request returns how many bytes the next request asks for. Requests that begin together
+// would end together, and the line be idle for a round trip: the first is a short one.
+func (e *expectations) request(line LineStats) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.flying == 0 {
+		return e.window(line) / 4
+	}
+	return e.window(line) / 2
+}
+
+// admit waits until n bytes may be under way more, and counts them.
+func (e *expectations) admit(ctx context.Context, n int64, line func() LineStats) error {
+	for first := true; ; first = false {
+		e.mu.Lock()
+		if first && e.flying == 0 {
+			e.err = nil // of long ago
+		}
+		room := e.window(line())
+		if e.readers > 0 {
+			room = max(room/expectedShare, leastExpect)
+		}
+		err := e.err
+		e.err = nil
+		if err == nil && (e.flying == 0 || e.flying+n <= room) {
+			e.flying += n
+			e.mu.Unlock()
+			return nil
+		}
+		if e.changed == nil {
+			e.changed = make(chan struct{})
+		}
+		changed := e.changed
+		e.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// release says that n bytes are not under way any more, and with which error.
+func (e *expectations) release(n int64, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.flying -= n
+	if err != nil && !errors.Is(err, context.Canceled) {
+		e.err = err
+	}
+	e.tell()
+}
+
+// reader counts the flights for readers that come and go.
+func (e *expectations) reader(by int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.readers += by; by < 0 {
+		e.tell()
+	}
+}
+
+// tell wakes who waits. The caller holds mu.
+func (e *expectations) tell() {
+	if e.changed != nil {
+		close(e.changed)
+		e.changed = nil
+	}
+}
+
+// noteExpected notes that the chunks from first to end came from the source because they
+// were expected to be read.
+func (s *blobState) noteExpected(first, end int64) {
+	for k := first; k < end; k++ {
+		if bit := uint32(1) << (k % 32); s.count.expected[k/32].Or(bit)&bit == 0 {
+			at, stop := s.Bounds(k)
+			s.c.count.expected.Add(stop - at)
+		}
+	}
+}
+
+// metExpectation notes that somebody reads chunk k for the first time since it came.
+func (s *blobState) metExpectation(k int64) {
+	if bit := uint32(1) << (k % 32); s.count.expected[k/32].Load()&bit != 0 {
+		at, stop := s.Bounds(k)
+		s.c.count.met.Add(stop - at)
+	}
+}
+
+// Expected returns how many bytes of chunks were fetched for Expect, and how many of those
+// somebody has read something of since.
+func (c *Cache) Expected() (fetched, met int64) {
+	return c.count.expected.Load(), c.count.met.Load()
+}
