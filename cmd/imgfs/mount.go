@@ -31,6 +31,7 @@ type mounter struct {
 	foreground bool
 	allowOther bool
 	prefetch   bool
+	profile    string // auto, off or a file
 	provenance bool
 	noExec     bool
 	publish    bool     // the indexes that had to be made
@@ -92,6 +93,7 @@ that), until imgfs umount, umount, fusermount3 -u or a signal to the server.`,
 			f.BoolVar(&m.noRecover, noRecoverFlag, false, "let it end with its process; else another takes over")
 			f.StringVar(&m.overlay, overlayFlag, "", "`DIR` let the tree be written; what is written goes to DIR")
 			f.BoolVar(&m.prefetch, "prefetch", false, "fetch the rest of the image, while nobody reads")
+			f.StringVar(&m.profile, profileFlag, "auto", "`W` fetch what was read first before: auto, off or a FILE")
 			f.BoolVar(&m.publish, publishFlag, false, "publish what it indexes in the first --index-repo")
 			cli.Note(f.Lookup(publishFlag), cli.Variables, "IMGFS_INDEX_PUBLISH")
 			set := networkFlags(f)
@@ -203,6 +205,10 @@ func (m *mounter) options(img string) *fusefs.Options {
 func (m *mounter) serve(ctx context.Context, e *env, name, dir string, store *serve.Store, noStore error) error {
 	mount := &serve.Mount{Env: e.Env, Options: m.options(name), Servers: &e.network.servers, Offline: e.offline,
 		Begun: time.Now(), Grace: m.grace, Prefetch: m.prefetch, NewSession: m.helper && m.detached}
+	var err error
+	if mount.Forecaster, err = m.forecaster(); err != nil {
+		return err
+	}
 	if err := m.wantRecovery(e, name, store, noStore, mount); err != nil {
 		return err
 	}
@@ -210,7 +216,6 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string, store *se
 		mount.Parent, ctx = serve.NewParent(ctx, e.Env)
 		e.shown.parent = mount.Parent
 	}
-	var err error
 	if serve.Managed() && dir != "" {
 		serve.PrepareDir(ctx, dir)
 	}
@@ -393,6 +398,9 @@ func childArgs(flags *pflag.FlagSet) []string {
 			if abs, err := filepath.Abs(value); err == nil {
 				value = abs
 			}
+		}
+		if f.Name == profileFlag {
+			value = absProfile(value)
 		}
 		args = append(args, "--"+f.Name+"="+value)
 	})

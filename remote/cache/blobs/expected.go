@@ -33,35 +33,38 @@ type expectations struct {
 // Expect begins to bring what is missing of n bytes of the blob from off, which are expected
 // to be read though nobody has begun to. It returns when all of it is under way, or there:
 // it waits until the line has room for it beside what readers want. It is the caller who
-// decides how much is expected, and in which order. Of a local blob it brings nothing.
+// decides how much is expected, and in which order. Of a local blob it brings nothing. It
+// returns how many bytes are under way for it.
 //
 // The error is ctx.Err(), one of something that was expected before and could not be
 // fetched, or wraps ErrFull of package directory, where nothing that is fetched can be kept.
-func (b *Blob) Expect(ctx context.Context, off, n int64) error {
+func (b *Blob) Expect(ctx context.Context, off, n int64) (begun int64, err error) {
 	s := b.s
 	if off < 0 || n <= 0 || off >= s.Size || s.local {
-		return nil
+		return 0, nil
 	}
 	if err := s.refuted(); err != nil {
-		return err
+		return 0, err
 	}
 	first, end := s.Span(off, off+min(n, s.Size-off))
 	for k := first; k < end; {
 		if !s.c.takes() {
-			return s.c.noRoom()
+			return begun, s.c.noRoom()
 		}
 		next, stop := s.lacking(k, end, s.c.sched.expected.request(s.c.sched.line.stats()))
 		if next == stop {
-			return nil
+			return begun, nil
 		}
 		at, _ := s.Bounds(next)
 		_, last := s.Bounds(stop - 1)
 		if err := s.c.sched.expected.admit(ctx, last-at, s.c.sched.line.stats); err != nil {
-			return err
+			return begun, err
 		}
-		k = s.expect(b, next, stop)
+		var bytes int64
+		k, bytes = s.expect(b, next, stop)
+		begun += bytes
 	}
-	return nil
+	return begun, nil
 }
 
 // noRoom is why nothing can be kept.
@@ -75,8 +78,8 @@ func (e *noRoomError) Error() string {
 func (e *noRoomError) Unwrap() error { return directory.ErrFull }
 
 // expect begins a flight for the chunks from first on that are not under way by now, and
-// returns where to go on. It was admitted as far as end.
-func (s *blobState) expect(b *Blob, first, end int64) (next int64) {
+// returns where to go on, and how many bytes they are. It was admitted as far as end.
+func (s *blobState) expect(b *Blob, first, end int64) (next, bytes int64) {
 	at, _ := s.Bounds(first)
 	_, stop := s.Bounds(end - 1)
 	admitted := stop - at
@@ -91,15 +94,16 @@ func (s *blobState) expect(b *Blob, first, end int64) (next int64) {
 	}
 	if next == first || s.closed {
 		s.c.sched.expected.release(admitted, nil)
-		return max(next, end)
+		return max(next, end), 0
 	}
 	at, _ = s.Bounds(first)
 	_, stop = s.Bounds(next - 1)
-	s.c.sched.expected.release(admitted-(stop-at), nil)
+	bytes = stop - at
+	s.c.sched.expected.release(admitted-bytes, nil)
 	s.c.sched.enter() // Fill waits for it, too
 	f := s.start(context.Background(), b, first, next, expected)
 	f.waiters++ // so that it does not end with a reader that leaves
-	return next
+	return next, bytes
 }
 
 // window returns how many bytes may be under way.

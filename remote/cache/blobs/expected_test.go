@@ -24,7 +24,7 @@ func TestExpect(t *testing.T) {
 		checkRead(t, b, src, 50*bigChunk, 10*bigChunk) // so that something is there, and the line is known
 		took := timed(func() {
 			for _, x := range []struct{ off, n int64 }{{100 * bigChunk, 60 * bigChunk}, {40 * bigChunk, 30 * bigChunk}, {0, 1}, {-1, 5}, {1 << 40, 5}} {
-				if err := b.Expect(t.Context(), x.off, x.n); err != nil {
+				if _, err := b.Expect(t.Context(), x.off, x.n); err != nil {
 					t.Error(err)
 				}
 			}
@@ -74,7 +74,7 @@ func TestExpectReaders(t *testing.T) {
 		checkRead(t, b, src, 0, 10*bigChunk)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if err := b.Expect(t.Context(), 10*bigChunk, 300*bigChunk); err != nil {
+			if _, err := b.Expect(t.Context(), 10*bigChunk, 300*bigChunk); err != nil {
 				t.Error(err)
 			}
 		})
@@ -110,7 +110,7 @@ func TestExpectFails(t *testing.T) {
 		}
 		c := openCache(t, t.TempDir(), nil)
 		b := cachedBig(t, c, src, src.Data)
-		if err := b.Expect(t.Context(), 0, src.Size()); !errors.Is(err, remote.ErrUnavailable) {
+		if _, err := b.Expect(t.Context(), 0, src.Size()); !errors.Is(err, remote.ErrUnavailable) {
 			t.Errorf("got error %v", err)
 		}
 		settle()
@@ -119,7 +119,7 @@ func TestExpectFails(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		if took := timed(func() {
-			if err := b.Expect(ctx, bigChunk, src.Size()); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := b.Expect(ctx, bigChunk, src.Size()); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got error %v", err)
 			}
 		}); took != 500*time.Millisecond {
@@ -127,7 +127,7 @@ func TestExpectFails(t *testing.T) {
 		}
 		settle()
 		c.NoRoom.Refuse()
-		if err := b.Expect(t.Context(), 300*bigChunk, bigChunk); !errors.Is(err, directory.ErrFull) {
+		if _, err := b.Expect(t.Context(), 300*bigChunk, bigChunk); !errors.Is(err, directory.ErrFull) {
 			t.Errorf("got error %v", err)
 		}
 	})

@@ -8,7 +8,7 @@ import (
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
 
-// Verify checks manifests, configs, references, verification marks and
+// Verify checks manifests, configs, references, verification marks, profiles and
 // records of images, and removes those that are wrong; it returns how many files it looked at, and the
 // paths below the directory of those that it removed. Files whose names are
 // none of the cache's are left alone, and not counted.
@@ -24,6 +24,7 @@ func (c *Cache) Verify(ctx context.Context) (checked int, removed []string, err 
 		{directory.Refs, rightRef},
 		{directory.Verified, rightMark},
 		{directory.Images, rightImage},
+		{directory.Profiles, rightProfile},
 	} {
 		some, wrong, err := c.dir.VerifyRecords(ctx, dir.name, dir.right)
 		checked += some

@@ -49,6 +49,8 @@ type Mount struct {
 	Parent   *Parent       // nil in the foreground
 	Grace    time.Duration // how long a tree in use is served on after a signal
 	Prefetch bool          // bring all of the image into the cache
+	// Forecaster, if not nil, says what is expected to be read.
+	Forecaster *Forecaster
 	// NewSession begins a session for this process when it has mounted.
 	NewSession bool
 	// Recovery has the mount outlive this process; nil does not, and NoRecovery says why.
@@ -110,6 +112,7 @@ func (m *Mount) Serve(ctx context.Context, life *Lifetime) error {
 		}
 	}
 	stats.serving(srv.FastPaths())
+	defer m.beginForecast(ctx, stats)()
 	kept := srv.DropPrivileges()
 	if err := end.meanwhile(ctx, func() error { return m.ready(log, kept) }); err != nil {
 		return errors.Join(err, end.end())

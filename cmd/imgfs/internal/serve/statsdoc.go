@@ -39,6 +39,8 @@ type Stats struct {
 	// Recovery says whether the mount outlives that process.
 	Recovery RecoveryState `json:"recovery"`
 	Prefetch PrefetchState `json:"prefetch"`
+	// Profile says what was fetched because it was expected to be read.
+	Profile image.ForecastStats `json:"profile"`
 	// Servers are those that were sent a request, those first that are down.
 	Servers []ServerState `json:"servers"`
 	// Line is the measured speed of all of them.

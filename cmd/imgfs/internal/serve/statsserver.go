@@ -21,6 +21,7 @@ type statsServer struct {
 	image    *image.Image // nil as long as it is not open
 	prefetch PrefetchState
 	paths    []fusefs.FastPath
+	forecast *image.Forecast // nil: there is none
 	keeper   *keeper
 	srv      *fusefs.Server // nil: it begins to serve just now
 }
@@ -82,8 +83,11 @@ func (s *statsServer) stats() Stats {
 	s.mu.Lock()
 	now, img := s.about, s.image
 	now.Prefetch, now.FastPaths = s.prefetch, s.paths
-	keeper, srv := s.keeper, s.srv
+	keeper, srv, forecast := s.keeper, s.srv, s.forecast
 	s.mu.Unlock()
+	if forecast != nil {
+		now.Profile = forecast.Stats()
+	}
 	if keeper != nil {
 		now.Recovery = keeper.state()
 	}

@@ -20,7 +20,16 @@ type Counters struct {
 	errors atomic.Int64
 	files  filetable.Table[file]
 	large  int64
+	watch  atomic.Pointer[watching]
 }
+
+// A Watcher is told of reads. It must not hold them up.
+type Watcher interface {
+	// Note is told of a read of size bytes from byte off of a file.
+	Note(n fs.Node, off, size int64)
+}
+
+type watching struct{ Watcher }
 
 type layer struct {
 	reads, asked atomic.Int64
@@ -38,6 +47,16 @@ func New(layers int, large int64) *Counters {
 
 // Init makes room for the files of the image's tree, before anything is read.
 func (c *Counters) Init(t *fs.Tree) { c.files.Init(t.Len()) }
+
+// Watch has a Watcher be told of all reads from now on, in place of the one before; nil of
+// none.
+func (c *Counters) Watch(w Watcher) {
+	if w == nil {
+		c.watch.Store(nil)
+		return
+	}
+	c.watch.Store(&watching{w})
+}
 
 // Content returns the content of the layer at a position, with its reads counted.
 func (c *Counters) Content(at int, of fs.Content) fs.Content {
@@ -106,6 +125,9 @@ type content struct {
 func (x *content) ReadFileAt(ctx context.Context, n fs.Node, p []byte, off int64) (int, error) {
 	x.layer.reads.Add(1)
 	x.layer.asked.Add(int64(len(p)))
+	if w := x.all.watch.Load(); w != nil {
+		w.Note(n, off, int64(len(p)))
+	}
 	f := x.all.files.Get(n)
 	if f == nil && x.isLarge(n) {
 		f = x.all.files.Make(n, &file{})
@@ -146,6 +168,9 @@ func (x *content) ReadHeldAt(n fs.Node, p []byte, off int64) bool {
 	}
 	x.layer.reads.Add(1)
 	x.layer.asked.Add(int64(len(p)))
+	if w := x.all.watch.Load(); w != nil {
+		w.Note(n, off, int64(len(p)))
+	}
 	if f != nil {
 		f.asked.Add(int64(len(p)))
 	}

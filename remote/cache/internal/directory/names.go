@@ -21,6 +21,7 @@ const (
 	Refs     = "refs"
 	Indexes  = "indexes" // of package indexes
 	Images   = "images"
+	Profiles = "profiles"
 	Verified = "verified"
 	Kept     = "contents"
 	Claims   = "claims"
@@ -39,7 +40,7 @@ func IsAbandonedIndex(name string, modified time.Time) bool {
 	return isTemp(name, IndexTemp) && time.Since(modified) > unbornTime
 }
 
-// MaxRecord bounds the files of references, manifests, configs and images.
+// MaxRecord bounds the files of references, manifests, configs, images and profiles.
 const MaxRecord = 16 << 20
 
 // A kind is what a file in the directory is for.
@@ -52,7 +53,7 @@ const (
 	KindBlob               // a blob file
 	KindIndex              // a layer index
 	kindUnborn             // a layer index that is being written
-	kindMeta               // a manifest, config, reference or verification mark
+	kindMeta               // a manifest, config, reference, verification mark or profile
 	KindImage              // an image record
 	KindKept               // a kept file
 )
@@ -85,7 +86,7 @@ func KindOf(name string) kind {
 		return KindSelf
 	case top == Tmp && isTemp(rest, "", spoolName, "imgfs-"+spoolName):
 		return kindOwned
-	case top == Refs && isRecord(rest):
+	case (top == Refs || top == Profiles) && isRecord(rest):
 		return kindMeta
 	case top == Images && isRecord(rest):
 		return KindImage
@@ -141,7 +142,7 @@ func isHex(name string, bytes int) bool {
 func isPart(name string) bool {
 	top, alg, below := strings.Cut(name, "/")
 	if !below {
-		return byDigest(top) != kindOther || top == Tmp || top == Refs || top == Images
+		return byDigest(top) != kindOther || top == Tmp || top == Refs || top == Images || top == Profiles
 	}
 	return byDigest(top) != kindOther && sumSize(alg) > 0
 }

@@ -1,0 +1,60 @@
+package serve
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/fs/profile"
+)
+
+// forecastTime is how long after a mount what is read is noted, and what is expected is
+// fetched.
+const forecastTime = 3 * time.Minute
+
+// A Forecaster says what is expected to be read of an image, and notes what is read.
+type Forecaster struct {
+	// Profile is what is expected; nil for what the cache knows.
+	Profile *profile.Profile
+}
+
+// beginForecast begins to fetch what is expected to be read of the image, and to note what
+// is read. stop ends that, and has the cache remember what was read.
+func (m *Mount) beginForecast(ctx context.Context, stats *statsServer) (stop func()) {
+	// A successor would take what its first minutes see for what programs read first.
+	if m.Forecaster == nil || m.Succession != nil || !m.Image.Resolved().HasProfile() {
+		return func() {}
+	}
+	ctx, cancel := context.WithTimeout(ctx, forecastTime)
+	var done sync.WaitGroup
+	done.Go(func() {
+		defer cancel()
+		p := m.Forecaster.Profile
+		if p == nil {
+			p = m.Image.Resolved().KeptProfile()
+		}
+		f := m.Image.Forecast(p)
+		stats.forecasting(f)
+		defer f.Stop()
+		if !m.Offline {
+			if err := f.Run(ctx); err != nil && ctx.Err() == nil {
+				m.Env.Debugf("what is expected to be read could not be fetched: %s", cli.Describe(err))
+			}
+		}
+		<-ctx.Done()
+		m.Image.Resolved().NoteReads(f.Reads())
+	})
+	return func() {
+		cancel()
+		done.Wait()
+	}
+}
+
+// forecasting notes that a forecast has begun.
+func (s *statsServer) forecasting(f *image.Forecast) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forecast = f
+}

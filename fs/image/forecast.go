@@ -1,0 +1,305 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imgfs/imgfs/fs"
+	"github.com/imgfs/imgfs/fs/image/internal/firstreads"
+	"github.com/imgfs/imgfs/fs/profile"
+	"github.com/imgfs/imgfs/layerindex"
+	"github.com/imgfs/imgfs/remote/cache/blobs"
+)
+
+const (
+	// What was fetched for a forecast and not read is at most unreadAtFirst, and unreadShare
+	// times what was read of it more, and never more than MaxUnread: who mounts an image and
+	// starts nothing has little fetched in vain.
+	unreadAtFirst = 8 << 20
+	unreadShare   = 4
+	// batchTime is how long the line takes for what is put into the order of the layers
+	// before it is asked for, so that neighbours are one request.
+	batchTime          = 250 * time.Millisecond
+	minBatch, maxBatch = 512 << 10, 4 << 20
+	firstBatch         = 256 << 10
+	// joinGap is how many bytes between two ranges are fetched with them.
+	joinGap = 128 << 10
+)
+
+// MaxUnread is how many bytes are fetched for a forecast at most beyond those that were read
+// of it.
+const MaxUnread = 64 << 20
+
+// A Forecast has what a profile expects to be read fetched ahead of the readers of an image,
+// and notes what they read, for the next profile. It is safe for concurrent use.
+type Forecast struct {
+	img    *Image
+	record *firstreads.Recorder
+	choose *profile.Chooser
+	of     map[uint64]string // paths of the profile that the image has, by inode number
+	room   int64             // bytes that may be fetched
+
+	wake chan struct{} // gets an element when something was read
+
+	mu    sync.Mutex
+	queue []profile.Read
+
+	// Of Run alone: what of the blobs was looked for, and how many bytes were asked for.
+	wanted map[*blobs.Blob]*extentSet
+	asked  int64
+
+	state atomic.Int32
+}
+
+// A ForecastState says how far a forecast is.
+type ForecastState int32
+
+// The states of a forecast.
+const (
+	// ForecastNone: there is no profile, or it has nothing of the image.
+	ForecastNone ForecastState = iota
+	// ForecastRunning: something is being fetched.
+	ForecastRunning
+	// ForecastWaiting: all that is expected by now was fetched, or too much of it was not
+	// read.
+	ForecastWaiting
+	// ForecastFailed: the registry did not give it, or the disk did not take it.
+	ForecastFailed
+	// ForecastOver: nothing is fetched, and nothing noted, any more.
+	ForecastOver
+)
+
+var forecastStates = [...]string{"none", "running", "waiting", "failed", "over"}
+
+// String returns "none", "running", "waiting", "failed" or "over".
+func (s ForecastState) String() string { return forecastStates[s] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s ForecastState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *ForecastState) UnmarshalText(text []byte) error {
+	*s = ForecastState(max(0, slices.Index(forecastStates[:], string(text))))
+	return nil
+}
+
+// Forecast begins to note what is read of the image, until Forecast.Stop. p is what is
+// expected, which Run fetches; nil if nothing is known. An image has one forecast at a time.
+func (i *Image) Forecast(p *profile.Profile) *Forecast {
+	if p == nil {
+		p = profile.New("", "")
+	}
+	f := &Forecast{img: i, choose: profile.NewChooser(p), of: map[uint64]string{}, wake: make(chan struct{}, 1),
+		wanted: map[*blobs.Blob]*extentSet{}, room: MaxUnread + maxProfileBytes}
+	if limit := i.Resolved().Cache().Budget(); limit > 0 {
+		f.room = min(f.room, limit/4)
+	}
+	for path := range f.choose.Paths() {
+		if n, err := i.tree.Lookup(path, false); err == nil {
+			f.of[n.Ino()] = path
+		}
+	}
+	if len(f.of) > 0 {
+		f.state.Store(int32(ForecastRunning))
+	}
+	f.queue = f.choose.First()
+	f.record = firstreads.New(i.tree, f.fresh)
+	i.counts.Watch(f.record)
+	return f
+}
+
+// maxProfileBytes is more than any profile has.
+const maxProfileBytes = profile.MaxStarts * profile.MaxStartBytes
+
+// Stop ends the noting. Run is to be ended before.
+func (f *Forecast) Stop() {
+	f.img.counts.Watch(nil)
+	f.state.Store(int32(ForecastOver))
+}
+
+// fresh is told of files of which something is read for the first time.
+func (f *Forecast) fresh(n fs.Node) {
+	path, known := f.of[n.Ino()]
+	if known {
+		if more := f.choose.Read(path); len(more) > 0 {
+			f.mu.Lock()
+			f.queue = append(more, f.queue...) // somebody waits for these
+			f.mu.Unlock()
+		}
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run fetches what is expected, in the order in which it is needed and in as few requests as
+// the line likes, until ctx ends: what is read tells what else to expect. It leaves readers
+// the line, and stops while too much of what it has fetched is not read (MaxUnread). An
+// error of the registry or the disk ends it: readers try for themselves.
+func (f *Forecast) Run(ctx context.Context) error {
+	for {
+		batch := f.next()
+		if len(batch) == 0 || !f.mayFetch() {
+			f.set(ForecastWaiting)
+			select {
+			case <-f.wake:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			f.putBack(batch)
+			continue
+		}
+		f.set(ForecastRunning)
+		for _, r := range f.ranges(batch) {
+			n, err := r.Blob.Expect(ctx, r.Off, min(r.End-r.Off, f.room-f.asked))
+			f.asked += n
+			if err != nil {
+				if ctx.Err() == nil {
+					f.set(ForecastFailed)
+				}
+				return err
+			}
+		}
+	}
+}
+
+func (f *Forecast) set(s ForecastState) {
+	if len(f.of) > 0 {
+		f.state.Store(int32(s))
+	}
+}
+
+// mayFetch reports whether enough of what was asked for is read.
+func (f *Forecast) mayFetch() bool {
+	_, met := f.img.Resolved().Cache().Blobs.Expected()
+	return f.asked < f.room && f.asked-met < min(MaxUnread, unreadAtFirst+unreadShare*met)
+}
+
+// next takes what is to be fetched next from the queue.
+func (f *Forecast) next() []profile.Read {
+	most := int64(firstBatch)
+	if f.asked > 0 {
+		line := f.img.Resolved().Cache().Blobs.Line()
+		most = max(minBatch, min(int64(line.Rate*batchTime.Seconds()), maxBatch))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for ; n < len(f.queue) && most > 0; n++ {
+		most -= f.queue[n].Size / 2 // about as much of the blob
+	}
+	batch := f.queue[:n]
+	f.queue = f.queue[n:]
+	return batch
+}
+
+// putBack returns reads to the queue.
+func (f *Forecast) putBack(reads []profile.Read) {
+	if len(reads) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queue = append(slices.Clone(reads), f.queue...)
+}
+
+// ranges returns where the blobs have what is read, as far as it was not asked for: in the
+// order of the blobs, with small gaps filled.
+func (f *Forecast) ranges(reads []profile.Read) []blobs.Range {
+	var all []blobs.Range
+	for _, r := range reads {
+		n, err := f.img.tree.Lookup(r.Path, false)
+		if err != nil || n.Layer() < 0 || n.IsSparse() {
+			continue
+		}
+		size := n.Attr().Size
+		if r.Off >= size {
+			continue
+		}
+		blob, from, to, err := f.img.source(n, r.Off, min(r.End(), size))
+		if err != nil {
+			continue // its readers hear of it
+		}
+		wanted := f.wanted[blob]
+		if wanted == nil {
+			wanted = &extentSet{}
+			f.wanted[blob] = wanted
+		}
+		for _, x := range wanted.add(layerindex.Extent{Off: from, Size: to - from}) {
+			all = append(all, blobs.Range{Blob: blob, Off: x.Off, End: x.Off + x.Size})
+		}
+	}
+	place := map[*blobs.Blob]int{} // in the order in which they are needed
+	for _, r := range all {
+		if _, known := place[r.Blob]; !known {
+			place[r.Blob] = len(place)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b blobs.Range) int {
+		return cmp.Or(cmp.Compare(place[a.Blob], place[b.Blob]), cmp.Compare(a.Off, b.Off))
+	})
+	joined := all[:0]
+	for _, r := range all {
+		if n := len(joined) - 1; n >= 0 && joined[n].Blob == r.Blob && r.Off-joined[n].End <= joinGap {
+			joined[n].End = max(joined[n].End, r.End)
+			continue
+		}
+		joined = append(joined, r)
+	}
+	return joined
+}
+
+// source returns the part of a blob that has the bytes of a file from off to end.
+func (i *Image) source(n fs.Node, off, end int64) (b *blobs.Blob, from, to int64, err error) {
+	s := i.layers.all[n.Layer()].state.Load()
+	if err := s.refuted(); err != nil {
+		return nil, 0, 0, err
+	}
+	at, _ := s.extent(n)
+	_, from, to, err = s.reader.Source(at+off, at+end)
+	return s.blob, from, to, err
+}
+
+// Reads returns what was read so far, for profile.Profile.Add: nothing if somebody goes
+// through the image. It walks through the names of the tree.
+func (f *Forecast) Reads() []profile.Read {
+	parts, all := f.record.Parts()
+	if !all {
+		return nil
+	}
+	paths := map[uint64]string{}
+	for _, p := range parts {
+		paths[p.Ino] = ""
+	}
+	f.img.tree.FindPaths(f.img.digests.ctx, paths)
+	reads := make([]profile.Read, 0, len(parts))
+	for _, p := range parts {
+		if path := paths[p.Ino]; path != "" {
+			reads = append(reads, profile.Read{Path: path, Off: p.First * profile.Grain, Size: p.Count * profile.Grain, After: p.After})
+		}
+	}
+	return reads
+}
+
+// ForecastStats are the counters of a forecast.
+type ForecastStats struct {
+	State ForecastState `json:"state"`
+	// Files are those of the profile that the image has.
+	Files int `json:"files"`
+	// Fetched is how many bytes came because they were expected, and Used how many of them
+	// somebody has read something of since, chunk by chunk.
+	Fetched int64 `json:"fetched"`
+	Used    int64 `json:"used"`
+}
+
+// Stats returns the counters as they are now.
+func (f *Forecast) Stats() ForecastStats {
+	s := ForecastStats{State: ForecastState(f.state.Load()), Files: len(f.of)}
+	s.Fetched, s.Used = f.img.Resolved().Cache().Blobs.Expected()
+	return s
+}

@@ -1,0 +1,55 @@
+package meta
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"path"
+
+	"github.com/imgfs/imgfs/remote/cache/internal/directory"
+)
+
+// profileOf is of whom a profile says that it is: docs/profile-format.md. The cache knows no
+// more of it.
+type profileOf struct {
+	Repository string `json:"repository"`
+	Platform   string `json:"platform"`
+}
+
+func (p profileOf) path() string {
+	sum := sha256.Sum256([]byte(p.Repository + "\n" + p.Platform + "\n"))
+	return path.Join(directory.Profiles, hex.EncodeToString(sum[:])+".json")
+}
+
+// Profile returns what is kept of what programs read first of the images of a repository for
+// a platform, as KeepProfile was given it: nil if there is nothing.
+func (c *Cache) Profile(repository, platform string) []byte {
+	data, _, err := c.dir.Files().ReadFile(profileOf{repository, platform}.path(), directory.MaxRecord)
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// KeepProfile keeps a profile, which says of itself what it is of, in place of the one
+// before, if budget and disk take it.
+func (c *Cache) KeepProfile(repository, platform string, data []byte) {
+	c.dir.KeepFile(profileOf{repository, platform}.path(), data)
+}
+
+// RemoveProfile removes a profile. It reports whether there was one.
+func (c *Cache) RemoveProfile(repository, platform string) (bool, error) {
+	err := c.dir.Files().Remove(profileOf{repository, platform}.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// rightProfile reports whether data says that it is a profile of this name.
+func rightProfile(name string, data []byte) bool {
+	var p profileOf
+	return json.Unmarshal(data, &p) == nil && p.path() == name
+}
