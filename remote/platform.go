@@ -92,6 +92,9 @@ func parseWish(platform string) (wish, error) {
 	return w, nil
 }
 
+// HostPlatform returns the platform of this machine, which "" means to Open.
+func HostPlatform() ocispec.Platform { return platforms.Normalize(platforms.DefaultSpec()) }
+
 // ParsePlatform reads a platform as Open takes it, but not "". The error is
 // ErrPlatform.
 func ParsePlatform(platform string) (ocispec.Platform, error) {

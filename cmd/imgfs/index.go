@@ -18,7 +18,7 @@ func indexCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "index",
 		Usage: "[FLAGS] IMAGE",
-		Entry: cli.Entry{Usage: "IMAGE", Text: "index the layers ahead of time; also: index push"},
+		Entry: cli.Entry{Usage: "IMAGE", Text: "index layers ahead of time; also: index push, profile"},
 		About: `Gets ready what mounting needs: reads the image's layers once, as far as
 that has not been done and nobody has published an index of them. Prints a row
 for each layer, the base first.

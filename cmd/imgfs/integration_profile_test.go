@@ -106,7 +106,7 @@ func TestProfile(t *testing.T) {
 	p := newProfiled(t, 2)
 	s := newSandbox(t)
 	dir := s.mount(p.images[0])
-	if got := s.forecast(dir); got != (image.ForecastStats{}) {
+	if got := s.forecast(dir); got != (image.ForecastStats{State: image.ForecastNone}) {
 		t.Errorf("of a new repository: %+v", got)
 	}
 	s.start(dir)

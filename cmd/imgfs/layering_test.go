@@ -34,12 +34,12 @@ cmd/imgfs/internal/grep: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/img
 cmd/imgfs/internal/holder: fs/fusefs/privilege remote/printable x/sys
 cmd/imgfs/internal/ls: cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/show fs remote/printable pflag runewidth x/sys x/term
 cmd/imgfs/internal/ordered:
-cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/config cmd/imgfs/internal/holder cmd/imgfs/internal/show fs fs/fusefs fs/image fs/overlayfs remote/cache remote/cache/meta remote/printable remote/registry go-digest systemd image-spec x/sys
+cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/config cmd/imgfs/internal/holder cmd/imgfs/internal/show fs fs/fusefs fs/image fs/overlayfs fs/profile remote/cache remote/cache/meta remote/printable remote/registry go-digest systemd image-spec x/sys
 cmd/imgfs/internal/spill: x/sys
 cmd/imgfs/internal/show: remote/printable go-digest runewidth x/sys
 cmd/imgfs/internal/sum: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ordered cmd/imgfs/internal/show fs pflag x/sys
 cmd/imgfs/internal/tree: cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ls cmd/imgfs/internal/show fs remote/printable pflag x/sys
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/completion cmd/imgfs/internal/config cmd/imgfs/internal/container cmd/imgfs/internal/du cmd/imgfs/internal/diff cmd/imgfs/internal/explore cmd/imgfs/internal/find cmd/imgfs/internal/grep cmd/imgfs/internal/holder cmd/imgfs/internal/ls cmd/imgfs/internal/serve cmd/imgfs/internal/show cmd/imgfs/internal/spill cmd/imgfs/internal/sum cmd/imgfs/internal/tree fs fs/bundle fs/fusefs fs/image fs/overlayfs fs/treecopy fs/treetar fs/packages fs/treediff layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/dockerdaemon remote/indexrepo remote/localname remote/printable remote/registry remote/registry/hosts go-digest pflag runtime-spec x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/completion cmd/imgfs/internal/config cmd/imgfs/internal/container cmd/imgfs/internal/du cmd/imgfs/internal/diff cmd/imgfs/internal/explore cmd/imgfs/internal/find cmd/imgfs/internal/grep cmd/imgfs/internal/holder cmd/imgfs/internal/ls cmd/imgfs/internal/serve cmd/imgfs/internal/show cmd/imgfs/internal/spill cmd/imgfs/internal/sum cmd/imgfs/internal/tree fs fs/bundle fs/fusefs fs/image fs/overlayfs fs/profile fs/treecopy fs/treetar fs/packages fs/treediff layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/dockerdaemon remote/indexrepo remote/localname remote/printable remote/registry remote/registry/hosts go-digest pflag runtime-spec x/sys
 
 fs/bundle: fs remote/printable image-spec moby-seccomp moby-user runtime-spec x/sys
 fs/fusefs/internal/journal: x/sys
@@ -49,10 +49,12 @@ fs/fusefs: fs fs/fusefs/internal/journal fs/fusefs/internal/uring fs/fusefs/priv
 fs/overlayfs: fs/fusefs remote/printable x/sys
 fs/image/internal/counters: fs fs/image/internal/filetable
 fs/image/internal/filetable: fs
+fs/image/internal/firstreads: fs fs/image/internal/filetable fs/profile
 fs/image/internal/keptfile: fs fs/image/internal/filetable go-digest
-fs/image: fs fs/image/internal/counters fs/image/internal/keptfile layerindex layerindex/build layerindex/estargz layerindex/reader layerindex/soci layerindex/zstdchunked remote remote/anyarchive remote/cache remote/cache/blobs remote/cache/files remote/cache/indexes remote/cache/meta remote/containerdstore remote/containersstorage remote/dockerarchive remote/dockerdaemon remote/held remote/indexrepo remote/ocilayout remote/registry remote/registry/hosts go-digest image-spec x/sync
+fs/image: fs fs/image/internal/counters fs/image/internal/firstreads fs/image/internal/keptfile fs/profile layerindex layerindex/build layerindex/estargz layerindex/reader layerindex/soci layerindex/zstdchunked remote remote/anyarchive remote/cache remote/cache/blobs remote/cache/files remote/cache/indexes remote/cache/meta remote/containerdstore remote/containersstorage remote/dockerarchive remote/dockerdaemon remote/held remote/indexrepo remote/ocilayout remote/registry remote/registry/hosts go-digest image-spec x/sync
 fs/internal/layertest: layerindex
 fs/treecopy: fs x/sys
+fs/profile:
 fs/packages: fs go-debian go-sqlite3 rpmversion x/sys
 fs/treediff: fs layerindex go-digest x/sys
 fs/treetar: fs layerindex

@@ -77,11 +77,10 @@ func (c *choice) Set(s string) error {
 
 func mountCommand(e *env) cli.Command {
 	return cli.Command{
-		Name:  "mount",
-		Usage: "[FLAGS] IMAGE [DIR]",
-		Entry: cli.Entry{Usage: "IMAGE [DIR]", Text: "mount the image's tree on DIR, read-only"},
-		About: `Mounts an image read-only, without DIR on one that it makes and prints (-q: only
-that), until imgfs umount, umount, fusermount3 -u or a signal to the server.`,
+		Name:       "mount",
+		Usage:      "[FLAGS] IMAGE [DIR]",
+		Entry:      cli.Entry{Usage: "IMAGE [DIR]", Text: "mount the image's tree on DIR, read-only"},
+		About:      `Mounts an image read-only, on DIR or one that it makes and prints (-q: no more).`,
 		Example:    "mkdir -p ~/fedora && imgfs mount fedora:latest ~/fedora",
 		OtherFlags: mountHabits,
 		Setup: func(f *pflag.FlagSet) cli.Action {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/containerd/platforms"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
@@ -68,10 +67,9 @@ func profileCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "profile",
 		Usage: "show | export | import | rm",
-		Entry: cli.Entry{Usage: "show IMAGE", Text: "what its programs read first; also: export, import, rm"},
 		About: `A mount notes what is read in its first minutes, by path, for all images of the
 repository. The next mount, of any tag, fetches what it has of that before it is
-asked for, so that programs start sooner. The cache keeps what was noted for each
+asked for, so that programs start sooner. The cache keeps what was noted for a
 repository and platform; imgfs mount --profile says otherwise.`,
 		Others:   map[string]string{"ls": "imgfs profile show IMAGE", "list": "imgfs profile show IMAGE", "remove": "imgfs profile rm IMAGE", "delete": "imgfs profile rm IMAGE"},
 		Commands: []cli.Command{profileShowCommand(e), profileExportCommand(e), profileImportCommand(e), profileRmCommand(e)},
@@ -93,7 +91,7 @@ func (e *env) withProfile(ctx context.Context, command, name string, do func(c *
 	if err != nil {
 		return err
 	}
-	p := platforms.DefaultSpec()
+	p := remote.HostPlatform()
 	if e.platform != "" {
 		if p, err = remote.ParsePlatform(e.platform); err != nil {
 			return err
@@ -242,7 +240,7 @@ func profileExportCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:    "export",
 		Usage:   "IMAGE",
-		Entry:   cli.Entry{Usage: "IMAGE", Text: "write the profile, for imgfs mount --profile FILE"},
+		Entry:   cli.Entry{Usage: "IMAGE", Text: "write it out, for mount --profile FILE"},
 		About:   `Writes what was noted to standard output: docs/profile-format.md describes it.`,
 		Example: "imgfs profile export fedora:latest >fedora.profile",
 		Setup: func(f *pflag.FlagSet) cli.Action {
@@ -259,7 +257,7 @@ func profileExportCommand(e *env) cli.Command {
 					case p == nil:
 						return errNoProfile(key)
 					}
-					_, err = e.Raw.Write(p.Encode())
+					_, err = e.Raw.Write(printable.JSON(p.Encode()))
 					return err
 				})
 			}
@@ -314,10 +312,11 @@ func (e *env) readProfile(ctx context.Context, names []string) (*profile.Profile
 
 func profileRmCommand(e *env) cli.Command {
 	return cli.Command{
-		Name:    "rm",
-		Usage:   "IMAGE",
-		Entry:   cli.Entry{Usage: "IMAGE", Text: "forget what was noted"},
-		About:   `Removes what was noted of the images of a repository. The next mount begins anew.`,
+		Name:  "rm",
+		Usage: "IMAGE",
+		Entry: cli.Entry{Usage: "IMAGE", Text: "forget what was noted"},
+		About: `Removes what was noted of the images of a repository: the next mount begins
+anew.`,
 		Example: "imgfs profile rm fedora:latest",
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			return func(ctx context.Context, args []string) error {

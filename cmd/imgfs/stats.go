@@ -114,7 +114,11 @@ func (e *env) printSummary(s *serve.Stats) error {
 	t.Row("since", fmt.Sprintf("%s, process %d, %s%s", s.Since.Local().Format(time.DateTime), s.PID, printable.Name(s.Platform), how(s)))
 	t.Row("recovery", recoveryText(&s.Recovery))
 	t.Row("fetched", fmt.Sprintf("%s for readers in %s; %s to index, %s of manifests", e.size(n.Fetched), show.Count(int(n.Requests), "request"), e.size(n.Indexed), e.size(n.Meta)))
-	t.Row("wasted", e.size(n.Wasted)+" of it was not read yet, or of no use")
+	wasted := e.size(n.Wasted) + " of it was not read yet, or of no use"
+	if p := s.Profile; p.Fetched > 0 {
+		wasted += fmt.Sprintf("; %s came since they are read first, %s of that was read", e.size(p.Fetched), e.size(p.Used))
+	}
+	t.Row("wasted", wasted)
 	t.Row("hits", e.hits(s))
 	t.Row("reads", fmt.Sprintf("%s of %s in all, %d failed", show.Count(int(n.Reads), "read"), e.size(n.Asked), n.Errors))
 	waits := "no read had to wait"

@@ -61,6 +61,7 @@ func documents() map[string]document {
 		}),
 		"index":        documentOf(3, (*env).printIndex),
 		"index push":   documentOf(3, (*env).printPush),
+		"profile show": documentOf[profileDoc](0, nil),
 		"du":           documentOf[du.Line](0, nil),
 		"grep":         documentOf[grep.Row](0, nil),
 		"ls":           documentOf[ls.Listed](0, nil),
@@ -220,7 +221,7 @@ func FuzzStats(f *testing.F) {
 var lossy = []string{
 	"Digest", "DiffID", "Manifest", "Unknown", "Layers", "DiffIDs", "ImageID", "Expected", // digests
 	"Codec", "Obtained", "Verified", "Kind", "State", "Status", "Origin", "Vouched", "Lost", // imgfs's own words
-	"From", "Header", // repository and digest, and a sum
+	"From", "Header", "Repository", // repositories and digests, and a sum
 	"Why", "LastWhy", "Reason", "Host", "Health", "Owner", // sentences, and names of servers
 	"Unit", // systemd allows a few letters
 	"FastPath.Name", "Key", "Variable",
@@ -349,6 +350,8 @@ func TestPrinters(t *testing.T) {
 		"internal/serve/resume.go: e.Stderr": 2, "internal/serve/succeed.go: e.Stderr": 1, // what the log has escaped
 		"env.go: e.Raw":         2, // whether it is a terminal
 		"inspect.go: show.JSON": 1, "history.go: show.JSON": 1, "stat.go: e.Raw": 2, "du_layers.go: show.JSON": 1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1, "version.go: show.JSON": 1,
+		"profile.go: e.Raw":        1, // what printable.JSON has escaped
+		"profile.go: show.JSON":    1,
 		"index_push.go: show.JSON": 1, "cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
 	}
 	if !reflect.DeepEqual(uses, want) {

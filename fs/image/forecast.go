@@ -52,40 +52,26 @@ type Forecast struct {
 	wanted map[*blobs.Blob]*extentSet
 	asked  int64
 
-	state atomic.Int32
+	state atomic.Value // of ForecastState
 }
 
 // A ForecastState says how far a forecast is.
-type ForecastState int32
+type ForecastState string
 
-// The states of a forecast.
+// The states of a forecast. That of an image that has none is "".
 const (
 	// ForecastNone: there is no profile, or it has nothing of the image.
-	ForecastNone ForecastState = iota
+	ForecastNone ForecastState = "none"
 	// ForecastRunning: something is being fetched.
-	ForecastRunning
+	ForecastRunning ForecastState = "running"
 	// ForecastWaiting: all that is expected by now was fetched, or too much of it was not
 	// read.
-	ForecastWaiting
+	ForecastWaiting ForecastState = "waiting"
 	// ForecastFailed: the registry did not give it, or the disk did not take it.
-	ForecastFailed
+	ForecastFailed ForecastState = "failed"
 	// ForecastOver: nothing is fetched, and nothing noted, any more.
-	ForecastOver
+	ForecastOver ForecastState = "over"
 )
-
-var forecastStates = [...]string{"none", "running", "waiting", "failed", "over"}
-
-// String returns "none", "running", "waiting", "failed" or "over".
-func (s ForecastState) String() string { return forecastStates[s] }
-
-// MarshalText implements encoding.TextMarshaler.
-func (s ForecastState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (s *ForecastState) UnmarshalText(text []byte) error {
-	*s = ForecastState(max(0, slices.Index(forecastStates[:], string(text))))
-	return nil
-}
 
 // Forecast begins to note what is read of the image, until Forecast.Stop. p is what is
 // expected, which Run fetches; nil if nothing is known. An image has one forecast at a time.
@@ -103,9 +89,8 @@ func (i *Image) Forecast(p *profile.Profile) *Forecast {
 			f.of[n.Ino()] = path
 		}
 	}
-	if len(f.of) > 0 {
-		f.state.Store(int32(ForecastRunning))
-	}
+	f.state.Store(ForecastNone)
+	f.set(ForecastRunning)
 	f.queue = f.choose.First()
 	f.record = firstreads.New(i.tree, f.fresh)
 	i.counts.Watch(f.record)
@@ -118,7 +103,7 @@ const maxProfileBytes = profile.MaxStarts * profile.MaxStartBytes
 // Stop ends the noting. Run is to be ended before.
 func (f *Forecast) Stop() {
 	f.img.counts.Watch(nil)
-	f.state.Store(int32(ForecastOver))
+	f.state.Store(ForecastOver)
 }
 
 // fresh is told of files of which something is read for the first time.
@@ -170,7 +155,7 @@ func (f *Forecast) Run(ctx context.Context) error {
 
 func (f *Forecast) set(s ForecastState) {
 	if len(f.of) > 0 {
-		f.state.Store(int32(s))
+		f.state.Store(s)
 	}
 }
 
@@ -299,7 +284,7 @@ type ForecastStats struct {
 
 // Stats returns the counters as they are now.
 func (f *Forecast) Stats() ForecastStats {
-	s := ForecastStats{State: ForecastState(f.state.Load()), Files: len(f.of)}
+	s := ForecastStats{State: f.state.Load().(ForecastState), Files: len(f.of)}
 	s.Fetched, s.Used = f.img.Resolved().Cache().Blobs.Expected()
 	return s
 }

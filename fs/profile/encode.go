@@ -115,6 +115,9 @@ func (s *start) decode() (Start, error) {
 	if s.Runs < 1 || s.Runs > 1<<30 {
 		return one, fmt.Errorf("%d runs", s.Runs)
 	}
+	if y := s.Last.UTC().Year(); y < 1970 || y > 9998 {
+		return one, fmt.Errorf("it was seen in the year %d", y)
+	}
 	for n, p := range s.PathBytes {
 		if n < 0 || n >= len(s.Paths) {
 			return one, fmt.Errorf("bytes of path %d of %d", n, len(s.Paths))

@@ -169,11 +169,12 @@ func TestEncode(t *testing.T) {
 
 // hostile are texts that are refused, and words of the reason.
 var hostile = map[string]string{
-	``:                                       "unexpected end",
-	`{"format":"imgfs profile 2"}`:           "its format",
-	`[1]`:                                    "cannot unmarshal",
-	one(`"runs":0,"paths":[],"reads":[]`):    "0 runs",
-	one(`"runs":1,"paths":["a"],"reads":[]`): "path 0",
+	``:                                    "unexpected end",
+	`{"format":"imgfs profile 2"}`:        "its format",
+	`[1]`:                                 "cannot unmarshal",
+	one(`"runs":0,"paths":[],"reads":[]`): "0 runs",
+	`{"format":"imgfs profile 1","starts":[{"runs":1,"paths":[],"reads":[]}]}`:                           "the year 1",
+	one(`"runs":1,"paths":["a"],"reads":[]`):                                                             "path 0",
 	one(`"runs":1,"paths":["/a\u0000b"],"reads":[]`):                                                     "path 0",
 	one(`"runs":1,"paths":["/"],"reads":[]`):                                                             "path 0",
 	one(`"runs":1,"paths":["/a"],"pathBytes":{"7":"YQ=="},"reads":[]`):                                   "bytes of path 7",
