@@ -19,8 +19,10 @@ const (
 	// What was fetched for a forecast and not read is at most unreadAtFirst, and unreadShare
 	// times what was read of it more, and never more than MaxUnread: who mounts an image and
 	// starts nothing has little fetched in vain.
+	// Of guesses that may be none it is at most unreadGuess.
 	unreadAtFirst = 8 << 20
 	unreadShare   = 4
+	unreadGuess   = 3 << 20
 	// batchTime is how long the line takes for what is put into the order of the layers
 	// before it is asked for, so that neighbours are one request.
 	batchTime          = 250 * time.Millisecond
@@ -46,13 +48,23 @@ type Forecast struct {
 	wake chan struct{} // gets an element when something was read
 
 	mu    sync.Mutex
-	queue []profile.Read
+	queue []want
+	later []want // when there is nothing in queue
+
+	guesser guesser
+	guesses chan fs.Node // programs that nothing is known of
 
 	// Of Run alone: what of the blobs was looked for, and how many bytes were asked for.
 	wanted map[*blobs.Blob]*extentSet
 	asked  int64
 
 	state atomic.Value // of ForecastState
+}
+
+// A want is a part of a file that is expected to be read.
+type want struct {
+	n         fs.Node
+	off, size int64
 }
 
 // A ForecastState says how far a forecast is.
@@ -90,8 +102,9 @@ func (i *Image) Forecast(p *profile.Profile) *Forecast {
 		}
 	}
 	f.state.Store(ForecastNone)
-	f.set(ForecastRunning)
-	f.queue = f.choose.First()
+	f.guesses = make(chan fs.Node, maxGuessed)
+	f.guesser = guesser{img: i, seen: map[uint64]bool{}, want: f.expect, later: f.expectLater}
+	f.expect(f.wants(f.choose.First())...)
 	f.record = firstreads.New(i.tree, f.fresh)
 	i.counts.Watch(f.record)
 	return f
@@ -109,34 +122,86 @@ func (f *Forecast) Stop() {
 // fresh is told of files of which something is read for the first time.
 func (f *Forecast) fresh(n fs.Node) {
 	path, known := f.of[n.Ino()]
-	if known {
+	switch {
+	case known:
 		if more := f.choose.Read(path); len(more) > 0 {
 			f.mu.Lock()
-			f.queue = append(more, f.queue...) // somebody waits for these
+			f.queue = append(f.wants(more), f.queue...) // somebody waits for these
 			f.mu.Unlock()
 		}
+	case n.Mode()&0o111 != 0:
+		select {
+		case f.guesses <- n:
+		default: // there are very many
+		}
 	}
+	f.stir()
+}
+
+// stir has Run look whether there is something to do.
+func (f *Forecast) stir() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
 }
 
+// wants returns what of some reads the image has.
+func (f *Forecast) wants(reads []profile.Read) []want {
+	all := make([]want, 0, len(reads))
+	for _, r := range reads {
+		if n, err := f.img.tree.Lookup(r.Path, false); err == nil && n.Layer() >= 0 {
+			all = append(all, want{n, r.Off, r.Size})
+		}
+	}
+	return all
+}
+
+// expect adds to what is fetched, at its end.
+func (f *Forecast) expect(more ...want) { f.add(&f.queue, more) }
+
+// expectLater adds to what is fetched when there is nothing else.
+func (f *Forecast) expectLater(more ...want) { f.add(&f.later, more) }
+
+func (f *Forecast) add(to *[]want, more []want) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(*to) < profile.MaxReads {
+		*to = append(*to, more...)
+		f.stir()
+	}
+}
+
 // Run fetches what is expected, in the order in which it is needed and in as few requests as
 // the line likes, until ctx ends: what is read tells what else to expect. It leaves readers
 // the line, and stops while too much of what it has fetched is not read (MaxUnread). An
-// error of the registry or the disk ends it: readers try for themselves.
+// error of the registry or the disk ends it: readers try for themselves. Of programs that
+// the profile does not know it guesses what they will read.
 func (f *Forecast) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var guessing sync.WaitGroup
+	defer guessing.Wait()
+	defer cancel()
+	guessing.Go(func() {
+		for {
+			select {
+			case n := <-f.guesses:
+				f.guesser.guess(ctx, n)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	for {
-		batch := f.next()
-		if len(batch) == 0 || !f.mayFetch() {
+		batch, sure := f.next()
+		if len(batch) == 0 || !f.mayFetch(sure) {
 			f.set(ForecastWaiting)
 			select {
 			case <-f.wake:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			f.putBack(batch)
+			f.putBack(batch, sure)
 			continue
 		}
 		f.set(ForecastRunning)
@@ -154,19 +219,22 @@ func (f *Forecast) Run(ctx context.Context) error {
 }
 
 func (f *Forecast) set(s ForecastState) {
-	if len(f.of) > 0 {
-		f.state.Store(s)
-	}
+	f.state.Store(s)
 }
 
-// mayFetch reports whether enough of what was asked for is read.
-func (f *Forecast) mayFetch() bool {
+// mayFetch reports whether enough of what was asked for is read, to ask for more.
+func (f *Forecast) mayFetch(sure bool) bool {
 	_, met := f.img.Resolved().Cache().Blobs.Expected()
-	return f.asked < f.room && f.asked-met < min(MaxUnread, unreadAtFirst+unreadShare*met)
+	most := int64(unreadGuess)
+	if sure {
+		most = min(MaxUnread, unreadAtFirst+unreadShare*met)
+	}
+	return f.asked < f.room && f.asked-met < most
 }
 
-// next takes what is to be fetched next from the queue.
-func (f *Forecast) next() []profile.Read {
+// next takes what is to be fetched next from the queue, or if there is nothing, and so it is
+// not sure, from later.
+func (f *Forecast) next() (batch []want, sure bool) {
 	most := int64(firstBatch)
 	if f.asked > 0 {
 		line := f.img.Resolved().Cache().Blobs.Line()
@@ -174,39 +242,51 @@ func (f *Forecast) next() []profile.Read {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := 0
-	for ; n < len(f.queue) && most > 0; n++ {
-		most -= f.queue[n].Size / 2 // about as much of the blob
+	from := &f.queue
+	if sure = len(f.queue) > 0; !sure {
+		from, most = &f.later, min(most, minBatch)
 	}
-	batch := f.queue[:n]
-	f.queue = f.queue[n:]
-	return batch
+	most *= 2 // of files; of the blob it is about half
+	for len(*from) > 0 && most > 0 {
+		w := &(*from)[0]
+		part := *w
+		if w.size > most {
+			w.off += most
+			w.size -= most
+			part.size = most
+		} else {
+			*from = (*from)[1:]
+		}
+		most -= part.size
+		batch = append(batch, part)
+	}
+	return batch, sure
 }
 
-// putBack returns reads to the queue.
-func (f *Forecast) putBack(reads []profile.Read) {
-	if len(reads) == 0 {
+// putBack returns what next has taken.
+func (f *Forecast) putBack(batch []want, sure bool) {
+	if len(batch) == 0 {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.queue = append(slices.Clone(reads), f.queue...)
+	to := &f.later
+	if sure {
+		to = &f.queue
+	}
+	*to = append(batch, *to...)
 }
 
 // ranges returns where the blobs have what is read, as far as it was not asked for: in the
 // order of the blobs, with small gaps filled.
-func (f *Forecast) ranges(reads []profile.Read) []blobs.Range {
+func (f *Forecast) ranges(batch []want) []blobs.Range {
 	var all []blobs.Range
-	for _, r := range reads {
-		n, err := f.img.tree.Lookup(r.Path, false)
-		if err != nil || n.Layer() < 0 || n.IsSparse() {
+	for _, w := range batch {
+		size := w.n.Attr().Size
+		if w.off >= size || w.n.IsSparse() {
 			continue
 		}
-		size := n.Attr().Size
-		if r.Off >= size {
-			continue
-		}
-		blob, from, to, err := f.img.source(n, r.Off, min(r.End(), size))
+		blob, from, to, err := f.img.source(w.n, w.off, min(w.off+w.size, size))
 		if err != nil {
 			continue // its readers hear of it
 		}

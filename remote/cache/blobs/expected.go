@@ -12,12 +12,14 @@ import (
 const (
 	// Of what is expected to be read as much is under way as the line brings in a round
 	// trip and in expectTime, in requests of half of it, so that the line is busy and a
-	// reader who wants something else has most of it soon. While such a reader waits it is
-	// a fourth.
+	// reader who wants something else has most of it soon. While readers wait it is a fourth
+	// if, of expectTrial bytes and more, less than a fourth was read: then they want
+	// something else.
 	expectTime                 = 80 * time.Millisecond
 	minExpected, maxExpected   = 256 << 10, 8 << 20
 	unknownExpected            = 1 << 20 // while nothing is known of the line
 	expectedShare, leastExpect = 4, 128 << 10
+	expectTrial                = 2 << 20
 )
 
 // expectations are the flights for what is expected to be read, of all blobs. The zero value
@@ -57,7 +59,7 @@ func (b *Blob) Expect(ctx context.Context, off, n int64) (begun int64, err error
 		}
 		at, _ := s.Bounds(next)
 		_, last := s.Bounds(stop - 1)
-		if err := s.c.sched.expected.admit(ctx, last-at, s.c.sched.line.stats); err != nil {
+		if err := s.c.sched.expected.admit(ctx, last-at, s.c.sched.line.stats, s.c.unmet); err != nil {
 			return begun, err
 		}
 		var bytes int64
@@ -125,15 +127,16 @@ func (e *expectations) request(line LineStats) int64 {
 	return e.window(line) / 2
 }
 
-// admit waits until n bytes may be under way more, and counts them.
-func (e *expectations) admit(ctx context.Context, n int64, line func() LineStats) error {
+// admit waits until n bytes may be under way more, and counts them. unmet tells whether
+// readers want something else than what was expected.
+func (e *expectations) admit(ctx context.Context, n int64, line func() LineStats, unmet func() bool) error {
 	for first := true; ; first = false {
 		e.mu.Lock()
 		if first && e.flying == 0 {
 			e.err = nil // of long ago
 		}
 		room := e.window(line())
-		if e.readers > 0 {
+		if e.readers > 0 && unmet() {
 			room = max(room/expectedShare, leastExpect)
 		}
 		err := e.err
@@ -204,6 +207,12 @@ func (s *blobState) metExpectation(k int64) {
 		at, stop := s.Bounds(k)
 		s.c.count.met.Add(stop - at)
 	}
+}
+
+// unmet reports whether little was read of what was expected.
+func (c *Cache) unmet() bool {
+	fetched, met := c.Expected()
+	return fetched >= expectTrial && met < fetched/expectedShare
 }
 
 // Expected returns how many bytes of chunks were fetched for Expect, and how many of those
