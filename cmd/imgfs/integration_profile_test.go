@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -106,7 +108,7 @@ func TestProfile(t *testing.T) {
 	p := newProfiled(t, 2)
 	s := newSandbox(t)
 	dir := s.mount(p.images[0])
-	if got := s.forecast(dir); got != (image.ForecastStats{State: image.ForecastNone}) {
+	if got := s.forecast(dir); got.Files+int(got.Fetched) > 0 {
 		t.Errorf("of a new repository: %+v", got)
 	}
 	s.start(dir)
@@ -238,6 +240,54 @@ func TestProfileHostile(t *testing.T) {
 	}
 	compare(t, "by a hostile profile", dumpOf(t, s.account, dir), "first", want)
 	s.umount(dir)
+}
+
+// TestProfileGuess: of a program that nobody has started before the interpreter and the
+// libraries that its file names are fetched when it is read, for a script those of its
+// interpreter.
+func TestProfileGuess(t *testing.T) {
+	t.Parallel()
+	needFUSE(t)
+	program, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	file, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		t.Skip(err)
+	}
+	libraries, err := file.ImportedLibraries()
+	if err != nil || len(libraries) == 0 {
+		t.Skipf("/bin/sh needs %q, %v", libraries, err)
+	}
+	const size = 3 << 20
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, func(a *labimage.Archive) error {
+		errs := []error{a.Dir("usr"), a.Dir("usr/bin"), a.Dir("usr/lib"), a.File("unread", seededNoise(9, 8<<20))}
+		for i, name := range libraries {
+			errs = append(errs, a.File("usr/lib/"+name+".0", seededNoise(byte(i), size)), a.Symlink(name+".0", "usr/lib/"+name))
+		}
+		return errors.Join(append(errs, a.File("rest", seededNoise(10, 8<<20)))...)
+	}, func(a *labimage.Archive) error {
+		return errors.Join(a.File("usr/bin/tool", string(program), labimage.Mode(0o755)), a.File("usr/bin/script", "#!/usr/bin/env tool\n", labimage.Mode(0o755)))
+	})
+	for _, name := range []string{"usr/bin/tool", "usr/bin/script"} {
+		s := newSandbox(t)
+		s.ok("index", image)
+		s.dropBlobs()
+		dir := s.mount(image)
+		if _, err := os.ReadFile(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+		want := int64(len(libraries)) * size
+		if !eventually(20*time.Second, func() bool { return s.stats(dir).Profile.Fetched >= want }) {
+			t.Errorf("after %s was read: %+v, of %d libraries of 3 MiB", name, s.stats(dir).Profile, len(libraries))
+		}
+		if got := s.forecast(dir); got.Fetched > want+4<<20 {
+			t.Errorf("after %s was read: %+v, of %d libraries of 3 MiB", name, got, len(libraries))
+		}
+		s.umount(dir)
+	}
 }
 
 // TestProfileRegistryDies: a registry that dies while what is expected is being fetched ends

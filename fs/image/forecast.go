@@ -72,7 +72,7 @@ type ForecastState string
 
 // The states of a forecast. That of an image that has none is "".
 const (
-	// ForecastNone: there is no profile, or it has nothing of the image.
+	// ForecastNone: nothing was fetched yet.
 	ForecastNone ForecastState = "none"
 	// ForecastRunning: something is being fetched.
 	ForecastRunning ForecastState = "running"

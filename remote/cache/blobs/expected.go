@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	// Of what is expected to be read as much is under way as the line brings in a round
-	// trip and in expectTime, in requests of half of it, so that the line is busy and a
-	// reader who wants something else has most of it soon. While readers wait it is a fourth
+	// Of what is expected to be read as much is under way as the line brings in a few round
+	// trips and in expectTime, in requests of half of it: the line is busy though readers have
+	// requests of their own, and one who wants something else has most of it soon. While readers wait it is a fourth
 	// if, of expectTrial bytes and more, less than a fourth was read: then they want
 	// something else.
-	expectTime                 = 80 * time.Millisecond
+	expectTrips, expectTime    = 3, 100 * time.Millisecond
 	minExpected, maxExpected   = 256 << 10, 8 << 20
 	unknownExpected            = 1 << 20 // while nothing is known of the line
 	expectedShare, leastExpect = 4, 128 << 10
@@ -113,7 +113,7 @@ func (e *expectations) window(line LineStats) int64 {
 	if line.Rate == 0 {
 		return unknownExpected
 	}
-	return line.in(line.Trip+expectTime, minExpected, maxExpected)
+	return line.in(expectTrips*line.Trip+expectTime, minExpected, maxExpected)
 }
 
 // request returns how many bytes the next request asks for. Requests that begin together
