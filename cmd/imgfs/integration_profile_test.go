@@ -265,7 +265,7 @@ func TestProfileGuess(t *testing.T) {
 	image, _ := publish(t, reg, func(a *labimage.Archive) error {
 		errs := []error{a.Dir("usr"), a.Dir("usr/bin"), a.Dir("usr/lib"), a.File("unread", seededNoise(9, 8<<20))}
 		for i, name := range libraries {
-			errs = append(errs, a.File("usr/lib/"+name+".0", seededNoise(byte(i), size)), a.Symlink(name+".0", "usr/lib/"+name))
+			errs = append(errs, a.File("usr/lib/"+name+".0", seededNoise(byte(i), size)), a.Symlink("usr/lib/"+name, name+".0"))
 		}
 		return errors.Join(append(errs, a.File("rest", seededNoise(10, 8<<20)))...)
 	}, func(a *labimage.Archive) error {
