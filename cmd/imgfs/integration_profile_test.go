@@ -279,7 +279,7 @@ func TestProfileGuess(t *testing.T) {
 		if _, err := os.ReadFile(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
 		}
-		want := int64(len(libraries)) * size
+		want := int64(len(libraries)) * size * 9 / 10 // how far a range goes is not known to the byte
 		if !eventually(20*time.Second, func() bool { return s.stats(dir).Profile.Fetched >= want }) {
 			t.Errorf("after %s was read: %+v, of %d libraries of 3 MiB", name, s.stats(dir).Profile, len(libraries))
 		}
