@@ -33,7 +33,11 @@ func (e *env) imageOptions() *image.Options {
 }
 
 // openCache opens the cache directory.
-func (e *env) openCache() (*cache.Cache, error) {
+func (e *env) openCache() (*cache.Cache, error) { return e.openCacheOr(false) }
+
+// openCacheOr is openCache; with without a directory that cannot be used is one that takes
+// nothing.
+func (e *env) openCacheOr(without bool) (*cache.Cache, error) {
 	size := e.cacheSize
 	if text := os.Getenv("IMGFS_CACHE_SIZE"); !size.Given && text != "" {
 		if err := size.Set(text); err != nil {
@@ -41,7 +45,7 @@ func (e *env) openCache() (*cache.Cache, error) {
 		}
 	}
 	opts := e.imageOptions()
-	opts.CacheSize = size.Option()
+	opts.CacheSize, opts.AnyCache = size.Option(), without
 	return image.OpenCache(opts)
 }
 

@@ -68,7 +68,7 @@ func (m *mounter) takeOver(ctx context.Context, e *env, args []string) error {
 	}
 	name, dir := args[0], args[1]
 	e.shown.none, e.streamNow, e.directories = true, true, m.directories
-	disk, failed := e.openCache()
+	disk, failed := e.openCacheOr(true) // the mount outlives it
 	r := m.recovery(e, name)
 	s, err := serve.Succeed(e.Env, r, disk, dir)
 	if err != nil {
@@ -86,7 +86,7 @@ func (m *mounter) resume(ctx context.Context, e *env, store *serve.Store) (resum
 	if !store.Came() {
 		return false, nil
 	}
-	disk, failed := e.openCache()
+	disk, failed := e.openCacheOr(true) // the mount outlives it
 	r := m.recovery(e, "")
 	r.Store = store
 	s, name := serve.Resume(ctx, e.Env, r, disk)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
@@ -88,6 +89,9 @@ func (i *Image) Held() (files []Held, err error) {
 			files = nil
 		}
 	}()
+	if err := i.roomToHold(); err != nil {
+		return nil, err
+	}
 	source, blobs, _ := held.Of(r.Image)
 	rec := &heldRecord{Version: heldVersion, Asked: r.asked, Registry: r.client != nil, Source: source}
 	files = []Held{{Name: recordName}}
@@ -125,6 +129,25 @@ func (i *Image) Held() (files []Held, err error) {
 	}
 	files[0].File, err = held.WriteFile("imgfs-"+recordName, rec)
 	return files, err
+}
+
+// spareFiles is how many files more a process may have open at the least when it holds all of
+// an image.
+const spareFiles = 64
+
+// roomToHold returns an error if this process may not have as many files open as Held can
+// open: with none left it could do nothing else.
+func (i *Image) roomToHold() error {
+	most, open := openFiles()
+	layers := make(map[*Layer]bool)
+	for _, l := range i.layers.all {
+		layers[l] = true
+	}
+	// Of each layer two indexes, and the file of the blob twice.
+	if need := open + 4*len(layers) + spareFiles; most > 0 && need > most {
+		return fmt.Errorf("%d open files are needed for %d layers, and %d are allowed: %w", need, len(layers), most, syscall.EMFILE)
+	}
+	return nil
 }
 
 // held describes a layer that has a number among the files.

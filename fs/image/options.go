@@ -42,6 +42,9 @@ type Options struct {
 	// CacheDir is the directory of the cache that is opened if Cache is nil.
 	// Default: cache.DefaultDir.
 	CacheDir string
+	// AnyCache has a directory that cannot be used as a cache count as one that takes
+	// nothing: see cache.Options. Default: that is an error.
+	AnyCache bool
 	// CacheSize is how many bytes that may take on disk. Default: what
 	// cache.DefaultBudget means. Negative: no bound.
 	CacheSize int64

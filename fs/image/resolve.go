@@ -63,7 +63,7 @@ func OpenCache(opts *Options) (*cache.Cache, error) {
 	if opts.CacheSize == 0 {
 		budget = cache.DefaultBudget
 	}
-	disk, err := cache.Open(dir, &cache.Options{Budget: budget, Warnf: opts.Warnf})
+	disk, err := cache.Open(dir, &cache.Options{Budget: budget, Warnf: opts.Warnf, Any: opts.AnyCache})
 	if err != nil {
 		e := &Error{Err: err, Hint: HintCacheDir}
 		if unfit := (*cache.DirError)(nil); errors.As(err, &unfit) {

@@ -25,6 +25,9 @@ type Options struct {
 	// is not stored. Zero means no bound, DefaultBudget the one that suits the
 	// disk.
 	Budget int64
+	// Any has a directory that cannot be used as a cache count as one whose disk takes
+	// nothing, for as long as that is so: Open does not fail then.
+	Any bool
 	// Warnf gets one sentence when the disk first fails to take or give
 	// bytes. The default drops it. It may be called by any goroutine.
 	Warnf func(format string, args ...any)
@@ -57,7 +60,7 @@ func Open(dir string, opts *Options) (*Cache, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	d, err := directory.Open(dir, directory.Options{Budget: opts.Budget, Warnf: opts.Warnf, BlobsOf: meta.BlobsOf})
+	d, err := directory.Open(dir, directory.Options{Budget: opts.Budget, Warnf: opts.Warnf, Any: opts.Any, BlobsOf: meta.BlobsOf})
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ const (
 type Options struct {
 	Budget int64                            // see Options of package cache
 	Warnf  func(format string, args ...any) // nil drops warnings
+	Any    bool                             // see Options of package cache
 	// BlobsOf returns which blobs the record of an image is about.
 	BlobsOf func(record []byte) []digest.Digest
 }
@@ -81,7 +82,10 @@ func Open(dir string, opts Options) (*Dir, error) {
 	var made error
 	c.files, c.readOnly, made = openDir(dir, &beneath.Options{Again: c.openAgain, Refused: c.refused})
 	if made != nil && !IsFull(made) {
-		return nil, made
+		if !opts.Any {
+			return nil, made
+		}
+		c.files, c.readOnly = beneath.New(dir, nil, &beneath.Options{Again: c.openAgain, Refused: c.refused}), nil
 	}
 	c.unmarked.Store(made != nil)
 	if c.readOnly == nil {
@@ -92,9 +96,15 @@ func Open(dir string, opts Options) (*Dir, error) {
 		limit = BudgetFor(c.files)
 	}
 	c.Room = newBudget(c, limit)
-	if made != nil {
+	switch {
+	case made == nil:
+	case IsFull(made):
 		// Whatever is written later makes the directories that it needs.
 		c.DiskFailed(errors.Unwrap(made))
+	default:
+		c.Disk.Refuse()
+		c.warned.Store(true)
+		c.Warnf("%v; as long as that is so what is read is fetched each time", made)
 	}
 	return c, nil
 }
