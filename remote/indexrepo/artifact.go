@@ -88,20 +88,16 @@ func (d *Description) descriptors() []ocispec.Descriptor {
 // OCI image-spec, manifest.md, "Guidance for an Empty Descriptor".
 var emptyConfig = ocispec.DescriptorEmptyJSON.Data
 
-// encodeManifest returns the manifest of the indexes of layers, of which none is
-// twice; subject may be nil.
-func encodeManifest(layers []*Index, subject *ocispec.Descriptor, version string) ([]byte, error) {
+// encodeManifest returns the manifest of an artifact with these blobs; subject may be nil.
+func encodeManifest(artifactType string, blobs []ocispec.Descriptor, subject *ocispec.Descriptor, version string) ([]byte, error) {
 	m := ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
-		ArtifactType: ArtifactType,
+		ArtifactType: artifactType,
 		Config:       ocispec.Descriptor{MediaType: ocispec.MediaTypeEmptyJSON, Digest: digest.FromBytes(emptyConfig), Size: int64(len(emptyConfig))},
-		Layers:       []ocispec.Descriptor{},
+		Layers:       blobs,
 		Subject:      subject,
 		Annotations:  map[string]string{versionKey: version},
-	}
-	for i := range layers {
-		m.Layers = append(m.Layers, layers[i].descriptors()...)
 	}
 	return json.Marshal(&m)
 }

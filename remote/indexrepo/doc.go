@@ -15,6 +15,9 @@
 // Publish puts indexes into a place. It reads nothing that it then changes, so
 // any number of publishers may be at work at the same time.
 //
-// This package does not look into an index: who opens one compares it with
-// Published.Header, and with the layer.
+// Profiles of what programs read first are published in the same places: see
+// PublishProfile and Finder.FindProfile.
+//
+// This package does not look into an index or a profile: who opens an index compares it
+// with Published.Header, and with the layer.
 package indexrepo

@@ -81,8 +81,9 @@ func (f *Finder) Find(ctx context.Context, at Place, manifest digest.Digest, lay
 	if !f.Offline && f.Meta.IsMissing(s.repository) {
 		return s.found
 	}
-	ctx, stop := s.patience(ctx)
+	ctx, answered, stop := patience(ctx)
 	defer stop()
+	s.answered = answered
 	err := s.all(ctx, manifest)
 	if cause := context.Cause(ctx); cause == errSilent || cause == errSlow {
 		err = cause

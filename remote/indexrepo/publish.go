@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -68,7 +69,7 @@ type Result struct {
 // other indexes of the same layers is replaced. The error is the first of the
 // place's; what was published before that stays.
 func Publish(ctx context.Context, to *registry.Repository, img *Image) ([]Result, error) {
-	p := &publisher{target: to, img: img, has: make(map[digest.Digest]bool), sent: make(map[digest.Digest]int64)}
+	p := newPublisher(to, img)
 	results := make([]Result, len(img.Layers))
 	all := make([]*Index, len(img.Layers))
 	for i := range img.Layers {
@@ -119,6 +120,17 @@ type publisher struct {
 	done int64                   // the sum of sent
 }
 
+func newPublisher(to *registry.Repository, img *Image) *publisher {
+	return &publisher{target: to, img: img, has: make(map[digest.Digest]bool), sent: make(map[digest.Digest]int64)}
+}
+
+// A blob is what a manifest leads to. It has no Digest if there is none, and no content if
+// that need not be put.
+type blob struct {
+	ocispec.Descriptor
+	content io.ReaderAt
+}
+
 // put puts the manifest of some indexes under the tag of a digest, with its blobs,
 // and reports whether it was not there.
 func (p *publisher) put(ctx context.Context, named digest.Digest, all []*Index, subject *ocispec.Descriptor) (bool, error) {
@@ -126,76 +138,75 @@ func (p *publisher) put(ctx context.Context, named digest.Digest, all []*Index, 
 	if !ok {
 		return false, nil
 	}
-	content, err := encodeManifest(all, subject, p.img.Version)
+	descriptors := []ocispec.Descriptor{}
+	var blobs []blob
+	for _, x := range all {
+		descriptors = append(descriptors, x.descriptors()...)
+		blobs = append(blobs, blob{x.Index, x.IndexContent}, blob{x.Digests, x.DigestsContent})
+	}
+	content, err := encodeManifest(ArtifactType, descriptors, subject, p.img.Version)
 	if err != nil {
 		return false, err
 	}
 	if len(content) > maxManifest {
 		return false, nil // readers would not take it
 	}
+	return p.putManifest(ctx, tag, content, blobs, func(a *remote.Artifact) bool {
+		found, err := describe(a)
+		return err == nil && !slices.ContainsFunc(all, func(x *Index) bool {
+			d := found[x.Layer]
+			return d == nil || !d.same(&x.Description)
+		})
+	})
+}
+
+// putManifest puts a manifest under a tag, with its blobs, unless what is there is the same,
+// and reports whether it was not.
+func (p *publisher) putManifest(ctx context.Context, tag string, content []byte, blobs []blob, same func(*remote.Artifact) bool) (bool, error) {
 	// docker-registry 2.8 answers 500 as long as somebody else writes the tag. To put
 	// what may be there does no harm.
-	if there, err := p.there(ctx, tag, all); there || err != nil && !errors.Is(err, remote.ErrUnavailable) {
+	there, err := p.there(ctx, tag, same)
+	if err != nil && !errors.Is(err, remote.ErrUnavailable) {
 		return false, err
 	}
+	if there {
+		for _, b := range blobs {
+			p.note(b.Descriptor)
+		}
+		return false, nil
+	}
 	for try := 1; ; try++ {
-		if err = p.putBlobs(ctx, all); err == nil {
+		if err = p.putBlobs(ctx, blobs); err == nil {
 			_, err = p.target.PutManifest(ctx, ocispec.MediaTypeImageManifest, content, tag)
 		}
 		if try == pushTries || !errors.Is(err, remote.ErrNotFound) {
 			return true, err
 		}
-		p.forget(all)
+		p.forget(blobs)
 	}
 }
 
-// there reports whether a tag leads to these indexes. Then their blobs count as
-// there.
-func (p *publisher) there(ctx context.Context, tag string, all []*Index) (bool, error) {
+// there reports whether a tag leads to the same.
+func (p *publisher) there(ctx context.Context, tag string, same func(*remote.Artifact) bool) (bool, error) {
 	desc, err := p.target.ResolveTag(ctx, tag)
-	var found map[digest.Digest]*Description
+	var a *remote.Artifact
 	if err == nil {
-		found, err = p.read(ctx, desc)
+		a, err = remote.OpenArtifact(ctx, p.target, desc)
 	}
 	if isNone(err) {
 		return false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	for _, x := range all {
-		if d := found[x.Layer]; d == nil || !d.same(&x.Description) {
-			return false, nil
-		}
-	}
-	for _, x := range all {
-		p.note(x.Index)
-		p.note(x.Digests)
-	}
-	return true, nil
+	return err == nil && same(a), err
 }
 
-// read reads a manifest of the place.
-func (p *publisher) read(ctx context.Context, desc ocispec.Descriptor) (map[digest.Digest]*Description, error) {
-	a, err := remote.OpenArtifact(ctx, p.target, desc)
-	if err != nil {
-		return nil, err
-	}
-	return describe(a)
-}
-
-// putBlobs uploads the blobs of some indexes, and the config, as far as they are not
-// there.
-func (p *publisher) putBlobs(ctx context.Context, all []*Index) error {
+// putBlobs uploads blobs, and the config, as far as they are not there.
+func (p *publisher) putBlobs(ctx context.Context, blobs []blob) error {
 	config := ocispec.Descriptor{MediaType: ocispec.MediaTypeEmptyJSON, Digest: digest.FromBytes(emptyConfig), Size: int64(len(emptyConfig))}
 	if err := p.putBlob(ctx, config, bytes.NewReader(emptyConfig)); err != nil {
 		return err
 	}
-	for _, x := range all {
-		if err := p.putBlob(ctx, x.Index, x.IndexContent); err != nil {
-			return err
-		}
-		if err := p.putBlob(ctx, x.Digests, x.DigestsContent); err != nil {
+	for _, b := range blobs {
+		if err := p.putBlob(ctx, b.Descriptor, b.content); err != nil {
 			return err
 		}
 	}
@@ -245,13 +256,12 @@ func (p *publisher) progress(desc ocispec.Descriptor, n int64) {
 	}
 }
 
-// forget has the place asked again whether it has the blobs of some indexes.
-func (p *publisher) forget(all []*Index) {
+// forget has the place asked again whether it has some blobs.
+func (p *publisher) forget(blobs []blob) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, x := range all {
-		delete(p.has, x.Index.Digest)
-		delete(p.has, x.Digests.Digest)
+	for _, b := range blobs {
+		delete(p.has, b.Digest)
 	}
 	delete(p.has, digest.FromBytes(emptyConfig))
 }

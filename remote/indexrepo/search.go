@@ -38,18 +38,18 @@ type search struct {
 	found   map[digest.Digest]*Published
 }
 
-// patience returns a context that ends when the place has not answered for too long.
-// stop frees what it holds.
-func (s *search) patience(ctx context.Context) (silent context.Context, stop func()) {
+// patience returns a context that ends when a place has not answered for too long.
+// answered is to be called with each answer; stop frees what the context holds.
+func patience(ctx context.Context) (silent context.Context, answered, stop func()) {
 	silent, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(Patience, func() { cancel(errSilent) })
 	all := time.AfterFunc(findTime, func() { cancel(errSlow) })
-	s.answered = func() {
+	answered = func() {
 		if timer.Stop() {
 			timer.Reset(Patience)
 		}
 	}
-	return silent, func() {
+	return silent, answered, func() {
 		timer.Stop()
 		all.Stop()
 		cancel(nil)

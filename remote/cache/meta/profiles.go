@@ -19,8 +19,14 @@ type profileOf struct {
 }
 
 func (p profileOf) path() string {
-	sum := sha256.Sum256([]byte(p.Repository + "\n" + p.Platform + "\n"))
-	return path.Join(directory.Profiles, hex.EncodeToString(sum[:])+".json")
+	return path.Join(directory.Profiles, ProfileName(p.Repository, p.Platform)+".json")
+}
+
+// ProfileName returns what the profile of a repository's images for a platform is called,
+// in hex: docs/cache-format.md, "Profiles".
+func ProfileName(repository, platform string) string {
+	sum := sha256.Sum256([]byte(repository + "\n" + platform + "\n"))
+	return hex.EncodeToString(sum[:])
 }
 
 // Profile returns what is kept of what programs read first of the images of a repository for
