@@ -31,7 +31,7 @@ var programFiles = []string{"bin/program", "lib/libone.so", "etc/program.conf", 
 
 func newProfiled(t *testing.T, versions int) *profiled {
 	t.Helper()
-	p := &profiled{reg: registrytest.New(t, nil)}
+	p := &profiled{reg: registrytest.New(t, &registrytest.Options{Writable: true})}
 	for v := range versions {
 		layout := filepath.Join(t.TempDir(), "layout")
 		noise := func(i, size int) string { return seededNoise(byte(16*v+i+1), size) }

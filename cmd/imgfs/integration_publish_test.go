@@ -29,7 +29,7 @@ func TestMountPublishes(t *testing.T) {
 	waitForLog(t, log, "published 2 indexes")
 	first.umount(dir)
 	repo.Forget()
-	dir = first.mount(image)
+	dir = first.mount(image, "--profile=off") // else a profile is asked for, too
 	time.Sleep(200 * time.Millisecond)
 	first.umount(dir)
 	if n := repo.Count(); n > 0 {

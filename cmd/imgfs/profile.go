@@ -100,7 +100,7 @@ func (e *env) withProfile(ctx context.Context, command, name string, do func(c *
 	var key profileKey
 	var ok bool
 	if key.repository, key.platform, ok = image.ProfileKey(full, p); !ok {
-		return fmt.Errorf("%s is on this machine: nothing is noted of how it is read", printable.Name(full))
+		return errProfileLocal(full)
 	}
 	disk, err := e.openCache()
 	if err != nil {
@@ -108,6 +108,11 @@ func (e *env) withProfile(ctx context.Context, command, name string, do func(c *
 	}
 	defer disk.Close()
 	return do(disk, key)
+}
+
+// errProfileLocal says that images that are on this machine have no profile.
+func errProfileLocal(name string) error {
+	return fmt.Errorf("%s is on this machine: nothing is noted of how it is read", printable.Name(name))
 }
 
 // errNoProfile says that there is no profile, and how it comes to be.

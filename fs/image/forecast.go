@@ -41,9 +41,9 @@ const MaxUnread = 64 << 20
 type Forecast struct {
 	img    *Image
 	record *firstreads.Recorder
-	choose *profile.Chooser
-	of     map[uint64]string // paths of the profile that the image has, by inode number
-	room   int64             // bytes that may be fetched
+	room   int64 // bytes that may be fetched
+
+	known atomic.Pointer[knowledge]
 
 	wake chan struct{} // gets an element when something was read
 
@@ -59,6 +59,12 @@ type Forecast struct {
 	asked  int64
 
 	state atomic.Value // of ForecastState
+}
+
+// A knowledge is the profile that a forecast goes by.
+type knowledge struct {
+	choose *profile.Chooser
+	of     map[uint64]string // paths of the profile that the image has, by inode number
 }
 
 // A want is a part of a file that is expected to be read.
@@ -86,28 +92,40 @@ const (
 )
 
 // Forecast begins to note what is read of the image, until Forecast.Stop. p is what is
-// expected, which Run fetches; nil if nothing is known. An image has one forecast at a time.
+// expected, which Run fetches; nil if nothing is known, or not yet. An image has one forecast
+// at a time.
 func (i *Image) Forecast(p *profile.Profile) *Forecast {
-	if p == nil {
-		p = profile.New("", "")
-	}
-	f := &Forecast{img: i, choose: profile.NewChooser(p), of: map[uint64]string{}, wake: make(chan struct{}, 1),
-		wanted: map[*blobs.Blob]*extentSet{}, room: MaxUnread + maxProfileBytes}
+	f := &Forecast{img: i, wake: make(chan struct{}, 1), wanted: map[*blobs.Blob]*extentSet{}, room: MaxUnread + maxProfileBytes}
 	if limit := i.Resolved().Cache().Budget(); limit > 0 {
 		f.room = min(f.room, limit/4)
 	}
-	for path := range f.choose.Paths() {
-		if n, err := i.tree.Lookup(path, false); err == nil {
-			f.of[n.Ino()] = path
-		}
-	}
+	f.known.Store(&knowledge{})
 	f.state.Store(ForecastNone)
 	f.guesses = make(chan fs.Node, maxGuessed)
 	f.guesser = guesser{img: i, seen: map[uint64]bool{}, want: f.expect, later: f.expectLater}
-	f.expect(f.wants(f.choose.First())...)
 	f.record = firstreads.New(i.tree, f.fresh)
+	if p != nil {
+		f.Expect(p)
+	}
 	i.counts.Watch(f.record)
 	return f
+}
+
+// Expect has Run fetch what a profile expects, where Forecast was given none. It is called
+// at most once, by any goroutine.
+func (f *Forecast) Expect(p *profile.Profile) {
+	k := &knowledge{choose: profile.NewChooser(p), of: map[uint64]string{}}
+	for path := range k.choose.Paths() {
+		if n, err := f.img.tree.Lookup(path, false); err == nil {
+			k.of[n.Ino()] = path
+		}
+	}
+	f.expect(f.wants(k.choose.First())...)
+	f.known.Store(k)
+	parts, _ := f.record.Parts() // what was read meanwhile says what else to expect
+	for _, p := range parts {
+		f.begun(p.Ino)
+	}
 }
 
 // maxProfileBytes is more than any profile has.
@@ -121,21 +139,26 @@ func (f *Forecast) Stop() {
 
 // fresh is told of files of which something is read for the first time.
 func (f *Forecast) fresh(n fs.Node) {
-	path, known := f.of[n.Ino()]
-	switch {
-	case known:
-		if more := f.choose.Read(path); len(more) > 0 {
-			f.mu.Lock()
-			f.queue = append(f.wants(more), f.queue...) // somebody waits for these
-			f.mu.Unlock()
-		}
-	case n.Mode()&0o111 != 0:
+	if !f.begun(n.Ino()) && n.Mode()&0o111 != 0 {
 		select {
 		case f.guesses <- n:
 		default: // there are very many
 		}
 	}
 	f.stir()
+}
+
+// begun has be fetched what is expected since something of a file was read. It reports
+// whether the profile knows the file.
+func (f *Forecast) begun(ino uint64) bool {
+	k := f.known.Load()
+	path, known := k.of[ino]
+	if !known {
+		return false
+	}
+	f.putBack(f.wants(k.choose.Read(path)), true) // somebody waits for these
+	f.stir()
+	return true
 }
 
 // stir has Run look whether there is something to do.
@@ -263,7 +286,7 @@ func (f *Forecast) next() (batch []want, sure bool) {
 	return batch, sure
 }
 
-// putBack returns what next has taken.
+// putBack puts what next has taken, or what is to be first, at the head.
 func (f *Forecast) putBack(batch []want, sure bool) {
 	if len(batch) == 0 {
 		return
@@ -364,7 +387,7 @@ type ForecastStats struct {
 
 // Stats returns the counters as they are now.
 func (f *Forecast) Stats() ForecastStats {
-	s := ForecastStats{State: f.state.Load().(ForecastState), Files: len(f.of)}
+	s := ForecastStats{State: f.state.Load().(ForecastState), Files: len(f.known.Load().of)}
 	s.Fetched, s.Used = f.img.Resolved().Cache().Blobs.Expected()
 	return s
 }

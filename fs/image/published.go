@@ -41,16 +41,19 @@ func (r *Resolved) newPublication(repository string, layers []digest.Digest) *pu
 	if p.beside { // which nobody named
 		p.finder.Warnf = r.opts.Debugf
 	}
-	p.open = func() (remote.ArtifactSource, error) {
-		if !p.beside {
-			return r.indexRepository(repository)
-		}
-		if src, ok := r.found.(remote.ArtifactSource); ok {
-			return src, nil
-		}
-		return nil, remote.ErrUnsupported
-	}
+	p.open = func() (remote.ArtifactSource, error) { return r.indexPlace(repository) }
 	return p
+}
+
+// indexPlace returns an index repository, or the image's own repository for "".
+func (r *Resolved) indexPlace(repository string) (remote.ArtifactSource, error) {
+	if repository != "" {
+		return r.indexRepository(repository)
+	}
+	if src, ok := r.found.(remote.ArtifactSource); ok {
+		return src, nil
+	}
+	return nil, remote.ErrUnsupported
 }
 
 // of returns what is published of a layer, nil if nothing is. Waiting for a place that

@@ -16,7 +16,7 @@ const forecastTime = 3 * time.Minute
 
 // A Forecaster says what is expected to be read of an image, and notes what is read.
 type Forecaster struct {
-	// Profile is what is expected; nil for what the cache knows.
+	// Profile is what is expected; nil for what the cache knows, or else what is published.
 	Profile *profile.Profile
 }
 
@@ -31,20 +31,29 @@ func (m *Mount) beginForecast(ctx context.Context, stats *statsServer) (stop fun
 	var done sync.WaitGroup
 	done.Go(func() {
 		defer cancel()
-		p := m.Forecaster.Profile
+		r, p := m.Image.Resolved(), m.Forecaster.Profile
 		if p == nil {
-			p = m.Image.Resolved().KeptProfile()
+			p = r.KeptProfile()
 		}
 		f := m.Image.Forecast(p)
 		stats.forecasting(f)
 		defer f.Stop()
+		var asking sync.WaitGroup
+		if p == nil {
+			asking.Go(func() {
+				if p := r.PublishedProfile(ctx); p != nil {
+					f.Expect(p)
+				}
+			})
+		}
 		if !m.Offline {
 			if err := f.Run(ctx); err != nil && ctx.Err() == nil {
 				m.Env.Debugf("what is expected to be read could not be fetched: %s", cli.Describe(err))
 			}
 		}
 		<-ctx.Done()
-		m.Image.Resolved().NoteReads(f.Reads())
+		asking.Wait()
+		r.NoteReads(f.Reads())
 	})
 	return func() {
 		cancel()
