@@ -21,7 +21,7 @@ func TestForecastExpect(t *testing.T) {
 	t.Parallel()
 	reg := registrytest.New(t, nil)
 	layout := filepath.Join(t.TempDir(), "layout")
-	const files, size = 24, 1 << 20
+	const files, size = 9, 256 << 10
 	if _, err := labimage.Write(layout, func(a *labimage.Archive) error {
 		var errs []error
 		for i := range files {
