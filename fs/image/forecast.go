@@ -18,8 +18,8 @@ import (
 const (
 	// What was fetched for a forecast and not read is at most unreadAtFirst, and unreadShare
 	// times what was read of it more, and never more than MaxUnread: who mounts an image and
-	// starts nothing has little fetched in vain.
-	// Of guesses that may be none it is at most unreadGuess.
+	// starts nothing has little fetched in vain. Of guesses about large files it is at most
+	// unreadGuess.
 	unreadAtFirst = 8 << 20
 	unreadShare   = 4
 	unreadGuess   = 3 << 20
@@ -218,7 +218,7 @@ func (f *Forecast) Run(ctx context.Context) error {
 	for {
 		batch, sure := f.next()
 		if len(batch) == 0 || !f.mayFetch(sure) {
-			f.set(ForecastWaiting)
+			f.state.Store(ForecastWaiting)
 			select {
 			case <-f.wake:
 			case <-ctx.Done():
@@ -227,22 +227,18 @@ func (f *Forecast) Run(ctx context.Context) error {
 			f.putBack(batch, sure)
 			continue
 		}
-		f.set(ForecastRunning)
+		f.state.Store(ForecastRunning)
 		for _, r := range f.ranges(batch) {
 			n, err := r.Blob.Expect(ctx, r.Off, min(r.End-r.Off, f.room-f.asked))
 			f.asked += n
 			if err != nil {
 				if ctx.Err() == nil {
-					f.set(ForecastFailed)
+					f.state.Store(ForecastFailed)
 				}
 				return err
 			}
 		}
 	}
-}
-
-func (f *Forecast) set(s ForecastState) {
-	f.state.Store(s)
 }
 
 // mayFetch reports whether enough of what was asked for is read, to ask for more.
