@@ -18,7 +18,12 @@ func BenchmarkReadAt(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for name, tree := range map[string]*fs.Tree{"counted": counted.Tree()} {
+	noted, err := o.open(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer noted.Forecast(nil).Stop()
+	for name, tree := range map[string]*fs.Tree{"counted": counted.Tree(), "noted for a profile": noted.Tree()} {
 		for _, size := range []int{1, 4 << 10, 64 << 10} {
 			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
 				n, err := tree.Lookup("a", false)
