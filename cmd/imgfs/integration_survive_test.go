@@ -327,6 +327,28 @@ func TestSurviveNot(t *testing.T) {
 	}
 }
 
+// TestSurviveLacks: a mount that cannot have what outlives its server goes without, and the
+// user is told.
+func TestSurviveLacks(t *testing.T) {
+	testenv.Slow(t)
+	t.Parallel()
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s := newSandbox(t)
+	for _, flags := range []string{"", "--no-wait"} {
+		dir := s.mountpoint()
+		r := s.finish(s.program("sh", "-c", `ulimit -f 1000; exec "$0" mount $1 "$2" "$3"`, imgfsBinary(t), flags, image, dir))
+		if n := strings.Count(r.stderr, "the mount ends with the process that serves it: memory for recovery: "); r.code != 0 || n != 1 {
+			t.Errorf("mount %s: exit code %d, it is said %d times:\n%s", flags, r.code, n, r.stderr)
+		}
+		if now := s.stats(dir).Recovery; now.State != "off" || !strings.HasPrefix(now.Why, "memory for recovery: ") || len(processes(dir)) != 1 {
+			t.Errorf("recovery is %+v, with processes %v", now, processes(dir))
+		}
+		s.umount(dir)
+	}
+}
+
 // TestSurviveMade: the directory that was made for a mount outlives servers, and goes with
 // the mount.
 func TestSurviveMade(t *testing.T) {

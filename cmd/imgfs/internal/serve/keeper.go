@@ -80,8 +80,9 @@ type note struct {
 // A keeper is this process's part of what has a mount outlive it. Its methods may be called
 // by several goroutines at a time, and do nothing if it is nil or off.
 type keeper struct {
-	why  string // it is off; "" if it is not
-	kept *fusefs.Kept
+	why   string // it is off; "" if it is not
+	kept  *fusefs.Kept
+	lacks error // why it is off though it is wanted, until the user is told
 
 	mu   sync.Mutex
 	with custodian // nil: there is none yet, or none any more
@@ -115,7 +116,7 @@ func newKeeper(m *Mount) *keeper {
 	default:
 		var err error
 		if k.kept, err = fusefs.NewKept(); err != nil {
-			k.why = cli.Describe(err)
+			k.why, k.lacks = cli.Describe(err), err
 		}
 	}
 	if m.Made != nil {
@@ -235,11 +236,12 @@ func successorEnv() []string {
 // successors need. If that cannot be, the mount goes without.
 func (m *Mount) keep() {
 	k := m.keeper
-	if !k.on() {
-		return
-	}
-	var err error
+	err := k.lacks
 	switch {
+	case err != nil:
+		k.lacks = nil
+	case !k.on():
+		return
 	case k.custodianNow() == nil:
 		err = k.start(m)
 	case m.Image != nil:
