@@ -237,7 +237,7 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string, store *se
 		defer mount.Made.Remove()
 		dir = mount.Made.Dir
 	}
-	if mount.Target, err = fusefs.Check(ctx, dir, mount.Options); err != nil {
+	if mount.Target, err = checkDir(ctx, dir, mount.Options); err != nil {
 		return err
 	}
 	defer mount.Target.Close()
@@ -332,11 +332,22 @@ func (m *mounter) try(ctx context.Context, e *env, name, dir string) error {
 	if _, err := e.nameNow(ctx, name); err != nil || dir == "" {
 		return err
 	}
-	target, err := fusefs.Check(ctx, dir, m.options(name))
+	target, err := checkDir(ctx, dir, m.options(name))
 	if err == nil {
 		target.Close()
 	}
 	return err
+}
+
+// checkDir is [fusefs.Check]. Of a mount that is there and does not answer it says which
+// process is stopped.
+func checkDir(ctx context.Context, dir string, opts *fusefs.Options) (*fusefs.Target, error) {
+	target, err := fusefs.Check(ctx, dir, opts)
+	if errors.Is(err, fusefs.ErrNoAnswer) {
+		there, _ := mountAt(ctx, dir) // else it is none of ours
+		err = whyStopped(ctx, there, err)
+	}
+	return target, err
 }
 
 // prepare decides what is done beside serving an image that is open.

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
-	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/fs/overlayfs"
 )
 
@@ -30,7 +29,7 @@ func (m *mounter) openOverlay(ctx context.Context, name, dir string) (o *serve.O
 		}
 		dir = o.Made.Dir
 	}
-	target, err := fusefs.Check(ctx, dir, nil)
+	target, err := checkDir(ctx, dir, nil)
 	if err != nil {
 		return o, nil, err
 	}

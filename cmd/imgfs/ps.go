@@ -25,7 +25,7 @@ func psCommand(e *env) cli.Command {
 of the manifest, since when, the process that serves the mount and its memory,
 what came over the network, and the mount's health: ok, prefetching, registry
 down (as of the last request), waiting (for the image: mount --no-wait), stopped
-(the process is), restarting, no answer (within two seconds), dead (no process
+(a process is), restarting, no answer (within two seconds), dead (no process
 serves it; imgfs umount), hidden (another mount is over it), unknown (only who
 has mounted it may ask). A bind mount is no row of its own. With -q only
 directories.`,

@@ -138,6 +138,8 @@ func recoveryText(r *serve.RecoveryState) string {
 		return "off: " + printable.Line(r.Why)
 	case r.Holder == 0 && r.Unit == "":
 		text = "no process would take over at this moment; the next one is being started"
+	case r.HolderStopped:
+		text = fmt.Sprintf("process %d, which would take over, is stopped; kill -CONT %d lets it go on", r.Holder, r.Holder)
 	case r.Restarts > 0:
 		text = fmt.Sprintf("%s, the last on %s: %s", show.Count(r.Restarts, "restart"), r.LastRestart.Local().Format(time.DateTime), printable.Line(r.LastWhy))
 	}

@@ -72,20 +72,20 @@ func unmount(ctx context.Context, dir string, lazy bool) error {
 	return nil
 }
 
-// whyStopped adds to why a mount is not unmounted that its server is stopped, if it is: who
-// waits for that keeps it in use.
+// whyStopped adds to why a mount is in the way which of its processes is stopped, if one is:
+// who waits for that keeps it in use.
 func whyStopped(ctx context.Context, m fusefs.MountPoint, err error) error {
 	var e *fusefs.Error
 	if m.Device == "" || ctx.Err() != nil || !errors.As(err, &e) || !errors.Is(err, fusefs.ErrBusy) && !errors.Is(err, fusefs.ErrNoAnswer) {
 		return err
 	}
-	pid := serve.StoppedServer(ctx, m)
-	if pid == 0 {
+	p, ok := serve.FindStopped(ctx, m)
+	if !ok {
 		return err
 	}
 	said := *e
-	said.Err = fmt.Errorf("%w; process %d, which serves it, is stopped", e.Err, pid)
-	said.Hint = fmt.Sprintf("kill -CONT %d, or imgfs umount -l %s", pid, printable.Word(m.Place()))
+	said.Err = fmt.Errorf("%w; %v", e.Err, p)
+	said.Hint = fmt.Sprintf("kill -CONT %d, or imgfs umount -l %s", p.PID, printable.Word(m.Place()))
 	return &said
 }
 

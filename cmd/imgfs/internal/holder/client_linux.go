@@ -38,6 +38,12 @@ func Dial(ctx context.Context, device string, owner int) (*Client, Status, error
 	}
 	var silent error
 	for _, c := range all {
+		if p, ok := lookAt(c.pid); ok && p.stopped { // and would not answer
+			if silent == nil {
+				silent = &SilentError{PID: c.pid, Stopped: true, Err: errNoAnswer}
+			}
+			continue
+		}
 		status, err := c.Status(ctx)
 		switch {
 		case err == nil && status.State != StateGone: // of a mount that had this number before

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,15 +68,35 @@ func Continue(ctx context.Context, m fusefs.MountPoint) {
 	}
 }
 
-// StoppedServer returns the process that serves a mount, if that is stopped, or else 0.
-func StoppedServer(ctx context.Context, m fusefs.MountPoint) int {
-	if _, s, err := holder.Dial(ctx, m.Device, OwnerOf(m)); err == nil && Stopped(s.Server) {
-		return s.Server
+// A StoppedProcess is one that the readers of a mount wait for, and that is stopped.
+type StoppedProcess struct {
+	PID    int
+	Holder bool // it would restart the server, of which there is none
+}
+
+func (p StoppedProcess) String() string {
+	if p.Holder {
+		return (&holder.SilentError{PID: p.PID, Stopped: true}).Error()
 	}
-	if pid := fusefs.Servers(ctx)[m.Device]; Stopped(pid) {
-		return pid
+	return fmt.Sprintf("process %d, which serves it, is stopped", p.PID)
+}
+
+// FindStopped finds the process of a mount that has its readers wait because it is stopped;
+// ok is false if there is none.
+func FindStopped(ctx context.Context, m fusefs.MountPoint) (p StoppedProcess, ok bool) {
+	_, s, err := holder.Dial(ctx, m.Device, OwnerOf(m))
+	if err == nil && Stopped(s.Server) {
+		return StoppedProcess{PID: s.Server}, true
 	}
-	return 0
+	pid := fusefs.Servers(ctx)[m.Device]
+	if Stopped(pid) {
+		return StoppedProcess{PID: pid}, true
+	}
+	var silent *holder.SilentError
+	if pid == 0 && errors.As(err, &silent) && silent.Stopped {
+		return StoppedProcess{PID: silent.PID, Holder: true}, true
+	}
+	return p, false
 }
 
 // leftName is the name of what a holder leaves.
@@ -117,11 +138,12 @@ func Forget(ctx context.Context, m fusefs.MountPoint) {
 	})
 }
 
-// askHolder finds out whether a mount that does not answer is being restarted.
-func (r *Running) askHolder(ctx context.Context, m fusefs.MountPoint) {
+// askHolder finds out whether a mount that does not answer is being restarted. The error is
+// why its holder does not answer.
+func (r *Running) askHolder(ctx context.Context, m fusefs.MountPoint) error {
 	_, s, err := holder.Dial(ctx, m.Device, OwnerOf(m))
-	if err != nil || s.State != holder.StateStart {
-		return
+	if err == nil && s.State == holder.StateStart {
+		r.Health, r.Why, r.PID = HealthAgain, s.Reason, s.Server
 	}
-	r.Health, r.Why, r.PID = HealthAgain, s.Reason, s.Server
+	return err
 }

@@ -344,6 +344,8 @@ type RecoveryState struct {
 	// Holder is the process that starts another server when this one has died; 0: there
 	// is none at the moment.
 	Holder int `json:"holder,omitempty"`
+	// HolderStopped says that it is stopped, by SIGSTOP or a debugger, and would start none.
+	HolderStopped bool `json:"holderStopped,omitempty"`
 	// Unit is the unit whose service manager does that, in place of a holder.
 	Unit string `json:"unit,omitempty"`
 	// Restarts is how many servers there were before this one, LastRestart when it took
@@ -367,6 +369,7 @@ func (k *keeper) state() RecoveryState {
 	switch with := k.with.(type) {
 	case *holder.Link:
 		s.Holder = with.State().Holder
+		s.HolderStopped = Stopped(s.Holder)
 	case *Store:
 		s.Unit = with.unit.name
 	}

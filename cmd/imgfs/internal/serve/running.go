@@ -3,10 +3,12 @@ package serve
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/holder"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/opencontainers/go-digest"
@@ -53,7 +55,8 @@ type Running struct {
 	Fetched      int64          `json:"fetched"` // bytes that came over the network
 	Prefetch     *PrefetchState `json:"prefetch,omitempty"`
 	Health       string         `json:"health"`
-	// Why says why a mount is dead, or is not served at the moment.
+	// Why says why a mount is dead, or is not served at the moment. Of one that is stopped it
+	// says which process is, if that is not PID.
 	Why string `json:"why,omitempty"`
 
 	// Own says whether this user has mounted it.
@@ -182,8 +185,9 @@ func findServers(ctx context.Context, all []Running, groups [][]fusefs.MountPoin
 			r.Why = goneReason(limited, groups[i][0])
 			continue
 		}
+		var silent *holder.SilentError
 		if r.Health == HealthHung {
-			r.askHolder(limited, groups[i][0])
+			errors.As(r.askHolder(limited, groups[i][0]), &silent)
 		}
 		if r.PID == 0 {
 			if servers == nil {
@@ -196,6 +200,9 @@ func findServers(ctx context.Context, all []Running, groups [][]fusefs.MountPoin
 		p, ok := lookAt(r.PID)
 		if !ok {
 			r.PID = 0 // it is in another namespace, or gone by now
+			if silent != nil && silent.Stopped {
+				r.Health, r.Why = HealthStopped, fmt.Sprintf("%v; kill -CONT %d", silent, silent.PID)
+			}
 			continue
 		}
 		r.Memory = p.memory

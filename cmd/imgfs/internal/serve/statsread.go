@@ -35,9 +35,12 @@ func StatsOf(ctx context.Context, path string) (Stats, error) {
 	if errors.Is(err, fusefs.ErrNoAnswer) { // the time is over
 		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerLimit)
 		defer cancel()
-		if pid := StoppedServer(asking, mount); pid != 0 {
-			err = fmt.Errorf("%w: process %d, which serves it, is stopped", err, pid)
-			hint = fmt.Sprintf("kill -CONT %d, or imgfs upgrade %s", pid, printable.Word(mount.Place()))
+		if p, ok := FindStopped(asking, mount); ok {
+			err = fmt.Errorf("%w: %v", err, p)
+			hint = fmt.Sprint("kill -CONT ", p.PID)
+			if !p.Holder {
+				hint += ", or imgfs upgrade " + printable.Word(mount.Place())
+			}
 		}
 	}
 	if err != nil {
