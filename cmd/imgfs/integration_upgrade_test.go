@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
@@ -350,4 +352,41 @@ func least(all []time.Duration) time.Duration {
 		shortest = min(shortest, d)
 	}
 	return shortest
+}
+
+// TestUpgradeNoHolder: while there is no holder for a moment the next one is awaited, and
+// if that takes too long it is said.
+func TestUpgradeNoHolder(t *testing.T) {
+	testenv.Slow(t)
+	t.Parallel()
+	needFUSE(t)
+	reg := registrytest.New(t, nil)
+	image, _ := publish(t, reg, small)
+	s := newSandbox(t)
+	dir := s.mount(image)
+	before := s.stats(dir)
+	files := func(limit *unix.Rlimit) (old unix.Rlimit) {
+		t.Helper()
+		if err := unix.Prlimit(before.PID, unix.RLIMIT_NOFILE, limit, &old); err != nil {
+			t.Fatal(err)
+		}
+		return old
+	}
+	usual := files(nil)
+	files(&unix.Rlimit{Cur: 1, Max: usual.Max}) // so that it can start none
+	s.kill(s.holder(dir))
+	s.fails(1, []string{"upgrade " + dir + ": ", "the next one is being started", "hint: imgfs upgrade " + dir}, "upgrade", "-f", dir)
+
+	cmd := s.command("upgrade", "-f", dir)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	files(&usual)
+	if err := cmd.Wait(); err != nil || !strings.HasSuffix(out.String(), " serves it now\n") {
+		t.Errorf("%v: %s%s", err, &out, &errs)
+	}
+	s.served(dir, before)
+	s.umount(dir)
 }

@@ -113,8 +113,15 @@ func (u *upgrader) at(ctx context.Context, dir string) error {
 func (u *upgrader) one(ctx context.Context, m fusefs.MountPoint) error {
 	dir := printable.Name(m.Place())
 	client, status, err := holder.Dial(ctx, m.Device, serve.OwnerOf(m))
-	if errors.Is(err, holder.ErrNone) {
-		return withoutHolder(ctx, m)
+	for end := time.Now().Add(nextLimit); errors.Is(err, holder.ErrNone); client, status, err = holder.Dial(ctx, m.Device, serve.OwnerOf(m)) {
+		if why := withoutHolder(ctx, m); !errors.Is(why, errNext) || time.Now().After(end) {
+			return why
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(nextLimit / 50):
+		}
 	}
 	if err == nil && !u.force && status.Server > 0 && !serve.Stopped(status.Server) && sameProgram(fmt.Sprintf("/proc/%d/exe", status.Server), "/proc/self/exe") {
 		return u.say("%s: this program serves it already", dir)
@@ -147,7 +154,14 @@ func (u *upgrader) say(format string, args ...any) error {
 // withoutLimit is how long a mount may take to say why it has no holder.
 const withoutLimit = 2 * time.Second
 
-// withoutHolder says why a mount cannot be upgraded that has no holder.
+// nextLimit is how long imgfs upgrade waits for the holder that follows one that has died.
+const nextLimit = 2 * time.Second
+
+// errNext says that a mount has no holder for a moment.
+var errNext = errors.New("what would restart its server has died, and the next one is being started")
+
+// withoutHolder says why a mount cannot be upgraded that has no holder. It is errNext if it
+// is to have one soon.
 func withoutHolder(ctx context.Context, m fusefs.MountPoint) error {
 	dir := m.Place()
 	pid := fusefs.Servers(ctx)[m.Device]
@@ -159,6 +173,9 @@ func withoutHolder(ctx context.Context, m fusefs.MountPoint) error {
 	s, failed := serve.StatsOf(asking, dir)
 	if pid == 0 && errors.Is(failed, fusefs.ErrDead) {
 		return cli.WithHint(fmt.Errorf("upgrade %s: no process serves it", printable.Name(dir)), "imgfs umount "+printable.Word(dir))
+	}
+	if r := s.Recovery; failed == nil && r.State == "on" && r.Unit == "" {
+		return cli.WithHint(fmt.Errorf("upgrade %s: %w", printable.Name(dir), errNext), "imgfs upgrade "+printable.Word(dir)+", in a moment")
 	}
 	why := "it was mounted in the foreground, with --no-recover or --io-uring=on, or by a version before imgfs upgrade"
 	if failed == nil && s.Recovery.Why != "" {
