@@ -1,7 +1,8 @@
-// Command bench measures imgfs beside its peers, in five groups of sections:
+// Command bench measures imgfs beside its peers, in six groups of sections:
 //
 //	index  making, storing, loading and reading layer indexes
 //	net    what imgfs moves over a slow line, and how long that takes
+//	starts how long programs of an image take to start over a slow line
 //	fuse   a mounted image beside other file systems
 //	tools  the commands that need no mount beside crane, podman and coreutils
 //	live   what it costs that a mount outlives its processes, and how long it pauses
@@ -10,7 +11,7 @@
 // when a wanted figure is missed; it does not when something is broken or bytes
 // differ.
 //
-//	go run ./testdata/bench [index] [net] [fuse] [tools] [live] [flags] [IMGFS]
+//	go run ./testdata/bench [index] [net] [starts] [fuse] [tools] [live] [flags] [IMGFS]
 //
 // IMGFS is the program that is measured, bin/imgfs if it is not named. With
 // CORPORA set the images are the lab's, which docs/performance.md describes, and
@@ -37,6 +38,7 @@ import (
 	"github.com/imgfs/imgfs/testdata/bench/internal/live"
 	"github.com/imgfs/imgfs/testdata/bench/internal/network"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
+	"github.com/imgfs/imgfs/testdata/bench/internal/starts"
 	"github.com/imgfs/imgfs/testdata/bench/internal/tools"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
@@ -49,7 +51,7 @@ func main() {
 }
 
 // groupNames are the groups, in the order of the report.
-var groupNames = []string{"index", "net", "fuse", "tools", "live"}
+var groupNames = []string{"index", "net", "starts", "fuse", "tools", "live"}
 
 // A program is the parsed command line.
 type program struct {
@@ -57,6 +59,7 @@ type program struct {
 	groups []string
 	index  index.Options
 	net    network.Options
+	starts starts.Options
 	fuse   fuse.Options
 	trace  string
 	json   bool
@@ -69,6 +72,8 @@ func (p *program) group(name string, r *runner.Runner) runner.Group {
 		return index.New(r, p.index)
 	case "net":
 		return network.New(r, p.net)
+	case "starts":
+		return starts.New(r, p.starts)
 	case "fuse":
 		return fuse.New(r, p.fuse)
 	case "live":
@@ -110,17 +115,18 @@ func parse(args []string, stderr io.Writer) (*program, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: bench [index] [net] [fuse] [tools] [live] [flags] [IMGFS]")
+		fmt.Fprintln(stderr, "usage: bench [index] [net] [starts] [fuse] [tools] [live] [flags] [IMGFS]")
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&p.Runs, "runs", 0, "how often each thing is measured; of times the median counts, of what is moved by a cold read the most (default 5 for index, 3 for the others)")
-	flags.StringVar(&p.Only, "only", "", "one `section`, or section/input of index: "+strings.Join(p.sections(groupNames), ", "))
+	flags.StringVar(&p.Only, "only", "", "one `section`, or section/input of index and section/program of starts: "+strings.Join(p.sections(groupNames), ", "))
 	flags.BoolVar(&p.json, "json", false, "print JSON instead of Markdown")
-	flags.BoolVar(&p.index.Pull, "pull", false, "index: compare with podman pull, which takes minutes")
+	flags.BoolVar(&p.index.Pull, "pull", false, "index, starts: compare with podman pull, which takes minutes")
+	flags.BoolVar(&p.starts.All, "lines", false, "starts: measure over all three lines, not only the usual one")
 	flags.DurationVar(&p.net.Delay, "rtt", 20*time.Millisecond, "net: round trip that each request takes")
 	flags.Float64Var(&p.net.Mbps, "mbps", 100, "net: bandwidth of the line in megabits a second")
-	flags.StringVar(&p.trace, "trace", "", "net: `file` that gets a line for each request")
-	flags.StringVar(&p.fuse.Work, "work", "", "fuse: `directory` that keeps the images made, for the next run")
+	flags.StringVar(&p.trace, "trace", "", "net, starts: `file` that gets a line for each request")
+	flags.StringVar(&p.fuse.Work, "work", "", "fuse, starts: `directory` that keeps the images made, for the next run")
 	flags.BoolVar(&p.fuse.Loop, "loop", false, "fuse: have an ext4 in a file for all that is read, also where there is one without")
 	flags.Func("systems", "fuse: measure only these `NAMES`, with commas between them", func(text string) error {
 		p.fuse.Systems = strings.Split(text, ",")
@@ -134,6 +140,7 @@ func parse(args []string, stderr io.Writer) (*program, error) {
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
+	p.starts.Pull, p.starts.Work = p.index.Pull, p.fuse.Work
 	if p.Imgfs = "bin/imgfs"; flags.NArg() > 0 {
 		p.Imgfs = flags.Arg(0)
 	}
@@ -166,7 +173,7 @@ func (p *program) report(ctx context.Context, stdout io.Writer) error {
 			return err
 		}
 		defer f.Close()
-		p.net.Trace = f
+		p.net.Trace, p.starts.Trace = f, f
 	}
 	rep := &figures.Report{Machine: figures.ThisMachine()}
 	only, _, _ := strings.Cut(p.Only, "/")

@@ -23,6 +23,9 @@ var defaultGzip = gzipLevel(gzip.DefaultCompression)
 // FastGzip is quick, for layers whose decoding is not measured.
 var FastGzip = gzipLevel(gzip.BestSpeed)
 
+// OtherGzip compresses about as well as most layers are, into other bytes.
+var OtherGzip = gzipLevel(5)
+
 func gzipLevel(level int) Compression {
 	return Compression{ocispec.MediaTypeImageLayerGzip, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriterLevel(w, level) }}
 }
@@ -80,13 +83,25 @@ func (c Compression) write(dir string, fill func(z io.Writer) error) (ocispec.De
 // Repack makes dir a layout of the same image with its gzip layers in another
 // compression, and opens it.
 func (img *Image) Repack(dir string, c Compression) (*Image, error) {
+	return img.RepackSome(dir, c, func(int) bool { return true })
+}
+
+// RepackSome is Repack of the layers that some is true of, by their number from 0. The
+// others stay as they are.
+func (img *Image) RepackSome(dir string, c Compression, some func(layer int) bool) (*Image, error) {
 	if err := makeBlobs(dir); err != nil {
 		return nil, err
 	}
 	manifest := img.Manifest
 	manifest.Layers = nil
-	for _, l := range img.Manifest.Layers {
-		desc, err := c.repack(dir, img.Blob(l.Digest))
+	for i, l := range img.Manifest.Layers {
+		var desc ocispec.Descriptor
+		var err error
+		if some(i) {
+			desc, err = c.repack(dir, img.Blob(l.Digest))
+		} else {
+			desc, err = writeBlob(dir, l.MediaType, func(w io.Writer) error { return copyFile(w, img.Blob(l.Digest)) })
+		}
 		if err != nil {
 			return nil, err
 		}

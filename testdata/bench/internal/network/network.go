@@ -118,10 +118,7 @@ func (b *bench) traced(what string) {
 	if b.Trace == nil {
 		return
 	}
-	fmt.Fprintf(b.Trace, "# %s: %s\n", b.Now.Title, what)
-	for _, e := range b.proxy.exchanges() {
-		fmt.Fprintf(b.Trace, "%.4f\t%.4f\t%s\t%d\t%s\t%s\t%s\t%d\n", e.Begun.Seconds(), e.End.Seconds(), e.Kind, e.Status, e.Method, e.Path, e.Range, e.Bytes)
-	}
+	b.proxy.write(b.Trace, b.Now.Title+": "+what)
 }
 
 // add puts a row without a wish into the table.

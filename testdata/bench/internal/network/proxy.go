@@ -162,6 +162,14 @@ func (p *proxy) exchanges() []exchange {
 	return all
 }
 
+// write writes the requests since forget to a trace, a line each.
+func (p *proxy) write(w io.Writer, title string) {
+	fmt.Fprintf(w, "# %s\n", title)
+	for _, e := range p.exchanges() {
+		fmt.Fprintf(w, "%.4f\t%.4f\t%s\t%d\t%s\t%s\t%s\t%d\n", e.Begun.Seconds(), e.End.Seconds(), e.Kind, e.Status, e.Method, e.Path, e.Range, e.Bytes)
+	}
+}
+
 // settled waits until nothing is being answered, and returns the counters. A
 // client can have all of an answer before it is counted.
 func (p *proxy) settled(ctx context.Context) (counts, error) {

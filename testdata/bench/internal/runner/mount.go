@@ -31,6 +31,17 @@ type Mount struct {
 // With mounts an image, calls do, and unmounts the image. After an error of do the
 // mount stays until the end of the group.
 func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) error) error {
+	return r.WithAtOnce(cache, image, flags, func(m *Mount) error {
+		if err := r.Processes(m); err != nil {
+			return err
+		}
+		return do(m)
+	})
+}
+
+// WithAtOnce is With where the mount's processes are not looked for, which takes a moment:
+// do is called as soon as the image is mounted.
+func (r *Runner) WithAtOnce(cache, image string, flags []string, do func(m *Mount) error) error {
 	dir, err := os.MkdirTemp(r.Dir, "mnt-") // several may come at the same time
 	if err != nil {
 		return err
@@ -40,11 +51,7 @@ func (r *Runner) With(cache, image string, flags []string, do func(m *Mount) err
 	if _, err := r.Output(r.Imgfs, append(args, image, dir)...); err != nil {
 		return err
 	}
-	m := &Mount{Dir: dir, Ready: time.Since(begun)}
-	if err := r.Processes(m); err != nil {
-		return err
-	}
-	if err := do(m); err != nil {
+	if err := do(&Mount{Dir: dir, Ready: time.Since(begun)}); err != nil {
 		return err
 	}
 	if _, err := r.Output(r.Imgfs, "umount", dir); err != nil {
@@ -147,6 +154,13 @@ func parseMemory(status string) (Memory, error) {
 type Stats struct {
 	Total *struct {
 		Asked, Requests, Fetched int64
+		Waits                    int64
+		WaitP99Seconds           float64
+	}
+	Profile struct {
+		State         string
+		Files         int
+		Fetched, Used int64
 	}
 	Contents struct {
 		ReadBytes int64
