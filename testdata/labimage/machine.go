@@ -27,7 +27,7 @@ func Python(a *Archive) error {
 	if err != nil {
 		return err
 	}
-	files, err := linked(append([]string{program}, extensions...))
+	files, err := linkedTo(append([]string{program}, extensions...))
 	if err != nil {
 		return err
 	}

@@ -204,6 +204,11 @@ func linked(programs []string) ([]string, error) {
 		}
 		paths = append(paths, path)
 	}
+	return linkedTo(paths)
+}
+
+// linkedTo returns what some files are linked to, the loader among it.
+func linkedTo(paths []string) ([]string, error) {
 	if runtime.GOOS != "linux" {
 		return nil, fmt.Errorf("programs of %s run in no container", runtime.GOOS)
 	}
