@@ -12,6 +12,14 @@ import (
 	"strings"
 )
 
+// Copies returns a layer of programs of this machine (paths) and what they are linked to.
+func Copies(programs ...string) Layer {
+	return func(a *Archive) error {
+		w := &copier{Archive: a, done: map[string]bool{"": true}}
+		return errors.Join(w.skeleton(), w.programs(programs, nil))
+	}
+}
+
 // Python writes the Python of this machine (/usr/bin/python3) with its modules, and with what
 // they are linked to, where the machine has them.
 func Python(a *Archive) error {
@@ -27,15 +35,8 @@ func Python(a *Archive) error {
 	if err != nil {
 		return err
 	}
-	files, err := linkedTo(append([]string{program}, extensions...))
-	if err != nil {
-		return err
-	}
 	w := &copier{Archive: a, done: map[string]bool{"": true}}
-	err = errors.Join(w.skeleton(), w.file(program))
-	for _, f := range files {
-		err = errors.Join(err, w.file(f))
-	}
+	err = errors.Join(w.skeleton(), w.programs([]string{program}, extensions))
 	if program != "/usr/bin/python3" {
 		err = errors.Join(err, a.Symlink("usr/bin/python3", program))
 	}
@@ -84,6 +85,18 @@ func (c *copier) dir(name string) error {
 	}
 	c.done[name] = true
 	return errors.Join(c.dir(path.Dir(name)), c.Dir(name))
+}
+
+// programs writes programs, and what they and some modules are linked to.
+func (c *copier) programs(programs, modules []string) error {
+	files, err := linkedTo(slices.Concat(programs, modules))
+	if err != nil {
+		return err
+	}
+	for _, f := range slices.Concat(programs, files) {
+		err = errors.Join(err, c.file(f))
+	}
+	return err
 }
 
 // file writes a file where it is, but for symlinks among the directories above it.

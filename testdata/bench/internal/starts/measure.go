@@ -26,7 +26,7 @@ func (s *start) vain() int64 { return s.stats.Profile.Fetched - s.stats.Profile.
 // needed returns the bytes that were moved, but for those in vain.
 func (s *start) needed() int64 { return s.moved - s.vain() }
 
-// Of one program on one line.
+// A result is what was measured of one program over one line.
 type result struct {
 	plain, known, warm []start         // without a profile, with one, and with all bytes in the cache
 	disk, diskAgain    []time.Duration // on disk: with and without dropping pages
@@ -98,7 +98,7 @@ func (b *bench) measure(l line, img *image, p program) (*result, error) {
 			return err
 		}},
 		{Name: "disk", Run: func() error {
-			if err := dropCaches(); err != nil {
+			if err := b.dropCaches(); err != nil {
 				return err
 			}
 			for _, to := range []*[]time.Duration{&r.disk, &r.diskAgain} {
@@ -140,7 +140,7 @@ func (b *bench) start(cache, image string, p program, flags []string, again bool
 	b.meter.Forget()
 	err = b.WithAtOnce(cache, image, flags, func(m *runner.Mount) (err error) {
 		if again {
-			if err := dropCaches(); err != nil {
+			if err := b.dropCaches(); err != nil {
 				return err
 			}
 		}

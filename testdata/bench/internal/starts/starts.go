@@ -54,15 +54,26 @@ const usual = "usual"
 // A bench is one run of the group.
 type bench struct {
 	*runner.Runner
-	Options
+	settings
 	meter  *network.Meter
 	images []*image
 	podman string // why it is not measured, or ""
 }
 
+// settings are smaller in tests.
+type settings struct {
+	Options
+	candidates []candidate
+	pages      bool // leave the kernel the pages it has
+}
+
 // New returns the group.
 func New(r *runner.Runner, opts Options) runner.Group {
-	b := &bench{Runner: r, Options: opts}
+	return newGroup(r, settings{Options: opts, candidates: candidates})
+}
+
+func newGroup(r *runner.Runner, opts settings) runner.Group {
+	b := &bench{Runner: r, settings: opts}
 	only, _, _ := strings.Cut(r.Only, "/")
 	var sections []runner.Section
 	for _, l := range lines {
@@ -85,7 +96,7 @@ func (b *bench) unable() string {
 	if os.Geteuid() != 0 {
 		return "it needs root"
 	}
-	if err := dropCaches(); err != nil {
+	if err := b.dropCaches(); err != nil {
 		return "what the kernel has cached cannot be dropped: " + err.Error()
 	}
 	_, missing := runner.LookRegistry()
@@ -93,7 +104,10 @@ func (b *bench) unable() string {
 }
 
 // dropCaches makes the kernel forget all pages and inodes that it can.
-func dropCaches() error {
+func (b *bench) dropCaches() error {
+	if b.pages {
+		return nil
+	}
 	syscall.Sync()
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
@@ -117,7 +131,7 @@ func (b *bench) prepare() error {
 	if !b.Pull {
 		b.podman = "only with -pull"
 	}
-	for _, c := range candidates {
+	for _, c := range b.candidates {
 		if !slices.ContainsFunc(c.programs, b.wanted) {
 			continue
 		}
