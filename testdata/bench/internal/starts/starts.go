@@ -142,10 +142,10 @@ func (b *bench) prepare() error {
 	return nil
 }
 
-// wanted reports whether a program is to be measured.
+// wanted reports whether a program is to be measured: one of those that -only names, or any.
 func (b *bench) wanted(p program) bool {
 	_, only, _ := strings.Cut(b.Only, "/")
-	return only == "" || only == p.name
+	return only == "" || slices.Contains(strings.Split(only, ","), p.name)
 }
 
 // An image is one whose programs are started.
