@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// Of what is expected to be read as much is under way as the line brings in a few round
-	// trips and in expectTime, in requests of half of it: the line is busy though readers have
-	// requests of their own, and one who wants something else has most of it soon. While readers wait it is a fourth
-	// if, of expectTrial bytes and more, less than a fourth was read: then they want
-	// something else.
-	expectTrips, expectTime    = 3, 100 * time.Millisecond
-	minExpected, maxExpected   = 256 << 10, 8 << 20
-	unknownExpected            = 1 << 20 // while nothing is known of the line
-	expectedShare, leastExpect = 4, 128 << 10
-	expectTrial                = 2 << 20
+	// Of what is expected to be read as much is under way as the line brings in expectTrips
+	// round trips and in expectTime, at most in expectMost, in requests of half of it or
+	// less. That is as much also while readers wait: mostly they wait for what is about to
+	// come, and with less than two round trips under way the line is idle, and readers
+	// overtake what is fetched for them, one request after the other.
+	expectTrips              = 4
+	expectTime               = 40 * time.Millisecond
+	expectMost               = time.Second
+	minExpected, maxExpected = 256 << 10, 8 << 20
+	unknownExpected          = 1 << 20 // while nothing is known of the line
 )
 
 // expectations are the flights for what is expected to be read, of all blobs. The zero value
@@ -27,7 +27,6 @@ const (
 type expectations struct {
 	mu      sync.Mutex
 	flying  int64         // bytes under way
-	readers int           // flights for readers that wait
 	changed chan struct{} // closed when there is more room; nil while nobody waits
 	err     error         // the last one of a flight that failed, until somebody was told
 }
@@ -59,7 +58,7 @@ func (b *Blob) Expect(ctx context.Context, off, n int64) (begun int64, err error
 		}
 		at, _ := s.Bounds(next)
 		_, last := s.Bounds(stop - 1)
-		if err := s.c.sched.expected.admit(ctx, last-at, s.c.sched.line.stats, s.c.unmet); err != nil {
+		if err := s.c.sched.expected.admit(ctx, last-at, s.c.sched.line.stats); err != nil {
 			return begun, err
 		}
 		var bytes int64
@@ -113,7 +112,7 @@ func (e *expectations) window(line LineStats) int64 {
 	if line.Rate == 0 {
 		return unknownExpected
 	}
-	return line.in(expectTrips*line.Trip+expectTime, minExpected, maxExpected)
+	return line.in(min(expectTrips*line.Trip+expectTime, expectMost), minExpected, maxExpected)
 }
 
 // request returns how many bytes the next request asks for. Requests that begin together
@@ -127,19 +126,14 @@ func (e *expectations) request(line LineStats) int64 {
 	return e.window(line) / 2
 }
 
-// admit waits until n bytes may be under way more, and counts them. unmet tells whether
-// readers want something else than what was expected.
-func (e *expectations) admit(ctx context.Context, n int64, line func() LineStats, unmet func() bool) error {
+// admit waits until n bytes may be under way more, and counts them.
+func (e *expectations) admit(ctx context.Context, n int64, line func() LineStats) error {
 	for first := true; ; first = false {
 		e.mu.Lock()
 		if first && e.flying == 0 {
 			e.err = nil // of long ago
 		}
-		room := e.window(line())
-		if e.readers > 0 && unmet() {
-			room = max(room/expectedShare, leastExpect)
-		}
-		err := e.err
+		room, err := e.window(line()), e.err
 		e.err = nil
 		if err == nil && (e.flying == 0 || e.flying+n <= room) {
 			e.flying += n
@@ -173,15 +167,6 @@ func (e *expectations) release(n int64, err error) {
 	e.tell()
 }
 
-// reader counts the flights for readers that come and go.
-func (e *expectations) reader(by int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.readers += by; by < 0 {
-		e.tell()
-	}
-}
-
 // tell wakes who waits. The caller holds mu.
 func (e *expectations) tell() {
 	if e.changed != nil {
@@ -201,18 +186,13 @@ func (s *blobState) noteExpected(first, end int64) {
 	}
 }
 
-// metExpectation notes that somebody reads chunk k for the first time since it came.
+// metExpectation notes that somebody reads chunk k for the first time since it came. It counts
+// once, also if the chunk comes again because it could not be kept.
 func (s *blobState) metExpectation(k int64) {
-	if bit := uint32(1) << (k % 32); s.count.expected[k/32].Load()&bit != 0 {
+	if bit := uint32(1) << (k % 32); s.count.expected[k/32].And(^bit)&bit != 0 {
 		at, stop := s.Bounds(k)
 		s.c.count.met.Add(stop - at)
 	}
-}
-
-// unmet reports whether little was read of what was expected.
-func (c *Cache) unmet() bool {
-	fetched, met := c.Expected()
-	return fetched >= expectTrial && met < fetched/expectedShare
 }
 
 // Expected returns how many bytes of chunks were fetched for Expect, and how many of those

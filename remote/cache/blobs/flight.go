@@ -320,9 +320,6 @@ func (s *blobState) start(ctx context.Context, b *Blob, first, end int64, why re
 	for k := first; k < end; k++ {
 		s.flights[k] = f
 	}
-	if why == forReader {
-		s.c.sched.expected.reader(1)
-	}
 	s.c.dir.Go(func() { s.fly(ctx, f) })
 	return f
 }
@@ -367,8 +364,6 @@ func (s *blobState) fly(ctx context.Context, f *flight) {
 	s.mu.Unlock()
 	f.finish(err)
 	switch f.why {
-	case forReader:
-		s.c.sched.expected.reader(-1)
 	case forLater:
 		s.c.sched.release(int64(len(f.data)))
 		s.leave([]*flight{f})
