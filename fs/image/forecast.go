@@ -30,6 +30,10 @@ const (
 	firstBatch         = 256 << 10
 	// joinGap is how many bytes between two ranges are fetched with them.
 	joinGap = 128 << 10
+	// decodedSlack is how many bytes more are fetched than a read is expected to be decoded
+	// from. Where it is decoded to is not exactly known, and a reader who lacks the last
+	// bytes waits for a request of its own.
+	decodedSlack = 48 << 10
 )
 
 // MaxUnread is how many bytes are fetched for a forecast at most beyond those that were read
@@ -314,6 +318,7 @@ func (f *Forecast) ranges(batch []want) []blobs.Range {
 			wanted = &extentSet{}
 			f.wanted[blob] = wanted
 		}
+		to += decodedSlack
 		for _, x := range wanted.add(layerindex.Extent{Off: from, Size: to - from}) {
 			all = append(all, blobs.Range{Blob: blob, Off: x.Off, End: x.Off + x.Size})
 		}
