@@ -140,14 +140,6 @@ func TestSurviveGivesUp(t *testing.T) {
 				s.t.Fatal(err)
 			}
 		}, "damaged"},
-		"cache": {func(s *sandbox, _ string) {
-			if err := os.RemoveAll(s.cache); err != nil {
-				s.t.Fatal(err)
-			}
-			if err := os.WriteFile(s.cache, nil, 0o600); err != nil {
-				s.t.Fatal(err)
-			}
-		}, "cache"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	// What was fetched for a forecast and not read is at most unreadAtFirst, and unreadShare
-	// times what was read of it more, and never more than MaxUnread: who mounts an image and
-	// starts nothing has little fetched in vain. Of guesses about large files it is at most
-	// unreadGuess.
-	unreadAtFirst = 8 << 20
-	unreadShare   = 4
-	unreadGuess   = 3 << 20
+	// What was fetched for a forecast and not read is at most what the line brings in
+	// unreadTime, within bounds, and as much more as was read of it, and never more than
+	// MaxUnread: who starts nothing, or something else, has little fetched in vain. Of
+	// guesses about large files it is at most unreadGuess.
+	unreadTime           = time.Second
+	minUnread, maxUnread = 1 << 20, 8 << 20
+	unreadGuess          = 3 << 20
 	// batchTime is how long the line takes for what is put into the order of the layers
 	// before it is asked for, so that neighbours are one request.
 	batchTime          = 250 * time.Millisecond
@@ -232,7 +232,7 @@ func (f *Forecast) Run(ctx context.Context) error {
 			continue
 		}
 		f.state.Store(ForecastRunning)
-		for _, r := range f.ranges(batch) {
+		for _, r := range f.ranges(ctx, batch) {
 			n, err := r.Blob.Expect(ctx, r.Off, min(r.End-r.Off, f.room-f.asked))
 			f.asked += n
 			if err != nil {
@@ -250,7 +250,8 @@ func (f *Forecast) mayFetch(sure bool) bool {
 	_, met := f.img.Resolved().Cache().Blobs.Expected()
 	most := int64(unreadGuess)
 	if sure {
-		most = min(MaxUnread, unreadAtFirst+unreadShare*met)
+		rate := f.img.Resolved().Cache().Blobs.Line().Rate
+		most = min(MaxUnread, max(minUnread, min(int64(rate*unreadTime.Seconds()), maxUnread))+met)
 	}
 	return f.asked < f.room && f.asked-met < most
 }
@@ -301,12 +302,12 @@ func (f *Forecast) putBack(batch []want, sure bool) {
 }
 
 // ranges returns where the blobs have what is read, as far as it was not asked for: in the
-// order of the blobs, with small gaps filled.
-func (f *Forecast) ranges(batch []want) []blobs.Range {
+// order of the blobs, with small gaps filled. Files that are kept whole are left out.
+func (f *Forecast) ranges(ctx context.Context, batch []want) []blobs.Range {
 	var all []blobs.Range
 	for _, w := range batch {
 		size := w.n.Attr().Size
-		if w.off >= size || w.n.IsSparse() {
+		if w.off >= size || w.n.IsSparse() || f.img.isKept(ctx, w.n) {
 			continue
 		}
 		blob, from, to, err := f.img.source(w.n, w.off, min(w.off+w.size, size))

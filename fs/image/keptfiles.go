@@ -34,6 +34,17 @@ func (i *Image) KeptFile(n fs.Node, exec bool) (*KeptFile, bool) {
 	return i.kept.Hold(n, exec)
 }
 
+// isKept reports whether the content of a regular file is on disk, whole.
+func (i *Image) isKept(ctx context.Context, n fs.Node) bool {
+	disk := i.Resolved().Cache()
+	if i.kept == nil || !disk.Files.Any() {
+		return false
+	}
+	l := &layerContent{i, i.layers.all[n.Layer()]}
+	sum, ok, err := l.LargeFileDigest(ctx, n)
+	return err == nil && ok && disk.Files.Has(sum, n.Attr().Size)
+}
+
 // KeptFileProbe returns an empty file without a name where kept files lie, to find
 // out what the kernel does with them. It is an error, with the reason, if the image
 // keeps none.

@@ -7,8 +7,13 @@ import (
 	"time"
 )
 
-// Likely is the share from which on a read is worth fetching.
-const Likely = 50
+const (
+	// Likely is the share from which on a read is worth fetching.
+	Likely = 50
+	// shared is the share of all starts from which on it is before anything tells which of
+	// them comes: more than the half that one of two starts has.
+	shared = 60
+)
 
 // A Chooser decides what of a profile is fetched, by what is read. It is safe for concurrent
 // use.
@@ -71,22 +76,15 @@ func (c *Chooser) First() []Read {
 	slices.SortStableFunc(order, func(a, b block) int { return cmp.Compare(shares[a].after, shares[b].after) })
 	var reads []Read
 	for _, b := range order {
-		if w := shares[b]; w.share >= Likely*all {
+		if w := shares[b]; w.share >= shared*all || len(c.starts) == 1 && w.share >= Likely*all {
 			reads = c.give(reads, b, w.after, int(w.share/all))
 		}
 	}
 	return reads
 }
 
-// odds says how likely a start is beside others: the more often it was seen, and twice as
-// much if it was the last one.
-func (c *Chooser) odds(i int) float64 {
-	n := float64(min(c.starts[i].Runs, memory))
-	if i == 0 {
-		return 2 * n
-	}
-	return n
-}
+// odds says how likely a start is beside others: the more often it was seen.
+func (c *Chooser) odds(i int) float64 { return float64(min(c.starts[i].Runs, memory)) }
 
 // Read says that something of a file is read, and returns what is likely to be read next
 // and was not returned yet: all of the starts of which that file is a mark, since few others
