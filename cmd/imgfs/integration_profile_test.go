@@ -17,6 +17,7 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A profiled image has a program of some files in two layers among others that nobody reads,
@@ -287,6 +288,25 @@ func TestProfileGuess(t *testing.T) {
 			t.Errorf("after %s was read: %+v, of %d libraries of 600 KiB", name, got, len(libraries))
 		}
 		s.umount(dir)
+	}
+}
+
+// TestProfileRun: imgfs run notes what is read, and goes by it, as a mount does.
+func TestProfileRun(t *testing.T) {
+	testenv.Slow(t)
+	needRun(t)
+	reg := registrytest.New(t, nil)
+	if err := reg.PushLayout(runnables(t)["busybox"], "app"); err != nil {
+		t.Fatal(err)
+	}
+	img := reg.Host() + "/app:" + labimage.Tag
+	s := runSandbox(t, thisUser())
+	s.ok("run", img, "true")
+	s.profiles(img, 1)
+	s.dropBlobs()
+	s.ok("run", img, "true")
+	if doc := s.profiles(img, 1); len(doc.Starts) == 1 && doc.Starts[0].Runs != 2 {
+		t.Errorf("noted: %+v", doc.Starts[0])
 	}
 }
 

@@ -113,6 +113,7 @@ func (r *runner) run(ctx context.Context, e *env, name string, command []string)
 	}
 	defer img.Close()
 	defer img.NoteUsed()
+	defer new(serve.Forecaster).Begin(ctx, e.Env, img, e.offline, nil)()
 	c := &container.Container{Env: e.Env, Tree: img.Tree(), Users: container.FindUsers(), Runtime: runtime, Stdout: os.Stdout, Stderr: os.Stderr}
 	c.Options = serve.Options(img, &e.network.servers, func(format string, args ...any) { e.Message(fmt.Sprintf(format, args...)) })
 	if r.interactive {

@@ -20,24 +20,36 @@ type Forecaster struct {
 	Profile *profile.Profile
 }
 
-// beginForecast begins to fetch what is expected to be read of the image, and to note what
-// is read. stop ends that, and has the cache remember what was read.
+// beginForecast begins the forecast of a mount.
 func (m *Mount) beginForecast(ctx context.Context, stats *statsServer) (stop func()) {
 	// A successor would take what its first minutes see for what programs read first.
-	if m.Forecaster == nil || m.Succession != nil || !m.Image.Resolved().HasProfile() {
+	if m.Forecaster == nil || m.Succession != nil {
+		return func() {}
+	}
+	return m.Forecaster.Begin(ctx, m.Env, m.Image, m.Offline, stats.forecasting)
+}
+
+// Begin begins to fetch what is expected to be read of an image, unless offline, and to note
+// what is read. stop ends that, and has the cache remember what was read. begun, if not nil,
+// is called with the forecast.
+func (x *Forecaster) Begin(ctx context.Context, e *cli.Env, img *image.Image, offline bool, begun func(*image.Forecast)) (stop func()) {
+	r := img.Resolved()
+	if !r.HasProfile() {
 		return func() {}
 	}
 	ctx, cancel := context.WithTimeout(ctx, forecastTime)
 	var done sync.WaitGroup
 	done.Go(func() {
 		defer cancel()
-		r, p := m.Image.Resolved(), m.Forecaster.Profile
+		p := x.Profile
 		if p == nil {
 			p = r.KeptProfile()
 		}
-		f := m.Image.Forecast(p)
-		stats.forecasting(f)
+		f := img.Forecast(p)
 		defer f.Stop()
+		if begun != nil {
+			begun(f)
+		}
 		var asking sync.WaitGroup
 		if p == nil {
 			asking.Go(func() {
@@ -46,9 +58,9 @@ func (m *Mount) beginForecast(ctx context.Context, stats *statsServer) (stop fun
 				}
 			})
 		}
-		if !m.Offline {
+		if !offline {
 			if err := f.Run(ctx); err != nil && ctx.Err() == nil {
-				m.Env.Debugf("what is expected to be read could not be fetched: %s", cli.Describe(err))
+				e.Debugf("what is expected to be read could not be fetched: %s", cli.Describe(err))
 			}
 		}
 		<-ctx.Done()
