@@ -134,9 +134,13 @@ func TestRunSignals(t *testing.T) {
 	}
 	// A plain user's podman is two processes, of which the first may miss signals.
 	p := podmanOf(t, thisUser())
-	p.mu.Lock()
-	want, wantCode := play(t, p.runCommand(t, nil, layout, "signals", "exit", "9"))
-	p.mu.Unlock()
+	var want []string
+	var wantCode int
+	func() {
+		p.mu.Lock()
+		defer p.mu.Unlock() // also if it fails: others wait for podman
+		want, wantCode = play(t, p.runCommand(t, nil, layout, "signals", "exit", "9"))
+	}()
 	for _, who := range whoRun(t) {
 		t.Run(who.name, func(t *testing.T) {
 			s := runSandbox(t, who)
