@@ -101,6 +101,19 @@ func (s *sandbox) profiles(img string, starts int) (doc profileDoc) {
 	return doc
 }
 
+// noteAll has a mount of an image note all that is in it, returns that, and leaves no bytes
+// of it in the cache.
+func (s *sandbox) noteAll(img string) dump {
+	s.t.Helper()
+	dir := s.mount(img)
+	s.start(dir)
+	all := dumpOf(s.t, s.account, dir)
+	s.umount(dir)
+	s.profiles(img, 1)
+	s.dropBlobs()
+	return all
+}
+
 // TestProfile: what is read after one mount is fetched by the next one, of another tag with
 // other layers, before it is read, and little else.
 func TestProfile(t *testing.T) {
@@ -167,10 +180,7 @@ func TestProfileFiles(t *testing.T) {
 	needFUSE(t)
 	p := newProfiled(t, 1)
 	s := newSandbox(t)
-	dir := s.mount(p.images[0])
-	s.start(dir)
-	s.umount(dir)
-	s.profiles(p.images[0], 1)
+	s.noteStart(p.images[0])
 	file := filepath.Join(t.TempDir(), "profile")
 	exported := s.ok("profile", "export", p.images[0]).stdout
 	if err := os.WriteFile(file, []byte(exported), 0o600); err != nil {
@@ -186,7 +196,7 @@ func TestProfileFiles(t *testing.T) {
 	s.fails(1, []string{"nothing was noted"}, "profile", "export", p.images[0])
 
 	s.dropBlobs()
-	dir = s.mount(p.images[0], "--profile="+file)
+	dir := s.mount(p.images[0], "--profile="+file)
 	if got := s.forecast(dir); got.Fetched < 1<<20 {
 		t.Errorf("by a file: %+v", got)
 	}
@@ -317,19 +327,14 @@ func TestProfileRegistryDies(t *testing.T) {
 	needFUSE(t)
 	p := newProfiled(t, 1)
 	s := newSandbox(t)
-	dir := s.mount(p.images[0])
-	s.start(dir)
-	want := dumpOf(t, s.account, dir)
-	s.umount(dir)
-	s.profiles(p.images[0], 1)
-	s.dropBlobs()
+	want := s.noteAll(p.images[0])
 	p.reg.Inject(registrytest.Blob, func(n int) registrytest.Fault {
 		if n < 2 {
 			return nil
 		}
 		return registrytest.Status(500)
 	})
-	dir = s.mount(p.images[0], "--read-timeout=2s", "--retries=2")
+	dir := s.mount(p.images[0], "--read-timeout=2s", "--retries=2")
 	if got := s.forecast(dir); got.State != image.ForecastFailed {
 		t.Errorf("got %+v", got)
 	}
@@ -344,13 +349,8 @@ func TestProfileSmallCache(t *testing.T) {
 	needFUSE(t)
 	p := newProfiled(t, 1)
 	s := newSandbox(t)
-	dir := s.mount(p.images[0])
-	s.start(dir)
-	want := dumpOf(t, s.account, dir)
-	s.umount(dir)
-	s.profiles(p.images[0], 1)
-	s.dropBlobs()
-	dir = s.mount(p.images[0], "--cache-size=4M")
+	want := s.noteAll(p.images[0])
+	dir := s.mount(p.images[0], "--cache-size=4M")
 	if got := s.forecast(dir); got.Fetched > 2<<20 {
 		t.Errorf("of a cache of 4 MiB it takes %d bytes", got.Fetched)
 	}

@@ -129,6 +129,25 @@ func one(command string, args []string) (string, error) {
 	return args[0], nil
 }
 
+// withNoted calls do with the profile of the image that is the only argument of a command. It
+// is an error if there is none.
+func (e *env) withNoted(ctx context.Context, command string, args []string, do func(p *profile.Profile) error) error {
+	name, err := one(command, args)
+	if err != nil {
+		return err
+	}
+	return e.withProfile(ctx, command, name, func(c *cache.Cache, key profileKey) error {
+		p, err := image.ReadProfile(c, key.repository, key.platform)
+		switch {
+		case err != nil:
+			return err
+		case p == nil:
+			return errNoProfile(key)
+		}
+		return do(p)
+	})
+}
+
 // A profileDoc is what imgfs profile show --json prints.
 type profileDoc struct {
 	Repository string         `json:"repository"`
@@ -173,17 +192,8 @@ largest file, by which one knows what was started.`,
 			asJSON := f.Bool("json", false, "an object with all of it; docs/json.md names its members")
 			e.bytesFlag(f)
 			return func(ctx context.Context, args []string) error {
-				name, err := one("profile show", args)
-				if err != nil {
-					return err
-				}
-				return e.withProfile(ctx, "profile show", name, func(c *cache.Cache, key profileKey) error {
-					p, err := image.ReadProfile(c, key.repository, key.platform)
+				return e.withNoted(ctx, "profile show", args, func(p *profile.Profile) error {
 					switch {
-					case err != nil:
-						return err
-					case p == nil:
-						return errNoProfile(key)
 					case *asJSON:
 						return show.JSON(e.Stdout, newProfileDoc(p))
 					case *files:
@@ -250,19 +260,8 @@ func profileExportCommand(e *env) cli.Command {
 		Example: "imgfs profile export fedora:latest >fedora.profile",
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			return func(ctx context.Context, args []string) error {
-				name, err := one("profile export", args)
-				if err != nil {
-					return err
-				}
-				return e.withProfile(ctx, "profile export", name, func(c *cache.Cache, key profileKey) error {
-					p, err := image.ReadProfile(c, key.repository, key.platform)
-					switch {
-					case err != nil:
-						return err
-					case p == nil:
-						return errNoProfile(key)
-					}
-					_, err = e.Raw.Write(printable.JSON(p.Encode()))
+				return e.withNoted(ctx, "profile export", args, func(p *profile.Profile) error {
+					_, err := e.Raw.Write(printable.JSON(p.Encode()))
 					return err
 				})
 			}
