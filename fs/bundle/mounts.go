@@ -42,6 +42,9 @@ func defaultMounts(o *Options) []specs.Mount {
 // refuses those that have no place in the image.
 func mounts(tree *fs.Tree, o *Options) ([]specs.Mount, error) {
 	list := defaultMounts(o)
+	if err := checkNoLinks(tree, list); err != nil {
+		return nil, err
+	}
 	if o.Network == NetworkHost {
 		for _, name := range hostFiles {
 			m := specs.Mount{Destination: name, Type: "bind", Source: name, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}}
@@ -65,6 +68,21 @@ func mounts(tree *fs.Tree, o *Options) ([]specs.Mount, error) {
 		}
 	}
 	return list, nil
+}
+
+// checkNoLinks refuses an image with a symlink where the mounts of every container are. runc
+// mounts where such a link leads in the image, and then makes links like /dev/stdin by their
+// names, while its root is the machine's: where it leads on the machine.
+func checkNoLinks(tree *fs.Tree, list []specs.Mount) error {
+	for i, m := range list {
+		if onMount(m.Destination, list[:i]) {
+			continue
+		}
+		if n, err := tree.Lookup(m.Destination, false); err == nil && isLink(n) {
+			return refuse(NoMountpoint, "in the image %s is a symlink, and is to be a directory to mount on", m.Destination)
+		}
+	}
+	return nil
 }
 
 func overridden(name string, binds []specs.Mount) bool {

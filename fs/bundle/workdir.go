@@ -62,4 +62,6 @@ func below(name, dir string) bool {
 
 func isDir(n fs.Node) bool { return n.Mode()&syscall.S_IFMT == syscall.S_IFDIR }
 
+func isLink(n fs.Node) bool { return n.Mode()&syscall.S_IFMT == syscall.S_IFLNK }
+
 func isRegular(n fs.Node) bool { return n.Mode()&syscall.S_IFMT == syscall.S_IFREG }
