@@ -274,9 +274,16 @@ func (s *served) newCache() {
 	s.useCache(s.t.TempDir())
 }
 
-// useCache has the image opened with the cache in a directory, as another process would.
+// useCache has the image opened with the cache in a directory, as another process would. One
+// that had the same directory has ended: what a reader was given when it was checked is on
+// its way to the disk until then.
 func (s *served) useCache(dir string) {
 	s.t.Helper()
+	if old := s.opts.Cache; old != nil && old.Dir() == dir {
+		if err := old.Close(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 	disk, err := cache.Open(dir, &cache.Options{Warnf: s.opts.Warnf})
 	if err != nil {
 		s.t.Fatal(err)

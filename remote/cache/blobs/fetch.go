@@ -278,7 +278,8 @@ func (l *landing) upTo(n int64) {
 
 // take stores right chunks and hands them on. They are stored first, so that
 // a disk that is slower than the source slows readers down and does not make
-// them pile up, and so that what was read is there for the next process.
+// them pile up, and so that what was read is there for the next process. (Cuts that
+// decode what they match may have given it to readers a moment before that.)
 func (l *landing) take(first, end int64) {
 	if first >= end {
 		return
