@@ -100,6 +100,9 @@ func TestHelperHangs(t *testing.T) {
 	if got := s.finish(s.program("cat", filepath.Join(other, "last"))); got.stdout != "last\n" {
 		t.Errorf("%+v while the server cannot unmount", got)
 	}
+	if !eventually(soon, func() bool { return strings.Contains(f.stderr.String(), served+dir+" dead") }) {
+		t.Errorf("it says %q", f.stderr)
+	}
 	if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
