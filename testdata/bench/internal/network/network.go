@@ -141,9 +141,11 @@ func (b *bench) indexed(name string, img *image) (string, error) {
 	return cache, err
 }
 
-// ForgetBlobs takes all content out of a cache directory and leaves the
-// indexes.
-func ForgetBlobs(cache string) error { return os.RemoveAll(filepath.Join(cache, "blobs")) }
+// ForgetBlobs takes all content out of a cache directory, and what mounts have noted of
+// their reads, by which the next one would fetch, and leaves the indexes.
+func ForgetBlobs(cache string) error {
+	return errors.Join(os.RemoveAll(filepath.Join(cache, "blobs")), os.RemoveAll(filepath.Join(cache, "profiles")))
+}
 
 // piped runs a program whose output goes through a pipe: tar does not read files
 // whose content would go to /dev/null.

@@ -247,7 +247,11 @@ func (b *bench) unpack(img *image, layout *labimage.Image) error {
 
 // forget takes all content out of a cache directory and leaves indexes and profiles.
 func forget(cache string) error {
-	return errors.Join(network.ForgetBlobs(cache), os.RemoveAll(filepath.Join(cache, "contents")), os.RemoveAll(filepath.Join(cache, "verified")))
+	var errs []error
+	for _, what := range []string{"blobs", "contents", "verified"} {
+		errs = append(errs, os.RemoveAll(filepath.Join(cache, what)))
+	}
+	return errors.Join(errs...)
 }
 
 // copyOf makes a copy of a cache directory.
