@@ -5,9 +5,10 @@
 //	go run ./testdata/nightly -only 'load|soak'   # those whose names match
 //	go run ./testdata/nightly -list
 //
-// A step has a budget of time. One that is not done by then is ended and has failed. A
-// step that fails, or that is skipped, is named as that, and the exit code is 1 if any
-// failed. What failing tests printed is on stdout, what all printed in the file -log.
+// A step has a budget of time, and all of them together a reserve, to which goes what
+// others leave of theirs, so that a slow machine has the time it needs where it needs it.
+// A step that is not done by then is ended and has failed. One that fails, or that is
+// skipped, is named as that, and the exit code is 1 if any failed. What failing tests printed is on stdout, what all printed in the file -log.
 //
 // A test gives the table a figure by a line "figure: NAME VALUE UNIT" in its log.
 package main
@@ -75,11 +76,12 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	defer file.Close()
-	return runAll(ctx, chosen, stdout, file)
+	return runAll(ctx, chosen, reserve, stdout, file)
 }
 
-// runAll runs steps and prints their table.
-func runAll(ctx context.Context, chosen []*step, stdout, log io.Writer) error {
+// runAll runs steps and prints their table. All of them together may take so much longer
+// than their budgets.
+func runAll(ctx context.Context, chosen []*step, reserve time.Duration, stdout, log io.Writer) error {
 	begun, load := time.Now(), loadAverage()
 	var results []*result
 	failed := false
@@ -87,8 +89,10 @@ func runAll(ctx context.Context, chosen []*step, stdout, log io.Writer) error {
 		if ctx.Err() != nil {
 			break
 		}
-		fmt.Fprintf(stdout, "%s %d/%d %s: at most %s\n", time.Now().Format(time.TimeOnly), i+1, len(chosen), s.name, s.budget)
-		r := s.run(ctx, log)
+		limit := s.budget + max(0, reserve)
+		fmt.Fprintf(stdout, "%s %d/%d %s: at most %s\n", time.Now().Format(time.TimeOnly), i+1, len(chosen), s.name, limit.Round(time.Second))
+		r := s.run(ctx, limit, log)
+		reserve += s.budget - r.took
 		failed = failed || r.failed
 		fmt.Fprintf(stdout, "%s %s after %s\n", s.name, r.verdict(), r.took.Round(time.Second))
 		if r.failed {

@@ -15,7 +15,7 @@ import (
 // TestBudgets: on two processors all steps are done in time, whatever hangs.
 func TestBudgets(t *testing.T) {
 	const most = 75 * time.Minute
-	all, names := time.Duration(0), map[string]bool{}
+	all, names := reserve, map[string]bool{}
 	for _, s := range steps {
 		all += s.budget
 		if names[s.name] || s.name == "" || s.covers == "" || s.budget <= grace || (s.tests == nil) == (s.command == nil) {
@@ -24,7 +24,7 @@ func TestBudgets(t *testing.T) {
 		names[s.name] = true
 	}
 	if all > most {
-		t.Errorf("the budgets are %v in all, want at most %v", all, most)
+		t.Errorf("the budgets and the reserve are %v in all, want at most %v", all, most)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestRunAll(t *testing.T) {
 	} {
 		t.Run(c.step.name, func(t *testing.T) {
 			var stdout, log bytes.Buffer
-			err := runAll(t.Context(), []*step{c.step}, &stdout, &log)
+			err := runAll(t.Context(), []*step{c.step}, 0, &stdout, &log)
 			if (err != nil) != c.failed {
 				t.Errorf("got %v, failed should be %v", err, c.failed)
 			}
@@ -116,6 +116,18 @@ func TestRunAll(t *testing.T) {
 				t.Errorf("the output has no %q:\n%s\nlog:\n%s", c.want, &stdout, &log)
 			}
 		})
+	}
+	// What one step leaves, and what is in reserve, is for those after it; no more.
+	short, long := shell("short", "true", 2*time.Second), shell("long", "sleep 3", time.Second)
+	for _, c := range []struct {
+		chosen  []*step
+		reserve time.Duration
+		failed  bool
+	}{{[]*step{short, short, long}, 0, false}, {[]*step{long}, 4 * time.Second, false}, {[]*step{long, long}, 3 * time.Second, true}} {
+		var stdout bytes.Buffer
+		if err := runAll(t.Context(), c.chosen, c.reserve, &stdout, &bytes.Buffer{}); (err != nil) != c.failed {
+			t.Errorf("reserve %v: got %v, failed should be %v:\n%s", c.reserve, err, c.failed, &stdout)
+		}
 	}
 	if err := run(t.Context(), []string{"-only", "nothing like it"}, &bytes.Buffer{}); err == nil {
 		t.Error("a pattern that nothing matches is fine")

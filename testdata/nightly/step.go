@@ -21,8 +21,7 @@ import (
 type step struct {
 	name   string
 	covers string
-	// budget is how long it may take. The budgets of all are less than what make
-	// nightly may take.
+	// budget is about how long it takes. It may take longer by what there is in reserve.
 	budget time.Duration
 	// setup are the packages of Debian that it needs beside those of make test.
 	setup []string
@@ -34,23 +33,23 @@ type step struct {
 	command []string
 }
 
-// grace is how long before its budget ends go test itself is to end a test, with the
+// grace is how long before the end of its time go test itself is to end a test, with the
 // stacks of its goroutines.
 const grace = 15 * time.Second
 
 // printedMost is how much of the output of failing tests is kept for stdout.
 const printedMost = 256 << 10
 
-// argv is the command line.
-func (s *step) argv() []string {
+// argv is the command line of a run within a limit.
+func (s *step) argv(limit time.Duration) []string {
 	if s.tests == nil {
 		return s.command
 	}
-	return append([]string{"go", "test", "-count=1", "-json", "-timeout=" + max(s.budget-grace, grace).String()}, s.tests...)
+	return append([]string{"go", "test", "-count=1", "-json", "-timeout=" + max(limit-grace, grace).Round(time.Second).String()}, s.tests...)
 }
 
-// run runs the step, and copies what it prints to log.
-func (s *step) run(ctx context.Context, log io.Writer) *result {
+// run runs the step, for as long as limit, and copies what it prints to log.
+func (s *step) run(ctx context.Context, limit time.Duration, log io.Writer) *result {
 	begun := time.Now()
 	r := &result{step: s}
 	defer func() { r.took = time.Since(begun) }()
@@ -62,7 +61,7 @@ func (s *step) run(ctx context.Context, log io.Writer) *result {
 			fmt.Fprintln(log, "setup:", err)
 		}
 	}
-	argv := s.argv()
+	argv := s.argv(limit)
 	fmt.Fprintf(log, "\n=== %s: %s %s\n", s.name, strings.Join(s.env, " "), strings.Join(argv, " "))
 	place, err := newPlace()
 	if err != nil {
@@ -74,7 +73,7 @@ func (s *step) run(ctx context.Context, log io.Writer) *result {
 			r.fail("it left %s", left)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, s.budget)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+place.dir), s.env...)
@@ -85,15 +84,15 @@ func (s *step) run(ctx context.Context, log io.Writer) *result {
 	cmd.Stdout, cmd.Stderr = p, p
 	err = cmd.Run()
 	p.end()
-	r.judge(ctx, err)
+	r.judge(ctx, limit, err)
 	return r
 }
 
-// judge decides what a step's end means.
-func (r *result) judge(ctx context.Context, err error) {
+// judge decides what the end of a run within a limit means.
+func (r *result) judge(ctx context.Context, limit time.Duration, err error) {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		r.fail("it was not done within %s", r.step.budget)
+		r.fail("it was not done within %s", limit.Round(time.Second))
 	case ctx.Err() != nil:
 		r.fail("it was interrupted")
 	case err != nil && !r.failed:

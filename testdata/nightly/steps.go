@@ -5,12 +5,15 @@ import "time"
 // command is the package of the command's tests.
 const command = "./cmd/imgfs"
 
+// reserve is how much longer than their budgets the steps may take, all together.
+const reserve = 12 * time.Minute
+
 // steps are the long checks. What make test covers is not repeated: here is what takes
-// long, more of what is drawn at random, and other numbers of processors. Budgets are for
-// two processors, and half as long again as what a step takes there.
+// long, more of what is drawn at random, and other numbers of processors. Budgets are
+// about what a step takes on two processors.
 var steps = []*step{
 	{
-		name: "survive", budget: 15 * time.Minute,
+		name: "survive", budget: 13 * time.Minute,
 		covers: "servers and holders killed 200 and 100 times for each way of mounting, and upgrades, under 8 readers that compare everything; a unit's server killed 20 times",
 		env:    []string{"IMGFS_KILLS=200"},
 		tests:  []string{"-run", "^(TestSurviveKills|TestSurviveUpgrade|TestSystemdKeeps|TestSystemdUser|TestSystemdLogout)$", command},
@@ -30,12 +33,12 @@ var steps = []*step{
 		env:    []string{"IMGFS_SOAK=2m"},
 		tests:  []string{"-run", "^TestSoak$", command},
 	}, {
-		name: "stress", budget: 4 * time.Minute,
+		name: "stress", budget: 3 * time.Minute,
 		covers: "8 processes read a big image in all ways there are, for each of six ways to mount",
 		env:    []string{"IMGFS_STRESS=20s"},
 		tests:  []string{"-run", "^TestStress$", command},
 	}, {
-		name: "fio", budget: 3 * time.Minute, setup: []string{"fio"},
+		name: "fio", budget: 2 * time.Minute, setup: []string{"fio"},
 		covers: "fio verifies what it reads, for each of six ways to mount",
 		env:    []string{"IMGFS_STRESS=15s"},
 		tests:  []string{"-run", "^TestStressFio$", command},
@@ -56,29 +59,29 @@ var steps = []*step{
 		tests: []string{"-run", "^(TestScannerAgrees|TestAgreesWithProgram|TestAgreesWithPodman|TestReal.*|TestPublishersAndGC)$",
 			"./layerindex/internal/tarscan", "./layerindex/internal/gzip", "./layerindex/internal/zstd", "./layerindex/soci", "./remote/registry", "./remote/registry/hosts"},
 	}, {
-		name: "random stacks", budget: 2 * time.Minute,
+		name: "random stacks", budget: 1 * time.Minute,
 		covers: "20,000 random stacks of layers against files extracted; mounts of all sample images; memory of indexing",
 		env:    []string{"IMGFS_STACKS=20000"},
 		tests:  []string{"-run", "^(TestStacks|TestMemory|TestMountEqualsCorpus)$", "./fs", "./fs/image", command},
 	}, {
-		name: "race", budget: 7 * time.Minute,
+		name: "race", budget: 5 * time.Minute,
 		covers: "the slow tests with the race detector, where goroutines share something",
 		tests:  []string{"-race", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
 	}, {
-		name: "race of the command", budget: 4 * time.Minute,
+		name: "race of the command", budget: 3 * time.Minute,
 		covers: "the tests of the command with the race detector, but for those that take long",
 		tests:  []string{"-race", "-short", command},
 	}, {
-		name: "one processor", budget: 2 * time.Minute,
+		name: "one processor", budget: 1 * time.Minute,
 		covers: "the same packages with GOMAXPROCS=1",
 		env:    []string{"GOMAXPROCS=1"},
 		tests:  []string{"./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
 	}, {
-		name: "fuzz", budget: 3 * time.Minute,
+		name: "fuzz", budget: 2 * time.Minute,
 		covers:  "every fuzz target, all with the same share of a minute and a half",
 		command: []string{".ci/fuzz", "all=90", "./..."},
 	}, {
-		name: "elsewhere", budget: 3 * time.Minute,
+		name: "elsewhere", budget: 1 * time.Minute,
 		covers:  "that everything builds for arm64, riscv64 and FreeBSD, and that vet finds nothing",
 		command: []string{"make", "elsewhere", "ELSEWHERE=linux/arm64 linux/riscv64 freebsd/amd64"},
 	},
