@@ -18,6 +18,7 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/imgfs/imgfs/testdata/testenv"
+	"golang.org/x/sys/unix"
 )
 
 // A profiled image has a program of some files in two layers among others that nobody reads,
@@ -355,5 +356,32 @@ func TestProfileSmallCache(t *testing.T) {
 		t.Errorf("of a cache of 4 MiB it takes %d bytes", got.Fetched)
 	}
 	compare(t, "with a small cache", dumpOf(t, s.account, dir), "first", want)
+	s.umount(dir)
+}
+
+// TestProfileFullDisk: on a disk that does not take what is expected no more of it is fetched
+// than where nobody reads, and readers are not harmed.
+func TestProfileFullDisk(t *testing.T) {
+	t.Parallel()
+	needFUSE(t)
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to mount a small disk")
+	}
+	p := newProfiled(t, 1)
+	s := newSandbox(t)
+	want := s.noteAll(p.images[0])
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	if err := os.CopyFS(disk, os.DirFS(s.cache)); err != nil {
+		t.Fatal(err)
+	}
+	dir := s.mount(p.images[0], "--cache-dir="+disk, "--cache-size=0")
+	if got := s.forecast(dir); got.Fetched > 16<<20 {
+		t.Errorf("got %+v", got)
+	}
+	compare(t, "on a full disk", dumpOf(t, s.account, dir), "first", want)
 	s.umount(dir)
 }
