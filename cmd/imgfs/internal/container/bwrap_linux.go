@@ -326,12 +326,13 @@ func bwrapArgs(spec *specs.Spec, root string) []string {
 	return append(append(args, "--"), p.Args...)
 }
 
-// bwrapMount returns the arguments for a mount. Those below /dev bwrap makes with that.
+// bwrapMount returns the arguments for a mount. /dev/pts bwrap makes with /dev, and /dev/shm
+// as a directory that is root's alone.
 func bwrapMount(m specs.Mount) []string {
 	switch {
 	case m.Destination == "/dev":
 		return []string{"--dev", "/dev"}
-	case m.Destination == "/dev/pts", m.Destination == "/dev/shm", m.Type == "cgroup":
+	case m.Destination == "/dev/pts", m.Type == "cgroup":
 		return nil
 	case m.Type == "proc":
 		return []string{"--proc", m.Destination}
@@ -340,7 +341,13 @@ func bwrapMount(m specs.Mount) []string {
 	case m.Type == "mqueue":
 		return []string{"--mqueue", m.Destination}
 	case m.Type == "tmpfs":
-		return []string{"--tmpfs", m.Destination}
+		args := []string{"--tmpfs", m.Destination}
+		for _, option := range m.Options {
+			if mode, ok := strings.CutPrefix(option, "mode="); ok {
+				args = append([]string{"--perms", mode}, args...)
+			}
+		}
+		return args
 	case slices.Contains(m.Options, "ro"):
 		return []string{"--ro-bind", m.Source, m.Destination}
 	}

@@ -181,11 +181,11 @@ func TestBwrapArgs(t *testing.T) {
 	spec := &specs.Spec{
 		Hostname: "h", Root: &specs.Root{Readonly: true},
 		Process: &specs.Process{Cwd: "/w", Args: []string{"sh", "-c"}, Env: []string{"A=b=c"}, User: specs.User{UID: 5, GID: 6}, Capabilities: &specs.LinuxCapabilities{}},
-		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/m", Type: "bind", Source: "/s", Options: []string{"ro"}}},
+		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/m", Type: "bind", Source: "/s", Options: []string{"ro"}}, {Destination: "/dev/shm", Type: "tmpfs", Options: []string{"nodev", "mode=1777"}}},
 		Linux:   &specs.Linux{ReadonlyPaths: []string{"/proc/sys", "/no/such"}, Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}},
 	}
 	got := strings.Join(bwrapArgs(spec, "/root"), " ")
-	want := "--unshare-ipc --unshare-uts --hostname h --clearenv --chdir /w --json-status-fd 3 --seccomp 4 --unshare-pid --as-pid-1 --new-session --unshare-net --unshare-user --uid 5 --gid 6 --setenv A b=c --ro-bind /root / --proc /proc --ro-bind /s /m --ro-bind /proc/sys /proc/sys -- sh -c"
+	want := "--unshare-ipc --unshare-uts --hostname h --clearenv --chdir /w --json-status-fd 3 --seccomp 4 --unshare-pid --as-pid-1 --new-session --unshare-net --unshare-user --uid 5 --gid 6 --setenv A b=c --ro-bind /root / --proc /proc --ro-bind /s /m --perms 1777 --tmpfs /dev/shm --ro-bind /proc/sys /proc/sys -- sh -c"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
