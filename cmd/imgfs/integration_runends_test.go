@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
@@ -288,6 +290,25 @@ func TestRunInterrupted(t *testing.T) {
 		}
 	}
 	before.asBefore(t, s)
+}
+
+// TestRunInterruptedFirst: a signal that came before imgfs run began has the exit code of
+// one that comes later, also if what it does then hangs; other commands fail of it.
+func TestRunInterruptedFirst(t *testing.T) {
+	ctx, stop := serve.UntilSignal(t.Context())
+	defer stop()
+	if err := unix.Kill(os.Getpid(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+	image := "oci:" + runnables(t)["static"]
+	for name, want := range map[string]int{"run": 128 + int(unix.SIGTERM), "ls": cli.ExitFailure} {
+		e := newEnv(io.Discard, io.Discard)
+		code := e.run(ctx, []string{name, image})
+		if hangs := e.interruptedCode(ctx); code != want || hangs != want {
+			t.Errorf("%s: exit code %d, %d if it hangs, want %d", name, code, hangs, want)
+		}
+	}
 }
 
 // fakeRuntime makes a program that is called as a runtime is.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log"
 	"os"
-	"os/signal"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -27,14 +26,14 @@ func main() {
 	setHome()
 	log.SetOutput(io.Discard) // net/http writes there what servers send unasked
 	umask := serve.Isolate()
-	ctx, stop := signal.NotifyContext(context.Background(), serve.Signals()...)
+	ctx, stop := serve.UntilSignal(context.Background())
 	e := newEnv(os.Stdout, os.Stderr)
 	e.umask = &umask
 	do := func() int { return e.run(ctx, os.Args[1:]) }
 	if name := filepath.Base(os.Args[0]); slices.Contains(helperNames, name) {
 		do = func() int { return e.runHelper(ctx, name, os.Args[1:]) }
 	}
-	code := e.life.WatchOver(ctx, do, e.FailureCode, func() {
+	code := e.life.WatchOver(ctx, do, func() int { return e.interruptedCode(ctx) }, func() {
 		e.clear()
 		e.Error(context.Canceled)
 	})

@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/signal"
 	"path"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/container"
@@ -66,27 +63,25 @@ network. Exit codes are the command's, or 125, 126, 127 as podman run has them.`
 	}
 }
 
-// lateSignal is how much later than to another channel a signal may come.
-const lateSignal = 100 * time.Millisecond
-
-// interruptible gives an error that comes of a signal the exit code of that.
+// interruptible gives an error that comes of a signal the exit code of that. ctx tells of
+// it, and not a channel of this command: the signal may have come before there is one.
 func interruptible(ctx context.Context, do func() error) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, serve.Signals()...)
-	defer signal.Stop(signals)
 	err := do()
 	var ended *cli.ExitError
-	if err == nil || ctx.Err() == nil || errors.As(err, &ended) {
+	sig, ok := serve.EndedBy(ctx)
+	if err == nil || !ok || errors.As(err, &ended) {
 		return err
 	}
-	select {
-	case sig := <-signals:
-		if n, ok := sig.(syscall.Signal); ok {
-			return cli.WithCode(err, 128+int(n))
-		}
-	case <-time.After(lateSignal): // the signal that has ended ctx is here by then
+	return cli.WithCode(err, 128+int(sig))
+}
+
+// interruptedCode returns the exit code of the command that runs, and hangs after a signal.
+func (e *env) interruptedCode(ctx context.Context) int {
+	code := e.FailureCode()
+	if sig, ok := serve.EndedBy(ctx); ok && code == container.ExitFailed { // it is imgfs run
+		return 128 + int(sig)
 	}
-	return err
+	return code
 }
 
 // run runs a command in a container. An error has the exit code that podman has for it.

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"sync"
@@ -22,6 +23,43 @@ func Signals() []os.Signal {
 		all = append(all, syscall.SIGHUP)
 	}
 	return all
+}
+
+// A signalError is the cause of a context that a signal has ended.
+type signalError struct{ sig syscall.Signal }
+
+// Error implements error.
+func (e *signalError) Error() string { return e.sig.String() + " signal received" }
+
+// Is says that the context was canceled.
+func (e *signalError) Is(target error) bool { return target == context.Canceled }
+
+// UntilSignal returns a context that the first of Signals ends; see EndedBy.
+func UntilSignal(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, Signals()...)
+	go func() {
+		select {
+		case sig := <-signals:
+			n, _ := sig.(syscall.Signal)
+			cancel(&signalError{n})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+}
+
+// EndedBy returns the signal that has ended a context of UntilSignal.
+func EndedBy(ctx context.Context) (sig syscall.Signal, ok bool) {
+	var by *signalError
+	if !errors.As(context.Cause(ctx), &by) {
+		return 0, false
+	}
+	return by.sig, true
 }
 
 // A Lifetime knows whether the process may just end. While it serves a mount it
