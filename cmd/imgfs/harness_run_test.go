@@ -150,11 +150,13 @@ func (p *podman) command(t testing.TB, args ...string) *exec.Cmd {
 	if p.sandbox.uid != 0 {
 		become = fmt.Sprintf("setpriv --reuid %d --regid %d --clear-groups", p.sandbox.uid, p.sandbox.gid)
 	}
-	// crun does not take version 2 of cgroups beside version 1. The process that holds
-	// podman's namespace is gone with the one before.
+	// crun does not take version 2 of cgroups beside version 1. The process that holds a
+	// plain user's namespace is gone with the podman before, and what ran then, if that was
+	// killed: without the file alive podman looks, as after a boot. Its locks go as well.
 	script := `mount --make-rprivate / && mount -t proc proc /proc || exit 120
+		mount -t tmpfs -o mode=1777 none /dev/shm || exit 120
 		if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
-		rm -f "$XDG_RUNTIME_DIR/libpod/tmp/pause.pid"
+		rm -f "$XDG_RUNTIME_DIR/libpod/tmp/pause.pid" "$XDG_RUNTIME_DIR/libpod/tmp/alive"
 		exec ` + become + ` podman "$@"`
 	all := append([]string{"-c", script, "sh", "--root", p.dir + "/r", "--runroot", p.run + "/c", "--storage-driver", "overlay",
 		"--cgroup-manager", "cgroupfs", "--events-backend", "none", "--log-level", "error", "--runtime", "crun"}, args...)
