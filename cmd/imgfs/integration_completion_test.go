@@ -63,15 +63,18 @@ func newTypist(t *testing.T, s *sandbox, lines []string, name string, args ...st
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	for _, line := range lines {
-		w.typed(line + "\n")
-	}
-	for try := 0; w.types("imgfs ready") == nil; try++ {
+	// A slow shell may lose some to the Ctrl-C that comes when it does not answer.
+	for try := 0; ; try++ {
+		for _, line := range lines {
+			w.typed(line + "\n")
+		}
+		if w.types("imgfs ready") != nil {
+			return w
+		}
 		if try == 3 {
 			t.Fatalf("the shell reads nothing:\n%s", strings.Join(w.lines(), "\n"))
 		}
 	}
-	return w
 }
 
 // types types a line with tabs in it, and returns the arguments that imgfs gets; nil if

@@ -376,7 +376,9 @@ func TestSurviveMade(t *testing.T) {
 				missingSoon(t, why, dir)
 				s.waitGone(dir)
 				base := filepath.Dir(dir)
-				if left, err := os.ReadDir(base); err != nil || len(left) > 0 {
+				var left []os.DirEntry
+				var err error
+				if !eventually(soon, func() bool { left, err = os.ReadDir(base); return err == nil && len(left) == 0 }) {
 					t.Fatalf("%s: %v is left in %s, error %v\n%s", why, left, base, err, s.logOf())
 				}
 			}

@@ -245,8 +245,10 @@ func TestSurvivePrefetch(t *testing.T) {
 		t.Fatalf("prefetch: %+v", done)
 	}
 	lines := strings.Count(s.logOf(), "prefetch: all")
-	if m := s.killed(dir); m.Prefetch != done {
-		t.Errorf("prefetch: %+v, before %+v", m.Prefetch, done)
+	s.killed(dir)
+	var again serve.PrefetchState
+	if !eventually(backSoon, func() bool { again = prefetchOf(t, dir); return again == done }) {
+		t.Errorf("prefetch: %+v, before %+v", again, done)
 	}
 	if n := strings.Count(s.logOf(), "prefetch: all"); n != lines {
 		t.Errorf("the log tells of %d ends of prefetching, want %d:\n%s", n, lines, s.logOf())
