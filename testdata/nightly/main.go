@@ -8,7 +8,8 @@
 // A step has a budget of time, and all of them together a reserve, to which goes what
 // others leave of theirs, so that a slow machine has the time it needs where it needs it.
 // A step that is not done by then is ended and has failed. One that fails, or that is
-// skipped, is named as that, and the exit code is 1 if any failed. What failing tests printed is on stdout, what all printed in the file -log.
+// skipped, is named as that, and the exit code is 1 if any failed. What failing tests
+// printed is on stdout, what all printed in the file -log.
 //
 // A test gives the table a figure by a line "figure: NAME VALUE UNIT" in its log.
 package main
