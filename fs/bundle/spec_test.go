@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/fs/internal/layertest"
-	"github.com/imgfs/imgfs/layerindex"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -178,13 +177,8 @@ func TestCheckCommand(t *testing.T) {
 func TestNoLinks(t *testing.T) {
 	for _, name := range []string{"proc", "dev", "sys"} {
 		for _, target := range []string{"/tmp", "srv", "../../tmp", name} {
-			var root []layertest.Member
-			for _, m := range smallRoot(layertest.Symlink(name, target)) {
-				if m.Entry.Name != name || m.Entry.Type == layerindex.TypeSymlink {
-					root = append(root, m)
-				}
-			}
-			_, err := Spec(t.Context(), shell(), treeOf(t, root...), &Options{})
+			tree := treeOf(t, smallRoot(layertest.Symlink(name, target))...) // in place of the directory
+			_, err := Spec(t.Context(), shell(), tree, &Options{})
 			var refused *Error
 			if !errors.As(err, &refused) || refused.Reason != NoMountpoint || !strings.Contains(err.Error(), "/"+name) {
 				t.Errorf("%s leads to %s: got %v", name, target, err)
