@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,8 +55,11 @@ func TestMirrorWrongBytes(t *testing.T) {
 	if n := m.upstream.Count(); n > 0 {
 		t.Errorf("got %d requests at the registry, want none: the second mirror is honest", n)
 	}
+	// A reader that comes after the lie was found asks the second mirror plainly.
 	asked := m.mirrors[1].Requests(registrytest.Blob)
-	if len(asked) == 0 || asked[0].Header.Get("Cache-Control") != "no-cache" {
+	if !slices.ContainsFunc(asked, func(r registrytest.Record) bool {
+		return r.Header.Get("Cache-Control") == "no-cache"
+	}) {
 		t.Errorf("the second mirror was asked %d times, want it with Cache-Control", len(asked))
 	}
 	liar.Forget()
