@@ -16,7 +16,7 @@ import (
 // and mounts that are left when a step ends are known by it.
 type place struct{ dir string }
 
-// newPlace makes one that other users can enter. Its path is short, as those of sockets
+// newPlace makes one that all users can write in, as in /tmp. Its path is short, as those of sockets
 // have to be.
 func newPlace() (*place, error) {
 	dir, err := os.MkdirTemp("", "n")
@@ -26,7 +26,7 @@ func newPlace() (*place, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
-	return &place{dir}, os.Chmod(dir, 0o755)
+	return &place{dir}, os.Chmod(dir, 0o777|os.ModeSticky)
 }
 
 // clear ends and removes what is left, and names processes and mounts.

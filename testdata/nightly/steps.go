@@ -55,7 +55,7 @@ var steps = []*step{
 	}, {
 		name: "peers", budget: 3 * time.Minute, setup: []string{"gcc", "zlib1g-dev"},
 		covers: "tars, compressed streams, registries.conf and SOCI's indexes read as everybody else does; garbage collection of a registry",
-		env:    []string{"IMGFS_TARS=300000", "IMGFS_STREAMS=5000", "IMGFS_PODMAN=1m", "IMGFS_SOCI=build", "IMGFS_DISTRIBUTION3=build"},
+		env:    []string{"IMGFS_TARS=100000", "IMGFS_STREAMS=2000", "IMGFS_PODMAN=1m", "IMGFS_SOCI=build", "IMGFS_DISTRIBUTION3=build"},
 		tests: []string{"-run", "^(TestScannerAgrees|TestAgreesWithProgram|TestAgreesWithPodman|TestReal.*|TestPublishersAndGC)$",
 			"./layerindex/internal/tarscan", "./layerindex/internal/gzip", "./layerindex/internal/zstd", "./layerindex/soci", "./remote/registry", "./remote/registry/hosts"},
 	}, {
