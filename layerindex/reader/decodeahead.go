@@ -162,9 +162,14 @@ func (c *SpanCache) forget(s *stream) {
 // beginJob reports whether there are fewer decoding goroutines than processors, and if
 // so reserves a processor until endJob.
 func (c *SpanCache) beginJob() bool {
-	procs := runtime.GOMAXPROCS(0)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.reserve()
+}
+
+// reserve is beginJob for a caller that holds mu.
+func (c *SpanCache) reserve() bool {
+	procs := runtime.GOMAXPROCS(0)
 	if procs < 2 || c.jobs >= procs || c.decoding >= procs {
 		return false
 	}
@@ -183,6 +188,7 @@ func (c *SpanCache) endJob() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.jobs--
+	c.tell()
 }
 
 // countDecoding counts the goroutines that decode spans.
@@ -190,4 +196,7 @@ func (c *SpanCache) countDecoding(by int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.decoding += by
+	if by < 0 {
+		c.tell()
+	}
 }

@@ -185,6 +185,8 @@ func (s *span) decode(ctx context.Context) {
 	defer s.mu.Unlock()
 	if err == nil {
 		s.suspend()
+	} else if IsExpected(ctx) {
+		s.early = true // its reads have waited for nothing
 	}
 	s.r.opts.Cache.countDecoding(-1)
 	s.dec = nil

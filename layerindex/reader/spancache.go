@@ -49,9 +49,14 @@ type SpanCache struct {
 
 	decoding int // goroutines that decode spans
 	jobs     int // goroutines that have spans decoded ahead
-	ahead    []*aheadSlot
-	parts    spanParts
-	reads    int64 // that wanted a slot
+	// changed is closed when there may be a turn for an expected span; nil while nobody
+	// waits for that.
+	changed chan struct{}
+	noRoom  bool // who waits has no room
+	vain    int  // expected spans that made room for others since somebody has read one
+	ahead   []*aheadSlot
+	parts   spanParts
+	reads   int64 // that wanted a slot
 }
 
 // A suspended decoder goes on at byte out of r's tar.
@@ -108,6 +113,8 @@ func (c *SpanCache) use(e *list.Element) *span {
 	c.offers.Remove(e)
 	c.offerUsed -= item.span.size
 	item.offer = false
+	c.vain = 0
+	c.tell()
 	c.spans[item.key] = c.lru.PushFront(item)
 	return item.span
 }
@@ -165,6 +172,12 @@ func (c *SpanCache) find(key spanKey, newSpan func() *span) (s *span, left []*sp
 	c.used += s.size
 	for c.used > c.limit && c.lru.Len() > 1 {
 		left = append(left, c.evict(c.lru))
+	}
+	if c.changed != nil && c.noRoom && c.offers.Len() > 0 {
+		// What is expected next has no room, and something else is read.
+		left = append(left, c.evict(c.offers))
+		c.vain++
+		c.tell()
 	}
 	return s, left
 }

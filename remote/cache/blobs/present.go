@@ -38,6 +38,48 @@ func (b *Blob) Present(off, n int64) bool {
 	return true
 }
 
+// Arrived waits until all that is under way of n bytes from off has come, or has not, and
+// reports whether they seem to be on disk then: see Present.
+func (b *Blob) Arrived(ctx context.Context, off, n int64) bool {
+	s := b.s
+	if off < 0 || n <= 0 || off >= s.Size || s.local {
+		return true
+	}
+	first, end := s.Span(off, off+min(n, s.Size-off))
+	for k := first; k < end; k++ {
+		f := s.under(k)
+		if f == nil {
+			continue
+		}
+		_ = f.await(ctx, k, k+1) // Present tells
+		s.leave([]*flight{f})
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	return b.Present(off, n)
+}
+
+// under returns the flight that brings a chunk, which the caller must leave; nil if none does.
+func (s *blobState) under(k int64) *flight {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.flights[k]
+	if f != nil {
+		f.waiters++
+	}
+	return f
+}
+
+// Used counts the chunks that n bytes from off lie in as read by somebody, who has got what
+// ReadPresent has read before.
+func (b *Blob) Used(ctx context.Context, off, n int64) {
+	if off >= 0 && n > 0 && off < b.s.Size {
+		first, end := b.s.Span(off, off+min(n, b.s.Size-off))
+		b.s.used(ctx, first, end)
+	}
+}
+
 // ReadPresent is ReadAt for work that nobody waits for: of bytes on disk alone,
 // checked as always, and not counted. The error wraps ErrAbsent if there are no
 // right ones. Of a blob that is local the source is read.

@@ -2,11 +2,13 @@ package blobs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"testing"
+	"testing/synctest"
 
 	"github.com/imgfs/imgfs/remote/cache/internal/cachetest"
 )
@@ -95,4 +97,45 @@ func TestReadPresentWrong(t *testing.T) {
 	if n, err := b.ReadPresent(t.Context(), p, 0); n != 4*c || err != nil || !bytes.Equal(p, src.Data) {
 		t.Errorf("mended: %d bytes, %v, or wrong bytes", n, err)
 	}
+}
+
+// TestArrived: what is under way is waited for, and what is not is not there. Bytes that were
+// read as of nobody count as used when somebody has got them.
+func TestArrived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := lab()
+		src := &cachetest.FakeBlob{T: t, Data: cachetest.RandomBytes(60*bigChunk, 403), Answer: l.carry}
+		c := openCache(t, t.TempDir(), nil)
+		b := cachedBig(t, c, progressBlob{src}, src.Data)
+		if b.Arrived(t.Context(), 0, 5*bigChunk) {
+			t.Error("what nobody fetches is there")
+		}
+		if _, err := b.Expect(t.Context(), 0, 10*bigChunk); err != nil {
+			t.Fatal(err)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if b.Arrived(ended, 0, 10*bigChunk) {
+			t.Error("it has not waited")
+		}
+		if !b.Arrived(t.Context(), 0, 10*bigChunk) {
+			t.Error("what was under way is not there")
+		}
+		if b.Arrived(t.Context(), 0, 20*bigChunk) {
+			t.Error("half of it is not there, and it says so")
+		}
+		p := make([]byte, 10*bigChunk)
+		if n, err := b.ReadPresent(t.Context(), p, 0); n != len(p) || err != nil || !bytes.Equal(p, src.Data[:n]) {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		if fetched, met := c.Expected(); fetched != 10*bigChunk || met != 0 {
+			t.Errorf("%d bytes were fetched and %d read", fetched, met)
+		}
+		b.Used(t.Context(), 5*bigChunk-1, 2)
+		b.Used(t.Context(), -1, 5)
+		b.Used(t.Context(), 1<<40, 5)
+		if _, met := c.Expected(); met != 2*bigChunk {
+			t.Errorf("%d bytes were read, want two chunks", met)
+		}
+	})
 }
