@@ -159,6 +159,17 @@ func (s *layerState) extent(n fs.Node) (off, end int64) {
 	return at, at + end - off
 }
 
+// A readerBlob is the blob of a layer as its reader has it.
+type readerBlob struct{ *blobs.Blob }
+
+// ReadAt is that of the blob, but fetches nothing where nobody waits.
+func (b readerBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if reader.IsExpected(ctx) {
+		return b.ReadPresent(ctx, p, off)
+	}
+	return b.Blob.ReadAt(ctx, p, off)
+}
+
 // A presentBlob is what is on disk of a blob.
 type presentBlob struct{ *blobs.Blob }
 

@@ -58,6 +58,8 @@ type Forecast struct {
 	guesser guesser
 	guesses chan fs.Node // programs that nothing is known of
 
+	decoder expectedDecoder
+
 	// Of Run alone: what of the blobs was looked for, and how many bytes were asked for.
 	wanted map[*blobs.Blob]*extentSet
 	asked  int64
@@ -108,6 +110,7 @@ func (i *Image) Forecast(p *profile.Profile) *Forecast {
 	f.guesses = make(chan fs.Node, maxGuessed)
 	f.guesser = guesser{img: i, seen: map[uint64]bool{}, want: f.expect, later: f.expectLater}
 	f.record = firstreads.New(i.tree, f.fresh)
+	f.decoder = expectedDecoder{img: i, record: f.record, began: make(chan struct{}), more: make(chan struct{}, 1)}
 	if p != nil {
 		f.Expect(p)
 	}
@@ -141,8 +144,9 @@ func (f *Forecast) Stop() {
 	f.state.Store(ForecastOver)
 }
 
-// fresh is told of files of which something is read for the first time.
-func (f *Forecast) fresh(n fs.Node) {
+// fresh is told of blocks of files of which something is read for the first time.
+func (f *Forecast) fresh(n fs.Node, off int64) {
+	f.decoder.met(n, off)
 	if !f.begun(n.Ino()) && n.Mode()&0o111 != 0 {
 		select {
 		case f.guesses <- n:
@@ -206,10 +210,11 @@ func (f *Forecast) add(to *[]want, more []want) {
 // the profile does not know it guesses what they will read.
 func (f *Forecast) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var guessing sync.WaitGroup
-	defer guessing.Wait()
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	defer cancel()
-	guessing.Go(func() {
+	beside.Go(func() { f.decoder.run(ctx) })
+	beside.Go(func() {
 		for {
 			select {
 			case n := <-f.guesses:
@@ -242,6 +247,7 @@ func (f *Forecast) Run(ctx context.Context) error {
 				return err
 			}
 		}
+		f.decoder.add(batch)
 	}
 }
 

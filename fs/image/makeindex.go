@@ -437,7 +437,7 @@ func (o *opener) connect(l remote.Layer, x *layerindex.Index, use IndexUse) (*la
 	if err != nil {
 		return nil, err
 	}
-	r := reader.New(x, blob, &reader.Options{
+	r := reader.New(x, readerBlob{blob}, &reader.Options{
 		Cache:       o.spans,
 		NewTemp:     newTemp(o.cache, false),
 		SpoolFailed: o.cache.WarnDisk,

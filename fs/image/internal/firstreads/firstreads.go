@@ -26,7 +26,7 @@ type Part struct {
 // A Recorder notes the parts of one tree's files. It is safe for concurrent use.
 type Recorder struct {
 	begun time.Time
-	fresh func(fs.Node)
+	fresh func(n fs.Node, off int64)
 	files filetable.Table[blocks]
 
 	mu    sync.Mutex
@@ -36,9 +36,10 @@ type Recorder struct {
 // blocks has a bit for each block of a file that was read.
 type blocks []atomic.Uint64
 
-// New returns a Recorder for a tree. fresh, if not nil, is called with each file of which
-// something is read for the first time, by any goroutine, which it must not hold up.
-func New(tree *fs.Tree, fresh func(fs.Node)) *Recorder {
+// New returns a Recorder for a tree. fresh, if not nil, is told of each block of profile.Grain
+// bytes of a file of which something is read for the first time, and of the byte where it
+// begins, by any goroutine, which it must not hold up.
+func New(tree *fs.Tree, fresh func(n fs.Node, off int64)) *Recorder {
 	r := &Recorder{begun: time.Now(), fresh: fresh}
 	r.files.Init(tree.Len())
 	return r
@@ -62,6 +63,12 @@ func (r *Recorder) Note(n fs.Node, off, size int64) {
 	}
 }
 
+// Seen reports whether the block of a file that has byte off was noted.
+func (r *Recorder) Seen(n fs.Node, off int64) bool {
+	b, k := r.files.Get(n), off/profile.Grain
+	return b != nil && k < int64(64*len(*b)) && (*b)[k/64].Load()&(1<<(k%64)) != 0
+}
+
 // begin makes room for the blocks of a file; nil if there are too many files.
 func (r *Recorder) begin(n fs.Node) *blocks {
 	count := min((n.Attr().Size+profile.Grain-1)/profile.Grain, maxBlocks)
@@ -72,7 +79,7 @@ func (r *Recorder) begin(n fs.Node) *blocks {
 // add adds a block that was not read before.
 func (r *Recorder) add(n fs.Node, k int64) {
 	if r.append(n.Ino(), k) && r.fresh != nil {
-		r.fresh(n)
+		r.fresh(n, k*profile.Grain)
 	}
 }
 
