@@ -6,7 +6,7 @@ GO ?= go
 # As packages are built: so all of it is compiled once.
 export GOFLAGS := $(GOFLAGS) -trimpath
 # ./... leaves out testdata, which holds Go packages too.
-PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/hostile ./testdata/labimage ./testdata/nightly ./testdata/picture ./testdata/testenv ./testdata/probe
+PACKAGES = ./... ./testdata/bench/... ./testdata/demo ./testdata/engines ./testdata/hostile ./testdata/labimage ./testdata/nightly ./testdata/picture ./testdata/testenv ./testdata/probe
 # Those in which goroutines share something. The command itself runs with the race
 # detector in nightly: its tests take long.
 SHARED = ./cmd/imgfs/internal/... ./fs/... ./layerindex/build ./layerindex/reader ./layerindex/internal/zstd ./remote/...

@@ -1,0 +1,136 @@
+// Package engines builds what containers are run with, and snapshotters of others, from the
+// Go modules below it, which pin them: newer ones than distributions have. What was built
+// stays in the user's cache directory for the next run.
+package engines
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// An engine is a module and what is built of it.
+type engine struct {
+	packages []string // programs; the last element of the path is the program's name
+	tags     string
+	cgo      bool // needs a C compiler
+}
+
+var all = map[string]engine{
+	"containerd": {
+		packages: []string{
+			"github.com/containerd/containerd/v2/cmd/containerd",
+			"github.com/containerd/containerd/v2/cmd/ctr",
+			"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+		},
+		tags: "no_btrfs,no_zfs,no_devmapper,no_aufs",
+	},
+	"runc":   {packages: []string{"github.com/opencontainers/runc"}, tags: "runc_nodmz", cgo: true},
+	"soci":   {packages: []string{"github.com/awslabs/soci-snapshotter/cmd/soci-snapshotter-grpc"}, cgo: true},
+	"stargz": {packages: []string{"."}},
+}
+
+// ErrNotBuilt: an engine cannot be built here, for want of a compiler or of a module. It
+// comes wrapped.
+var ErrNotBuilt = errors.New("not built")
+
+// Build builds an engine, unless that was done before, and returns the directory of its
+// programs. It must be called in the module of imgfs, and may be called by several processes
+// at once.
+func Build(ctx context.Context, name string) (string, error) {
+	e, ok := all[name]
+	if !ok {
+		return "", fmt.Errorf("no engine is called %q", name)
+	}
+	source, err := sourceOf(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	kept, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	kept = filepath.Join(kept, "imgfs-engines")
+	sum, err := digestOf(source)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(kept, name+"-"+sum)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		return "", err
+	}
+	part, err := os.MkdirTemp(kept, "part-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(part)
+	if err := e.build(ctx, name, source, part); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(part, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Rename(part, dir); err != nil {
+		if _, missing := os.Stat(dir); missing == nil { // another process was faster
+			return dir, nil
+		}
+		return "", err
+	}
+	return dir, nil
+}
+
+// sourceOf returns the directory of an engine's module.
+func sourceOf(ctx context.Context, name string) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", errors.Join(ctx.Err(), fmt.Errorf("go env GOMOD: %w", err))
+	}
+	return filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "testdata", "engines", name), nil
+}
+
+// digestOf returns some digits that stand for the files of a module.
+func digestOf(dir string) (string, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%s %d\n", filepath.Base(name), len(text))
+		h.Write(text)
+	}
+	return fmt.Sprintf("%.6x", h.Sum(nil)), nil
+}
+
+// build builds the programs of a module into a directory.
+func (e *engine) build(ctx context.Context, name, source, dir string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-tags", e.tags, "-o", dir + "/"}, e.packages...)...)
+	cgo := "0"
+	if e.cgo {
+		cgo = "1"
+	}
+	cmd.Dir, cmd.Env = source, append(os.Environ(), "GOWORK=off", "CGO_ENABLED="+cgo)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return fmt.Errorf("%w: %s: %w: %s", ErrNotBuilt, name, err, lines[len(lines)-1])
+	}
+	return nil
+}
