@@ -17,8 +17,9 @@ import (
 )
 
 // convertFile converts a layer in a file into another file and prints what has to be
-// known of it. The layer is a tar that is compressed with gzip.
-func convertFile(kind, from, to string) error {
+// known of it. The layer is a tar that is compressed with gzip. Those of the files of first
+// that it has come first in an eStargz.
+func convertFile(kind, from, to string, first []string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
@@ -31,7 +32,7 @@ func convertFile(kind, from, to string) error {
 	var l layer
 	switch kind {
 	case "estargz":
-		l, err = convertToEStargz(in, out)
+		l, err = convertToEStargz(in, out, first)
 	case "zstdchunked":
 		l, err = convertToZstdChunked(in, out, nil)
 	case "zstdchunked-latin1":
@@ -48,12 +49,13 @@ func convertFile(kind, from, to string) error {
 	return json.NewEncoder(os.Stdout).Encode(l)
 }
 
-func convertToEStargz(in *os.File, out io.Writer) (layer, error) {
+func convertToEStargz(in *os.File, out io.Writer, first []string) (layer, error) {
 	info, err := in.Stat()
 	if err != nil {
 		return layer{}, err
 	}
-	b, err := estargz.Build(io.NewSectionReader(in, 0, info.Size()))
+	var missing []string // in other layers
+	b, err := estargz.Build(io.NewSectionReader(in, 0, info.Size()), estargz.WithPrioritizedFiles(first), estargz.WithAllowPrioritizeNotFound(&missing))
 	if err != nil {
 		return layer{}, err
 	}

@@ -56,10 +56,10 @@ func main() {
 	switch args := os.Args[1:]; {
 	case len(args) == 1:
 		err = run(args[0])
-	case len(args) == 4 && args[0] == "convert":
-		err = convertFile(args[1], args[2], args[3])
+	case len(args) >= 4 && args[0] == "convert":
+		err = convertFile(args[1], args[2], args[3], args[4:])
 	default:
-		log.Fatal("usage: foreign LAYERINDEX | convert estargz|zstdchunked|zstdchunked-latin1 LAYER OUT")
+		log.Fatal("usage: foreign LAYERINDEX | convert estargz|zstdchunked|zstdchunked-latin1 LAYER OUT [FIRST...]")
 	}
 	if err != nil {
 		log.Fatal(err)

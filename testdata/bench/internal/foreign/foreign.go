@@ -73,21 +73,28 @@ func (m *Maker) find(kind Kind, key string, plain *labimage.Image) (*labimage.Im
 		return img, err
 	}
 	m.r.Logf("making %s", key)
-	dir := filepath.Join(m.r.Dir, "foreign", key)
+	return m.Make(kind, filepath.Join(m.r.Dir, "foreign", key), plain, nil)
+}
+
+// Make makes an image with indexes of a kind out of an ordinary one in a directory. The
+// files of first, paths from the root, are what a start of the image reads, as eStargz may
+// know it. The error wraps ErrNone if that cannot be compiled here.
+func (m *Maker) Make(kind Kind, dir string, plain *labimage.Image, first []string) (*labimage.Image, error) {
 	if kind == SOCI {
 		return m.withZtocs(dir, plain)
 	}
 	mediaType := map[Kind]string{EStargz: ocispec.MediaTypeImageLayerGzip, ZstdChunked: ocispec.MediaTypeImageLayerZstd}[kind]
 	return plain.Convert(dir, func(from, to string) (labimage.Converted, error) {
-		c, err := m.Convert(kind.Suffix, from, to)
+		c, err := m.Convert(kind.Suffix, from, to, first...)
 		c.MediaType = mediaType
 		return c, err
 	})
 }
 
-// Convert converts one layer with testdata/foreign, which knows the form, into a file. The
-// error wraps ErrNone if that cannot be compiled here.
-func (m *Maker) Convert(form, from, to string) (labimage.Converted, error) {
+// Convert converts one layer with testdata/foreign, which knows the form, into a file, in
+// which those of some files that it has come first. The error wraps ErrNone if that cannot
+// be compiled here.
+func (m *Maker) Convert(form, from, to string, first ...string) (labimage.Converted, error) {
 	program, err := m.Compile()
 	if errors.Is(err, runner.ErrNotBuilt) {
 		err = fmt.Errorf("%w: %w", ErrNone, err)
@@ -95,7 +102,7 @@ func (m *Maker) Convert(form, from, to string) (labimage.Converted, error) {
 	if err != nil {
 		return labimage.Converted{}, err
 	}
-	out, err := m.r.Output(program, "convert", form, from, to)
+	out, err := m.r.Output(program, append([]string{"convert", form, from, to}, first...)...)
 	if err != nil {
 		return labimage.Converted{}, err
 	}

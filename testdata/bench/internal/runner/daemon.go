@@ -70,6 +70,24 @@ func (r *Runner) Serve(dir string, environment []string, args ...string) (*Daemo
 	return r.start(mounted, unmounted, environment, args...)
 }
 
+// Start starts a program that stays, and returns when it is ready. It is stopped at the end of
+// the group, if it was not before.
+func (r *Runner) Start(ready func() bool, environment []string, args ...string) (*Daemon, error) {
+	return r.start(ready, (*Daemon).Stop, environment, args...)
+}
+
+// Stop asks a daemon to end and waits for that. One that does not is killed, which is an
+// error; one that has ended by itself is none.
+func (d *Daemon) Stop() error {
+	_ = d.process.Signal(syscall.SIGTERM) // it may have ended
+	if d.ends(10 * time.Second) {
+		return nil
+	}
+	err := d.process.Kill()
+	<-d.done
+	return errors.Join(fmt.Errorf("process %d had to be killed", d.PID), err)
+}
+
 // Ended waits for the end of a daemon whose mount is gone. It must be a good
 // end.
 func (d *Daemon) Ended() error {

@@ -36,13 +36,16 @@ type result struct {
 func (b *bench) starts(l line) error {
 	b.Note("indexes in the cache, no bytes; the profile was noted by one start in a mount of another tag")
 	b.Note("times count from the beginning of `imgfs mount` to the end of the program; bytes and requests are those for blobs until then")
+	if b.Pull {
+		b.Note("peers begin with nothing: podman and overlayfs with all of the image, counted for each program; stargz and soci with images made for them, in a containerd that has just started; stargz's has the files first that the first program of each image reads, which it fetches at once")
+	}
 	for _, img := range b.images {
 		if img.lacks == "" {
 			b.Note("%s: %s, %s compressed; %s packed anew for the other tag", img.name, img.what, figures.Megabytes(img.size), img.repacked)
 		}
-		peers, err := b.pull(l, img)
+		peers, err := b.peers(l, img)
 		if err != nil {
-			return fmt.Errorf("%s: podman: %w", img.name, err)
+			return fmt.Errorf("%s: %w", img.name, err)
 		}
 		for _, p := range img.programs {
 			if img.lacks != "" {

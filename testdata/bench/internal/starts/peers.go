@@ -3,6 +3,7 @@ package starts
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -10,19 +11,44 @@ import (
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 )
 
-// A pulled is what a program takes with a peer that has to have all of the image first.
+// A pulled is what pulling an image and running a program of it takes with a peer.
 type pulled struct {
-	took  time.Duration
-	lacks string // why it is not known; "" if it is
+	peer   string
+	traced bool // the peer was given what the program reads, with the image
+	took   time.Duration
+	lacks  string // why it is not known; "" if it is
+}
+
+// peers measures all peers for the programs of an image, from nothing.
+func (b *bench) peers(l line, img *image) (map[string][]pulled, error) {
+	all := map[string][]pulled{}
+	if img.lacks != "" {
+		return all, nil
+	}
+	add := func(some map[string]pulled, err error) error {
+		for name, p := range some {
+			all[name] = append(all[name], p)
+		}
+		return err
+	}
+	if err := add(b.pull(l, img)); err != nil {
+		return nil, fmt.Errorf("podman: %w", err)
+	}
+	for i := range snapshotters {
+		if err := add(b.contain(l, img, &snapshotters[i])); err != nil {
+			return nil, fmt.Errorf("%s: %w", snapshotters[i].name, err)
+		}
+	}
+	return all, nil
 }
 
 // pull measures podman once, with an empty store: it returns for each program of an image how
 // long pulling the image and running the program took.
 func (b *bench) pull(l line, img *image) (all map[string]pulled, err error) {
 	all = map[string]pulled{}
-	if b.podman != "" || img.lacks != "" {
+	if b.podman != "" {
 		for _, p := range img.programs {
-			all[p.name] = pulled{lacks: b.podman}
+			all[p.name] = pulled{peer: "podman", lacks: b.podman}
 		}
 		return all, nil
 	}
@@ -51,7 +77,7 @@ func (b *bench) pull(l line, img *image) (all map[string]pulled, err error) {
 			return nil, err
 		}
 		b.Logf("%s, podman: pull %v, run %v", p.name, pull, run)
-		all[p.name] = pulled{took: pull + run}
+		all[p.name] = pulled{peer: "podman", took: pull + run}
 	}
 	return all, nil
 }

@@ -2,6 +2,7 @@ package starts
 
 import (
 	"errors"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -54,10 +55,24 @@ var candidates = []candidate{
 	{"python", "Python of this machine", []program{
 		{"python", "`python3 -c 'import json,ssl'`", []string{"python3", "-c", "import json,ssl"}},
 	}, labimage.Python},
+	{"curl", "curl of this machine", []program{
+		{"curl", "`curl --version`", []string{"curl", "--version"}},
+	}, copyOf("curl")},
 	{"golang", "the Go release in use", []program{
 		{"version", "`go version`", []string{"go", "version"}},
 		{"build", "`go build` of hello world", []string{"go", "build", "-o", "/tmp/hello", "/src/hello.go"}},
 	}, labimage.GoToolchain},
+}
+
+// copyOf is a program of this machine, with what it is linked to.
+func copyOf(name string) labimage.Layer {
+	return func(a *labimage.Archive) error {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return err
+		}
+		return labimage.Copies(path)(a)
+	}
 }
 
 // inside starts a program with a tree as its root, in which it has devices and may write

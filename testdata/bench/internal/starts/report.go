@@ -23,20 +23,26 @@ func (r *result) bound(l line) time.Duration {
 }
 
 // report adds the rows of a program.
-func (b *bench) report(l line, p program, r *result, peer pulled) {
+func (b *bench) report(l line, p program, r *result, peers []pulled) {
 	plain, known := figures.Median(each(r.plain, took)), figures.Median(each(r.known, took))
-	pull := figures.Figure{Unit: "s", Peer: "podman pull and run", Theirs: peer.took.Seconds(), PeerMissing: peer.lacks, AtLeast: 1}
-	if peer.lacks != "" {
-		pull.AtLeast = 0
+	for _, peer := range peers {
+		f := figures.Figure{Unit: "s", Peer: peer.peer, Theirs: peer.took.Seconds(), PeerMissing: peer.lacks, AtLeast: 1}
+		if peer.lacks != "" {
+			f.AtLeast = 0
+		}
+		if peer.traced {
+			f.Peer += ", traced"
+		} else {
+			f.Name, f.Ours, f.Note = p.what+": first start, no profile", plain.Seconds(), traffic(r.plain)
+			b.Add(f)
+		}
+		f.Name, f.Ours, f.Note = p.what+": with the profile of another tag", known.Seconds(), traffic(r.known)
+		b.Add(f)
 	}
-	first := pull
-	first.Name, first.Ours, first.Note = p.what+": first start, no profile", plain.Seconds(), traffic(r.plain)
-	second := pull
-	second.Name, second.Ours = p.what+": with the profile of another tag", known.Seconds()
 	needed := figures.Median(each(r.known, (*start).needed))
 	warm := figures.Median(each(r.warm, took))
-	b.Add(first, second,
-		figures.Figure{Name: second.Name, Unit: "s", Ours: known.Seconds(), Peer: "bound", Theirs: r.bound(l).Seconds(), AtLeast: 1 / overBound,
+	b.Add(
+		figures.Figure{Name: p.what + ": with the profile of another tag", Unit: "s", Ours: known.Seconds(), Peer: "bound", Theirs: r.bound(l).Seconds(), AtLeast: 1 / overBound,
 			Note: fmt.Sprintf("%s; needed %s, which the line takes %s for, and %s warm", traffic(r.known), figures.Megabytes(needed), seconds(l.takes(needed)), seconds(warm))})
 	fetched, used := figures.Median(each(r.known, func(s *start) int64 { return s.stats.Profile.Fetched })), figures.Median(each(r.known, func(s *start) int64 { return s.stats.Profile.Used }))
 	if fetched > 0 {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/testdata/bench/figures"
+	"github.com/imgfs/imgfs/testdata/bench/internal/foreign"
 	"github.com/imgfs/imgfs/testdata/bench/internal/network"
 	"github.com/imgfs/imgfs/testdata/bench/internal/runner"
 	"github.com/imgfs/imgfs/testdata/labimage"
@@ -26,7 +27,7 @@ import (
 // Options are the settings of this group alone.
 type Options struct {
 	Work  string    // where images are kept for the next run; "" for nowhere
-	Pull  bool      // compare with podman pull and run
+	Pull  bool      // compare with podman, and with snapshotters of containerd
 	All   bool      // measure all lines
 	Trace io.Writer // gets a line for each request; nil for none
 }
@@ -58,6 +59,10 @@ type bench struct {
 	meter  *network.Meter
 	images []*image
 	podman string // why it is not measured, or ""
+
+	engines string            // why containerd is not measured, or ""
+	path    map[string]string // of the programs of each engine
+	others  *foreign.Maker
 }
 
 // settings are smaller in tests.
@@ -128,9 +133,15 @@ func (b *bench) prepare() error {
 		return err
 	}
 	b.podman = runner.Lacking("podman", "runc")
-	if !b.Pull {
-		b.podman = "only with -pull"
+	if b.Pull {
+		b.engines, err = b.buildEngines()
+	} else {
+		b.podman, b.engines = "only with -pull", "only with -pull"
 	}
+	if err != nil {
+		return err
+	}
+	b.others = foreign.New(b.Runner)
 	for _, c := range b.candidates {
 		if !slices.ContainsFunc(c.programs, b.wanted) {
 			continue
@@ -159,6 +170,8 @@ type image struct {
 	old, now string // its two tags, by way of the meter
 	tree     string // unpacked, read-only
 	indexed  string // a cache directory with the indexes of both tags
+
+	peers map[string]ofPeer // by snapshotter
 }
 
 // prepareImage puts an image into the registry, and the same with half of its layers packed
@@ -196,7 +209,10 @@ func (b *bench) prepareImage(c candidate) error {
 		return err
 	}
 	img.size = next.Size()
-	return b.unpack(img, layout)
+	if err := b.unpack(img, layout); err != nil {
+		return err
+	}
+	return b.prepareForPeers(img, next)
 }
 
 // nextTag makes the image of the second tag: of the same content, with every second layer

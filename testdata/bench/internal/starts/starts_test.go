@@ -76,7 +76,7 @@ func TestReport(t *testing.T) {
 	warm.took, warm.program, warm.again = time.Second, 500*time.Millisecond, 100*time.Millisecond
 	disk := []time.Duration{200 * time.Millisecond}
 	l := line{"slow", 0, 100}
-	b.report(l, program{what: "p"}, &result{[]start{s}, []start{known}, []start{warm}, disk, disk}, pulled{took: 4 * time.Second})
+	b.report(l, program{what: "p"}, &result{[]start{s}, []start{known}, []start{warm}, disk, disk}, []pulled{{peer: "podman", took: 4 * time.Second}, {peer: "stargz", traced: true, took: 2 * time.Second}})
 	want := map[string]string{ // the first of each name
 		"p: first start, no profile":                        "**no**",
 		"p: with the profile of another tag":                "yes",
