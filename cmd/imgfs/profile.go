@@ -12,7 +12,6 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
-	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/fs/profile"
 	"github.com/imgfs/imgfs/remote"
@@ -307,11 +306,25 @@ func (e *env) readProfile(ctx context.Context, names []string) (*profile.Profile
 		defer f.Close()
 		from, name = f, printable.Name(names[0])
 	}
-	p, err := fusefs.Ask(ctx, func(context.Context) (*profile.Profile, error) { return profile.Decode(from) })
-	if errors.Is(err, profile.ErrFormat) {
-		err = fmt.Errorf("%s: %w", name, err)
+	type answer struct {
+		p   *profile.Profile
+		err error
 	}
-	return p, err
+	// Who writes into a pipe may take long.
+	answers := make(chan answer, 1)
+	go func() {
+		p, err := profile.Decode(from)
+		answers <- answer{p, err}
+	}()
+	select {
+	case a := <-answers:
+		if errors.Is(a.err, profile.ErrFormat) {
+			a.err = fmt.Errorf("%s: %w", name, a.err)
+		}
+		return a.p, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func profileRmCommand(e *env) cli.Command {

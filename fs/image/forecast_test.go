@@ -166,3 +166,35 @@ func TestForecastDecodes(t *testing.T) {
 	wg.Wait()
 	f.Stop()
 }
+
+// TestNoteReadsAtOnce: of several processes that note at once none is forgotten.
+func TestNoteReadsAtOnce(t *testing.T) {
+	reg := registrytest.New(t, nil)
+	layout := filepath.Join(t.TempDir(), "layout")
+	if _, err := labimage.Write(layout, func(a *labimage.Archive) error { return a.File("f", "f") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := reg.PushLayout(layout, "app"); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var all []*image.Image
+	for range profile.MaxStarts {
+		img, err := image.Open(t.Context(), reg.Host()+"/app:"+labimage.Tag, &image.Options{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer img.Close()
+		all = append(all, img)
+	}
+	var wg sync.WaitGroup
+	for i, img := range all {
+		wg.Go(func() {
+			img.Resolved().NoteReads([]profile.Read{{Path: fmt.Sprint("/", i), Size: 1 << 20}})
+		})
+	}
+	wg.Wait()
+	if p := all[0].Resolved().KeptProfile(); p == nil || len(p.Starts) != len(all) {
+		t.Errorf("got %+v", p)
+	}
+}

@@ -76,13 +76,13 @@ func KeepProfile(c *cache.Cache, p *profile.Profile) error {
 	return nil
 }
 
-// NoteReads adds what was read of the image to the profile that the cache has. Of two
-// processes that do so at once one may be forgotten.
+// NoteReads adds what was read of the image to the profile that the cache has.
 func (r *Resolved) NoteReads(reads []profile.Read) {
 	repository, platform, ok := r.profileKey()
 	if !ok || len(reads) == 0 {
 		return
 	}
+	defer r.disk.Meta.LockProfiles()()
 	p := r.KeptProfile()
 	if p == nil {
 		p = profile.New(repository, platform)

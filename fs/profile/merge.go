@@ -14,7 +14,10 @@ const (
 	// ones counted less and less.
 	memory = 4
 	// forget is the share below which a read is forgotten.
-	forget = 10
+	forget  = 10
+	maxRuns = 1 << 30
+	// maxAfter is how long after the beginning of a start anything can be read.
+	maxAfter = time.Hour
 )
 
 // Pause is how long nothing new must be read for a start to be over.
@@ -34,22 +37,34 @@ type weight struct {
 
 // Add adds what was read after one mount, in the order of After, which counts from the
 // mount: Share says nothing. What is read after a Pause is another start. One that reads
-// much the same as one before makes that surer; those used longest ago make room.
+// much the same as one before makes that surer; those used longest ago make room. None was
+// used later than when, whatever a clock has said.
 func (p *Profile) Add(reads []Read, when time.Time) {
+	for i := range p.Starts {
+		if p.Starts[i].Last.After(when) {
+			p.Starts[i].Last = when
+		}
+	}
+	added := 0
 	for len(reads) > 0 {
 		n := 1
 		for n < len(reads) && reads[n].After-reads[n-1].After < Pause {
 			n++
 		}
-		p.addStart(reads[:n], when)
+		if s, ok := p.addStart(reads[:n], when); ok {
+			// Before those that have the same time.
+			p.Starts = slices.Insert(p.Starts, min(added, len(p.Starts)), s)
+			added++
+		}
 		reads = reads[n:]
 	}
 	slices.SortStableFunc(p.Starts, func(a, b Start) int { return b.Last.Compare(a.Last) })
 	p.trim()
 }
 
-// addStart adds one start.
-func (p *Profile) addStart(reads []Read, when time.Time) {
+// addStart returns the start that some reads are, if they are one. If it was known it is taken
+// out.
+func (p *Profile) addStart(reads []Read, when time.Time) (s Start, ok bool) {
 	fresh := map[block]weight{}
 	for _, r := range reads {
 		if !isPath(r.Path) || !isRead(r.Off, r.Size) {
@@ -57,12 +72,12 @@ func (p *Profile) addStart(reads []Read, when time.Time) {
 		}
 		for b := range blocksOf(r) {
 			if _, again := fresh[b]; !again {
-				fresh[b] = weight{after: r.After - reads[0].After, share: 100}
+				fresh[b] = weight{after: min(r.After-reads[0].After, maxAfter), share: 100}
 			}
 		}
 	}
 	if n := int64(len(fresh)) * Grain; n < MinStartBytes || n > MaxStartBytes {
-		return
+		return s, false
 	}
 	best, most := -1, alike
 	for i := range p.Starts {
@@ -71,13 +86,25 @@ func (p *Profile) addStart(reads []Read, when time.Time) {
 		}
 	}
 	if best < 0 {
-		p.Starts = append(p.Starts, Start{Last: when, Runs: 1, Reads: readsOf(fresh)})
-		return
+		return Start{Last: when, Runs: 1, Reads: readsOf(fresh)}, true
 	}
-	s := &p.Starts[best]
-	s.Runs++
+	s = p.Starts[best]
+	p.Starts = slices.Delete(p.Starts, best, best+1)
+	s.Runs = min(s.Runs+1, maxRuns)
 	s.Last = when
-	s.Reads = readsOf(mix(s.blocks(), fresh, s.Runs))
+	s.Reads = bounded(readsOf(mix(s.blocks(), fresh, s.Runs)))
+	return s, true
+}
+
+// bounded returns the first of some reads that ask for no more than a start may.
+func bounded(reads []Read) []Read {
+	var n int64
+	for i, r := range reads {
+		if n += r.Size; n > MaxStartBytes {
+			return reads[:i]
+		}
+	}
+	return reads
 }
 
 // mix returns what is known after one more run, which is the runs-th.

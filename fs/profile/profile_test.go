@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -167,10 +168,91 @@ func TestEncode(t *testing.T) {
 	}
 }
 
+// TestEncodeBounds: what is written can be read, whatever was noted: what is too much is left
+// out at the end.
+func TestEncodeBounds(t *testing.T) {
+	t.Parallel()
+	for name, long := range map[string]string{"quoted": "<&>\"", "no UTF-8": "\xff\xfe", "long": "abcd"} {
+		p := New("r", "p")
+		for run := range 3 {
+			var all []Read
+			for i := range 7000 {
+				all = append(all, Read{Path: fmt.Sprintf("/%d/%s/%d", run, strings.Repeat(long, 200), i), Size: Grain})
+			}
+			p.Add(all, day.Add(time.Duration(run)*time.Hour))
+		}
+		text := p.Encode()
+		got, err := Decode(bytes.NewReader(text))
+		if err != nil || len(got.Starts) == 0 || !got.Starts[0].Last.Equal(day.Add(2*time.Hour)) {
+			t.Errorf("%s: %d bytes: %v", name, len(text), err)
+		}
+		if len(p.Starts) != 3 || len(p.Starts[2].Reads) != 7000 {
+			t.Errorf("%s: writing it has changed it", name)
+		}
+	}
+}
+
+// TestAddBounds: what Add makes can be written and read: starts that grow together, and that
+// were seen very often.
+func TestAddBounds(t *testing.T) {
+	t.Parallel()
+	p := New("r", "p")
+	const blocks = 8000
+	p.Add([]Read{{Path: "/big", Size: blocks * Grain}}, day)
+	p.Starts[0].Runs = 1 << 30
+	p.Add([]Read{{Path: "/big", Off: blocks / 3 * Grain, Size: blocks * Grain}}, day.Add(time.Hour))
+	if len(p.Starts) != 1 || p.Starts[0].Runs != 1<<30 {
+		t.Fatalf("got %d starts, the first of %d runs", len(p.Starts), p.Starts[0].Runs)
+	}
+	if got, err := Decode(bytes.NewReader(p.Encode())); err != nil || !reflect.DeepEqual(got, p) {
+		t.Error(err)
+	}
+}
+
+// TestAddClock: a clock that was wrong, or a profile that lies, does not keep new starts out.
+func TestAddClock(t *testing.T) {
+	t.Parallel()
+	p := New("r", "p")
+	for i := range MaxStarts {
+		p.Add(reads(8, fmt.Sprintf("/of/tomorrow/%d", i)), day.AddDate(1000, 0, i))
+	}
+	p.Add(reads(8, "/bin/now"), day)
+	if len(p.Starts) != MaxStarts || p.Starts[0].Reads[0].Path != "/bin/now" {
+		t.Errorf("the first start is %+v", p.Starts[0])
+	}
+	for i, s := range p.Starts {
+		if s.Last.After(day) {
+			t.Errorf("start %d was seen at %v, and it is %v", i, s.Last, day)
+		}
+	}
+}
+
+// TestDecodeMemory: lists that are too long take no memory before they are refused.
+func TestDecodeMemory(t *testing.T) {
+	for name, text := range map[string]string{
+		"starts": `{"format":"imgfs profile 1","starts":[{}` + strings.Repeat(",{}", 2<<20) + `]}`,
+		"reads":  one(`"runs":1,"paths":["/a"],"reads":[[]` + strings.Repeat(",[]", 2<<20) + `]`),
+		"paths":  one(`"runs":1,"paths":[""` + strings.Repeat(`,""`, 2<<20) + `],"reads":[]`),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Decode(strings.NewReader(text))
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrFormat) || n > 6*MaxSize {
+			t.Errorf("%s: %v, and %d bytes of memory", name, err, n)
+		}
+	}
+}
+
 // hostile are texts that are refused, and words of the reason.
 var hostile = map[string]string{
-	``:                                    "unexpected end",
-	`{"format":"imgfs profile 2"}`:        "its format",
+	``:                             "unexpected end",
+	`{"format":"imgfs profile 2"}`: "its format",
+	`{"format":"imgfs profile 2","starts":{}}`:                         "its format",
+	`{"format":"imgfs profile 1","starts":{}}`:                         "starts begin with {",
+	one(`"runs":1,"paths":{},"reads":[]`):                              "paths begin with {",
+	one(`"runs":1,"paths":["/a"],"pathBytes":["YQ=="],"reads":[]`):     "paths begin with [",
+	one(`"runs":1,"paths":["/a"],"pathBytes":{"x":"YQ=="},"reads":[]`): "invalid syntax",
 	`[1]`:                                 "cannot unmarshal",
 	one(`"runs":0,"paths":[],"reads":[]`): "0 runs",
 	`{"format":"imgfs profile 1","starts":[{"runs":1,"paths":[],"reads":[]}]}`:                           "the year 1",
@@ -190,7 +272,7 @@ var hostile = map[string]string{
 	one(`"runs":1,"paths":["/a"],"reads":[[0,0,1,0,101]]`):                                               "share",
 	one(`"runs":1,"paths":["/a"],"reads":[[0,0,1,0]]`):                                                   "4 numbers",
 	one(`"runs":1,"paths":["/a"],"reads":[` + strings.Repeat("[0,0,1,0,1],", MaxReads) + `[0,0,1,0,1]]`): "reads",
-	`{"format":"imgfs profile 1","starts":[` + strings.Repeat(`{"runs":1},`, MaxStarts) + `{"runs":1}]}`: "9 starts",
+	`{"format":"imgfs profile 1","starts":[` + strings.Repeat(`{"runs":1},`, MaxStarts) + `{"runs":1}]}`: "more than 8 starts",
 	`{"format":"imgfs profile 1","repository":"` + strings.Repeat("a", MaxSize) + `"}`:                   "more than 8388608 bytes",
 }
 

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgfs/imgfs/remote/cache/internal/directory"
 )
@@ -43,6 +46,19 @@ func (c *Cache) Profile(repository, platform string) []byte {
 // before, if budget and disk take it.
 func (c *Cache) KeepProfile(repository, platform string, data []byte) {
 	c.dir.KeepFile(profileOf{repository, platform}.path(), data)
+}
+
+// LockProfiles keeps others who call it from changing profiles until unlock. A profile is a hint:
+// where there is no lock in two seconds the caller goes on without one.
+func (c *Cache) LockProfiles() (unlock func()) {
+	d, err := c.dir.Files().OpenDir(directory.Profiles, true)
+	if err != nil {
+		return func() {}
+	}
+	for end := time.Now().Add(2 * time.Second); directory.Flock(d, unix.LOCK_EX|unix.LOCK_NB) != nil && time.Now().Before(end); {
+		time.Sleep(2 * time.Millisecond)
+	}
+	return func() { d.Close() }
 }
 
 // RemoveProfile removes a profile. It reports whether there was one.

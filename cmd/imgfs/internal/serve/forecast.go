@@ -14,6 +14,9 @@ import (
 // fetched.
 const forecastTime = 3 * time.Minute
 
+// forecastRest is how long nothing is fetched ahead after that has failed.
+const forecastRest = 10 * time.Second
+
 // A Forecaster says what is expected to be read of an image, and notes what is read.
 type Forecaster struct {
 	// Profile is what is expected; nil for what the cache knows, or else what is published.
@@ -58,9 +61,13 @@ func (x *Forecaster) Begin(ctx context.Context, e *cli.Env, img *image.Image, of
 				}
 			})
 		}
-		if !offline {
+		for !offline && ctx.Err() == nil {
 			if err := f.Run(ctx); err != nil && ctx.Err() == nil {
 				e.Debugf("what is expected to be read could not be fetched: %s", cli.Describe(err))
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(forecastRest):
 			}
 		}
 		<-ctx.Done()
