@@ -126,11 +126,12 @@ testdata/bench/internal/live: testdata/bench/figures testdata/bench/internal/run
 testdata/bench/internal/network: layerindex testdata/bench/figures testdata/bench/internal/foreign testdata/bench/internal/runner testdata/bench/peers testdata/labimage image-spec compress
 testdata/bench/internal/runner/runnertest: testdata/bench/figures testdata/bench/internal/runner testdata/labimage
 testdata/bench/internal/runner: testdata/bench/figures testdata/labimage go-digest image-spec x/sys
-testdata/bench/internal/starts: testdata/bench/figures testdata/bench/internal/network testdata/bench/internal/runner testdata/labimage
+testdata/bench/internal/starts: testdata/bench/figures testdata/bench/internal/foreign testdata/bench/internal/network testdata/bench/internal/runner testdata/engines testdata/labimage
 testdata/bench/internal/tools: testdata/bench/figures testdata/bench/internal/network testdata/bench/internal/runner testdata/labimage
 testdata/bench/peers: compress
 testdata/bench: testdata/bench/figures testdata/bench/internal/fuse testdata/bench/internal/index testdata/bench/internal/live testdata/bench/internal/network testdata/bench/internal/runner testdata/bench/internal/starts testdata/bench/internal/tools testdata/labimage
 testdata/demo: remote/registry/registrytest testdata/labimage
+testdata/engines:
 testdata/hostile: go-digest image-spec compress
 testdata/labimage: go-digest image-spec compress
 testdata/nightly: testdata/bench/figures

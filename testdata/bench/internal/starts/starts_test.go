@@ -112,3 +112,14 @@ func TestLines(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesIn: what imgfs profile show prints names each file once, in order.
+func TestNamesIn(t *testing.T) {
+	got, err := namesIn(`{"starts":[{"reads":[{"path":"/b"},{"path":"/a"},{"path":"/b"}]},{"reads":[{"path":"/c"}]}]}`)
+	if err != nil || strings.Join(got, " ") != "/b /a /c" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := namesIn(`{}`); err == nil {
+		t.Error("no file is named, and it takes that")
+	}
+}
