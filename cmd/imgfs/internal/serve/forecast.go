@@ -71,8 +71,8 @@ func (x *Forecaster) Begin(ctx context.Context, e *cli.Env, img *image.Image, of
 			}
 		}
 		<-ctx.Done()
+		r.NoteReads(f.Reads()) // at once: somebody may look for it
 		asking.Wait()
-		r.NoteReads(f.Reads())
 	})
 	return func() {
 		cancel()
