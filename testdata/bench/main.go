@@ -121,7 +121,7 @@ func parse(args []string, stderr io.Writer) (*program, error) {
 	flags.IntVar(&p.Runs, "runs", 0, "how often each thing is measured; of times the median counts, of what is moved by a cold read the most (default 5 for index, 3 for the others)")
 	flags.StringVar(&p.Only, "only", "", "one `section`, or section/input of index and section/program,... of starts: "+strings.Join(p.sections(groupNames), ", "))
 	flags.BoolVar(&p.json, "json", false, "print JSON instead of Markdown")
-	flags.BoolVar(&p.index.Pull, "pull", false, "index, starts: compare with podman pull, which takes minutes")
+	flags.BoolVar(&p.index.Pull, "pull", false, "index, starts: compare with podman pull, and starts with snapshotters of containerd too, which takes minutes")
 	flags.BoolVar(&p.starts.All, "lines", false, "starts: measure over all three lines, not only the usual one")
 	flags.DurationVar(&p.net.Delay, "rtt", 20*time.Millisecond, "net: round trip that each request takes")
 	flags.Float64Var(&p.net.Mbps, "mbps", 100, "net: bandwidth of the line in megabits a second")
