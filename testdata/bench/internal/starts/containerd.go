@@ -101,7 +101,7 @@ func (b *bench) prepareFor(s *snapshotter, img *image, layout *labimage.Image) (
 		}
 	}
 	b.Logf("making %s for %s", img.name, s.name)
-	dir := filepath.Join(b.Work, img.name+"-"+of.traced+s.kind.Suffix)
+	dir := filepath.Join(b.Work, img.name+"-"+s.kind.Suffix+of.traced)
 	err := runner.Once(dir, func(part string) error {
 		_, err := b.others.Make(*s.kind, part, layout, first)
 		return err
@@ -256,7 +256,7 @@ func (c *containerd) shims() []int {
 func (c *containerd) stop() error {
 	var errs []error
 	for _, pid := range c.shims() { // of a program that was interrupted
-		errs = append(errs, syscall.Kill(pid, syscall.SIGKILL))
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
 	}
 	for i := len(c.processes) - 1; i >= 0; i-- {
 		errs = append(errs, c.processes[i].Stop())
