@@ -306,25 +306,12 @@ func (e *env) readProfile(ctx context.Context, names []string) (*profile.Profile
 		defer f.Close()
 		from, name = f, printable.Name(names[0])
 	}
-	type answer struct {
-		p   *profile.Profile
-		err error
-	}
 	// Who writes into a pipe may take long.
-	answers := make(chan answer, 1)
-	go func() {
-		p, err := profile.Decode(from)
-		answers <- answer{p, err}
-	}()
-	select {
-	case a := <-answers:
-		if errors.Is(a.err, profile.ErrFormat) {
-			a.err = fmt.Errorf("%s: %w", name, a.err)
-		}
-		return a.p, a.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	p, err := untilDone(ctx, func() (*profile.Profile, error) { return profile.Decode(from) })
+	if errors.Is(err, profile.ErrFormat) {
+		err = fmt.Errorf("%s: %w", name, err)
 	}
+	return p, err
 }
 
 func profileRmCommand(e *env) cli.Command {
