@@ -43,13 +43,8 @@ func TestSucceedsKiller(t *testing.T) {
 	reader.next() // its thread
 	// A request that another program has on its way shares the blame for one death.
 	for servers := 1; ; servers++ {
-		crashed := make(chan struct{})
-		go func() {
-			h.died()
-			close(crashed)
-		}()
 		select {
-		case <-crashed:
+		case <-h.dies():
 			if servers == 10 {
 				t.Fatal("ten servers have died, and the reader has no answer")
 			}

@@ -146,6 +146,16 @@ func (h *keeper) died() {
 	h.c.wait()
 }
 
+// dies returns what is closed when the server has ended by itself.
+func (h *keeper) dies() <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		h.died()
+		close(ended)
+	}()
+	return ended
+}
+
 // next starts the next server, which ends with what it has to say if that is not "ready".
 func (h *keeper) next(died int) (said string) {
 	h.t.Helper()
@@ -303,13 +313,8 @@ func testSucceedsCrash(t *testing.T, name string, died int) {
 		if servers > 0 {
 			h.mustNext(died)
 		}
-		crashed := make(chan struct{})
-		go func() {
-			h.died()
-			close(crashed)
-		}()
 		select {
-		case <-crashed:
+		case <-h.dies():
 			continue
 		case line := <-reader.events:
 			if !strings.Contains(line, unix.EIO.Error()) {
