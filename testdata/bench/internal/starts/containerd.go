@@ -272,17 +272,14 @@ func (c *containerd) stop() error {
 // contain measures the programs of an image with a snapshotter, each from nothing; with one
 // that has to have all of an image, the pull of the first counts for all of them.
 func (b *bench) contain(l line, img *image, s *snapshotter) (all map[string]pulled, err error) {
-	all = map[string]pulled{}
 	lacks := b.engines
 	if lacks == "" {
 		lacks = img.peers[s.name].lacks
 	}
 	if lacks != "" {
-		for _, p := range img.programs {
-			all[p.name] = pulled{peer: s.name, lacks: lacks}
-		}
-		return all, nil
+		return img.unpulled(s.name, lacks), nil
 	}
+	all = map[string]pulled{}
 	ref := img.peers[s.name].ref
 	b.meter.Slow(l.delay, l.mbps)
 	defer b.meter.Slow(0, 0)

@@ -42,16 +42,22 @@ func (b *bench) peers(l line, img *image) (map[string][]pulled, error) {
 	return all, nil
 }
 
+// unpulled says of all programs of an image why a peer is not measured.
+func (img *image) unpulled(peer, lacks string) map[string]pulled {
+	all := map[string]pulled{}
+	for _, p := range img.programs {
+		all[p.name] = pulled{peer: peer, lacks: lacks}
+	}
+	return all
+}
+
 // pull measures podman once, with an empty store: it returns for each program of an image how
 // long pulling the image and running the program took.
 func (b *bench) pull(l line, img *image) (all map[string]pulled, err error) {
-	all = map[string]pulled{}
 	if b.podman != "" {
-		for _, p := range img.programs {
-			all[p.name] = pulled{peer: "podman", lacks: b.podman}
-		}
-		return all, nil
+		return img.unpulled("podman", b.podman), nil
 	}
+	all = map[string]pulled{}
 	b.Logf("podman pull %s", img.name)
 	b.meter.Slow(l.delay, l.mbps)
 	defer b.meter.Slow(0, 0)
