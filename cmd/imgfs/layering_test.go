@@ -125,7 +125,7 @@ testdata/bench/internal/index: fs/image layerindex layerindex/build layerindex/e
 testdata/bench/internal/live: testdata/bench/figures testdata/bench/internal/runner testdata/labimage x/sys
 testdata/bench/internal/network: layerindex testdata/bench/figures testdata/bench/internal/foreign testdata/bench/internal/runner testdata/bench/peers testdata/labimage image-spec compress
 testdata/bench/internal/runner/runnertest: testdata/bench/figures testdata/bench/internal/runner testdata/labimage
-testdata/bench/internal/runner: testdata/bench/figures testdata/labimage go-digest image-spec x/sys
+testdata/bench/internal/runner: testdata/bench/figures testdata/engines testdata/labimage go-digest image-spec x/sys
 testdata/bench/internal/starts: testdata/bench/figures testdata/bench/internal/foreign testdata/bench/internal/network testdata/bench/internal/runner testdata/engines testdata/labimage
 testdata/bench/internal/tools: testdata/bench/figures testdata/bench/internal/network testdata/bench/internal/runner testdata/labimage
 testdata/bench/peers: compress

@@ -36,7 +36,7 @@ var all = map[string]engine{
 	"stargz": {packages: []string{"."}},
 }
 
-// ErrNotBuilt: an engine cannot be built here, for want of a compiler or of a module. It
+// ErrNotBuilt: a program cannot be built here, for want of a compiler or of a module. It
 // comes wrapped.
 var ErrNotBuilt = errors.New("not built")
 
@@ -48,7 +48,8 @@ func Build(ctx context.Context, name string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("no engine is called %q", name)
 	}
-	source, err := sourceOf(ctx, name)
+	module := filepath.Join("engines", name)
+	source, err := sourceOf(ctx, module)
 	if err != nil {
 		return "", err
 	}
@@ -73,7 +74,7 @@ func Build(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(part)
-	if err := e.build(ctx, name, source, part); err != nil {
+	if err := e.build(ctx, module, part); err != nil {
 		return "", err
 	}
 	if err := os.Chmod(part, 0o755); err != nil {
@@ -88,13 +89,13 @@ func Build(ctx context.Context, name string) (string, error) {
 	return dir, nil
 }
 
-// sourceOf returns the directory of an engine's module.
-func sourceOf(ctx context.Context, name string) (string, error) {
+// sourceOf returns the directory of a module below testdata.
+func sourceOf(ctx context.Context, module string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", errors.Join(ctx.Err(), fmt.Errorf("go env GOMOD: %w", err))
 	}
-	return filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "testdata", "engines", name), nil
+	return filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "testdata", module), nil
 }
 
 // digestOf returns some digits that stand for the files of a module.
@@ -116,21 +117,33 @@ func digestOf(dir string) (string, error) {
 }
 
 // build builds the programs of a module into a directory.
-func (e *engine) build(ctx context.Context, name, source, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-tags", e.tags, "-o", dir + "/"}, e.packages...)...)
-	cgo := "0"
+func (e *engine) build(ctx context.Context, module, dir string) error {
+	cgo := "CGO_ENABLED=0"
 	if e.cgo {
-		cgo = "1"
+		cgo = "CGO_ENABLED=1"
 	}
-	cmd.Dir, cmd.Env = source, append(os.Environ(), "GOWORK=off", "CGO_ENABLED="+cgo)
+	_, err := GoBuild(ctx, module, []string{cgo}, append([]string{"-tags", e.tags, "-o", dir + "/"}, e.packages...)...)
+	return err
+}
+
+// GoBuild runs go build in a module below testdata, and returns what that says. It must be
+// called in the module of imgfs. The errors for want of a compiler or a module wrap
+// ErrNotBuilt.
+func GoBuild(ctx context.Context, module string, environment []string, args ...string) (said string, err error) {
+	source, err := sourceOf(ctx, module)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, args...)...)
+	cmd.Dir, cmd.Env = source, append(append(os.Environ(), "GOWORK=off"), environment...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		return fmt.Errorf("%w: %s: %w: %s", ErrNotBuilt, name, err, lines[len(lines)-1])
+		err = fmt.Errorf("%w: testdata/%s: %v: %s", ErrNotBuilt, module, err, lines[len(lines)-1])
 	}
-	return nil
+	return string(out), err
 }
