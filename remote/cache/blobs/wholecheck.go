@@ -148,9 +148,7 @@ func (s *blobState) checkWhole(ctx context.Context, file *blobFile, cuts Cuts) b
 	h = s.digest.Algorithm().Hash()
 	err := s.readChunks(ctx, file, h, func(k int64, data []byte) error {
 		if !s.match(cuts, k, data) {
-			if file.current() {
-				s.dropWrong(file, k)
-			}
+			s.dropFound(file, cuts, k, data)
 			return errChanged
 		}
 		return nil
@@ -161,6 +159,20 @@ func (s *blobState) checkWhole(ctx context.Context, file *blobFile, cuts Cuts) b
 	s.condemn(s.indexError())
 	s.c.dir.Warnf("blob %s: every chunk of it is as its index says, but the whole is not: the index is wrong, and what was read of the blob cannot be trusted", s.digest)
 	return true
+}
+
+// dropFound is dropWrong for one who has no flight for chunk k: a reader who found it wrong
+// as well may be at it, or have mended it by now. It uses data's memory.
+func (s *blobState) dropFound(file *blobFile, cuts Cuts, k int64, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flights[k] != nil || !file.current() {
+		return
+	}
+	at, _ := s.Bounds(k)
+	if _, err := file.f.ReadAt(data, at); err != nil || !s.match(cuts, k, data) {
+		s.dropWrong(file, k)
+	}
 }
 
 func (s *blobState) digestIs(h hash.Hash) bool {
