@@ -252,7 +252,7 @@ func TestNewFlippedIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range good {
+	for i := 0; i < len(good); i += testenv.Every(8) {
 		bad := bytes.Clone(good)
 		bad[i] ^= 0x10
 		if err := os.WriteFile(name, bad, 0o600); err != nil {

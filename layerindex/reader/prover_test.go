@@ -43,7 +43,8 @@ func TestProverRuns(t *testing.T) {
 	t.Parallel()
 	files := smallFiles(400, 100_000)
 	files[300] = bytes.Repeat(bytes.Join(files[:200], nil), 3)
-	for _, style := range contentsStyles {
+	for i := 0; i < len(contentsStyles); i += testenv.Every(3) {
+		style := contentsStyles[i]
 		l := makeContents(t, style, files)
 		p := mustProver(t, l.x)
 		checkCuts(t, p, int64(len(l.blob)))
@@ -104,7 +105,7 @@ func TestProverFlips(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, uint64(n)))
 			p := mustProver(t, l.x)
 			unseen := 0
-			for at := range l.blob {
+			for at := 0; at < len(l.blob); at += testenv.Every(8) {
 				bad := bytes.Clone(l.blob)
 				bad[at] ^= 1 << rng.IntN(8)
 				k := p.Find(int64(at))
