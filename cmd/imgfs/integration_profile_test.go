@@ -212,6 +212,13 @@ func TestProfileFiles(t *testing.T) {
 		t.Errorf("after import: %+v", got)
 	}
 	s.umount(dir)
+
+	_, layout := publish(t, p.reg, small)
+	dir = s.mountpoint()
+	if r := s.ok("mount", "--profile="+file, "oci:"+layout, dir); !strings.Contains(r.stderr, "the profile is not used") {
+		t.Errorf("mounting what lies here by a profile says %q", r.stderr)
+	}
+	s.umount(dir)
 }
 
 // TestProfileHostile: profiles of other images, of too much, and of nothing that is one,

@@ -8,6 +8,7 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/fs/profile"
+	"github.com/imgfs/imgfs/remote/printable"
 )
 
 // forecastTime is how long after a mount what is read is noted, and what is expected is
@@ -38,6 +39,9 @@ func (m *Mount) beginForecast(ctx context.Context, stats *statsServer) (stop fun
 func (x *Forecaster) Begin(ctx context.Context, e *cli.Env, img *image.Image, offline bool, begun func(*image.Forecast)) (stop func()) {
 	r := img.Resolved()
 	if !r.HasProfile() {
+		if x.Profile != nil {
+			e.Warnf("%s is on this machine: nothing of it is fetched ahead, and the profile is not used", printable.Name(r.Name()))
+		}
 		return func() {}
 	}
 	ctx, cancel := context.WithTimeout(ctx, forecastTime)
