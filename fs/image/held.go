@@ -92,7 +92,7 @@ func (i *Image) Held() (files []Held, err error) {
 	if err := i.roomToHold(); err != nil {
 		return nil, err
 	}
-	source, blobs, _ := held.Of(r.Image)
+	source, blobs, _ := held.Of(r.wholeImage())
 	rec := &heldRecord{Version: heldVersion, Asked: r.asked, Registry: r.client != nil, Source: source}
 	files = []Held{{Name: recordName}}
 	hold := func(name string, x *layerindex.Index) error {

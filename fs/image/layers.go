@@ -159,7 +159,7 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 		return nil, err
 	}
 	o.opened.Store(true)
-	if r.Source != nil && !r.cut && !r.passing { // else it has no name, or is another image
+	if r.Source != nil && r.whole == nil && !r.passing { // else it has no name, or is another image
 		r.disk.Meta.NoteImage(noteOf(r.Image, layers))
 	}
 	return layers, nil

@@ -50,6 +50,12 @@ func From(img *remote.Image, opts *Options) (*Resolved, error) {
 		return nil, err
 	}
 	r.Image, r.found = img, img.Source
+	if r.opts.Layers != 0 {
+		if err := r.Upto(r.opts.Layers); err != nil {
+			r.Close()
+			return nil, err
+		}
+	}
 	return r, nil
 }
 

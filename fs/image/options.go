@@ -54,6 +54,10 @@ type Options struct {
 	// such a path they replace, unless it is a directory. Default: none.
 	Directories []string
 
+	// Layers is how many layers of the image are opened, the base and those above it: see
+	// Resolved.Upto. Default: all.
+	Layers int
+
 	// Platform is that of the image, as os/arch[/variant], with the version of the
 	// system and the features that the image demands of it behind os as in
 	// windows(10.0.17763+win32k)/amd64. Default: this machine's.

@@ -35,10 +35,10 @@ type Resolved struct {
 	conf    *hosts.Configuration // the files of podman, docker and containerd, if they were read
 	// indexRepos are the repositories that are asked for indexes.
 	indexRepos []string
-	cut        bool       // Upto has left layers out
-	passing    bool       // it came on standard input: nobody can open it again by its name
-	asked      string     // the name that Resolve was given
-	held       *heldImage // what was held of the image; nil: nothing
+	whole      []remote.Layer // all layers, if Upto has left some out
+	passing    bool           // it came on standard input: nobody can open it again by its name
+	asked      string         // the name that Resolve was given
+	held       *heldImage     // what was held of the image; nil: nothing
 	reheld     notice
 
 	mu     sync.Mutex       // held while talker or inner is made
@@ -90,7 +90,11 @@ func Resolve(ctx context.Context, name string, opts *Options) (*Resolved, error)
 	if r.opts.Held != nil {
 		resolve = func() error { return r.resolveHeld(ctx) }
 	}
-	if err := resolve(); err != nil {
+	err = resolve()
+	if err == nil && r.opts.Layers != 0 {
+		err = r.Upto(r.opts.Layers)
+	}
+	if err != nil {
 		r.Close()
 		return nil, err
 	}
@@ -162,9 +166,29 @@ func (r *Resolved) Upto(n int) error {
 	if n < 1 || n > len(r.Layers) {
 		return fmt.Errorf("%s: there is no layer %d: it has %d, and the base is 1", r.Name(), n, len(r.Layers))
 	}
-	r.cut = r.cut || n < len(r.Layers)
-	r.Layers = r.Layers[:n:n]
+	if n == len(r.Layers) {
+		return nil
+	}
+	if r.whole == nil {
+		r.whole = r.Layers
+	}
+	img := *r.Image // the caller of From has the other one
+	img.Layers = r.Layers[:n:n]
+	r.Image = &img
 	return nil
+}
+
+// NumLayers returns how many layers the image has, also those that Upto has left out.
+func (r *Resolved) NumLayers() int { return max(len(r.whole), len(r.Layers)) }
+
+// wholeImage returns the image with all of its layers.
+func (r *Resolved) wholeImage() *remote.Image {
+	if r.whole == nil {
+		return r.Image
+	}
+	img := *r.Image
+	img.Layers = r.whole
+	return &img
 }
 
 // Local reports whether the image lies on this machine as a file or directory,
