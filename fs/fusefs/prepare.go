@@ -73,6 +73,8 @@ func (p *Prepared) prepare(tree *fs.Tree, o *Options) error {
 		early = nil // as it was when INIT was answered
 	}
 	raw := newRawFS(early, o)
+	then := initReply(p.state.Reply) // older versions of imgfs have announced less
+	raw.export = then.Flags64()&fuse.CAP_EXPORT_SUPPORT != 0
 	p.a = answerer{raw: raw, opts: o}
 	if raw.plan.unprobed && p.state.Planned {
 		raw.plan = passPlan{depth: p.state.Depth} // what there is now is no reason to stop
@@ -109,15 +111,15 @@ func (p *Prepared) prepare(tree *fs.Tree, o *Options) error {
 	return nil
 }
 
+// initReply returns what a reply to INIT says.
+func initReply(reply []byte) (out fuse.InitOut) {
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&out)), unsafe.Sizeof(out)), reply[min(outHeader, len(reply)):])
+	return out
+}
+
 // initDifference says in what two replies to INIT differ.
 func initDifference(now, then []byte) string {
-	var a, b fuse.InitOut
-	for _, x := range []struct {
-		out   *fuse.InitOut
-		reply []byte
-	}{{&a, now}, {&b, then}} {
-		copy(unsafe.Slice((*byte)(unsafe.Pointer(x.out)), unsafe.Sizeof(*x.out)), x.reply[min(outHeader, len(x.reply)):])
-	}
+	a, b := initReply(now), initReply(then)
 	switch {
 	case a.Flags64() != b.Flags64():
 		return fmt.Sprintf("the capabilities are %#x, and were %#x", a.Flags64(), b.Flags64())

@@ -40,6 +40,9 @@ type rawFS struct {
 	ids                     idMaps
 	owners                  func(uid, gid uint32) (uint32, uint32) // nil: they are the image's
 
+	// export says what INIT announces: that inodes can be looked up by their numbers.
+	export bool
+
 	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
 	// life of the mount. keepOpens forbids it. These and pass are set before
 	// the first request but INIT.
@@ -73,6 +76,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		owner:         uint32(os.Getuid()),
 		ids:           ownIDs(),
 		owners:        opts.Owners,
+		export:        true,
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
 		backings:      opts.Backings,
@@ -109,14 +113,25 @@ func (r *rawFS) negotiated(can uint64) {
 // request but INIT.
 func (r *rawFS) passThrough(p *passthrough) { r.pass, r.noOpen = p, false }
 
-// Lookup answers a missing name with node 0, which the kernel keeps as well.
+// Lookup answers a missing name with node 0, which the kernel keeps as well. "." is any
+// inode, which the kernel has forgotten, and ".." the directory that one is in: it asks
+// for these when an inode is opened by a handle (open_by_handle_at(2), NFS, overlayfs).
+// Numbers are never used for another inode, so the generation is always 0.
 func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	dir, ok := r.tree.Node(h.NodeId)
 	if !ok {
 		return fuse.Status(unix.ESTALE)
 	}
+	if name == "." {
+		r.fillEntry(dir, out)
+		return fuse.OK
+	}
 	if !isDir(dir) {
 		return fuse.ENOTDIR
+	}
+	if name == ".." {
+		r.fillEntry(dir.Parent(), out)
+		return fuse.OK
 	}
 	if len(name) > nameMax {
 		return fuse.Status(unix.ENAMETOOLONG)

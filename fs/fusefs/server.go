@@ -191,6 +191,10 @@ func serverOptions(raw *rawFS, opts *Options) *fuse.MountOptions {
 		// overlayfs on top of it.
 		disabled |= fuse.CAP_PASSTHROUGH
 	}
+	extra := uint64(fuse.CAP_NO_OPENDIR_SUPPORT)
+	if raw.export {
+		extra |= fuse.CAP_EXPORT_SUPPORT
+	}
 	return &fuse.MountOptions{
 		MaxWrite:      maxRead, // go-fuse's name for the limit of both ways
 		MaxBackground: maxBackground,
@@ -203,7 +207,7 @@ func serverOptions(raw *rawFS, opts *Options) *fuse.MountOptions {
 		// Where there are ACLs, they decide as they would on a disk. Where
 		// there are none, the kernel need not ask.
 		EnableAcl:            raw.contents.acls,
-		ExtraCapabilities:    fuse.CAP_NO_OPENDIR_SUPPORT,
+		ExtraCapabilities:    extra,
 		DisabledCapabilities: disabled,
 		MaxStackDepth:        raw.plan.depth,
 		// Replies are in memory, and go-fuse would try a pipe for each of them.
