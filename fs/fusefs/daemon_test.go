@@ -41,6 +41,7 @@ type task struct {
 	mode
 
 	Provenance, Control bool
+	Engine              bool
 	EndAlone            bool
 	Unused              time.Duration
 	Cache               string // directory, for the tree "opened"
@@ -66,7 +67,7 @@ func TestMain(m *testing.M) {
 	}
 	roles := map[string]func(task) error{
 		"serve": serveRole, "dump": dumpRole, "read": readRole, "map": mapRole, "hold": holdRole, "check": checkRole, "open": openRole, "ask": askRole, "unmount": unmountRole,
-		"hammer": hammerRole, "rush": rushRole,
+		"control": controlRole, "hammer": hammerRole, "rush": rushRole,
 	}
 	if err := roles[k.Role](k); err != nil {
 		say("error: %v", err)
@@ -91,6 +92,7 @@ func serveRole(k task) error {
 		Name:        k.Name,
 		AllowOther:  k.AllowOther,
 		Provenance:  k.Provenance,
+		Engine:      k.Engine,
 		Logf:        func(format string, args ...any) { say("log: "+format, args...) },
 		useHelper:   k.UseHelper,
 		keepOpens:   k.KeepOpens,

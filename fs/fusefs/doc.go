@@ -42,6 +42,9 @@
 // are for root and the user who mounted. Attributes of the image with such names
 // are hidden.
 //
+// With [Options].Engine a mount of a tree without attributes has none at all, and what
+// Control gives is asked for by an ioctl: [MountPoint.Control] does so.
+//
 // Attributes that mean something to the system (security.*, system.*) are not
 // supported, EOPNOTSUPP, if no inode of the tree has one by that name: programs
 // that look at every file, such as ls, then look once.

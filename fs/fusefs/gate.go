@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -20,7 +19,7 @@ import (
 // lets a program that waits for INIT end with SIGKILL alone, but a request that the server
 // has can be interrupted. So Ctrl-C ends the cd of a shell, too.
 //
-// Three requests do not wait: that of statfs(2), that for the mount's own attributes, and
+// Some requests do not wait: that of statfs(2), those for the mount's own attributes, and
 // what programs want to know of the root that only ask which file system it is.
 type gate struct {
 	*rawFS
@@ -118,7 +117,7 @@ func (g *gate) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 
 func (g *gate) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	if _, about := controlName(name); about && h.NodeId == fuse.FUSE_ROOT_ID && !g.open.Load() {
-		value, ok := g.controlFor(name, h.Uid)
+		value, ok := g.controlFor(name, &h.Caller)
 		if !ok {
 			return 0, fuse.ENODATA
 		}
@@ -170,41 +169,6 @@ func (g *gate) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.Statfs
 	return g.rawFS.StatFs(cancel, h, out)
 }
 
-// controlPrefix begins other names of the attributes that are about a mount. The kernel
-// asks for those without looking at the mode of the root, which it may have to wait for:
-// see xattr_permission in its fs/xattr.c.
-const controlPrefix = "security.imgfs."
-
-// controlName returns the name as ownPrefix has it of an attribute that is about a mount.
-func controlName(name string) (own string, ok bool) {
-	if rest, ok := strings.CutPrefix(name, controlPrefix); ok {
-		return ownPrefix + rest, true
-	}
-	return name, strings.HasPrefix(name, ownPrefix)
-}
-
-// controlFor returns an attribute that is about the mount, if there is one for a user. It
-// tells what others read, and where the cache is.
-func (r *rawFS) controlFor(name string, user uint32) (value string, ok bool) {
-	if r.control == nil || user != 0 && user != r.owner {
-		return "", false
-	}
-	own, _ := controlName(name)
-	b, ok := r.control(own)
-	return string(b), ok
-}
-
-// fillXattr is the answer to a request for a value.
-func fillXattr(value string, dest []byte) (uint32, fuse.Status) {
-	switch {
-	case len(value) > xattrMax:
-		return 0, fuse.Status(unix.E2BIG)
-	case copy(dest, value) < len(value):
-		return uint32(len(value)), fuse.ERANGE
-	}
-	return uint32(len(value)), fuse.OK
-}
-
 // setTree gives a file system its tree, before the first request that is for it. Where the
 // kernel was told so, there are ACLs.
 func (r *rawFS) setTree(t *fs.Tree) {
@@ -212,4 +176,5 @@ func (r *rawFS) setTree(t *fs.Tree) {
 	acls := r.contents.acls
 	r.contents = factsOf(t)
 	r.contents.acls = r.contents.acls || acls
+	r.noXattrs = r.engine && !r.contents.xattrs
 }

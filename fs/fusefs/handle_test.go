@@ -132,7 +132,7 @@ func TestLookupDots(t *testing.T) {
 // TestSucceedsOlder: a server goes on with what an older version has announced less of.
 func TestSucceedsOlder(t *testing.T) {
 	needFUSE(t)
-	h := keep(t, who{mode: mode{Disabled: fuse.CAP_EXPORT_SUPPORT}}, task{Tree: "sample"})
+	h := keep(t, who{mode: mode{Disabled: fuse.CAP_EXPORT_SUPPORT | fuse.CAP_ALLOW_IDMAP}}, task{Tree: "sample", Engine: true})
 	h.k.Disabled = 0
 	h.kill()
 	h.mustNext(9)

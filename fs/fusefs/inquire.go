@@ -4,9 +4,11 @@ package fusefs
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +86,51 @@ func (m MountPoint) attribute(name string) ([]byte, error) {
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) { // the imgfs that serves it is older
 		n, err = unix.Getxattr(procFD(root), name, value)
 	}
+	if errors.Is(err, unix.EOPNOTSUPP) { // also of a mount without any attributes
+		return controlByIoctl(root, name)
+	}
 	return value[:max(n, 0)], err
+}
+
+// controlByIoctl asks the root of a mount, which a descriptor leads to, for what is about
+// the mount.
+func controlByIoctl(root int, name string) ([]byte, error) {
+	dir, err := unix.Open(procFD(root), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	const tries = 5 // others ask too, and servers may be followed by others
+	var text []byte
+	for range tries {
+		if text, err = readDocument(dir, name); !errors.Is(err, unix.ESTALE) {
+			break
+		}
+	}
+	return text, err
+}
+
+// readDocument reads a document by its pieces.
+func readDocument(dir int, name string) ([]byte, error) {
+	var block [controlBlock]byte
+	if copy(block[controlPiece:], name) != len(name) {
+		return nil, unix.ENAMETOOLONG
+	}
+	var text []byte
+	for {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dir), controlIoctl, uintptr(unsafe.Pointer(&block))); errno != 0 {
+			return nil, errno
+		}
+		size, off := binary.NativeEndian.Uint32(block[controlLength:]), binary.NativeEndian.Uint32(block[controlOffset:])
+		if size > xattrMax || off > size || int64(off) != int64(len(text)) { // whoever answers is no imgfs
+			return nil, unix.EPROTO
+		}
+		text = append(text, block[controlPiece:min(controlBlock, controlPiece+int(size-off))]...)
+		if len(text) == int(size) {
+			return text, nil
+		}
+		binary.NativeEndian.PutUint32(block[controlOffset:], uint32(len(text)))
+	}
 }
 
 func (m MountPoint) controlError(err error) error {
@@ -93,7 +139,7 @@ func (m MountPoint) controlError(err error) error {
 		return ErrDead
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENODATA) && m.foreign:
 		return fmt.Errorf("%w to ask a mount of %s", ErrPermission, m.Owner)
-	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP):
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.ENOSYS):
 		return ErrNoControl
 	}
 	return err

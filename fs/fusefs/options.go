@@ -68,6 +68,19 @@ type Options struct {
 	// Its users are not found among the processes, so that only the kernel tells when
 	// nobody uses the tree any more.
 	Stacked bool
+	// Engine says that a container engine has the mount, which puts overlays on it and shows
+	// it with other owners. Such a mount
+	//
+	//   - has no extended attributes at all if no inode of the tree has one: else the kernel
+	//     would ask for those of overlayfs once for each inode. Provenance cannot be asked for
+	//     then, and what Control gives by [MountPoint.Control] alone, once anybody has asked
+	//     for an attribute;
+	//   - can be idmapped (mount_setattr(2)), where the kernel can do that (Linux 6.12). Who
+	//     asks for what is about the mount is then looked for in /proc, and who is not found
+	//     there is told nothing;
+	//   - has Passthrough only if that is On: else there could be an overlay on it, and none
+	//     on that.
+	Engine bool
 	// Locked says that the caller holds an exclusive flock(2) of the directory. Else
 	// mounting takes it for a moment: of two that mount there at once one fails.
 	Locked bool

@@ -30,6 +30,7 @@ var (
 	errTurnedOff   = errors.New("turned off")
 	errPrivilege   = errors.New("it needs root, or CAP_SYS_ADMIN outside of any user namespace")
 	errEarly       = errors.New("it was mounted before its image was open, and nobody asked for it")
+	errEngine      = errors.New("it is for a container engine: with passthrough no overlayfs could be mounted on an overlayfs on it")
 	errSmallFiles  = errors.New("most files of the tree are small, and opening them is faster without")
 	errStackedAuto = errors.New("the cache directory is on overlayfs: with passthrough no overlayfs could be mounted on this tree")
 )
@@ -49,6 +50,8 @@ func planPassthrough(opts *Options, contents *treeFacts, b Backings) passPlan {
 	switch {
 	case opts.Passthrough == Off, opts.keepOpens:
 		return passPlan{why: errTurnedOff}
+	case opts.Passthrough == Auto && opts.Engine:
+		return passPlan{why: errEngine}
 	case opts.Passthrough == Auto && !contents.isLarge():
 		return passPlan{why: errSmallFiles}
 	case !isPrivileged():
@@ -75,6 +78,8 @@ func planPassthrough(opts *Options, contents *treeFacts, b Backings) passPlan {
 // passthrough only where that was asked for.
 func planWithoutTree(opts *Options) passPlan {
 	switch {
+	case opts.Passthrough == Auto && opts.Engine:
+		return passPlan{why: errEngine}
 	case opts.Passthrough != On:
 		return passPlan{why: errEarly}
 	case !isPrivileged():

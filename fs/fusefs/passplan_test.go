@@ -70,6 +70,13 @@ func TestPlanPassthrough(t *testing.T) {
 		if err := plan.refused(opts); (err != nil) != (c.choice == On && c.want != nil) || err != nil && !errors.Is(err, ErrPassthrough) {
 			t.Errorf("%s: refused: %v", c.name, err)
 		}
+		opts.Engine = true
+		if engine := planPassthrough(opts, &c.tree, files); c.choice == Auto && !errors.Is(engine.why, errEngine) || c.choice != Auto && !errors.Is(engine.why, c.want) {
+			t.Errorf("%s, for an engine: not because %v", c.name, engine.why)
+		} else {
+			engine.close()
+			files.closed -= map[bool]int{true: 1}[engine.why == nil]
+		}
 		plan.close()
 		if want := map[bool]int{true: 1}[c.want == nil]; files.closed != want {
 			t.Errorf("%s: the probe was closed %d times, want %d", c.name, files.closed, want)

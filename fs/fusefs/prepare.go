@@ -74,7 +74,7 @@ func (p *Prepared) prepare(tree *fs.Tree, o *Options) error {
 	}
 	raw := newRawFS(early, o)
 	then := initReply(p.state.Reply) // older versions of imgfs have announced less
-	raw.export = then.Flags64()&fuse.CAP_EXPORT_SUPPORT != 0
+	raw.export, raw.idmapped = then.Flags64()&fuse.CAP_EXPORT_SUPPORT != 0, then.Flags64()&fuse.CAP_ALLOW_IDMAP != 0
 	p.a = answerer{raw: raw, opts: o}
 	if raw.plan.unprobed && p.state.Planned {
 		raw.plan = passPlan{depth: p.state.Depth} // what there is now is no reason to stop

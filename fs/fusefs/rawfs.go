@@ -36,12 +36,17 @@ type rawFS struct {
 
 	provenance, deadDevices bool // as Options have them
 	control                 func(name string) ([]byte, bool)
-	owner                   uint32 // the user who mounts
+	documents               documents // that are being read
+	owner                   uint32    // the user who mounts
 	ids                     idMaps
 	owners                  func(uid, gid uint32) (uint32, uint32) // nil: they are the image's
 
-	// export says what INIT announces: that inodes can be looked up by their numbers.
-	export bool
+	// engine is Options.Engine; noXattrs says that there are no attributes at all. That is
+	// said to the kernel once, which then asks for none for the life of the mount.
+	engine, noXattrs bool
+	// export and idmapped say what INIT announces: that inodes can be looked up by their
+	// numbers, and that copies of the mount may have other owners.
+	export, idmapped bool
 
 	// noOpen and noOpendir answer OPEN and OPENDIR with ENOSYS, once for the
 	// life of the mount. keepOpens forbids it. These and pass are set before
@@ -76,7 +81,9 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		owner:         uint32(os.Getuid()),
 		ids:           ownIDs(),
 		owners:        opts.Owners,
+		engine:        opts.Engine,
 		export:        true,
+		idmapped:      opts.Engine,
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
 		backings:      opts.Backings,
@@ -270,11 +277,6 @@ func (r *readResult) Done() {
 // for data to its end.
 func (r *rawFS) Lseek(<-chan struct{}, *fuse.LseekIn, *fuse.LseekOut) fuse.Status {
 	return fuse.ENOSYS
-}
-
-// Ioctl is ENOTTY: ENOSYS reaches the caller on older kernels.
-func (r *rawFS) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
-	return fuse.Status(unix.ENOTTY)
 }
 
 // StatFs shows a full file system of the size of all regular files.

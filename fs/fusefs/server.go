@@ -208,6 +208,7 @@ func serverOptions(raw *rawFS, opts *Options) *fuse.MountOptions {
 		// there are none, the kernel need not ask.
 		EnableAcl:            raw.contents.acls,
 		ExtraCapabilities:    extra,
+		IDMappedMount:        raw.idmapped,
 		DisabledCapabilities: disabled,
 		MaxStackDepth:        raw.plan.depth,
 		// Replies are in memory, and go-fuse would try a pipe for each of them.

@@ -16,7 +16,7 @@ import (
 // must have CAP_SYS_ADMIN over the machine, which root in a container or in a user
 // namespace has not. Of a root that cannot be looked at it is supposed.
 func (t threads) readsTrusted(caller *fuse.Caller) bool {
-	if caller.Uid != 0 {
+	if t.userOf(caller) != 0 {
 		return false
 	}
 	if !t.see(caller.Pid) {
@@ -36,4 +36,31 @@ func (t threads) readsTrusted(caller *fuse.Caller) bool {
 		}
 	}
 	return true
+}
+
+// noID is the user of requests in which the kernel names none: it does not know which, where
+// the mount may have copies with other owners (idmapped mounts).
+const noID = 1<<32 - 1
+
+// userOf returns the user of a caller: the one that counts for files. It is noID if that is
+// not known.
+func (t threads) userOf(caller *fuse.Caller) uint32 {
+	if caller.Uid != noID || !t.see(caller.Pid) {
+		return caller.Uid
+	}
+	status, err := os.ReadFile(t.file(int(caller.Pid), "status"))
+	if err != nil {
+		return noID
+	}
+	for line := range bytes.Lines(status) {
+		if ids, ok := bytes.CutPrefix(line, []byte("Uid:\t")); ok {
+			// Real, effective, saved and for files.
+			if f := bytes.Fields(ids); len(f) == 4 {
+				if id, err := strconv.ParseUint(string(f[3]), 10, 32); err == nil {
+					return uint32(id)
+				}
+			}
+		}
+	}
+	return noID
 }

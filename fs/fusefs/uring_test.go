@@ -93,7 +93,7 @@ func TestOverIOURing(t *testing.T) {
 	testenv.Slow(t)
 	enableURing(t)
 	runURingChild(t, "Test(MountEqualsTree|Readdir|Reads|ReadersAtTheSameTime|Mmap|Errors|Statfs|Unmount|UnmountBusy|AbortedConnection"+
-		"|FailedReadIsEIOAndTheNextWorks|InterruptedRead|SignalsWait|KilledAfterSignals|AbortAfterSignals|KilledReader|UnmountEndsBlockedReads|URingIsUsed)")
+		"|FailedReadIsEIOAndTheNextWorks|InterruptedRead|SignalsWait|KilledAfterSignals|AbortAfterSignals|KilledReader|UnmountEndsBlockedReads|URingIsUsed|EngineXattrs)")
 }
 
 // uringChildEnv is set for tests that another test runs.

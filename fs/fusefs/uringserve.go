@@ -30,6 +30,8 @@ func (c *uringConn) Try(request, header, payload []byte) (n int, ok bool) {
 		if c.raw.pass != nil {
 			return 0, false
 		}
+	case opIoctl: // it may be about the mount
+		return 0, false
 	case opGetxattr:
 		// All others are in memory.
 		const name = inHeader + 8

@@ -25,18 +25,25 @@ const (
 	offsetAttr = ownPrefix + "offset" // of the content in the uncompressed layer, decimal
 )
 
-// GetXAttr is never ENOSYS: the kernel would then not ask for our own attributes
+// GetXAttr is not ENOSYS: the kernel would then not ask for our own attributes
 // either, once any program had looked for an ACL. So a miss costs a request, 20
 // us in place of 1.5. "ls -l" looks for two attributes of each file, which made
 // it take five times as long in a tree of 100,000 files; but it asks no more
 // when it is told that they are not supported, and then takes no longer than
 // with ENOSYS. Reading and find ask for none.
+//
+// Only an overlayfs on the mount asks each inode for attributes that mean something to it
+// alone, before anything can be done with the inode. Where it is to lie, and no inode has
+// an attribute, ENOSYS ends that; for our own there is Ioctl.
 func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	n, ok := r.tree.Node(h.NodeId)
 	if !ok {
 		return 0, fuse.Status(unix.ESTALE)
 	}
-	value, ok, err := r.xattr(n, name, h.Uid)
+	if _, about := controlName(name); r.noXattrs && !(about && n == r.tree.Root()) {
+		return 0, fuse.ENOSYS
+	}
+	value, ok, err := r.xattr(n, name, &h.Caller)
 	switch {
 	case err != nil:
 		return 0, r.failures.status(&fuse.Context{Caller: h.Caller, Cancel: cancel}, "getxattr "+name, n, err)
@@ -47,10 +54,10 @@ func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, 
 }
 
 // xattr returns the value of an attribute, if there is one by that name for a
-// user.
-func (r *rawFS) xattr(n fs.Node, name string, user uint32) (value string, ok bool, err error) {
+// caller.
+func (r *rawFS) xattr(n fs.Node, name string, c *fuse.Caller) (value string, ok bool, err error) {
 	if _, about := controlName(name); about && n == r.tree.Root() {
-		value, ok = r.controlFor(name, user)
+		value, ok = r.controlFor(name, c)
 		return value, ok, nil
 	}
 	if strings.HasPrefix(name, ownPrefix) {
@@ -122,7 +129,7 @@ func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uin
 // listedOwn returns the names of an inode's attributes that are not the
 // image's, as far as they are to be listed.
 func (r *rawFS) listedOwn(n fs.Node) []string {
-	if !r.provenance || n.Mode()&unix.S_IFMT != unix.S_IFREG {
+	if !r.provenance || r.noXattrs || n.Mode()&unix.S_IFMT != unix.S_IFREG {
 		return nil
 	}
 	// On an error they are listed too: reading one then returns the error.

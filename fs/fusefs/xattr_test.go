@@ -97,7 +97,11 @@ func control(img *image.Image) func(name string) ([]byte, bool) {
 			return b, err == nil
 		case isSize:
 			n, err := strconv.Atoi(size)
-			return make([]byte, n), err == nil
+			b := make([]byte, n)
+			for i := range b {
+				b[i] = patternAt(int64(i))
+			}
+			return b, err == nil
 		case !strings.HasPrefix(name, ownPrefix):
 			say("error: control was asked for %s", name)
 		}
