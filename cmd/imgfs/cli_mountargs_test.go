@@ -50,7 +50,6 @@ func TestMountArguments(t *testing.T) {
 		{"a b c", "mount: an image is needed", "usage: imgfs mount [FLAGS] IMAGE [DIR]; imgfs help mount"},
 		{"-o rw x y", "mount: the option rw is not possible", "overlay"},
 		{"-o ro,remount x y", "mount: the option remount is not possible", "imgfs umount DIR"},
-		{"-o suid x y", "mount: the option suid is not possible", "setuid bits"},
 		{"-o allow_ohter x y", "mount: there is no option allow_ohter", "-o allow_other"},
 		{"-o frobnicate=1 x y", "mount: there is no option frobnicate", "-o takes ro"},
 		{"-o detached x y", "mount: there is no option detached", "-o"},

@@ -34,6 +34,7 @@ type env struct {
 	dockerHost  string
 	streamNow   bool         // images of docker's daemon, though they may not be read
 	directories []string     // that trees have besides those of images
+	lowest      int          // how many layers images are opened with; 0: all
 	config      *config.File // nil: it has not been read
 	network     network
 	indexes     indexSource

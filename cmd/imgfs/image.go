@@ -21,7 +21,7 @@ import (
 func (e *env) imageOptions() *image.Options {
 	opts := &image.Options{
 		CacheDir: e.cacheDir.String(), Platform: e.platform, Offline: e.offline, AuthFile: e.authfile, DockerHost: e.dockerHost, StreamNow: e.streamNow,
-		Directories: e.directories, Stdin: e.stdin.take, Debugf: e.Debugf, Warnf: e.Warnf,
+		Directories: e.directories, Layers: e.lowest, Stdin: e.stdin.take, Debugf: e.Debugf, Warnf: e.Warnf,
 	}
 	e.limits.configure(opts)
 	e.network.configure(&opts.Registry)

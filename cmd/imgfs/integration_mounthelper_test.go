@@ -153,6 +153,18 @@ func TestMountHelper(t *testing.T) {
 	m.well("umount", dir)
 	m.well("mount", "-s", "-t", "imgfs", "-o", "nonsense=1,suidx", image, dir)
 	m.well("umount", dir)
+	for options, want := range map[string]bool{"ro": true, "ro,allow_suid,allow_dev,layers=1": os.Geteuid() != 0, "ro,suid": true} {
+		if r := m.does("mount", "-t", "imgfs", "-o", options, image, dir); r.code != 0 {
+			t.Errorf("mount -o %s: %d: %s", options, r.code, r.stderr)
+		} else if kept := strings.Contains(r.stderr, "mount(8) keeps the option suid to itself"); kept != (options == "ro,suid") && os.Geteuid() == 0 {
+			t.Errorf("mount -o %s: %s", options, r.stderr)
+		}
+		if out := m.does("findmnt", "-n", "-o", "VFS-OPTIONS", dir).stdout; strings.Contains(out, "nosuid") != want || strings.Contains(out, "nodev") != want {
+			t.Errorf("mount -o %s: mounted %s", options, out)
+		}
+		m.well("umount", dir)
+		m.gone(dir)
+	}
 
 	writeFile(t, m.table, strings.Join([]string{
 		"# images",
@@ -271,6 +283,11 @@ func TestMountHelperUser(t *testing.T) {
 	m.ok("index", image)
 	m.well("mount", dir)
 	check("user")
+	writeFile(t, m.table, image+" "+dir+" fuse.imgfs user,noauto,exec,suid 0 0\n")
+	if r := m.does("mount", dir); r.code != 0 || !strings.Contains(r.stderr, "the option suid does nothing: the mount is not root's") {
+		t.Errorf("suid: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	check("suid")
 	root := *m
 	rooted := *m.sandbox
 	rooted.account, root.sandbox = thisUser(), &rooted

@@ -47,6 +47,10 @@ type mounter struct {
 	grace      time.Duration
 	overlay    string // the directory that takes what is written; "" for none
 
+	layers    layerCount // how many are mounted; 0: all
+	suid, dev bool       // setuid bits and devices have an effect
+	engine    bool       // a container engine puts overlays on it
+
 	owners      idMappings // of the user namespace that imgfs bundle is for
 	directories pathList   // of which imgfs bundle needs more than the image has
 
@@ -114,8 +118,12 @@ func mountCommand(e *env) cli.Command {
 			for _, name := range []string{helperFlag, fakeFlag, sloppyFlag} {
 				f.Lookup(name).Hidden = true
 			}
-			f.Lookup(detachedFlag).Hidden, f.Lookup(noExecFlag).Hidden = true, true
-			options := f.StringArrayP(optionFlag, "o", nil, "`LIST` as of mount(8): ro,allow_other,noexec,platform=P, ...")
+			m.declareEngines(f)
+			f.Lookup(detachedFlag).Hidden = true
+			for _, name := range optionFlags {
+				f.Lookup(name).Hidden = true
+			}
+			options := f.StringArrayP(optionFlag, "o", nil, "`LIST` as of mount(8): noexec,suid,layers=N,engine, ...")
 			habits := habitFlags(f)
 			return func(ctx context.Context, args []string) error {
 				if m.helper && len(args) == 2 {
@@ -167,6 +175,9 @@ func mountCommand(e *env) cli.Command {
 				case m.grace < 0:
 					return cli.Usagef("--grace %s: less than nothing", m.grace)
 				}
+				if err := m.mayHaveRights(); err != nil {
+					return err
+				}
 				if name, on, ok := remote.CutPath(img); ok && dir == "" && isPlainDir(ctx, on) {
 					return cli.WithHint(cli.Usagef("mount: %s: an image and a directory are two words", printable.Name(img)), "imgfs mount "+printable.Word(name)+" "+printable.Word(on))
 				}
@@ -194,7 +205,7 @@ func mountCommand(e *env) cli.Command {
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
-	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Provenance: m.provenance, Owners: m.owners.owners(),
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Suid: m.suid, Dev: m.dev, Engine: m.engine, Provenance: m.provenance, Owners: m.owners.owners(),
 		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing), EndAlone: m.detached}
 }
 
@@ -254,9 +265,8 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string, store *se
 			return err
 		}
 	}
-	e.streamNow = true // the daemon, or its image, may be gone when a file is read
 	mount.Cache = disk
-	e.directories = m.directories
+	m.opens(e)
 	if m.noWait {
 		return m.serveLater(ctx, e, name, mount)
 	}
@@ -271,6 +281,12 @@ func (m *mounter) serve(ctx context.Context, e *env, name, dir string, store *se
 	mount.Image = img
 	m.prepare(e, mount, img)
 	return mount.Serve(ctx, e.life)
+}
+
+// opens says how the image is opened.
+func (m *mounter) opens(e *env) {
+	e.streamNow = true // the daemon, or its image, may be gone when a file is read
+	e.directories, e.lowest = m.directories, int(m.layers)
 }
 
 // serveLater mounts before the image is open.
@@ -304,6 +320,7 @@ func (m *mounter) already(ctx context.Context, e *env, name, dir string) (done b
 	if m.overlay == "" && askedToWrite() {
 		e.Warnf("mounting %s read-only: there is nothing else", printable.Name(name))
 	}
+	m.warnKept(e)
 	full, err := e.nameNow(ctx, name)
 	if err != nil {
 		return false, err

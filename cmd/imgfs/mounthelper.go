@@ -128,17 +128,20 @@ func helperOptions(options []string) (kept []string, as string) {
 // askedToWrite reports whether mount(8), which has called this process, was told to mount
 // for writing: it says rw to its helpers in any case.
 func askedToWrite() bool {
+	return askedFor("rw") || slices.ContainsFunc(callerWords(), func(word string) bool {
+		return word == "-w" || word == "--rw" || word == "--read-write"
+	})
+}
+
+// askedFor reports whether the command line of mount(8), which has called this process, has
+// an option of -o.
+func askedFor(option string) bool {
 	words := callerWords()
 	for i, word := range words[min(1, len(words)):] {
 		list := strings.TrimPrefix(strings.TrimPrefix(word, "--options="), "-o")
 		before := words[i]
-		switch {
-		case word == "-w", word == "--rw", word == "--read-write":
+		if (list != word || before == "-o" || before == "--options") && slices.Contains(strings.Split(list, ","), option) {
 			return true
-		case list != word || before == "-o" || before == "--options":
-			if slices.Contains(strings.Split(list, ","), "rw") {
-				return true
-			}
 		}
 	}
 	return false

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -17,16 +18,23 @@ const optionFlag = "options"
 // idleOptions are options of mount(8) and of FUSE that a mount of imgfs has anyway, or
 // that say something to programs other than the file system.
 var idleOptions = []string{
-	"ro", "read-only", "nosuid", "nodev", "exec", "relatime", "norelatime", "noatime", "atime", "nodiratime", "diratime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
+	"ro", "read-only", "exec", "relatime", "norelatime", "noatime", "atime", "nodiratime", "diratime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
 	"defaults", "async", "sync", "dirsync", "silent", "loud", "default_permissions",
 	"_netdev", "nofail", "auto", "noauto", "user", "nouser", "users", "owner", "group",
 }
+
+// optionFlags are flags of imgfs mount that help leaves to -o, and to docs/usage.md.
+var optionFlags = []string{noExecFlag, suidFlag, devFlag, layersFlag, engineFlag}
 
 // mountOptions are the options that have another name than the flag of imgfs mount, and
 // the flag with its value.
 var mountOptions = map[string][2]string{
 	"allow_other": {"allow-other", "true"},
 	"noexec":      {noExecFlag, "true"},
+	"nosuid":      {suidFlag, "false"},
+	"nodev":       {devFlag, "false"},
+	"allow_suid":  {suidFlag, "true"}, // mount(8) does not hand on what is its default
+	"allow_dev":   {devFlag, "true"},
 	"norecover":   {noRecoverFlag, "true"},
 	"quiet":       {"quiet", "true"},
 }
@@ -35,8 +43,6 @@ var mountOptions = map[string][2]string{
 var refusedOptions = map[string]string{
 	"rw":         "a mount is read-only; with --overlay CHANGES it can be written, and what is written goes to the directory CHANGES",
 	"remount":    "unmount it and mount it again: imgfs umount DIR",
-	"suid":       "setuid bits are shown and have no effect",
-	"dev":        "devices are shown and have no effect",
 	"allow_root": "allow_other lets root in, and everybody else",
 	"bind":       "imgfs mounts images; mount --bind OLD NEW mounts a directory in another place",
 	"rbind":      "imgfs mounts images; mount --rbind OLD NEW mounts a directory in another place",
@@ -68,8 +74,8 @@ func (m *mounter) setOptions(e *env, f *pflag.FlagSet, list string) error {
 		switch {
 		case name == "" && !has, slices.Contains(idleOptions, name), strings.HasPrefix(name, "x-"), name == "comment":
 			continue
-		case m.helper && (name == "suid" || name == "dev"): // as of a line for several types
-			e.Warnf("the option %s does nothing: %s", name, refusedOptions[name])
+		case m.helper && slices.Contains(rightsOptions, name) && os.Geteuid() != 0: // of a line that root has written
+			e.Warnf("the option %s does nothing: the mount is not root's", name)
 			continue
 		case m.sloppy && !knownOption(f, name):
 			continue
@@ -109,12 +115,12 @@ func optionName(option string) string { return strings.ReplaceAll(option, "_", "
 // knownOption reports whether an option sets a flag.
 func knownOption(f *pflag.FlagSet, name string) bool {
 	flag := f.Lookup(optionName(name))
-	return flag != nil && (isOption(flag) || flag.Name == noExecFlag) || mountOptions[name] != [2]string{}
+	return flag != nil && isOption(flag) || mountOptions[name] != [2]string{}
 }
 
 // isOption reports whether a flag may be in the list of -o, and be proposed for it.
 func isOption(flag *pflag.Flag) bool {
-	return flag.Name != optionFlag && !flag.Hidden
+	return flag.Name != optionFlag && (!flag.Hidden || slices.Contains(optionFlags, flag.Name))
 }
 
 // unknownOption refuses an option, and names one that may have been meant.
@@ -141,7 +147,7 @@ func unknownOption(f *pflag.FlagSet, name string) error {
 	if near := cli.Nearest(name, known); len(near) > 0 {
 		return cli.WithHint(err, "-o "+near[0])
 	}
-	return cli.WithHint(err, "-o takes ro, allow_other, noexec, and flags without their hyphens, as in -o platform=linux/arm64,offline; imgfs help mount")
+	return cli.WithHint(err, "-o takes ro, allow_other, noexec, suid, and flags without their hyphens, as in -o platform=linux/arm64,offline; imgfs help mount")
 }
 
 // habitFlags declares the flags of mount(8) that change nothing here, or cannot be. check

@@ -14,7 +14,7 @@ const overlayFlag = "overlay"
 // reasons why that cannot be. dir is where the user wants to have the mount; "" has one
 // made. The image is to be mounted on the directory that it returns, besides.
 func (m *mounter) openOverlay(ctx context.Context, name, dir string) (o *serve.Overlay, image *serve.Mountpoint, err error) {
-	o = &serve.Overlay{Options: &overlayfs.Options{NoSuid: true, NoDev: true, NoExec: m.noExec, AllowOther: m.allowOther}}
+	o = &serve.Overlay{Options: &overlayfs.Options{NoSuid: !m.suid, NoDev: !m.dev, NoExec: m.noExec, AllowOther: m.allowOther}}
 	defer func() {
 		if err != nil {
 			closeOverlay(o)

@@ -57,6 +57,9 @@ func (m *mounter) recovery(e *env, name string) *serve.Recovery {
 	if m.provenance {
 		r.Shows += " provenance"
 	}
+	if m.engine {
+		r.Shows += " " + engineFlag
+	}
 	return r
 }
 
@@ -67,7 +70,8 @@ func (m *mounter) takeOver(ctx context.Context, e *env, args []string) error {
 		return cli.Usagef("mount: --%s: an image and a directory are needed", serve.SucceedFlag)
 	}
 	name, dir := args[0], args[1]
-	e.shown.none, e.streamNow, e.directories = true, true, m.directories
+	e.shown.none = true
+	m.opens(e)
 	disk, failed := e.openCacheOr(true) // the mount outlives it
 	r := m.recovery(e, name)
 	s, err := serve.Succeed(e.Env, r, disk, dir)
@@ -96,7 +100,8 @@ func (m *mounter) resume(ctx context.Context, e *env, store *serve.Store) (resum
 		}
 		return false, nil
 	}
-	e.shown.none, e.streamNow, e.directories = true, true, m.directories
+	e.shown.none = true
+	m.opens(e)
 	err = m.serveAgain(ctx, e, name, r, s, disk, failed)
 	if err != nil && ctx.Err() != nil {
 		s.Stopped()

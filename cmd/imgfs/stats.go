@@ -109,7 +109,7 @@ func (e *env) printSummary(s *serve.Stats) error {
 		return printable.Name(name)
 	}
 	t.Row("image", name(s.Image))
-	t.Row("digest", printable.Name(s.Manifest.String()))
+	t.Row("digest", printable.Name(s.Manifest.String())+layersText(s))
 	t.Row("dir", name(s.Dir))
 	t.Row("since", fmt.Sprintf("%s, process %d, %s%s", s.Since.Local().Format(time.DateTime), s.PID, printable.Name(s.Platform), how(s)))
 	t.Row("recovery", recoveryText(&s.Recovery))
@@ -128,6 +128,14 @@ func (e *env) printSummary(s *serve.Stats) error {
 	t.Row("waits", waits)
 	t.Row("servers", e.servers(s))
 	return t.Print(e.Stdout)
+}
+
+// layersText says how many layers are mounted, if they are not all, with a comma before it.
+func layersText(s *serve.Stats) string {
+	if s.OfLayers == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", the lowest %d of %d layers", len(s.Layers)+s.OmittedLayers, s.OfLayers)
 }
 
 // recoveryText says what becomes of a mount when the process dies that serves it.

@@ -55,6 +55,8 @@ type Stats struct {
 	Temporary int64        `json:"temporary"`
 	Total     TotalStats   `json:"total"`
 	Layers    []LayerStats `json:"layers"` // the base first
+	// OfLayers is how many layers the image has, if only the lowest are mounted.
+	OfLayers int `json:"ofLayers,omitempty"`
 	// Files are those for which most bytes were fetched.
 	Files []FileCost `json:"files"`
 	// OmittedLayers and OmittedFiles say how many were left out, to fit MaxStats.

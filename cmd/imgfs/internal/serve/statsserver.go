@@ -47,6 +47,9 @@ func (s *statsServer) opened(m *Mount) {
 	img := m.Image.Resolved()
 	s.image, s.about.Opening = m.Image, false
 	s.about.Image, s.about.Manifest, s.about.Platform = m.name(), img.Descriptor.Digest, platformText(img.Platform)
+	if all := img.NumLayers(); all > len(img.Layers) {
+		s.about.OfLayers = all
+	}
 }
 
 // control is for fusefs.Options.Control.
