@@ -34,7 +34,8 @@ const (
 //
 // Only an overlayfs on the mount asks each inode for attributes that mean something to it
 // alone, before anything can be done with the inode. Where it is to lie, and no inode has
-// an attribute, ENOSYS ends that; for our own there is Ioctl.
+// an attribute, ENOSYS ends that; for our own there is Ioctl. find -printf of 64,000 files
+// took 7 s through an overlay, cold, and 16 with these questions.
 func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	n, ok := r.tree.Node(h.NodeId)
 	if !ok {
