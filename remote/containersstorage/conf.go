@@ -81,54 +81,86 @@ func rootless() (uid string, ok bool) {
 
 // usualPlaces returns the stores of this user.
 func usualPlaces() ([]place, error) {
-	uid, private := rootless()
-	home := os.Getenv("HOME")
-	var conf storageConf
-	own := false // the file is the user's
-	var err error
-	switch file := os.Getenv("CONTAINERS_STORAGE_CONF"); {
-	case file != "":
-		own = true
-		err = readConf(file, &conf)
-	default:
-		err = fs.ErrNotExist
-		if config := cmp.Or(os.Getenv("XDG_CONFIG_HOME"), below(home, ".config")); private && config != "" {
-			own = true
-			err = readConf(filepath.Join(config, "containers/storage.conf"), &conf)
-		}
-		for _, file := range []string{"/etc/containers/storage.conf", "/usr/share/containers/storage.conf"} {
-			if errors.Is(err, fs.ErrNotExist) {
-				own = false
-				err = readConf(file, &conf)
-			}
-		}
+	c, err := ReadConfig()
+	if err != nil {
+		return nil, err
 	}
-	if err != nil && (own || !errors.Is(err, fs.ErrNotExist)) {
-		return nil, fmt.Errorf("%w: %w", remote.ErrUnavailable, err)
-	}
-	s := &conf.Storage
-	root := "/var/lib/containers/storage"
-	if private {
-		root = below(cmp.Or(os.Getenv("XDG_DATA_HOME"), below(home, ".local/share")), "containers/storage")
-		if s.RootlessStoragePath != "" {
-			root = expand(s.RootlessStoragePath, home, uid)
-		}
-	}
-	if (own || !private) && s.GraphRoot != "" {
-		root = expand(s.GraphRoot, home, uid)
-	}
-	if root == "" {
-		return nil, fmt.Errorf("%w: neither storage.conf nor HOME says where the store is", remote.ErrUnavailable)
-	}
-	driver := driverName(cmp.Or(os.Getenv("STORAGE_DRIVER"), s.Driver))
-	all := []place{{root: root, driver: driver, usual: true}}
-	for _, more := range append([]string{s.ImageStore}, s.Options.AdditionalImageStores...) {
+	all := []place{{root: c.GraphRoot, driver: c.Driver, usual: true}}
+	for _, more := range append([]string{c.ImageStore}, c.ImageStores...) {
 		if more != "" {
-			all = append(all, place{root: expand(more, home, uid), driver: driver, usual: true})
+			all = append(all, place{root: more, driver: c.Driver, usual: true})
 		}
 	}
 	return all, nil
 }
+
+// A Config is what storage.conf says of this user's stores, with the defaults of podman.
+type Config struct {
+	File      string // what was read; "" if there is none
+	Own       string // the one that this user can have; File may be the machine's
+	Rootless  bool   // whether podman works without root's rights
+	Driver    string // what keeps the layers; "" if podman chooses
+	GraphRoot string // the store that is written to
+	// ImageStore takes images in place of GraphRoot; "" for none.
+	ImageStore string
+	// ImageStores are the additional ones, which are read only.
+	ImageStores []string
+}
+
+// ReadConfig reads the storage.conf of this user, or the machine's. In podman unshare that is
+// the file of the user outside. The errors wrap remote.ErrUnavailable.
+func ReadConfig() (*Config, error) {
+	uid, private := rootless()
+	home := os.Getenv("HOME")
+	c := &Config{Rootless: private, Own: etcConf}
+	if config := cmp.Or(os.Getenv("XDG_CONFIG_HOME"), below(home, ".config")); private {
+		c.Own = below(config, "containers/storage.conf")
+	}
+	files := []string{etcConf, "/usr/share/containers/storage.conf"}
+	named := os.Getenv("CONTAINERS_STORAGE_CONF")
+	switch {
+	case named != "":
+		c.Own, files = named, []string{named}
+	case private && c.Own != "":
+		files = append([]string{c.Own}, files...)
+	}
+	var conf storageConf
+	err := error(fs.ErrNotExist)
+	for i := 0; i < len(files) && errors.Is(err, fs.ErrNotExist); i++ {
+		if err = readConf(files[i], &conf); err == nil {
+			c.File = files[i]
+		}
+	}
+	// What the user has named must be there.
+	if err != nil && (named != "" || !errors.Is(err, fs.ErrNotExist)) {
+		return nil, fmt.Errorf("%w: %w", remote.ErrUnavailable, err)
+	}
+	s := &conf.Storage
+	c.GraphRoot = "/var/lib/containers/storage"
+	if private {
+		c.GraphRoot = below(cmp.Or(os.Getenv("XDG_DATA_HOME"), below(home, ".local/share")), "containers/storage")
+		if s.RootlessStoragePath != "" {
+			c.GraphRoot = expand(s.RootlessStoragePath, home, uid)
+		}
+	}
+	if (c.File == c.Own || !private) && s.GraphRoot != "" {
+		c.GraphRoot = expand(s.GraphRoot, home, uid)
+	}
+	if c.GraphRoot == "" {
+		return nil, fmt.Errorf("%w: neither storage.conf nor HOME says where the store is", remote.ErrUnavailable)
+	}
+	c.Driver = driverName(cmp.Or(os.Getenv("STORAGE_DRIVER"), s.Driver))
+	if s.ImageStore != "" {
+		c.ImageStore = expand(s.ImageStore, home, uid)
+	}
+	for _, more := range s.Options.AdditionalImageStores {
+		c.ImageStores = append(c.ImageStores, expand(more, home, uid))
+	}
+	return c, nil
+}
+
+// etcConf is the file of the machine's administrator.
+const etcConf = "/etc/containers/storage.conf"
 
 // below joins paths, unless the first is empty.
 func below(dir, name string) string {
