@@ -55,6 +55,7 @@ fs/image: fs fs/image/internal/counters fs/image/internal/firstreads fs/image/in
 fs/internal/layertest: layerindex
 fs/treecopy: fs x/sys
 fs/profile:
+fs/podstore: go-digest image-spec x/sys
 fs/packages: fs go-debian go-sqlite3 rpmversion x/sys
 fs/treediff: fs layerindex go-digest x/sys
 fs/treetar: fs layerindex
@@ -151,6 +152,7 @@ var strangers = map[string][]string{
 	"cmd/imgfs/internal/show":      {"net/http", "net", "os/exec"},
 	"fs":                           {"net/http", "net", "archive/tar", "compress/gzip", "os"},
 	"fs/bundle":                    {"net/http", "net", "os/exec"},
+	"fs/podstore":                  {"net/http", "net", "os/exec"},
 	"fs/fusefs":                    {"net/http", "archive/tar"},
 	"fs/image":                     {"net/http", "net", "archive/tar", "compress/gzip"},
 	"fs/image/internal/counters":   {"net/http", "net", "os"},
