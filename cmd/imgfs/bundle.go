@@ -31,7 +31,7 @@ type bundler struct {
 	rootless  bool
 	added     pathList   // directories that the mount shows besides
 	owners    idMappings // owners that it shows in place of the image's
-	mount     func(ctx context.Context, img, dir string) error
+	mounting  *lentMount
 }
 
 func bundleCommand(e *env) cli.Command {
@@ -50,59 +50,10 @@ crun and others run it; imgfs umount DIR ends it.`,
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			b := &bundler{env: e, flags: f, container: newContainerFlags(f)}
 			f.BoolVar(&b.rootless, "rootless", os.Geteuid() != 0, "for a plain user: in a user namespace")
-			b.declareMount()
+			b.mounting = lendMount(e, f, mountFlags)
 			return b.run
 		},
 	}
-}
-
-// declareMount adds flags of imgfs mount, and sets b.mount to that command.
-func (b *bundler) declareMount() {
-	ours := map[string]bool{}
-	b.flags.VisitAll(func(flag *pflag.Flag) { ours[flag.Name] = true })
-	theirs := pflag.NewFlagSet("mount", pflag.ContinueOnError)
-	mount := mountCommand(b.env).Setup(theirs)
-	for _, name := range mountFlags {
-		flag := theirs.Lookup(name)
-		if flag == nil {
-			continue
-		}
-		flag.Hidden = true
-		cli.Note(flag, cli.Known)
-		b.flags.AddFlag(flag)
-	}
-	b.mount = func(ctx context.Context, img, dir string) error {
-		b.flags.VisitAll(func(flag *pflag.Flag) { // those of all commands
-			if !ours[flag.Name] && theirs.Lookup(flag.Name) == nil {
-				theirs.AddFlag(flag)
-			}
-		})
-		for name, value := range map[string]string{directoriesFlag: b.added.String(), ownersFlag: b.owners.String()} {
-			if value == "" {
-				continue
-			}
-			if err := theirs.Set(name, value); err != nil {
-				return err
-			}
-		}
-		return mount(ctx, []string{img, dir})
-	}
-}
-
-// setNetwork has the image be opened here as the mount opens it.
-func (b *bundler) setNetwork() error {
-	f := pflag.NewFlagSet("network", pflag.ContinueOnError)
-	set := networkFlags(f)
-	var err error
-	f.VisitAll(func(flag *pflag.Flag) {
-		if given := b.flags.Lookup(flag.Name); given.Changed && err == nil {
-			err = f.Set(flag.Name, given.Value.String())
-		}
-	})
-	if err != nil {
-		return err
-	}
-	return set(&b.env.network)
 }
 
 func (b *bundler) run(ctx context.Context, args []string) error {
@@ -120,7 +71,7 @@ func (b *bundler) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := b.setNetwork(); err != nil {
+	if err := b.mounting.setNetwork(); err != nil {
 		return err
 	}
 	if err := checkBundleDir(dir); err != nil {
@@ -262,7 +213,15 @@ func (b *bundler) make(ctx context.Context, name, dir string, spec *specs.Spec) 
 			return err
 		}
 	}
-	return b.mount(ctx, name, filepath.Join(dir, bundleRoot))
+	for name, value := range map[string]string{directoriesFlag: b.added.String(), ownersFlag: b.owners.String()} {
+		if value == "" {
+			continue
+		}
+		if err := b.mounting.set(name, value); err != nil {
+			return err
+		}
+	}
+	return b.mounting.mount(ctx, name, filepath.Join(dir, bundleRoot))
 }
 
 // report prints what to type next. The bundle is there, even if nobody reads that.

@@ -36,7 +36,7 @@ func TestJSONDoc(t *testing.T) {
 		parts[title] = text
 	}
 	for command, v := range map[string]any{
-		"index": indexRow{}, "index push": pushRow{}, "diff": diff.Document{}, "diff --packages": diff.Package{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "config": configDoc{}, "version": versionDoc{}, "stats": serve.Stats{}, "ps": serve.Running{}, "du": du.Line{}, "grep": grep.Row{}, "sum": sum.Row{}, "find": entry.Entry{},
+		"index": indexRow{}, "index push": pushRow{}, "diff": diff.Document{}, "diff --packages": diff.Package{}, "cache ls": cacheList{}, "cache prune": pruneResult{}, "cache verify": verifyReport{}, "config": configDoc{}, "version": versionDoc{}, "stats": serve.Stats{}, "ps": serve.Running{}, "podman ls": podmanList{}, "du": du.Line{}, "grep": grep.Row{}, "sum": sum.Row{}, "find": entry.Entry{},
 		"ls":      ls.Listed{},
 		"history": historyRow{},
 		"stat":    statDoc{}, "du --layers": layerUsage{},

@@ -47,7 +47,7 @@ func (e *env) program() *cli.Program {
 		Name:  "imgfs",
 		About: "shows what is in a container image, without pulling it",
 		Commands: []cli.Command{
-			mountCommand(e), umountCommand(e), upgradeCommand(e), psCommand(e), statsCommand(e), runCommand(e), bundleCommand(e),
+			mountCommand(e), umountCommand(e), upgradeCommand(e), psCommand(e), statsCommand(e), runCommand(e), bundleCommand(e), podmanCommand(e),
 			lsCommand(e), catCommand(e), statCommand(e), cpCommand(e), tarCommand(e),
 			findCommand(e), treeCommand(e), duCommand(e), grepCommand(e), sumCommand(e),
 			exploreCommand(e), diffCommand(e), historyCommand(e), inspectCommand(e),

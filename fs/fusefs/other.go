@@ -46,6 +46,9 @@ func Servers(context.Context) map[string]int { return nil }
 // MountOf fails with ErrSystem.
 func MountOf(context.Context, string) (MountPoint, error) { return MountPoint{}, ErrSystem }
 
+// InUserNamespace returns false.
+func InUserNamespace() bool { return false }
+
 // BarredBy returns none.
 func BarredBy(string) (MountPoint, bool) { return MountPoint{}, false }
 
