@@ -58,6 +58,34 @@ func TestPodmanRun(t *testing.T) {
 	})
 }
 
+// TestPodmanLayout: an image that is in no registry has the name that it is given. This one has
+// no directory in its root.
+func TestPodmanLayout(t *testing.T) {
+	testenv.Slow(t)
+	layout := "oci:" + runnables(t)["static"] + ":" + labimage.Tag
+	forEachPodman(t, func(t *testing.T, l *podLab) {
+		got := l.script(`
+			imgfs_podman add --write-conf --name app ` + layout + ` 2>said
+			grep -o 'no directory in its root' said
+			podman run --rm app say ran
+			imgfs_podman add --name other/app:2 ` + layout + ` 2>/dev/null
+			podman run --rm other/app:2 say again
+			imgfs_podman ls --json | grep -A3 '"names"' | tr -d ' \n'; echo
+			imgfs_podman rm app
+			imgfs_podman ls -q`)
+		lines := strings.Split(got, "\n")
+		want := []string{"localhost/app:latest is image", "no directory in its root", "ran", "localhost/other/app:2 is image", "again", `"names":["localhost/other/app:2","localhost/app:latest"],`, ""}
+		for i, line := range lines {
+			if i < len(want) && strings.HasSuffix(want[i], " is image") {
+				lines[i] = line[:min(len(line), len(want[i]))]
+			}
+		}
+		if !slices.Equal(lines, want) {
+			t.Errorf("got %q, want %q", lines, want)
+		}
+	})
+}
+
 // TestPodmanCommit: what is committed and built on an image runs, and the image stays as long as
 // that needs it. What cannot be pushed is no other image in silence.
 func TestPodmanCommit(t *testing.T) {
