@@ -211,7 +211,7 @@ func TestPodmanConcurrent(t *testing.T) {
 	forEachPodman(t, func(t *testing.T, l *podLab) {
 		got := l.script(`
 			add() { imgfs_podman add -q --write-conf $H/$1:$TAG; }
-			add script >/dev/null
+			imgfs_podman add -q $H/script:$TAG >/dev/null
 			pids=
 			for name in busybox busybox named debian busybox named; do add $name >/dev/null & pids="$pids $!"; done
 			imgfs_podman rm $H/script:$TAG & pids="$pids $!"

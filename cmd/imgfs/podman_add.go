@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -91,7 +90,11 @@ func (p *podmanAdder) run(ctx context.Context, args []string) error {
 		return p.again(ctx, store)
 	}
 	failed := p.env.Each(args, func(arg string) error { return p.add(ctx, store, arg) })
-	return errors.Join(failed, p.configure(store))
+	if err := p.configure(ctx, store); err != nil {
+		p.env.Error(err)
+		failed = &cli.ExitError{}
+	}
+	return failed
 }
 
 // setMount sets flags of the mounts. Who may see the tree, and what setuid programs and
@@ -275,7 +278,7 @@ func (p *podmanAdder) look(ctx context.Context, img *podstore.Image, dir string)
 
 // configure has podman look into the store: it adds the store to storage.conf if that was
 // asked for, and else says what is to be added.
-func (p *podmanAdder) configure(store *podstore.Store) error {
+func (p *podmanAdder) configure(ctx context.Context, store *podstore.Store) error {
 	conf, err := containersstorage.ReadConfig()
 	if err != nil {
 		return err
@@ -293,5 +296,5 @@ func (p *podmanAdder) configure(store *podstore.Store) error {
 		}
 		return nil
 	}
-	return p.write(conf, store)
+	return p.write(ctx, conf.Own, store)
 }
