@@ -53,6 +53,7 @@ fs/image/internal/firstreads: fs fs/image/internal/filetable fs/profile
 fs/image/internal/keptfile: fs fs/image/internal/filetable go-digest
 fs/image: fs fs/image/internal/counters fs/image/internal/firstreads fs/image/internal/keptfile fs/profile layerindex layerindex/build layerindex/estargz layerindex/reader layerindex/soci layerindex/zstdchunked remote remote/anyarchive remote/cache remote/cache/blobs remote/cache/files remote/cache/indexes remote/cache/meta remote/containerdstore remote/containersstorage remote/dockerarchive remote/dockerdaemon remote/held remote/indexrepo remote/ocilayout remote/registry remote/registry/hosts go-digest image-spec x/sync
 fs/internal/layertest: layerindex
+fs/snapshotter: remote/printable containerd continuity errdefs go-digest image-spec moby-user moby-userns x/sys
 fs/treecopy: fs x/sys
 fs/profile:
 fs/podstore: go-digest image-spec x/sys
@@ -157,6 +158,7 @@ var strangers = map[string][]string{
 	"fs/image":                     {"net/http", "net", "archive/tar", "compress/gzip"},
 	"fs/image/internal/counters":   {"net/http", "net", "os"},
 	"fs/image/internal/keptfile":   {"net/http", "net", "os"},
+	"fs/snapshotter":               {"net/http", "net", "os/exec"},
 	"layerindex":                   {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate"},
 	"layerindex/build":             {"net/http", "net", "archive/tar", "compress/gzip", "compress/flate", "os"},
 	"layerindex/soci":              {"net/http", "net", "compress/gzip", "compress/flate", "os"},
@@ -177,6 +179,10 @@ var strangers = map[string][]string{
 
 // modules are the short names of the modules that we depend on.
 var modules = map[string]string{
+	"containerd":   "github.com/containerd/containerd/v2",
+	"continuity":   "github.com/containerd/continuity",
+	"errdefs":      "github.com/containerd/errdefs",
+	"moby-userns":  "github.com/moby/sys/userns",
 	"systemd":      "github.com/coreos/go-systemd/v22",
 	"go-fuse":      "github.com/hanwen/go-fuse/v2",
 	"go-digest":    "github.com/opencontainers/go-digest",
