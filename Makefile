@@ -49,6 +49,8 @@ install-files:
 	install -d "$(DESTDIR)$(HELPERS)"; \
 	for name in mount.fuse.imgfs mount.imgfs; do ln -srf "$(DESTDIR)$(PREFIX)/bin/imgfs" "$(DESTDIR)$(HELPERS)/$$name" || exit 1; done
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' cmd/imgfs/package/imgfs@.service >"$(DESTDIR)$(PREFIX)/lib/systemd/system/imgfs@.service"
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' cmd/imgfs/package/imgfs-snapshotter.service >"$(DESTDIR)$(PREFIX)/lib/systemd/system/imgfs-snapshotter.service"
+	cp cmd/imgfs/package/imgfs-snapshotter.socket "$(DESTDIR)$(PREFIX)/lib/systemd/system/imgfs-snapshotter.socket"
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' cmd/imgfs/package/user/imgfs@.service >"$(DESTDIR)$(PREFIX)/lib/systemd/user/imgfs@.service"
 
 # A .deb and an .rpm in bin, for GOARCH. VERSION=1.2.3 if not the commit's tag says it.

@@ -50,7 +50,7 @@ var otherFlags = map[string]string{
 	"--cert-dir": hintCerts, "--src-cert-dir": hintCerts, "--cert": hintCerts, "--cacert": hintCerts, "--ca-cert": hintCerts, "--ca-file": hintCerts, "--tlscacert": hintCerts,
 	"--arch": "--platform linux/{ARCH}", "--override-arch": "--platform linux/{ARCH}", "--os": "--platform {OS}/ARCH", "--override-os": "--platform {OS}/ARCH",
 	"--variant": "--platform linux/ARCH/{VARIANT}", "--override-variant": "--platform linux/ARCH/{VARIANT}", "--all-platforms": "--platform P, one at a time",
-	"--root": "--cache-dir {DIR}", "--data-root": "--cache-dir {DIR}", "--storage": "--cache-dir {DIR}", "--store": "--cache-dir {DIR}", "--cache": "--cache-dir {DIR}",
+	"--data-root": "--cache-dir {DIR}", "--storage": "--cache-dir {DIR}", "--store": "--cache-dir {DIR}", "--cache": "--cache-dir {DIR}",
 	"--cachedir": "--cache-dir {DIR}", "--tmpdir": "--cache-dir {DIR}", "--no-cache": "--cache-size 0 is without a limit; imgfs always keeps what it needs",
 	"--long": "-l, of ls", "--debug": "--verbose", "-D": "--verbose", "--log-level": "--verbose", "-s": "--quiet", "--no-progress": "--quiet",
 	"--no-network": "--offline", "--local": "--offline", "--pull": "--offline, never to ask a registry", "--cache-only": "--offline",

@@ -51,7 +51,7 @@ func (e *env) program() *cli.Program {
 			lsCommand(e), catCommand(e), statCommand(e), cpCommand(e), tarCommand(e),
 			findCommand(e), treeCommand(e), duCommand(e), grepCommand(e), sumCommand(e),
 			exploreCommand(e), diffCommand(e), historyCommand(e), inspectCommand(e),
-			indexCommand(e), profileCommand(e), cacheCommand(e), configCommand(e), completionCommand(e), versionCommand(e),
+			indexCommand(e), profileCommand(e), cacheCommand(e), snapshotterCommand(e), configCommand(e), completionCommand(e), versionCommand(e),
 		},
 		HelpEntry: cli.Entry{Usage: "[COMMAND]", Text: "more: help flags, images, environment; imgfs version"},
 		Topics:    helpTopics,

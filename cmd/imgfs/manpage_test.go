@@ -72,7 +72,8 @@ func TestInstall(t *testing.T) {
 	}
 	for _, file := range []string{"bin/imgfs", "share/man/man1/imgfs.1", "share/man/man1/imgfs-mount.1", "share/man/man1/imgfs-cache-ls.1",
 		"share/bash-completion/completions/imgfs", "share/zsh/site-functions/_imgfs", "share/fish/vendor_completions.d/imgfs.fish",
-		"sbin/mount.fuse.imgfs", "sbin/mount.imgfs", "lib/systemd/system/imgfs@.service", "lib/systemd/user/imgfs@.service"} {
+		"sbin/mount.fuse.imgfs", "sbin/mount.imgfs", "lib/systemd/system/imgfs@.service", "lib/systemd/user/imgfs@.service",
+		"lib/systemd/system/imgfs-snapshotter.service", "lib/systemd/system/imgfs-snapshotter.socket"} {
 		if info, err := os.Stat(filepath.Join(dir, "usr", file)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", file, err)
 		}

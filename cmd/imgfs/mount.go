@@ -413,9 +413,13 @@ func (m *mounter) detach(ctx context.Context, e *env, name, dir string, flags *p
 }
 
 // childArgs returns the arguments that give the child the flags of this process.
-// Paths in them become absolute.
 func childArgs(flags *pflag.FlagSet) []string {
-	args := []string{"mount", "--" + detachedFlag}
+	return append([]string{"mount", "--" + detachedFlag}, changedFlags(flags)...)
+}
+
+// changedFlags returns the arguments that give another process the flags of this one. Paths
+// in them become absolute.
+func changedFlags(flags *pflag.FlagSet) (args []string) {
 	flags.VisitAll(func(f *pflag.Flag) { // Visit misses flags before the command
 		if !f.Changed || f.Name == optionFlag || f.Name == detachedFlag || f.Name == serve.SucceedFlag { // options have set flags
 			return

@@ -33,7 +33,7 @@ func runCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "run",
 		Usage: "[FLAGS] IMAGE [COMMAND [ARG...]]",
-		Entry: cli.Entry{Usage: "IMAGE [COMMAND]", Text: "run a command in the image; also: bundle, podman"},
+		Entry: cli.Entry{Usage: "IMAGE [COMMAND]", Text: "run a command in it; also: bundle, podman, snapshotter"},
 		About: `Runs a command, the image's own if none is given, in a container on the image's
 tree, by crun, runc or bwrap. What it writes is gone at the end, and it has no
 network. Exit codes are the command's, or 125, 126, 127 as podman run has them.`,

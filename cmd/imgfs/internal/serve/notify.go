@@ -25,6 +25,10 @@ func notify(states ...string) {
 	_, _ = daemon.SdNotify(false, strings.Join(states, "\n"))
 }
 
+// Ready tells the service manager that this process does what it is for, and in a line what
+// that is.
+func Ready(status string) { notify(notifyReady, notifyStatus(status)) }
+
 // notifyStatus is a line that says what the process does.
 func notifyStatus(line string) string {
 	return "STATUS=" + strings.ReplaceAll(line, "\n", " ")

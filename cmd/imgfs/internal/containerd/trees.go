@@ -1,0 +1,173 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/snapshotter"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// Trees are images that imgfs itself reaches and mounts. Each mount is served by a process of
+// its own, which goes on without this one.
+type Trees struct {
+	// Program is imgfs, and Flags are what all of its commands are given.
+	Program string
+	Flags   []string
+	// Layers returns the diff ids of an image that is named as for imgfs.
+	Layers func(ctx context.Context, name string) ([]digest.Digest, error)
+	// Release unmounts what is on a directory, in use or not.
+	Release func(ctx context.Context, dir string) error
+}
+
+var _ snapshotter.Trees = (*Trees)(nil)
+
+// nameOf returns the name of an image for imgfs. The transport keeps a client from naming
+// anything but an image in a registry; a digest of the client's own is that of an image index
+// which has the manifest.
+func nameOf(img snapshotter.Image) string {
+	ref, _, _ := strings.Cut(img.Ref, "@")
+	return "docker://" + ref + "@" + img.Digest.String()
+}
+
+// DiffIDs implements snapshotter.Trees.
+func (t *Trees) DiffIDs(ctx context.Context, img snapshotter.Image) ([]digest.Digest, error) {
+	return t.Layers(ctx, nameOf(img))
+}
+
+// Index implements snapshotter.Trees.
+func (t *Trees) Index(ctx context.Context, img snapshotter.Image) error {
+	return t.run(ctx, "index", "--", nameOf(img))
+}
+
+// Mount implements snapshotter.Trees.
+func (t *Trees) Mount(ctx context.Context, img snapshotter.Image, n int, dir string) error {
+	// Containers are of all users, and files have the rights in them that they have on a disk.
+	err := t.run(ctx, "mount", "--allow-other", "--suid", "--dev", "--engine", "--layers="+strconv.Itoa(n), "--", nameOf(img), dir)
+	if err != nil {
+		// A process that was ended may have mounted it.
+		return errors.Join(err, t.Unmount(context.WithoutCancel(ctx), dir))
+	}
+	return nil
+}
+
+// maxStacked is how many mounts are taken from one directory.
+const maxStacked = 100
+
+// Unmount implements snapshotter.Trees.
+func (t *Trees) Unmount(ctx context.Context, dir string) error {
+	for range maxStacked {
+		there, err := isMounted(dir)
+		if err != nil || !there {
+			return err
+		}
+		if err := t.Release(ctx, dir); err != nil && !errors.Is(err, fusefs.ErrNotMounted) {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: something is mounted there again and again", dir)
+}
+
+// State implements snapshotter.Trees.
+func (t *Trees) State(ctx context.Context, dir string) (snapshotter.State, error) {
+	there, err := isMounted(dir)
+	if err != nil || !there {
+		return snapshotter.Absent, err
+	}
+	_, err = fusefs.Ask(ctx, func(context.Context) (st unix.Statfs_t, err error) {
+		return st, unix.Statfs(dir, &st)
+	})
+	switch {
+	case err == nil:
+		return snapshotter.Live, nil
+	case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):
+		return snapshotter.Dead, nil
+	}
+	return snapshotter.Absent, fmt.Errorf("%s: %w", dir, err)
+}
+
+// isMounted reports whether an image is mounted on a directory. Nothing is asked of that.
+func isMounted(dir string) (bool, error) {
+	mounts, err := fusefs.Mounts()
+	if err != nil {
+		return false, err
+	}
+	for _, m := range mounts {
+		if m.Dir == dir {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// run runs a command of imgfs to its end. The error is what it has printed.
+func (t *Trees) run(ctx context.Context, command string, args ...string) error {
+	words := append([]string{command, "--quiet"}, t.Flags...)
+	cmd := exec.CommandContext(ctx, t.Program, append(words, args...)...)
+	said := &lastBytes{limit: 16 << 10}
+	cmd.Stdout, cmd.Stderr = io.Discard, said
+	cmd.Env = ownEnvironment(os.Environ())
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("imgfs %s: %w", command, context.Cause(ctx))
+	}
+	if text := errorIn(string(said.kept)); text != "" {
+		return errors.New(text)
+	}
+	return fmt.Errorf("imgfs %s: %w", command, err)
+}
+
+// ownEnvironment leaves out what the service manager means for this process alone.
+func ownEnvironment(environment []string) (left []string) {
+	for _, e := range environment {
+		name, _, _ := strings.Cut(e, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE", "WATCHDOG_USEC", "WATCHDOG_PID":
+		default:
+			left = append(left, e)
+		}
+	}
+	return left
+}
+
+// errorIn returns the error in what a command of imgfs has printed: the last line that is no
+// hint.
+func errorIn(text string) (found string) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "imgfs: ")
+		if line != "" && !strings.HasPrefix(line, "hint: ") {
+			found = line
+		}
+	}
+	return found
+}
+
+// lastBytes keeps the end of what is written to it.
+type lastBytes struct {
+	limit int
+	kept  []byte
+}
+
+// Write implements io.Writer.
+func (b *lastBytes) Write(p []byte) (int, error) {
+	b.kept = append(b.kept, p...)
+	if extra := len(b.kept) - b.limit; extra > 0 {
+		b.kept = append(b.kept[:0], b.kept[extra:]...)
+	}
+	return len(p), nil
+}

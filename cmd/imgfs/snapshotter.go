@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/containerd"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
+	"github.com/imgfs/imgfs/fs/fusefs"
+	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/fs/snapshotter"
+	"github.com/imgfs/imgfs/remote"
+	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/printable"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/pflag"
+)
+
+// Flags of imgfs snapshotter.
+const (
+	addressFlag = "address"
+	rootFlag    = "root"
+)
+
+// A snapshotterServer is imgfs snapshotter.
+type snapshotterServer struct {
+	e             *env
+	address, root string
+	remapIDs      bool
+}
+
+func snapshotterCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:     "snapshotter",
+		Unlisted: true, // the entry of run names it
+		Usage:    "[FLAGS]",
+		About: `Serves containerd, as root, until a signal ends it: what containerd pulls with
+this snapshotter is not fetched and unpacked but mounted, and read when a
+container reads it. Layers that nobody has indexed are read once. What cannot be
+had so is unpacked as usual. Mounts are served by processes of their own: a
+snapshotter that ends, or is started again, disturbs no container.
+
+imgfs snapshotter config prints what containerd and docker have to be told;
+docs/engines.md goes from nothing to a container that runs.`,
+		Example:    "sudo imgfs snapshotter --address /run/imgfs/snapshotter.sock",
+		Commands:   []cli.Command{snapshotterConfigCommand(e)},
+		OtherFlags: map[string]string{"--log-level": "-v", "--config": "imgfs help config"},
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			s := &snapshotterServer{e: e}
+			s.flags(f)
+			return func(ctx context.Context, args []string) error {
+				switch {
+				case len(args) > 0:
+					return cli.Usagef("snapshotter: %s: it takes no argument", printable.Name(args[0]))
+				case os.Geteuid() != 0:
+					return cli.WithHint(errors.New("snapshotter: only root can mount what containerd puts into containers"), "sudo imgfs snapshotter")
+				}
+				return s.serve(ctx, f)
+			}
+		},
+	}
+}
+
+// flags declares where containerd finds what.
+func (s *snapshotterServer) flags(f *pflag.FlagSet) {
+	f.StringVar(&s.address, addressFlag, containerd.DefaultAddress, "`SOCKET` where it is found (/run/imgfs/snapshotter.sock)")
+	f.StringVar(&s.root, rootFlag, containerd.DefaultRoot, "`DIR` for snapshots (in /var/lib/containerd)")
+	f.BoolVar(&s.remapIDs, "remap-ids", false, "user namespaces by idmapped mounts (Linux 6.12)")
+}
+
+// serve serves containerd until ctx ends.
+func (s *snapshotterServer) serve(ctx context.Context, f *pflag.FlagSet) error {
+	ended, ok := s.e.life.Serve()
+	if !ok {
+		return context.Cause(ctx)
+	}
+	defer ended()
+	disk, err := s.e.openCache()
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	trees := &containerd.Trees{Program: program, Flags: commonArgs(f), Release: releaseTree,
+		Layers: func(ctx context.Context, name string) ([]digest.Digest, error) { return s.layers(ctx, name, disk) }}
+	l, err := containerd.Listen(ctx, s.address)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	snaps, err := snapshotter.New(ctx, s.root, trees, &snapshotter.Options{RemapIDs: s.remapIDs, Warnf: s.e.Warnf, Debugf: s.e.Debugf})
+	if err != nil {
+		return err
+	}
+	err = containerd.Serve(ctx, l, snaps, func() {
+		serve.Ready("serving containerd")
+		s.e.Debugf("serving containerd at %s", l.Addr())
+	})
+	return errors.Join(err, snaps.Close())
+}
+
+// layers returns the diff ids of an image.
+func (s *snapshotterServer) layers(ctx context.Context, name string, disk *cache.Cache) ([]digest.Digest, error) {
+	opts := s.e.imageOptions()
+	opts.Cache = disk
+	r, err := image.Resolve(ctx, name, opts)
+	if errors.Is(err, remote.ErrUnsupported) {
+		return nil, fmt.Errorf("%w: %w", snapshotter.ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	ids := make([]digest.Digest, len(r.Layers))
+	for i, l := range r.Layers {
+		ids[i] = l.DiffID
+	}
+	return ids, nil
+}
+
+// releaseTree takes an image from a directory, in use or not.
+func releaseTree(ctx context.Context, dir string) error {
+	if err := serve.RemoveDead(ctx, dir); err != nil {
+		return err
+	}
+	if err := unmount(ctx, dir, true); err != nil && !errors.Is(err, fusefs.ErrNotMounted) {
+		return err
+	}
+	return nil
+}
+
+// commonArgs returns those flags of this process that every command takes, for another one.
+func commonArgs(flags *pflag.FlagSet) (args []string) {
+	common := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, declare := range newEnv(nil, nil).globalFlags() {
+		declare(common)
+	}
+	for _, arg := range changedFlags(flags) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		if common.Lookup(name) != nil && name != "quiet" && name != "verbose" {
+			args = append(args, arg)
+		}
+	}
+	return args
+}
+
+func snapshotterConfigCommand(e *env) cli.Command {
+	return cli.Command{
+		Name:  "config",
+		Usage: "[FLAGS] containerd | docker",
+		Entry: cli.Entry{Usage: "containerd | docker", Text: "print what they have to be told"},
+		About: `Prints the lines that the configuration of containerd
+(/etc/containerd/config.toml) or docker (/etc/docker/daemon.json) needs for
+imgfs snapshotter, for the version that is installed, and says what is missing
+on this machine. No file is changed.`,
+		Example: "imgfs snapshotter config --version 2.4 containerd",
+		Setup: func(f *pflag.FlagSet) cli.Action {
+			s := &snapshotterServer{e: e}
+			s.flags(f)
+			version := f.String("version", "", "`V` of containerd (that of the one in PATH)")
+			socket := f.String("containerd", "/run/containerd/containerd.sock", "`SOCKET` of containerd, for docker")
+			return func(ctx context.Context, args []string) error {
+				if len(args) != 1 {
+					return cli.Usagef("snapshotter config: one of containerd and docker is needed")
+				}
+				return s.printConfig(ctx, args[0], *version, *socket)
+			}
+		},
+	}
+}
+
+// printConfig prints what an engine has to be told.
+func (s *snapshotterServer) printConfig(ctx context.Context, engine, version, socket string) error {
+	var config string
+	var notes []string
+	switch engine {
+	case "containerd":
+		v, err := containerdVersion(ctx, version)
+		if err != nil {
+			return err
+		}
+		if config, notes, err = containerd.ContainerdConfig(v, containerd.Place{Address: s.address, Root: s.root, RemapIDs: s.remapIDs}); err != nil {
+			return err
+		}
+	case "docker":
+		config, notes = containerd.DockerConfig(socket)
+	default:
+		return cli.Usagef("snapshotter config: %s: it is one of containerd and docker", printable.Name(engine))
+	}
+	for _, text := range append(notes, s.missing(engine)...) {
+		s.e.Warnf("%s", text)
+	}
+	return s.e.Print(config)
+}
+
+// containerdVersion returns the version of containerd, as given or as it is installed.
+func containerdVersion(ctx context.Context, given string) (containerd.Version, error) {
+	if given != "" {
+		v, err := containerd.ParseVersion(given)
+		if err != nil {
+			return v, cli.Usagef("--version: %v", err)
+		}
+		return v, nil
+	}
+	const hint = "name its version: --version 2.4"
+	out, err := exec.CommandContext(ctx, "containerd", "--version").Output()
+	if err != nil {
+		return containerd.Version{}, cli.WithHint(fmt.Errorf("which version of containerd is installed: %w", err), hint)
+	}
+	v, err := containerd.ParseVersion(string(out))
+	if err != nil {
+		return v, cli.WithHint(err, hint)
+	}
+	return v, nil
+}
+
+// missing says what this machine lacks.
+func (s *snapshotterServer) missing(engine string) (all []string) {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		all = append(all, "/dev/fuse is not there: modprobe fuse")
+	}
+	if _, err := os.Stat(s.address); err != nil {
+		all = append(all, fmt.Sprintf("nobody serves %s yet: systemctl enable --now imgfs-snapshotter.socket, or imgfs snapshotter", printable.Name(s.address)))
+	}
+	file := map[string]string{"containerd": "/etc/containerd/config.toml", "docker": "/etc/docker/daemon.json"}[engine]
+	if _, err := os.Stat(file); err == nil {
+		all = append(all, file+" is there: put the lines into it, each where its table is")
+	}
+	return all
+}
