@@ -80,19 +80,27 @@ func (s *Snapshotter) diskUsage(ctx context.Context, id string) (snapshots.Usage
 	return snapshots.Usage(du), err
 }
 
-// Walk calls fn for each snapshot that one of the filters matches, and waits for no pass.
+// Walk calls fn for each snapshot that one of the filters matches, and waits for no pass. fn
+// may call other methods.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
-	called := false
+	// fn is called when the transaction is over: one within another would wait for ever for a
+	// writer that has to make the file larger, and waits for the first.
+	var all []snapshots.Info
 	err := s.meta.WithTransaction(ctx, false, func(ctx context.Context) error {
-		return storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
-			called = true
-			return fn(ctx, info)
+		return storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
+			all = append(all, info)
+			return nil
 		}, filters...)
 	})
-	if !called && errdefs.IsNotFound(err) { // nothing was ever written
-		return nil
+	if err != nil && !errdefs.IsNotFound(err) { // nothing was ever written
+		return err
 	}
-	return err
+	for _, info := range all {
+		if err := fn(ctx, info); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Commit makes an active snapshot a committed one.
