@@ -56,7 +56,6 @@ func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snap
 // create makes an active snapshot, or one that cannot be written.
 func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, base snapshots.Info) ([]mount.Mount, error) {
 	base.Labels = withRef(base.Labels, "")
-	// What is mounted here belongs to parents, which stay: the snapshot is their child by then.
 	lower, err := s.lower(ctx, parent)
 	if err != nil {
 		return nil, err
@@ -74,6 +73,11 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	})
 	if err != nil {
 		return nil, err // directories are swept later
+	}
+	// Its parents stay from now on. Before that they may have been removed, unmounted and made
+	// again by others.
+	if lower, err = s.lower(ctx, parent); err != nil {
+		return nil, errors.Join(err, s.Remove(context.WithoutCancel(ctx), key))
 	}
 	return s.mounts(made.ID, kind, lower, base.Labels), nil
 }
