@@ -58,9 +58,6 @@ const HintBarred = ""
 // HintNoAnswer returns no hint.
 func HintNoAnswer(string) string { return "" }
 
-// InUserNamespace returns false: there are none.
-func InUserNamespace() bool { return false }
-
 // Control fails with ErrSystem.
 func (MountPoint) Control(context.Context, string) ([]byte, error) { return nil, ErrSystem }
 
