@@ -44,28 +44,14 @@ var ErrNotBuilt = errors.New("not built")
 // programs. It must be called in the module of imgfs, and may be called by several processes
 // at once.
 func Build(ctx context.Context, name string) (string, error) {
-	e, ok := all[name]
-	if !ok {
-		return "", fmt.Errorf("no engine is called %q", name)
-	}
-	module := filepath.Join("engines", name)
-	source, err := sourceOf(ctx, module)
+	dir, err := place(ctx, name)
 	if err != nil {
 		return "", err
 	}
-	kept, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	kept = filepath.Join(kept, "imgfs-engines")
-	sum, err := digestOf(source)
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(kept, name+"-"+sum)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
+	kept := filepath.Dir(dir)
 	if err := os.MkdirAll(kept, 0o755); err != nil {
 		return "", err
 	}
@@ -74,7 +60,7 @@ func Build(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(part)
-	if err := e.build(ctx, module, part); err != nil {
+	if err := all[name].build(ctx, name, part); err != nil {
 		return "", err
 	}
 	if err := os.Chmod(part, 0o755); err != nil {
@@ -88,6 +74,41 @@ func Build(ctx context.Context, name string) (string, error) {
 	}
 	return dir, nil
 }
+
+// Built is Build for what was built before; if it was not, the error wraps ErrNotBuilt.
+func Built(ctx context.Context, name string) (string, error) {
+	dir, err := place(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("%s of testdata/engines is %w", name, ErrNotBuilt)
+	}
+	return dir, nil
+}
+
+// place returns the directory that an engine is in when it was built.
+func place(ctx context.Context, name string) (string, error) {
+	if _, ok := all[name]; !ok {
+		return "", fmt.Errorf("no engine is called %q", name)
+	}
+	source, err := sourceOf(ctx, moduleOf(name))
+	if err != nil {
+		return "", err
+	}
+	kept, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	sum, err := digestOf(source)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(kept, "imgfs-engines", name+"-"+sum), nil
+}
+
+// moduleOf returns the directory below testdata of an engine's module.
+func moduleOf(name string) string { return filepath.Join("engines", name) }
 
 // sourceOf returns the directory of a module below testdata.
 func sourceOf(ctx context.Context, module string) (string, error) {
@@ -116,13 +137,13 @@ func digestOf(dir string) (string, error) {
 	return fmt.Sprintf("%.6x", h.Sum(nil)), nil
 }
 
-// build builds the programs of a module into a directory.
-func (e *engine) build(ctx context.Context, module, dir string) error {
+// build builds the programs of the engine of a name into a directory.
+func (e engine) build(ctx context.Context, name, dir string) error {
 	cgo := "CGO_ENABLED=0"
 	if e.cgo {
 		cgo = "CGO_ENABLED=1"
 	}
-	_, err := GoBuild(ctx, module, []string{cgo}, append([]string{"-tags", e.tags, "-o", dir + "/"}, e.packages...)...)
+	_, err := GoBuild(ctx, moduleOf(name), []string{cgo}, append([]string{"-tags", e.tags, "-o", dir + "/"}, e.packages...)...)
 	return err
 }
 

@@ -6,7 +6,7 @@ import "time"
 const command = "./cmd/imgfs"
 
 // reserve is how much longer than their budgets the steps may take, all together.
-const reserve = 12 * time.Minute
+const reserve = 8 * time.Minute
 
 // steps are the long checks. What make test covers is not repeated: here is what takes
 // long, more of what is drawn at random, and other numbers of processors. Budgets are
@@ -47,6 +47,11 @@ var steps = []*step{
 		covers: "all images run by all runtimes in all ways, compared with podman",
 		env:    []string{"IMGFS_RUN=full"},
 		tests:  []string{"-run", "^TestRun", command},
+	}, {
+		name: "engines", budget: 4 * time.Minute,
+		covers: "containerd 2.4, built here, with imgfs as its snapshotter: pull, run, kills of each part, four namespaces at once",
+		env:    []string{"IMGFS_ENGINES=build"},
+		tests:  []string{"-run", "^TestSnapshotter", command},
 	}, {
 		name: "hostile", budget: 7 * time.Minute,
 		covers: "attacks by images, archives and registries in their full size",
