@@ -241,6 +241,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--cache-size", "much", "cache", "ls"}, `"much" is not a size such as`, ""},
 		{[]string{"cache", "ls", "--cache-size", "5X"}, `there is no unit "x"`, "cache ls"},
 		{[]string{"mount", "--offline", "--prefetch", "x", "y"}, "mount: --prefetch and --offline exclude each other", "mount"},
+		{[]string{"mount", "--export", "--engine", "x", "y"}, "mount: --export is not for a mount that an overlay is put on", "mount"},
+		{[]string{"mount", "-o", "export", "--overlay=z", "x", "y"}, "mount: --export is not for a mount that an overlay is put on", "mount"},
 		{[]string{"index", "--offline", "--fetch", "x"}, "index: --fetch and --offline exclude each other", "index"},
 		{[]string{"version", "x"}, "version takes no arguments", "version"},
 	} {

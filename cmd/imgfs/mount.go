@@ -50,6 +50,7 @@ type mounter struct {
 	layers    layerCount // how many are mounted; 0: all
 	suid, dev bool       // setuid bits and devices have an effect
 	engine    bool       // a container engine puts overlays on it
+	export    bool       // it is exported by NFS
 
 	owners      idMappings // of the user namespace that imgfs bundle is for
 	directories pathList   // of which imgfs bundle needs more than the image has
@@ -168,6 +169,8 @@ func mountCommand(e *env) cli.Command {
 					return offlineHint(f, cli.Usagef("mount: --prefetch and --offline exclude each other"))
 				case m.noWait && readsStdin(img):
 					return cli.WithHint(cli.Usagef("mount: --no-wait and - exclude each other: standard input is read before the command returns"), "put the archive into a file, and name that")
+				case m.export && (m.engine || m.overlay != ""):
+					return cli.Usagef("mount: --%s is not for a mount that an overlay is put on: what is copied up there would be lost from sight", exportFlag)
 				case m.noWait && m.overlay != "":
 					return cli.Usagef("mount: --no-wait and --%s exclude each other: what can be written lies over an image that is open", overlayFlag)
 				case f.Changed(overlayFlag) && m.overlay == "": // as of a script whose variable is not set
@@ -205,7 +208,7 @@ func mountCommand(e *env) cli.Command {
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
-	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Suid: m.suid, Dev: m.dev, Engine: m.engine, Provenance: m.provenance, Owners: m.owners.owners(),
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Suid: m.suid, Dev: m.dev, Engine: m.engine, Export: m.export, Provenance: m.provenance, Owners: m.owners.owners(),
 		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing), EndAlone: m.detached}
 }
 

@@ -20,6 +20,8 @@ const (
 	devFlag  = "dev"
 	// engineFlag says that an engine puts overlays on the mount: see fusefs.Options.Engine.
 	engineFlag = "engine"
+	// exportFlag is for NFS: see fusefs.Options.Export.
+	exportFlag = "export"
 )
 
 // rightsOptions are names by which -o sets suidFlag and devFlag.
@@ -40,6 +42,7 @@ func (m *mounter) declareEngines(f *pflag.FlagSet) {
 	f.BoolVar(&m.suid, suidFlag, false, "")
 	f.BoolVar(&m.dev, devFlag, false, "")
 	f.BoolVar(&m.engine, engineFlag, false, "")
+	f.BoolVar(&m.export, exportFlag, false, "")
 }
 
 // A layerCount is the value of --layers: how many layers there are to be, the base and

@@ -41,7 +41,7 @@ type task struct {
 	mode
 
 	Provenance, Control bool
-	Engine              bool
+	Engine, Export      bool
 	EndAlone            bool
 	Unused              time.Duration
 	Cache               string // directory, for the tree "opened"
@@ -93,6 +93,7 @@ func serveRole(k task) error {
 		AllowOther:  k.AllowOther,
 		Provenance:  k.Provenance,
 		Engine:      k.Engine,
+		Export:      k.Export,
 		Logf:        func(format string, args ...any) { say("log: "+format, args...) },
 		useHelper:   k.UseHelper,
 		keepOpens:   k.KeepOpens,

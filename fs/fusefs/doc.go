@@ -9,7 +9,7 @@
 // attributes, directories, symlinks and pages. The protocol's node identifier
 // is the inode number, which is the position in the tree; there are no objects
 // for inodes, nothing to forget, and no locks between a request and its reply.
-// So handles of name_to_handle_at(2) stay good, also for another server.
+// So with [Options].Export handles of name_to_handle_at(2) stay good, also for another server.
 // OPEN and OPENDIR are answered with ENOSYS where the kernel then stops
 // sending them: an open costs no round trip at all.
 //

@@ -71,52 +71,41 @@ func mustOverlay(t *testing.T, lower, dir, name, options string) (view string, d
 	return view, done
 }
 
-func inodeAt(t *testing.T, path string) uint64 {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return st.Ino
-}
-
-// TestOverlayKeepsInodes: an overlayfs that follows what it has copied up shows the numbers
-// that files had before, also when the kernel has forgotten both inodes and another server
-// has come.
-func TestOverlayKeepsInodes(t *testing.T) {
+// TestOverlayKeepsFiles: what an overlay has copied up is there also when the kernel has
+// forgotten it, and has it looked at again: with handles it is not (Options.Export).
+func TestOverlayKeepsFiles(t *testing.T) {
 	scratch := needOverlay(t)
 	h := keep(t, who{}, task{Tree: "sample", Engine: true})
+	view, done := mustOverlay(t, h.dir, scratch, "view", "")
 	names := []string{"closed/inside", "mega", "caps", "setuid"}
-	view, done := mustOverlay(t, h.dir, scratch, "view", ",metacopy=on")
-	before := map[string]uint64{}
 	for _, name := range names {
-		before[name] = inodeAt(t, filepath.Join(view, name))
 		if err := os.Chmod(filepath.Join(view, name), 0o600); err != nil {
 			t.Errorf("chmod of %s: %v", name, err)
 		}
 	}
 	same := func(when string) {
 		t.Helper()
-		for _, name := range names {
-			var st unix.Stat_t
-			if err := unix.Lstat(filepath.Join(view, name), &st); err != nil || st.Ino != before[name] || st.Mode&0o7777 != 0o600 {
-				t.Errorf("%s: %s is inode %d with mode %o, %v, and was %d", when, name, st.Ino, st.Mode, err, before[name])
+		for range 3 {
+			for _, name := range names {
+				if st, err := os.Lstat(filepath.Join(view, name)); err != nil || st.Mode().Perm() != 0o600 {
+					t.Errorf("%s: %s is %v, %v", when, name, st, err)
+				}
 			}
+			compareAll(t, mustClose(t, filepath.Join(view, "mega")), mustLookup(t, treeNamed(t, "sample"), "mega"))
 		}
-		compareAll(t, mustClose(t, filepath.Join(view, "mega")), mustLookup(t, treeNamed(t, "sample"), "mega"))
 	}
 	same("copied up")
 	dropInodes()
 	same("forgotten")
 	done()
 	dropInodes()
-	view, done = mustOverlay(t, h.dir, scratch, "view", ",metacopy=on")
+	view, done = mustOverlay(t, h.dir, scratch, "view", "")
 	same("mounted again")
 	done()
 	h.kill()
 	h.mustNext(9)
 	dropInodes()
-	view, done = mustOverlay(t, h.dir, scratch, "view", ",metacopy=on")
+	view, done = mustOverlay(t, h.dir, scratch, "view", "")
 	same("served again")
 	done()
 }

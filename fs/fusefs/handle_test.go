@@ -55,7 +55,7 @@ func opensByHandle(t *testing.T, root int, handle unix.FileHandle, n fs.Node) *o
 func TestHandles(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
-	h := keep(t, who{}, task{Tree: "sample"})
+	h := keep(t, who{}, task{Tree: "sample", Export: true})
 	tree := treeNamed(t, "sample")
 	root := int(mustOpen(t, h.dir, os.O_RDONLY).Fd())
 	names := []string{"etc/passwd", "etc/deep/er", "closed/inside", "link", "mega", "etc"}
@@ -132,7 +132,7 @@ func TestLookupDots(t *testing.T) {
 // TestSucceedsOlder: a server goes on with what an older version has announced less of.
 func TestSucceedsOlder(t *testing.T) {
 	needFUSE(t)
-	h := keep(t, who{mode: mode{Disabled: fuse.CAP_EXPORT_SUPPORT | fuse.CAP_ALLOW_IDMAP}}, task{Tree: "sample", Engine: true})
+	h := keep(t, who{mode: mode{Disabled: fuse.CAP_EXPORT_SUPPORT | fuse.CAP_ALLOW_IDMAP}}, task{Tree: "sample", Engine: true, Export: true})
 	h.k.Disabled = 0
 	h.kill()
 	h.mustNext(9)

@@ -81,6 +81,12 @@ type Options struct {
 	//   - has Passthrough only if that is On: else there could be an overlay on it, and none
 	//     on that.
 	Engine bool
+	// Export has inodes be found by their numbers, also those that the kernel has forgotten:
+	// for open_by_handle_at(2) and NFS. It is not for mounts that an overlayfs is put on: what
+	// that finds by a handle Linux takes for outdated from 6.16 on, and files that were copied
+	// up are ESTALE once the kernel has forgotten them (fuse_dentry_revalidate in its
+	// fs/fuse/dir.c, which compares an epoch that no dentry of a handle has).
+	Export bool
 	// Locked says that the caller holds an exclusive flock(2) of the directory. Else
 	// mounting takes it for a moment: of two that mount there at once one fails.
 	Locked bool

@@ -82,7 +82,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		ids:           ownIDs(),
 		owners:        opts.Owners,
 		engine:        opts.Engine,
-		export:        true,
+		export:        opts.Export,
 		idmapped:      opts.Engine,
 		keepOpens:     opts.keepOpens,
 		disabled:      opts.disabled,
