@@ -71,11 +71,13 @@ func (s *blobState) under(k int64) *flight {
 	return f
 }
 
-// Used counts the chunks that n bytes from off lie in as read by somebody, who has got what
-// ReadPresent has read before.
+// Used counts n bytes from off as read from the disk, and the chunks that they lie in as read by
+// somebody, who has got what ReadPresent has read before.
 func (b *Blob) Used(ctx context.Context, off, n int64) {
 	if off >= 0 && n > 0 && off < b.s.Size {
-		first, end := b.s.Span(off, off+min(n, b.s.Size-off))
+		n = min(n, b.s.Size-off)
+		first, end := b.s.Span(off, off+n)
+		b.s.hit(n)
 		b.s.used(ctx, first, end)
 	}
 }
