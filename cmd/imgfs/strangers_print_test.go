@@ -350,6 +350,8 @@ func TestPrinters(t *testing.T) {
 		"internal/serve/resume.go: e.Stderr": 2, "internal/serve/succeed.go: e.Stderr": 1, // what the log has escaped
 		"env.go: e.Raw":         2, // whether it is a terminal
 		"inspect.go: show.JSON": 1, "history.go: show.JSON": 1, "stat.go: e.Raw": 2, "du_layers.go: show.JSON": 1, "index.go: show.JSON": 1, "stats.go: show.JSON": 1, "version.go: show.JSON": 1,
+		"podman_ls.go: e.Raw":      2, // IDs, and whether it is a terminal
+		"podman_ls.go: show.JSON":  1,
 		"profile.go: e.Raw":        1, // what printable.JSON has escaped
 		"profile.go: show.JSON":    1,
 		"index_push.go: show.JSON": 1, "cache_ls.go: show.JSON": 1, "cache_prune.go: show.JSON": 1, "cache_verify.go: show.JSON": 1,
