@@ -84,7 +84,7 @@ quick:
 # it: what takes long takes ten times as long with it, and runs with it in nightly.
 test: setup
 	$(GO) test -race -short -vet=off -timeout 15m $(SHARED)
-	$(GO) test -vet=off -timeout 24m -parallel 4 $(PACKAGES)
+	$(GO) test -vet=off -timeout 40m -parallel 4 $(PACKAGES)
 
 # The long checks, and one table of them, in less than 75 minutes on two processors. What
 # they print is in bin/nightly.log. NIGHTLY='-only load' runs one; -list names them.
