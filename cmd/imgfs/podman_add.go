@@ -104,10 +104,10 @@ func (p *podmanAdder) run(ctx context.Context, args []string) error {
 func (p *podmanAdder) setMount() error {
 	flags := map[string]string{"passthrough": "off", "allow-other": "true"}
 	if !fusefs.InUserNamespace() {
-		flags["suid"], flags["dev"] = "true", "true"
+		flags[suidFlag], flags[devFlag] = "true", "true"
 	}
 	for name, value := range flags {
-		if flag := p.mounting.theirs.Lookup(name); flag == nil || flag.Changed {
+		if p.mounting.theirs.Changed(name) {
 			continue
 		}
 		if err := p.mounting.set(name, value); err != nil {

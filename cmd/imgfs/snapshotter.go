@@ -11,7 +11,6 @@ import (
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/containerd"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/serve"
-	"github.com/imgfs/imgfs/fs/fusefs"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/fs/snapshotter"
 	"github.com/imgfs/imgfs/remote"
@@ -131,10 +130,7 @@ func releaseTree(ctx context.Context, dir string) error {
 	if err := serve.RemoveDead(ctx, dir); err != nil {
 		return err
 	}
-	if err := unmount(ctx, dir, true); err != nil && !errors.Is(err, fusefs.ErrNotMounted) {
-		return err
-	}
-	return nil
+	return unmount(ctx, dir, true)
 }
 
 // commonArgs returns those flags of this process that every command takes, for another one.

@@ -26,7 +26,8 @@ type Trees struct {
 	Flags   []string
 	// Layers returns the diff ids of an image that is named as for imgfs.
 	Layers func(ctx context.Context, name string) ([]digest.Digest, error)
-	// Release unmounts what is on a directory, in use or not.
+	// Release unmounts what is on a directory, in use or not; fusefs.ErrNotMounted is no
+	// failure.
 	Release func(ctx context.Context, dir string) error
 }
 
