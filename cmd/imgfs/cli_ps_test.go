@@ -52,9 +52,7 @@ func TestPs(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.waitGone(dies)
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil || !eventually(10*time.Second, func() bool { return stopped(pid) }) {
-			t.Fatalf("process %d does not stop: %v", pid, err)
-		}
+		testenv.Stop(t, pid)
 		defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
 		begun := time.Now()
 		rows := s.ps()

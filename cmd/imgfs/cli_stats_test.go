@@ -165,9 +165,7 @@ func TestStatsRefuses(t *testing.T) {
 	if got := list().Images[0].Mounts; !slices.Equal(got, []string{dir}) {
 		t.Errorf("mounted on %q, want %s", got, dir)
 	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil || !eventually(10*time.Second, func() bool { return stopped(pid) }) {
-		t.Fatalf("process %d does not stop: %v", pid, err)
-	}
+	testenv.Stop(t, pid)
 	if got := list().Images[0].Mounts; len(got) != 0 {
 		t.Errorf("a process that does not answer: mounted on %q", got)
 	}
@@ -181,18 +179,6 @@ func TestStatsRefuses(t *testing.T) {
 		t.Errorf("a dead mount: mounted on %q", got)
 	}
 	s.umount(dir)
-}
-
-// stopped tells whether all threads of a process are stopped.
-func stopped(pid int) bool {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, name := range threads {
-		text, err := os.ReadFile(name)
-		if _, state, ok := strings.Cut(string(text), ") "); err != nil || !ok || state[0] != 'T' {
-			return false
-		}
-	}
-	return err == nil && len(threads) > 0
 }
 
 // TestCacheListMounts mounts an image twice, and another one with another

@@ -270,9 +270,7 @@ func TestWaitingNotDead(t *testing.T) {
 		for _, command := range [][]string{{"umount"}, {"umount", "-l"}} {
 			dir := s.mount(image, "--io-uring=off")
 			pid := servers(t, dir)[0]
-			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil || !eventually(soon, func() bool { return stopped(pid) }) {
-				t.Fatalf("process %d does not stop: %v", pid, err)
-			}
+			testenv.Stop(t, pid)
 			s.fails(1, []string{"already a mount point", "does not answer", "imgfs umount -l " + dir}, "mount", image, dir)
 			if !mounted(dir) {
 				t.Fatal("what waits was unmounted")

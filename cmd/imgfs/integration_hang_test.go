@@ -129,9 +129,7 @@ func TestServerHangs(t *testing.T) {
 	s := newSandbox(t)
 	dir := s.mount(image, "--io-uring=off")
 	pid := s.daemon(dir)
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil || !eventually(soon, func() bool { return stopped(pid) }) {
-		t.Fatalf("process %d does not stop: %v", pid, err)
-	}
+	testenv.Stop(t, pid)
 	defer syscall.Kill(pid, syscall.SIGCONT)
 	t.Run("asked", func(t *testing.T) { // returns when all have
 		for _, args := range [][]string{

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
@@ -24,10 +23,7 @@ func TestStoppedProcesses(t *testing.T) {
 	stop := func(pids ...int) {
 		t.Helper()
 		for _, pid := range pids {
-			s.signal(pid, syscall.SIGSTOP)
-			if !eventually(soon, func() bool { return stopped(pid) }) {
-				t.Fatalf("process %d does not stop", pid)
-			}
+			testenv.Stop(t, pid)
 		}
 	}
 	dir := s.mount(image)

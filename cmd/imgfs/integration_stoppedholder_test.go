@@ -28,10 +28,7 @@ func TestStoppedHolder(t *testing.T) {
 	if r := s.ok("stats", "--json", dir); strings.Contains(r.stdout, member) {
 		t.Errorf("its holder runs, and stats say %s", r.stdout)
 	}
-	s.signal(keeps, syscall.SIGSTOP)
-	if !eventually(soon, func() bool { return stopped(keeps) }) {
-		t.Fatal("the holder does not stop")
-	}
+	testenv.Stop(t, keeps)
 	cont := fmt.Sprintf("kill -CONT %d", keeps)
 	if r := s.ok("stats", dir); !strings.Contains(r.stdout, fmt.Sprintf("recovery  process %d, which would take over, is stopped; %s", keeps, cont)) {
 		t.Errorf("stats say %s", r.stdout)

@@ -174,10 +174,7 @@ func TestSurviveStopped(t *testing.T) {
 	s := newSandbox(t)
 	dir := s.mount(image)
 	before := s.stats(dir)
-	s.signal(before.PID, syscall.SIGSTOP)
-	if !eventually(10*time.Second, func() bool { return stopped(before.PID) }) {
-		t.Fatal("it does not stop")
-	}
+	testenv.Stop(t, before.PID)
 	reader, _, done := s.waiter("cat", filepath.Join(dir, "noise"))
 	reader.Process.Kill()
 	_ = ends(t, "a reader that was killed", done)
@@ -244,11 +241,8 @@ func TestSurviveUnmount(t *testing.T) {
 func (s *sandbox) without(end func(dir string)) func(dir string) {
 	return func(dir string) {
 		keeps := s.holder(dir)
-		s.signal(keeps, syscall.SIGSTOP)
+		testenv.Stop(s.t, keeps)
 		defer s.signal(keeps, syscall.SIGCONT)
-		if !eventually(10*time.Second, func() bool { return stopped(keeps) }) {
-			s.t.Fatal("the holder does not stop")
-		}
 		s.signal(s.daemon(dir), syscall.SIGKILL)
 		end(dir)
 	}

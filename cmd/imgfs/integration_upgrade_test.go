@@ -196,10 +196,7 @@ func TestUpgradeStopped(t *testing.T) {
 	s := newSandbox(t)
 	dir, other := s.mount(image), anotherImgfs(t)
 	before := s.stats(dir)
-	s.signal(before.PID, syscall.SIGSTOP)
-	if !eventually(10*time.Second, func() bool { return stopped(before.PID) }) {
-		t.Fatal("it does not stop")
-	}
+	testenv.Stop(t, before.PID)
 	_, out, done := s.waiter("cat", filepath.Join(dir, "noise"))
 	s.upgrade(other, dir)
 	if err := ends(t, "the reader", done); err != nil || out.String() != noiseText(3<<20) {

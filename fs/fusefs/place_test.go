@@ -259,9 +259,7 @@ func TestServerHangs(t *testing.T) {
 	w := mounters(t)[0]
 	w.IOUring = Off // what is on a ring cannot be taken back
 	c, dir := serve(t, w, task{Tree: "plain"})
-	if err := c.cmd.Process.Signal(unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Stop(t, c.cmd.Process.Pid)
 	defer func() { _ = c.cmd.Process.Signal(unix.SIGCONT) }()
 	const limit = 3 * patience
 	within(t, limit, "Check", func() {
