@@ -343,8 +343,8 @@ func TestBomb(t *testing.T) {
 	if !errors.Is(err, layerindex.ErrIndex) || !strings.Contains(err.Error(), "158334976 bytes") {
 		t.Errorf("151 MiB: %v", err)
 	}
-	if d := time.Since(begun); d > made {
-		t.Errorf("refused after %v, made in %v", d, made)
+	if d := time.Since(begun); d > 5*made { // beside other tests
+		t.Errorf("refused after %v, made in %v, want at most five times as long", d, made)
 	}
 }
 

@@ -101,17 +101,17 @@ func (b *bench) held() error {
 			if err := walk(m.Dir); err != nil {
 				return err
 			}
-			server, err := memoryOf(m.PID)
+			server, err := runner.ShareOf(m.PID)
 			if err != nil {
 				return err
 			}
-			both = server.shared
+			both = server.Proportional
 			if m.Holds != 0 {
-				memory, err := memoryOf(m.Holds)
+				memory, err := runner.ShareOf(m.Holds)
 				if err != nil {
 					return err
 				}
-				both, holder = both+memory.shared, memory.private
+				both, holder = both+memory.Proportional, memory.Private
 			}
 			return nil
 		})

@@ -28,15 +28,3 @@ func TestSmoke(t *testing.T) {
 		}
 	}
 }
-
-// TestParseMemory reads what Linux 6.18 says.
-func TestParseMemory(t *testing.T) {
-	text := "00400000-7ffd rollup\nRss: 11000 kB\nPss: 3000 kB\nPrivate_Clean: 1000 kB\nPrivate_Dirty: 500 kB\n"
-	got, err := parseMemory(text)
-	if want := (memory{shared: 3000 << 10, private: 1500 << 10}); err != nil || got != want {
-		t.Errorf("got %+v and error %v, want %+v", got, err, want)
-	}
-	if _, err := parseMemory("Rss: 1 kB"); err == nil {
-		t.Error("something without PSS is memory")
-	}
-}

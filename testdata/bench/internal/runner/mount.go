@@ -57,7 +57,7 @@ func (r *Runner) WithAtOnce(cache, image string, flags []string, do func(m *Moun
 	if _, err := r.Output(r.Imgfs, "umount", dir); err != nil {
 		return err
 	}
-	for len(r.servers(dir)) > 0 {
+	for len(r.Servers(dir)) > 0 {
 		if err := r.sleep(2 * time.Millisecond); err != nil {
 			return err
 		}
@@ -68,7 +68,7 @@ func (r *Runner) WithAtOnce(cache, image string, flags []string, do func(m *Moun
 // Processes finds out which processes a mount has now.
 func (r *Runner) Processes(m *Mount) error {
 	m.PID, m.Holds = 0, 0
-	pids := r.servers(m.Dir)
+	pids := r.Servers(m.Dir)
 	for _, pid := range pids {
 		to := &m.PID
 		if holds(pid) {
@@ -102,9 +102,9 @@ func (r *Runner) sleep(d time.Duration) error {
 	}
 }
 
-// servers returns the processes of imgfs that have a path at or below dir among
+// Servers returns the processes of imgfs that have a path at or below dir among
 // their arguments. The bench's directories are its own, and so are they.
-func (r *Runner) servers(dir string) []int {
+func (r *Runner) Servers(dir string) []int {
 	names, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
 	var pids []int
 	for _, name := range names {

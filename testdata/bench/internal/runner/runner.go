@@ -208,9 +208,9 @@ func (r *Runner) cleanUp() error {
 			err = errors.Join(err, e)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); len(r.servers(r.Dir)) > 0; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); len(r.Servers(r.Dir)) > 0; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			for _, pid := range r.servers(r.Dir) {
+			for _, pid := range r.Servers(r.Dir) {
 				err = errors.Join(err, fmt.Errorf("process %d had to be killed", pid), syscall.Kill(pid, syscall.SIGKILL))
 			}
 			break

@@ -27,6 +27,7 @@ type snapshotter struct {
 	program string        // of that
 	kind    *foreign.Kind // of images that it starts before they are there; nil for any
 	whole   bool          // it begins with all of an image
+	cache   string        // of imgfs; "" for others
 }
 
 var snapshotters = []snapshotter{
@@ -166,9 +167,12 @@ func (b *bench) containerd(s *snapshotter) (*containerd, error) {
 	}
 	c := &containerd{b: b, snapshotter: s, dir: dir}
 	path := "PATH=" + b.path["containerd"] + ":" + b.path["runc"] + ":" + os.Getenv("PATH")
-	if s.engine != "" {
-		address := filepath.Join(dir, "s.sock")
-		err = c.serve(address, path, filepath.Join(b.path[s.engine], s.program), "--address", address, "--root", filepath.Join(dir, s.name))
+	if s.proxied() {
+		program := []string{filepath.Join(b.path[s.engine], s.program)}
+		if s.cache != "" {
+			program = []string{b.Imgfs, "snapshotter", "--cache-dir", s.cache}
+		}
+		err = c.serve(c.socket(), path, append(program, "--address", c.socket(), "--root", c.root())...)
 	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "config.toml"), []byte(c.config()), 0o666)
@@ -182,7 +186,14 @@ func (b *bench) containerd(s *snapshotter) (*containerd, error) {
 	return c, nil
 }
 
+// proxied reports whether a snapshotter is a program of its own.
+func (s *snapshotter) proxied() bool { return s.engine != "" || s.cache != "" }
+
 func (c *containerd) address() string { return filepath.Join(c.dir, "c.sock") }
+
+// socket and root are of the snapshotter.
+func (c *containerd) socket() string { return filepath.Join(c.dir, "s.sock") }
+func (c *containerd) root() string   { return filepath.Join(c.dir, c.snapshotter.name) }
 
 // serve starts a program that listens on a socket.
 func (c *containerd) serve(socket, path string, args ...string) error {
@@ -206,9 +217,9 @@ func (c *containerd) config() string {
 	fmt.Fprintf(&text, "version = 3\nroot = %q\nstate = %q\n", filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"))
 	fmt.Fprintf(&text, "disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n")
 	fmt.Fprintf(&text, "[grpc]\naddress = %q\n", c.address())
-	if c.snapshotter.engine != "" {
-		fmt.Fprintf(&text, "[proxy_plugins.%s]\ntype = \"snapshot\"\naddress = %q\n", c.snapshotter.name, filepath.Join(c.dir, "s.sock"))
-		fmt.Fprintf(&text, "[proxy_plugins.%s.exports]\nroot = %q\nenable_remote_snapshot_annotations = \"true\"\n", c.snapshotter.name, filepath.Join(c.dir, c.snapshotter.name))
+	if c.snapshotter.proxied() {
+		fmt.Fprintf(&text, "[proxy_plugins.%s]\ntype = \"snapshot\"\naddress = %q\n", c.snapshotter.name, c.socket())
+		fmt.Fprintf(&text, "[proxy_plugins.%s.exports]\nroot = %q\nenable_remote_snapshot_annotations = \"true\"\n", c.snapshotter.name, c.root())
 	}
 	fmt.Fprintf(&text, "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\nplatform = \"linux\"\nsnapshotter = %q\n", c.snapshotter.name)
 	return text.String()

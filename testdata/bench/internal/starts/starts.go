@@ -52,6 +52,9 @@ var lines = []line{{"near", 5 * time.Millisecond, 1000}, {usual, 20 * time.Milli
 // usual is the line that is measured if none is named.
 const usual = "usual"
 
+// containers is the section of imgfs as a snapshotter.
+const containers = "containers"
+
 // A bench is one run of the group.
 type bench struct {
 	*runner.Runner
@@ -85,6 +88,9 @@ func newGroup(r *runner.Runner, opts settings) runner.Group {
 		if opts.All || l.name == only || l.name == usual && only == "" {
 			sections = append(sections, runner.Section{Name: l.name, Title: "Starting programs, " + l.String(), Run: func() error { return b.starts(l) }})
 		}
+	}
+	if opts.Pull && only == "" || only == containers {
+		sections = append(sections, runner.Section{Name: containers, Title: "Containers of containerd, " + lines[1].String(), Run: func() error { return b.containers(lines[1]) }})
 	}
 	flags := ""
 	if opts.Pull {
