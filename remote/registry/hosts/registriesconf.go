@@ -195,17 +195,17 @@ func isHost(name string) bool { return strings.ContainsAny(name, ".:") || name =
 func (conf *registriesConf) entries(path string) ([]*registryEntry, error) {
 	var entries []*registryEntry
 	first := map[string]*registryEntry{}
-	places := map[string]*registryEntry{}
+	places := map[string]registryTable{} // as they are written
 	for _, table := range conf.Registry {
 		e := &registryEntry{registryTable: table, prefix: strings.TrimRight(table.Prefix, "/"), file: path}
 		if err := e.check(); err != nil {
 			return nil, err
 		}
 		place := cmp.Or(e.Location, e.prefix)
-		if other := places[place]; other != nil && (other.Insecure != e.Insecure || other.Blocked != e.Blocked) {
+		if other, there := places[place]; there && (other.Insecure != e.Insecure || other.Blocked != e.Blocked) {
 			return nil, fmt.Errorf("there are several [[registry]] for %s, which disagree on insecure or blocked", place)
 		}
-		places[place] = e
+		places[place] = e.registryTable
 		if other := first[e.prefix]; other != nil {
 			other.Blocked = other.Blocked || e.Blocked
 			continue
