@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/engines"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -49,6 +50,10 @@ func forEachPodman(t *testing.T, test func(t *testing.T, l *podLab)) {
 
 func newPodLab(t *testing.T, who account, host string) *podLab {
 	t.Helper()
+	runtime, err := exec.LookPath("crun")
+	if err != nil {
+		t.Skip(err)
+	}
 	dir, err := os.MkdirTemp("/tmp", "imgfs-test-ps")
 	if err != nil {
 		t.Fatal(err)
@@ -59,13 +64,15 @@ func newPodLab(t *testing.T, who account, host string) *podLab {
 		"storage.conf": fmt.Sprintf("# mine\n[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", dir+"/r", dir+"/x/c"),
 		// Without CAP_SYS_RESOURCE no limit can be raised, and podman tries.
 		"containers.conf": "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\nlog_driver = \"none\"\nnetns = \"none\"\ncgroups = \"disabled\"\n" +
-			"[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\nruntime = \"crun\"\n",
+			"seccomp_profile = \"unconfined\"\n" + // one that is built here can set none
+			"[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\nruntime = \"crun\"\n[engine.runtimes]\ncrun = [\"" + dir + "/bin/crun\", \"" + runtime + "\"]\n",
 	} {
 		writeFile(t, filepath.Join(dir, name), text)
 	}
-	l.env = []string{"PATH=" + filepath.Dir(imgfsBinary(t)) + ":" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "XDG_RUNTIME_DIR=" + dir + "/x", "XDG_DATA_HOME=" + dir + "/data",
+	buildPodman(t, filepath.Join(dir, "bin"), runtime)
+	l.env = []string{"PATH=" + filepath.Dir(imgfsBinary(t)) + ":" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "XDG_RUNTIME_DIR=" + dir + "/x", "XDG_DATA_HOME=" + dir + "/data",
 		"XDG_CONFIG_HOME=" + dir + "/config", "IMGFS_CACHE_DIR=" + l.cache, "CONTAINERS_CONF=" + dir + "/containers.conf", "CONTAINERS_STORAGE_CONF=" + l.conf,
-		"U=", "H=" + host, "TAG=" + labimage.Tag, "COLUMNS=0"}
+		"PODMAN_IGNORE_CGROUPSV1_WARNING=1", "U=", "H=" + host, "TAG=" + labimage.Tag, "COLUMNS=0"}
 	if who.uid != 0 {
 		l.env = append(l.env, "U=podman unshare")
 	}
@@ -84,6 +91,37 @@ func newPodLab(t *testing.T, who account, host string) *podLab {
 		}
 	})
 	return l
+}
+
+// anyVersion is crun for a podman that writes a newer version of the format of containers
+// than crun knows.
+const anyVersion = `#!/bin/sh
+for word; do
+	if [ "$before" = --bundle ]; then sed -i 's/"ociVersion":"[^"]*"/"ociVersion":"1.0.2"/' "$word/config.json"; fi
+	before=$word
+done
+exec %s "$@"
+`
+
+// buildPodman puts a newer podman than the installed one into a directory, with
+// IMGFS_ENGINES=build, and what it needs to run crun. A plain user cannot enter the directory
+// that it is built in.
+func buildPodman(t *testing.T, dir, crun string) {
+	t.Helper()
+	if os.Getenv("IMGFS_ENGINES") != "build" {
+		return
+	}
+	from, err := engines.Build(t.Context(), "podman")
+	if errors.Is(err, engines.ErrNotBuilt) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(writeFile(t, filepath.Join(dir, "crun"), fmt.Sprintf(anyVersion, crun)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "cp", filepath.Join(from, "podman"), dir)
 }
 
 // sh runs a script in namespaces of its own: neither mounts nor processes are left. In it

@@ -99,14 +99,14 @@ func TestPodmanCommit(t *testing.T) {
 			podman commit -q made localhost/derived >/dev/null
 			podman rm made >/dev/null
 			refused 'image localhost/derived:latest'
-			podman run --rm localhost/derived sh -c 'cat made; ls page; echo $GREETING' 2>&1
+			podman run --rm localhost/derived sh -c 'cat made; ls page 2>&1; echo $GREETING'
 			podman inspect --format '{{len .RootFS.Layers}}' $H/busybox:$TAG localhost/derived
 			for name in localhost/derived $H/busybox:$TAG; do
 				if podman push $name oci:./pushed 2>said; then exit 1; fi
 				grep -o 'Digest did not match' said || cat said
 			done
 			printf "FROM $H/busybox:$TAG\nRUN echo built >built\n" >Containerfile
-			podman build -q --isolation chroot -t localhost/built . >/dev/null
+			podman build -q --isolation rootless -t localhost/built . >/dev/null
 			podman run --rm localhost/built cat built page
 			podman rmi localhost/derived localhost/built >/dev/null
 			podman image prune -f >/dev/null
@@ -174,7 +174,12 @@ func TestPodmanNotMounted(t *testing.T) {
 				if podman run --rm --entrypoint /bb -v ` + busybox + `:/bb $H/busybox:$TAG ls / 2>said; then exit 1; fi
 				if podman start -a old 2>said; then exit 1; fi
 			}
-			works() { podman run --rm $H/busybox:$TAG cat page; podman start -a old; }
+			works() {
+				podman run --rm $H/busybox:$TAG cat page
+				podman start -a old
+				# What has ended is unmounted by another process, and could start again until then.
+				while $U grep -q /merged /proc/self/mounts; do sleep 0.1; done
+			}
 			imgfs_podman add -q --write-conf $H/busybox:$TAG >/dev/null
 			podman create --name old $H/busybox:$TAG echo old >/dev/null
 			works

@@ -48,10 +48,10 @@ var steps = []*step{
 		env:    []string{"IMGFS_RUN=full"},
 		tests:  []string{"-run", "^TestRun", command},
 	}, {
-		name: "engines", budget: 4 * time.Minute,
-		covers: "containerd 2.4, built here, with imgfs as its snapshotter: pull, run, kills of each part, four namespaces at once",
+		name: "engines", budget: 4 * time.Minute, setup: []string{"netavark"},
+		covers: "engines that are built here: containerd 2.4 with imgfs as its snapshotter, pull, run, kills of each part, four namespaces at once; podman 5.8 with its image store",
 		env:    []string{"IMGFS_ENGINES=build"},
-		tests:  []string{"-run", "^TestSnapshotter", command},
+		tests:  []string{"-run", "^(TestSnapshotter|TestPodman|TestEnginesDoc)", command},
 	}, {
 		name: "hostile", budget: 7 * time.Minute,
 		covers: "attacks by images, archives and registries in their full size",
