@@ -30,6 +30,8 @@ type env struct {
 	platform  string
 	tlsVerify cli.Bool
 	authfile  string
+	// credentials is the socket where others are asked for; "": nobody is.
+	credentials string
 	// dockerHost is the address of docker's daemon; "": docker's client knows.
 	dockerHost  string
 	streamNow   bool         // images of docker's daemon, though they may not be read

@@ -23,9 +23,11 @@ import (
 // An engine is containerd with imgfs as its snapshotter.
 type engine struct {
 	*sandbox
-	programs string // the directory of containerd and ctr
-	path     string // PATH of containerd, with runc
-	version  string // for imgfs snapshotter config
+	programs string   // the directory of containerd and ctr
+	path     string   // PATH of containerd, with runc
+	version  string   // for imgfs snapshotter config
+	cri      string   // what containerd's configuration has for the CRI; "": it is turned off
+	flags    []string // of imgfs snapshotter
 	// Their processes; nil: they do not run.
 	containerd, snapshotter *exec.Cmd
 	stays                   []string // containers that run until the end
@@ -33,7 +35,12 @@ type engine struct {
 
 // space returns the namespace of a test: runc keeps states by namespaces in one place of the
 // machine.
-func (e *engine) space() string { return filepath.Base(e.dir) }
+func (e *engine) space() string {
+	if e.cri != "" {
+		return "k8s.io" // the CRI has no other
+	}
+	return filepath.Base(e.dir)
+}
 
 // needEngine skips a test where containers cannot be started as containerd does it.
 func needEngine(t testing.TB) {
@@ -46,30 +53,49 @@ func needEngine(t testing.TB) {
 // It skips where that was not built and is not to be.
 func newEngine(t testing.TB) *engine {
 	t.Helper()
-	needEngine(t)
-	e := &engine{sandbox: newSandbox(t), version: "2.4"}
-	find := engines.Built
-	if os.Getenv("IMGFS_ENGINES") == "build" {
-		find = engines.Build
-	}
-	var dirs []string
-	for _, name := range []string{"containerd", "runc"} {
-		dir, err := find(t.Context(), name)
-		if errors.Is(err, engines.ErrNotBuilt) {
-			t.Skipf("%v; IMGFS_ENGINES=build has it built, which takes minutes", err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		dirs = append(dirs, dir)
-	}
-	e.programs, e.path = dirs[0], strings.Join(append(dirs, os.Getenv("PATH")), ":")
+	e := builtEngine(t)
 	e.start()
 	return e
 }
 
+// builtEngine is newEngine, before it is started.
+func builtEngine(t testing.TB) *engine {
+	t.Helper()
+	needEngine(t)
+	e := &engine{sandbox: newSandbox(t), version: "2.4"}
+	dirs := []string{needBuilt(t, "containerd"), needBuilt(t, "runc")}
+	e.programs, e.path = dirs[0], strings.Join(append(dirs, os.Getenv("PATH")), ":")
+	return e
+}
+
+// needBuilt returns the directory of programs that were built for tests. It skips where they
+// were not and are not to be.
+func needBuilt(t testing.TB, name string) string {
+	t.Helper()
+	find := engines.Built
+	if os.Getenv("IMGFS_ENGINES") == "build" {
+		find = engines.Build
+	}
+	dir, err := find(t.Context(), name)
+	if errors.Is(err, engines.ErrNotBuilt) {
+		t.Skipf("%v; IMGFS_ENGINES=build has it built, which takes minutes", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // newOldEngine is newEngine with the containerd that is installed.
 func newOldEngine(t testing.TB) *engine {
+	t.Helper()
+	e := oldEngine(t)
+	e.start()
+	return e
+}
+
+// oldEngine is newOldEngine, before it is started.
+func oldEngine(t testing.TB) *engine {
 	t.Helper()
 	needEngine(t)
 	need(t, "containerd", "ctr", "containerd-shim-runc-v2", "runc")
@@ -77,9 +103,7 @@ func newOldEngine(t testing.TB) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{sandbox: newSandbox(t), programs: filepath.Dir(program), path: os.Getenv("PATH")}
-	e.start()
-	return e
+	return &engine{sandbox: newSandbox(t), programs: filepath.Dir(program), path: os.Getenv("PATH")}
 }
 
 func (e *engine) start() {
@@ -128,7 +152,8 @@ func (e *engine) log(name string) string {
 
 func (e *engine) startSnapshotter() {
 	e.t.Helper()
-	e.snapshotter = e.serves(e.socket(), "snapshotter.log", e.command("snapshotter", "-v", "--address", e.socket(), "--root", e.root()))
+	args := append([]string{"snapshotter", "-v", "--address", e.socket(), "--root", e.root()}, e.flags...)
+	e.snapshotter = e.serves(e.socket(), "snapshotter.log", e.command(args...))
 }
 
 func (e *engine) startContainerd() {
@@ -147,6 +172,9 @@ func (e *engine) startContainerd() {
 func (e *engine) config() string {
 	e.t.Helper()
 	args := []string{"snapshotter", "config", "--address", e.socket(), "--root", e.root()}
+	if slices.Contains(e.flags, "--remap-ids") {
+		args = append(args, "--remap-ids")
+	}
 	if e.version != "" {
 		args = append(args, "--version", e.version)
 	}
@@ -155,13 +183,17 @@ func (e *engine) config() string {
 	if !ok || !strings.HasPrefix(version, "version = ") {
 		e.t.Fatalf("imgfs snapshotter config printed\n%s", printed)
 	}
+	disabled := ""
+	if e.cri == "" {
+		disabled = `disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]`
+	}
 	return fmt.Sprintf(`%s
 root = %q
 state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
+%s
 [grpc]
   address = %q
-%s`, version, filepath.Join(e.dir, "root"), filepath.Join(e.dir, "state"), e.address(), rest)
+%s%s`, version, filepath.Join(e.dir, "root"), filepath.Join(e.dir, "state"), disabled, e.address(), rest, e.cri)
 }
 
 // kill ends a process as the kernel does when memory is short.
@@ -195,7 +227,7 @@ func (e *engine) stop() {
 			_ = cmd.Wait()
 		}
 	}
-	states, _ := filepath.Glob("/run/containerd/runc/" + e.space() + "*") // the pattern is a good one
+	states, _ := filepath.Glob("/run/containerd/runc/" + filepath.Base(e.dir) + "*") // the pattern is a good one
 	for _, dir := range states {
 		if err := os.RemoveAll(dir); err != nil {
 			e.t.Error(err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/containerd"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/fs/image"
@@ -26,6 +27,9 @@ func (e *env) imageOptions() *image.Options {
 	e.limits.configure(opts)
 	e.network.configure(&opts.Registry)
 	opts.Registry.UserAgent, opts.Registry.Logf, opts.Registry.Tracef = "imgfs/"+version(), e.Debugf, e.Debugf
+	if e.credentials != "" {
+		opts.Credential = containerd.AskAt(e.credentials)
+	}
 	if e.tlsVerify.Given {
 		opts.Registry.TLSVerify = &e.tlsVerify.Value
 	}

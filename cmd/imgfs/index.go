@@ -33,6 +33,7 @@ that are bound, and those of --index-repo.`,
 			fetch := f.Bool("fetch", false, "bring all of the image into the cache, for use with --offline; it\n"+
 				"can be interrupted and goes on the next time")
 			e.bytesFlag(f)
+			e.credentialsFlag(f)
 			asJSON := f.Bool("json", false, "an array of objects instead of a table: docs/json.md")
 			return func(ctx context.Context, args []string) error {
 				switch {

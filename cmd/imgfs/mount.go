@@ -120,6 +120,7 @@ func mountCommand(e *env) cli.Command {
 				f.Lookup(name).Hidden = true
 			}
 			m.declareEngines(f)
+			e.credentialsFlag(f)
 			f.Lookup(detachedFlag).Hidden = true
 			for _, name := range optionFlags {
 				f.Lookup(name).Hidden = true

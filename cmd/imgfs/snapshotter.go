@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
@@ -24,6 +26,7 @@ import (
 const (
 	addressFlag = "address"
 	rootFlag    = "root"
+	imagesFlag  = "image-service"
 )
 
 // A snapshotterServer is imgfs snapshotter.
@@ -31,6 +34,8 @@ type snapshotterServer struct {
 	e             *env
 	address, root string
 	remapIDs      bool
+	images        string                  // the socket of containerd's image service; "": none is asked
+	credentials   *containerd.Credentials // that came by it; nil: none can
 }
 
 func snapshotterCommand(e *env) cli.Command {
@@ -52,6 +57,7 @@ docs/engines.md goes from nothing to a container that runs.`,
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			s := &snapshotterServer{e: e}
 			s.flags(f)
+			f.StringVar(&s.images, imagesFlag, "", "`SOCKET` of containerd: credentials of pulls through here")
 			return func(ctx context.Context, args []string) error {
 				switch {
 				case len(args) > 0:
@@ -95,21 +101,60 @@ func (s *snapshotterServer) serve(ctx context.Context, f *pflag.FlagSet) error {
 		return err
 	}
 	defer l.Close()
+	images, err := s.imageService(l.Addr(), trees)
+	if err != nil {
+		return err
+	}
+	if images != nil {
+		defer images.Close()
+	}
 	snaps, err := snapshotter.New(ctx, s.root, trees, &snapshotter.Options{RemapIDs: s.remapIDs, Warnf: s.e.Warnf, Debugf: s.e.Debugf})
 	if err != nil {
 		return err
 	}
-	err = containerd.Serve(ctx, l, snaps, func() {
+	if images != nil {
+		credentials, err := containerd.ServeCredentials(ctx, trees.CredentialSocket, s.credentials)
+		if err != nil {
+			return errors.Join(err, snaps.Close())
+		}
+		defer credentials.Close()
+	}
+	err = containerd.Serve(ctx, l, snaps, images, func() {
 		serve.Ready("serving containerd")
 		s.e.Debugf("serving containerd at %s", l.Addr())
 	})
 	return errors.Join(err, snaps.Close())
 }
 
+// imageService returns what takes the calls about images, nil if there is nowhere to hand them
+// on to. addr is where they come.
+func (s *snapshotterServer) imageService(addr net.Addr, trees *containerd.Trees) (*containerd.ImageService, error) {
+	if s.images == "" {
+		return nil, nil
+	}
+	if strings.TrimPrefix(s.images, "unix://") == addr.String() {
+		return nil, cli.Usagef("snapshotter: --%s %s: that is where the snapshotter listens itself; containerd's own socket is meant", imagesFlag, printable.Name(s.images))
+	}
+	root, err := filepath.Abs(s.root)
+	if err != nil {
+		return nil, err
+	}
+	s.credentials = &containerd.Credentials{}
+	trees.Credentials, trees.CredentialSocket = s.credentials, filepath.Join(root, "credentials.sock")
+	images, err := containerd.NewImageService(s.images, s.credentials, s.e.Debugf)
+	if err != nil {
+		return nil, cli.Usagef("snapshotter: --%s: %v", imagesFlag, err)
+	}
+	return images, nil
+}
+
 // layers returns the diff ids of an image.
 func (s *snapshotterServer) layers(ctx context.Context, name string, disk *cache.Cache) ([]digest.Digest, error) {
 	opts := s.e.imageOptions()
 	opts.Cache = disk
+	if s.credentials != nil {
+		opts.Credential = s.credentials.LookUp
+	}
 	r, err := image.Resolve(ctx, name, opts)
 	if errors.Is(err, remote.ErrUnsupported) {
 		return nil, fmt.Errorf("%w: %w", snapshotter.ErrUnsupported, err)

@@ -32,6 +32,7 @@ var all = map[string]engine{
 		tags: "no_btrfs,no_zfs,no_devmapper,no_aufs",
 	},
 	"podman": {packages: []string{"github.com/containers/podman/v5/cmd/podman"}, tags: "containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper", cgo: true},
+	"crictl": {packages: []string{"sigs.k8s.io/cri-tools/cmd/crictl"}},
 	"runc":   {packages: []string{"github.com/opencontainers/runc"}, tags: "runc_nodmz", cgo: true},
 	"soci":   {packages: []string{"github.com/awslabs/soci-snapshotter/cmd/soci-snapshotter-grpc"}, cgo: true},
 	"stargz": {packages: []string{"."}},

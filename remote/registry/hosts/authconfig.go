@@ -2,14 +2,12 @@ package hosts
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/imgfs/imgfs/remote/printable"
@@ -206,15 +204,9 @@ func decodeAuth(raw json.RawMessage) (Credential, error) {
 	if entry.Auth.text == "" {
 		return c, nil
 	}
-	text, err := base64.StdEncoding.DecodeString(entry.Auth.text)
-	if err != nil {
-		text, err = base64.RawStdEncoding.DecodeString(entry.Auth.text)
+	user, password, err := ParseAuth(entry.Auth.text)
+	if err == nil {
+		c.User, c.Password = user, password
 	}
-	user, password, ok := strings.Cut(string(text), ":")
-	if err != nil || !ok {
-		return c, errors.New("auth is not the base64 form of user:password")
-	}
-	// docker once padded passwords with zero bytes.
-	c.User, c.Password = user, strings.TrimRight(password, "\x00")
-	return c, nil
+	return c, err
 }

@@ -38,12 +38,17 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	case len(came) > 0:
 		return nil, fmt.Errorf("the service manager has opened %d sockets: one stream socket is needed", len(came))
 	}
-	address, err = filepath.Abs(address)
+	return listenAt(ctx, address)
+}
+
+// listenAt makes a socket that nobody but this user may use.
+func listenAt(ctx context.Context, address string) (net.Listener, error) {
+	address, err := filepath.Abs(address)
 	if err != nil {
 		return nil, err
 	}
 	if len(address) > maxAddress {
-		return nil, fmt.Errorf("socket %s: its path has %d bytes, and %d are possible", printable.Name(address), len(address), maxAddress)
+		return nil, tooLong(address)
 	}
 	if err := os.MkdirAll(filepath.Dir(address), 0o700); err != nil {
 		return nil, err
@@ -57,6 +62,10 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", address)
 	unix.Umask(mask)
 	return l, err
+}
+
+func tooLong(address string) error {
+	return fmt.Errorf("socket %s: its path has %d bytes, and %d are possible", printable.Name(address), len(address), maxAddress)
 }
 
 // removeStale removes a socket that nobody listens on.

@@ -17,10 +17,14 @@ import (
 // again after a restart.
 const endLimit = 2 * time.Second
 
-// Serve answers calls for a snapshotter until ctx ends, and closes the listener. ready is
-// called when calls are answered.
-func Serve(ctx context.Context, l net.Listener, s snapshots.Snapshotter, ready func()) error {
-	server := grpc.NewServer()
+// Serve answers calls for a snapshotter until ctx ends, and closes the listener. images, if
+// not nil, takes those about images. ready is called when calls are answered.
+func Serve(ctx context.Context, l net.Listener, s snapshots.Snapshotter, images *ImageService, ready func()) error {
+	var opts []grpc.ServerOption
+	if images != nil {
+		opts = append(opts, grpc.UnknownServiceHandler(images.serve))
+	}
+	server := grpc.NewServer(opts...)
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(s))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()

@@ -29,6 +29,10 @@ type Trees struct {
 	// Release unmounts what is on a directory, in use or not; fusefs.ErrNotMounted is no
 	// failure.
 	Release func(ctx context.Context, dir string) error
+	// Credentials, if not nil, are told which images containerd wants snapshots of, and
+	// programs ask for them at the CredentialServer of CredentialSocket.
+	Credentials      *Credentials
+	CredentialSocket string
 }
 
 var _ snapshotter.Trees = (*Trees)(nil)
@@ -43,18 +47,38 @@ func nameOf(img snapshotter.Image) string {
 
 // DiffIDs implements snapshotter.Trees.
 func (t *Trees) DiffIDs(ctx context.Context, img snapshotter.Image) ([]digest.Digest, error) {
+	t.reached(img)
 	return t.Layers(ctx, nameOf(img))
+}
+
+// CredentialsFlag names the socket of a CredentialServer to commands of imgfs.
+const CredentialsFlag = "credentials-of-pulls"
+
+// reading returns the arguments of a command that reads an image.
+func (t *Trees) reading(args ...string) []string {
+	if t.Credentials == nil {
+		return args
+	}
+	return append([]string{"--" + CredentialsFlag + "=" + t.CredentialSocket}, args...)
+}
+
+func (t *Trees) reached(img snapshotter.Image) {
+	if t.Credentials != nil {
+		t.Credentials.Reached(img.Ref)
+	}
 }
 
 // Index implements snapshotter.Trees.
 func (t *Trees) Index(ctx context.Context, img snapshotter.Image) error {
-	return t.run(ctx, "index", "--", nameOf(img))
+	t.reached(img)
+	return t.run(ctx, "index", t.reading("--", nameOf(img))...)
 }
 
 // Mount implements snapshotter.Trees.
 func (t *Trees) Mount(ctx context.Context, img snapshotter.Image, n int, dir string) error {
 	// Containers are of all users, and files have the rights in them that they have on a disk.
-	err := t.run(ctx, "mount", "--allow-other", "--suid", "--dev", "--engine", "--layers="+strconv.Itoa(n), "--", nameOf(img), dir)
+	args := t.reading("--allow-other", "--suid", "--dev", "--engine", "--layers="+strconv.Itoa(n), "--", nameOf(img), dir)
+	err := t.run(ctx, "mount", args...)
 	if err != nil {
 		// A process that was ended may have mounted it.
 		return errors.Join(err, t.Unmount(context.WithoutCancel(ctx), dir))
