@@ -64,7 +64,11 @@ const (
 func forEachCRI(t *testing.T, flags func(e *engine) []string, test func(t *testing.T, c *criEngine)) {
 	t.Helper()
 	for _, version := range []string{"1.6", "2.4"} {
-		t.Run(version, func(t *testing.T) { test(t, newCRI(t, version, flags)) })
+		t.Run(version, func(t *testing.T) {
+			c := newCRI(t, version, flags)
+			defer c.removesPods() // before containerd ends, which it does with t's context
+			test(t, c)
+		})
 	}
 }
 
@@ -90,17 +94,23 @@ func newCRI(t testing.TB, version string, flags func(e *engine) []string) *criEn
 	}
 	c.start()
 	t.Cleanup(func() {
-		if c.containerd != nil && c.snapshotter != nil {
-			if r := c.finish(c.crictl("rmp", "--all", "--force")); r.code != 0 {
-				t.Errorf("crictl rmp --all: %s", r.stderr)
-			}
-		}
 		if t.Failed() {
 			text := c.log("containerd.log")
 			t.Logf("the end of containerd's log:\n%s", text[max(0, len(text)-8000):])
 		}
 	})
 	return c
+}
+
+// removesPods removes all pods that a test has left, if it failed.
+func (c *criEngine) removesPods() {
+	c.t.Helper()
+	if c.containerd == nil || c.snapshotter == nil {
+		return
+	}
+	if r := c.finish(c.crictl("rmp", "--all", "--force")); r.code != 0 {
+		c.t.Errorf("crictl rmp --all: %s", r.stderr)
+	}
 }
 
 // pauseImage serves an image that does nothing until it is ended, and returns its name.
@@ -141,12 +151,25 @@ func (c *criEngine) writeJSON(name string, content any) string {
 // crictl returns a command of crictl.
 func (c *criEngine) crictl(args ...string) *exec.Cmd {
 	c.t.Helper()
+	return c.program(c.client, append([]string{"--config", c.clientConfig()}, args...)...)
+}
+
+// clientConfig writes the configuration of crictl, and returns its name.
+func (c *criEngine) clientConfig() string {
+	c.t.Helper()
 	config := filepath.Join(c.dir, "crictl.yaml")
 	text := fmt.Sprintf("runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\ntimeout: 120\n", c.address(), c.images)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	return c.program(c.client, append([]string{"--config", config}, args...)...)
+	return config
+}
+
+// execs runs a command in a container, and returns what it prints.
+func (c *criEngine) execs(id string, words ...string) string {
+	c.t.Helper()
+	got := c.asks(append([]string{"exec", "--sync", id}, words...)...)
+	return strings.TrimRight(got, "\n") + "\n" // crictl adds empty lines
 }
 
 // asks runs crictl, which must succeed, and returns what it prints.

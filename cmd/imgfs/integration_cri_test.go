@@ -35,7 +35,7 @@ func TestCRI(t *testing.T) {
 			t.Errorf("containerd's content store has %d blobs, want manifest and config of two images", n)
 		}
 		id := c.mustStart(p, image, "stays", "sleep", "1000")
-		if got := c.asks("exec", "--sync", id, "bash", "-c", "echo written >/etc/motd && cat /etc/motd /opt/emptied/*"); got != "written\nnew\n" {
+		if got := c.execs(id, "bash", "-c", "echo written >/etc/motd && cat /etc/motd /opt/emptied/*"); got != "written\nnew\n" {
 			t.Errorf("a command in the container prints %q", got)
 		}
 		for _, args := range [][]string{{"stats", "--output", "json", id}, {"stats", "--all"}, {"imagefsinfo"}} {
@@ -68,7 +68,7 @@ func TestCRIRestarts(t *testing.T) {
 		id := c.mustStart(p, image, "stays", "sleep", "1000")
 		works := func(when, name string) {
 			t.Helper()
-			if got := c.asks("exec", "--sync", id, "cat", "/opt/emptied/new"); got != "new\n" {
+			if got := c.execs(id, "cat", "/opt/emptied/new"); got != "new\n" {
 				t.Errorf("%s: the container reads %q", when, got)
 			}
 			if got, code := c.prints(p, image, name, "/opt/tool", name); got != "tool: "+name+"\n" || code != 0 {
@@ -80,10 +80,12 @@ func TestCRIRestarts(t *testing.T) {
 		}
 		works("at first", "first")
 		c.kill(&c.snapshotter)
-		if got := c.asks("exec", "--sync", id, "cat", "/etc/motd"); got != "third layer\n" {
+		c.images = c.address() // crictl wants an image service for everything
+		if got := c.execs(id, "cat", "/etc/motd"); got != "third layer\n" {
 			t.Errorf("without snapshotter: the container reads %q", got)
 		}
-		c.startSnapshotter()
+		c.restarts()
+		c.images = c.socket()
 		works("with the next snapshotter", "second")
 		c.kill(&c.containerd)
 		if r := c.finish(c.crictl("--timeout", "5s", "images")); r.code == 0 {
@@ -103,6 +105,18 @@ func TestCRIRestarts(t *testing.T) {
 		c.asks("rmi", image, c.pause)
 		c.leavesNoTree()
 	})
+}
+
+// restarts starts the next snapshotter, and waits until containerd has found it, which lets
+// up to some seconds pass between its attempts.
+func (c *criEngine) restarts() {
+	c.t.Helper()
+	c.startSnapshotter()
+	if !eventually(30*time.Second, func() bool {
+		return c.finish(c.ctr(c.space(), "snapshot", "--snapshotter", "imgfs", "ls")).code == 0
+	}) {
+		c.t.Fatal("containerd does not find the next snapshotter")
+	}
 }
 
 // criSecret is the password of the registry in TestCRICredentials.
@@ -127,11 +141,10 @@ func TestCRICredentials(t *testing.T) {
 		}
 		c.asks("rmp", "--force", p.id)
 		c.asks("rmi", image)
-		time.Sleep(100 * time.Millisecond)
 
 		// By the snapshotter, which remembers for a while that it could not read the image.
 		c.kill(&c.snapshotter)
-		c.startSnapshotter()
+		c.restarts()
 		c.images = c.socket()
 		for _, creds := range []string{"", "joe:wrong"} {
 			if r := c.pulls(image, creds); r.code == 0 {
@@ -161,7 +174,7 @@ func TestCRICredentials(t *testing.T) {
 		// next pull.
 		c.empties(reg)
 		c.kill(&c.snapshotter)
-		c.startSnapshotter()
+		c.restarts()
 		if id, r := c.starts(p, image, "without", "sleep", "1000"); r.code == 0 {
 			t.Errorf("container %s starts without a credential, and without anything in the cache", id)
 		}
