@@ -27,8 +27,8 @@ type criEngine struct {
 }
 
 // The configurations of the CRI plugin, beside what imgfs snapshotter config prints: images
-// of pods, containers without rights that this machine may not give, without plugins for
-// networks, and without files of this machine. %[1]q is the image, %[2]q a directory.
+// of pods, containers without rights that this machine may not give, and no files of this
+// machine. %[1]q is the image, %[2]q a directory.
 const (
 	criOld = `
 [plugins."io.containerd.grpc.v1.cri"]
@@ -47,9 +47,11 @@ const (
   sandbox = %[1]q
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = [%[2]q]
   conf_dir = %[2]q
+  use_internal_loopback = true
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
@@ -92,6 +94,7 @@ func newCRI(t testing.TB, version string, flags func(e *engine) []string) *criEn
 	if flags != nil {
 		c.flags = flags(c.engine)
 	}
+	c.noNetwork()
 	c.start()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -100,6 +103,30 @@ func newCRI(t testing.TB, version string, flags func(e *engine) []string) *criEn
 		}
 	})
 	return c
+}
+
+// noNetwork has pods with a network of their own have one without anything in it: its plugin
+// does nothing, and says what is wanted of it.
+func (c *criEngine) noNetwork() {
+	c.t.Helper()
+	const plugin = `#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+ADD) echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "'$CNI_IFNAME'", "sandbox": "'$CNI_NETNS'"}], "ips": [{"address": "192.0.2.2/32", "interface": 0}]}' ;;
+VERSION) echo '{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}' ;;
+esac
+`
+	for name, file := range map[string]struct {
+		text string
+		mode os.FileMode
+	}{
+		"none":             {plugin, 0o755},
+		"10-test.conflist": {`{"cniVersion": "1.0.0", "name": "test", "plugins": [{"type": "none"}]}`, 0o644},
+	} {
+		if err := os.WriteFile(filepath.Join(c.dir, "cni", name), []byte(file.text), file.mode); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 }
 
 // removesPods removes all pods that a test has left, if it failed.
@@ -195,26 +222,26 @@ func (c *criEngine) pulls(image, creds string) result {
 // A pod is one that runs, and what it was made of.
 type pod struct {
 	id, config string
+	namespaces map[string]any // NamespaceOption of the CRI
 }
 
-// pod starts a pod in the network of this machine. changes are made in its configuration.
-func (c *criEngine) pod(changes ...func(linux map[string]any)) pod {
+// pod starts a pod in the network of this machine.
+func (c *criEngine) pod() pod {
+	c.t.Helper()
+	return c.podIn(map[string]any{"network": 2})
+}
+
+// podIn starts a pod in namespaces.
+func (c *criEngine) podIn(namespaces map[string]any) pod {
 	c.t.Helper()
 	c.pods++
 	name := fmt.Sprint("pod", c.pods)
-	linux := map[string]any{
-		"cgroup_parent":    "/",
-		"security_context": map[string]any{"namespace_options": map[string]any{"network": 2}},
-	}
-	for _, change := range changes {
-		change(linux)
-	}
 	config := c.writeJSON(name, map[string]any{
 		"metadata":      map[string]any{"name": name, "namespace": filepath.Base(c.dir), "uid": filepath.Base(c.dir) + name, "attempt": 1},
 		"log_directory": filepath.Join(c.dir, "logs"),
-		"linux":         linux,
+		"linux":         map[string]any{"cgroup_parent": "/", "security_context": map[string]any{"namespace_options": namespaces}},
 	})
-	return pod{strings.TrimSpace(c.asks("runp", config)), config}
+	return pod{strings.TrimSpace(c.asks("runp", config)), config, namespaces}
 }
 
 // starts starts a container in a pod, and returns its id. The result is that of the step that
@@ -223,7 +250,7 @@ func (c *criEngine) starts(p pod, image, name string, words ...string) (id strin
 	c.t.Helper()
 	config := c.writeJSON(name, map[string]any{
 		"metadata": map[string]any{"name": name}, "image": map[string]any{"image": image},
-		"command": words, "log_path": name + ".log", "linux": map[string]any{},
+		"command": words, "log_path": name + ".log", "linux": map[string]any{"security_context": map[string]any{"namespace_options": p.namespaces}},
 	})
 	r = c.finish(c.crictl("create", p.id, config, p.config))
 	if id = strings.TrimSpace(r.stdout); r.code != 0 {

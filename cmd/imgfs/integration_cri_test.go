@@ -3,16 +3,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
+	"github.com/imgfs/imgfs/testdata/labimage"
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
@@ -128,7 +131,11 @@ func TestCRICredentials(t *testing.T) {
 	testenv.Slow(t)
 	images := func(e *engine) []string { return []string{"--image-service", e.address()} }
 	forEachCRI(t, images, func(t *testing.T, c *criEngine) {
-		reg := registrytest.New(t, &registrytest.Options{Login: registrytest.Bearer, User: "joe", Password: criSecret})
+		login := registrytest.Bearer
+		if c.version == "" {
+			login = registrytest.Basic
+		}
+		reg := registrytest.New(t, &registrytest.Options{Login: login, User: "joe", Password: criSecret})
 		image := pushed(t, reg, "debian")
 
 		// Past the snapshotter: containerd has the credential, and imgfs has not.
@@ -166,7 +173,7 @@ func TestCRICredentials(t *testing.T) {
 		if got, code := c.prints(p, image, "again", "/opt/tool"); got != "tool:\n" || code != 0 {
 			t.Errorf("a container of a new mount prints %q, exit code %d", got, code)
 		}
-		if reg.Count(registrytest.Blob) == 0 || reg.Count(registrytest.Token) == 0 {
+		if reg.Count(registrytest.Blob) == 0 || login == registrytest.Bearer && reg.Count(registrytest.Token) == 0 {
 			t.Errorf("nothing was asked of the registry: the test proves nothing")
 		}
 
@@ -259,4 +266,51 @@ func (c *criEngine) wantSecretNowhere(secret string) {
 	if seen < 4 {
 		c.t.Errorf("only %d files of processes were looked at", seen)
 	}
+}
+
+// TestCRIUserNamespace: a pod with a user namespace of its own sees the owners of an image, and
+// containerd copies none of its files for that.
+func TestCRIUserNamespace(t *testing.T) {
+	testenv.Slow(t)
+	c := newCRI(t, "2.4", func(*engine) []string { return []string{"--remap-ids"} })
+	defer c.removesPods()
+	layout := runnableWith(t, "busybox", func(a *labimage.Archive) error {
+		return errors.Join(a.Dir("own", labimage.Owner(1000, 1001)), a.File("own/file", "kept\n", labimage.Owner(1000, 1001)))
+	})
+	reg := registrytest.New(t, nil)
+	if err := reg.PushLayout(layout, "app"); err != nil {
+		t.Fatal(err)
+	}
+	image := reg.Host() + "/app:latest"
+	c.asks("pull", image)
+	const first = 300_000
+	ids := []map[string]any{{"host_id": first, "container_id": 0, "length": 65_536}}
+	p := c.podIn(map[string]any{"pid": 1, "userns_options": map[string]any{"mode": 0, "uids": ids, "gids": ids}})
+	id := c.mustStart(p, image, "mapped", "sleep", "1000")
+	got := c.execs(id, "sh", "-c", "id -u; stat -c '%u %g %n' /srv /own; cat /proc/self/uid_map; echo more >>/own/file; echo >/new; stat -c '%u %g' /own/file; cat /own/file")
+	want := "0\n0 0 /srv\n1000 1001 /own\n         0     300000      65536\n1000 1001\nkept\nmore\n"
+	if got != want {
+		t.Errorf("the container prints\n%swant\n%s", got, want)
+	}
+	uppers, _ := filepath.Glob(filepath.Join(c.root(), "snapshots", "*", "fs")) // the pattern is a good one
+	owners, copied := map[string]uint32{}, []string{}
+	for _, upper := range uppers {
+		for _, name := range filesBelow(t, upper) {
+			st, err := os.Lstat(filepath.Join(upper, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			owners[name] = st.Sys().(*syscall.Stat_t).Uid
+			copied = append(copied, name)
+		}
+	}
+	if owners["own/file"] != first+1000 || owners["new"] != first {
+		t.Errorf("what the container has written belongs to %v, want %d and %d", owners, first+1000, first)
+	}
+	if len(copied) > 10 {
+		t.Errorf("for containers that wrote two files these were copied: %q", copied)
+	}
+	c.asks("rmp", "--force", p.id)
+	c.asks("rmi", image, c.pause)
+	c.leavesNoTree()
 }
