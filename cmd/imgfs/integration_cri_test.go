@@ -19,9 +19,9 @@ import (
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
-// TestCRI: a pod's container runs of an image of which nothing but manifest and config was
+// TestSnapshotterCRI: a pod's container runs of an image of which nothing but manifest and config was
 // fetched, is measured, and leaves nothing.
-func TestCRI(t *testing.T) {
+func TestSnapshotterCRI(t *testing.T) {
 	testenv.Slow(t)
 	forEachCRI(t, nil, func(t *testing.T, c *criEngine) {
 		reg := registrytest.New(t, nil)
@@ -58,9 +58,9 @@ func TestCRI(t *testing.T) {
 	})
 }
 
-// TestCRIRestarts: containers and images are still there when the snapshotter, containerd or
+// TestSnapshotterCRIRestarts: containers and images are still there when the snapshotter, containerd or
 // both were started anew, whatever was killed first.
-func TestCRIRestarts(t *testing.T) {
+func TestSnapshotterCRIRestarts(t *testing.T) {
 	testenv.Slow(t)
 	images := func(e *engine) []string { return []string{"--image-service", "unix://" + e.address()} }
 	forEachCRI(t, images, func(t *testing.T, c *criEngine) {
@@ -122,12 +122,12 @@ func (c *criEngine) restarts() {
 	}
 }
 
-// criSecret is the password of the registry in TestCRICredentials.
+// criSecret is the password of the registry in TestSnapshotterCRICredentials.
 const criSecret = "pass-word-of-joe"
 
-// TestCRICredentials: what kubelet has for an image is enough to mount it, for as long as the
+// TestSnapshotterCRICredentials: what kubelet has for an image is enough to mount it, for as long as the
 // mount lives, and is nowhere else than in memory.
-func TestCRICredentials(t *testing.T) {
+func TestSnapshotterCRICredentials(t *testing.T) {
 	testenv.Slow(t)
 	images := func(e *engine) []string { return []string{"--image-service", e.address()} }
 	forEachCRI(t, images, func(t *testing.T, c *criEngine) {
@@ -268,9 +268,9 @@ func (c *criEngine) wantSecretNowhere(secret string) {
 	}
 }
 
-// TestCRIUserNamespace: a pod with a user namespace of its own sees the owners of an image, and
+// TestSnapshotterCRIUserNamespace: a pod with a user namespace of its own sees the owners of an image, and
 // containerd copies none of its files for that.
-func TestCRIUserNamespace(t *testing.T) {
+func TestSnapshotterCRIUserNamespace(t *testing.T) {
 	testenv.Slow(t)
 	c := newCRI(t, "2.4", func(*engine) []string { return []string{"--remap-ids"} })
 	defer c.removesPods()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
@@ -226,4 +227,26 @@ func TestSnapshotterEnds(t *testing.T) {
 	e.end("stays")
 	e.does("image", "rm", "--sync", image)
 	e.leavesNoTree()
+}
+
+// TestSnapshotterImageServiceRefused: what can be no socket of containerd is said at once.
+func TestSnapshotterImageServiceRefused(t *testing.T) {
+	needEngine(t)
+	s := newSandbox(t)
+	socket, root := filepath.Join(s.dir, "s.sock"), filepath.Join(s.dir, "snapshotter")
+	for value, want := range map[string]string{
+		"":                             "is empty",
+		"containerd.sock":              "absolute path",
+		"tcp://127.0.0.1:1234":         "absolute path",
+		"/" + strings.Repeat("a", 200): "107 are possible",
+		socket:                         "listens itself",
+		"unix://" + socket:             "listens itself",
+	} {
+		s.fails(cli.ExitUsage, []string{"--image-service", want}, "snapshotter", "--address", socket, "--root", root, "--image-service", value)
+	}
+	if _, err := os.Stat(socket); err == nil {
+		t.Error("the socket is left")
+	}
+	long := filepath.Join(root, strings.Repeat("a", 100))
+	s.fails(1, []string{"socket for credentials", "are possible"}, "snapshotter", "--address", socket, "--root", long, "--image-service", "/run/none")
 }

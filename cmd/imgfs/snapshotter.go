@@ -64,6 +64,8 @@ docs/engines.md goes from nothing to a container that runs.`,
 					return cli.Usagef("snapshotter: %s: it takes no argument", printable.Name(args[0]))
 				case os.Geteuid() != 0:
 					return cli.WithHint(errors.New("snapshotter: only root can mount what containerd puts into containers"), "sudo imgfs snapshotter")
+				case f.Changed(imagesFlag) && s.images == "": // as of a script whose variable is not set
+					return cli.Usagef("snapshotter: --%s: the name of the socket is empty", imagesFlag)
 				}
 				return s.serve(ctx, f)
 			}
