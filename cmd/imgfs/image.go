@@ -28,7 +28,7 @@ func (e *env) imageOptions() *image.Options {
 	e.network.configure(&opts.Registry)
 	opts.Registry.UserAgent, opts.Registry.Logf, opts.Registry.Tracef = "imgfs/"+version(), e.Debugf, e.Debugf
 	if e.credentials != "" {
-		opts.Credential = containerd.AskAt(e.credentials)
+		opts.Registry.Fallback = containerd.AskAt(e.credentials)
 	}
 	if e.tlsVerify.Given {
 		opts.Registry.TLSVerify = &e.tlsVerify.Value

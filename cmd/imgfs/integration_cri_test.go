@@ -149,7 +149,9 @@ func TestSnapshotterCRICredentials(t *testing.T) {
 		c.asks("rmp", "--force", p.id)
 		c.asks("rmi", image)
 
-		// By the snapshotter, which remembers for a while that it could not read the image.
+		// By the snapshotter, which remembers for a while that it could not read the image. What
+		// imgfs has itself for that registry is for other images.
+		writeFile(t, filepath.Join(c.dir, ".docker/config.json"), fmt.Sprintf(`{"auths": {%q: {"username": "eve", "password": "wrong"}}}`, reg.Host()))
 		c.kill(&c.snapshotter)
 		c.restarts()
 		c.images = c.socket()

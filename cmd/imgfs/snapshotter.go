@@ -155,7 +155,7 @@ func (s *snapshotterServer) layers(ctx context.Context, name string, disk *cache
 	opts := s.e.imageOptions()
 	opts.Cache = disk
 	if s.credentials != nil {
-		opts.Credential = s.credentials.LookUp
+		opts.Registry.Fallback = s.credentials.LookUp
 	}
 	r, err := image.Resolve(ctx, name, opts)
 	if errors.Is(err, remote.ErrUnsupported) {

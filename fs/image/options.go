@@ -6,7 +6,6 @@ import (
 	"github.com/imgfs/imgfs/fs"
 	"github.com/imgfs/imgfs/remote/cache"
 	"github.com/imgfs/imgfs/remote/registry"
-	"github.com/imgfs/imgfs/remote/registry/hosts"
 )
 
 // What an image may take if Options say nothing else, in bytes.
@@ -69,9 +68,6 @@ type Options struct {
 	// be such a file.
 	// Registry.Credential goes before it. Default: where podman and docker look.
 	AuthFile string
-	// Credential, if not nil, is asked for what those files, or Registry.Credential, do not
-	// have, each time that it is needed.
-	Credential hosts.CredentialFunc
 	// Stdin returns what an archive named "-" is read from, and is called once for each
 	// image of that name. What it returns is closed with the image. Default: such names
 	// are refused.

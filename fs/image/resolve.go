@@ -429,9 +429,6 @@ func (r *Resolved) registry() (*registry.Client, error) {
 	if opts.Credential == nil {
 		opts.Credential = (&hosts.AuthFiles{Path: r.opts.AuthFile}).Credential
 	}
-	if r.opts.Credential != nil {
-		opts.Credential = hosts.FirstOf(opts.Credential, r.opts.Credential)
-	}
 	if opts.Warnf == nil {
 		opts.Warnf = r.opts.Warnf
 	}

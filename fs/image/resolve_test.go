@@ -2,13 +2,10 @@ package image_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"testing"
 
 	"github.com/imgfs/imgfs/fs/image"
@@ -69,55 +66,5 @@ func TestOpenFromRegistry(t *testing.T) {
 		if _, err := disk.NewTempFile(nil); err == nil {
 			t.Error("the cache is still open")
 		}
-	}
-}
-
-// TestCredentialBehindFiles: what the files have goes before what the program has, which is
-// asked where they have nothing.
-func TestCredentialBehindFiles(t *testing.T) {
-	home := t.TempDir()
-	t.Setenv("HOME", home)
-	t.Setenv("CONTAINERS_REGISTRIES_CONF", os.DevNull)
-	dir, name := exampleImage()
-	defer os.RemoveAll(dir)
-	reg := registrytest.New(t, &registrytest.Options{Login: registrytest.Basic, User: "me", Password: "secret"})
-	if err := reg.PushLayout(name[len("oci:"):], "app"); err != nil {
-		t.Fatal(err)
-	}
-	for _, tc := range []struct {
-		name, file, password string
-		asked, ok            bool
-	}{
-		{"none in the file", `{}`, "secret", true, true},
-		{"one in the file", fmt.Sprintf(`{"auths": {%q: {"username": "me", "password": "secret"}}}`, reg.Host()), "wrong", false, true},
-		{"a wrong one in the file", fmt.Sprintf(`{"auths": {%q: {"username": "me", "password": "wrong"}}}`, reg.Host()), "secret", false, false},
-		{"a wrong one", `{}`, "wrong", true, false},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			authfile := filepath.Join(t.TempDir(), "auth.json")
-			if err := os.WriteFile(authfile, []byte(tc.file), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			var asked atomic.Bool
-			r, err := image.Resolve(t.Context(), "docker://"+reg.Host()+"/app:latest", &image.Options{
-				CacheDir: filepath.Join(t.TempDir(), "cache"), AuthFile: authfile,
-				Credential: func(_ context.Context, registry, repository string) (hosts.Credential, error) {
-					asked.Store(true)
-					if registry != reg.Host() || repository != "app" {
-						t.Errorf("asked for %s/%s", registry, repository)
-					}
-					return hosts.Credential{User: "me", Password: tc.password}, nil
-				},
-			})
-			if err == nil {
-				defer r.Close()
-			}
-			if (err == nil) != tc.ok || err != nil && !errors.Is(err, remote.ErrUnauthorized) {
-				t.Errorf("error %v", err)
-			}
-			if asked.Load() != tc.asked {
-				t.Errorf("asked: %v, want %v", asked.Load(), tc.asked)
-			}
-		})
 	}
 }

@@ -243,6 +243,7 @@ func (v *visit) accept(ctx context.Context, resp *http.Response, offers []challe
 		switch more := v.lacking(resp, a); {
 		case len(more) > 0 && !widened:
 			offers, widened = append(more[:1], offers[1:]...), true
+		case fresh && v.e.refuse(a): // there may be another credential
 		case !denied:
 			return resp, nil
 		case fresh: // what another reader got may be as old as what was refused

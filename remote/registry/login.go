@@ -43,6 +43,9 @@ type authorization struct {
 	// if that is known.
 	used   bool
 	origin string
+	// cred is that credential, and last says that there is no other in its place.
+	cred hosts.Credential
+	last bool
 	// trouble says what is wrong with other credentials, and loud that this is to
 	// be told if all goes well without them.
 	trouble string
@@ -59,6 +62,7 @@ type login struct {
 	cred    hosts.Credential
 	trouble string // with the places where others may have been
 	loud    bool   // the user should know of it
+	last    bool   // no other one can take its place
 }
 
 // lookUp asks for the credential each time that it is needed, so that one that
@@ -66,8 +70,8 @@ type login struct {
 // not of the registry that the server stands in for. Places to look in that are of
 // no use count as missing; the error says that ctx has ended.
 func (e *endpoint) lookUp(ctx context.Context) (login, error) {
-	c, err := e.client.opts.Credential(ctx, e.Ref.Registry, e.Ref.Repository)
-	l := login{cred: c, trouble: troubleText(err)}
+	c, last, err := e.credential(ctx)
+	l := login{cred: c, trouble: troubleText(err), last: last}
 	var broken *hosts.BrokenError
 	l.loud = err != nil && (!errors.As(err, &broken) || broken.Loud)
 	if err != nil && ctx.Err() != nil {

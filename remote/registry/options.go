@@ -21,6 +21,9 @@ type Options struct {
 	// Credential looks up credentials. Default: the files and helpers of podman
 	// and docker on this machine; see hosts.AuthFiles.
 	Credential hosts.CredentialFunc
+	// Fallback looks up credentials where Credential has none, and where a server
+	// refuses the one that Credential has. Default: there are no others.
+	Fallback hosts.CredentialFunc
 	// TLSVerify says how a registry is reached. Default (nil): https with a
 	// verified certificate, but a registry on loopback may answer plain
 	// http. True: verified https, on loopback too. False: any certificate

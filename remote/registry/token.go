@@ -37,6 +37,10 @@ type tokenCache struct {
 	tokens map[string]*authorization // by scopes
 	failed error                     // why getting a token failed last
 	failAt time.Time
+
+	// refusedCred is the credential that was refused last, and refusedAt when that was.
+	refusedCred hosts.Credential
+	refusedAt   time.Time
 }
 
 func newTokenCache(timeout time.Duration) *tokenCache {
@@ -137,7 +141,7 @@ func (c *tokenCache) drop(a *authorization) {
 }
 
 // logIn returns what an offer wants to be shown. A token server that refuses the
-// credential is asked for a stranger's token.
+// credential is shown the next one, if there is one, and then asked for a stranger's token.
 func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, from *url.URL) (*authorization, error) {
 	var realm *url.URL
 	if offer.scheme == schemeBearer {
@@ -150,12 +154,14 @@ func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, 
 	if err != nil {
 		return nil, err
 	}
-	a := &authorization{used: !l.cred.Empty(), origin: l.cred.Origin, trouble: l.trouble, loud: l.loud}
+	a := &authorization{used: !l.cred.Empty(), origin: l.cred.Origin, cred: l.cred, last: l.last, trouble: l.trouble, loud: l.loud}
 	user := l.cred.User != "" || l.cred.Password != ""
 	switch {
 	case offer.scheme == schemeBasic && user:
 		a.basic, a.header = true, "Basic "+base64.StdEncoding.EncodeToString([]byte(l.cred.User+":"+l.cred.Password))
 		return a, nil
+	case offer.scheme == schemeBasic && a.used && e.refuse(a):
+		return e.logIn(ctx, offer, scopes, from)
 	case offer.scheme == schemeBasic && a.used:
 		return nil, &fault{class: remote.ErrUnauthorized, text: fmt.Sprintf("%s wants user and password, and %s has none", e.Host, ofOrigin(a.origin))}
 	case offer.scheme == schemeBasic:
@@ -172,6 +178,8 @@ func (e *endpoint) logIn(ctx context.Context, offer challenge, scopes []string, 
 		return a, nil
 	case !errors.As(err, &f), !errors.Is(f, remote.ErrUnauthorized):
 		return nil, err
+	case f.class == ErrRefusedCredential && e.refuse(a):
+		return e.logIn(ctx, offer, scopes, from)
 	case a.used && a.trouble != "":
 		f.text = a.trouble + "; " + f.text
 	case a.trouble != "":

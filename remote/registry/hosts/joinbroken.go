@@ -1,7 +1,6 @@
 package hosts
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -9,25 +8,17 @@ import (
 	"github.com/imgfs/imgfs/remote/registry/internal/scrub"
 )
 
-// FirstOf returns a function that asks others in their order until one has a credential.
-// What is wrong with those that were asked is told together, as a *BrokenError.
-func FirstOf(all ...CredentialFunc) CredentialFunc {
-	return func(ctx context.Context, registry, repository string) (Credential, error) {
-		var c Credential
-		var broken BrokenError
-		for _, ask := range all {
-			var err error
-			c, err = ask(ctx, registry, repository)
-			broken.add(err)
-			if !c.Empty() || ctx.Err() != nil {
-				break
-			}
-		}
-		if len(broken.Reasons) == 0 {
-			return c, nil
-		}
-		return c, &broken
+// JoinBroken returns what several functions say is wrong, nil if nothing is, as one
+// *BrokenError.
+func JoinBroken(errs ...error) error {
+	var broken BrokenError
+	for _, err := range errs {
+		broken.add(err)
 	}
+	if len(broken.Reasons) == 0 {
+		return nil
+	}
+	return &broken
 }
 
 // add adds what a CredentialFunc says is wrong.
