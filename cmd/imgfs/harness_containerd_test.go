@@ -211,15 +211,8 @@ func (e *engine) stop() {
 			e.end(name)
 		}
 	}
-	names, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
-	for _, name := range names {
-		pid, err := strconv.Atoi(filepath.Base(name))
-		if err != nil {
-			continue
-		}
-		if words := cmdline(pid); len(words) > 0 && filepath.Base(words[0]) == "containerd-shim-runc-v2" && slices.Contains(words, e.address()) {
-			e.endShim(pid)
-		}
+	for _, pid := range e.shims() {
+		e.endShim(pid)
 	}
 	for _, cmd := range []*exec.Cmd{e.containerd, e.snapshotter} {
 		if cmd != nil {
@@ -236,6 +229,21 @@ func (e *engine) stop() {
 	if e.t.Failed() {
 		e.t.Logf("the snapshotter's log:\n%s", e.log("snapshotter.log"))
 	}
+}
+
+// shims are the processes that containerd has started for containers.
+func (e *engine) shims() (pids []int) {
+	names, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
+	for _, name := range names {
+		pid, err := strconv.Atoi(filepath.Base(name))
+		if err != nil {
+			continue
+		}
+		if words := cmdline(pid); len(words) > 0 && filepath.Base(words[0]) == "containerd-shim-runc-v2" && slices.Contains(words, e.address()) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // endShim ends the process of a container, which is its child, and the shim.

@@ -101,15 +101,15 @@ func TestRunnables(t *testing.T) {
 	s.fails(1, []string{"opt/emptied/old"}, "stat", "oci:"+images["debian"], "/opt/emptied/old")
 }
 
-// runnableWith returns the directory of a layout of a runnable image with a layer more.
-func runnableWith(t testing.TB, name string, layer labimage.Layer) (layout string) {
+// runnableWith returns the directory of a layout of a runnable image with more layers.
+func runnableWith(t testing.TB, name string, layers ...labimage.Layer) (layout string) {
 	t.Helper()
 	images, err := labimage.Runnables(programs(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	img := images[slices.IndexFunc(images, func(r labimage.Runnable) bool { return r.Name == name })]
-	img.Layers = append(img.Layers, layer)
+	img.Layers = append(img.Layers, layers...)
 	layout = filepath.Join(publicDir(t), "layout")
 	if _, err := img.Write(layout); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@
 //	signals        print each signal that comes, until SIGUSR2, which ends the verb
 //	sizes          print the size of the terminal, and again whenever SIGWINCH comes, until a line on stdin
 //	write FILE     make a file
+//	sums DIR       print the SHA-256 of every file below a directory, read past what the kernel keeps
 //	sleep SECONDS  do nothing
 //	exit N         end with a code
 //	crash          die by SIGSEGV, even as process 1
@@ -68,6 +69,8 @@ func do(args []string) (n int, err error) {
 		_, err = fmt.Println(args[1])
 	case "warn":
 		_, err = fmt.Fprintln(os.Stderr, args[1])
+	case "sums":
+		err = printSums(args[1])
 	case "write":
 		err = os.WriteFile(args[1], []byte("written\n"), 0o666)
 	case "sleep":
