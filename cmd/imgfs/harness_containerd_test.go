@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -31,6 +32,7 @@ type engine struct {
 	// Their processes; nil: they do not run.
 	containerd, snapshotter *exec.Cmd
 	stays                   []string // containers that run until the end
+	below                   string   // where the snapshotter has its root; "": in the sandbox
 }
 
 // space returns the namespace of a test: runc keeps states by namespaces in one place of the
@@ -118,7 +120,7 @@ func (e *engine) start() {
 
 func (e *engine) address() string { return filepath.Join(e.dir, "c.sock") }
 func (e *engine) socket() string  { return filepath.Join(e.dir, "s.sock") }
-func (e *engine) root() string    { return filepath.Join(e.dir, "snapshotter") }
+func (e *engine) root() string    { return filepath.Join(cmp.Or(e.below, e.dir), "snapshotter") }
 
 // serves starts a program that listens on a socket.
 func (e *engine) serves(socket, log string, cmd *exec.Cmd) *exec.Cmd {

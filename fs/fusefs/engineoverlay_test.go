@@ -258,3 +258,54 @@ func kernelBefore(major, minor int) bool {
 	_, err := fmt.Sscanf(kernelRelease(), "%d.%d", &a, &b)
 	return err == nil && (a < major || a == major && b < minor)
 }
+
+func TestOverlayNumbersTable(t *testing.T) {
+	scratch := needOverlay(t)
+	for i, export := range []bool{false, true} {
+		h := keep(t, who{}, task{Tree: "sample", Engine: true, Export: export})
+		for j, options := range []string{"", ",xino=on", ",redirect_dir=on", ",metacopy=on"} {
+			name := fmt.Sprint("view", i, j)
+			view, done, err := overlay(t, h.dir, scratch, name, options)
+			if err != nil {
+				t.Logf("export %t %s: %v", export, options, err)
+				continue
+			}
+			var ids []string
+			note := func(when string) {
+				text := when
+				for _, name := range []string{"closed/inside", "mega", "link", "etc"} {
+					var st unix.Stat_t
+					err := unix.Lstat(filepath.Join(view, name), &st)
+					text += fmt.Sprintf(" %s %d:%x %v", name, st.Dev, st.Ino, err)
+				}
+				ids = append(ids, text)
+			}
+			note("before")
+			for _, name := range []string{"closed/inside", "mega", "etc"} {
+				if err := os.Chmod(filepath.Join(view, name), 0o700); err != nil {
+					t.Error(err)
+				}
+			}
+			note("after")
+			dropInodes()
+			note("dropped")
+			note("again")
+			done()
+			dropInodes()
+			view, done, err = overlay(t, h.dir, scratch, name, options)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			note("mounted")
+			dropInodes()
+			note("dropped")
+			h.kill()
+			h.mustNext(9)
+			dropInodes()
+			note("next server")
+			done()
+			t.Logf("export %t %s:\n%s", export, options, strings.Join(ids, "\n"))
+		}
+	}
+}

@@ -129,7 +129,7 @@ func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 	if !ok {
 		return fuse.Status(unix.ESTALE)
 	}
-	if name == "." {
+	if name == "." || name == "/" {
 		r.fillEntry(dir, out)
 		return fuse.OK
 	}
