@@ -47,10 +47,15 @@ func TestSnapshotterEqual(t *testing.T) {
 	e.leavesNoTree()
 }
 
-// expectUnpacked makes of a dump what containerd makes of it: it knows no time before 1970
-// (boundTime in its pkg/archive/time.go).
+// expectUnpacked makes of a dump what containerd and an overlay make of it. They know no time
+// before 1970 (boundTime in containerd's pkg/archive/time.go), and count the names of a file
+// that upper layers have removed.
 func expectUnpacked(d dump) {
 	for path, line := range d {
+		if strings.Contains(line, `group="/link/first"`) {
+			line = strings.Replace(line, " links=3 ", " links=4 ", 1) // without link/second
+			d[path] = line
+		}
 		before, rest, _ := strings.Cut(line, " mtime=-")
 		if rest != "" {
 			_, rest, _ = strings.Cut(rest, " ")

@@ -144,7 +144,7 @@ func TestSnapshotterFullDisk(t *testing.T) {
 		return func() { _ = os.Remove(name) }
 	}
 	onTmpfs := func(dir, size string) {
-		if err := cmp.Or(os.MkdirAll(dir, 0o755), unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size)); err != nil {
+		if err := cmp.Or(os.MkdirAll(dir, 0o755), unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755,size="+size)); err != nil {
 			t.Fatal(err)
 		}
 	}

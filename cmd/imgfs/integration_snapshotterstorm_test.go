@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,9 @@ type storm struct {
 	images []stormImage
 	over   atomic.Bool
 
+	mu      sync.Mutex
+	reasons map[string]int
+
 	pulls, runs, failures, removals, collections atomic.Int64
 }
 
@@ -64,7 +68,7 @@ func TestSnapshotterStorm(t *testing.T) {
 		kills = n
 	}
 	e := newEngine(t)
-	st := &storm{engine: e, images: stormImages(t, registrytest.New(t, nil))}
+	st := &storm{engine: e, reasons: map[string]int{}, images: stormImages(t, registrytest.New(t, nil))}
 	for i := range stormSpaces {
 		st.stays(i)
 	}
@@ -82,6 +86,10 @@ func TestSnapshotterStorm(t *testing.T) {
 	clients.Wait()
 	t.Logf("killed %v; %d pulls, %d containers, %d failures of commands, %d images removed, %d collections",
 		killed, st.pulls.Load(), st.runs.Load(), st.failures.Load(), st.removals.Load(), st.collections.Load())
+	for reason, n := range st.reasons {
+		t.Logf("%d × ctr %s", n, strings.TrimSpace(reason))
+	}
+	t.Logf("%d layers were unpacked", strings.Count(e.log("snapshotter.log"), " is unpacked: "))
 	if st.pulls.Load() == 0 || st.runs.Load() == 0 || st.collections.Load() == 0 {
 		t.Error("nothing was done")
 	}
@@ -132,6 +140,12 @@ func stormImages(t *testing.T, reg *registrytest.Server) (images []stormImage) {
 	return images
 }
 
+// What a command says at last of why it failed, and words that no other command says.
+var (
+	failureWords = regexp.MustCompile(`: [^:]*$`)
+	ownWords     = regexp.MustCompile(`"[^"]*[0-9][^"]*"|[0-9a-f]{64}`)
+)
+
 // tries runs a command of containerd's client in a namespace. Any may fail in a storm, but none
 // may hang.
 func (st *storm) tries(ns string, args ...string) (r result, ok bool) {
@@ -147,6 +161,9 @@ func (st *storm) tries(ns string, args ...string) (r result, ok bool) {
 	}
 	if r.code != 0 {
 		st.failures.Add(1)
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		st.reasons[args[0]+" "+args[1]+failureWords.FindString(ownWords.ReplaceAllString(r.stderr, "…"))]++
 	}
 	return r, r.code == 0
 }
@@ -158,6 +175,7 @@ func (st *storm) client(i int) {
 	for n := 0; !st.over.Load(); n++ {
 		img := st.images[random.IntN(len(st.images))]
 		if _, ok := st.tries(ns, pulling(img.name)...); !ok {
+			time.Sleep(100 * time.Millisecond) // containerd may be down
 			continue
 		}
 		st.pulls.Add(1)
