@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -236,5 +237,79 @@ func TestSnapshotterRemoved(t *testing.T) {
 	}
 	e.end("stays")
 	e.collects(e.space())
+	e.leavesNoTree()
+}
+
+// TestSnapshotterTwoRegistries: a chain that two namespaces know by images of two registries is
+// mounted by the one that is there.
+func TestSnapshotterTwoRegistries(t *testing.T) {
+	testenv.Slow(t)
+	e := newEngine(t)
+	stays, goes := registrytest.New(t, nil), registrytest.New(t, nil)
+	spaces := []string{e.space() + "-0", e.space() + "-1"}
+	images := []string{pushed(t, stays, "debian"), pushed(t, goes, "debian")}
+	for i, ns := range spaces {
+		e.must(ns, pulling(images[i])...)
+	}
+	goes.Close()
+	e.ok("cache", "prune", "--all")
+	begun := time.Now()
+	if got := e.must(spaces[1], "run", "--rm", "--snapshotter", "imgfs", images[1], "one", "/opt/tool", "x"); got != "tool: x\n" {
+		t.Errorf("a container prints %q", got)
+	}
+	t.Logf("it starts within %v", time.Since(begun))
+	e.must(spaces[0], "image", "rm", "--sync", images[0])
+	if n := len(mountsBelow(e.root())); n != 1 {
+		t.Errorf("%d mounts, want one: the other namespace needs it", n)
+	}
+	e.must(spaces[1], "image", "rm", "--sync", images[1])
+	e.leavesNoTree()
+}
+
+// TestSnapshotterSilentRegistry: where the registry does not answer imgfs, but containerd,
+// images are unpacked, after a wait for the first layer. Others wait no longer than that, when
+// garbage is collected meanwhile.
+func TestSnapshotterSilentRegistry(t *testing.T) {
+	testenv.Slow(t)
+	e := newEngine(t)
+	reg, other := registrytest.New(t, nil), registrytest.New(t, nil)
+	running := pushed(t, other, "busybox")
+	e.pull(running)
+	e.runs(running, "first", "true")
+	for _, kind := range []registrytest.Kind{registrytest.Ping, registrytest.Manifest, registrytest.Blob} {
+		reg.Inject(kind, registrytest.Always(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+			if strings.HasPrefix(r.UserAgent(), "containerd/") {
+				serve(w, r)
+				return
+			}
+			reg.Stall(-1)(w, r, serve)
+		}))
+	}
+	image := pushed(t, reg, "debian")
+	pulled := make(chan result, 1)
+	go func() { pulled <- e.finish(e.ctr(e.space(), pulling(image)...)) }()
+	longest := time.Duration(0)
+	stop := e.collecting(running)
+	for n := 0; len(pulled) == 0; n++ {
+		begun := time.Now()
+		e.runs(running, fmt.Sprint("busy", n), "true")
+		longest = max(longest, time.Since(begun))
+	}
+	stop()
+	r := <-pulled
+	t.Logf("the pull takes %v, and a container started at most %v", r.took, longest)
+	if longest > 15*time.Second {
+		t.Errorf("a container started within %v", longest)
+	}
+	if r.code != 0 {
+		t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if got := e.runs(image, "one", "/opt/tool", "x"); got != "tool: x\n" {
+		t.Errorf("a container prints %q", got)
+	}
+	if r.took > 25*time.Second {
+		t.Errorf("the pull takes %v: it waits for more than the first layer", r.took)
+	}
+	e.does("image", "rm", "--sync", image, running)
 	e.leavesNoTree()
 }

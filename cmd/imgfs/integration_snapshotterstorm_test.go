@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,7 +69,9 @@ func TestSnapshotterStorm(t *testing.T) {
 		kills = n
 	}
 	e := newEngine(t)
-	st := &storm{engine: e, reasons: map[string]int{}, images: stormImages(t, registrytest.New(t, nil))}
+	reg := registrytest.New(t, nil)
+	st := &storm{engine: e, reasons: map[string]int{}, images: stormImages(t, reg)}
+	reg.Inject(registrytest.Blob, registrytest.Always(afterSome)) // for kills to hit passes
 	for i := range stormSpaces {
 		st.stays(i)
 	}
@@ -146,6 +149,12 @@ var (
 	ownWords     = regexp.MustCompile(`"[^"]*[0-9][^"]*"|[0-9a-f]{64}`)
 )
 
+// afterSome answers rightly, after some time.
+func afterSome(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+	time.Sleep(time.Duration(rand.Int64N(int64(200 * time.Millisecond))))
+	serve(w, r)
+}
+
 // tries runs a command of containerd's client in a namespace. Any may fail in a storm, but none
 // may hang.
 func (st *storm) tries(ns string, args ...string) (r result, ok bool) {
@@ -221,7 +230,7 @@ func (st *storm) collector() {
 				st.collections.Add(1)
 			}
 		}
-		if n%4 == 3 {
+		if n%2 == 1 {
 			if r := st.run("cache", "prune", "--all"); r.code != 0 {
 				st.t.Errorf("imgfs cache prune: %s", r.stderr)
 			}
@@ -292,6 +301,10 @@ func (st *storm) killsOne() (what string) {
 		return "nothing"
 	}
 	pid := all[rand.IntN(len(all))]
+	// Of those that index there are few, and not for long.
+	if i := slices.IndexFunc(all, func(pid int) bool { words := cmdline(pid); return len(words) > 1 && words[1] == "index" }); i >= 0 && rand.IntN(2) == 0 {
+		pid = all[i]
+	}
 	words, holder := cmdline(pid), isHolder(pid)
 	if syscall.Kill(pid, syscall.SIGKILL) != nil || len(words) < 2 {
 		return "nothing"
