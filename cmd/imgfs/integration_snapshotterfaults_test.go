@@ -77,6 +77,7 @@ func TestSnapshotterRegistryGone(t *testing.T) {
 // cannot be read, and nothing wrong is. It can be when the registry is there again.
 func TestSnapshotterUnreadable(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel() // it waits most of the time
 	e := newEngine(t)
 	reg := registrytest.New(t, nil)
 	text := noiseOf(7, 3<<20)
@@ -271,6 +272,7 @@ func TestSnapshotterTwoRegistries(t *testing.T) {
 // garbage is collected meanwhile.
 func TestSnapshotterSilentRegistry(t *testing.T) {
 	testenv.Slow(t)
+	t.Parallel() // it waits most of the time
 	e := newEngine(t)
 	reg, other := registrytest.New(t, nil), registrytest.New(t, nil)
 	running := pushed(t, other, "busybox")

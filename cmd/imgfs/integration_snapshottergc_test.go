@@ -208,3 +208,58 @@ func TestSnapshotterGCKeeps(t *testing.T) {
 		t.Errorf("snapshots left: %q, %v", left, err)
 	}
 }
+
+// TestSnapshotterIndexGone: where the index of a chain has gone from the cache, as it may when
+// that is full, and the registry is slow, the container that needs it is told to come later,
+// and can be started then. Others wait for no longer, when garbage is collected, and start as
+// they do otherwise while the layers are read.
+func TestSnapshotterIndexGone(t *testing.T) {
+	testenv.Slow(t)
+	e := newEngine(t)
+	reg := registrytest.New(t, nil)
+	image := pushed(t, reg, "busybox")
+	layout := runnableWith(t, "busybox", noiseLayer("big", 9), func(a *labimage.Archive) error { return a.File("top", "top\n") })
+	layer := openLayout(t, layout).Manifest.Layers[2].Digest
+	slow := pushedLayout(t, reg, layout, "big")
+	e.pull(image)
+	e.pull(slow)
+	e.runs(image, "first", "true")
+	stop := e.collecting(image)
+	defer stop()
+	idle := e.starts("idle", image)
+
+	e.ok("cache", "prune", "--all")
+	reg.Forget()
+	arrives := make(chan struct{})
+	reg.Inject(registrytest.Blob, registrytest.Always(heldBack(layer, arrives)))
+	run := func(name string) result {
+		return e.finish(e.ctr(e.space(), "run", "--rm", "--snapshotter", "imgfs", slow, name, "cat", "/top"))
+	}
+	started := make(chan result, 1)
+	go func() { started <- run("early") }()
+	longest := time.Duration(0)
+	for n := 0; len(started) == 0; n++ {
+		begun := time.Now()
+		e.runs(image, fmt.Sprint("meanwhile", n), "true")
+		longest = max(longest, time.Since(begun))
+	}
+	r := <-started
+	if r.code == 0 || r.took > 20*time.Second || !strings.Contains(r.stderr, "try again later") {
+		t.Errorf("the container that needs a pass: exit code %d, after %v\n%s", r.code, r.took, r.stderr)
+	}
+	if !wasAsked(reg, layer) {
+		t.Error("nobody has asked for the big layer")
+	}
+	busy := e.starts("busy", image)
+	t.Logf("containers start within %v, during a pass within %v, and while one waited for it within %v", idle, busy, longest)
+	if busy > 2*idle || longest > 15*time.Second {
+		t.Errorf("containers start within %v, during a pass within %v, and while one waited for it within %v", idle, busy, longest)
+	}
+	close(arrives)
+	if !eventually(20*time.Second, func() bool { r = run("later"); return r.code == 0 }) || r.stdout != "top\n" {
+		t.Errorf("after the pass a container prints %q\n%s", r.stdout, r.stderr)
+	}
+	stop()
+	e.does("image", "rm", "--sync", image, slow)
+	e.leavesNoTree()
+}

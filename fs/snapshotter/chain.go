@@ -52,6 +52,7 @@ type chain struct {
 	record  record
 	removed bool          // the chain has no directory any more, and will have none
 	mounted bool          // as far as this process knows
+	now     *mounting     // if somebody looks after the mount
 	ready   chan struct{} // closed when record.Indexed is set
 }
 

@@ -34,7 +34,9 @@
 // Layers have to be read once, to index them, which takes as long as a download. Prepare
 // begins this pass and does not wait for it: containerd calls it with a lock held that its
 // garbage collector wants, behind which all other containers would wait. What waits is Stat,
-// which every client calls next, and for which containerd holds no lock.
+// which every client calls next, and for which containerd holds no lock. For the same reason
+// who prepares a container waits for a mount for some seconds only. That takes long where the
+// indexes of its layers have gone from the cache: the mount goes on, and the next one finds it.
 //
 // If the pass fails, nothing can turn the pull that waits into an ordinary one. containerd
 // (core/metadata/snapshot.go of 2.4.2, metadata/snapshot.go of 1.6) has noted the chain under

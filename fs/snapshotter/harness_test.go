@@ -40,6 +40,7 @@ type fakeImage struct {
 	noIndex           error
 	noMount           error
 	indexing, looking chan struct{} // not nil: closed when it may end
+	mounting          chan struct{} // likewise
 }
 
 func newFakeTrees(t testing.TB) *fakeTrees {
@@ -123,11 +124,14 @@ func (f *fakeTrees) alone(dir string) (done func()) {
 	return func() { f.set(func() { delete(f.mounting, dir) }) }
 }
 
-func (f *fakeTrees) Mount(_ context.Context, img snapshotter.Image, n int, dir string) error {
+func (f *fakeTrees) Mount(ctx context.Context, img snapshotter.Image, n int, dir string) error {
 	defer f.alone(dir)()
 	known, err := f.image(img)
 	if err == nil {
 		err = known.noMount
+	}
+	if err == nil {
+		err = wait(ctx, known.mounting)
 	}
 	if err != nil {
 		return err

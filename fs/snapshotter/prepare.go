@@ -56,6 +56,9 @@ func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snap
 // create makes an active snapshot, or one that cannot be written.
 func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, base snapshots.Info) ([]mount.Mount, error) {
 	base.Labels = withRef(base.Labels, "")
+	// containerd has a lock.
+	ctx, cancel := context.WithTimeoutCause(ctx, s.opts.MountWait, errMounting)
+	defer cancel()
 	lower, err := s.lower(ctx, parent)
 	if err != nil {
 		return nil, err

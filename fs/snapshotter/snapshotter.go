@@ -29,7 +29,11 @@ type Options struct {
 	// CheckTimeout bounds how long Prepare waits for the config of an image before it falls
 	// back. Default: 10 seconds.
 	CheckTimeout time.Duration
-	// MountTimeout bounds how long a mount may take. Default: one minute.
+	// MountWait bounds how long Prepare and View wait for a mount before they answer that it
+	// takes long. It goes on. Default: 10 seconds.
+	MountWait time.Duration
+	// MountTimeout bounds how long a mount may take, which is as long as a pass where indexes
+	// have gone. Default: one hour.
 	MountTimeout time.Duration
 	// Remember is how long an image falls back without being asked for again after that has
 	// failed. Default: 30 seconds.
@@ -53,7 +57,7 @@ func (opts *Options) withDefaults() Options {
 		of   *time.Duration
 		zero time.Duration
 	}{
-		{&o.CheckTimeout, 10 * time.Second}, {&o.MountTimeout, time.Minute},
+		{&o.CheckTimeout, 10 * time.Second}, {&o.MountWait, 10 * time.Second}, {&o.MountTimeout, time.Hour},
 		{&o.Remember, 30 * time.Second}, {&o.RememberPass, 10 * time.Minute},
 	} {
 		if *d.of <= 0 {
@@ -73,8 +77,9 @@ type Snapshotter struct {
 	opts    Options
 	overlay []string // options of every overlay
 
-	checks flights[[]digest.Digest]
-	passes flights[struct{}]
+	checks    flights[[]digest.Digest]
+	passes    flights[struct{}]
+	mountings sync.WaitGroup
 
 	sweeping sync.Mutex    // held while sweep works
 	wake     chan struct{} // has something in it when sweep has something to do
@@ -85,6 +90,7 @@ type Snapshotter struct {
 
 	mu     sync.Mutex // guards the following, and what chain says
 	chains map[digest.Digest]*chain
+	closed bool // no mounting begins any more
 	stats  Stats
 }
 
@@ -192,6 +198,7 @@ func parseChain(text string) (digest.Digest, error) {
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
 		s.ending()
+		s.stopMountings()
 		s.checks.close()
 		s.passes.close()
 		<-s.ended

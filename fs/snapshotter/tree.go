@@ -4,40 +4,92 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 )
 
-// mounted returns where a chain is mounted, and mounts it if it is not. That goes on after
-// ctx has ended, up to a bound, for others that want it.
+// unmountTimeout bounds how long unmounting may take.
+const unmountTimeout = time.Minute
+
+// errMounting is why somebody is not waited for any longer.
+var errMounting = fmt.Errorf("it takes long to mount, as when its layers have to be read again; that goes on, try again later: %w", errdefs.ErrUnavailable)
+
+// A mounting looks after the mount of a chain, for all that want it at the time.
+type mounting struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when err is set
+	err    error
+}
+
+// mounted returns where a chain is mounted, and mounts it if it is not. If ctx ends before
+// that is done it goes on, up to a bound, for others that want it.
 func (s *Snapshotter) mounted(ctx context.Context, c *chain) (string, error) {
-	if err := c.lockMounting(ctx); err != nil {
+	m, err := s.beginMounting(ctx, c)
+	if err != nil {
 		return "", err
 	}
-	defer c.unlockMounting()
+	select {
+	case <-m.done:
+		return c.tree(), m.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("chain %s: %w", c.id, context.Cause(ctx))
+	}
+}
+
+// beginMounting begins to look after the mount of a chain, or joins who does.
+func (s *Snapshotter) beginMounting(ctx context.Context, c *chain) (*mounting, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, errClosed
+	case c.now != nil:
+		return c.now, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.MountTimeout)
-	defer cancel()
+	m := &mounting{cancel: cancel, done: make(chan struct{})}
+	c.now = m
+	s.mountings.Go(func() {
+		defer close(m.done)
+		defer cancel()
+		m.err = s.lookAfter(ctx, c)
+	})
+	return m, nil
+}
+
+// lookAfter mounts a chain if it is not mounted, or by nobody any more.
+func (s *Snapshotter) lookAfter(ctx context.Context, c *chain) error {
+	err := c.lockMounting(ctx)
+	if err == nil {
+		defer c.unlockMounting()
+	}
+	// Who comes when the lock is free does not rely on what was seen before that.
+	defer s.endMounting(c)
+	if err != nil {
+		return fmt.Errorf("chain %s: %w: %w", c.id, errdefs.ErrUnavailable, err)
+	}
 	if s.isRemoved(c) {
-		return "", fmt.Errorf("chain %s: it was removed: %w", c.id, errdefs.ErrNotFound)
+		return fmt.Errorf("chain %s: it was removed: %w", c.id, errdefs.ErrNotFound)
 	}
 	state, err := s.trees.State(ctx, c.tree())
 	if err != nil {
-		return "", fmt.Errorf("chain %s: %w", c.id, err)
+		return fmt.Errorf("chain %s: %w", c.id, err)
 	}
 	switch state {
 	case Live:
 		s.setMounted(c, true)
-		return c.tree(), nil
+		return nil
 	case Dead:
 		if err := s.trees.Unmount(ctx, c.tree()); err != nil {
-			return "", fmt.Errorf("chain %s: a tree that nobody serves: %w", c.id, err)
+			return fmt.Errorf("chain %s: a tree that nobody serves: %w", c.id, err)
 		}
 		s.setMounted(c, false)
 	}
 	if err := s.mount(ctx, c); err != nil {
 		s.count(func(n *Stats) { n.MountFailures++ })
-		return "", err
+		return err
 	}
 	s.count(func(n *Stats) {
 		n.Mounts++
@@ -46,7 +98,35 @@ func (s *Snapshotter) mounted(ctx context.Context, c *chain) (string, error) {
 		}
 	})
 	s.setMounted(c, true)
-	return c.tree(), nil
+	return nil
+}
+
+func (s *Snapshotter) endMounting(c *chain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.now = nil
+}
+
+// stopMounting has whoever mounts a chain give up, which no snapshot needs.
+func (s *Snapshotter) stopMounting(c *chain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.now != nil {
+		c.now.cancel()
+	}
+}
+
+// stopMountings has all of them give up, and waits for their end. No others begin.
+func (s *Snapshotter) stopMountings() {
+	s.mu.Lock()
+	s.closed = true
+	for _, c := range s.chains {
+		if c.now != nil {
+			c.now.cancel()
+		}
+	}
+	s.mu.Unlock()
+	s.mountings.Wait()
 }
 
 // mount mounts a chain as a part of one of the images that have it.
@@ -75,11 +155,15 @@ func (s *Snapshotter) mount(ctx context.Context, c *chain) error {
 // retire unmounts a chain that no snapshot needs, and removes its directories. A chain that
 // is wanted again meanwhile stays.
 func (s *Snapshotter) retire(ctx context.Context, c *chain) error {
+	if unused, err := s.isUnused(ctx, c); err != nil || !unused {
+		return err
+	}
+	s.stopMounting(c)
 	if err := c.lockMounting(ctx); err != nil {
 		return err
 	}
 	defer c.unlockMounting()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.MountTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmountTimeout)
 	defer cancel()
 	if unused, err := s.isUnused(ctx, c); err != nil || !unused {
 		return err
