@@ -92,7 +92,8 @@ func TestSnapshotterStorm(t *testing.T) {
 	for reason, n := range st.reasons {
 		t.Logf("%d × ctr %s", n, strings.TrimSpace(reason))
 	}
-	t.Logf("%d layers were unpacked", strings.Count(e.log("snapshotter.log"), " is unpacked: "))
+	log := e.log("snapshotter.log")
+	t.Logf("%d layers were unpacked, %d passes failed", strings.Count(log, " is unpacked: "), strings.Count(log, "the pass over the layers of "))
 	if st.pulls.Load() == 0 || st.runs.Load() == 0 || st.collections.Load() == 0 {
 		t.Error("nothing was done")
 	}
@@ -114,11 +115,11 @@ func TestSnapshotterStorm(t *testing.T) {
 // spaceOf returns one of the namespaces.
 func (st *storm) spaceOf(i int) string { return fmt.Sprint(st.space(), "-", i%stormSpaces) }
 
-// stormImages are three images in a registry: two have a common base, and one is all of
-// another's layers.
+// stormImages are images in a registry. Some have all layers of another one, and all a common
+// base. Containers that stay are of the first one: others come and go, with their trees.
 func stormImages(t *testing.T, reg *registrytest.Server) (images []stormImage) {
 	t.Helper()
-	for i, parts := range [][]uint64{{1}, {1, 2}, {3, 4, 5}} {
+	for i, parts := range [][]uint64{{1}, {1, 2}, {3, 4, 5}, {6}, {6, 7}, {8}} {
 		var layers []labimage.Layer
 		files := map[string]string{}
 		for _, part := range parts {
@@ -189,30 +190,28 @@ func (st *storm) client(i int) {
 		}
 		st.pulls.Add(1)
 		name := fmt.Sprintf("client%d-%d", i, n)
-		r, ok := st.tries(ns, "run", "--rm", "--snapshotter", "imgfs", img.name, name, "probe", "sums", "/data")
+		r, ok := st.tries(ns, "run", "--rm", "--snapshotter", "imgfs", img.name, name, "probe", "same", "/data", fmt.Sprintf("%x", sha256.Sum256([]byte(img.want))))
 		st.isRight(img, name, r, ok)
 		if !ok {
 			st.tries(ns, "task", "rm", "--force", name)
 			st.tries(ns, "container", "rm", name)
 		}
-		if random.IntN(2) == 0 {
-			if _, ok := st.tries(ns, "image", "rm", img.name); ok {
+		if random.IntN(8) > 0 {
+			if _, ok := st.tries(ns, "image", "rm", "--sync", img.name); ok {
 				st.removals.Add(1)
 			}
 		}
 	}
 }
 
-// isRight checks what a container prints: all of it, or of one that was cut off its first
-// lines.
+// isRight checks what a container says. It compares all that it has read itself: containerd may
+// lose what is printed last, and who was cut off has printed its first lines.
 func (st *storm) isRight(img stormImage, name string, r result, ok bool) {
+	const wrong = 98 // of probe
 	whole := r.stdout[:strings.LastIndex(r.stdout, "\n")+1]
-	switch {
-	case !strings.HasPrefix(img.want, whole):
-		st.t.Errorf("%s, of %s, has read\n%s, want\n%s", name, img.name, r.stdout, img.want)
-	case ok && whole != img.want:
-		st.t.Errorf("%s, of %s, ends well and has read\n%s, want\n%s", name, img.name, r.stdout, img.want)
-	case ok:
+	if r.code == wrong || !strings.HasPrefix(img.want, whole) {
+		st.t.Errorf("%s, of %s: exit code %d, has read\n%s, want\n%s", name, img.name, r.code, r.stdout, img.want)
+	} else if ok {
 		st.runs.Add(1)
 	}
 }
@@ -231,7 +230,7 @@ func (st *storm) collector() {
 			}
 		}
 		if n%2 == 1 {
-			if r := st.run("cache", "prune", "--all"); r.code != 0 {
+			if r := st.run("cache", "prune", "--all"); r.code > 0 { // not killed
 				st.t.Errorf("imgfs cache prune: %s", r.stderr)
 			}
 		}
@@ -243,7 +242,7 @@ func (st *storm) collector() {
 func (st *storm) stays(i int) {
 	st.t.Helper()
 	const script = "probe sums /data >/first || exit 1; while probe sums /data >/now; do cmp /first /now || exit 2; sleep 0.2; done; exit 3"
-	img := st.images[i%len(st.images)]
+	img := st.images[0]
 	st.must(st.spaceOf(i), pulling(img.name)...)
 	st.must(st.spaceOf(i), "run", "--detach", "--snapshotter", "imgfs", img.name, "stays", "/usr/bin/busybox", "sh", "-c", strings.ReplaceAll(script, "cmp", "busybox cmp"))
 	root := st.rootfs(st.spaceOf(i), "stays")

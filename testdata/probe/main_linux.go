@@ -9,6 +9,7 @@
 //	sizes          print the size of the terminal, and again whenever SIGWINCH comes, until a line on stdin
 //	write FILE     make a file
 //	sums DIR       print the SHA-256 of every file below a directory, read past what the kernel keeps
+//	same DIR SUM   as sums, and end with code 98 if the SHA-256 of all that is printed is not this one
 //	sleep SECONDS  do nothing
 //	exit N         end with a code
 //	crash          die by SIGSEGV, even as process 1
@@ -17,6 +18,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -70,7 +72,16 @@ func do(args []string) (n int, err error) {
 	case "warn":
 		_, err = fmt.Fprintln(os.Stderr, args[1])
 	case "sums":
-		err = printSums(args[1])
+		err = printSums(os.Stdout, args[1])
+	case "same":
+		if len(args) < 3 {
+			return 0, fmt.Errorf("same wants a directory and a sum")
+		}
+		all := sha256.New()
+		if err = printSums(io.MultiWriter(os.Stdout, all), args[1]); err == nil && fmt.Sprintf("%x", all.Sum(nil)) != args[2] {
+			os.Exit(98)
+		}
+		return 3, err
 	case "write":
 		err = os.WriteFile(args[1], []byte("written\n"), 0o666)
 	case "sleep":

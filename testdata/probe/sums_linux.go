@@ -13,7 +13,7 @@ import (
 )
 
 // printSums prints the SHA-256 of every file below a directory, as sha256sum does.
-func printSums(dir string) error {
+func printSums(w io.Writer, dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -25,7 +25,7 @@ func printSums(dir string) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Printf("%s  %s\n", sum, path)
+		_, err = fmt.Fprintf(w, "%s  %s\n", sum, path)
 		return err
 	})
 }
