@@ -27,8 +27,9 @@ what came over the network, and the mount's health: ok, prefetching, registry
 down (as of the last request), waiting (for the image: mount --no-wait), stopped
 (a process is), restarting, no answer (within two seconds), dead (no process
 serves it; imgfs umount), hidden (another mount is over it), unknown (only who
-has mounted it may ask). A bind mount is no row of its own. With -q only
-directories.`,
+has mounted it may ask). A bind mount is no row of its own. Mounts of imgfs
+snapshotter have the chain and the containers that use it, running or not, those
+of imgfs podman the image's names. With -q only directories.`,
 		Example:    "imgfs ps",
 		OtherFlags: map[string]string{"--no-trunc": "--json", "--format": "--json, and jq", "-l": "leave it out", "-w": "--json"},
 		Setup: func(f *pflag.FlagSet) cli.Action {
@@ -46,10 +47,11 @@ directories.`,
 				}
 				serve.SweepLeft(ctx)
 				rows, err := serve.Mounted(ctx, want)
-				switch {
-				case err != nil:
+				if err != nil {
 					return err
-				case *asJSON:
+				}
+				addEngines(ctx, rows)
+				if *asJSON {
 					return show.JSON(e.Stdout, rows)
 				}
 				return e.printMounts(rows)
@@ -86,11 +88,15 @@ func (e *env) printMounts(rows []serve.Running) error {
 		return nil
 	}
 	columns := []show.Column{{Title: "IMAGE", Least: 12}, {Title: "DIGEST", Drop: 2}, {Title: "DIR", Least: 10},
-		{Title: "SINCE", Drop: 4}, {Title: "PID"}, {Title: "MEMORY", Drop: 5}, {Title: "FETCHED", Drop: 3}, {Title: "HEALTH", Wrap: true}}
-	foreign := false
+		{Title: "SINCE", Drop: 4}, {Title: "PID"}, {Title: "MEMORY", Drop: 5}, {Title: "FETCHED", Drop: 3}}
+	foreign, engines := false, false
 	for _, r := range rows {
-		foreign = foreign || !r.Own
+		foreign, engines = foreign || !r.Own, engines || r.Engine.Kind != ""
 	}
+	if engines {
+		columns = append(columns, show.Column{Title: "USED BY", Least: 18, CutEnd: true})
+	}
+	columns = append(columns, show.Column{Title: "HEALTH", Wrap: true})
 	if foreign {
 		columns = append(columns, show.Column{Title: "USER", Drop: 1})
 	}
@@ -100,7 +106,7 @@ func (e *env) printMounts(rows []serve.Running) error {
 	}
 	t := show.NewTable(width, columns...)
 	for _, r := range rows {
-		cells := []string{printable.Cell(r.Image), "-", printable.Cell(r.Dir), "-", "-", "-", "-", healthText(&r)}
+		cells := []string{printable.Cell(imageText(&r)), "-", printable.Cell(r.Dir), "-", "-", "-", "-"}
 		if r.Manifest != "" {
 			cells[1], cells[6] = printable.Cut(show.ShortDigest(r.Manifest), digits), e.size(r.Fetched)
 		}
@@ -113,6 +119,10 @@ func (e *env) printMounts(rows []serve.Running) error {
 		if r.Memory > 0 {
 			cells[5] = e.size(r.Memory)
 		}
+		if engines {
+			cells = append(cells, printable.Cell(engineText(&r.Engine)))
+		}
+		cells = append(cells, healthText(&r))
 		if foreign {
 			cells = append(cells, printable.Cell(strings.TrimPrefix(r.Owner, "user ")))
 		}

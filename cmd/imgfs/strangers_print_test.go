@@ -227,6 +227,7 @@ var lossy = []string{
 	"FastPath.Name", "Key", "Variable",
 	"Entry.Type", "Entry.Mode", "Entry.Modified", "Entry.Device", // words and numbers
 	"FastPath.Name", "What",
+	"Engine.Chain", "Engine.Images", "EngineContainer.Namespace", // a digest, and what was read from JSON or sent by gRPC
 	"Created", "CreatedBy", "Author", "Comment", // read from JSON
 	"Manager", "Change", "Arch", "OldArch", "Old", "New", // of packages: what their managers compare
 	"LayerDigest", "statVersion.Change", "statVersion.Type", "statVersion.Mode", "statVersion.Modified",

@@ -60,6 +60,17 @@ func (s *Store) Dir() string { return s.dir }
 // Mountpoint returns where the image is mounted whose top layer is given.
 func (s *Store) Mountpoint(layer string) string { return filepath.Join(s.dir, mountsDir, layer) }
 
+// Locate returns the directory of the store and the layer that are in the path of a mountpoint.
+// It does not look whether there is such a store.
+func Locate(mountpoint string) (dir, layer string, ok bool) {
+	dir, layer = filepath.Split(mountpoint)
+	dir = filepath.Clean(dir)
+	if filepath.Base(dir) != mountsDir || layer == "" {
+		return "", "", false
+	}
+	return filepath.Dir(dir), layer, true
+}
+
 func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }

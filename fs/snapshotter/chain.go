@@ -61,9 +61,9 @@ func newChain(id digest.Digest, dir string) *chain {
 }
 
 // tree is where the chain is mounted.
-func (c *chain) tree() string { return filepath.Join(c.dir, "tree") }
+func (c *chain) tree() string { return filepath.Join(c.dir, treeName) }
 
-func (c *chain) recordName() string { return filepath.Join(c.dir, "record.json") }
+func (c *chain) recordName() string { return filepath.Join(c.dir, recordName) }
 
 // lockMounting waits until nobody else mounts or unmounts the chain.
 func (c *chain) lockMounting(ctx context.Context) error {
@@ -106,7 +106,7 @@ func (r record) with(src source) record {
 // readRecord reads the record of a chain.
 func readRecord(name string) (record, error) {
 	var r record
-	text, err := os.ReadFile(name)
+	text, err := readRegular(name, maxRecord)
 	if err != nil {
 		return r, err
 	}

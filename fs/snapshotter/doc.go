@@ -54,6 +54,11 @@
 // point are directories and mounts that no snapshot needs: New and Cleanup remove them. Mounts
 // that are there and answer are used, those that are dead are made again.
 //
+// # Looking in
+//
+// [Uses] tells for which containers a chain is mounted. It reads what is in the root and needs
+// no snapshotter: one that hangs, or is gone, is when it is wanted.
+//
 // # Limits
 //
 // One process at a time keeps a root, and the root of another version is refused. Paths of

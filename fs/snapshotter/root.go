@@ -19,7 +19,9 @@ const (
 	databaseName = "metadata.db"
 	snapshotsDir = "snapshots" // ID/fs and ID/work, of those that are not lazy
 	chainsDir    = "chains"    // HEX/record.json and the mountpoint HEX/tree
-	removedDir   = "removed"   // what is being deleted
+	recordName   = "record.json"
+	treeName     = "tree"
+	removedDir   = "removed" // what is being deleted
 )
 
 // version is that of the files in a root.

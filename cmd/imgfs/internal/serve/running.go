@@ -58,6 +58,8 @@ type Running struct {
 	// Why says why a mount is dead, or is not served at the moment. Of one that is stopped it
 	// says which process is, if that is not PID.
 	Why string `json:"why,omitempty"`
+	// Engine is missing if it was mounted for none.
+	Engine Engine `json:"engine,omitzero"`
 
 	// Own says whether this user has mounted it.
 	Own bool `json:"-"`
