@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,10 @@ var all = map[string]engine{
 	},
 	"podman": {packages: []string{"github.com/containers/podman/v5/cmd/podman"}, tags: "containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper", cgo: true},
 	"crictl": {packages: []string{"sigs.k8s.io/cri-tools/cmd/crictl"}},
+	"docker": {
+		packages: []string{"github.com/moby/moby/v2/cmd/dockerd", "github.com/docker/cli/cmd/docker", "github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl"},
+		tags:     "no_btrfs,no_zfs,exclude_graphdriver_btrfs,exclude_graphdriver_zfs",
+	},
 	"runc":   {packages: []string{"github.com/opencontainers/runc"}, tags: "runc_nodmz", cgo: true},
 	"soci":   {packages: []string{"github.com/awslabs/soci-snapshotter/cmd/soci-snapshotter-grpc"}, cgo: true},
 	"stargz": {packages: []string{"."}},
@@ -123,20 +128,20 @@ func sourceOf(ctx context.Context, module string) (string, error) {
 
 // digestOf returns some digits that stand for the files of a module.
 func digestOf(dir string) (string, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil {
-		return "", err
-	}
 	h := sha256.New()
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return "", err
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
-		fmt.Fprintf(h, "%s %d\n", filepath.Base(name), len(text))
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%s %d\n", name, len(text))
 		h.Write(text)
-	}
-	return fmt.Sprintf("%.6x", h.Sum(nil)), nil
+		return nil
+	})
+	return fmt.Sprintf("%.6x", h.Sum(nil)), err
 }
 
 // build builds the programs of the engine of a name into a directory.
