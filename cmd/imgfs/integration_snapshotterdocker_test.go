@@ -35,18 +35,18 @@ func TestSnapshotterDocker(t *testing.T) {
 	}
 
 	// A container that stays writes, and is committed; docker reads all files for that.
-	d.docker("run", "--name", "writer", "--network=host", image, "bash", "-c", "echo x >/etc/motd && echo added >/srv/added")
+	d.docker("run", "--name", "writer", "--network=host", image, "bash", "-c", "echo x >/etc/motd && echo added >/opt/added")
 	rows := d.ps()
 	id := strings.TrimSpace(d.docker("inspect", "--format", "{{.Id}}", "writer"))
 	if len(rows) != 1 || len(rows[0].Engine.Containers) != 1 || rows[0].Engine.Containers[0].Key != id || rows[0].Engine.Containers[0].Namespace != d.space() {
 		t.Errorf("imgfs ps has %+v, want the container %s", rows, id)
 	}
 	d.docker("commit", "writer", "derived")
-	if got := d.prints("derived", "cat", "/etc/motd", "/srv/added", "/opt/emptied/new"); got != "x\nadded\nnew\n" {
+	if got := d.prints("derived", "cat", "/etc/motd", "/opt/added", "/opt/emptied/new"); got != "x\nadded\nnew\n" {
 		t.Errorf("of what was committed a container prints %q", got)
 	}
-	if n := len(d.digests()); n != 5 {
-		t.Errorf("the content store has %d blobs, want those of before, and a layer, manifest and config", n)
+	if n := len(d.digests()); n != 6 {
+		t.Errorf("the content store has %d blobs, want those of before, and one layer, its manifest, config and index", n)
 	}
 
 	// docker save leaves out what it does not have, and does not say so.
