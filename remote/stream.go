@@ -16,6 +16,8 @@ type StreamOptions struct {
 	RangeSize int
 	// InFlight is how many requests run at a time. Default 4.
 	InFlight int
+	// From is the byte of the blob that the stream begins at. Default 0.
+	From int64
 	// Arrived, if not nil, is told how many more bytes have come. They may not
 	// have been read yet. Calls come one at a time, and none after Close.
 	Arrived func(n int)
@@ -40,6 +42,13 @@ func (o *StreamOptions) inFlight() int {
 	return o.InFlight
 }
 
+func (o *StreamOptions) from() int64 {
+	if o == nil {
+		return 0
+	}
+	return max(o.From, 0)
+}
+
 func (o *StreamOptions) arrived() func(n int) {
 	if o == nil {
 		return nil
@@ -47,7 +56,7 @@ func (o *StreamOptions) arrived() func(n int) {
 	return o.Arrived
 }
 
-// NewStream reads b from its start to its end. It keeps several ranges in
+// NewStream reads b from its start, or From, to its end. It keeps several ranges in
 // flight, in order, from the moment it is made, and holds one buffer for
 // each: RangeSize times InFlight bytes, or less for a small blob. A WholeBlob
 // that is sent whole it reads by one request.
@@ -60,7 +69,7 @@ func (o *StreamOptions) arrived() func(n int) {
 // may be called at any time, and more than once.
 func NewStream(ctx context.Context, b Blob, opts *StreamOptions) io.ReadCloser {
 	size := int64(opts.rangeSize())
-	if n := b.Size(); n < size {
+	if n := b.Size() - opts.from(); n < size {
 		size = max(n, 0)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -77,7 +86,7 @@ func NewStream(ctx context.Context, b Blob, opts *StreamOptions) io.ReadCloser {
 		},
 		cancel: cancel,
 	}
-	s.running.Go(func() { s.request(ctx, b, int(size), opts.inFlight()) })
+	s.running.Go(func() { s.request(ctx, b, opts.from(), int(size), opts.inFlight()) })
 	return s
 }
 
@@ -115,15 +124,15 @@ type segment struct {
 	err error
 }
 
-// request starts the reads, as many at a time as there are buffers.
-func (s *stream) request(ctx context.Context, b Blob, size, inFlight int) {
+// request starts the reads from off on, as many at a time as there are buffers.
+func (s *stream) request(ctx context.Context, b Blob, off int64, size, inFlight int) {
 	defer close(s.ordered)
 	total := b.Size()
 	if total < 0 {
 		s.send(&segment{err: fmt.Errorf("blob %s: size %d", b.Digest(), total)})
 		return
 	}
-	next := &segments{s: s, b: b, done: ctx.Done(), total: total, size: size, left: inFlight}
+	next := &segments{s: s, b: b, done: ctx.Done(), total: total, off: off, size: size, left: inFlight}
 	if whole, ok := b.(WholeBlob); ok && !next.probe(ctx, whole) {
 		return
 	}

@@ -261,3 +261,27 @@ func TestStreamWriteToBroken(t *testing.T) {
 		t.Errorf("the rest: got %d bytes and error %v, want 75", len(rest), err)
 	}
 }
+
+// TestStreamFrom: a stream that begins at a byte gives the rest of the blob, and asks for
+// nothing before that.
+func TestStreamFrom(t *testing.T) {
+	content := counting(95)
+	for _, from := range []int64{-1, 0, 1, 10, 85, 94, 95, 96, 1000} {
+		least := max(from, 0)
+		plain := blobOf(content)
+		b := &fakeBlob{plain.size, func(ctx context.Context, p []byte, off int64) (int, error) {
+			if off < least {
+				t.Errorf("from %d: a read at %d", from, off)
+			}
+			return plain.read(ctx, p, off)
+		}}
+		for _, opts := range []*remote.StreamOptions{{From: from}, {From: from, RangeSize: 10, InFlight: 3}} {
+			r := remote.NewStream(t.Context(), b, opts)
+			got, err := io.ReadAll(r)
+			r.Close()
+			if want := content[min(least, 95):]; err != nil || !bytes.Equal(got, want) {
+				t.Errorf("from %d with %+v: got %d bytes, error %v, want %d", from, opts, len(got), err, len(want))
+			}
+		}
+	}
+}

@@ -41,9 +41,10 @@ func (g *segments) take() *segment {
 // probe reads the first segment. It returns as soon as ranges are known to be
 // served. If they are not it reads the whole blob, and returns false.
 func (g *segments) probe(ctx context.Context, b WholeBlob) bool {
-	if g.total == 0 {
+	if g.off >= g.total {
 		return true
 	}
+	from := g.off
 	seg := g.take() // there is a buffer
 	served, over := make(chan struct{}), make(chan struct{})
 	first := sync.OnceFunc(func() { close(served) })
@@ -51,7 +52,7 @@ func (g *segments) probe(ctx context.Context, b WholeBlob) bool {
 	g.s.running.Go(func() {
 		defer close(over)
 		arrived := g.s.arrivals()
-		n, err := b.ReadRange(ctx, seg.buf, 0, func(n int) {
+		n, err := b.ReadRange(ctx, seg.buf, from, func(n int) {
 			first()
 			arrived(n)
 		})
@@ -61,7 +62,7 @@ func (g *segments) probe(ctx context.Context, b WholeBlob) bool {
 		}
 		if errors.Is(err, ErrWhole) { // another place than the one before
 			var m int
-			m, err = b.ReadAt(ctx, seg.buf[n:], int64(n))
+			m, err = b.ReadAt(ctx, seg.buf[n:], from+int64(n))
 			n += m
 		}
 		arrived(n)
@@ -76,7 +77,7 @@ func (g *segments) probe(ctx context.Context, b WholeBlob) bool {
 		return true
 	}
 	w := &segmentWriter{segments: g, seg: seg}
-	w.end(b.ReadWhole(ctx, w, 0))
+	w.end(b.ReadWhole(ctx, w, from))
 	return false
 }
 
