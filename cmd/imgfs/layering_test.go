@@ -23,7 +23,7 @@ const layering = `
 cmd/imgfs/internal/cli: remote/printable pflag x/term
 cmd/imgfs/internal/completion: cmd/imgfs/internal/cli remote/printable
 cmd/imgfs/internal/config: toml x/sys
-cmd/imgfs/internal/containerd: fs/fusefs fs/snapshotter remote remote/printable remote/registry/hosts containerd containerd-api grpc protobuf go-digest systemd x/sys
+cmd/imgfs/internal/containerd: fs/fusefs fs/snapshotter remote remote/printable remote/registry/hosts containerd containerd-api errdefs grpc protobuf go-digest image-spec systemd x/sys
 cmd/imgfs/internal/container: cmd/imgfs/internal/cli fs fs/fusefs fs/overlayfs remote/printable runtime-spec x/sys x/term
 cmd/imgfs/internal/du: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/show fs pflag x/sys
 cmd/imgfs/internal/diff: cmd/imgfs/internal/entry cmd/imgfs/internal/show fs fs/packages fs/treediff remote/printable go-internal x/sys

@@ -52,7 +52,7 @@ snapshotter that ends, or is started again, disturbs no container.
 imgfs snapshotter config prints what containerd and docker have to be told;
 docs/engines.md goes from nothing to a container that runs.`,
 		Example:    "sudo imgfs snapshotter --address /run/imgfs/snapshotter.sock",
-		Commands:   []cli.Command{snapshotterConfigCommand(e)},
+		Commands:   []cli.Command{snapshotterConfigCommand(e), snapshotterFetchCommand(e)},
 		OtherFlags: map[string]string{"--log-level": "-v", "--config": "imgfs help config"},
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			s := &snapshotterServer{e: e}
@@ -120,6 +120,9 @@ func (s *snapshotterServer) serve(ctx context.Context, f *pflag.FlagSet) error {
 			return errors.Join(err, snaps.Close())
 		}
 		defer credentials.Close()
+	}
+	if err := noteCache(s.root, disk.Dir()); err != nil {
+		s.e.Warnf("imgfs snapshotter fetch will not know of the cache: %v", err)
 	}
 	err = containerd.Serve(ctx, l, snaps, images, func() {
 		serve.Ready("serving containerd")
@@ -209,7 +212,7 @@ on this machine. No file is changed.`,
 			s := &snapshotterServer{e: e}
 			s.flags(f)
 			version := f.String("version", "", "`V` of containerd (that of the one in PATH)")
-			socket := f.String("containerd", "/run/containerd/containerd.sock", "`SOCKET` of containerd, for docker")
+			socket := f.String(containerdFlag, containerd.DefaultContainerd, "`SOCKET` of containerd, for docker")
 			return func(ctx context.Context, args []string) error {
 				if len(args) != 1 {
 					return cli.Usagef("snapshotter config: one of containerd and docker is needed")

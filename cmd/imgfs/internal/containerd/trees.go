@@ -37,10 +37,10 @@ type Trees struct {
 
 var _ snapshotter.Trees = (*Trees)(nil)
 
-// nameOf returns the name of an image for imgfs. The transport keeps a client from naming
+// NameOf returns the name of an image for imgfs. The transport keeps a client from naming
 // anything but an image in a registry; a digest of the client's own is that of an image index
 // which has the manifest.
-func nameOf(img snapshotter.Image) string {
+func NameOf(img snapshotter.Image) string {
 	ref, _, _ := strings.Cut(img.Ref, "@")
 	return "docker://" + ref + "@" + img.Digest.String()
 }
@@ -48,7 +48,7 @@ func nameOf(img snapshotter.Image) string {
 // DiffIDs implements snapshotter.Trees.
 func (t *Trees) DiffIDs(ctx context.Context, img snapshotter.Image) ([]digest.Digest, error) {
 	t.reached(img)
-	return t.Layers(ctx, nameOf(img))
+	return t.Layers(ctx, NameOf(img))
 }
 
 // CredentialsFlag names the socket of a CredentialServer to commands of imgfs.
@@ -71,13 +71,13 @@ func (t *Trees) reached(img snapshotter.Image) {
 // Index implements snapshotter.Trees.
 func (t *Trees) Index(ctx context.Context, img snapshotter.Image) error {
 	t.reached(img)
-	return t.run(ctx, "index", t.reading("--", nameOf(img))...)
+	return t.run(ctx, "index", t.reading("--", NameOf(img))...)
 }
 
 // Mount implements snapshotter.Trees.
 func (t *Trees) Mount(ctx context.Context, img snapshotter.Image, n int, dir string) error {
 	// Containers are of all users, and files have the rights in them that they have on a disk.
-	args := t.reading("--allow-other", "--suid", "--dev", "--engine", "--layers="+strconv.Itoa(n), "--", nameOf(img), dir)
+	args := t.reading("--allow-other", "--suid", "--dev", "--engine", "--layers="+strconv.Itoa(n), "--", NameOf(img), dir)
 	err := t.run(ctx, "mount", args...)
 	if err != nil {
 		// A process that was ended may have mounted it.

@@ -24,7 +24,7 @@ func TestNameOf(t *testing.T) {
 		"docker.io/library/node@" + digest.FromString("i").String(): "docker://docker.io/library/node",
 		"oci:/etc": "docker://oci:/etc", "-": "docker://-", "--help": "docker://--help",
 	} {
-		if got := nameOf(snapshotter.Image{Ref: ref, Digest: manifest}); got != want+"@"+manifest.String() {
+		if got := NameOf(snapshotter.Image{Ref: ref, Digest: manifest}); got != want+"@"+manifest.String() {
 			t.Errorf("%s: %s, want %s", ref, got, want)
 		}
 	}
@@ -55,7 +55,7 @@ echo "imgfs: a warning" >&2; echo "imgfs: docker.io/x: no such image" >&2; echo 
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"index", "--quiet", "--cache-dir=/c", "--", nameOf(img), "", ""}
+	want := []string{"index", "--quiet", "--cache-dir=/c", "--", NameOf(img), "", ""}
 	if got := strings.Split(string(text), "\n"); !slices.Equal(got, want) {
 		t.Errorf("words %q, want %q", got, want)
 	}
