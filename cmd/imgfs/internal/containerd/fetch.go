@@ -19,8 +19,9 @@ import (
 const (
 	// leaseTime is when containerd ends the lease of a fetch that was killed.
 	leaseTime = 24 * time.Hour
-	// lastCall is how long giving back the lease may take after an interrupt.
-	lastCall = 5 * time.Second
+	// lastCall is how long giving back the lease may take after an interrupt: an interrupted
+	// command has a second to end.
+	lastCall = 800 * time.Millisecond
 )
 
 // A Fetch brings into the content store of containerd what it lacks of images whose layers
@@ -115,7 +116,11 @@ func (r *fetching) lease(ctx context.Context) (release func(), err error) {
 		return nil, err
 	}
 	release = func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall)
+		limit := callLimit
+		if ctx.Err() != nil {
+			limit = lastCall
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		if err := r.Client.leases.Delete(ctx, l); err != nil {
 			r.debugf("lease %s: %v", l.ID, r.Client.fault(err)) // it ends by itself

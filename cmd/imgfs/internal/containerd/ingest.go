@@ -73,7 +73,7 @@ func (r *fetching) ingest(ctx context.Context, o snapshotter.Image, d ocispec.De
 	if w.off < d.Size { // else another namespace has it: there is nothing to write
 		from, err := r.Open(ctx, o, d, w.off, again)
 		if err != nil {
-			return err
+			return r.Client.abort(ctx, w, err)
 		}
 		defer from.Close()
 		w.progress = r.progress
@@ -93,7 +93,8 @@ type ingest struct {
 	content.Writer
 	c        *Client
 	ref      string
-	off      int64 // how much of it containerd has
+	off      int64 // how much of it containerd has, at least
+	begun    bool  // something was there, or was sent
 	progress func(n int64)
 
 	cancel context.CancelCauseFunc // ends the call
@@ -162,6 +163,7 @@ func (c *Client) tryIngest(ctx context.Context, d ocispec.Descriptor) (*ingest, 
 		w.off = st.Offset
 		return err
 	})
+	w.begun = w.off > 0
 	if err == nil && w.off > d.Size { // no part of it
 		w.off, err = 0, w.Truncate(0)
 	}
@@ -194,6 +196,7 @@ func (w *ingest) within(limit time.Duration, f func() error) error {
 
 // Write implements io.Writer.
 func (w *ingest) Write(p []byte) (n int, err error) {
+	w.begun = true
 	err = w.within(writeLimit, func() error {
 		n, err = w.Writer.Write(p)
 		return err
@@ -218,16 +221,17 @@ func (w *ingest) close() {
 	w.cancel(nil)
 }
 
-// abort has containerd forget what was written, if it is wrong or stands in the way, and
-// returns the error of the ingest.
+// abort ends an ingest that failed, and returns why. What was written stays for the next
+// time, unless it is wrong, stands in the way, or is nothing.
 func (c *Client) abort(ctx context.Context, w *ingest, err error) error {
 	w.close()
-	if !errors.Is(err, errWrongBytes) && !errors.Is(err, ErrStoreFull) {
+	if w.begun && !errors.Is(err, errWrongBytes) && !errors.Is(err, ErrStoreFull) {
 		return err
 	}
-	again := c.call(context.WithoutCancel(ctx), func(ctx context.Context) error { return c.content.Abort(ctx, w.ref) })
-	if again != nil && !errdefs.IsNotFound(again) {
-		return errors.Join(err, again)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall)
+	defer cancel()
+	if again := c.content.Abort(limited, w.ref); again != nil && !errdefs.IsNotFound(again) {
+		return errors.Join(err, c.fault(again))
 	}
 	return err
 }

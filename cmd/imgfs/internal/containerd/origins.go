@@ -3,6 +3,7 @@ package containerd
 import (
 	"context"
 	"iter"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -67,7 +68,13 @@ func originsOf(name string, m *manifest) []snapshotter.Image {
 		if !ok {
 			continue
 		}
+		if registry, _, _ := strings.Cut(name, "/"); hostname(registry) == host {
+			host = registry
+		}
 		for repository := range strings.SplitSeq(repositories, ",") {
+			if named != nil && isOf(name, host+"/"+repository) {
+				continue
+			}
 			if ref := host + "/" + repository; isReference(ref) {
 				kept = append(kept, snapshotter.Image{Ref: ref, Digest: m.digest})
 			}
@@ -86,6 +93,18 @@ func isReference(name string) bool {
 	}
 	_, err := remote.ParseReference(name)
 	return err == nil
+}
+
+// hostname returns the host of a registry without its port, as labels have it.
+func hostname(registry string) string {
+	u := url.URL{Host: registry}
+	return u.Hostname()
+}
+
+// isOf reports whether a reference is of an image of a repository.
+func isOf(name, repository string) bool {
+	ref, err := remote.ParseReference(name)
+	return err == nil && ref.Name() == repository
 }
 
 // otherOrigins returns where the other images of the namespace may be.
@@ -128,12 +147,8 @@ func sourceLabel(img snapshotter.Image) map[string]string {
 	if err != nil {
 		return nil
 	}
-	host := ref.Registry
-	if i := strings.LastIndexByte(host, ':'); i >= 0 {
-		host = host[:i]
-	}
 	const maxLabel = 4096 // for key and value
-	key := distributionSource + strings.Trim(host, "[]")
+	key := distributionSource + hostname(ref.Registry)
 	if len(key)+len(ref.Repository) > maxLabel {
 		return nil
 	}
