@@ -34,13 +34,14 @@ cmd/imgfs/internal/gnu: cmd/imgfs/internal/cli pflag
 cmd/imgfs/internal/grep: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ordered cmd/imgfs/internal/show fs remote/printable pflag x/sys
 cmd/imgfs/internal/holder: fs/fusefs/privilege remote/printable x/sys
 cmd/imgfs/internal/ls: cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/show fs remote/printable pflag runewidth x/sys x/term
+cmd/imgfs/internal/metrics:
 cmd/imgfs/internal/ordered:
 cmd/imgfs/internal/serve: cmd/imgfs/internal/cli cmd/imgfs/internal/config cmd/imgfs/internal/holder cmd/imgfs/internal/show fs fs/fusefs fs/image fs/overlayfs fs/profile remote/cache remote/cache/meta remote/printable remote/registry go-digest systemd image-spec x/sys
 cmd/imgfs/internal/spill: x/sys
 cmd/imgfs/internal/show: remote/printable go-digest runewidth x/sys
 cmd/imgfs/internal/sum: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ordered cmd/imgfs/internal/show fs pflag x/sys
 cmd/imgfs/internal/tree: cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ls cmd/imgfs/internal/show fs remote/printable pflag x/sys
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/completion cmd/imgfs/internal/config cmd/imgfs/internal/container cmd/imgfs/internal/containerd cmd/imgfs/internal/du cmd/imgfs/internal/diff cmd/imgfs/internal/explore cmd/imgfs/internal/find cmd/imgfs/internal/grep cmd/imgfs/internal/holder cmd/imgfs/internal/ls cmd/imgfs/internal/serve cmd/imgfs/internal/show cmd/imgfs/internal/spill cmd/imgfs/internal/sum cmd/imgfs/internal/tree fs fs/bundle fs/fusefs fs/image fs/overlayfs fs/podstore fs/profile fs/snapshotter fs/treecopy fs/treetar fs/packages fs/treediff layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/containersstorage remote/dockerdaemon remote/indexrepo remote/localname remote/printable remote/registry remote/registry/hosts go-digest pflag runtime-spec x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/completion cmd/imgfs/internal/config cmd/imgfs/internal/container cmd/imgfs/internal/containerd cmd/imgfs/internal/du cmd/imgfs/internal/diff cmd/imgfs/internal/explore cmd/imgfs/internal/find cmd/imgfs/internal/grep cmd/imgfs/internal/holder cmd/imgfs/internal/ls cmd/imgfs/internal/metrics cmd/imgfs/internal/serve cmd/imgfs/internal/show cmd/imgfs/internal/spill cmd/imgfs/internal/sum cmd/imgfs/internal/tree fs fs/bundle fs/fusefs fs/image fs/overlayfs fs/podstore fs/profile fs/snapshotter fs/treecopy fs/treetar fs/packages fs/treediff layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/containersstorage remote/dockerdaemon remote/indexrepo remote/localname remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag runtime-spec x/sys
 
 fs/bundle: fs remote/printable image-spec moby-seccomp moby-user runtime-spec x/sys
 fs/fusefs/internal/journal: x/sys

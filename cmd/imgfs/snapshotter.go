@@ -36,6 +36,7 @@ type snapshotterServer struct {
 	remapIDs      bool
 	images        string                  // the socket of containerd's image service; "": none is asked
 	credentials   *containerd.Credentials // that came by it; nil: none can
+	metrics       metricsFlag
 }
 
 func snapshotterCommand(e *env) cli.Command {
@@ -58,6 +59,7 @@ docs/engines.md goes from nothing to a container that runs.`,
 			s := &snapshotterServer{e: e}
 			s.flags(f)
 			f.StringVar(&s.images, imagesFlag, "", "`SOCKET` of containerd: credentials of pulls through here")
+			f.Var(&s.metrics, "metrics", "`ADDR` for Prometheus: 127.0.0.1:PORT, unix:PATH (none)")
 			return func(ctx context.Context, args []string) error {
 				switch {
 				case len(args) > 0:
@@ -124,10 +126,14 @@ func (s *snapshotterServer) serve(ctx context.Context, f *pflag.FlagSet) error {
 	if err := noteCache(s.root, disk.Dir()); err != nil {
 		s.e.Warnf("imgfs snapshotter fetch will not know of the cache: %v", err)
 	}
-	err = containerd.Serve(ctx, l, snaps, images, func() {
-		serve.Ready("serving containerd")
-		s.e.Debugf("serving containerd at %s", l.Addr())
-	})
+	stop, err := s.serveMetrics(ctx, snaps, trees)
+	if err == nil {
+		err = containerd.Serve(ctx, l, snaps, images, func() {
+			serve.Ready("serving containerd")
+			s.e.Debugf("serving containerd at %s", l.Addr())
+		})
+		stop()
+	}
 	return errors.Join(err, snaps.Close())
 }
 

@@ -32,6 +32,11 @@ const (
 	Failed      Reason = "failed"      // something on this machine
 )
 
+// Reasons returns all of them.
+func Reasons() []Reason {
+	return []Reason{NoImage, BadLabels, Unreachable, Unsupported, PassFailed, Failed}
+}
+
 // A fallback is an error with the reason of falling back.
 type fallback struct {
 	reason Reason

@@ -58,7 +58,7 @@ type CredentialServer struct {
 
 // ServeCredentials makes the socket at a path, in place of one that nobody listens on.
 func ServeCredentials(ctx context.Context, path string, credentials *Credentials) (*CredentialServer, error) {
-	l, err := listenAt(ctx, path)
+	l, err := ListenAt(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("socket for credentials: %w", err)
 	}

@@ -66,7 +66,7 @@ func TestCredentialServer(t *testing.T) {
 // TestAskSilent: a server that does not answer is waited for as long as the asker wants.
 func TestAskSilent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := listenAt(t.Context(), path)
+	l, err := ListenAt(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func between(t *testing.T, address string) (*grpc.ClientConn, *Credentials) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := listenAt(t.Context(), filepath.Join(t.TempDir(), "s"))
+	l, err := ListenAt(t.Context(), filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}

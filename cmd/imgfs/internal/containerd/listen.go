@@ -38,11 +38,11 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	case len(came) > 0:
 		return nil, fmt.Errorf("the service manager has opened %d sockets: one stream socket is needed", len(came))
 	}
-	return listenAt(ctx, address)
+	return ListenAt(ctx, address)
 }
 
-// listenAt makes a socket that nobody but this user may use.
-func listenAt(ctx context.Context, address string) (net.Listener, error) {
+// ListenAt makes a socket at an address that nobody but this user may use, as Listen does.
+func ListenAt(ctx context.Context, address string) (net.Listener, error) {
 	address, err := filepath.Abs(address)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +35,8 @@ type Trees struct {
 	// programs ask for them at the CredentialServer of CredentialSocket.
 	Credentials      *Credentials
 	CredentialSocket string
+
+	passed atomic.Int64
 }
 
 var _ snapshotter.Trees = (*Trees)(nil)
@@ -71,8 +75,24 @@ func (t *Trees) reached(img snapshotter.Image) {
 // Index implements snapshotter.Trees.
 func (t *Trees) Index(ctx context.Context, img snapshotter.Image) error {
 	t.reached(img)
-	return t.run(ctx, "index", t.reading("--", NameOf(img))...)
+	rows := &firstBytes{limit: 4 << 20}
+	if err := t.runTo(ctx, rows, "index", t.reading("--json", "--", NameOf(img))...); err != nil {
+		return err
+	}
+	var layers []struct {
+		Fetched int64 `json:"fetched"`
+	}
+	if json.Unmarshal(rows.kept, &layers) == nil { // it is only counted
+		for _, l := range layers {
+			t.passed.Add(max(l.Fetched, 0))
+		}
+	}
+	return nil
 }
+
+// Passed returns how many bytes came over the network for Index, as far as it has not
+// failed.
+func (t *Trees) Passed() int64 { return t.passed.Load() }
 
 // Mount implements snapshotter.Trees.
 func (t *Trees) Mount(ctx context.Context, img snapshotter.Image, n int, dir string) error {
@@ -137,10 +157,15 @@ func isMounted(dir string) (bool, error) {
 
 // run runs a command of imgfs to its end. The error is what it has printed.
 func (t *Trees) run(ctx context.Context, command string, args ...string) error {
+	return t.runTo(ctx, io.Discard, command, args...)
+}
+
+// runTo is run, and hands on what the command prints.
+func (t *Trees) runTo(ctx context.Context, to io.Writer, command string, args ...string) error {
 	words := append([]string{command, "--quiet"}, t.Flags...)
 	cmd := exec.CommandContext(ctx, t.Program, append(words, args...)...)
 	said := &lastBytes{limit: 16 << 10}
-	cmd.Stdout, cmd.Stderr = io.Discard, said
+	cmd.Stdout, cmd.Stderr = to, said
 	cmd.Env = ownEnvironment(os.Environ())
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
@@ -180,6 +205,18 @@ func errorIn(text string) (found string) {
 		}
 	}
 	return found
+}
+
+// firstBytes keeps the beginning of what is written to it.
+type firstBytes struct {
+	limit int
+	kept  []byte
+}
+
+// Write implements io.Writer.
+func (b *firstBytes) Write(p []byte) (int, error) {
+	b.kept = append(b.kept, p[:min(len(p), b.limit-len(b.kept))]...)
+	return len(p), nil
 }
 
 // lastBytes keeps the end of what is written to it.
