@@ -34,7 +34,7 @@ func snapshotterFetchCommand(e *env) cli.Command {
 	return cli.Command{
 		Name:  "fetch",
 		Usage: "[FLAGS] IMAGE",
-		Entry: cli.Entry{Usage: "IMAGE", Text: "give containerd the layers that were never fetched"},
+		Entry: cli.Entry{Usage: "IMAGE", Text: "give containerd the layers"},
 		About: `Puts the layers of an image that containerd has without them into its content
 store: from the cache as far as they are there, and else from the registry.
 Exporting, saving, pushing elsewhere and converting need them: docs/engines.md.
