@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -220,13 +221,48 @@ func TestSnapshotterMetricsAddress(t *testing.T) {
 		return err == nil
 	}) {
 		t.Error("nobody listens")
-	} else if got, _ := scrape(t, "tcp", fmt.Sprintf("127.0.0.1:%d", port)); got["imgfs_snapshotter_chains"] != 0 || len(got) < 20 {
-		t.Errorf("got %v", got)
+	} else {
+		got, _ := scrape(t, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		checkMetricsDoc(t, got)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("it ends with %v", err)
+	}
+}
+
+// checkMetricsDoc checks that docs/engines.md has the metrics that there are, and their labels.
+func checkMetricsDoc(t *testing.T, all map[string]float64) {
+	t.Helper()
+	_, section, _ := strings.Cut(readDoc(t, "docs/engines.md"), "\n### Metrics\n")
+	section, _, _ = strings.Cut(section, "\n### ")
+	var documented, told []string
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) == 4 {
+			for _, m := range regexp.MustCompile("`([a-z_]+)(\\{[a-z]+\\})?`").FindAllStringSubmatch(cells[1], -1) {
+				if m[1] != "imgfs_snapshotter_" {
+					documented = append(documented, m[1]+m[2])
+				}
+			}
+		}
+	}
+	for name := range all {
+		name, label, labelled := strings.Cut(strings.TrimPrefix(name, "imgfs_snapshotter_"), "{")
+		if key, value, _ := strings.Cut(label, "="); labelled {
+			if value = strings.Trim(value, `"}`); key != "version" && !strings.Contains(section, "`"+value+"`") {
+				t.Errorf("docs/engines.md has no %s %q of %s", key, value, name)
+			}
+			name += "{" + key + "}"
+		}
+		if name != "imgfs_build_info{version}" {
+			told = append(told, name)
+		}
+	}
+	slices.Sort(documented)
+	slices.Sort(told)
+	if told = slices.Compact(told); !slices.Equal(documented, told) {
+		t.Errorf("docs/engines.md has the metrics\n%q, and told are\n%q", documented, told)
 	}
 }
