@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"os"
 	"os/exec"
@@ -15,8 +14,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/imgfs/imgfs/testdata/engines"
 )
 
 // A dockerEngine is dockerd, on a containerd with imgfs as its snapshotter.
@@ -26,29 +23,11 @@ type dockerEngine struct {
 	dockerd  *exec.Cmd // nil: it does not run
 }
 
-// builtEngine returns the directory of an engine's programs. It skips where that was not
-// built and is not to be.
-func builtEngine(t testing.TB, name string) string {
-	t.Helper()
-	find := engines.Built
-	if os.Getenv("IMGFS_ENGINES") == "build" {
-		find = engines.Build
-	}
-	dir, err := find(t.Context(), name)
-	if errors.Is(err, engines.ErrNotBuilt) {
-		t.Skipf("%v; IMGFS_ENGINES=build has it built, which takes minutes", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // newDocker starts containerd, imgfs snapshotter and dockerd.
 func newDocker(t testing.TB) *dockerEngine {
 	t.Helper()
 	needEngine(t)
-	d := &dockerEngine{programs: builtEngine(t, "docker")}
+	d := &dockerEngine{programs: needBuilt(t, "docker")}
 	d.engine = newEngine(t)
 	d.env = append(d.env, "DOCKER_HOST=unix://"+d.host(), "DOCKER_CONFIG="+filepath.Join(d.dir, "docker"), "DOCKER_BUILDKIT=0")
 	t.Cleanup(d.stop)

@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
-	"github.com/imgfs/imgfs/testdata/engines"
 	"github.com/imgfs/imgfs/testdata/labimage"
 )
 
@@ -111,13 +110,7 @@ func buildPodman(t *testing.T, dir, crun string) {
 	if os.Getenv("IMGFS_ENGINES") != "build" {
 		return
 	}
-	from, err := engines.Build(t.Context(), "podman")
-	if errors.Is(err, engines.ErrNotBuilt) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	from := needBuilt(t, "podman")
 	if err := os.Chmod(writeFile(t, filepath.Join(dir, "crun"), fmt.Sprintf(anyVersion, crun)), 0o755); err != nil {
 		t.Fatal(err)
 	}

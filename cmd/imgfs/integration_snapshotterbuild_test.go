@@ -28,7 +28,7 @@ type buildEngine struct {
 func newBuilder(t *testing.T) *buildEngine {
 	t.Helper()
 	needEngine(t)
-	b := &buildEngine{programs: builtEngine(t, "docker")}
+	b := &buildEngine{programs: needBuilt(t, "docker")}
 	b.engine = newEngine(t)
 	config := filepath.Join(b.dir, "buildkitd.toml")
 	writeFile(t, config, "[log]\nformat = \"text\"\n")

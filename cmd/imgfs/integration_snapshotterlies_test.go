@@ -61,21 +61,21 @@ func TestSnapshotterLies(t *testing.T) {
 		begun := time.Now()
 		mounts, err := s.Prepare(ctx, key, "", asking(c.ref, c.manifest, c.chain))
 		if err != nil || len(mounts) != 1 || mounts[0].Type != "bind" || slices.Contains(mounts[0].Options, "ro") {
-			t.Errorf("%.60q: %v, %v", c, mounts, err)
+			t.Errorf("%.200s: %v, %v", fmt.Sprintf("%q", c), mounts, err)
 			continue
 		}
 		if took := time.Since(begun); took > 5*time.Second {
-			t.Errorf("%.60q: it takes %v", c, took)
+			t.Errorf("%.200s: it takes %v", fmt.Sprintf("%q", c), took)
 		}
 		if err := s.Commit(ctx, key+"-committed", key, asking(c.ref, c.manifest, c.chain)); err != nil {
-			t.Errorf("%.60q: Commit: %v", c, err)
+			t.Errorf("%.200s: Commit: %v", fmt.Sprintf("%q", c), err)
 		}
 		info, err := s.Stat(ctx, key+"-committed")
 		if _, has := info.Labels[snapshots.LabelSnapshotRef]; err != nil || has {
-			t.Errorf("%.60q: labels %q, %v", c, info.Labels, err)
+			t.Errorf("%.200s: labels %q, %v", fmt.Sprintf("%q", c), info.Labels, err)
 		}
 		if err := s.Remove(ctx, key+"-committed"); err != nil {
-			t.Errorf("%.60q: Remove: %v", c, err)
+			t.Errorf("%.200s: Remove: %v", fmt.Sprintf("%q", c), err)
 		}
 	}
 	for line := range strings.Lines(e.log("snapshotter.log")) {

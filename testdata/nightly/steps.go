@@ -78,9 +78,9 @@ var steps = []*step{
 		tests:  []string{"-race", "-short", command},
 	}, {
 		name: "one processor", budget: 1 * time.Minute,
-		covers: "the same packages with GOMAXPROCS=1",
+		covers: "the other tests of the same packages with GOMAXPROCS=1",
 		env:    []string{"GOMAXPROCS=1"},
-		tests:  []string{"./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
+		tests:  []string{"-short", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
 	}, {
 		name: "fuzz", budget: 2 * time.Minute,
 		covers:  "every fuzz target, all with the same share of a minute and a half",
