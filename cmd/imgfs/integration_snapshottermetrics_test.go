@@ -114,6 +114,9 @@ func TestSnapshotterMetrics(t *testing.T) {
 		last = got
 		return got
 	}
+	if !eventually(soon, func() bool { _, err := os.Stat(sock); return err == nil }) { // later than the other socket
+		t.Fatal("no socket for metrics")
+	}
 	see("at first", map[string]float64{"chains": 0, "lazy_layers_total": 0, "passes_total": 0, `mounts{health="ok"}`: 0, `fallbacks_total{reason="unreachable"}`: 0})
 	if st, err := os.Stat(sock); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", st, err)

@@ -302,7 +302,7 @@ func TestOverlayNumbers(t *testing.T) {
 		for range 3 {
 			done()
 			dropInodes()
-			view, done = mustOverlay(t, h.dir, scratch, name, options)
+			_, done = mustOverlay(t, h.dir, scratch, name, options)
 			for range 2 { // a second look is another one than the first
 				if now := numbers(); now != forgotten {
 					t.Errorf("%s: mounted again: numbers %d, want %d", options, now, forgotten)

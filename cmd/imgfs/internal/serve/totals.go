@@ -55,7 +55,7 @@ func countedOf(s *Stats) Counted {
 // lost with it. It is safe for concurrent use.
 type Totals struct {
 	dir   string
-	began time.Time
+	began time.Time // in whole seconds, as mounts say since when they are there
 
 	mu     sync.Mutex
 	round  *round // that is under way; nil: none is
@@ -77,7 +77,7 @@ type round struct {
 // NewTotals returns totals of the mounts below a directory, an absolute path without
 // symlinks. Those that are there already count from when they are first asked.
 func NewTotals(dir string) *Totals {
-	return &Totals{dir: dir, began: time.Now(), last: make(map[mountKey]Counted), asking: make(map[mountKey]bool)}
+	return &Totals{dir: dir, began: time.Now().Truncate(time.Second), last: make(map[mountKey]Counted), asking: make(map[mountKey]bool)}
 }
 
 // Ask asks all mounts, and none longer than two seconds: it returns the totals, and how many
