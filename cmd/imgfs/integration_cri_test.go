@@ -95,14 +95,13 @@ func TestSnapshotterCRIRestarts(t *testing.T) {
 			t.Errorf("without containerd: %s", r.stdout)
 		}
 		c.startContainerd()
-		if !eventually(30*time.Second, func() bool { return c.finish(c.crictl("images")).code == 0 }) {
-			t.Errorf("the next containerd is not found by the image service: %s", c.finish(c.crictl("images")).stderr)
-		}
+		c.waits()
 		works("with the next containerd", "third")
 		c.kill(&c.containerd)
 		c.kill(&c.snapshotter)
 		c.startSnapshotter()
 		c.startContainerd()
+		c.waits()
 		works("with the next of both", "fourth")
 		c.asks("rmp", "--force", p.id)
 		c.asks("rmi", image, c.pause)
@@ -119,6 +118,20 @@ func (c *criEngine) restarts() {
 		return c.finish(c.ctr(c.space(), "snapshot", "--snapshotter", "imgfs", "ls")).code == 0
 	}) {
 		c.t.Fatal("containerd does not find the next snapshotter")
+	}
+}
+
+// waits waits until the next containerd answers, to crictl and to the image service.
+func (c *criEngine) waits() {
+	c.t.Helper()
+	var r result
+	if !eventually(60*time.Second, func() bool {
+		if r = c.finish(c.crictl("pods")); r.code == 0 {
+			r = c.finish(c.crictl("images"))
+		}
+		return r.code == 0
+	}) {
+		c.t.Fatalf("the next containerd does not answer: %s", r.stderr)
 	}
 }
 
