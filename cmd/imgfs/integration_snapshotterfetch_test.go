@@ -4,20 +4,24 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -112,7 +116,7 @@ func TestSnapshotterFetch(t *testing.T) {
 		}
 		reg.Forget()
 		said := e.fetch(0, "--namespace", e.space(), image)
-		if want := fmt.Sprintf("%s in namespace %s: all %d blobs", image, e.space(), len(layers)+1); !strings.Contains(said, want) || !strings.Contains(said, fmt.Sprintf("%d blobs, ", len(layers))) {
+		if want := fmt.Sprintf("%s in namespace %s: all %d blobs", image, e.space(), len(layers)+1); !strings.Contains(said, want) || !strings.Contains(said, fmt.Sprintf("; %d blobs (", len(layers))) {
 			t.Errorf("it says %q, want %q", said, want)
 		}
 		if n := reg.Bytes(registrytest.Blob); e.version != "" && n > 0 {
@@ -306,6 +310,88 @@ func TestSnapshotterFetchOrigins(t *testing.T) {
 		e.does("image", "rm", "--sync", image)
 		e.fetch(0, "--namespace", e.space(), made)
 		e.hasLayers(layers)
+	})
+}
+
+// TestSnapshotterFetchPlatforms: of an image for several platforms the layers of the one come
+// that was pulled, or of the one that is named.
+func TestSnapshotterFetchPlatforms(t *testing.T) {
+	testenv.Slow(t)
+	eachEngine(t, func(t *testing.T, e *engine) {
+		reg := registrytest.New(t, nil)
+		var index ocispec.Index
+		index.SchemaVersion, index.MediaType = 2, ocispec.MediaTypeImageIndex
+		for name, arch := range map[string]string{"debian": runtime.GOARCH, "static": "s390x"} {
+			dir := runnables(t)[name]
+			if err := reg.PushLayout(dir, "multi"); err != nil {
+				t.Fatal(err)
+			}
+			var layout ocispec.Index
+			text, err := os.ReadFile(filepath.Join(dir, "index.json"))
+			if err == nil {
+				err = json.Unmarshal(text, &layout)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := layout.Manifests[0]
+			index.Manifests = append(index.Manifests, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: &ocispec.Platform{OS: "linux", Architecture: arch}})
+		}
+		text, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reg.Tag("multi", "both", reg.PutManifest(index.MediaType, text).Digest)
+		image, layers := reg.Host()+"/multi:both", layersIn(t, runnables(t)["debian"])
+		e.pull(image)
+		if e.version == "" {
+			for _, l := range layers {
+				e.does("content", "rm", l.String())
+			}
+			e.collect(image)
+		}
+		if said := e.fetch(0, "--namespace", e.space(), image); !strings.Contains(said, fmt.Sprintf("all %d blobs of 1 platform (", len(layers)+1)) {
+			t.Errorf("it says %q", said)
+		}
+		e.collect(image)
+		e.hasLayers(layers)
+		other := layersIn(t, runnables(t)["static"])[0].String()
+		if strings.Contains(e.does("content", "ls", "-q"), other) {
+			t.Error("a layer of another platform was fetched")
+		}
+		if e.version == "" {
+			e.fetch(1, "--namespace", e.space(), "--platform", "linux/s390x", image) // its manifest is not there
+			return
+		}
+		e.fetch(0, "--namespace", e.space(), "--platform", "linux/s390x", image)
+		if !strings.Contains(e.does("content", "ls", "-q"), other) {
+			t.Error("the layer of the platform that was named is not there")
+		}
+	})
+}
+
+// TestSnapshotterFetchTogether: who fetches the same image at the same time waits for each
+// other, and each layer comes once.
+func TestSnapshotterFetchTogether(t *testing.T) {
+	testenv.Slow(t)
+	eachEngine(t, func(t *testing.T, e *engine) {
+		reg := registrytest.New(t, nil)
+		image, layers := e.lacks(reg, "debian")
+		reg.Forget()
+		var all sync.WaitGroup
+		for i := range 3 {
+			all.Go(func() {
+				r := e.finish(e.command("snapshotter", "fetch", "--containerd", e.address(), "--namespace", e.space(), "--cache-dir", filepath.Join(e.dir, fmt.Sprint("another", i)), image))
+				if r.code != 0 {
+					t.Errorf("exit code %d: %s", r.code, r.stderr)
+				}
+			})
+		}
+		all.Wait()
+		e.hasLayers(layers)
+		if n, size := reg.Bytes(registrytest.Blob), sizeBelow(t, runnables(t)["debian"]); n > size*3/2 {
+			t.Errorf("%d bytes came of %d", n, size)
+		}
 	})
 }
 

@@ -67,6 +67,7 @@ type contentFetch struct {
 	*env
 	address, namespace, root string
 	everywhere               bool
+	layersOf                 string // the platform that was asked for
 	disk                     *cache.Cache
 	opened                   map[snapshotter.Image]*origin
 }
@@ -84,6 +85,7 @@ func (c *contentFetch) run(ctx context.Context, name string) error {
 	}
 	defer client.Close()
 	c.useCache()
+	c.layersOf, c.platform = c.platform, "" // origins are named by the digests of manifests
 	if c.disk, err = c.openCache(); err != nil {
 		return err
 	}
@@ -149,18 +151,19 @@ func (c *contentFetch) fetch(ctx context.Context, client *containerd.Client, ns,
 		c.Debugf("what a snapshotter keeps in %s is not known: %v", printable.Name(c.root), err)
 	}
 	bar := show.NewBar(c.env, "fetching")
-	f := &containerd.Fetch{Client: client, Namespace: ns, Open: c.open, Known: known, Progress: bar.Update, Debugf: c.Debugf}
+	f := &containerd.Fetch{Client: client, Namespace: ns, Open: c.open, Known: known, Platform: c.layersOf, Progress: bar.Update, Debugf: c.Debugf}
 	got, err := f.Run(ctx, name)
 	bar.Finish()
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s in namespace %s: all %s, %s, are in containerd's content store", printable.Name(got.Name), printable.Name(ns), show.Count(got.Blobs, "blob"), show.Bytes(got.Bytes))
+	text := fmt.Sprintf("%s in namespace %s: all %s of %s (%s) are in containerd's content store", printable.Name(got.Name), printable.Name(ns),
+		show.Count(got.Blobs, "blob"), show.Count(got.Platforms, "platform"), show.Bytes(got.Bytes))
 	if got.NewBlobs == 0 {
 		c.Warnf("%s; they were there before", text)
 		return nil
 	}
-	c.Warnf("%s; %s, %s, came now, in %.1f s", text, show.Count(got.NewBlobs, "blob"), show.Bytes(got.NewBytes), time.Since(begun).Seconds())
+	c.Warnf("%s; %s (%s) came now, in %.1f s", text, show.Count(got.NewBlobs, "blob"), show.Bytes(got.NewBytes), time.Since(begun).Seconds())
 	return nil
 }
 

@@ -151,6 +151,21 @@ func TestRestartDuringPass(t *testing.T) {
 	}
 }
 
+// TestKnown: other processes see which images a root has, while it is kept, and none where
+// there is no root.
+func TestKnown(t *testing.T) {
+	trees := newFakeTrees(t)
+	img, made := trees.add("image", "a", "b")
+	s, dir := open(t, trees, nil)
+	newNamespace(t, s, "default").pull(img, made.diffIDs)
+	if got, err := snapshotter.Known(dir); err != nil || len(got) != 1 || got[0] != img {
+		t.Errorf("got %v, %v, want %v", got, err, img)
+	}
+	if got, err := snapshotter.Known(t.TempDir()); err != nil || len(got) > 0 {
+		t.Errorf("without a root: %v, %v", got, err)
+	}
+}
+
 // TestRecordLost: a chain whose record is damaged is mended by pulling an image with it.
 func TestRecordLost(t *testing.T) {
 	trees := newFakeTrees(t)

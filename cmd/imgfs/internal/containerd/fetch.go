@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -39,6 +40,9 @@ type Fetch struct {
 	Open func(ctx context.Context, img snapshotter.Image, d ocispec.Descriptor, off int64, again bool) (io.ReadCloser, error)
 	// Known are images that may have the layers of others: those of a snapshotter.
 	Known []snapshotter.Image
+	// Platform is that of the layers, as remote.Open has it. Default: those of the manifests
+	// in Known, or else this machine's.
+	Platform string
 	// Progress, if not nil, is told how many bytes of the image's are there.
 	Progress func(have, all int64)
 	// Debugf is told of what did not work and was tried otherwise.
@@ -56,8 +60,7 @@ type Fetched struct {
 	NewBytes int64
 }
 
-// Run fetches what is missing of an image, for all platforms whose manifests containerd
-// has. The error is a *NoImageError if it has no image of the name, and wraps ErrStoreFull
+// Run fetches what is missing of an image. The error is a *NoImageError if it has no image of the name, and wraps ErrStoreFull
 // if its disk is full.
 func (f *Fetch) Run(ctx context.Context, name string) (Fetched, error) {
 	ctx = namespaces.WithNamespace(ctx, f.Namespace)
@@ -76,6 +79,9 @@ func (f *Fetch) Run(ctx context.Context, name string) (Fetched, error) {
 	}
 	if len(r.all) == 0 {
 		return r.got, fmt.Errorf("%s: containerd has none of its manifests: it was not pulled", printable.Name(img.name))
+	}
+	if r.all, err = choose(r.all, r.Platform, r.isKnown); err != nil {
+		return r.got, fmt.Errorf("%s: %w", printable.Name(img.name), err)
 	}
 	missing, err := r.plan(ctx)
 	if err != nil {
@@ -97,6 +103,11 @@ type fetching struct {
 	have   int64 // bytes of Bytes that are there
 	got    Fetched
 	others []*origin // see origins
+}
+
+// isKnown reports whether a manifest is one of those in Known.
+func (f *Fetch) isKnown(d digest.Digest) bool {
+	return slices.ContainsFunc(f.Known, func(img snapshotter.Image) bool { return img.Digest == d })
 }
 
 // A missing blob is one that a manifest has and the content store has not.

@@ -129,6 +129,7 @@ type document struct {
 // A manifest is one that containerd has, of one platform.
 type manifest struct {
 	digest digest.Digest
+	listed *ocispec.Descriptor  // as an image index lists it; nil: none does
 	labels map[string]string    // that containerd keeps with it
 	parts  []ocispec.Descriptor // config and layers, as they stand in it
 }
@@ -138,12 +139,11 @@ func (m *manifest) has(d digest.Digest) bool {
 	return slices.ContainsFunc(m.parts, func(p ocispec.Descriptor) bool { return p.Digest == d })
 }
 
-// manifests returns those manifests of an image that containerd has: as a rule that of the
-// platform that was pulled.
+// manifests returns those manifests of an image that containerd has.
 func (c *Client) manifests(ctx context.Context, img *held) (all []*manifest, err error) {
 	seen := make(map[digest.Digest]bool)
-	var walk func(d digest.Digest, depth int) error
-	walk = func(d digest.Digest, depth int) error {
+	var walk func(d digest.Digest, listed *ocispec.Descriptor, depth int) error
+	walk = func(d digest.Digest, listed *ocispec.Descriptor, depth int) error {
 		if seen[d] || depth > maxDepth || len(seen) == maxManifests {
 			return nil
 		}
@@ -156,7 +156,7 @@ func (c *Client) manifests(ctx context.Context, img *held) (all []*manifest, err
 			return err
 		}
 		if doc.Config != nil || len(doc.Layers) > 0 {
-			m := &manifest{digest: d, labels: info.Labels}
+			m := &manifest{digest: d, listed: listed, labels: info.Labels}
 			if doc.Config != nil {
 				m.parts = append(m.parts, *doc.Config)
 			}
@@ -164,16 +164,58 @@ func (c *Client) manifests(ctx context.Context, img *held) (all []*manifest, err
 			all = append(all, m)
 		}
 		for _, child := range doc.Manifests {
-			if err := walk(child.Digest, depth+1); err != nil {
+			if err := walk(child.Digest, &child, depth+1); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if err := walk(img.target, 0); err != nil {
+	if err := walk(img.target, nil, 0); err != nil {
 		return nil, fmt.Errorf("%s: %w", printable.Name(img.name), err)
 	}
 	return all, nil
+}
+
+// attests is the annotation by which a manifest in an image index says what it attests
+// something of, as BuildKit makes them.
+const attests = "vnd.docker.reference.digest"
+
+// choose returns those of an image's manifests that are for a platform, as remote.Open has
+// it, and what attests something of them. If none is named they are those that are known,
+// or else the ones for this machine. Clients of containerd 2 keep the manifests of all
+// platforms, and fetch the layers of one.
+func choose(all []*manifest, platform string, known func(digest.Digest) bool) (chosen []*manifest, err error) {
+	var listed []*manifest // of those platforms choose
+	var platforms []ocispec.Platform
+	wanted := make(map[digest.Digest]bool)
+	for _, m := range all {
+		switch {
+		case m.listed == nil || platform == "" && known(m.digest):
+			wanted[m.digest] = true
+		case m.listed.Annotations[attests] == "":
+			listed = append(listed, m)
+			var p ocispec.Platform
+			if m.listed.Platform != nil {
+				p = *m.listed.Platform
+			}
+			platforms = append(platforms, p)
+		}
+	}
+	if len(wanted) == 0 {
+		best, err := remote.BestPlatform(platform, platforms)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range best {
+			wanted[listed[i].digest] = true
+		}
+	}
+	for _, m := range all {
+		if wanted[m.digest] || m.listed != nil && wanted[digest.Digest(m.listed.Annotations[attests])] {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen, nil
 }
 
 // document reads a manifest, or an image index, that containerd has. The error is that of

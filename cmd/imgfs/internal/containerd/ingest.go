@@ -73,19 +73,19 @@ func (r *fetching) ingest(ctx context.Context, o snapshotter.Image, d ocispec.De
 	if w.off < d.Size { // else another namespace has it: there is nothing to write
 		from, err := r.Open(ctx, o, d, w.off, again)
 		if err != nil {
-			return r.Client.abort(ctx, w, err)
+			return r.abort(ctx, w, err)
 		}
 		defer from.Close()
 		w.progress = r.progress
 		if _, err := io.CopyBuffer(w, from, make([]byte, pieceSize)); err != nil {
-			return r.Client.abort(ctx, w, err)
+			return r.abort(ctx, w, err)
 		}
 	}
 	err = w.commit(ctx, d, sourceLabel(o))
 	if err == nil || errdefs.IsAlreadyExists(err) {
 		return nil
 	}
-	return r.Client.abort(ctx, w, err)
+	return r.abort(ctx, w, err)
 }
 
 // An ingest is a blob that is being written.
@@ -223,15 +223,23 @@ func (w *ingest) close() {
 
 // abort ends an ingest that failed, and returns why. What was written stays for the next
 // time, unless it is wrong, stands in the way, or is nothing.
-func (c *Client) abort(ctx context.Context, w *ingest, err error) error {
+func (r *fetching) abort(ctx context.Context, w *ingest, err error) error {
 	w.close()
 	if w.begun && !errors.Is(err, errWrongBytes) && !errors.Is(err, ErrStoreFull) {
 		return err
 	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall)
 	defer cancel()
-	if again := c.content.Abort(limited, w.ref); again != nil && !errdefs.IsNotFound(again) {
-		return errors.Join(err, c.fault(again))
+	for {
+		again := r.Client.content.Abort(limited, w.ref)
+		if again == nil || errdefs.IsNotFound(again) {
+			return err
+		}
+		select { // containerd may not have closed its file yet
+		case <-time.After(20 * time.Millisecond):
+		case <-limited.Done():
+			r.debugf("blob %s: what was written of it stays for a day: %v", w.ref, r.Client.fault(again))
+			return err
+		}
 	}
-	return err
 }

@@ -55,13 +55,29 @@ echo "imgfs: a warning" >&2; echo "imgfs: docker.io/x: no such image" >&2; echo 
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"index", "--quiet", "--cache-dir=/c", "--", NameOf(img), "", ""}
+	want := []string{"index", "--quiet", "--cache-dir=/c", "--json", "--", NameOf(img), "", ""}
 	if got := strings.Split(string(text), "\n"); !slices.Equal(got, want) {
 		t.Errorf("words %q, want %q", got, want)
 	}
 	trees.Program = program(t, "exit 3")
 	if err := trees.Index(t.Context(), img); err == nil || !strings.Contains(err.Error(), "imgfs index: exit status 3") {
 		t.Errorf("without a message: %v", err)
+	}
+}
+
+// TestPassed: what passes have fetched is added up, as far as they say it.
+func TestPassed(t *testing.T) {
+	trees := &Trees{}
+	for _, tt := range []struct {
+		prints string
+		want   int64
+	}{
+		{`[{"fetched": 5, "other": []}, {"fetched": 7}]`, 12}, {`[]`, 12}, {`[{"fetched": -5}]`, 12}, {`[{"fetched": "x"}]`, 12}, {`nothing`, 12}, {`[{"fetched": 1}]`, 13},
+	} {
+		trees.Program = program(t, "echo '"+tt.prints+"'")
+		if err := trees.Index(t.Context(), snapshotter.Image{}); err != nil || trees.Passed() != tt.want {
+			t.Errorf("%s: error %v, %d bytes, want %d", tt.prints, err, trees.Passed(), tt.want)
+		}
 	}
 }
 
