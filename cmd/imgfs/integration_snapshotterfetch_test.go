@@ -3,26 +3,20 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/testdata/testenv"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 )
 
 // fetch runs imgfs snapshotter fetch, which must exit with a code, and returns what it says.
@@ -177,95 +171,11 @@ func TestSnapshotterFetchRegistry(t *testing.T) {
 	})
 }
 
-// written returns about how many bytes of layers are in the content store, or on their way.
-func (e *engine) written() (size int64) {
-	e.t.Helper()
-	top := filepath.Join(e.dir, "root", "io.containerd.content.v1.content")
-	err := filepath.WalkDir(top, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil // it is gone by now
-		}
-		if st, err := d.Info(); err == nil && st.Size() > 64<<10 { // else it is no part of a layer
-			size += st.Size()
-		}
-		return nil
-	})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	return size
-}
-
 // collect has containerd collect garbage.
 func (e *engine) collect(image string) {
 	e.t.Helper()
 	e.does("image", "tag", image, "docker.io/library/other:1")
 	e.does("image", "rm", "--sync", "docker.io/library/other:1")
-}
-
-// TestSnapshotterFetchEnds: an interrupted fetch leaves what it has, and no lease; the next
-// one goes on from there. One whose registry sends wrong bytes leaves nothing of them.
-func TestSnapshotterFetchEnds(t *testing.T) {
-	testenv.Slow(t)
-	eachEngine(t, func(t *testing.T, e *engine) {
-		reg := registrytest.New(t, nil)
-		image, layers := e.lacks(reg, "debian")
-		args := []string{"--namespace", e.space(), "--cache-dir", filepath.Join(e.dir, "another"), image}
-
-		reg.Inject(registrytest.Blob, registrytest.Always(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
-			if strings.HasSuffix(r.URL.Path, layers[0].String()) {
-				registrytest.FlipBit()(w, r, serve)
-			} else {
-				serve(w, r)
-			}
-		}))
-		said := e.fetch(1, args...)
-		if !strings.Contains(said, "what came is not the blob") {
-			t.Errorf("of wrong bytes it says %q", said)
-		}
-		if n, left := e.blobs(), e.does("content", "active"); n != 2 || strings.Count(left, "\n") > 1 {
-			t.Errorf("wrong bytes have left %d blobs and\n%s", n, left)
-		}
-
-		// The first answers come, the others do not.
-		reg.Inject(registrytest.Blob, func(n int) registrytest.Fault {
-			if n > 3 { // config and two ranges
-				return reg.Stall(-1)
-			}
-			return nil
-		})
-		reg.Forget()
-		cmd := e.command(append([]string{"snapshotter", "fetch", "--containerd", e.address(), "--root", e.root()}, args...)...)
-		var out bytes.Buffer
-		cmd.Stderr = &out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if !eventually(20*time.Second, func() bool { return reg.Count(registrytest.Blob) > 3 && e.written() > 0 }) {
-			t.Error("nothing is written")
-		}
-		begun, written := time.Now(), e.written()
-		if err := cmd.Process.Signal(unix.SIGINT); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait() // the exit code says it
-		if code := cmd.ProcessState.ExitCode(); code != 1 || time.Since(begun) > 10*time.Second {
-			t.Errorf("interrupted, it ends with %d after %v:\n%s", code, time.Since(begun), out.String())
-		}
-		reg.Forget()
-		reg.Inject(registrytest.Blob, nil)
-		if leases := e.does("leases", "ls", "-q"); strings.TrimSpace(leases) != "" {
-			t.Errorf("leases are left: %q", leases)
-		}
-		e.fetch(0, args...)
-		e.hasLayers(layers)
-		if n, size := reg.Bytes(registrytest.Blob), sizeBelow(t, runnables(t)["debian"]); n > size-written {
-			t.Errorf("%d bytes came, though containerd had %d of %d", n, written, size)
-		}
-		if left := e.does("content", "active"); strings.Count(left, "\n") > 1 {
-			t.Errorf("still being written:\n%s", left)
-		}
-	})
 }
 
 // TestSnapshotterFetchNamespaces: each namespace has its own images, and says so.
@@ -366,53 +276,6 @@ func TestSnapshotterFetchPlatforms(t *testing.T) {
 		e.fetch(0, "--namespace", e.space(), "--platform", "linux/s390x", image)
 		if !strings.Contains(e.does("content", "ls", "-q"), other) {
 			t.Error("the layer of the platform that was named is not there")
-		}
-	})
-}
-
-// TestSnapshotterFetchTogether: who fetches the same image at the same time waits for each
-// other, and each layer comes once.
-func TestSnapshotterFetchTogether(t *testing.T) {
-	testenv.Slow(t)
-	eachEngine(t, func(t *testing.T, e *engine) {
-		reg := registrytest.New(t, nil)
-		image, layers := e.lacks(reg, "debian")
-		reg.Forget()
-		var all sync.WaitGroup
-		for i := range 3 {
-			all.Go(func() {
-				r := e.finish(e.command("snapshotter", "fetch", "--containerd", e.address(), "--namespace", e.space(), "--cache-dir", filepath.Join(e.dir, fmt.Sprint("another", i)), image))
-				if r.code != 0 {
-					t.Errorf("exit code %d: %s", r.code, r.stderr)
-				}
-			})
-		}
-		all.Wait()
-		e.hasLayers(layers)
-		if n, size := reg.Bytes(registrytest.Blob), sizeBelow(t, runnables(t)["debian"]); n > size*3/2 {
-			t.Errorf("%d bytes came of %d", n, size)
-		}
-	})
-}
-
-// TestSnapshotterFetchFull: a full disk is said to be one, and what was written is gone.
-func TestSnapshotterFetchFull(t *testing.T) {
-	testenv.Slow(t)
-	eachEngine(t, func(t *testing.T, e *engine) {
-		reg := registrytest.New(t, nil)
-		image, _ := e.lacks(reg, "debian")
-		// A file system for what is being written alone.
-		dir := filepath.Join(e.dir, "root", "io.containerd.content.v1.content", "ingest")
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-			t.Skipf("no small disk: %v", err)
-		}
-		defer unix.Unmount(dir, unix.MNT_DETACH)
-		said := e.fetch(1, "--namespace", e.space(), image)
-		if !strings.Contains(said, "the disk of containerd's content store is full") || !strings.Contains(said, "no space left on device") {
-			t.Errorf("it says %q", said)
-		}
-		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-			t.Errorf("left: %v, error %v", entries, err)
 		}
 	})
 }
