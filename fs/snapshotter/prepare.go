@@ -64,6 +64,9 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	uid, gid, err := rootOwner(base.Labels, lower)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("parent snapshot %q: it was removed meanwhile: %w: %w", parent, errdefs.ErrNotFound, err)
+	}
 	if err != nil {
 		return nil, err
 	}

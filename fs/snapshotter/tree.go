@@ -21,20 +21,28 @@ type mounting struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when err is set
 	err    error
+
+	stopped bool // by stopMounting; Snapshotter.mu is held
 }
 
 // mounted returns where a chain is mounted, and mounts it if it is not. If ctx ends before
 // that is done it goes on, up to a bound, for others that want it.
 func (s *Snapshotter) mounted(ctx context.Context, c *chain) (string, error) {
-	m, err := s.beginMounting(ctx, c)
-	if err != nil {
-		return "", err
-	}
-	select {
-	case <-m.done:
-		return c.tree(), m.err
-	case <-ctx.Done():
-		return "", fmt.Errorf("chain %s: %w", c.id, context.Cause(ctx))
+	for {
+		m, err := s.beginMounting(ctx, c)
+		if err != nil {
+			return "", err
+		}
+		select {
+		case <-m.done:
+		case <-ctx.Done():
+			return "", fmt.Errorf("chain %s: %w", c.id, context.Cause(ctx))
+		}
+		// One that was stopped may have been joined by somebody whose snapshot is newer than
+		// that: then the chain is mounted again, or it is gone.
+		if m.err == nil || !s.wasStopped(m) {
+			return c.tree(), m.err
+		}
 	}
 }
 
@@ -112,8 +120,15 @@ func (s *Snapshotter) stopMounting(c *chain) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.now != nil {
+		c.now.stopped = true
 		c.now.cancel()
 	}
+}
+
+func (s *Snapshotter) wasStopped(m *mounting) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return m.stopped
 }
 
 // stopMountings has all of them give up, and waits for their end. No others begin.
