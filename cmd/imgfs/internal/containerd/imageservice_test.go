@@ -27,8 +27,8 @@ func withBytes(data []byte) *emptypb.Empty {
 	return m
 }
 
-// A runtime is a server of all methods that there may be.
-type runtime struct {
+// A fakeRuntime is a server of all methods that there may be.
+type fakeRuntime struct {
 	t      *testing.T
 	server *grpc.Server
 	// answers is called for each call, after its request has come.
@@ -36,7 +36,7 @@ type runtime struct {
 }
 
 // listen has the runtime serve at a path.
-func (r *runtime) listen(path string) {
+func (r *fakeRuntime) listen(path string) {
 	r.t.Helper()
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -93,7 +93,7 @@ func call(ctx context.Context, client *grpc.ClientConn, method string, request [
 func TestImageService(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "c")
 	big := bytes.Repeat(texts("", strings.Repeat("x", 1<<20)), 10) // more than grpc takes by default
-	r := &runtime{t: t}
+	r := &fakeRuntime{t: t}
 	r.answers = func(method string, request []byte, s grpc.ServerStream) error {
 		switch method {
 		case imageServicePrefix + "ListImages":
@@ -176,7 +176,7 @@ func TestImageService(t *testing.T) {
 // that was good.
 func TestImageServicePulls(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "c")
-	r := &runtime{t: t}
+	r := &fakeRuntime{t: t}
 	r.listen(address)
 	client, kept := between(t, address)
 	request := pullOf("reg.example/app:v1", "joe", "secret")
@@ -221,7 +221,7 @@ func TestImageServicePulls(t *testing.T) {
 // one that is started again is found.
 func TestImageServiceRestart(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "c")
-	r := &runtime{t: t, answers: func(_ string, _ []byte, s grpc.ServerStream) error { return s.SendMsg(withBytes(nil)) }}
+	r := &fakeRuntime{t: t, answers: func(_ string, _ []byte, s grpc.ServerStream) error { return s.SendMsg(withBytes(nil)) }}
 	client, _ := between(t, address)
 	for range 3 {
 		begun := time.Now()
