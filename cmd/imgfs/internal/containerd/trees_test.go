@@ -4,6 +4,7 @@ package containerd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -78,6 +79,41 @@ func TestPassed(t *testing.T) {
 		if err := trees.Index(t.Context(), snapshotter.Image{}); err != nil || trees.Passed() != tt.want {
 			t.Errorf("%s: error %v, %d bytes, want %d", tt.prints, err, trees.Passed(), tt.want)
 		}
+	}
+}
+
+// TestCommandsAskForCredentials: commands that read an image are told where they can ask, and
+// what is pulled counts from when containerd wants its snapshots.
+func TestCommandsAskForCredentials(t *testing.T) {
+	words := filepath.Join(t.TempDir(), "words")
+	var kept Credentials
+	trees := &Trees{Program: program(t, `printf '%s\n' "$@" >>"`+words+`"`), Credentials: &kept, CredentialSocket: "/run/c.sock",
+		Layers: func(context.Context, string) ([]digest.Digest, error) { return nil, nil }}
+	kept.Pulling("reg.example/app:1", user("old"))(true)
+	img := snapshotter.Image{Ref: "reg.example/app:1", Digest: digest.FromString("m")}
+	for _, call := range []func() error{
+		func() error { _, err := trees.DiffIDs(t.Context(), img); return err },
+		func() error { return trees.Index(t.Context(), img) },
+	} {
+		name := rand.Text()
+		done := kept.Pulling("reg.example/app:1", user(name))
+		if got := has(&kept, "reg.example", "app"); got == name {
+			t.Errorf("that of %q counts before its pull has got anything", got)
+		}
+		if err := call(); err != nil {
+			t.Fatal(err)
+		}
+		if got := has(&kept, "reg.example", "app"); got != name {
+			t.Errorf("that of %q counts, want %q", got, name)
+		}
+		done(true)
+	}
+	if err := trees.Mount(t.Context(), img, 2, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(words)
+	if err != nil || strings.Count(string(text), "--"+CredentialsFlag+"=/run/c.sock\n") != 2 {
+		t.Errorf("words %q, %v", text, err)
 	}
 }
 
