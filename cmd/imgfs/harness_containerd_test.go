@@ -51,11 +51,12 @@ func needEngine(t testing.TB) {
 	needFUSE(t)
 }
 
-// newEngine starts containerd 2.4, built for tests, and imgfs snapshotter, in a new sandbox.
-// It skips where that was not built and is not to be.
-func newEngine(t testing.TB) *engine {
+// newEngine starts containerd 2.4, built for tests, and imgfs snapshotter with flags, in a new
+// sandbox. It skips where that was not built and is not to be.
+func newEngine(t testing.TB, flags ...string) *engine {
 	t.Helper()
 	e := builtEngine(t)
+	e.flags = flags
 	e.start()
 	return e
 }
@@ -222,7 +223,8 @@ func (e *engine) stop() {
 			_ = cmd.Wait()
 		}
 	}
-	states, _ := filepath.Glob("/run/containerd/runc/" + filepath.Base(e.dir) + "*") // the pattern is a good one
+	e.removeGroups()
+	states, _ := filepath.Glob("/run/containerd/runc/" + e.space() + "*") // the pattern is a good one
 	for _, dir := range states {
 		if err := os.RemoveAll(dir); err != nil {
 			e.t.Error(err)
@@ -246,6 +248,28 @@ func (e *engine) shims() (pids []int) {
 		}
 	}
 	return pids
+}
+
+// removeGroups removes the control groups of containers, which have ended.
+func (e *engine) removeGroups() {
+	for _, pattern := range []string{"/sys/fs/cgroup/*/", "/sys/fs/cgroup/"} {
+		groups, _ := filepath.Glob(pattern + e.space() + "*") // the pattern is a good one
+		for _, group := range groups {
+			var all []string
+			err := filepath.WalkDir(group, func(name string, d os.DirEntry, err error) error {
+				if d != nil && d.IsDir() {
+					all = append(all, name)
+				}
+				return err
+			})
+			for _, dir := range slices.Backward(all) {
+				err = errors.Join(err, os.Remove(dir))
+			}
+			if err != nil {
+				e.t.Error(err)
+			}
+		}
+	}
 }
 
 // endShim ends the process of a container, which is its child, and the shim.

@@ -23,12 +23,12 @@ type dockerEngine struct {
 	dockerd  *exec.Cmd // nil: it does not run
 }
 
-// newDocker starts containerd, imgfs snapshotter and dockerd.
-func newDocker(t testing.TB) *dockerEngine {
+// newDocker starts containerd, imgfs snapshotter with flags, and dockerd.
+func newDocker(t testing.TB, flags ...string) *dockerEngine {
 	t.Helper()
 	needEngine(t)
 	d := &dockerEngine{programs: needBuilt(t, "docker")}
-	d.engine = newEngine(t)
+	d.engine = newEngine(t, flags...)
 	d.env = append(d.env, "DOCKER_HOST=unix://"+d.host(), "DOCKER_CONFIG="+filepath.Join(d.dir, "docker"), "DOCKER_BUILDKIT=0")
 	t.Cleanup(d.stop)
 	d.startDocker()
@@ -49,6 +49,7 @@ func (d *dockerEngine) startDocker() {
 		"data-root": filepath.Join(d.dir, "docker-data"), "exec-root": filepath.Join(d.dir, "docker-exec"), "pidfile": filepath.Join(d.dir, "docker.pid"),
 		"hosts": []string{"unix://" + d.host()}, "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false, "userland-proxy": false,
 		"live-restore": true, "seccomp-profile": "unconfined", // runc is built without seccomp
+		"builder":       map[string]any{"entitlements": map[string]bool{"security-insecure": true, "network-host": true}},
 		"cgroup-parent": "/" + d.space(), "containerd-namespace": d.space(), "containerd-plugins-namespace": d.space() + "-plugins",
 	})
 	text, err := json.Marshal(config)
@@ -74,10 +75,6 @@ func (d *dockerEngine) stop() {
 	names, _ := filepath.Glob(filepath.Join(d.dir, "docker-exec/netns/*")) // the pattern is a good one
 	for _, name := range names {
 		_ = unix.Unmount(name, unix.MNT_DETACH)
-	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + d.space()) // likewise
-	for _, dir := range append(groups, "/sys/fs/cgroup/"+d.space()) {
-		_ = os.Remove(dir) // what is in use stays, and is told
 	}
 	if d.t.Failed() {
 		log := d.log("dockerd.log")

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,38 +15,48 @@ import (
 	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
-// A buildEngine is buildkitd, on a containerd with imgfs as its snapshotter.
+// A buildEngine is BuildKit on a containerd with imgfs as its snapshotter. It has images and
+// snapshots in the namespace that the engine's client has.
 type buildEngine struct {
 	*engine
 	programs string
-	daemon   *exec.Cmd
+	flags    []string // of each build
 }
 
-// newBuilder starts containerd, imgfs snapshotter and buildkitd, which has images and snapshots
-// in the namespace that the engine's client has.
-func newBuilder(t *testing.T) *buildEngine {
+// newBuildKit starts containerd, imgfs snapshotter and buildkitd.
+func newBuildKit(t *testing.T) *buildEngine {
 	t.Helper()
 	needEngine(t)
 	b := &buildEngine{programs: needBuilt(t, "docker")}
-	b.engine = newEngine(t)
+	b.engine = newEngine(t, "--xattrs")
 	config := filepath.Join(b.dir, "buildkitd.toml")
-	writeFile(t, config, "[log]\nformat = \"text\"\n")
+	writeFile(t, config, fmt.Sprintf("[worker.containerd]\ndefaultCgroupParent = %q\n", "/"+b.space()))
 	socket := filepath.Join(b.dir, "b.sock")
 	cmd := b.program(filepath.Join(b.programs, "buildkitd"), "--config", config, "--addr", "unix://"+socket, "--root", filepath.Join(b.dir, "buildkit"),
 		"--oci-worker=false", "--containerd-worker=true", "--containerd-worker-addr", b.address(), "--containerd-worker-namespace", b.space(),
 		"--containerd-worker-snapshotter", "imgfs", "--containerd-worker-net", "host", "--containerd-worker-gc=false",
 		"--allow-insecure-entitlement=security.insecure")
-	cmd.Env = append(slices.Clone(b.env), "PATH="+b.path)
-	b.daemon = b.serves(socket, "buildkitd.log", cmd)
+	// Without this an error of the way to find what has changed is hidden behind another one.
+	cmd.Env = append(slices.Clone(b.env), "PATH="+b.path, "BUILDKIT_DEBUG_FORCE_OVERLAY_DIFF=true")
+	daemon := b.serves(socket, "buildkitd.log", cmd)
 	b.env = append(b.env, "BUILDKIT_HOST=unix://"+socket)
 	t.Cleanup(func() {
-		_ = b.daemon.Process.Signal(syscall.SIGTERM)
-		_ = b.daemon.Wait()
+		_ = daemon.Process.Signal(syscall.SIGTERM)
+		_ = daemon.Wait()
 		if t.Failed() {
 			t.Logf("buildkitd's log:\n%s", b.log("buildkitd.log"))
 		}
 	})
 	return b
+}
+
+// newDockerBuild starts dockerd, which has BuildKit in it, and what that needs.
+func newDockerBuild(t *testing.T) *buildEngine {
+	t.Helper()
+	d := newDocker(t, "--xattrs")
+	d.env = append(d.env, "BUILDKIT_HOST=unix://"+d.host())
+	// There is no bridge.
+	return &buildEngine{engine: d.engine, programs: d.programs, flags: []string{"--allow=network.host", "--opt=force-network-mode=host"}}
 }
 
 // runStep is a step of a Dockerfile, for a runc that was built without seccomp.
@@ -60,7 +69,7 @@ func (b *buildEngine) builds(t *testing.T, dockerfile string, flags ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "Dockerfile"), dockerfile)
-	b.buildctl(append([]string{"build", "--progress=plain", "--allow=security.insecure", "--frontend=dockerfile.v0", "--local=context=" + dir, "--local=dockerfile=" + dir}, flags...)...)
+	b.buildctl(append(append([]string{"build", "--progress=plain", "--allow=security.insecure", "--frontend=dockerfile.v0", "--local=context=" + dir, "--local=dockerfile=" + dir}, b.flags...), flags...)...)
 }
 
 func (b *buildEngine) buildctl(args ...string) {
@@ -75,7 +84,12 @@ func (b *buildEngine) buildctl(args ...string) {
 // it pulls itself it names to no snapshotter, and unpacks.
 func TestSnapshotterBuildKit(t *testing.T) {
 	testenv.Slow(t)
-	b := newBuilder(t)
+	for name, start := range map[string]func(*testing.T) *buildEngine{"buildkitd": newBuildKit, "dockerd": newDockerBuild} {
+		t.Run(name, func(t *testing.T) { buildsOnLazy(t, start(t)) })
+	}
+}
+
+func buildsOnLazy(t *testing.T, b *buildEngine) {
 	reg := registrytest.New(t, nil)
 	image := pushed(t, reg, "debian")
 	b.pull(image)

@@ -50,6 +50,7 @@ type mounter struct {
 	layers    layerCount // how many are mounted; 0: all
 	suid, dev bool       // setuid bits and devices have an effect
 	engine    bool       // a container engine puts overlays on it
+	xattrs    bool       // it answers for attributes that no file has
 	export    bool       // it is exported by NFS
 
 	owners      idMappings // of the user namespace that imgfs bundle is for
@@ -209,7 +210,7 @@ func mountCommand(e *env) cli.Command {
 }
 
 func (m *mounter) options(img string) *fusefs.Options {
-	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Suid: m.suid, Dev: m.dev, Engine: m.engine, Export: m.export, Provenance: m.provenance, Owners: m.owners.owners(),
+	return &fusefs.Options{Name: img, AllowOther: m.allowOther, NoExec: m.noExec, Suid: m.suid, Dev: m.dev, Engine: m.engine, Xattrs: m.xattrs, Export: m.export, Provenance: m.provenance, Owners: m.owners.owners(),
 		Passthrough: fusefs.Choice(m.passthrough), IOUring: fusefs.Choice(m.ioURing), EndAlone: m.detached}
 }
 

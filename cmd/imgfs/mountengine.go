@@ -20,6 +20,8 @@ const (
 	devFlag  = "dev"
 	// engineFlag says that an engine puts overlays on the mount: see fusefs.Options.Engine.
 	engineFlag = "engine"
+	// xattrsFlag has such a mount answer for attributes that no file has.
+	xattrsFlag = "xattrs"
 	// exportFlag is for NFS: see fusefs.Options.Export.
 	exportFlag = "export"
 )
@@ -42,6 +44,7 @@ func (m *mounter) declareEngines(f *pflag.FlagSet) {
 	f.BoolVar(&m.suid, suidFlag, false, "")
 	f.BoolVar(&m.dev, devFlag, false, "")
 	f.BoolVar(&m.engine, engineFlag, false, "")
+	f.BoolVar(&m.xattrs, xattrsFlag, false, "")
 	f.BoolVar(&m.export, exportFlag, false, "")
 }
 

@@ -24,7 +24,7 @@ var idleOptions = []string{
 }
 
 // optionFlags are flags of imgfs mount that help leaves to -o, and to docs/usage.md.
-var optionFlags = []string{noExecFlag, suidFlag, devFlag, layersFlag, engineFlag, exportFlag}
+var optionFlags = []string{noExecFlag, suidFlag, devFlag, layersFlag, engineFlag, xattrsFlag, exportFlag}
 
 // mountOptions are the options that have another name than the flag of imgfs mount, and
 // the flag with its value.

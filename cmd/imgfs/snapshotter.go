@@ -34,6 +34,7 @@ type snapshotterServer struct {
 	e             *env
 	address, root string
 	remapIDs      bool
+	xattrs        bool
 	images        string                  // the socket of containerd's image service; "": none is asked
 	credentials   *containerd.Credentials // that came by it; nil: none can
 	metrics       metricsFlag
@@ -58,6 +59,7 @@ docs/engines.md goes from nothing to a container that runs.`,
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			s := &snapshotterServer{e: e}
 			s.flags(f)
+			f.BoolVar(&s.xattrs, xattrsFlag, false, "answer for attributes that no file has, for differs")
 			f.StringVar(&s.images, imagesFlag, "", "`SOCKET` of containerd: credentials of pulls through here")
 			f.Var(&s.metrics, "metrics", "`ADDR` for Prometheus: 127.0.0.1:PORT, unix:PATH (none)")
 			return func(ctx context.Context, args []string) error {
@@ -98,7 +100,7 @@ func (s *snapshotterServer) serve(ctx context.Context, f *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	trees := &containerd.Trees{Program: program, Flags: commonArgs(f), Release: releaseTree,
+	trees := &containerd.Trees{Program: program, Flags: commonArgs(f), Release: releaseTree, Xattrs: s.xattrs,
 		Layers: func(ctx context.Context, name string) ([]digest.Digest, error) { return s.layers(ctx, name, disk) }}
 	l, err := containerd.Listen(ctx, s.address)
 	if err != nil {

@@ -42,6 +42,7 @@ type task struct {
 
 	Provenance, Control bool
 	Engine, Export      bool
+	Xattrs              bool
 	EndAlone            bool
 	Unused              time.Duration
 	Cache               string // directory, for the tree "opened"
@@ -93,6 +94,7 @@ func serveRole(k task) error {
 		AllowOther:  k.AllowOther,
 		Provenance:  k.Provenance,
 		Engine:      k.Engine,
+		Xattrs:      k.Xattrs,
 		Export:      k.Export,
 		Logf:        func(format string, args ...any) { say("log: "+format, args...) },
 		useHelper:   k.UseHelper,

@@ -86,6 +86,19 @@ func checkDocuments(t *testing.T, dir string) {
 	}
 }
 
+// TestEngineAnswers: with Xattrs nothing is turned off either, and programs that compare files
+// are not told that capabilities are not supported.
+func TestEngineAnswers(t *testing.T) {
+	for _, task := range []task{{Tree: "plain", Engine: true, Xattrs: true}, {Tree: "acl", Engine: true}} {
+		_, dir := serve(t, mounters(t)[0], task)
+		for range 2 {
+			if err := getxattr(dir, capabilityAttr, 10); !errors.Is(err, unix.ENODATA) {
+				t.Errorf("%+v: security.capability: %v, want ENODATA", task, err)
+			}
+		}
+	}
+}
+
 // TestEngineKeepsXattrs: where an inode has attributes nothing is turned off.
 func TestEngineKeepsXattrs(t *testing.T) {
 	_, dir := serve(t, mounters(t)[0], task{Tree: "sample", Control: true, Engine: true, Provenance: true})

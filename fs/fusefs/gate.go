@@ -176,5 +176,8 @@ func (r *rawFS) setTree(t *fs.Tree) {
 	acls := r.contents.acls
 	r.contents = factsOf(t)
 	r.contents.acls = r.contents.acls || acls
-	r.noXattrs = r.engine && !r.contents.xattrs
+	r.noXattrs = r.engine && !r.xattrs && !r.contents.xattrs
+	if r.engine {
+		r.contents.names[capabilityAttr] = true
+	}
 }

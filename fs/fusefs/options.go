@@ -81,6 +81,10 @@ type Options struct {
 	//   - has Passthrough only if that is On: else there could be an overlay on it, and none
 	//     on that.
 	Engine bool
+	// Xattrs has a mount with Engine answer for extended attributes also if no inode has one,
+	// for programs to which it is an error that security.capability is not supported: those
+	// that find what has changed above a tree by comparing it.
+	Xattrs bool
 	// Export has inodes be found by their numbers, also those that the kernel has forgotten:
 	// for open_by_handle_at(2) and NFS. It is not for mounts that an overlayfs is put on: what
 	// that finds by a handle Linux takes for outdated from 6.16 on, and files that were copied

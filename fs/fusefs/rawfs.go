@@ -44,6 +44,7 @@ type rawFS struct {
 	// engine is Options.Engine; noXattrs says that there are no attributes at all. That is
 	// said to the kernel once, which then asks for none for the life of the mount.
 	engine, noXattrs bool
+	xattrs           bool // Options.Xattrs
 	// export and idmapped say what INIT announces: that inodes can be looked up by their
 	// numbers, and that copies of the mount may have other owners.
 	export, idmapped bool
@@ -82,6 +83,7 @@ func newRawFS(t *fs.Tree, opts *Options) *rawFS {
 		ids:           ownIDs(),
 		owners:        opts.Owners,
 		engine:        opts.Engine,
+		xattrs:        opts.Xattrs,
 		export:        opts.Export,
 		idmapped:      opts.Engine,
 		keepOpens:     opts.keepOpens,

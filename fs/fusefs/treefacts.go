@@ -50,6 +50,11 @@ func factsOf(t *fs.Tree) treeFacts {
 	return s
 }
 
+// capabilityAttr has the capabilities of a program. Differs of containers look for it in every
+// file, and some take it for an error that it is not supported: continuity before 0.5, which
+// containerd has before 2.3, and BuildKit.
+const capabilityAttr = "security.capability"
+
 const aclPrefix = "system.posix_acl_"
 
 // isFree reports whether a name is in a namespace where names mean nothing to the

@@ -26,6 +26,8 @@ type Trees struct {
 	// Program is imgfs, and Flags are what all of its commands are given.
 	Program string
 	Flags   []string
+	// Xattrs has mounts answer for attributes that no file has: see fusefs.Options.Xattrs.
+	Xattrs bool
 	// Layers returns the diff ids of an image that is named as for imgfs.
 	Layers func(ctx context.Context, name string) ([]digest.Digest, error)
 	// Release unmounts what is on a directory, in use or not; fusefs.ErrNotMounted is no
@@ -97,8 +99,11 @@ func (t *Trees) Passed() int64 { return t.passed.Load() }
 // Mount implements snapshotter.Trees.
 func (t *Trees) Mount(ctx context.Context, img snapshotter.Image, n int, dir string) error {
 	// Containers are of all users, and files have the rights in them that they have on a disk.
-	args := t.reading("--allow-other", "--suid", "--dev", "--engine", "--layers="+strconv.Itoa(n), "--", NameOf(img), dir)
-	err := t.run(ctx, "mount", args...)
+	args := t.reading("--allow-other", "--suid", "--dev", "--engine", "--layers=" + strconv.Itoa(n))
+	if t.Xattrs {
+		args = append(args, "--xattrs")
+	}
+	err := t.run(ctx, "mount", append(args, "--", NameOf(img), dir)...)
 	if err != nil {
 		// A process that was ended may have mounted it.
 		return errors.Join(err, t.Unmount(context.WithoutCancel(ctx), dir))
