@@ -56,6 +56,9 @@ func ContainerdConfig(v Version, p Place) (config string, notes []string, err er
 	if p.RemapIDs && v.Major < 2 {
 		return "", nil, fmt.Errorf("containerd %s asks a snapshotter that it does not have itself for no idmapped mounts: leave out --remap-ids", v)
 	}
+	if v.before(2, 3) {
+		notes = append(notes, "commits (nerdctl commit, docker commit, ctr snapshot diff) fail with this version on images without extended attributes, unless imgfs snapshotter has --xattrs")
+	}
 	var text strings.Builder
 	if v.Major < 2 {
 		fmt.Fprintf(&text, `version = 2
@@ -69,9 +72,7 @@ func ContainerdConfig(v Version, p Place) (config string, notes []string, err er
   snapshotter = "imgfs"
   disable_snapshot_annotations = false
 `, quote(p.Address))
-		return text.String(), []string{
-			"ctr image pull of this version unpacks; what is pulled by crictl, Kubernetes or a client of its own is lazy",
-		}, nil
+		return text.String(), append(notes, "ctr image pull of this version unpacks; what is pulled by crictl, Kubernetes or a client of its own is lazy"), nil
 	}
 	capabilities := ""
 	if p.RemapIDs {

@@ -38,9 +38,12 @@ func TestContainerdConfig(t *testing.T) {
 		{2, 4}: {"version 3", "enable_remote_snapshot_annotations true", "capabilities [remap-ids]"},
 	} {
 		p := Place{Address: address, Root: "/var/lib/imgfs", RemapIDs: v.Minor == 4}
-		text, _, err := ContainerdConfig(v, p)
+		text, notes, err := ContainerdConfig(v, p)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if said := strings.Contains(strings.Join(notes, "\n"), "commits"); said != (v != Version{2, 4}) {
+			t.Errorf("%v: the notes are %q", v, notes)
 		}
 		var read struct {
 			Version int
