@@ -99,7 +99,7 @@ func (t *Trees) Passed() int64 { return t.passed.Load() }
 // Mount implements snapshotter.Trees.
 func (t *Trees) Mount(ctx context.Context, img snapshotter.Image, n int, dir string) error {
 	// Containers are of all users, and files have the rights in them that they have on a disk.
-	args := t.reading("--allow-other", "--suid", "--dev", "--engine", "--layers=" + strconv.Itoa(n))
+	args := t.reading("--allow-other", "--suid", "--dev", "--engine", "--layers="+strconv.Itoa(n))
 	if t.Xattrs {
 		args = append(args, "--xattrs")
 	}
