@@ -103,10 +103,18 @@ func eachEngine(t *testing.T, test func(t *testing.T, e *engine)) {
 func TestSnapshotterFetch(t *testing.T) {
 	testenv.Slow(t)
 	eachEngine(t, func(t *testing.T, e *engine) {
-		reg := registrytest.New(t, &registrytest.Options{Writable: true})
+		reg := registrytest.New(t, nil)
 		image, layers := e.lacks(reg, "debian")
 		if code := e.export(image, "before.tar"); code == 0 {
 			t.Error("an image is exported whose layers are not there")
+		}
+		other := registrytest.New(t, &registrytest.Options{Writable: true})
+		elsewhere, converted := other.Host()+"/elsewhere:1", reg.Host()+"/converted:1"
+		e.does("image", "tag", image, elsewhere)
+		for _, args := range [][]string{{"push", "--plain-http", elsewhere}, {"convert", "--uncompress", image, converted}} {
+			if r := e.finish(e.ctr(e.space(), append([]string{"image"}, args...)...)); r.code == 0 {
+				t.Errorf("ctr image %q succeeds without layers", args)
+			}
 		}
 		reg.Forget()
 		said := e.fetch(0, "--namespace", e.space(), image)
@@ -130,9 +138,8 @@ func TestSnapshotterFetch(t *testing.T) {
 		if got := e.ok("cat", "oci-archive:"+filepath.Join(e.dir, "after.tar")+":/etc/motd").stdout; got != "third layer\n" {
 			t.Errorf("the archive has %q", got)
 		}
-		elsewhere := reg.Host() + "/elsewhere:1"
-		e.does("image", "tag", image, elsewhere)
 		e.does("image", "push", "--plain-http", elsewhere)
+		e.does("image", "convert", "--uncompress", image, converted)
 		if got := e.does("image", "check", "name=="+image); !strings.Contains(got, fmt.Sprintf("complete (%d/%d)", len(layers)+1, len(layers)+1)) {
 			t.Errorf("ctr image check prints\n%s", got)
 		}
@@ -141,7 +148,7 @@ func TestSnapshotterFetch(t *testing.T) {
 		if said := e.fetch(0, "--namespace", e.space(), image); !strings.Contains(said, "they were there before") || reg.Count() > 0 {
 			t.Errorf("the second time it says %q, and asks the registry %d times", said, reg.Count())
 		}
-		e.does("image", "rm", "--sync", image, elsewhere)
+		e.does("image", "rm", "--sync", image, elsewhere, converted)
 		if n := e.blobs(); n > 0 {
 			t.Errorf("without the images the content store has %d blobs", n)
 		}
