@@ -25,10 +25,12 @@ type origin struct {
 // origins yields the images that may have a blob: the image itself by its name, and in the
 // repositories that containerd has it from; other images of the namespace that have the
 // blob, as one that was built on them need not be in any registry; those of the snapshotter.
+// An image that containerd has from no registry is looked for by its name last: it was made
+// here, and how it is called is nobody else's business.
 func (r *fetching) origins(ctx context.Context, b missing) iter.Seq2[snapshotter.Image, error] {
 	return func(yield func(snapshotter.Image, error) bool) {
 		asked := make(map[snapshotter.Image]bool)
-		once := func(all ...snapshotter.Image) (more bool) {
+		once := func(all []snapshotter.Image) (more bool) {
 			for _, img := range all {
 				if asked[img] {
 					continue
@@ -40,7 +42,8 @@ func (r *fetching) origins(ctx context.Context, b missing) iter.Seq2[snapshotter
 			}
 			return true
 		}
-		if !once(originsOf(r.img.name, b.in)...) {
+		own := originsOf(r.img.name, b.in)
+		if b.in.isPulled() && !once(own) {
 			return
 		}
 		others, err := r.otherOrigins(ctx)
@@ -49,12 +52,24 @@ func (r *fetching) origins(ctx context.Context, b missing) iter.Seq2[snapshotter
 			return
 		}
 		for _, o := range others {
-			if o.has(b.Digest) && !once(o.Image) {
+			if o.has(b.Digest) && o.isPulled() && !once([]snapshotter.Image{o.Image}) {
 				return
 			}
 		}
-		once(r.Known...)
+		if once(r.Known) {
+			once(own)
+		}
 	}
+}
+
+// isPulled reports whether containerd has a manifest from a registry.
+func (m *manifest) isPulled() bool {
+	for key := range m.labels {
+		if strings.HasPrefix(key, distributionSource) {
+			return true
+		}
+	}
+	return false
 }
 
 // originsOf returns where a manifest may be that an image of this name has.

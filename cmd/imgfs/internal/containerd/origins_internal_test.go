@@ -9,6 +9,7 @@ import (
 
 	"github.com/imgfs/imgfs/fs/snapshotter"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TestOrigins: an image is looked for by its name, and where the labels say that it is from.
@@ -41,6 +42,47 @@ func TestOrigins(t *testing.T) {
 		}
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("%s with %q: got %q, want %q", tt.name, tt.labels, got, tt.want)
+		}
+	}
+}
+
+// TestOriginsOrder: an image that was made here is looked for by its name last, and nothing is
+// asked of those that cannot have the blob.
+func TestOriginsOrder(t *testing.T) {
+	d := digest.FromString("layer")
+	with := func(name string, labels map[string]string, parts ...digest.Digest) *manifest {
+		m := &manifest{digest: digest.FromString(name), labels: labels}
+		for _, p := range parts {
+			m.parts = append(m.parts, ocispec.Descriptor{Digest: p})
+		}
+		return m
+	}
+	pulled := map[string]string{distributionSource + "docker.io": "library/base"}
+	base, other, made := with("base", pulled, d), with("other", pulled), with("made", nil, d)
+	known := snapshotter.Image{Ref: "quay.io/known:1", Digest: digest.FromString("known")}
+	for _, tt := range []struct {
+		name string
+		in   *manifest
+		want string
+	}{
+		{"docker.io/library/base:1", base, "docker.io/library/base:1 quay.io/known:1"},
+		{"docker.io/me/made:1", made, "docker.io/library/base:1 quay.io/known:1 docker.io/me/made:1"},
+		{"made", made, "docker.io/library/base:1 quay.io/known:1"},
+	} {
+		r := &fetching{Fetch: &Fetch{Known: []snapshotter.Image{known}}, img: &held{name: tt.name}, others: []*origin{
+			{snapshotter.Image{Ref: "docker.io/library/other:1", Digest: other.digest}, other},
+			{snapshotter.Image{Ref: "docker.io/me/made:1", Digest: made.digest}, made},
+			{snapshotter.Image{Ref: "docker.io/library/base:1", Digest: base.digest}, base},
+		}}
+		var got []string
+		for o, err := range r.origins(t.Context(), missing{ocispec.Descriptor{Digest: d}, tt.in}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, o.Ref)
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
