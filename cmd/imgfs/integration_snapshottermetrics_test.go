@@ -93,6 +93,12 @@ func TestSnapshotterMetrics(t *testing.T) {
 	e.kill(&e.snapshotter)
 	e.flags = []string{"--metrics", "unix:" + sock}
 	e.startSnapshotter()
+	if !eventually(20*time.Second, func() bool {
+		_, err := os.Stat(sock)
+		return err == nil
+	}) {
+		t.Fatal("nobody listens for scrapes")
+	}
 	const prefix = "imgfs_snapshotter_"
 	last := map[string]float64{}
 	see := func(when string, want map[string]float64) map[string]float64 {

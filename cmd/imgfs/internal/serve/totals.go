@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -54,11 +55,11 @@ func countedOf(s *Stats) Counted {
 // only grow, though mounts come and go. What a mount has counted after it was last asked is
 // lost with it. It is safe for concurrent use.
 type Totals struct {
-	dir   string
-	began time.Time // in whole seconds, as mounts say since when they are there
+	dir string
 
 	mu     sync.Mutex
-	round  *round // that is under way; nil: none is
+	older  map[mountKey]bool // those that were there before, and are
+	round  *round            // that is under way; nil: none is
 	sum    Counted
 	last   map[mountKey]Counted
 	asking map[mountKey]bool // those that have not answered yet
@@ -77,8 +78,23 @@ type round struct {
 // NewTotals returns totals of the mounts below a directory, an absolute path without
 // symlinks. Those that are there already count from when they are first asked.
 func NewTotals(dir string) *Totals {
-	return &Totals{dir: dir, began: time.Now().Truncate(time.Second), last: make(map[mountKey]Counted), asking: make(map[mountKey]bool)}
+	t := &Totals{dir: dir, older: make(map[mountKey]bool), last: make(map[mountKey]Counted), asking: make(map[mountKey]bool)}
+	for _, p := range t.points() {
+		t.older[keyOf(p)] = true
+	}
+	return t
 }
+
+// points returns the mounts below the directory.
+func (t *Totals) points() []fusefs.MountPoint {
+	points, err := fusefs.Mounts()
+	if err != nil {
+		return nil // there is no table of mounts
+	}
+	return slices.DeleteFunc(points, func(p fusefs.MountPoint) bool { return p.Part != "/" || !strings.HasPrefix(p.Dir, t.dir+"/") })
+}
+
+func keyOf(p fusefs.MountPoint) mountKey { return mountKey{p.Dir, p.Device} }
 
 // Ask asks all mounts, and none longer than two seconds: it returns the totals, and how many
 // mounts there are by their health. Those who ask while others wait get the same answer. A
@@ -112,11 +128,7 @@ type answer struct {
 
 // ask asks all mounts once.
 func (t *Totals) ask(r *round) {
-	points, err := fusefs.Mounts()
-	if err != nil {
-		points = nil // there is no table of mounts
-	}
-	points = slices.DeleteFunc(points, func(p fusefs.MountPoint) bool { return p.Part != "/" || !strings.HasPrefix(p.Dir, t.dir+"/") })
+	points := t.points()
 	answers := make(chan answer, len(points))
 	asked := t.begin(points, answers)
 	late := time.NewTimer(answerLimit)
@@ -152,7 +164,7 @@ func (t *Totals) begin(points []fusefs.MountPoint, answers chan<- answer) (asked
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range points {
-		key := mountKey{p.Dir, p.Device}
+		key := keyOf(p)
 		if t.asking[key] {
 			continue
 		}
@@ -177,7 +189,7 @@ func (t *Totals) count(a answer) (health string) {
 	}
 	now := countedOf(&a.stats)
 	was, known := t.last[a.key]
-	if !known && a.stats.Since.Before(t.began) {
+	if !known && t.older[a.key] {
 		was = now
 	}
 	t.sum.grow(was, now)
@@ -195,11 +207,9 @@ func (t *Totals) count(a answer) (health string) {
 func (t *Totals) forget(points []fusefs.MountPoint) {
 	there := make(map[mountKey]bool, len(points))
 	for _, p := range points {
-		there[mountKey{p.Dir, p.Device}] = true
+		there[keyOf(p)] = true
 	}
-	for key := range t.last {
-		if !there[key] {
-			delete(t.last, key)
-		}
-	}
+	gone := func(key mountKey) bool { return !there[key] }
+	maps.DeleteFunc(t.last, func(key mountKey, _ Counted) bool { return gone(key) })
+	maps.DeleteFunc(t.older, func(key mountKey, _ bool) bool { return gone(key) })
 }
