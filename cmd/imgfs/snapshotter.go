@@ -59,7 +59,7 @@ docs/engines.md goes from nothing to a container that runs.`,
 		Setup: func(f *pflag.FlagSet) cli.Action {
 			s := &snapshotterServer{e: e}
 			s.flags(f)
-			f.BoolVar(&s.xattrs, xattrsFlag, false, "answer for attributes that no file has, for differs")
+			f.BoolVar(&s.xattrs, xattrsFlag, false, "also of files without attributes, for differs")
 			f.StringVar(&s.images, imagesFlag, "", "`SOCKET` of containerd: credentials of pulls through here")
 			f.Var(&s.metrics, "metrics", "`ADDR` for Prometheus: 127.0.0.1:PORT, unix:PATH (none)")
 			return func(ctx context.Context, args []string) error {
