@@ -83,6 +83,7 @@ func (e *engine) viewOf(ns, snapshotter string, img *labimage.Image) dump {
 	e.t.Helper()
 	chains := chainsOf(img)
 	e.must(ns, "snapshot", "--snapshotter", snapshotter, "view", "view", chains[len(chains)-1].String())
+	e.must(ns, "snapshot", "--snapshotter", snapshotter, "label", "view", "containerd.io/gc.root=1") // else it is garbage
 	dir := e.mountpoint()
 	command := strings.Fields(e.must(ns, "snapshot", "--snapshotter", snapshotter, "mounts", dir, "view"))
 	if len(command) < 4 || command[0] != "mount" {
