@@ -209,9 +209,9 @@ func TestRunRead(t *testing.T) {
 
 // TestParseShare reads what Linux 6.18 says.
 func TestParseShare(t *testing.T) {
-	text := "00400000-7ffd rollup\nRss: 11000 kB\nPss: 3000 kB\nPrivate_Clean: 1000 kB\nPrivate_Dirty: 500 kB\n"
+	text := "00400000-7ffd rollup\nRss: 11000 kB\nPss: 3000 kB\nPrivate_Clean: 1000 kB\nPrivate_Dirty: 500 kB\nAnonymous: 400 kB\n"
 	got, err := parseShare(text)
-	if want := (Share{Proportional: 3000 << 10, Private: 1500 << 10}); err != nil || got != want {
+	if want := (Share{Proportional: 3000 << 10, Private: 1500 << 10, Anonymous: 400 << 10}); err != nil || got != want {
 		t.Errorf("got %+v and error %v, want %+v", got, err, want)
 	}
 	if _, err := parseShare("Rss: 1 kB"); err == nil {

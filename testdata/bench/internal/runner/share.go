@@ -10,6 +10,7 @@ import (
 type Share struct {
 	Proportional int64 // with what it shares divided among those that do
 	Private      int64 // what nobody else has
+	Anonymous    int64 // what is of no file, and so of no program
 }
 
 // ShareOf returns the share of a process now.
@@ -30,7 +31,7 @@ func parseShare(text string) (Share, error) {
 		return n << 10, nil
 	}
 	var m Share
-	for key, to := range map[string]*int64{"Pss": &m.Proportional, "Private_Clean": &m.Private, "Private_Dirty": &m.Private} {
+	for key, to := range map[string]*int64{"Pss": &m.Proportional, "Private_Clean": &m.Private, "Private_Dirty": &m.Private, "Anonymous": &m.Anonymous} {
 		n, err := value(key)
 		if err != nil {
 			return m, err

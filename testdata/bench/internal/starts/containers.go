@@ -197,7 +197,8 @@ func (b *bench) taken(c *containerd) error {
 		return errors.New("no process serves the chain")
 	}
 	b.Add(figures.Figure{Name: "memory of the chain afterwards", Unit: "MB", Ours: float64(chain) / 1e6, AtMost: figures.Most(chainMost), Note: fmt.Sprintf("PSS of %d processes", len(pids))},
-		figures.Figure{Name: "memory of the snapshotter", Unit: "MB", Ours: float64(own.Proportional) / 1e6, AtMost: figures.Most(snapshotterMost), Note: "PSS"})
+		figures.Figure{Name: "memory of the snapshotter", Unit: "MB", Ours: float64(own.Proportional) / 1e6, AtMost: figures.Most(snapshotterMost),
+			Note: fmt.Sprintf("PSS; without pages of its program %s", figures.Megabytes(own.Anonymous))})
 	return nil
 }
 
