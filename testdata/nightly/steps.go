@@ -23,7 +23,7 @@ var steps = []*step{
 		env:    []string{"IMGFS_LOAD=10m"},
 		tests:  []string{"-run", "^TestLoad$", command},
 	}, {
-		name: "many", budget: 2 * time.Minute,
+		name: "many", budget: 1 * time.Minute,
 		covers: "mount, find and umount of a million files; exploring them; 100 mounts at once, servers and holders killed",
 		env:    []string{"IMGFS_STACKS=20000", "IMGFS_MOUNTS=100"},
 		tests:  []string{"-run", "^(TestMillionFiles|TestExploreLarge|TestManyMounts)$", command},
@@ -43,12 +43,12 @@ var steps = []*step{
 		env:    []string{"IMGFS_STRESS=15s"},
 		tests:  []string{"-run", "^TestStressFio$", command},
 	}, {
-		name: "run", budget: 6 * time.Minute,
+		name: "run", budget: 4 * time.Minute,
 		covers: "all images run by all runtimes in all ways, compared with podman",
 		env:    []string{"IMGFS_RUN=full"},
 		tests:  []string{"-run", "^TestRun", command},
 	}, {
-		name: "engines", budget: 4 * time.Minute, setup: []string{"netavark"},
+		name: "engines", budget: 6 * time.Minute, setup: []string{"netavark"},
 		covers: "engines that are built here: containerd 2.4, docker, BuildKit and CRI with imgfs as snapshotter, 200 kills under 8 clients in four namespaces, garbage collection, faults; podman 5.8 with its image store; docs/engines.md",
 		env:    []string{"IMGFS_ENGINES=build", "IMGFS_STORM=200"},
 		tests:  []string{"-run", "^(TestSnapshotter|TestCRI|TestPodman|TestEnginesDoc)", command},
@@ -58,7 +58,7 @@ var steps = []*step{
 		env:    []string{"IMGFS_HOSTILE=full"},
 		tests:  []string{"-run", "^TestHostile", "./testdata/hostile"},
 	}, {
-		name: "peers", budget: 3 * time.Minute, setup: []string{"gcc", "zlib1g-dev"},
+		name: "peers", budget: 2 * time.Minute, setup: []string{"gcc", "zlib1g-dev"},
 		covers: "tars, compressed streams, registries.conf and SOCI's indexes read as everybody else does; garbage collection of a registry",
 		env:    []string{"IMGFS_TARS=100000", "IMGFS_STREAMS=2000", "IMGFS_PODMAN=1m", "IMGFS_SOCI=build", "IMGFS_DISTRIBUTION3=build"},
 		tests: []string{"-run", "^(TestScannerAgrees|TestAgreesWithProgram|TestAgreesWithPodman|TestReal.*|TestPublishersAndGC)$",
@@ -73,20 +73,20 @@ var steps = []*step{
 		covers: "the slow tests with the race detector, where goroutines share something",
 		tests:  []string{"-race", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
 	}, {
-		name: "race of the command", budget: 3 * time.Minute,
+		name: "race of the command", budget: 2 * time.Minute,
 		covers: "the tests of the command with the race detector, but for those that take long",
 		tests:  []string{"-race", "-short", command},
 	}, {
-		name: "one processor", budget: 1 * time.Minute,
+		name: "one processor", budget: 2 * time.Minute,
 		covers: "the other tests of the same packages with GOMAXPROCS=1",
 		env:    []string{"GOMAXPROCS=1"},
 		tests:  []string{"-short", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
 	}, {
-		name: "fuzz", budget: 2 * time.Minute,
+		name: "fuzz", budget: 3 * time.Minute,
 		covers:  "every fuzz target, all with the same share of a minute and a half",
 		command: []string{".ci/fuzz", "all=90", "./..."},
 	}, {
-		name: "elsewhere", budget: 1 * time.Minute,
+		name: "elsewhere", budget: 2 * time.Minute,
 		covers:  "that everything builds for arm64, riscv64 and FreeBSD, and that vet finds nothing",
 		command: []string{"make", "elsewhere", "ELSEWHERE=linux/arm64 linux/riscv64 freebsd/amd64"},
 	},
