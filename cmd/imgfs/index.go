@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/cli"
+	"github.com/imgfs/imgfs/cmd/imgfs/internal/containerd"
 	"github.com/imgfs/imgfs/cmd/imgfs/internal/show"
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/layerindex"
@@ -25,8 +26,8 @@ for each layer, the base first.
 
 Indexes are published where --index-repo HOST/PATH says (IMGFS_INDEX_REPO).
 --index-trust=local uses no indexes that others made, bound those that the
-image's manifest has the digests of, published all of them; without it those
-that are bound, and those of --index-repo.`,
+image's manifest has the digests of, repos those of --index-repo, published
+all of them; without it those that are bound, and those of --index-repo.`,
 		Example:  "imgfs index fedora:latest",
 		Commands: []cli.Command{indexPushCommand(e)},
 		Setup: func(f *pflag.FlagSet) cli.Action {
@@ -34,6 +35,8 @@ that are bound, and those of --index-repo.`,
 				"can be interrupted and goes on the next time")
 			e.bytesFlag(f)
 			e.credentialsFlag(f)
+			merged := f.Bool(containerd.MergedFlag, false, "")
+			f.Lookup(containerd.MergedFlag).Hidden = true
 			asJSON := f.Bool("json", false, "an array of objects instead of a table: docs/json.md")
 			return func(ctx context.Context, args []string) error {
 				switch {
@@ -45,7 +48,7 @@ that are bound, and those of --index-repo.`,
 				if err := wholeImage("index", args[0], ""); err != nil {
 					return err
 				}
-				return index(ctx, e, args[0], *fetch, *asJSON)
+				return index(ctx, e, args[0], *fetch, *merged, *asJSON)
 			}
 		},
 	}
@@ -84,7 +87,7 @@ func newIndexRow(l *image.Layer) indexRow {
 	return row
 }
 
-func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
+func index(ctx context.Context, e *env, name string, fetch, merged, asJSON bool) error {
 	begun := time.Now()
 	cache, err := e.openCache()
 	if err != nil {
@@ -95,7 +98,8 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	defer layers.Close()
+	closing := layers.Close
+	defer func() { closing() }()
 	defer e.reportTraffic(cache)
 	if fetch {
 		if err := e.fetch(ctx, layers, begun); err != nil {
@@ -105,6 +109,14 @@ func index(ctx context.Context, e *env, name string, fetch, asJSON bool) error {
 	rows := make([]indexRow, len(layers.All()))
 	for i, l := range layers.All() {
 		rows[i] = newIndexRow(l)
+	}
+	if merged {
+		closing = func() error { return nil }
+		img, err := layers.Merge(ctx)
+		if err != nil {
+			return err
+		}
+		closing = img.Close
 	}
 	if asJSON {
 		return show.JSON(e.Stdout, rows)

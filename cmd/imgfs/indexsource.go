@@ -23,7 +23,7 @@ type indexSource struct {
 func (s *indexSource) flags(f *pflag.FlagSet) {
 	f.Var(&s.repos, "index-repo", "`REPO` where indexes are published; repeatable")
 	cli.Note(f.Lookup("index-repo"), cli.Variables, "IMGFS_INDEX_REPO")
-	f.Var(&s.trust, "index-trust", "`W` indexes of others: local (none), bound, published")
+	f.Var(&s.trust, "index-trust", "`W` indexes of others: local (none), bound, repos, published")
 	cli.Note(f.Lookup("index-trust"), cli.Words, trusts[1:]...)
 }
 
@@ -82,7 +82,7 @@ func (l *repoList) Set(s string) error {
 // A trust is the value of --index-trust.
 type trust image.IndexTrust
 
-var trusts = []string{image.TrustNamed: "", image.TrustLocal: "local", image.TrustBound: "bound", image.TrustPublished: "published"}
+var trusts = []string{image.TrustNamed: "", image.TrustLocal: "local", image.TrustBound: "bound", image.TrustRepositories: "repos", image.TrustPublished: "published"}
 
 // String implements pflag.Value.
 func (t *trust) String() string { return trusts[*t] }
@@ -94,7 +94,7 @@ func (t *trust) Type() string { return "trust" }
 func (t *trust) Set(s string) error {
 	i := slices.Index(trusts, s)
 	if i <= 0 {
-		return errors.New("it is one of local, bound, published")
+		return errors.New("it is one of local, bound, repos, published")
 	}
 	*t = trust(i)
 	return nil

@@ -100,7 +100,7 @@ func (s *snapshotterServer) serve(ctx context.Context, f *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	trees := &containerd.Trees{Program: program, Flags: commonArgs(f), Release: releaseTree, Xattrs: s.xattrs,
+	trees := &containerd.Trees{Program: program, Flags: commonArgs(f), Release: releaseTree, Xattrs: s.xattrs, NoIndexes: s.e.indexes.trust == trust(image.TrustLocal),
 		Layers: func(ctx context.Context, name string) ([]digest.Digest, error) { return s.layers(ctx, name, disk) }}
 	l, err := containerd.Listen(ctx, s.address)
 	if err != nil {

@@ -152,7 +152,9 @@ func (r *Resolved) openLayers(ctx context.Context) ([]*Layer, error) {
 	if err != nil && isTooMuch(err) && o.unbound.Load() && ctx.Err() == nil {
 		o.warnf("%v: an index that nothing binds may be false; the image is opened without such", err)
 		o = r.newOpener()
-		o.opts.IndexTrust = TrustBound
+		if o.opts.IndexTrust = TrustBound; r.opts.IndexTrust == TrustRepositories {
+			o.opts.IndexTrust = TrustLocal
+		}
 		layers, err = o.all(ctx, r.Layers)
 	}
 	if err != nil {

@@ -26,6 +26,9 @@ const (
 	TrustLocal
 	// TrustBound: those that the image's manifest binds.
 	TrustBound
+	// TrustRepositories: those of the repositories in Options.IndexRepos, and none that the
+	// publisher of the image made: what others are shown who never chose this image.
+	TrustRepositories
 	// TrustPublished: also those that lie beside the image, and that nothing binds.
 	TrustPublished
 )

@@ -67,7 +67,10 @@ func (o *others) of(ctx context.Context, l remote.Layer) iter.Seq[*candidate] {
 			}
 			return true
 		}
-		if trust == TrustLocal || !each(toc, ztoc) || trust == TrustBound {
+		if trust == TrustLocal {
+			return
+		}
+		if trust != TrustRepositories && (!each(toc, ztoc) || trust == TrustBound) {
 			return
 		}
 		var unbound []func() *candidate

@@ -65,7 +65,7 @@ func (r *Resolved) PublishedProfile(ctx context.Context) *profile.Profile {
 // the image's own repository: those that others.of asks for indexes.
 func (r *Resolved) profilePlaces() []string {
 	switch r.opts.IndexTrust {
-	case TrustNamed:
+	case TrustNamed, TrustRepositories:
 		return r.IndexRepositories()
 	case TrustPublished:
 		return append(r.IndexRepositories(), "")

@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgfs/imgfs/fs/image"
+	"github.com/imgfs/imgfs/layerindex"
 	"github.com/imgfs/imgfs/layerindex/estargz"
 	"github.com/imgfs/imgfs/remote/registry/registrytest"
 	"github.com/imgfs/imgfs/remote/sourcetest"
@@ -89,13 +91,13 @@ func TestIndexTrust(t *testing.T) {
 					s.publish("idx")
 					s.opts.IndexRepos = []string{s.reg.Host() + "/idx"}
 				}
-				for _, trust := range []image.IndexTrust{image.TrustNamed, image.TrustLocal, image.TrustBound, image.TrustPublished} {
+				for _, trust := range []image.IndexTrust{image.TrustNamed, image.TrustLocal, image.TrustBound, image.TrustRepositories, image.TrustPublished} {
 					origin, by := kind.origin, kind.by
 					asksRepo, asksBeside := false, false
 					switch {
-					case trust == image.TrustLocal:
+					case trust == image.TrustLocal, trust == image.TrustRepositories && !repo:
 						origin, by = "imgfs", image.VouchedHere
-					case kind.by == image.VouchedByManifest:
+					case kind.by == image.VouchedByManifest && trust != image.TrustRepositories:
 					case repo && trust != image.TrustBound:
 						origin, by, asksRepo = "imgfs", image.VouchedByRegistry, true
 					case trust == image.TrustPublished:
@@ -277,5 +279,23 @@ func TestBoundTwice(t *testing.T) {
 	s.hasAll(s.mustOpen("imgfs", image.VouchedHere), standard())
 	if warns := s.said(); len(warns) != 1 {
 		t.Errorf("warned of %q", warns)
+	}
+}
+
+// TestOtherDiffID: a layer whose table the manifest binds, with the diff id of another layer, is
+// what its publisher says for those who chose the image. With TrustRepositories, for those who
+// know a tree by diff ids alone, it is refused, also where the cache has the table.
+func TestOtherDiffID(t *testing.T) {
+	t.Parallel()
+	l := estargzLayer(t, standard(), nil)
+	l.DiffID = digest.FromString("another layer")
+	s := serve(t, nil, sourcetest.Image{Layers: []sourcetest.Layer{l}})
+	s.mustOpen("estargz", image.VouchedByManifest)
+	s.opts.IndexTrust = image.TrustRepositories
+	for range 2 {
+		if img, err := s.open(); !errors.Is(err, layerindex.ErrDiffID) {
+			t.Errorf("got %v and error %v, want %v", img, err, layerindex.ErrDiffID)
+		}
+		s.newCache()
 	}
 }

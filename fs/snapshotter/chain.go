@@ -23,6 +23,9 @@ const maxSources = 32
 type source struct {
 	Image
 	Layers int `json:"layers"`
+	// Proven says that a pass over the layers of this image has succeeded. Until then that it
+	// has the chain is its own word, and nothing of it may ever come.
+	Proven bool `json:"proven,omitempty"`
 }
 
 // A record is what is on the disk of a chain.
@@ -98,8 +101,32 @@ func (c *chain) isReady() bool {
 
 // with returns a record that has a source as its latest one.
 func (r record) with(src source) record {
-	others := slices.DeleteFunc(slices.Clone(r.Sources), func(s source) bool { return s.Image == src.Image })
-	r.Sources = append([]source{src}, others[:min(len(others), maxSources-1)]...)
+	others := slices.Clone(r.Sources)
+	if i := slices.IndexFunc(others, func(s source) bool { return s.Image == src.Image }); i >= 0 {
+		src.Proven = others[i].Proven
+		others = slices.Delete(others, i, i+1)
+	}
+	r.Sources = append([]source{src}, others...)
+	if len(r.Sources) > maxSources {
+		gone := maxSources // the oldest one, or better the oldest that is not proven
+		for i := maxSources; i > 0; i-- {
+			if !r.Sources[i].Proven {
+				gone = i
+				break
+			}
+		}
+		r.Sources = slices.Delete(r.Sources, gone, gone+1)
+	}
+	return r
+}
+
+// proven returns a record in which a source is proven, and so the chain is indexed.
+func (r record) proven(img Image) record {
+	r.Indexed = true
+	r.Sources = slices.Clone(r.Sources)
+	for i := range r.Sources {
+		r.Sources[i].Proven = r.Sources[i].Proven || r.Sources[i].Image == img
+	}
 	return r
 }
 
@@ -204,22 +231,31 @@ func (s *Snapshotter) setRecord(c *chain, change func(record) record) error {
 	return nil
 }
 
-// sources returns the images that a chain is known to be of, the latest one first.
+// sources returns the images that a chain is known to be of: those that are proven before
+// others, and the latest one first.
 func (s *Snapshotter) sources(c *chain) []source {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return c.record.Sources
+	all := slices.Clone(c.record.Sources)
+	s.mu.Unlock()
+	rank := func(s source) int {
+		if s.Proven {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b source) int { return rank(a) - rank(b) })
+	return all
 }
 
-// setIndexed notes that a pass over the layers of a chain has succeeded. That it cannot be
-// kept costs a pass over indexes that are there.
-func (s *Snapshotter) setIndexed(c *chain) {
+// setIndexed notes that a pass over the layers of a chain has succeeded, as those of an image.
+// That it cannot be kept costs a pass over indexes that are there.
+func (s *Snapshotter) setIndexed(c *chain, img Image) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.isRemoved(c) {
 		return
 	}
-	indexed := func(r record) record { r.Indexed = true; return r }
+	indexed := func(r record) record { return r.proven(img) }
 	if err := s.setRecord(c, indexed); err != nil {
 		s.warnf("%v", err)
 		s.mu.Lock()
@@ -236,7 +272,7 @@ func (s *Snapshotter) indexed(img Image, err error) {
 		return
 	}
 	for _, c := range s.chainsOf(img) {
-		s.setIndexed(c)
+		s.setIndexed(c, img)
 	}
 }
 
@@ -273,7 +309,7 @@ func (s *Snapshotter) awaitIndexed(ctx context.Context, c *chain) error {
 			return context.Cause(ctx)
 		}
 		if pass.err == nil {
-			s.setIndexed(c)
+			s.setIndexed(c, src.Image)
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", describe(src.Image), pass.err))

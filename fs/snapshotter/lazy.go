@@ -80,9 +80,16 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, target, key, parent strin
 		s.sweepSoon()
 		return err
 	}
-	if !c.isReady() {
-		if _, err := s.passes.begin(ctx, src.Image); err != nil {
-			s.debugf("chain %s: %v", id, err) // Stat begins it, if anybody asks still
+	// Also of a chain that is ready: only an image whose pass has succeeded is mounted before
+	// the one that made it so.
+	pass, err := s.passes.begin(ctx, src.Image)
+	switch {
+	case err != nil:
+		s.debugf("chain %s: %v", id, err) // Stat begins it, if anybody asks still
+	case pass.landed() && pass.err == nil:
+		err = s.setRecord(c, func(r record) record { return r.proven(src.Image) })
+		if err != nil {
+			s.debugf("%v", err)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -128,6 +129,43 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// provenIn returns how many sources of the chains below a root are proven.
+func provenIn(t *testing.T, root string) (n int) {
+	t.Helper()
+	records, err := filepath.Glob(filepath.Join(root, "chains", "*", "record.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range records {
+		text, _ := os.ReadFile(name) // it may be replaced
+		n += strings.Count(string(text), `"proven":true`)
+	}
+	return n
+}
+
+// TestUnproven: an image whose layers nobody has read is not mounted for others that have its
+// chain, and as many of them as there may be do not take the place of one that was.
+func TestUnproven(t *testing.T) {
+	trees := newFakeTrees(t)
+	s, dir := open(t, trees, nil)
+	good, its := trees.add("good", "base")
+	newNamespace(t, s, "default").pull(good, its.diffIDs)
+	for i := range 40 {
+		img, made := trees.add(fmt.Sprint("silent", i), "base")
+		made.indexing, made.noMount = make(chan struct{}), errors.New("no answer")
+		newNamespace(t, s, fmt.Sprint("ns", i)).pull(img, made.diffIDs)
+	}
+	if n := provenIn(t, dir); n != 1 {
+		t.Errorf("%d sources are proven, want one", n)
+	}
+	if _, err := s.Prepare(t.Context(), "container", top(its.diffIDs)); err != nil {
+		t.Error(err)
+	}
+	if got := trees.mountedNow(); !slices.Equal(got, []string{"good 1"}) || s.Stats().MountFailures != 0 {
+		t.Errorf("mounts %q, %d failures", got, s.Stats().MountFailures)
+	}
+}
+
 // TestManySources: a base of thousands of images has a record of bounded length.
 func TestManySources(t *testing.T) {
 	trees := newFakeTrees(t)
@@ -138,6 +176,7 @@ func TestManySources(t *testing.T) {
 		img, made := trees.add(fmt.Sprint("image", i), "base")
 		newNamespace(t, s, fmt.Sprint("ns", i)).pull(img, made.diffIDs)
 		last = top(made.diffIDs)
+		eventually(t, "its pass is noted", func() bool { return provenIn(t, dir) == min(i+1, 32) })
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -33,6 +33,9 @@ type Trees struct {
 	// Release unmounts what is on a directory, in use or not; fusefs.ErrNotMounted is no
 	// failure.
 	Release func(ctx context.Context, dir string) error
+	// NoIndexes has no indexes used but those that were made here; else those of index
+	// repositories are used as well.
+	NoIndexes bool
 	// Credentials, if not nil, are told which images containerd wants snapshots of, and
 	// programs ask for them at the CredentialServer of CredentialSocket.
 	Credentials      *Credentials
@@ -57,15 +60,24 @@ func (t *Trees) DiffIDs(ctx context.Context, img snapshotter.Image) ([]digest.Di
 	return t.Layers(ctx, NameOf(img))
 }
 
+// MergedFlag has imgfs index find out whether the layers make a tree.
+const MergedFlag = "merged"
+
 // CredentialsFlag names the socket of a CredentialServer to commands of imgfs.
 const CredentialsFlag = "credentials-of-pulls"
 
-// reading returns the arguments of a command that reads an image.
+// reading returns the arguments of a command that reads an image. A chain is that of all
+// images with its diff ids: what the publisher of one says of its layers must not be what
+// containers of another one see, so no index is believed that comes with an image.
 func (t *Trees) reading(args ...string) []string {
-	if t.Credentials == nil {
-		return args
+	all := []string{"--index-trust=repos"}
+	if t.NoIndexes {
+		all[0] = "--index-trust=local"
 	}
-	return append([]string{"--" + CredentialsFlag + "=" + t.CredentialSocket}, args...)
+	if t.Credentials != nil {
+		all = append(all, "--"+CredentialsFlag+"="+t.CredentialSocket)
+	}
+	return append(all, args...)
 }
 
 func (t *Trees) reached(img snapshotter.Image) {
@@ -78,7 +90,7 @@ func (t *Trees) reached(img snapshotter.Image) {
 func (t *Trees) Index(ctx context.Context, img snapshotter.Image) error {
 	t.reached(img)
 	rows := &firstBytes{limit: 4 << 20}
-	if err := t.runTo(ctx, rows, "index", t.reading("--json", "--", NameOf(img))...); err != nil {
+	if err := t.runTo(ctx, rows, "index", t.reading("--json", "--"+MergedFlag, "--", NameOf(img))...); err != nil {
 		return err
 	}
 	var layers []struct {

@@ -56,7 +56,7 @@ echo "imgfs: a warning" >&2; echo "imgfs: docker.io/x: no such image" >&2; echo 
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"index", "--quiet", "--cache-dir=/c", "--json", "--", NameOf(img), "", ""}
+	want := []string{"index", "--quiet", "--cache-dir=/c", "--index-trust=repos", "--json", "--merged", "--", NameOf(img), "", ""}
 	if got := strings.Split(string(text), "\n"); !slices.Equal(got, want) {
 		t.Errorf("words %q, want %q", got, want)
 	}
