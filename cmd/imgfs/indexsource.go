@@ -23,7 +23,7 @@ type indexSource struct {
 func (s *indexSource) flags(f *pflag.FlagSet) {
 	f.Var(&s.repos, "index-repo", "`REPO` where indexes are published; repeatable")
 	cli.Note(f.Lookup("index-repo"), cli.Variables, "IMGFS_INDEX_REPO")
-	f.Var(&s.trust, "index-trust", "`W` indexes of others: local (none), bound, repos, published")
+	f.Var(&s.trust, "index-trust", "`W` indexes of others: local, bound, repos, published")
 	cli.Note(f.Lookup("index-trust"), cli.Words, trusts[1:]...)
 }
 

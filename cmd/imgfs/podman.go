@@ -49,6 +49,14 @@ func (p *podmanStore) storeFlag(f *pflag.FlagSet) {
 	f.StringVar(&p.dir, "store", "", "`DIR` the image store, in place of the usual one")
 }
 
+// same returns the flags that lead to the store another time, with a space behind them.
+func (p *podmanStore) same() string {
+	if p.dir == "" {
+		return ""
+	}
+	return "--store " + printable.Word(p.dir) + " "
+}
+
 // directory returns the directory of the store.
 func (p *podmanStore) directory() (string, error) {
 	conf, err := containersstorage.ReadConfig()

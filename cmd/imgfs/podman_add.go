@@ -290,7 +290,7 @@ func (p *podmanAdder) configure(ctx context.Context, store *podstore.Store) erro
 		return nil
 	}
 	if !p.writeConf {
-		p.env.Warnf("podman does not look into %s yet; imgfs podman add --write-conf adds these lines to %s:", printable.Name(store.Dir()), printable.Name(conf.Own))
+		p.env.Warnf("podman does not look into %s yet; imgfs podman add %s--write-conf adds these lines to %s:", printable.Name(store.Dir()), p.same(), printable.Name(conf.Own))
 		for line := range bytes.Lines([]byte(containersstorage.ImageStoreLines(store.Dir()))) {
 			p.env.Warnf("%s", bytes.TrimSpace(line))
 		}

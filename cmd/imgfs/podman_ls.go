@@ -145,7 +145,7 @@ func (p *podmanStore) print(list *podmanList) error {
 		}
 	}
 	if !list.Configured && len(list.Images) > 0 {
-		e.Warnf("storage.conf does not name %s, so podman does not look there; imgfs podman add --write-conf IMAGE adds it", printable.Name(list.Store))
+		e.Warnf("storage.conf does not name %s, so podman does not look there; imgfs podman add %s--write-conf IMAGE adds it", printable.Name(list.Store), p.same())
 	}
 	return nil
 }

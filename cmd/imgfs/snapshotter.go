@@ -71,6 +71,9 @@ docs/engines.md goes from nothing to a container that runs.`,
 				case f.Changed(imagesFlag) && s.images == "": // as of a script whose variable is not set
 					return cli.Usagef("snapshotter: --%s: the name of the socket is empty", imagesFlag)
 				}
+				if err := s.places(); err != nil {
+					return err
+				}
 				return s.serve(ctx, f)
 			}
 		},
@@ -82,6 +85,23 @@ func (s *snapshotterServer) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.address, addressFlag, containerd.DefaultAddress, "`SOCKET` where it is found (/run/imgfs/snapshotter.sock)")
 	f.StringVar(&s.root, rootFlag, containerd.DefaultRoot, "`DIR` for snapshots (in /var/lib/containerd)")
 	f.BoolVar(&s.remapIDs, "remap-ids", false, "user namespaces by idmapped mounts (Linux 6.12)")
+}
+
+// places has the socket and the root as containerd, which is started elsewhere, finds them.
+func (s *snapshotterServer) places() (err error) {
+	s.address = strings.TrimPrefix(s.address, "unix://") // as clients of containerd write it
+	switch {
+	case s.address == "":
+		return cli.Usagef("snapshotter: --%s: the name of the socket is empty", addressFlag)
+	case s.root == "":
+		return cli.Usagef("snapshotter: --%s: the name of the directory is empty", rootFlag)
+	case strings.Contains(s.address, "://"):
+		return cli.Usagef("snapshotter: --%s %s: it is the path of a socket", addressFlag, printable.Name(s.address))
+	}
+	if s.address, err = filepath.Abs(s.address); err == nil {
+		s.root, err = filepath.Abs(s.root)
+	}
+	return err
 }
 
 // serve serves containerd until ctx ends.
@@ -224,6 +244,9 @@ on this machine. No file is changed.`,
 			return func(ctx context.Context, args []string) error {
 				if len(args) != 1 {
 					return cli.Usagef("snapshotter config: one of containerd and docker is needed")
+				}
+				if err := s.places(); err != nil {
+					return err
 				}
 				return s.printConfig(ctx, args[0], *version, *socket)
 			}

@@ -196,7 +196,10 @@ func TestRecordLost(t *testing.T) {
 func TestRoots(t *testing.T) {
 	trees := newFakeTrees(t)
 	_, used := open(t, trees, nil)
-	old, foreign := t.TempDir(), t.TempDir()
+	old, foreign, shared := t.TempDir(), t.TempDir(), t.TempDir()
+	if err := os.Chmod(shared, 0o777); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(old, "version"), []byte("0\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +207,7 @@ func TestRoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	for dir, want := range map[string]string{
-		used: "another process", old: `version "0"`, foreign: "another snapshotter", filepath.Join(t.TempDir(), "a:b"): "colon",
+		used: "another process", old: `version "0"`, foreign: "another snapshotter", shared: "others may write", filepath.Join(t.TempDir(), "a:b"): "colon",
 	} {
 		s, err := snapshotter.New(t.Context(), dir, trees, nil)
 		if err == nil {

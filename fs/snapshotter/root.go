@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,6 +50,9 @@ func openRoot(dir string) (*root, error) {
 	if strings.ContainsAny(dir, `:,\`) {
 		return nil, fmt.Errorf("root %s: the options of an overlay have no place for a colon, a comma or a backslash", dir)
 	}
+	if err := checkOwner(dir); err != nil {
+		return nil, err
+	}
 	r := &root{dir: dir}
 	if r.lock, err = os.OpenFile(r.path(lockName), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
@@ -58,6 +62,22 @@ func openRoot(dir string) (*root, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// checkOwner refuses a root in which others could put something in the place of what
+// containers are shown.
+func checkOwner(dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if owner, ok := st.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+		return fmt.Errorf("root %s: it belongs to another user, %d", dir, owner.Uid)
+	}
+	if mode := st.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("root %s: others may write there (mode %03o): chmod go-w", dir, mode)
+	}
+	return nil
 }
 
 func (r *root) open() error {

@@ -43,7 +43,7 @@ var steps = []*step{
 		env:    []string{"IMGFS_STRESS=15s"},
 		tests:  []string{"-run", "^TestStressFio$", command},
 	}, {
-		name: "run", budget: 4 * time.Minute,
+		name: "run", budget: 3 * time.Minute,
 		covers: "all images run by all runtimes in all ways, compared with podman",
 		env:    []string{"IMGFS_RUN=full"},
 		tests:  []string{"-run", "^TestRun", command},
@@ -77,7 +77,7 @@ var steps = []*step{
 		covers: "the tests of the command with the race detector, but for those that take long",
 		tests:  []string{"-race", "-short", command},
 	}, {
-		name: "one processor", budget: 2 * time.Minute,
+		name: "one processor", budget: 3 * time.Minute,
 		covers: "the other tests of the same packages with GOMAXPROCS=1",
 		env:    []string{"GOMAXPROCS=1"},
 		tests:  []string{"-short", "./fs/fusefs", "./fs/image/...", "./layerindex/build", "./layerindex/reader", "./remote/..."},
