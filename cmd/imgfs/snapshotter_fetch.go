@@ -239,7 +239,11 @@ func (c *contentFetch) adviseNamespace(ctx context.Context, client *containerd.C
 	}
 	others, again := client.NamespacesOf(ctx, missing.Name)
 	if again != nil || len(others) == 0 {
-		return cli.WithHint(err, "ctr -n "+printable.Word(missing.Namespace)+" image ls names those that it has")
+		at := ""
+		if c.address != containerd.DefaultContainerd {
+			at = "-a " + printable.Word(c.address) + " "
+		}
+		return cli.WithHint(err, "ctr "+at+"-n "+printable.Word(missing.Namespace)+" image ls names those that it has")
 	}
 	for i, ns := range others {
 		others[i] = printable.Word(ns)
