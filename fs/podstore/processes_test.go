@@ -177,21 +177,12 @@ func TestKilled(t *testing.T) {
 		if kills%2 == 0 {
 			continue // the next processes find what two rounds have left
 		}
-		if _, err := Create(t.Context(), s.dir); err != nil {
-			t.Fatalf("after %d kills: %v", kills, err)
-		}
-		checkStore(t, s)
-		held, err := s.Abandoned(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, h := range held {
-			h.Release()
-		}
+		mended(t, s)
 		if t.Failed() {
 			t.Fatalf("after %d kills", kills)
 		}
 	}
+	mended(t, s)
 	images, err := s.Images(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +199,22 @@ func TestKilled(t *testing.T) {
 		t.Errorf("left are %v, %v", entries, err)
 	}
 	t.Logf("%d processes were killed", kills)
+}
+
+// mended opens a store anew, checks it, and has what is mounted of no image go.
+func mended(t *testing.T, s *Store) {
+	t.Helper()
+	if _, err := Create(t.Context(), s.dir); err != nil {
+		t.Fatal(err)
+	}
+	checkStore(t, s)
+	held, err := s.Abandoned(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range held {
+		h.Release()
+	}
 }
 
 // TestAbandoned: what is mounted of no image is found, unless somebody is about to add it.
