@@ -24,8 +24,10 @@ type Trees interface {
 	// them. It asks for nothing but manifest and config, and checks these against their
 	// digests. An error that wraps ErrUnsupported says that a layer cannot be indexed.
 	DiffIDs(ctx context.Context, img Image) ([]digest.Digest, error)
-	// Index gets ready what mounting the image needs, and checks each layer that it reads
-	// against its diff id. It may take as long as fetching the image.
+	// Index gets ready what mounting the image needs, and finds out whether its layers make a
+	// tree. Each layer is checked against its diff id, and nothing else that comes with the
+	// image is believed of it: a chain is that of all images with these diff ids. It may take
+	// as long as fetching the image.
 	Index(ctx context.Context, img Image) error
 	// Mount mounts the first n layers of an image read-only on dir, an empty directory. When
 	// it returns without an error the tree is there, and outlives this process.
