@@ -131,7 +131,7 @@ func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 	if !ok {
 		return fuse.Status(unix.ESTALE)
 	}
-	if name == "." || name == "/" {
+	if name == "." {
 		r.fillEntry(dir, out)
 		return fuse.OK
 	}
