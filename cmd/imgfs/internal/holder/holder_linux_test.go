@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgfs/imgfs/testdata/testenv"
 )
 
 // A server that dies is followed by another, which has what the first one had.
@@ -178,31 +180,22 @@ func TestSocketGone(t *testing.T) {
 
 // A holder that is killed leaves its socket, which whoever ends after it removes.
 func TestSocketRemoved(t *testing.T) {
-	stop := func(s *scene, pid int) {
-		syscall.Kill(pid, syscall.SIGSTOP)
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			if _, state, _ := strings.Cut(string(stat), ") "); err != nil || strings.HasPrefix(state, "T") || time.Now().After(end) {
-				return
-			}
-		}
-	}
 	for name, do := range map[string]func(s *scene){
 		"told to end": func(s *scene) { // and killed before it does
-			stop(s, s.Holder)
+			testenv.Stop(s.T, s.Holder)
 			syscall.Kill(s.Server, syscall.SIGUSR1)
 			s.await("unmounted")
 			s.kill(s.Holder)
 		},
 		"before": func(s *scene) { // and the server may have noticed or not
-			stop(s, s.Server)
+			testenv.Stop(s.T, s.Server)
 			s.kill(s.Holder)
 			syscall.Kill(s.Server, syscall.SIGUSR1)
 			syscall.Kill(s.Server, syscall.SIGCONT)
 			s.await("unmounted")
 		},
 		"with the server": func(s *scene) {
-			stop(s, s.Server)
+			testenv.Stop(s.T, s.Server)
 			s.kill(s.Holder)
 			s.kill(s.Server)
 			s.awaitNone()
@@ -219,7 +212,7 @@ func TestSocketRemoved(t *testing.T) {
 			next.awaitHolder()
 			next.kill(next.Server)
 			next.Server = next.await("serves").PID
-			stop(next, next.Server)
+			testenv.Stop(next.T, next.Server)
 			next.kill(next.Holder)
 			next.kill(next.Server)
 			next.awaitNone()
