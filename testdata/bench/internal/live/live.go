@@ -98,7 +98,7 @@ func (b *bench) ready() error {
 func (b *bench) held() error {
 	measure := func(flags []string) (both, holder int64, err error) {
 		err = b.With(b.cache, b.image(), flags, func(m *runner.Mount) error {
-			if err := walk(m.Dir); err != nil {
+			if err := runner.Walk(m.Dir); err != nil {
 				return err
 			}
 			server, err := runner.ShareOf(m.PID)
@@ -129,16 +129,6 @@ func (b *bench) held() error {
 	b.Add(figures.Figure{Name: "server and holder", Unit: "MB", Ours: mb(with), Peer: "--no-recover", Theirs: mb(without), AtMost: figures.Most(memoryMost)},
 		figures.Figure{Name: "the holder's own", Unit: "MB", Ours: mb(holder), AtMost: figures.Most(holderMost)})
 	return nil
-}
-
-// walk looks at every file of a tree.
-func walk(dir string) error {
-	return filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err == nil {
-			_, err = d.Info()
-		}
-		return err
-	})
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }

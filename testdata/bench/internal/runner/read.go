@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -221,4 +222,20 @@ func (r *Runner) Read(root string, names []string, how, n string, wrap ...string
 		return Reading{}, fmt.Errorf("a reader printed %q: %w", &stdout, err)
 	}
 	return got, nil
+}
+
+// Walk asks for the attributes of all files of a tree, in which there must be some.
+func Walk(dir string) error {
+	n := 0
+	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil {
+			n++
+			_, err = d.Info()
+		}
+		return err
+	})
+	if err == nil && n < 2 {
+		err = fmt.Errorf("%s: nothing is there", dir)
+	}
+	return err
 }
