@@ -41,7 +41,7 @@ cmd/imgfs/internal/spill: x/sys
 cmd/imgfs/internal/show: remote/printable go-digest runewidth x/sys
 cmd/imgfs/internal/sum: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ordered cmd/imgfs/internal/show fs pflag x/sys
 cmd/imgfs/internal/tree: cmd/imgfs/internal/entry cmd/imgfs/internal/gnu cmd/imgfs/internal/ls cmd/imgfs/internal/show fs remote/printable pflag x/sys
-cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/completion cmd/imgfs/internal/config cmd/imgfs/internal/container cmd/imgfs/internal/containerd cmd/imgfs/internal/du cmd/imgfs/internal/diff cmd/imgfs/internal/explore cmd/imgfs/internal/find cmd/imgfs/internal/grep cmd/imgfs/internal/holder cmd/imgfs/internal/ls cmd/imgfs/internal/metrics cmd/imgfs/internal/serve cmd/imgfs/internal/show cmd/imgfs/internal/spill cmd/imgfs/internal/sum cmd/imgfs/internal/tree fs fs/bundle fs/fusefs fs/image fs/overlayfs fs/podstore fs/profile fs/snapshotter fs/treecopy fs/treetar fs/packages fs/treediff layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/containersstorage remote/dockerdaemon remote/indexrepo remote/localname remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag runtime-spec x/sys
+cmd/imgfs: cmd/imgfs/internal/cli cmd/imgfs/internal/entry cmd/imgfs/internal/completion cmd/imgfs/internal/config cmd/imgfs/internal/container cmd/imgfs/internal/containerd cmd/imgfs/internal/du cmd/imgfs/internal/diff cmd/imgfs/internal/explore cmd/imgfs/internal/find cmd/imgfs/internal/grep cmd/imgfs/internal/holder cmd/imgfs/internal/ls cmd/imgfs/internal/metrics cmd/imgfs/internal/serve cmd/imgfs/internal/show cmd/imgfs/internal/spill cmd/imgfs/internal/sum cmd/imgfs/internal/tree fs fs/bundle fs/fusefs fs/image fs/overlayfs fs/podstore fs/profile fs/snapshotter fs/treecopy fs/treetar fs/packages fs/treediff layerindex layerindex/reader remote remote/cache remote/cache/blobs remote/cache/indexes remote/cache/meta remote/containersstorage remote/dockerdaemon remote/indexrepo remote/localname remote/memfile remote/printable remote/registry remote/registry/hosts go-digest image-spec pflag runtime-spec x/sys
 
 fs/bundle: fs remote/printable image-spec moby-seccomp moby-user runtime-spec x/sys
 fs/fusefs/internal/journal: x/sys
@@ -55,7 +55,7 @@ fs/image/internal/firstreads: fs fs/image/internal/filetable fs/profile
 fs/image/internal/keptfile: fs fs/image/internal/filetable go-digest
 fs/image: fs fs/image/internal/counters fs/image/internal/firstreads fs/image/internal/keptfile fs/profile layerindex layerindex/build layerindex/estargz layerindex/reader layerindex/soci layerindex/zstdchunked remote remote/anyarchive remote/cache remote/cache/blobs remote/cache/files remote/cache/indexes remote/cache/meta remote/containerdstore remote/containersstorage remote/dockerarchive remote/dockerdaemon remote/held remote/indexrepo remote/ocilayout remote/registry remote/registry/hosts go-digest image-spec x/sync
 fs/internal/layertest: layerindex
-fs/snapshotter: remote/printable containerd continuity errdefs go-digest image-spec moby-user moby-userns x/sys
+fs/snapshotter: remote/memfile remote/printable containerd continuity errdefs go-digest image-spec moby-user moby-userns x/sys
 fs/treecopy: fs x/sys
 fs/profile:
 fs/podstore: go-digest image-spec x/sys
@@ -110,6 +110,7 @@ remote/internal/nameless: remote/beneath x/sys
 remote/internal/tarball: remote remote/internal/nameless remote/magic compress xz x/sys
 remote/localname: remote remote/internal/kindof remote/printable
 remote/magic:
+remote/memfile: x/sys
 remote/ocilayout: remote remote/internal/kindof remote/internal/localblob remote/internal/tarball go-digest image-spec
 remote/printable:
 remote/registry/hosts: remote remote/printable remote/registry/internal/address remote/registry/internal/scrub reference toml

@@ -12,6 +12,7 @@ import (
 	"github.com/imgfs/imgfs/fs/image"
 	"github.com/imgfs/imgfs/remote"
 	"github.com/imgfs/imgfs/remote/cache"
+	"github.com/imgfs/imgfs/remote/memfile"
 	"github.com/imgfs/imgfs/remote/registry/hosts"
 )
 
@@ -157,7 +158,7 @@ func (e *env) keepAuthfile() (*os.File, error) {
 	case err != nil:
 		return nil, nil // as nothing was named, it is said when credentials are wanted
 	}
-	kept, err := memoryFile("imgfs-authfile")
+	kept, err := memfile.New("imgfs-authfile")
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/imgfs/imgfs/remote/memfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +40,7 @@ func freeze(ctx context.Context, name string) (copied frozenFile, err error) {
 		return copied, err
 	}
 	defer from.Close()
-	to, err := memoryFile("imgfs-snapshots")
+	to, err := memfile.New("imgfs-snapshots")
 	if err != nil {
 		return copied, err
 	}
